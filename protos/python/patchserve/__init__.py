@@ -1,0 +1,1 @@
+"""The contract of patchserve as Python: generated modules live in patchserve.v1."""

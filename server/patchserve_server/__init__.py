@@ -1,0 +1,1 @@
+"""A gRPC inference server for visual anomaly detection with PatchCore."""

@@ -1,0 +1,1 @@
+"""What the server talks about: frozen data and the error tree. Imports nothing of ours."""

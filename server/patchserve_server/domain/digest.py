@@ -1,0 +1,27 @@
+"""The revision: one digest over everything that decides scores."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+
+import numpy as np
+
+from patchserve_server.domain.reference import ReferenceModel
+
+
+def revision_of(model: ReferenceModel) -> str:
+    """SHA-256 (hexadecimal) over spec, options, calibration and arrays: equal content, equal revision."""
+    digest = hashlib.sha256()
+    facts = {
+        "spec": {**dataclasses.asdict(model.spec), "profile": model.spec.profile.value},
+        "coreset": dataclasses.asdict(model.coreset),
+        "calibration": {**dataclasses.asdict(model.calibration), "method": model.calibration.method.value},
+    }
+    digest.update(json.dumps(facts, sort_keys=True).encode())
+    for name in ("patches", "image_index", "inputs"):
+        array: np.ndarray = np.ascontiguousarray(getattr(model.bank, name))
+        digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
+        digest.update(array.data)
+    return digest.hexdigest()

@@ -1,0 +1,17 @@
+"""Pictures as arrays."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+RgbImage: TypeAlias = NDArray[np.uint8]
+"""One picture, upright (EXIF orientation applied): (H, W, 3) uint8, RGB."""
+
+ModelInputs: TypeAlias = NDArray[np.uint8]
+"""Pictures scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
+
+AnomalyMap: TypeAlias = NDArray[np.float32]
+"""Raw patch distances stretched over the model input: (S, S) float32, 0 or more."""

@@ -1,37 +1,91 @@
-# patchserve: everything that a developer types. `make help` lists it.
+# patchserve: everything that a developer types. `make help` lists it. Needs Python 3.11 or newer and a package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-STUBS := protos/python
 STAMP := $(VENV)/.installed
-PROTOC := PATH="$(CURDIR)/.venv-protos/bin:$$PATH" .venv-protos/bin/python -m grpc_tools.protoc -Iprotos
+PROTOS_VENV := .venv-protos
+OLDEST_VENV := .venv-oldest
+STUBS := protos/python
+PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
+# pip shows its progress to a person and keeps quiet in a log.
+QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+LOCK := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11
+# Passed on by serve, demo, test and bench: make test ARGS="-k stream"
+ARGS ?=
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+# An environment without its stamp was interrupted half-way: it is made anew.
+define make-venv
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "patchserve needs Python 3.11 or newer; name one with PYTHON=")'
+	$(if $(wildcard $@),,$(PYTHON) -m venv --clear $(@D))
+	@rm -f $@
+	$(@D)/bin/python -m pip install $(QUIET) --require-hashes -r $<
+endef
 
 .PHONY: setup
 setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch)
 $(STAMP): requirements/dev.txt pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	$(make-venv)
+	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: serve
+serve: $(STAMP) ## start the server with the best backbone that is to be had
+	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: $(STAMP) protos-check ## check style, types, layers, the contract, its stubs and the Dockerfile
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: format
+format: $(STAMP) ## format the code and the contract, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+	cd protos && ../$(BIN)/buf format --write --path patchserve
+
+.PHONY: check
+check: lint test ## lint and test
+
+.PHONY: test-oldest
+test-oldest: $(OLDEST_VENV)/.installed ## test the client against the oldest dependencies that it allows
+	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python tests/oldest_runtime.py
+
+$(OLDEST_VENV)/.installed: requirements/oldest.txt
+	$(make-venv)
 	@touch $@
 
 .PHONY: lock
-lock: ## resolve and pin every dependency again, with hashes
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml --extra server --extra video --group dev -o requirements/dev.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
-	$(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 requirements/protos.in -o requirements/protos.txt
+lock: $(STAMP) ## resolve and pin every dependency again, with hashes
+	$(LOCK) pyproject.toml --extra server --extra video --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
+	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(LOCK) pyproject.toml --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) requirements/protos.in -o requirements/protos.txt
 
 .PHONY: protos
-protos: .venv-protos/.installed ## lint the contract and generate the Python stubs again
-	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code
+protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract and generate the Python stubs again
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code --path patchserve
+	mkdir -p $(STUBS)
 	rm -rf $(STUBS)/patchserve/v1/*_pb2*
 	$(PROTOC) --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) protos/patchserve/v1/*.proto
 	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) protos/patchserve/v1/service.proto
 
-.venv-protos/.installed: requirements/protos.txt
-	$(PYTHON) -m venv .venv-protos
-	.venv-protos/bin/python -m pip install --quiet --require-hashes -r requirements/protos.txt
+.PHONY: protos-check
+protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail where the committed stubs are not those of the contract
+	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs
+	diff -r -x __init__.py -x __pycache__ $(PROTOS_VENV)/stubs/patchserve/v1 protos/python/patchserve/v1
+
+$(PROTOS_VENV)/.installed: requirements/protos.txt
+	$(make-venv)
 	@touch $@

@@ -105,7 +105,7 @@ class MemoryBank:
         return self.patches.nbytes + self.image_index.nbytes + self.inputs.nbytes
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ReferenceModel:
     """What the engine makes of reference pictures: enough to score, without a name or a date."""
 

@@ -1,0 +1,190 @@
+"""The composition root: settings become a running server, and a signal ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import PatchserveError, StartupError
+from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, CoresetOptions, ScoringProfile
+from patchserve_server.engine import create_detector
+from patchserve_server.imaging import ImageLimits
+from patchserve_server.rpc.server import GrpcServer, Listening
+from patchserve_server.serving.admission import Admission
+from patchserve_server.serving.application import Application, ServerLimits
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.loading import Loader, LoadOptions
+from patchserve_server.serving.outputs import FolderSink
+from patchserve_server.serving.sessions import Sessions
+from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+
+MIB = 2**20
+FORCED_EXIT_CODE = 130
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Runs until SIGTERM or SIGINT, then drains; a second signal leaves at once.
+
+    Args:
+        settings: everything.
+        announce: told one line when the server is ready.
+
+    Raises:
+        StartupError: it cannot run as it was told to.
+    """
+    stop = _stop_on_signals()
+    listening = Listening(settings.host, settings.port, settings.max_message_mib * MIB)
+    server = GrpcServer(listening, version("patchserve"))
+    address = await server.start()
+    with ExitStack() as pools:
+        starting = asyncio.create_task(_application(settings, pools))
+        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if not stop.done():
+            application = await starting
+            await server.ready(application)
+            announce(_ready_line(address, application))
+            await stop
+        starting.cancel()
+        _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+        await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+
+
+def _stop_on_signals() -> asyncio.Future[None]:
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stop.done():
+            os._exit(FORCED_EXIT_CODE)
+        stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+def _ready_line(address: str, application: Application) -> str:
+    detector = application.detector
+    return (
+        f"patchserve {version('patchserve')} listening on {address} "
+        f"({detector.backbone}, {detector.precision}, {detector.device})"
+    )
+
+
+async def _application(settings: Settings, pools: ExitStack) -> Application:
+    def pool(name: str, threads: int) -> ThreadPoolExecutor:
+        executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        pools.callback(executor.shutdown, wait=False, cancel_futures=True)
+        return executor
+
+    loop = asyncio.get_running_loop()
+    limits = _limits(settings)
+    image_limits = ImageLimits(limits.max_image_bytes, limits.max_image_pixels)
+    pictures, inference, fitting, storage = (
+        pool("pictures", settings.threads),
+        pool("inference", 1),
+        pool("fitting", 1),
+        pool("storage", 1),
+    )
+    detector = await loop.run_in_executor(inference, _warm_detector, settings)
+    catalog = Catalog(_open_store(settings.store), storage, max_bank_bytes=limits.max_bank_bytes)
+    await catalog.load_all()
+    scale = HeatmapScale(settings.heatmap_scale)
+    inspector = LocalInspector(
+        Batcher(detector, inference, workers=1, max_batch_size=settings.max_batch_size),
+        pictures,
+        input_size_px=detector.info.input_size_px,
+        limits=image_limits,
+        default_scale=scale,
+        sink=FolderSink(settings.save_outputs) if settings.save_outputs else None,
+    )
+    loader = Loader(
+        detector,
+        catalog,
+        Admission("loads", settings.max_pending_loads),
+        pictures=pictures,
+        fitting=fitting,
+        limits=image_limits,
+        max_images=settings.max_reference_images,
+    )
+    if settings.preload is not None:
+        await _preload(loader, settings.preload)
+    streamed = settings.max_pending_images // 2
+    return Application(
+        detector=detector.info,
+        limits=limits,
+        heatmap_scale=scale,
+        catalog=catalog,
+        loader=loader,
+        inspector=inspector,
+        sessions=Sessions(catalog, inspector, Admission("frames", streamed), max_active=settings.max_batch_size),
+        admission=Admission("single pictures", settings.max_pending_images - streamed),
+    )
+
+
+def _warm_detector(settings: Settings) -> Detector:
+    """The detector, after a first pass: what is slow once is slow before the server is ready."""
+    detector = create_detector(
+        backbone=settings.backbone, weights=settings.weights, device=settings.device, threads=settings.threads
+    )
+    size_px = detector.info.input_size_px
+    grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
+    model = detector.fit(grey, ScoringProfile.NOTEBOOK, CoresetOptions(), lambda _stage, _done, _total: None)
+    detector.detect(model, grey)
+    return detector
+
+
+def _open_store(folder: Path | None) -> ReferenceStore:
+    if folder is None:
+        _log.info("References live in memory only; --store DIR keeps them over a restart")
+        return MemoryReferenceStore()
+    return DiskReferenceStore(folder)
+
+
+async def _preload(loader: Loader, folder: Path) -> None:
+    if not folder.is_dir():
+        raise StartupError(f"--preload {folder}: there is no such folder.")
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+
+    async def images() -> AsyncIterator[bytes]:
+        for path in files:
+            yield await asyncio.to_thread(path.read_bytes)
+
+    options = LoadOptions(DEFAULT_REFERENCE_ID, append=False, profile=None, coreset=None, expected_revision="")
+    try:
+        reference = await loader.load(options, images())
+    except PatchserveError as error:
+        names = ", ".join(f"images[{index}] = {path.name}" for index, path in enumerate(files[:20]))
+        raise StartupError(f"--preload {folder}: {error.message} ({names or 'the folder is empty'})") from error
+    _log.info("Reference %r is made of %d pictures", reference.reference_id, len(files))
+
+
+def _limits(settings: Settings) -> ServerLimits:
+    return ServerLimits(
+        max_image_bytes=settings.max_image_mib * MIB,
+        max_image_pixels=settings.max_image_megapixels * 1_000_000,
+        max_message_bytes=settings.max_message_mib * MIB,
+        max_reference_images=settings.max_reference_images,
+        max_pending_images=settings.max_pending_images,
+        max_in_flight=settings.max_in_flight,
+        default_in_flight=min(settings.default_in_flight, settings.max_in_flight),
+        default_timeout_s=settings.default_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        max_bank_bytes=settings.max_bank_mib * MIB,
+    )

@@ -1,0 +1,75 @@
+"""The server's settings: one frozen object, read once from flags and PATCHSERVE_* variables."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Every setting has a flag (--max-message-mib) and a variable (PATCHSERVE_MAX_MESSAGE_MIB); the flag wins."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PATCHSERVE_",
+        frozen=True,
+        use_attribute_docstrings=True,
+        cli_kebab_case=True,
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+    )
+
+    host: str = "127.0.0.1"
+    """The address to listen on. 0.0.0.0 listens on every IPv4 address."""
+    port: int = Field(default=50051, ge=0, le=65535)
+    """The port to listen on; 0 takes any free one."""
+    backbone: Literal["wide_resnet50_2", "efficientnet_lite2", "auto"] = "wide_resnet50_2"
+    """What describes patches. auto: wide_resnet50_2, or efficientnet_lite2 where its weights can't be had."""
+    weights: Path | None = None
+    """A weights file (.pth or .safetensors) for the backbone. Left out: torchvision's, downloaded once."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """Where the backbone runs: auto, cpu, cuda or cuda:N."""
+    store: Path | None = None
+    """The folder that keeps references over restarts. Left out: they live in memory only."""
+    preload: Path | None = None
+    """A folder of pictures of undamaged items, loaded at start as reference "default"."""
+    save_outputs: Path | None = None
+    """A folder that keeps every overlay that is drawn. Left out: none is kept."""
+    heatmap_scale: Literal["relative", "calibrated"] = "relative"
+    """The overlay's colours where a request does not say."""
+    max_message_mib: int = Field(default=64, ge=1, le=1024)
+    """The largest message taken or sent, in MiB."""
+    max_image_mib: int = Field(default=32, ge=1, le=1024)
+    """The largest encoded picture, in MiB."""
+    max_image_megapixels: int = Field(default=64, ge=1, le=1024)
+    """The most pixels of a picture, in millions."""
+    max_reference_images: int = Field(default=1000, ge=1)
+    """The most pictures in one reference."""
+    max_bank_mib: int = Field(default=4096, ge=1)
+    """The memory that all banks together may take, in MiB."""
+    max_pending_images: int = Field(default=64, ge=2)
+    """The most pictures under way at once, over all calls; streams take at most half."""
+    max_pending_loads: int = Field(default=4, ge=1)
+    """The most loads under way at once."""
+    max_in_flight: int = Field(default=64, ge=1)
+    """The most frames under way at once in one stream."""
+    default_in_flight: int = Field(default=8, ge=1)
+    """The frames under way at once in a stream that does not ask for a number."""
+    default_timeout_s: float = Field(default=30.0, gt=0)
+    """The deadline of a unary call that has none, in seconds."""
+    load_timeout_s: float = Field(default=600.0, gt=0)
+    """The deadline of a load that has none, in seconds."""
+    max_batch_size: int = Field(default=8, ge=1)
+    """The most pictures that go through the backbone together."""
+    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    """The threads that the backbone may use, and as many again that decode and draw."""
+    drain_delay_s: float = Field(default=1.0, ge=0)
+    """How long a stopping server still takes calls after its health turned to NOT_SERVING, in seconds."""
+    drain_grace_s: float = Field(default=30.0, ge=0)
+    """How long accepted work may take after that, in seconds."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged to standard error."""

@@ -1,0 +1,1 @@
+"""The gRPC face: the only code that knows grpc and the stubs."""

@@ -1,0 +1,92 @@
+"""The socket: service, health and reflection on one port, and the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from patchserve.v1 import service_pb2, service_pb2_grpc
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.rpc.interceptors import StatusInterceptor
+from patchserve_server.rpc.servicer import PatchCoreServicer
+from patchserve_server.serving.application import Application
+
+SERVICE: Final = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].full_name
+_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where to listen. Port 0 takes any free one."""
+
+    host: str
+    port: int
+    max_message_bytes: int
+
+
+class GrpcServer:
+    """Alive from `start`, serving from `ready`, gone after `drain`."""
+
+    def __init__(self, listening: Listening, version: str) -> None:
+        self._listening = listening
+        self._servicer = PatchCoreServicer(version)
+        self._health = health.aio.HealthServicer()
+        self._application: Application | None = None
+        self._server: aio.Server | None = None
+
+    async def start(self) -> str:
+        """Binds and answers health checks; returns the bound address as HOST:PORT.
+
+        Raises:
+            StartupError: the address cannot be bound.
+        """
+        self._server = aio.server(
+            interceptors=[StatusInterceptor(SERVICE)],
+            options=[
+                ("grpc.max_receive_message_length", self._listening.max_message_bytes),
+                ("grpc.max_send_message_length", self._listening.max_message_bytes),
+                ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a peer
+                ("grpc.keepalive_permit_without_calls", 1),
+                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ],
+        )
+        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(self._servicer, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        await self._health.set(SERVICE, _NOT_SERVING)
+        host = self._listening.host
+        host = f"[{host}]" if ":" in host else host
+        try:
+            port = self._server.add_insecure_port(f"{host}:{self._listening.port}")
+        except RuntimeError as error:
+            message = (
+                f"Cannot listen on {host}:{self._listening.port}: the address is not one of this machine, or another "
+                "server uses the port. Name another with --host and --port."
+            )
+            raise StartupError(message) from error
+        await self._server.start()
+        return f"{host}:{port}"
+
+    async def ready(self, application: Application) -> None:
+        """Begins to serve."""
+        self._application = application
+        self._servicer.ready(application)
+        await self._health.set(SERVICE, _SERVING)
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Tells the health checkers, waits until they know, then finishes what was accepted within the grace time."""
+        await self._health.set(SERVICE, _NOT_SERVING)
+        if self._application is not None:
+            await asyncio.sleep(delay_s)
+            self._application.sessions.drain()
+        if self._server is not None:
+            await self._server.stop(grace_s)

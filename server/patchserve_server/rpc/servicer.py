@@ -1,0 +1,151 @@
+"""The service: each method converts, calls the application, converts back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
+
+from grpc import aio
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
+from patchserve_server.domain.errors import DeadlineError, NotReadyError, StreamProtocolError
+from patchserve_server.domain.reference import checked_reference_id
+from patchserve_server.domain.stream import Frame
+from patchserve_server.rpc import convert
+from patchserve_server.rpc.interceptors import REQUEST_ID
+from patchserve_server.serving.application import Application
+
+RETRY_AFTER_START_S = 1.0
+
+Context = aio.ServicerContext[Any, Any]
+
+
+class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
+    """patchserve.v1.PatchCoreService. Until `ready` is called every method answers UNAVAILABLE."""
+
+    def __init__(self, version: str) -> None:
+        self._version = version
+        self._ready: Application | None = None
+
+    def ready(self, application: Application) -> None:
+        self._ready = application
+
+    @property
+    def _application(self) -> Application:
+        if self._ready is None:
+            message = "The server is starting: it loads its backbone and its references. Try again shortly."
+            raise NotReadyError(message, RETRY_AFTER_START_S)
+        return self._ready
+
+    async def LoadReference(
+        self, request: reference_pb2.LoadReferenceRequest, context: Context
+    ) -> reference_pb2.LoadReferenceResponse:
+        application = self._application
+        async with _deadline(context, application.limits.load_timeout_s):
+            reference = await application.loader.load(convert.load_options(request), _each(request.images))
+        return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
+
+    async def LoadReferenceStream(
+        self, request_iterator: AsyncIterator[reference_pb2.LoadReferenceStreamRequest], context: Context
+    ) -> reference_pb2.LoadReferenceStreamResponse:
+        application = self._application
+        async with _deadline(context, application.limits.load_timeout_s):
+            start = await anext(aiter(request_iterator), None)
+            if start is None or start.WhichOneof("payload") != "start":
+                raise StreamProtocolError("The first message of LoadReferenceStream is `start`.")
+            images = _images(start.start, request_iterator)
+            reference = await application.loader.load(convert.load_options(start.start), images)
+        return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference))
+
+    async def GetReference(
+        self, request: reference_pb2.GetReferenceRequest, context: Context
+    ) -> reference_pb2.GetReferenceResponse:
+        reference = self._application.catalog.get(checked_reference_id(request.reference_id))
+        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(reference))
+
+    async def ListReferences(
+        self, request: reference_pb2.ListReferencesRequest, context: Context
+    ) -> reference_pb2.ListReferencesResponse:
+        after_id, size = convert.page(request)
+        references, more = self._application.catalog.page(after_id, size)
+        return reference_pb2.ListReferencesResponse(
+            references=[convert.reference_message(reference) for reference in references],
+            next_page_token=convert.page_token(references[-1].reference_id) if more else "",
+        )
+
+    async def DeleteReference(
+        self, request: reference_pb2.DeleteReferenceRequest, context: Context
+    ) -> reference_pb2.DeleteReferenceResponse:
+        application = self._application
+        async with _deadline(context, application.limits.default_timeout_s):
+            reference_id = checked_reference_id(request.reference_id)
+            revision = await application.catalog.delete(reference_id, request.expected_revision)
+        return reference_pb2.DeleteReferenceResponse(revision=revision)
+
+    async def Infer(self, request: inference_pb2.InferRequest, context: Context) -> inference_pb2.InferResponse:
+        application = self._application
+        async with _deadline(context, application.limits.default_timeout_s):
+            inspection = await application.infer(
+                checked_reference_id(request.reference_id),
+                request.expected_revision,
+                request.image,
+                convert.output_options(request.output),
+            )
+        return convert.infer_response(inspection)
+
+    async def InferStream(
+        self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], context: Context
+    ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
+        application = self._application
+        first = await anext(aiter(request_iterator), None)
+        if first is None or first.WhichOneof("payload") != "config":
+            raise StreamProtocolError("The first message of InferStream is `config`.")
+        config = convert.stream_config(first.config, application.limits)
+        async with aclosing(application.sessions.run(config, _frames(request_iterator))) as events:
+            async for event in events:
+                yield convert.stream_event(event, REQUEST_ID.get())
+
+    async def GetServerInfo(
+        self, request: server_info_pb2.GetServerInfoRequest, context: Context
+    ) -> server_info_pb2.GetServerInfoResponse:
+        return convert.server_info(self._application, self._version)
+
+
+@asynccontextmanager
+async def _deadline(context: Context, default_s: float) -> AsyncIterator[None]:
+    """Ends the call at its own deadline, or after the default where it has none."""
+    remaining_s = context.time_remaining()
+    try:
+        async with asyncio.timeout(default_s if remaining_s is None else remaining_s):
+            yield
+    except TimeoutError as error:
+        message = "The deadline passed before there was a result."
+        if remaining_s is None:
+            message = f"No result within {default_s:g} s, the deadline of a call that sets none."
+        raise DeadlineError(message) from error
+
+
+async def _each(images: Iterable[bytes]) -> AsyncIterator[bytes]:
+    for image in images:
+        yield image
+
+
+async def _images(
+    start: reference_pb2.LoadReferenceRequest,
+    requests: AsyncIterator[reference_pb2.LoadReferenceStreamRequest],
+) -> AsyncIterator[bytes]:
+    for image in start.images:
+        yield image
+    async for request in requests:
+        if request.WhichOneof("payload") != "image":
+            raise StreamProtocolError("Every message after the first of LoadReferenceStream is an `image`.")
+        yield request.image
+
+
+async def _frames(requests: AsyncIterator[stream_pb2.InferStreamRequest]) -> AsyncIterator[Frame]:
+    async for request in requests:
+        if request.WhichOneof("payload") != "frame":
+            raise StreamProtocolError("Every message after the first of InferStream is a `frame`.")
+        yield convert.frame(request.frame)

@@ -1,0 +1,1 @@
+"""Use cases without a socket: admission, batching, inspection, streams, references."""

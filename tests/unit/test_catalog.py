@@ -1,0 +1,145 @@
+"""Catalog: the store first, then memory; changes one at a time; listeners told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes.references import reference
+
+from patchserve_server.domain.errors import (
+    MemoryBudgetError,
+    ReferenceChangedError,
+    ReferenceDamagedError,
+    ReferenceNotFoundError,
+    RevisionMismatchError,
+    StorageFullError,
+)
+from patchserve_server.domain.reference import Reference
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.store import MemoryReferenceStore
+
+BUDGET = 10_000
+
+
+class FailingStore(MemoryReferenceStore):
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+        self.damaged: set[str] = set()
+
+    def save(self, reference: Reference) -> None:
+        if self.full:
+            raise StorageFullError("no room")
+        super().save(reference)
+
+    def load(self, reference_id: str) -> Reference:
+        if reference_id in self.damaged:
+            raise ReferenceDamagedError(reference_id, "torn")
+        return super().load(reference_id)
+
+
+@pytest.fixture
+def store() -> FailingStore:
+    return FailingStore()
+
+
+@pytest.fixture
+def catalog(store: FailingStore) -> Iterator[Catalog]:
+    with ThreadPoolExecutor(1) as executor:
+        yield Catalog(store, executor, max_bank_bytes=BUDGET)
+
+
+async def test_what_is_published_serves_and_is_stored(catalog: Catalog, store: FailingStore) -> None:
+    published = reference()
+    await catalog.publish(published)
+    assert catalog.get("default") is published
+    assert store.load("default") is published
+    assert catalog.get("default", published.revision) is published
+    with pytest.raises(RevisionMismatchError, match="not at the expected"):
+        catalog.get("default", "0" * 64)
+
+
+async def test_an_unknown_reference_says_what_to_call(catalog: Catalog) -> None:
+    with pytest.raises(ReferenceNotFoundError, match="LoadReference"):
+        catalog.get("default")
+    with pytest.raises(ReferenceNotFoundError):
+        await catalog.delete("default", "")
+
+
+async def test_a_failed_save_leaves_the_old_revision(catalog: Catalog, store: FailingStore) -> None:
+    old = reference(level=1)
+    await catalog.publish(old)
+    store.full = True
+    with pytest.raises(StorageFullError):
+        await catalog.publish(reference(level=2))
+    assert catalog.get("default") is old
+
+
+async def test_a_base_that_was_changed_meanwhile_is_not_overwritten(catalog: Catalog) -> None:
+    old, other, mine = reference(level=1), reference(level=2), reference(level=3)
+    await catalog.publish(old)
+    await catalog.publish(other)
+    with pytest.raises(ReferenceChangedError):
+        await catalog.publish(mine, replaces=old)
+    assert catalog.get("default") is other
+
+
+async def test_banks_over_the_budget_are_refused(catalog: Catalog) -> None:
+    small = reference("small", images=4)
+    await catalog.publish(small)
+    with pytest.raises(MemoryBudgetError, match="Delete a reference"):
+        await catalog.publish(reference("large", images=10))
+    assert [reference.reference_id for reference in catalog.page("", 10)[0]] == ["small"]
+    await catalog.publish(reference("small", images=9))  # takes the place of the old one
+
+
+async def test_references_come_back_and_a_damaged_one_is_told_by_name(store: FailingStore) -> None:
+    store.save(reference("good"))
+    store.save(reference("torn"))
+    store.damaged = {"torn"}
+    with ThreadPoolExecutor(1) as executor:
+        catalog = Catalog(store, executor, max_bank_bytes=BUDGET)
+        await catalog.load_all()
+        assert catalog.get("good")
+        with pytest.raises(ReferenceDamagedError):
+            catalog.get("torn")
+        assert await catalog.delete("torn", "") == ""
+        with pytest.raises(ReferenceNotFoundError):
+            catalog.get("torn")
+
+
+async def test_pages_are_in_order_and_complete(catalog: Catalog) -> None:
+    for name in ("c", "a", "b"):
+        await catalog.publish(reference(name))
+    first, more = catalog.page("", 2)
+    second, no_more = catalog.page(first[-1].reference_id, 2)
+    assert [found.reference_id for found in first + second] == ["a", "b", "c"]
+    assert (more, no_more) == (True, False)
+
+
+async def test_listeners_hear_of_changes_until_they_leave(catalog: Catalog) -> None:
+    heard: list[Reference | None] = []
+    published = reference()
+    with catalog.listen("default", heard.append):
+        await catalog.publish(published)
+        await catalog.publish(reference("other"))
+        await catalog.delete("default", "")
+    await catalog.publish(published)
+    assert heard == [published, None]
+
+
+async def test_a_save_that_has_begun_is_finished_though_its_caller_leaves(
+    catalog: Catalog, store: FailingStore
+) -> None:
+    published = reference()
+    publishing = asyncio.create_task(catalog.publish(published))
+    await asyncio.sleep(0)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+    while catalog.find("default") is None:  # noqa: ASYNC110 - the save runs on a thread
+        await asyncio.sleep(0.001)
+    assert store.load("default") is published

@@ -1,0 +1,118 @@
+"""Requests are checked at the edge, and the message says what is allowed."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from fakes.references import reference
+from google.protobuf.duration_pb2 import Duration
+
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.domain.errors import InvalidInputError, UndecodableImageError
+from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, HeatmapScale, OutputOptions
+from patchserve_server.domain.reference import CoresetOptions
+from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
+from patchserve_server.rpc import convert
+from patchserve_server.serving.application import ServerLimits
+
+LIMITS = ServerLimits(1, 1, 1, 1, 1, 32, 8, 1.0, 1.0, 1)
+
+
+def test_an_empty_load_takes_the_defaults() -> None:
+    options = convert.load_options(reference_pb2.LoadReferenceRequest())
+    assert (options.reference_id, options.append, options.profile, options.coreset) == ("default", False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (reference_pb2.LoadReferenceRequest(reference_id="../etc"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="-a"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="a" * 65), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="a\n"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(mode=7), "mode"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(profile=-1), "profile"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": 0.1, "max_patches": 20}), "coreset"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": 1.01}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": -0.1}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": math.nan}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"max_patches": 15}), "coreset.max_patches"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        convert.load_options(request_)
+    assert caught.value.field == field
+    assert len(caught.value.message) > 20
+
+
+def test_output_options() -> None:
+    assert convert.output_options(inference_pb2.OutputOptions()) == OutputOptions(max_regions=DEFAULT_MAX_REGIONS)
+    asked = inference_pb2.OutputOptions(
+        overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED, score_map=True, max_regions=0
+    )
+    assert convert.output_options(asked) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
+    with pytest.raises(InvalidInputError, match="0 to 1000"):
+        convert.output_options(inference_pb2.OutputOptions(max_regions=1001))
+    with pytest.raises(InvalidInputError, match="known values"):
+        convert.output_options(inference_pb2.OutputOptions(heatmap_scale=9))  # type: ignore[arg-type]
+
+
+def test_a_stream_config_takes_the_servers_defaults() -> None:
+    config = convert.stream_config(stream_pb2.StreamConfig(), LIMITS)
+    assert config.max_in_flight == 8
+    assert config.frame_timeout_s is None
+    assert config.overflow is OverflowPolicy.BLOCK
+    assert config.ordering is ResultOrdering.INPUT
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (stream_pb2.StreamConfig(max_in_flight=33), "config.max_in_flight"),
+        (stream_pb2.StreamConfig(frame_timeout=Duration()), "config.frame_timeout"),
+        (stream_pb2.StreamConfig(frame_timeout=Duration(seconds=-1)), "config.frame_timeout"),
+        (stream_pb2.StreamConfig(overflow=5), "config.overflow"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(ordering=5), "config.ordering"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"max_regions": 5000}), "config.output.max_regions"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_stream_config_that_does_not_fit_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        convert.stream_config(config, LIMITS)
+    assert caught.value.field == field
+
+
+def test_a_frame_comes_back_as_it_was_named() -> None:
+    message = stream_pb2.Frame(frame_id="7", image=b"x")
+    message.capture_time.seconds = -(2**60)  # no valid time, and none of our business
+    message.capture_time.nanos = -5
+    frame = convert.frame(message)
+    assert frame == Frame("7", (-(2**60), -5), b"x") or (frame.frame_id, frame.capture_time) == ("7", (-(2**60), -5))
+    outcome = FrameOutcome(frame.frame_id, frame.capture_time, 3, UndecodableImageError("no picture"))
+    result = convert.stream_event(outcome, "r1").result
+    assert result.capture_time == message.capture_time
+    assert (result.frame_id, result.sequence, result.error.message) == ("7", 3, "no picture")
+
+
+def test_page_tokens() -> None:
+    token = convert.page_token("some-id")
+    request = reference_pb2.ListReferencesRequest(page_size=5, page_token=token)
+    assert convert.page(request) == ("some-id", 5)
+    assert convert.page(reference_pb2.ListReferencesRequest()) == ("", 100)
+    for bad in ("%%%", "a", "w6k="):  # no base64, short, not ASCII within
+        with pytest.raises(InvalidInputError, match="page_token"):
+            convert.page(reference_pb2.ListReferencesRequest(page_token=bad))
+    with pytest.raises(InvalidInputError, match="1 to 1000"):
+        convert.page(reference_pb2.ListReferencesRequest(page_size=1001))
+
+
+def test_a_reference_is_told_whole() -> None:
+    told = convert.reference_message(reference("box", images=3))
+    assert (told.reference_id, told.image_count, told.patch_count, told.feature_dim) == ("box", 3, 3, 3)
+    assert told.threshold == told.calibration.image_threshold == 20.0
+    assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
+    assert told.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
+    assert not told.HasField("coreset")
+    assert CoresetOptions() == reference("box").model.coreset

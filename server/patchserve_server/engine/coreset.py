@@ -14,7 +14,7 @@ from patchserve_server.domain.reference import CoresetOptions
 MIN_PATCHES = 16
 
 _PROJECTION_ERROR = 0.9  # Johnson-Lindenstrauss epsilon of the paper's implementation
-_POOL = 2048
+_POOL = 1024
 _ROWS_PER_BLOCK = 4096
 
 
@@ -55,6 +55,8 @@ def select_coreset(
     Returns:
         (min(count, P),) int64, all different.
     """
+    if count < 1:
+        raise ValueError(f"A coreset has at least 1 row, not {count}.")
     count = min(count, len(features))
     generator = torch.Generator().manual_seed(seed)
     points = _projected(features, generator)
@@ -105,16 +107,18 @@ def _next_picks(remaining: Tensor, points: Tensor, norms: Tensor, limit: int) ->
 
 
 def _projected(features: Tensor, generator: torch.Generator) -> Tensor:
-    """Features (P, d) in the fewest dimensions that keep all distances within the error; themselves if D is no more.
+    """Features (P, d), centred, in the fewest dimensions that keep all distances within the error.
 
-    Very sparse random projection (Li et al. 2006), density 1 / sqrt(D).
+    Very sparse random projection (Li et al. 2006) of density 1 / sqrt(D). With D no more than d it would save nothing:
+    the features stay as they are.
     """
     total, dim = features.shape
     error = _PROJECTION_ERROR
     components = math.ceil(4 * math.log(max(total, 2)) / (error**2 / 2 - error**3 / 3))
     if components >= dim:
-        return features
+        return features - features.mean(dim=0)
     density = 1 / math.sqrt(dim)
     draws = torch.rand((dim, components), generator=generator)
     signs = (draws < density / 2).float() - (draws >= 1 - density / 2).float()
-    return features @ (signs / math.sqrt(density * components)).to(features.device)
+    points = features @ signs.div(math.sqrt(density * components)).to(features.device)
+    return points.sub_(points.mean(dim=0))

@@ -75,6 +75,8 @@ def nearest(
     width = min(k, len(index))
     if width < 1:
         raise ValueError(f"k is at least 1, not {k}.")
+    if exclude_groups is not None and index.groups is None:
+        raise ValueError("This bank does not know the groups of its rows, so none can be excluded.")
     distances = queries.new_empty((len(queries), width))
     rows = torch.empty((len(queries), width), dtype=torch.int64, device=queries.device)
     scratch = _Scratch(memory_limit_bytes, queries.shape[1])
@@ -93,7 +95,7 @@ class _Scratch:
     dim: int
 
     def query_slices(self, total: int) -> Iterator[slice]:
-        most = max(1, min(_QUERIES_PER_BLOCK, self.limit_bytes // (32 * self.dim)))
+        most = max(1, min(_QUERIES_PER_BLOCK, self.limit_bytes // (64 * self.dim)))
         size = math.ceil(total / max(1, math.ceil(total / most)))  # even parts: a short last one wastes a whole pass
         return (slice(start, min(start + size, total)) for start in range(0, total, size or 1))
 
@@ -123,7 +125,7 @@ def _candidates(queries: Tensor, index: BankIndex, k: int, scratch: _Scratch, ex
 def _rounding_error(queries: Tensor, index: BankIndex) -> Tensor:
     """(Q,) bound on the error of a float32 rank: errors of D products add up like a random walk."""
     unit = torch.finfo(torch.float32).eps
-    norms = torch.linalg.vector_norm(queries - index.centre, dim=1)
+    norms: Tensor = torch.linalg.vector_norm(queries - index.centre, dim=1)
     products = norms.mul(2 * math.sqrt(queries.shape[1]) * index.largest_norm)
     return products.add(index.squared_norms.max()).mul(unit)
 

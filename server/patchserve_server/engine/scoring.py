@@ -23,9 +23,13 @@ _SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
 
 
 def mean_of_nearest(distances: Tensor) -> Tensor:
-    """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean, over the finite ones only."""
+    """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean.
+
+    Only the finite ones count, for a bank with fewer rows to offer; with none at all the score is infinity.
+    """
     present = distances.isfinite()
-    return distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1)
+    means = distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
+    return means.where(present.any(dim=-1), torch.inf)
 
 
 def peak_score(patch_scores: Tensor) -> Tensor:

@@ -1,0 +1,139 @@
+"""The search equals brute force in double precision, however it is cut into blocks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from patchserve_server.engine import neighbours
+from patchserve_server.engine.neighbours import BankIndex, nearest
+
+TINY_LIMIT = 1  # bytes: one query and one row at a time
+SMALL_LIMIT = 4096
+
+
+def vectors(count: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def true_distances(queries: Tensor, bank: Tensor) -> Tensor:
+    """(Q, P) float64 by direct differences."""
+    distances: Tensor = torch.linalg.vector_norm(queries.double()[:, None] - bank.double(), dim=2)
+    return distances
+
+
+@st.composite
+def searches(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
+    """Queries, bank and k: any scale, far from the origin, with equal rows and queries on or close to rows."""
+    dim, rows, count = draw(st.integers(1, 40)), draw(st.integers(1, 60)), draw(st.integers(1, 12))
+    seed, scale = draw(st.integers(0, 2**16)), draw(st.sampled_from([1e-3, 1.0, 1e3]))
+    bank, queries = vectors(rows, dim, seed), vectors(count, dim, seed + 1)
+    bank[: draw(st.integers(0, rows))] = bank[-1].clone()
+    on_rows = min(draw(st.integers(0, count)), rows)
+    queries[:on_rows] = bank[-on_rows:] if on_rows else queries[:0]
+    queries[: on_rows // 2] += 1e-4 * vectors(on_rows // 2, dim, seed + 2)
+    offset = draw(st.sampled_from([0.0, 1.0, 1e3]))
+    return (queries + offset) * scale, (bank + offset) * scale, draw(st.integers(1, 12))
+
+
+@settings(deadline=None, max_examples=60)
+@given(searches(), st.sampled_from([TINY_LIMIT, SMALL_LIMIT, neighbours.DEFAULT_MEMORY_LIMIT_BYTES]))
+def test_equals_scikit_learn(search: tuple[Tensor, Tensor, int], limit: int) -> None:
+    queries, bank, k = search
+    distances, rows = nearest(queries, BankIndex(bank), k, memory_limit_bytes=limit)
+    k = min(k, len(bank))
+    # Its own brute force cancels as ours would: what all vectors have in common is taken away before.
+    centre = bank.double().mean(dim=0)
+    brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit((bank.double() - centre).numpy())
+    expected = torch.from_numpy(brute.kneighbors((queries.double() - centre).numpy())[0])
+    size = float((queries - centre).abs().max()) + float((bank - centre).abs().max())
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=1e-7 * size)
+    torch.testing.assert_close(distances.double(), true_distances(queries, bank).gather(1, rows), rtol=2e-6, atol=0.0)
+    assert all(len(set(row)) == k for row in rows.tolist())
+
+
+@settings(deadline=None, max_examples=25)
+@given(searches())
+def test_blocks_do_not_change_a_distance(search: tuple[Tensor, Tensor, int]) -> None:
+    queries, bank, k = search
+    whole = nearest(queries, BankIndex(bank), k)[0]
+    cut = nearest(queries, BankIndex(bank), k, memory_limit_bytes=TINY_LIMIT)[0]
+    torch.testing.assert_close(cut, whole, rtol=1e-6, atol=0.0)
+
+
+def test_a_picture_against_itself_is_exactly_0() -> None:
+    bank = 5 + vectors(784, 256, seed=1).relu()
+    distances, rows = nearest(bank, BankIndex(bank), 9)
+    assert distances[:, 0].eq(0).all()
+    assert torch.equal(rows[:, 0], torch.arange(784))
+
+
+def test_a_picture_does_not_feel_the_others_of_its_batch() -> None:
+    index = BankIndex(vectors(500, 96, seed=2))
+    pictures = [vectors(196, 96, seed) for seed in range(3, 8)]
+    together = nearest(torch.cat(pictures), index, 9)
+    alone = [nearest(picture, index, 9) for picture in pictures]
+    for of_batch, of_pictures in zip(together, zip(*alone, strict=True), strict=True):
+        assert torch.equal(of_batch, torch.cat(of_pictures))
+
+
+def test_flat_pictures_far_from_the_centre_are_told_apart() -> None:
+    """Patches of empty background differ by less than a float32 product can see."""
+    flat = 30 + 1e-4 * vectors(300, 64, seed=3)
+    textured = 10 * vectors(300, 64, seed=4)
+    index = BankIndex(torch.cat((flat, textured)))
+    queries = 30 + 1e-4 * vectors(50, 64, seed=5)
+    distances, rows = nearest(queries, index, 3)
+    expected, expected_rows = true_distances(queries, index.patches).topk(3, largest=False)
+    torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0.0)
+    assert torch.equal(rows, expected_rows)
+
+
+def test_among_equals_the_lower_row_comes_first() -> None:
+    bank = torch.tensor([[3.0], [1.0], [-1.0], [3.0]])
+    distances, rows = nearest(torch.zeros(1, 1), BankIndex(bank), 4)
+    assert distances.tolist() == [[1.0, 1.0, 3.0, 3.0]]
+    assert rows.tolist() == [[1, 2, 0, 3]]
+
+
+@pytest.mark.parametrize("limit", [TINY_LIMIT, SMALL_LIMIT, neighbours.DEFAULT_MEMORY_LIMIT_BYTES])
+def test_excluded_groups_are_as_if_not_there(limit: int) -> None:
+    bank, groups = vectors(90, 12, seed=6), torch.arange(90) // 18
+    own = groups.flip(0).to(torch.int32)
+    distances, rows = nearest(bank, BankIndex(bank, groups), 5, memory_limit_bytes=limit, exclude_groups=own)
+    for query in range(90):
+        others = (groups != own[query]).nonzero().flatten()
+        expected, at = nearest(bank[query : query + 1], BankIndex(bank[others]), 5)
+        assert torch.equal(rows[query], others[at[0]])
+        assert torch.equal(distances[query], expected[0])
+
+
+def test_what_exclusion_leaves_no_row_for_is_infinitely_far() -> None:
+    index = BankIndex(torch.tensor([[0.0], [1.0], [2.0], [3.0]]), torch.tensor([7, 7, 7, 8]))
+    distances, rows = nearest(torch.zeros(2, 1), index, 2, exclude_groups=torch.tensor([7, 8]))
+    assert distances.tolist() == [[3.0, torch.inf], [0.0, 1.0]]
+    assert rows.tolist() == [[3, -1], [0, 1]]
+
+
+def test_no_queries_no_answers() -> None:
+    distances, rows = nearest(torch.empty(0, 4), BankIndex(torch.ones(3, 4)), 2)
+    assert distances.shape == rows.shape == (0, 2)
+
+
+@pytest.mark.parametrize("patches", [torch.empty(0, 4), torch.ones(4), torch.ones(2, 3, 4)])
+def test_a_bank_has_rows(patches: Tensor) -> None:
+    with pytest.raises(ValueError, match=r"A bank is \(P, D\)"):
+        BankIndex(patches)
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 rows need as many groups"):
+        BankIndex(torch.ones(3, 2), torch.zeros(2))
+    with pytest.raises(ValueError, match="k is at least 1, not 0"):
+        nearest(torch.ones(1, 2), BankIndex(torch.ones(3, 2)), 0)
+    with pytest.raises(ValueError, match="does not know the groups"):
+        nearest(torch.ones(1, 2), BankIndex(torch.ones(3, 2)), 1, exclude_groups=torch.zeros(1))

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,8 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     address = await server.start()
     with ExitStack() as pools:
         starting = asyncio.create_task(_application(settings, pools))
-        await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        first: set[asyncio.Future[Any]] = {starting, stop}
+        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
         if not stop.done():
             application = await starting
             await server.ready(application)

@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import version
 
 from pydantic import ValidationError
+from pydantic_settings import CliApp
 
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
@@ -38,7 +39,7 @@ def main() -> None:
 
 def _settings(flags: list[str]) -> Settings:
     try:
-        return Settings(_cli_parse_args=flags, _cli_prog_name=f"{PROGRAM} serve")
+        return CliApp.run(Settings, cli_args=flags)
     except ValidationError as error:
         for problem in error.errors():
             name = "--" + "-".join(str(part) for part in problem["loc"]).replace("_", "-")

@@ -17,6 +17,7 @@ class Settings(BaseSettings):
         env_prefix="PATCHSERVE_",
         frozen=True,
         use_attribute_docstrings=True,
+        cli_prog_name="patchserve-server serve",
         cli_kebab_case=True,
         cli_implicit_flags=True,
         cli_hide_none_type=True,

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.detector import FakeDetector
-from fakes.references import grey_input, reference
+from fakes.grey import grey_input, reference
 
 from patchserve_server.serving.batching import Batcher
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fakes.references import reference
+from fakes.grey import reference
 
 from patchserve_server.domain.errors import (
     MemoryBudgetError,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from fakes.references import reference
+from fakes.grey import reference
 from google.protobuf.duration_pb2 import Duration
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2

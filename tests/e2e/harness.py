@@ -1,0 +1,91 @@
+"""A real server in a process of its own, and what tests say to it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import grpc
+from fakes.pictures import card, encoded
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from patchserve.v1 import reference_pb2, service_pb2_grpc
+
+Stub = service_pb2_grpc.PatchCoreServiceStub
+
+READY_TIMEOUT_S = 60
+STOP_TIMEOUT_S = 40
+MESSAGE_OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
+
+
+class ServerProcess:
+    """`patchserve-server serve`, with the embedded backbone and port 0 unless the flags say otherwise."""
+
+    def __init__(self, *flags: str) -> None:
+        command = [str(Path(sys.executable).parent / "patchserve-server"), "serve", "--drain-delay-s", "0.1"]
+        command += ["--backbone", "efficientnet_lite2", "--port", "0", *flags]
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("PATCHSERVE_")}
+        self.process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        self.log: list[str] = []
+        self._reading = threading.Thread(target=self._read_log, daemon=True)
+        self._reading.start()
+
+    def _read_log(self) -> None:
+        assert self.process.stderr is not None
+        self.log.extend(self.process.stderr)
+
+    def wait_ready(self) -> str:
+        """The bound address."""
+        assert self.process.stdout is not None
+        watchdog = threading.Timer(READY_TIMEOUT_S, self.process.kill)
+        watchdog.start()
+        line = self.process.stdout.readline()
+        watchdog.cancel()
+        assert " listening on " in line, (line, *self.log)
+        self.address = line.split(" listening on ")[1].split()[0]
+        return self.address
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(STOP_TIMEOUT_S)
+        self._reading.join(5)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        return code
+
+    def rss_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0]) * 1024
+
+    def open_files(self) -> int:
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+
+def load(stub: Stub, reference_id: str, pictures: int = 4, **fields: object) -> reference_pb2.Reference:
+    images = [encoded(card(seed)) for seed in range(pictures)]
+    request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=images, **fields)  # type: ignore[arg-type]
+    return stub.LoadReference(request).reference
+
+
+def refusal(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, dict[str, object]]:
+    """Code, reason and the other details."""
+    assert isinstance(error, grpc.Call)
+    status = rpc_status.from_call(error)
+    assert status is not None, error
+    details: dict[str, object] = {}
+    for packed in status.details:
+        kind = packed.type_url.rpartition(".")[2]
+        details[kind] = message = getattr(error_details_pb2, kind)()
+        packed.Unpack(message)
+    info = details.pop("ErrorInfo")
+    assert isinstance(info, error_details_pb2.ErrorInfo)
+    assert info.domain == "patchserve.v1"
+    return error.code(), info.reason, details

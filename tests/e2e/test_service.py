@@ -1,0 +1,192 @@
+"""Every RPC over a real socket, and every error as its caller sees it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from e2e.harness import ServerProcess, Stub, load, refusal
+from fakes.pictures import SIZE_PX, card, encoded
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
+
+SERVICE = "patchserve.v1.PatchCoreService"
+
+
+def test_a_first_user_is_told_what_to_call(stub: Stub) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Infer(inference_pb2.InferRequest(image=encoded(card())))
+    code, reason, details = refusal(caught.value)
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
+    assert "LoadReference" in str(caught.value)
+    assert details["ResourceInfo"].resource_name == "default"  # type: ignore[attr-defined]
+
+
+def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
+    loaded = load(stub, "cards", 6)
+    assert (loaded.image_count, loaded.patch_count, loaded.backbone) == (6, 6 * 784, "efficientnet_lite2")
+    output = inference_pb2.OutputOptions(overlay=True, score_map=True)
+
+    def infer(picture: Image.Image) -> inference_pb2.InferResponse:
+        return stub.Infer(inference_pb2.InferRequest(reference_id="cards", image=encoded(picture), output=output))
+
+    intact, damaged = infer(card(50)), infer(card(51, scratched=True))
+    assert not intact.anomaly.is_anomalous
+    assert damaged.anomaly.is_anomalous
+    assert damaged.anomaly.score > 0.5 > intact.anomaly.score
+    assert damaged.reference_revision == loaded.revision
+    scores = np.frombuffer(damaged.score_map.values, "<f4").reshape(damaged.score_map.height, damaged.score_map.width)
+    assert np.isfinite(scores).all()
+    assert (damaged.score_map.source_width_px, damaged.score_map.source_height_px) == SIZE_PX
+    overlay = Image.open(io.BytesIO(damaged.overlay_png))
+    assert (overlay.format, overlay.size) == ("PNG", SIZE_PX)
+    assert damaged.regions
+    box = damaged.regions[0].bounding_box
+    assert box.x_px < 230 < box.x_px + box.width_px + 80, "the strongest region is about the scratch"
+    assert damaged.timing.total_ms > damaged.timing.embed_ms > 0
+
+
+def test_what_is_not_asked_for_is_not_sent(stub: Stub) -> None:
+    load(stub, "plain", 1)
+    response = stub.Infer(inference_pb2.InferRequest(reference_id="plain", image=encoded(card())))
+    assert response.overlay_png == b""
+    assert not response.HasField("score_map")
+
+
+def test_the_pristine_reference_is_not_anomalous(stub: Stub) -> None:
+    for pictures in (1, 4):
+        load(stub, "pristine", pictures)
+        response = stub.Infer(inference_pb2.InferRequest(reference_id="pristine", image=encoded(card(0))))
+        assert not response.anomaly.is_anomalous
+        assert response.anomaly.raw_score == pytest.approx(0, abs=1e-4)
+        assert response.damage.threshold == 0.5
+
+
+def test_append_equals_loading_all_at_once(stub: Stub) -> None:
+    together = load(stub, "together", 4)
+    first = load(stub, "grown", 2)
+    images = [encoded(card(seed)) for seed in (2, 3)]
+    request = reference_pb2.LoadReferenceRequest(
+        reference_id="grown",
+        images=images,
+        mode=reference_pb2.LOAD_MODE_APPEND,
+        expected_revision=first.revision,
+    )
+    grown = stub.LoadReference(request).reference
+    assert grown.revision == together.revision != first.revision
+    assert grown.create_time == first.create_time
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.LoadReference(request)
+    assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
+
+
+def test_a_streamed_load_equals_a_unary_one(stub: Stub) -> None:
+    unary = load(stub, "unary", 3)
+
+    def messages() -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
+        start = reference_pb2.LoadReferenceRequest(reference_id="streamed", images=[encoded(card(0))])
+        yield reference_pb2.LoadReferenceStreamRequest(start=start)
+        for seed in (1, 2):
+            yield reference_pb2.LoadReferenceStreamRequest(image=encoded(card(seed)))
+
+    assert stub.LoadReferenceStream(messages()).reference.revision == unary.revision
+
+
+@pytest.mark.parametrize("profile", ["NOTEBOOK", "PAPER"])
+def test_profiles_and_coresets(stub: Stub, profile: str) -> None:
+    number = reference_pb2.ScoringProfile.Value(f"SCORING_PROFILE_{profile}")
+    loaded = load(stub, f"coreset-{profile}", 3, profile=number, coreset={"ratio": 0.1})
+    assert loaded.patch_count == pytest.approx(0.1 * 3 * 784, abs=1)
+    assert loaded.profile == number
+    image = encoded(card(51, scratched=True))
+    assert stub.Infer(inference_pb2.InferRequest(reference_id=f"coreset-{profile}", image=image)).anomaly.is_anomalous
+
+
+def test_the_list_is_paged(stub: Stub) -> None:
+    for name in ("page-a", "page-b", "page-c"):
+        load(stub, name, 1)
+    seen: list[str] = []
+    token = ""
+    while True:
+        page = stub.ListReferences(reference_pb2.ListReferencesRequest(page_size=2, page_token=token))
+        assert len(page.references) <= 2
+        seen += [reference.reference_id for reference in page.references]
+        token = page.next_page_token
+        if not token:
+            break
+    assert seen == sorted(set(seen))
+    assert {"page-a", "page-b", "page-c"} <= set(seen)
+
+
+def test_a_deleted_reference_is_gone(stub: Stub) -> None:
+    loaded = load(stub, "gone", 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.DeleteReference(reference_pb2.DeleteReferenceRequest(reference_id="gone", expected_revision="0" * 64))
+    assert refusal(caught.value)[1] == "REVISION_MISMATCH"
+    deleted = stub.DeleteReference(reference_pb2.DeleteReferenceRequest(reference_id="gone"))
+    assert deleted.revision == loaded.revision
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.GetReference(reference_pb2.GetReferenceRequest(reference_id="gone"))
+    assert refusal(caught.value)[0] == grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("images", "field", "reason"),
+    [
+        ([], "images", "INVALID_FIELD"),
+        ([b""], "images[0]", "EMPTY_IMAGE"),
+        ([encoded(card()), b"GIF89a not a picture"], "images[1]", "UNDECODABLE_IMAGE"),
+        ([encoded(card()), encoded(card(1))[:2000]], "images[1]", "UNDECODABLE_IMAGE"),
+    ],
+)
+def test_a_bad_picture_is_named_and_the_old_revision_stays(
+    stub: Stub, images: list[bytes], field: str, reason: str
+) -> None:
+    before = load(stub, "steady", 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="steady", images=images))
+    code, got, details = refusal(caught.value)
+    assert (code, got) == (grpc.StatusCode.INVALID_ARGUMENT, reason)
+    assert details["BadRequest"].field_violations[0].field == field  # type: ignore[attr-defined]
+    after = stub.GetReference(reference_pb2.GetReferenceRequest(reference_id="steady")).reference
+    assert after == before
+
+
+def test_a_deadline_is_kept(stub: Stub) -> None:
+    load(stub, "late", 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Infer(inference_pb2.InferRequest(reference_id="late", image=encoded(card())), timeout=0.001)
+    assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
+    assert stub.Infer(inference_pb2.InferRequest(reference_id="late", image=encoded(card())), timeout=30)
+
+
+def test_server_info_tells_the_truth(stub: Stub) -> None:
+    info = stub.GetServerInfo(server_info_pb2.GetServerInfoRequest())
+    assert (info.backbone, info.device, info.precision) == ("efficientnet_lite2", "cpu", "fp32")
+    assert len(info.weights_digest) == 64
+    assert info.fallback_reason == ""
+    assert info.limits.max_image_bytes == 32 * 2**20
+    assert info.limits.max_image_pixels == 64_000_000
+    assert info.limits.max_message_bytes == 64 * 2**20
+
+
+def test_health_and_reflection(server: ServerProcess) -> None:
+    with grpc.insecure_channel(server.address) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        for service in ("", SERVICE):
+            answer = health.Check(health_pb2.HealthCheckRequest(service=service))
+            assert answer.status == health_pb2.HealthCheckResponse.SERVING
+        watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE))
+        assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+        watch.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            health.Check(health_pb2.HealthCheckRequest(service="nobody"))
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+        services = set(ProtoReflectionDescriptorDatabase(channel).get_services())
+        assert {SERVICE, "grpc.health.v1.Health"} <= services

@@ -1,0 +1,197 @@
+"""InferStream over a real socket: one result for every accepted frame, and only the named things close it."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Iterable, Iterator
+
+import grpc
+import pytest
+from e2e.harness import ServerProcess, Stub, load, refusal
+from fakes.pictures import card, encoded
+
+from patchserve.v1 import reference_pb2, stream_pb2
+
+Request = stream_pb2.InferStreamRequest
+
+
+def config(reference_id: str, **fields: object) -> Request:
+    return Request(config=stream_pb2.StreamConfig(reference_id=reference_id, **fields))  # type: ignore[arg-type]
+
+
+def frame(number: int, image: bytes) -> Request:
+    return Request(frame=stream_pb2.Frame(frame_id=f"f{number}", image=image))
+
+
+class Feed:
+    """Requests that a test hands over one by one."""
+
+    def __init__(self, *requests: Request) -> None:
+        self._queue: queue.Queue[Request | None] = queue.Queue()
+        for request in requests:
+            self._queue.put(request)
+
+    def send(self, request: Request) -> None:
+        self._queue.put(request)
+
+    def close(self) -> None:
+        self._queue.put(None)
+
+    def __iter__(self) -> Iterator[Request]:
+        while (request := self._queue.get(timeout=60)) is not None:
+            yield request
+
+
+def results(responses: Iterable[stream_pb2.InferStreamResponse]) -> list[stream_pb2.FrameResult]:
+    return [response.result for response in responses if response.WhichOneof("payload") == "result"]
+
+
+def test_200_frames_10_of_them_corrupt(stub: Stub, server: ServerProcess) -> None:
+    loaded = load(stub, "frames", 1)
+    good, corrupt = encoded(card(9)), encoded(card(9))[:1500]
+    bad = set(range(7, 200, 20))
+    requests = [frame(number, corrupt if number in bad else good) for number in range(200)]
+
+    def run() -> list[stream_pb2.InferStreamResponse]:
+        return list(stub.InferStream(iter([config("frames"), *requests]), timeout=120))
+
+    responses = run()
+    rss_before, files_before = server.rss_bytes(), server.open_files()
+    ready, *rest = responses
+    assert ready.ready.reference_revision == loaded.revision
+    assert ready.ready.max_in_flight == 8
+    got = results(rest)
+    assert [result.frame_id for result in got] == [f"f{number}" for number in range(200)]
+    assert [result.sequence for result in got] == list(range(200))
+    assert {result.sequence for result in got if result.WhichOneof("outcome") == "error"} == bad
+    for number in bad:
+        assert got[number].error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert got[number].error.details
+    assert len(run()) == 201
+    assert server.rss_bytes() < rss_before + 64 * 2**20, "memory is flat from one run to the next"
+    assert server.open_files() <= files_before
+
+
+def test_the_sender_is_held_back(stub: Stub) -> None:
+    load(stub, "held", 1)
+    noisy = encoded(card(1), "BMP")  # 230 KB, so that buffers on the way fill up soon
+    sent = 0
+
+    def requests() -> Iterator[Request]:
+        nonlocal sent
+        yield config("held", max_in_flight=2, output={"overlay": True})
+        for number in range(400):
+            sent += 1
+            yield frame(number, noisy)
+
+    call = stub.InferStream(requests(), timeout=120)
+    assert next(call).HasField("ready")
+    time.sleep(3)  # nobody reads results
+    assert sent < 300
+    call.cancel()
+
+
+def test_completion_order_answers_a_broken_frame_first(stub: Stub) -> None:
+    load(stub, "unordered", 1)
+    ordering = stream_pb2.RESULT_ORDERING_COMPLETION
+    requests = [frame(number, encoded(card(1))) for number in range(4)] + [frame(4, b"no picture")]
+    call = stub.InferStream(iter([config("unordered", ordering=ordering), *requests]), timeout=60)
+    order = [result.sequence for result in results(call)]
+    assert sorted(order) == [0, 1, 2, 3, 4]
+    assert order[-1] != 4
+
+
+def test_drop_oldest_answers_every_frame(stub: Stub) -> None:
+    load(stub, "dropping", 1)
+    requests = [frame(number, encoded(card(1))) for number in range(60)]
+    settings = config("dropping", overflow=stream_pb2.OVERFLOW_POLICY_DROP_OLDEST, max_in_flight=2)
+    got = results(stub.InferStream(iter([settings, *requests]), timeout=60))
+    assert [result.sequence for result in got] == list(range(60))
+    dropped = [result for result in got if result.WhichOneof("outcome") == "error"]
+    assert dropped
+    assert {result.error.code for result in dropped} == {grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]}
+    assert got[0].HasField("response")
+
+
+def test_a_late_frame_is_an_error_and_the_stream_goes_on(stub: Stub) -> None:
+    load(stub, "slow", 1)
+    settings = config("slow", frame_timeout={"nanos": 1000})
+    got = results(stub.InferStream(iter([settings, frame(0, encoded(card(1))), frame(1, encoded(card(1)))])))
+    assert [result.error.code for result in got] == [grpc.StatusCode.DEADLINE_EXCEEDED.value[0]] * 2
+
+
+@pytest.mark.parametrize(
+    ("requests", "reason"),
+    [
+        ([], "STREAM_PROTOCOL"),
+        ([Request()], "STREAM_PROTOCOL"),
+        ([frame(0, b"x")], "STREAM_PROTOCOL"),
+        ([config("strict"), config("strict")], "STREAM_PROTOCOL"),
+        ([config("strict"), Request()], "STREAM_PROTOCOL"),
+        ([config("strict", max_in_flight=100_000)], "INVALID_FIELD"),
+        ([config("../strict")], "INVALID_FIELD"),
+        ([config("strict", expected_revision="0" * 64)], "REVISION_MISMATCH"),
+        ([config("nobody")], "REFERENCE_NOT_FOUND"),
+    ],
+)
+def test_a_broken_protocol_closes_the_stream(stub: Stub, requests: list[Request], reason: str) -> None:
+    load(stub, "strict", 1)
+    with pytest.raises(grpc.RpcError) as caught:
+        list(stub.InferStream(iter(requests), timeout=30))
+    assert refusal(caught.value)[1] == reason
+
+
+def test_frames_before_a_protocol_violation_are_answered(stub: Stub) -> None:
+    load(stub, "violated", 1)
+    call = stub.InferStream(iter([config("violated"), frame(0, encoded(card(1))), config("violated")]), timeout=30)
+    assert next(call).HasField("ready")
+    assert next(call).result.HasField("response")
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    assert refusal(caught.value)[1] == "STREAM_PROTOCOL"
+
+
+def test_a_long_frame_id_is_the_frames_own_error(stub: Stub) -> None:
+    load(stub, "named", 1)
+    long_id = Request(frame=stream_pb2.Frame(frame_id="x" * 129, image=encoded(card(1))))
+    got = results(stub.InferStream(iter([config("named"), long_id, frame(1, encoded(card(1)))]), timeout=30))
+    assert [result.WhichOneof("outcome") for result in got] == ["error", "response"]
+
+
+def test_a_stream_keeps_its_revision_and_ends_when_the_reference_is_deleted(stub: Stub) -> None:
+    first = load(stub, "pinned", 1)
+    feed = Feed(config("pinned"), frame(0, encoded(card(0))))
+    call = stub.InferStream(iter(feed), timeout=60)
+    assert next(call).ready.reference_revision == first.revision
+    assert next(call).result.response.reference_revision == first.revision
+    second = load(stub, "pinned", 2)
+    notice = next(call).notice
+    assert notice.kind == stream_pb2.NOTICE_KIND_REFERENCE_CHANGED
+    assert second.revision in notice.message
+    feed.send(frame(1, encoded(card(0))))
+    assert next(call).result.response.reference_revision == first.revision
+    stub.DeleteReference(reference_pb2.DeleteReferenceRequest(reference_id="pinned"))
+    with pytest.raises(grpc.RpcError) as caught:
+        next(call)
+    assert refusal(caught.value)[:2] == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
+    feed.close()
+
+
+def test_abandoned_streams_free_everything(stub: Stub, server: ServerProcess) -> None:
+    load(stub, "abandoned", 1)
+    image = encoded(card(1))
+
+    def abandon() -> None:
+        call = stub.InferStream(iter(Feed(config("abandoned"), *(frame(n, image) for n in range(20)))), timeout=60)
+        next(call)
+        call.cancel()
+
+    workers = [threading.Thread(target=abandon) for _ in range(10)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    got = results(stub.InferStream(iter([config("abandoned"), frame(0, image)]), timeout=30))
+    assert got[0].HasField("response")

@@ -1,0 +1,33 @@
+"""Pictures made by formula: a textured card, and the same with a scratch."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+from PIL import Image
+
+SIZE_PX = (320, 240)  # (width, height)
+
+
+def card(seed: int = 0, *, scratched: bool = False) -> Image.Image:
+    """A brown card with grain on a grey table. The seed moves it a little and changes the grain."""
+    rng = np.random.default_rng(seed)
+    width, height = SIZE_PX
+    pixels = np.full((height, width, 3), 96.0)
+    left, top = (int(corner) for corner in 40 + rng.integers(-3, 4, 2))
+    grain = cv2.GaussianBlur(rng.normal(0, 18, (160, 230)).astype(np.float32), (0, 0), 1.5) * 3
+    pixels[top : top + 160, left : left + 230] = np.array([168, 128, 84]) + grain[..., None]
+    cv2.rectangle(pixels, (left + 20, top + 20), (left + 90, top + 60), (235, 235, 230), -1)
+    if scratched:
+        zigzag = np.array([[150, 90], [190, 130], [170, 150], [230, 175]], np.int32) + (left - 40, top - 40)
+        cv2.polylines(pixels, [zigzag], isClosed=False, color=(25, 18, 12), thickness=9)
+    pixels += rng.normal(0, 2, pixels.shape)
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def encoded(picture: Image.Image, kind: str = "JPEG") -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()

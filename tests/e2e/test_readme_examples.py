@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,15 @@ def commands() -> list[str]:
     """Every command of the shell examples, but those of tools that the environment does not have."""
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if not line.startswith("grpcurl ")]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ServerProcess]:
+    """Not the shared one: the examples use the reference `default`."""
+    running = ServerProcess()
+    running.wait_ready()
+    yield running
+    assert running.stop() == 0, running.log
 
 
 @pytest.fixture(scope="module")

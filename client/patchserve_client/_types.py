@@ -1,0 +1,256 @@
+"""What a caller gives and gets: frozen data, no protobuf."""
+
+from __future__ import annotations
+
+import enum
+import io
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, TypeAlias
+
+from patchserve_client._errors import PatchserveError
+
+if TYPE_CHECKING:  # NumPy and Pillow are loaded by the first call that needs them
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image | NDArray[np.generic]"
+"""A picture: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
+
+
+class LoadMode(enum.StrEnum):
+    """What a load does to a reference that exists already."""
+
+    REPLACE = "replace"
+    APPEND = "append"
+
+
+class ScoringProfile(enum.StrEnum):
+    """How patches are described and distances become scores."""
+
+    NOTEBOOK = "notebook"
+    PAPER = "paper"
+
+
+class CalibrationMethod(enum.StrEnum):
+    """Where the scores of normal pictures came from."""
+
+    LEAVE_ONE_OUT = "leave_one_out"
+    AUGMENTED_VIEWS = "augmented_views"
+
+
+class HeatmapScale(enum.StrEnum):
+    """How raw distances become the overlay's colours."""
+
+    RELATIVE = "relative"
+    CALIBRATED = "calibrated"
+
+
+class OverflowPolicy(enum.StrEnum):
+    """What the server does with a frame that comes while `max_in_flight` frames are under way."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop_oldest"
+
+
+class ResultOrdering(enum.StrEnum):
+    """In which order the results of a stream come."""
+
+    INPUT = "input"
+    COMPLETION = "completion"
+
+
+class NoticeKind(enum.StrEnum):
+    """What a notice is about."""
+
+    DRAINING = "draining"
+    REFERENCE_CHANGED = "reference_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class DamageScore:
+    """The notebook's own measure, on the map stretched to each picture's own range; rank by AnomalyScore instead."""
+
+    damage_percentage: float  # 0..100
+    anomaly_detected: bool
+    threshold: float
+
+
+@dataclass(frozen=True, slots=True)
+class AnomalyScore:
+    """The verdict: absolute distances against the calibrated threshold."""
+
+    score: float  # 0..1, 0.5 at the threshold
+    raw_score: float
+    raw_threshold: float
+    is_anomalous: bool
+    anomalous_area_percentage: float  # 0..100
+
+
+@dataclass(frozen=True, slots=True)
+class BoundingBox:
+    """A rectangle in pixels of the upright source picture."""
+
+    x_px: int
+    y_px: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A connected area over the patch threshold, in pixels of the upright source picture."""
+
+    bounding_box: BoundingBox
+    polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
+    area_px: float
+    area_percentage: float
+    peak_score: float  # 0.5..1
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the server's time went, in milliseconds; 0 for a stage that was not run."""
+
+    queue_ms: float
+    decode_ms: float
+    embed_ms: float
+    search_ms: float
+    render_ms: float
+    total_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InferenceResult:
+    """What was found on one picture."""
+
+    reference_id: str
+    reference_revision: str
+    damage: DamageScore
+    anomaly: AnomalyScore
+    regions: tuple[Region, ...]  # the strongest first
+    overlay_png: bytes | None  # None: not asked for
+    score_map: NDArray[np.float32] | None  # (H, W) raw distances over the whole picture; None: not asked for
+    timing: Timing
+
+    @property
+    def overlay(self) -> Image | None:
+        """The heat map over the picture, at the picture's size; None where none was asked for."""
+        if self.overlay_png is None:
+            return None
+        from PIL import Image  # noqa: PLC0415 - loaded on first use
+
+        return Image.open(io.BytesIO(self.overlay_png))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreSpread:
+    """The spread of the raw image scores of normal pictures."""
+
+    count: int
+    min: float
+    mean: float
+    stddev: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The raw thresholds of a reference, found from its own pictures alone."""
+
+    method: CalibrationMethod | None  # None: one that this client does not know
+    image_threshold: float
+    patch_threshold: float
+    normal_scores: ScoreSpread
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceInfo:
+    """A set of undamaged items as the server holds it."""
+
+    reference_id: str
+    revision: str  # equal content has an equal revision
+    image_count: int
+    patch_count: int
+    feature_dim: int
+    profile: ScoringProfile | None  # None: one that this client does not know
+    calibration: Calibration
+    threshold: float  # the raw score at which AnomalyScore.score is 0.5
+    create_time: datetime  # UTC
+    update_time: datetime  # UTC
+    backbone: str
+    weights_digest: str
+    precision: str
+    coreset_ratio: float | None
+    coreset_max_patches: int | None
+    bank_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Every bound that the server keeps."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_message_bytes: int
+    max_reference_images: int
+    max_pending_images: int
+    max_in_flight: int
+    default_in_flight: int
+    default_timeout_s: float
+    max_bank_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What a server is."""
+
+    version: str
+    backbone: str
+    weights_digest: str
+    weights_source: str
+    fallback_reason: str  # empty: the backbone asked for
+    device: str
+    precision: str
+    input_size_px: int
+    feature_dim: int
+    heatmap_scale: HeatmapScale | None  # where a request does not say; None: one that this client does not know
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the server runs, and whether it can inspect pictures now."""
+
+    alive: bool
+    ready: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture of a stream; `frame_id` (at most 128 bytes) and `capture_time` come back with its result."""
+
+    image: ImageSource
+    frame_id: str = ""
+    capture_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameResult:
+    """The outcome of one frame: exactly one of `result` and `error` is set."""
+
+    frame_id: str
+    sequence: int  # the frame's place in the stream, 0 for the first
+    capture_time: datetime | None
+    result: InferenceResult | None
+    error: PatchserveError | None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamNotice:
+    """Something a caller should know that is no result."""
+
+    kind: NoticeKind | None  # None: one that this client does not know
+    message: str

@@ -1,0 +1,31 @@
+"""The command `patchserve`."""
+
+import typer
+
+from patchserve_client.cli import infer, reference, server, stream
+from patchserve_client.cli._connection import remember_connection
+
+app = typer.Typer(
+    name="patchserve",
+    help=(
+        "Ask a patchserve server whether pictures show damage.\n\n"
+        "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer "
+        "--fail-on-anomaly)."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # plain help: the same on a terminal, in a pipe and in a log
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.callback()(remember_connection)
+app.add_typer(reference.app, name="reference")
+app.command("infer")(infer.infer)
+app.command("stream")(stream.stream)
+app.command("info")(server.info)
+app.command("health")(server.health)
+
+
+def main() -> None:
+    """The entry point."""
+    app()

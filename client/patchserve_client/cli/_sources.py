@@ -1,0 +1,50 @@
+"""Where the frames of `patchserve stream` come from."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+
+from patchserve_client import Frame
+
+_MAX_FRAME_ID_BYTES = 128
+_CLOCK_GRAIN_S = 1e-6
+
+
+class Pace:
+    """At most `fps` frames a second of whichever clock the caller reads; None: all."""
+
+    def __init__(self, fps: float | None) -> None:
+        self._interval_s = 1 / fps if fps else 0.0
+        self._due_s: float | None = None
+
+    def wait_s(self, now_s: float) -> float:
+        """How long until the next frame is due; 0: it is."""
+        early_s = 0.0 if self._due_s is None else self._due_s - now_s
+        return early_s if early_s > _CLOCK_GRAIN_S else 0.0
+
+    def taken(self, now_s: float) -> None:
+        """After a pause it goes on from now, without making up for it."""
+        due_s = now_s if self._due_s is None else self._due_s
+        self._due_s = max(due_s, now_s - self._interval_s) + self._interval_s
+
+
+def folder_frames(pictures: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]]) -> Iterator[Frame]:
+    """Pictures as if a camera took them. What cannot be read goes to `unreadable` and is left out."""
+    pace = Pace(fps)
+    for picture in pictures:
+        time.sleep(pace.wait_s(time.monotonic()))
+        pace.taken(time.monotonic())
+        try:
+            image = picture.read_bytes()
+        except OSError as error:
+            unreadable.append((picture.name, error))
+        else:
+            yield Frame(image, _frame_id(picture.name))
+
+
+def _frame_id(name: str) -> str:
+    """The end of a long name, which tells neighbours apart."""
+    return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")

@@ -1,0 +1,107 @@
+"""Video in and out, through OpenCV: the optional extra `video`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import typer
+
+from patchserve_client import Frame, InferenceResult
+from patchserve_client.cli._report import verdict_of
+from patchserve_client.cli._sources import Pace
+
+if TYPE_CHECKING:
+    import cv2
+
+_JPEG_QUALITY = 95
+_FOURCC = {".avi": "MJPG", ".mkv": "MJPG", ".mov": "mp4v", ".mp4": "mp4v"}
+_RED, _GREEN = (40, 40, 230), (60, 180, 60)  # BGR
+
+
+def opencv() -> ModuleType:
+    """OpenCV.
+
+    Raises:
+        typer.BadParameter: it is not installed.
+    """
+    try:
+        import cv2  # noqa: PLC0415 - optional
+    except ImportError as error:
+        raise typer.BadParameter('Video needs OpenCV: pip install "patchserve[video]".') from error
+    return cv2
+
+
+class Video:
+    """A video file, a camera (its index) or a stream (its URL)."""
+
+    def __init__(self, source: str) -> None:
+        self._cv2 = opencv()
+        self._live = not Path(source).is_file()
+        self._capture = self._cv2.VideoCapture(int(source) if source.isdigit() else source)
+        if not self._capture.isOpened():
+            raise typer.BadParameter(f"OpenCV cannot open {source} as a video, a camera or a stream.")
+        self.fps: float | None = self._capture.get(self._cv2.CAP_PROP_FPS) or None
+
+    def frames(self, fps: float | None) -> Iterator[Frame]:
+        """At most `fps` a second: of a file's own time; of ours where frames come live, the newest each time."""
+        pace, number = Pace(fps), 0
+        try:
+            while self._capture.grab():
+                now_s = time.monotonic() if self._live or self.fps is None else number / self.fps
+                number += 1
+                if pace.wait_s(now_s):
+                    continue
+                pace.taken(now_s)
+                decoded, picture = self._capture.retrieve()
+                if decoded:
+                    quality = [self._cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
+                    image = self._cv2.imencode(".jpg", picture, quality)[1].tobytes()
+                    yield Frame(image, str(number - 1), datetime.now(UTC) if self._live else None)
+        finally:
+            self._capture.release()
+
+
+class AnnotatedVideo:
+    """A video of the overlays with their verdicts and regions."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        if path.suffix.lower() not in _FOURCC:
+            raise typer.BadParameter(f"An annotated video is one of {' '.join(_FOURCC)}, not {path.name}.")
+        self._cv2 = opencv()
+        self._path, self._fps = path, fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size_px = (0, 0)  # (width, height) of the first frame, which all others are scaled to
+
+    def add(self, result: InferenceResult) -> None:
+        """Draws one result that has an overlay.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        import numpy as np  # noqa: PLC0415 - loaded on first use
+
+        picture = self._cv2.imdecode(np.frombuffer(result.overlay_png or b"", np.uint8), self._cv2.IMREAD_COLOR)
+        colour = _RED if result.anomaly.is_anomalous else _GREEN
+        outlines = [np.array(region.polygon, np.int32) for region in result.regions]
+        self._cv2.polylines(picture, outlines, isClosed=True, color=colour, thickness=2)
+        text = f"{verdict_of(result)} {result.anomaly.score:.3f}"
+        self._cv2.putText(picture, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 4)
+        self._cv2.putText(picture, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2)
+        if self._writer is None:
+            self._size_px = (picture.shape[1], picture.shape[0])
+            fourcc = self._cv2.VideoWriter.fourcc(*_FOURCC[self._path.suffix.lower()])
+            self._writer = self._cv2.VideoWriter(str(self._path), fourcc, self._fps, self._size_px)
+            if not self._writer.isOpened():
+                raise OSError(f"OpenCV cannot write {self._path}.")
+        if self._size_px != (picture.shape[1], picture.shape[0]):
+            picture = self._cv2.resize(picture, self._size_px)
+        self._writer.write(picture)
+
+    def close(self) -> None:
+        if self._writer is not None:
+            self._writer.release()

@@ -36,6 +36,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 serve: $(STAMP) ## start the server with the best backbone that is to be had
 	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
 
+.PHONY: bench
+bench: $(STAMP) ## measure what the server leaves of the bare detector's speed
+	$(BIN)/python benchmarks/bench_requests.py $(ARGS)
+
 .PHONY: test
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest $(ARGS)
@@ -59,7 +63,7 @@ check: lint test ## lint and test
 
 .PHONY: test-oldest
 test-oldest: $(OLDEST_VENV)/.installed ## test the client against the oldest dependencies that it allows
-	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python tests/oldest_runtime.py
+	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/test_client_*.py $(ARGS)
 
 $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
@@ -70,7 +74,7 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra server --extra video --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 
 .PHONY: protos

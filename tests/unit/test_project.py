@@ -131,6 +131,16 @@ def test_code_imports_only_what_is_declared(folder: str, titles: list[str]) -> N
             assert provided_by & declared, f"{path.relative_to(REPO)} imports {module}"
 
 
+def test_every_declared_dependency_is_imported() -> None:
+    providers = importlib.metadata.packages_distributions()
+    modules = {module for path in python_sources("client", "server") for module in third_party_imports(path)}
+    imported = {canonicalize_name(name) for module in modules for name in providers[module.split(".")[0]]}
+    declared = {
+        name for title, lines in section_requirements().items() if title != "Development" for name in names(lines)
+    }
+    assert declared <= imported
+
+
 def test_no_source_file_is_long() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in python_sources("server", "client")}
     assert lengths

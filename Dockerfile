@@ -30,7 +30,7 @@ ENV PATH=/opt/patchserve/bin:$PATH \
     PATCHSERVE_BACKBONE=${BACKBONE} \
     PATCHSERVE_STORE=/var/lib/patchserve/references \
     TORCH_HOME=/opt/weights
-RUN useradd --system --uid 10001 --home-dir /var/lib/patchserve --create-home patchserve
+RUN useradd --uid 10001 --home-dir /var/lib/patchserve --create-home --shell /usr/sbin/nologin patchserve
 COPY --from=build /opt/patchserve /opt/patchserve
 COPY --from=build /opt/weights /opt/weights
 USER 10001

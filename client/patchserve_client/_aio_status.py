@@ -12,32 +12,46 @@ import grpc
 _T = TypeVar("_T")
 
 _MADE_UP = "Internal error from Core"
-_WAIT_S = 2.0  # for a status that is on its way; it comes with the same packet as a rule
+_WAIT_S = 2.0
+_LOOK_EVERY_S = 0.01
 
 
 @asynccontextmanager
 async def server_status_first(call: grpc.aio.Call) -> AsyncIterator[None]:
     """Raises what the server said when it ended `call` while requests were still being written.
 
-    A write that fails because the call has ended makes grpcio report INTERNAL, "Internal error from Core", whether the
-    server's own status has come already or comes a moment later (https://github.com/grpc/grpc/issues/36066).
+    A write that fails because the call has ended makes grpcio report an INTERNAL error of its own
+    (https://github.com/grpc/grpc/issues/36066). Where the server's status was there already it is overwritten, so it is
+    noted as it comes; else it comes a moment later and overwrites in its turn.
     """
-    said = asyncio.get_running_loop().create_future()
+    noted: list[grpc.aio.AioRpcError] = []
 
-    def note(ended: grpc.aio.Call) -> None:
-        details = _at_once(ended.details())
-        if details != _MADE_UP and not said.done():
-            said.set_result((_at_once(ended.code()), _at_once(ended.trailing_metadata()), details))
+    def note(ended: grpc.aio.Call) -> None:  # only called once, with whichever status comes first
+        noted.append(_at_once(_status(ended)))
 
     call.add_done_callback(note)
     try:
         yield
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:  # InvalidStateError: a write after the end
-        await asyncio.wait([said], timeout=_WAIT_S)
-        if not said.done() or said.result()[0] is grpc.StatusCode.OK:
+        said = noted[0] if noted else await _status(call)
+        waited_s = 0.0
+        while said.details() == _MADE_UP and waited_s < _WAIT_S:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            waited_s += _LOOK_EVERY_S
+            said = await _status(call)
+        if said.code() is grpc.StatusCode.OK:
             raise
-        code, trailing_metadata, details = said.result()
-        raise grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailing_metadata, details) from error
+        raise said from error
+
+
+async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
+    """The end of a call as an error; waits for it."""
+    return grpc.aio.AioRpcError(
+        await call.code(),
+        grpc.aio.Metadata(),
+        await call.trailing_metadata() or grpc.aio.Metadata(),
+        await call.details(),
+    )
 
 
 def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:

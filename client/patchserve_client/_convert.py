@@ -118,6 +118,7 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerI
             max_in_flight=limits.max_in_flight,
             default_in_flight=limits.default_in_flight,
             default_timeout_s=limits.default_timeout_s,
+            load_timeout_s=limits.load_timeout_s,
             max_bank_bytes=limits.max_bank_bytes,
         ),
     )

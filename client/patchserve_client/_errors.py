@@ -208,6 +208,9 @@ def _details(status: status_pb2.Status) -> ErrorDetails:
 def _unpacked(status: status_pb2.Status, message: _M) -> _M:
     """`message` filled from the detail of its type; left empty where the status has none."""
     for detail in status.details:
-        if detail.Unpack(message):
-            break
+        try:
+            if detail.Unpack(message):
+                break
+        except DecodeError:  # a damaged detail must not hide the error that it comes with
+            message.Clear()
     return message

@@ -200,6 +200,7 @@ class Limits:
     max_in_flight: int
     default_in_flight: int
     default_timeout_s: float
+    load_timeout_s: float
     max_bank_bytes: int
 
 

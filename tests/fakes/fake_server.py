@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import io
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def png(colour: str = "green", size: tuple[int, int] = (32, 24)) -> bytes:
 
 @dataclass(frozen=True)
 class Fault:
-    """An error with google.rpc details, as the real server sends it; without a reason as a broken connection gives it."""
+    """An error with google.rpc details, as the real server sends it; without a reason, as a lost connection."""
 
     code: grpc.StatusCode
     message: str
@@ -83,6 +84,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))  # by method, one a call
     delay_s: float = 0.0  # before a unary answer
     page_size: int = 2
+    overlay_png: bytes = b""  # instead of one of the picture's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
     stream_end: tuple[int, Fault] | None = None  # after so many frames, with this
@@ -101,6 +103,13 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     def fail(self, method: str, fault: Fault, times: int = 1) -> None:
         self.faults[method].extend([fault] * times)
+
+    def wait_for_request(self, method: str, count: int = 1) -> None:
+        """Returns when this many have come."""
+        deadline_s = time.monotonic() + 10
+        while len(self.requests[method]) < count:
+            assert time.monotonic() < deadline_s, f"{method} did not come"
+            time.sleep(0.005)
 
     async def _enter(self, method: str, request: Any, context: Context) -> None:
         self.requests[method].append(request)
@@ -177,6 +186,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         answer = inspected(request.reference_id, request.image, request.output)
         if isinstance(answer, Fault):
             await answer.raised(context)
+        answer.overlay_png = self.overlay_png or answer.overlay_png
         return answer
 
     async def InferStream(  # noqa: N802

@@ -32,6 +32,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
 	@touch $@
 
+.PHONY: demo
+demo: $(STAMP) ## start a server, inspect drawn parcels over gRPC, write out/demo
+	$(BIN)/python samples/demo.py $(ARGS)
+
 .PHONY: serve
 serve: $(STAMP) ## start the server with the best backbone that is to be had
 	$(BIN)/patchserve-server serve --backbone auto $(ARGS)

@@ -6,12 +6,12 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -32,6 +32,8 @@ from patchserve_server.serving.loading import Loader, LoadOptions
 from patchserve_server.serving.outputs import FolderSink
 from patchserve_server.serving.sessions import Sessions
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+
+T = TypeVar("T")
 
 MIB = 2**20
 FORCED_EXIT_CODE = 130
@@ -54,17 +56,28 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     server = GrpcServer(listening, version("patchserve"))
     address = await server.start()
     with ExitStack() as pools:
-        starting = asyncio.create_task(_application(settings, pools))
-        first: set[asyncio.Future[Any]] = {starting, stop}
-        await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
-        if not stop.done():
-            application = await starting
-            await server.ready(application)
-            announce(_ready_line(address, application))
-            await stop
-        starting.cancel()
-        _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+        try:
+            application = await _unless_stopped(_application(settings, pools), stop)
+            if application is not None:
+                await server.ready(application)
+                announce(_ready_line(address, application))
+                await stop
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+        except StartupError:
+            await server.drain(delay_s=0, grace_s=0)
+            raise
         await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+
+
+async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:
+    """What is started, or None where the stop comes first."""
+    task = asyncio.create_task(starting)
+    first: set[asyncio.Future[Any]] = {task, stop}
+    await asyncio.wait(first, return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        task.cancel()
+        return None
+    return await task
 
 
 def _stop_on_signals() -> asyncio.Future[None]:

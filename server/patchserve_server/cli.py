@@ -25,9 +25,8 @@ def main() -> None:
     commands.add_parser("serve", help="run the server; `serve --help` lists its flags", add_help=False)
     parser.parse_args(sys.argv[1:2])
     settings = _settings(sys.argv[2:])
-    logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     # Imported late: --help and a bad flag need no torch.
     from patchserve_server.bootstrap import serve  # noqa: PLC0415
 

@@ -18,7 +18,8 @@ def server() -> Iterator[ServerProcess]:
     yield running
     code = running.stop()
     assert code == 0, running.log
-    assert not [line for line in running.log if "Traceback" in line], running.log
+    log = "".join(running.log)
+    assert "Traceback" not in log, log
 
 
 @pytest.fixture

@@ -53,7 +53,7 @@ def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
         second = ServerProcess("--store", str(tmp_path))
         assert second.process.wait(60) == 1
         second.stop()
-    assert "another" in second.log[-1]
+    assert "Another server" in second.log[-1]
     assert "Traceback" not in "".join(second.log)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
@@ -22,7 +22,7 @@ REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 
 _log = logging.getLogger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type stubs only
 Context = aio.ServicerContext[Any, Any]
 
 
@@ -62,10 +62,13 @@ def _unary(behaviour: Any, name: str) -> Any:  # noqa: ANN401 - grpc's handlers 
 
 
 def _streaming(behaviour: Any, name: str) -> Any:  # noqa: ANN401
-    async def answer(requests: Any, context: Context) -> AsyncIterator[Any]:  # noqa: ANN401
+    async def answer(requests: Any, context: Context) -> None:  # noqa: ANN401
         async with _Call(name, context), aclosing(behaviour(requests, context)) as responses:
             async for response in responses:
-                yield response
+                try:
+                    await context.write(response)
+                except aio.InternalError:  # the caller has gone in the middle of a message
+                    return
 
     return answer
 

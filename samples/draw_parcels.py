@@ -1,0 +1,72 @@
+"""Draws the sample parcels again: python samples/draw_parcels.py [--out FOLDER] [--only NAME ...].
+
+The same code draws the same pictures: every one has its own fixed seed.
+"""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from parcel_scene import damage
+from parcel_scene.scene import Damage, Picture, take
+from PIL import Image
+
+HERE = Path(__file__).resolve().parent
+
+
+def crushed(seed: int, corner: tuple[int, int], depth_mm: float) -> Damage:
+    return Damage(bend=damage.crushed_corner(np.random.default_rng(seed), corner, depth_mm))
+
+
+def painted(seed: int, paint: Callable[..., None], *where: object) -> Damage:
+    return Damage(paint=lambda sheet: paint(sheet, np.random.default_rng(seed), *where))
+
+
+SCENES: dict[str, tuple[int, Damage | None]] = {
+    **{f"train/good/{n:03d}": (1000 + n, None) for n in range(8)},
+    **{f"test/good/{n:03d}": (2000 + n, None) for n in range(4)},
+    "test/crushed_corner/000": (3000, crushed(25, (1, -1), 58)),
+    "test/crushed_corner/001": (3001, crushed(20, (1, 1), 50)),
+    "test/tear/000": (3100, painted(104, damage.tear, (28, 292), (160, 322), 11)),
+    "test/tear/001": (3101, painted(105, damage.tear, (60, 85), (175, 36), 9)),
+    "test/puncture/000": (3200, painted(115, damage.puncture, (150, 290), 22)),
+    "test/puncture/001": (3201, painted(107, damage.puncture, (120, 54), 19)),
+    "test/stain/000": (
+        3300,
+        painted(108, damage.stain, [(70, 215, 90, 70), (84, 262, 34, 80), (118, 190, 30, 26)], 0.85),
+    ),
+    "test/stain/001": (3301, painted(109, damage.stain, [(215, 42, 130, 80), (280, 66, 70, 56)], 0.85)),
+}
+"""Name to the seed of the scene and what happened to the parcel. Sheet coordinates in mm."""
+
+
+def draw(name: str) -> Picture:
+    seed, harm = SCENES[name]
+    return take(seed, harm)
+
+
+def save(folder: Path, name: str, picture: Picture) -> None:
+    """Writes the JPEG and, for a damaged parcel, its mask, where tools for MVTec AD data sets look for them."""
+    path = folder / f"{name}.jpg"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture.pixels).save(path, quality=88, subsampling="4:2:0", optimize=True)
+    if picture.mask.any():
+        kind, number = name.split("/")[1:]
+        mask_path = folder / "ground_truth" / kind / f"{number}_mask.png"
+        mask_path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.mask).save(mask_path, optimize=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Draws the sample parcels.")
+    parser.add_argument("--out", type=Path, default=HERE / "parcels", help="the folder to write (samples/parcels)")
+    parser.add_argument("--only", nargs="+", choices=SCENES, default=list(SCENES), metavar="NAME", help="some of them")
+    options = parser.parse_args()
+    for name in options.only:
+        save(options.out, name, draw(name))
+        print(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,11 +10,12 @@ from torch import Tensor
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import CoresetOptions
+from patchserve_server.engine.neighbours import BankIndex
 
 MIN_PATCHES = 16
 
-_PROJECTION_ERROR = 0.9  # Johnson-Lindenstrauss epsilon of the paper's implementation
-_POOL = 1024
+_PROJECTION_ERROR = 0.6  # Johnson-Lindenstrauss epsilon; the usual 0.9 covers about 1 % worse
+_POOL = 1024  # how many of the farthest points one pass brings up to date together
 _ROWS_PER_BLOCK = 4096
 
 
@@ -59,66 +60,69 @@ def select_coreset(
         raise ValueError(f"A coreset has at least 1 row, not {count}.")
     count = min(count, len(features))
     generator = torch.Generator().manual_seed(seed)
-    points = _projected(features, generator)
-    norms = torch.linalg.vector_norm(points, dim=1).square_()
-    remaining = torch.full_like(norms, torch.inf)  # (P,) squared distance to the nearest chosen row
-    picks = torch.randint(len(features), (1,), generator=generator).to(features.device)
+    points = BankIndex(_projected(features, generator))
+    remaining = torch.full((len(points),), torch.inf, device=features.device)  # squared distance to the nearest chosen
+    picks = torch.randint(len(points), (1,), generator=generator).to(features.device)
     chosen = [picks]
     done = 1
     progress(done, count)
     while done < count:
-        _approach(remaining, points, norms, picks)
-        picks = _next_picks(remaining, points, norms, count - done)
+        _approach(remaining, points, picks)
+        picks = _next_picks(remaining, points, count - done)
         chosen.append(picks)
         done += len(picks)
         progress(done, count)
     return torch.cat(chosen)
 
 
-def _approach(remaining: Tensor, points: Tensor, norms: Tensor, picks: Tensor) -> None:
-    """Lowers `remaining` in place by the new picks, and rules the picks themselves out."""
-    centres = points[picks]
+def _approach(remaining: Tensor, points: BankIndex, picks: Tensor) -> None:
+    """Lowers `remaining` in place by the new picks, and rules the picks themselves out.
+
+    With c the centre, |p - q|^2 = |p - c|^2 + |q - c|^2 + 2 c(q - c) - 2 p(q - c): only the picks are centred, which
+    costs no copy of the points.
+    """
+    centred = points.patches[picks] - points.centre
+    norms = points.squared_norms.float()
+    constants = norms[picks] + 2 * (centred @ points.centre)
     for start in range(0, len(points), _ROWS_PER_BLOCK):
         part = slice(start, start + _ROWS_PER_BLOCK)
-        nearest = torch.addmm(norms[picks], points[part], centres.T, alpha=-2).amin(dim=1)
+        nearest = torch.addmm(constants, points.patches[part], centred.T, alpha=-2).amin(dim=1)
         torch.minimum(remaining[part], nearest.add_(norms[part]), out=remaining[part])
     remaining[picks] = -torch.inf
 
 
-def _next_picks(remaining: Tensor, points: Tensor, norms: Tensor, limit: int) -> Tensor:
+def _next_picks(remaining: Tensor, points: BankIndex, limit: int) -> Tensor:
     """The next rows that the greedy algorithm chooses, one or more, without a pass over all points for each.
 
     A pick only lowers `remaining`. So while the farthest point of a pool of far ones, brought up to date, is still as
     far as any point outside the pool was at the start, it is the farthest of all.
     """
-    far, pool = remaining.topk(min(_POOL + 1, len(remaining)))
-    outside = far[-1].item() if len(pool) < len(remaining) else -math.inf
-    near, squares = points[pool], norms[pool]
+    far, pool = remaining.topk(min(_POOL + 1, len(points)))
+    outside = far[-1].item() if len(pool) < len(points) else -math.inf
+    near, norms = points.patches[pool] - points.centre, points.squared_norms[pool].float()
     picks: list[int] = []
     while len(picks) < limit:
         best = int(far.argmax())
         if picks and far[best].item() <= outside:
             break
         picks.append(best)
-        distances = torch.addmv(squares, near, near[best], alpha=-2).add_(squares[best])
+        distances = torch.addmv(norms, near, near[best], alpha=-2).add_(norms[best])
         torch.minimum(far, distances, out=far)
         far[best] = -math.inf
     return pool[picks]
 
 
 def _projected(features: Tensor, generator: torch.Generator) -> Tensor:
-    """Features (P, d), centred, in the fewest dimensions that keep all distances within the error.
+    """Features (P, d) in the fewest dimensions that keep all distances within the error; themselves if D is no more.
 
-    Very sparse random projection (Li et al. 2006) of density 1 / sqrt(D). With D no more than d it would save nothing:
-    the features stay as they are.
+    Very sparse random projection (Li et al. 2006) of density 1 / sqrt(D).
     """
     total, dim = features.shape
     error = _PROJECTION_ERROR
     components = math.ceil(4 * math.log(max(total, 2)) / (error**2 / 2 - error**3 / 3))
     if components >= dim:
-        return features - features.mean(dim=0)
+        return features
     density = 1 / math.sqrt(dim)
     draws = torch.rand((dim, components), generator=generator)
     signs = (draws < density / 2).float() - (draws >= 1 - density / 2).float()
-    points = features @ signs.div(math.sqrt(density * components)).to(features.device)
-    return points.sub_(points.mean(dim=0))
+    return features @ signs.div(math.sqrt(density * components)).to(features.device)

@@ -12,6 +12,7 @@ from pydantic_core import PydanticUndefined
 
 from patchserve.v1 import service_pb2
 from patchserve_server.config import Settings
+from patchserve_server.engine.backbones import BACKBONES
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
@@ -67,6 +68,12 @@ def test_the_readme_lists_every_rpc_with_its_kind() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| .+ \|$", section("The RPCs"), re.MULTILINE)
     assert dict(rows) == expected
     assert len(rows) == len(expected)
+
+
+def test_the_readme_knows_the_backbones_and_their_patches() -> None:
+    rows = re.findall(r"^\| `(\w+)`.*? \| (\d+) x (\d+) \|", section("Backbones and weights"), re.MULTILINE)
+    written = {name: (int(patches), int(length)) for name, patches, length in rows}
+    assert written == {name: (spec.patches_per_image, spec.feature_dim) for name, spec in BACKBONES.items()}
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", README))))

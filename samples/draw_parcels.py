@@ -29,9 +29,9 @@ SCENES: dict[str, tuple[int, Damage | None]] = {
     "test/crushed_corner/000": (3000, crushed(25, (1, -1), 58)),
     "test/crushed_corner/001": (3001, crushed(20, (1, 1), 50)),
     "test/tear/000": (3100, painted(104, damage.tear, (28, 292), (160, 322), 11)),
-    "test/tear/001": (3101, painted(105, damage.tear, (60, 85), (175, 36), 9)),
+    "test/tear/001": (3101, painted(105, damage.tear, (195, 78), (290, 38), 9)),
     "test/puncture/000": (3200, painted(115, damage.puncture, (150, 290), 22)),
-    "test/puncture/001": (3201, painted(107, damage.puncture, (120, 54), 19)),
+    "test/puncture/001": (3201, painted(107, damage.puncture, (92, 186), 19)),
     "test/stain/000": (
         3300,
         painted(108, damage.stain, [(70, 215, 90, 70), (84, 262, 34, 80), (118, 190, 30, 26)], 0.85),

@@ -83,6 +83,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))  # by method, one a call
     delay_s: float = 0.0  # before a unary answer
+    build_s: float = 0.0  # of a streamed load: one that is cancelled ends like a complete one, and is told so later
     page_size: int = 2
     overlay_png: bytes = b""  # instead of one of the picture's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # after `ready`
@@ -94,7 +95,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     metadata: list[dict[str, Any]] = field(default_factory=list)
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
     stream_ended: threading.Event = field(default_factory=threading.Event)
-    stream_cancelled: bool = False
+    load_cancelled: bool = False
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
     address: str = ""
 
@@ -130,16 +131,16 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             start = (await anext(requests)).start
             await self._enter("LoadReferenceStream", start, context)
             images = [*start.images, *[message.image async for message in requests]]
+            await asyncio.sleep(self.build_s)
             reference = await self._load(start, images, context)
         except asyncio.CancelledError:
-            self.stream_cancelled = True
+            self.load_cancelled = True
             raise
         finally:
             self.stream_ended.set()
         return reference_pb2.LoadReferenceStreamResponse(reference=reference)
 
     async def _load(self, request: Any, images: Sequence[bytes], context: Context) -> reference_pb2.Reference:
-        await asyncio.sleep(0.05)  # a stream that was cancelled ends like a complete one; CancelledError comes after
         for index, image in enumerate(images):
             if _decoded(image) is None:
                 await bad_image(f"images[{index}]").raised(context)
@@ -207,9 +208,6 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
                     await self.stream_end[1].raised(context)
                 yield stream_pb2.InferStreamResponse(result=self._result(config, message.frame, sequence))
                 sequence += 1
-        except asyncio.CancelledError:
-            self.stream_cancelled = True
-            raise
         finally:
             self.stream_ended.set()
 
@@ -221,6 +219,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         if isinstance(answer, Fault):
             result.error.CopyFrom(answer.status())
         else:
+            answer.overlay_png = self.overlay_png or answer.overlay_png
             result.response.CopyFrom(answer)
         return result
 

@@ -207,11 +207,12 @@ def test_a_set_that_breaks_off_is_not_loaded(fake: FakeServer, ask: Ask, mode: s
         yield png()
         raise LookupError("the third is missing")
 
+    fake.build_s = 30
     with pytest.raises(LookupError, match="third"):
         ask(fake.address, "load_reference", pictures(), mode=mode)
     if mode == "append":  # by stream: the server has seen the first ones
         assert fake.stream_ended.wait(10)
-        assert fake.stream_cancelled
+        assert fake.load_cancelled
     assert not fake.references
 
 

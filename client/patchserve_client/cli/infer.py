@@ -123,6 +123,7 @@ def infer(
                     step()
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
+                client.close()  # ends the calls that the pool's end would wait for
                 raise
     report.end()
     if report.counts["error"]:

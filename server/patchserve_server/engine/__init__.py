@@ -1,0 +1,39 @@
+"""PatchCore: backbone, memory bank, search, scores and calibration. The only layer that knows torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.devices import resolve_device
+from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES
+from patchserve_server.engine.network import open_network
+
+__all__ = ["PatchCoreDetector", "create_detector"]
+
+
+def create_detector(
+    *,
+    backbone: str,
+    weights: Path | None = None,
+    device: str = "auto",
+    knn_memory_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+    threads: int | None = None,
+) -> PatchCoreDetector:
+    """A detector that is ready to run.
+
+    Args:
+        backbone: `wide_resnet50_2`, `efficientnet_lite2`, or `auto`: the first, else the second with a warning.
+        weights: a .pth, .pt or .safetensors file; None for the backbone's own.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        knn_memory_bytes: bound on the scratch memory of one nearest-neighbour search.
+        threads: how many threads one operation on the CPU uses, in the whole process; None leaves torch's choice.
+
+    Raises:
+        StartupError: no such backbone or device, or no sound weights.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    return PatchCoreDetector(open_network(backbone, weights, resolve_device(device)), knn_memory_bytes=knn_memory_bytes)

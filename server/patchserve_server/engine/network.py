@@ -1,0 +1,93 @@
+"""A backbone that is ready to run: chosen, loaded, folded and on its device."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.engine.backbones import BACKBONES, BackboneSpec
+from patchserve_server.engine.weights import DownloadError, Weights, load_weights, read_weights
+
+PREFERRED = "wide_resnet50_2"
+EMBEDDED = "efficientnet_lite2"
+AUTO = "auto"
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """The used layers of a backbone with their weights. Runs in several threads at once."""
+
+    spec: BackboneSpec
+    device: torch.device
+    weights_digest: str
+    weights_source: str
+    fallback_reason: str
+    module: nn.Module
+
+    def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
+        """Feature maps (B, C, H, W) float32 on the device, the finest first, of inputs (B, S, S, 3) uint8."""
+        pictures = torch.tensor(inputs).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.spec.mean, self.spec.std))
+        layers: tuple[Tensor, ...] = self.module(pictures.sub_(mean).div_(std))
+        return layers
+
+
+def open_network(backbone: str, weights: Path | None, device: torch.device) -> Network:
+    """The network of a backbone's name; `auto` is the preferred one, or the embedded one where its weights lack.
+
+    Raises:
+        StartupError: no such backbone, or no sound weights for it.
+    """
+    if backbone not in {*BACKBONES, AUTO}:
+        raise StartupError(f'There is no backbone "{backbone}": use {", ".join(BACKBONES)} or {AUTO}.')
+    spec = BACKBONES[PREFERRED if backbone == AUTO else backbone]
+    if weights is not None:
+        return _assembled(spec, read_weights(weights), device)
+    try:
+        return _assembled(spec, spec.pretrained(), device)
+    except DownloadError as error:
+        if backbone != AUTO:
+            raise StartupError(
+                f"The weights of {spec.name} could not be fetched: {error}. Give a file with --weights FILE "
+                f"(.pth or .safetensors), or use --backbone {AUTO} or --backbone {EMBEDDED}, which needs no network."
+            ) from error
+        reason = f"The weights of {spec.name} could not be fetched: {error}."
+    _log.warning("%s USING THE EMBEDDED BACKBONE %s INSTEAD: scores differ, references do not mix.", reason, EMBEDDED)
+    spec = BACKBONES[EMBEDDED]
+    return _assembled(spec, spec.pretrained(), device, fallback_reason=reason)
+
+
+def _assembled(spec: BackboneSpec, weights: Weights, device: torch.device, fallback_reason: str = "") -> Network:
+    with torch.device("meta"):
+        whole = spec.build()
+        empty = spec.truncate(whole)
+    digest = load_weights(empty, whole, weights, spec.name)
+    part = spec.truncate(whole)  # the same modules; what is computed from the weights now has their values
+    _fold_batch_norms(part.eval())
+    part.requires_grad_(requires_grad=False)
+    # Channels last is how pictures arrive, and the faster order for convolutions on either kind of device.
+    module = part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(spec, device, digest, weights.source, fallback_reason, module)
+
+
+def _fold_batch_norms(network: nn.Module) -> None:
+    """Multiplies each batch norm into the convolution before it, in place: the same function in half the passes.
+
+    Before means: registered right before it in the same module, which is so in every network here.
+    """
+    for parent in network.modules():
+        convolution = ""
+        for name, child in list(parent.named_children()):
+            if convolution and isinstance(child, nn.BatchNorm2d):
+                setattr(parent, convolution, fuse_conv_bn_eval(getattr(parent, convolution), child))
+                setattr(parent, name, nn.Identity())
+            convolution = name if isinstance(child, nn.Conv2d) else ""

@@ -1,0 +1,68 @@
+"""The documented notebook pipeline, step by step with the libraries that it names. Shares no code with the server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.neighbors import NearestNeighbors
+from torchvision import transforms
+from torchvision.models import wide_resnet50_2
+
+SIZE_PX = 224
+
+_TO_INPUT = transforms.Compose(
+    [
+        transforms.Resize((SIZE_PX, SIZE_PX)),
+        transforms.ToTensor(),
+        transforms.Normalize(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+    ]
+)
+
+
+class NotebookPipeline:
+    """The whole torchvision network with hooks, scikit-learn's search, OpenCV's map."""
+
+    def __init__(self, weights: Path) -> None:
+        self.model = wide_resnet50_2()
+        self.model.load_state_dict(torch.load(weights, weights_only=True))
+        self.model.eval()
+        self.features: list[torch.Tensor] = []
+        for layer in (self.model.layer2, self.model.layer3):
+            layer.register_forward_hook(lambda _module, _inputs, output: self.features.append(output))
+
+    def patches(self, image: Image.Image) -> NDArray[np.float32]:
+        """784 patches of 1536 features."""
+        self.features.clear()
+        with torch.no_grad():
+            self.model(_TO_INPUT(image.convert("RGB")).unsqueeze(0))
+        layer2, layer3 = self.features
+        layer3 = torch.nn.functional.interpolate(layer3, size=layer2.shape[-2:], mode="bilinear", align_corners=False)
+        together = torch.cat([layer2, layer3], dim=1)  # (1, 1536, 28, 28)
+        return together.squeeze(0).permute(1, 2, 0).reshape(-1, together.shape[1]).numpy()
+
+    def run(
+        self, reference_images: Sequence[Image.Image], image: Image.Image
+    ) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
+        """The map 0..1 (224, 224), damage_percentage, and the overlay (H, W, 3) RGB at the image's own size."""
+        search = NearestNeighbors(n_neighbors=9)
+        search.fit(np.concatenate([self.patches(reference) for reference in reference_images]))
+        distances, _ = search.kneighbors(self.patches(image))
+        scores = distances.mean(axis=1).reshape(28, 28).astype(np.float32)
+        stretched = cv2.resize(scores, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_LINEAR)
+        map01 = (stretched - stretched.min()) / (stretched.max() - stretched.min() + 1e-8)
+        damage_percentage = 100.0 * float((map01 > 0.5).sum()) / map01.size
+        return map01, damage_percentage, _overlay(map01, image)
+
+
+def _overlay(map01: NDArray[np.float32], image: Image.Image) -> NDArray[np.uint8]:
+    colours = cv2.applyColorMap((map01 * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+    small = np.asarray(image.convert("RGB").resize((SIZE_PX, SIZE_PX)))  # PIL's default filter: bicubic
+    blend = cv2.addWeighted(small, 0.5, colours, 0.5, 0)
+    return np.asarray(Image.fromarray(blend).resize(image.size, Image.Resampling.LANCZOS))

@@ -1,0 +1,101 @@
+"""The engine against the documented notebook pipeline, with the same wide_resnet50_2 weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden import notebook_pipeline
+from PIL import Image
+from torchvision.models import wide_resnet50_2
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.engine import PatchCoreDetector, create_detector
+
+MAP_TOLERANCE = 1e-4
+PERCENTAGE_TOLERANCE = 0.05
+
+_SHARED = Path(os.environ.get("PATCHSERVE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The state dict of a wide_resnet50_2 as torchvision initialises it after torch.manual_seed(0)."""
+    path = tmp_path_factory.mktemp("weights") / "wide_resnet50_2.pth"
+    torch.manual_seed(0)
+    torch.save(wide_resnet50_2().state_dict(), path)
+    yield path
+    path.unlink()  # 275 MB, which pytest would keep for three runs
+
+
+@pytest.fixture(scope="module")
+def notebook(weights: Path) -> notebook_pipeline.NotebookPipeline:
+    return notebook_pipeline.NotebookPipeline(weights)
+
+
+@pytest.fixture(scope="module")
+def detector(weights: Path) -> PatchCoreDetector:
+    return create_detector(backbone="wide_resnet50_2", weights=weights, device="cpu")
+
+
+def textured_picture(seed: int, size_px: tuple[int, int], *, damaged: bool = False) -> Image.Image:
+    """Grain on a coarse pattern of colours, (width, height); a damaged one has a dark crossed-out spot."""
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8)).resize(size_px, Image.Resampling.BICUBIC)
+    grain = rng.normal(0, 12, (size_px[1], size_px[0], 1))
+    pixels = np.asarray(coarse) + grain
+    if damaged:
+        top, left = size_px[1] // 3, size_px[0] // 2
+        spot = pixels[top : top + size_px[1] // 5, left : left + size_px[0] // 6]
+        spot[:] = 30 + 80 * ((np.indices(spot.shape[:2]).sum(axis=0) // 5) % 2)[..., None]
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def model_inputs(images: Sequence[Image.Image]) -> ModelInputs:
+    scaled = [image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for image in images]
+    return np.stack([np.asarray(picture) for picture in scaled])
+
+
+def assert_parity(
+    notebook: notebook_pipeline.NotebookPipeline,
+    detector: PatchCoreDetector,
+    references: Sequence[Image.Image],
+    image: Image.Image,
+) -> None:
+    expected_map, expected_percentage, _ = notebook.run(references, image)
+    model = detector.fit(
+        model_inputs(references), ScoringProfile.NOTEBOOK, CoresetOptions(), lambda _stage, _done, _total: None
+    )
+    [detection], _ = detector.detect(model, model_inputs([image]))
+    raw = detection.anomaly_map
+    scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
+    assert model.bank.patches.shape == (784 * len(references), 1536)
+    np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
+    assert detection.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
+    assert detection.damage.anomaly_detected == (expected_percentage > 5.0)
+
+
+def test_one_reference(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+    assert_parity(notebook, detector, [textured_picture(1, (320, 240))], textured_picture(2, (500, 333), damaged=True))
+
+
+def test_several_references(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+    references = [textured_picture(seed, (300 + 20 * seed, 260)) for seed in (3, 4, 5)]
+    assert_parity(notebook, detector, references, textured_picture(4, (300, 400), damaged=True))
+
+
+def test_the_reference_itself(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+    reference = textured_picture(6, (224, 224))
+    assert_parity(notebook, detector, [reference], reference)
+
+
+def test_parcel(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+    folder = _SHARED / "parcel"
+    if not folder.is_dir():
+        pytest.skip("the parcel photographs are not here (PATCHSERVE_TEST_DATA)")
+    assert_parity(notebook, detector, [Image.open(folder / "good.jpg")], Image.open(folder / "damage.jpg"))

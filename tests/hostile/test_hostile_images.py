@@ -1,0 +1,194 @@
+"""Whatever the bytes: a picture within the limits or a clear refusal, in bounded time and memory."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import zlib
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from patchserve_server.domain.errors import InvalidImageError
+from patchserve_server.imaging import ImageLimits, decode_rgb
+
+LIMITS = ImageLimits(max_pixels=1_000_000)
+KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+
+
+def encoded(kind: str, side_px: int = 24, **options: object) -> bytes:
+    pixels = np.random.default_rng(1).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def survives(data: bytes) -> None:
+    with suppress(InvalidImageError):
+        decoded = decode_rgb(data, LIMITS)
+        assert decoded.dtype == np.uint8
+        assert decoded.shape[2:] == (3,)
+        assert decoded.size <= 3 * LIMITS.max_pixels
+
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + header
+        + b"".join(chunks)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 10))
+        + chunk(b"IEND", b"")
+    )
+
+
+def tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
+    directory = b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    return struct.pack("<2sHLH", b"II", 42, 8, len(entries)) + directory + struct.pack("<L", 0) + after
+
+
+def grey_tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
+    common = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
+    return tiff(*sorted([*common, *entries]), after=after)
+
+
+def jpeg_with(segments: bytes) -> bytes:
+    return b"\xff\xd8" + segments + encoded("JPEG")[2:]
+
+
+def many_scans() -> bytes:
+    data = encoded("JPEG", progressive=True)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + last * 5000 + b"\xff\xd9"
+
+
+CATALOGUE: dict[str, Callable[[], bytes]] = {
+    "png with huge sides": lambda: png(65535, 65535),
+    "png with the largest sides": lambda: png(2**31 - 1, 2**31 - 1),
+    "png without width": lambda: png(0, 10),
+    "png with a text bomb": lambda: png(8, 8, text_bomb(b"zTXt", b"a\0\0")),
+    "png with a profile bomb": lambda: png(8, 8, text_bomb(b"iCCP", b"a\0\0")),
+    "png with a million chunks": lambda: png(8, 8, (struct.pack(">I", 0) + b"prVt\x3d\x3d\x3d\x3d") * 1_000_000),
+    "jpeg with a million segments": lambda: jpeg_with(b"\xff\xfe\0\2" * 1_000_000),
+    "jpeg with 100,000 EXIF segments": lambda: jpeg_with((b"\xff\xe1\0\x58Exif\0\0" + b"x" * 80) * 100_000),
+    "jpeg with 5,000 scans": many_scans,
+    "jpeg with junk between segments": lambda: jpeg_with(b"\xff\xfe\0\2" + b"\0" * 4_000_000),
+    "jpeg of markers only": lambda: b"\xff\xd8" + b"\xff" * 100_000,
+    "tiff with a directory that points to itself": lambda: struct.pack("<2sHLHL", b"II", 42, 8, 0, 8),
+    "tiff with a directory outside": lambda: struct.pack("<2sHL", b"II", 42, 2**31),
+    "tiff with a million strips": lambda: grey_tiff((273, 3, 4_000_000, 200), (278, 4, 1, 1), after=b"\0" * 8_000_000),
+    "tiff with huge tiles": lambda: grey_tiff((322, 4, 1, 32768), (323, 4, 1, 32768), (324, 4, 1, 8), (325, 4, 1, 9)),
+    "tiff with strips outside": lambda: grey_tiff((273, 4, 1, 2**31), (278, 4, 1, 16), (279, 4, 1, 256)),
+    "tiff that lies about its rows": lambda: grey_tiff((273, 4, 1, 0), (278, 4, 1, 2**27), (279, 4, 1, 40)),
+    "big tiff with a million tags": lambda: b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, 2**40) + b"\0" * 1000,
+    "bmp with run lengths": lambda: bmp(65535, 900, compression=1),
+    "bmp upside down": lambda: bmp(4, -4, compression=0),
+    "bmp with a huge height": lambda: bmp(4, 2**31 - 1, compression=0),
+    "bmp with a negative width": lambda: bmp(-4, 4, compression=0),
+    "webp with a huge canvas": lambda: (
+        b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\xfe\x3f\0\xfe\x27\0ANIM\6\0\0\0" + b"\0" * 6
+    ),
+    "gif": lambda: b"GIF89a" + b"\0" * 100,
+    "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
+    "pdf": lambda: b"%PDF-1.7\n" + b"\0" * 100,
+    "zip": lambda: b"PK\3\4" + b"\0" * 100,
+    "postscript": lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 100 100\n",
+    "jpeg and zip in one": lambda: encoded("JPEG") + b"PK\3\4" + b"\0" * 1000,
+    "zip and jpeg in one": lambda: b"PK\3\4" + encoded("JPEG"),
+    "one byte": lambda: b"\xff",
+    "zeros": lambda: b"\0" * 1_000_000,
+    "header of each": lambda: b"\xff\xd8\xff",
+}
+
+
+def text_bomb(kind: bytes, start: bytes) -> bytes:
+    body = start + zlib.compress(b"\0" * 100_000_000, 9)
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def bmp(width: int, height: int, *, compression: int) -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, compression, 64, 0, 0, 256, 0)
+    return b"BM" + struct.pack("<IHHI", 14 + 40 + 1024 + 64, 0, 0, 14 + 40 + 1024) + header + bytes(1024) + bytes(64)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_catalogue(name: str) -> None:
+    survives(CATALOGUE[name]())
+
+
+def test_the_catalogue_takes_no_memory_to_speak_of() -> None:
+    """In a process of its own, so that its highest mark of memory is the decoder's."""
+    program = (
+        "import resource, sys; sys.path[:0] = sys.argv[1:]\n"
+        "from hostile.test_hostile_images import CATALOGUE, survives\n"
+        "peak_kib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "files = [make() for make in CATALOGUE.values()]\n"
+        "before = peak_kib()\n"
+        "[survives(file) for file in files]\n"
+        "print(peak_kib() - before)\n"
+    )
+    tests = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program, tests], capture_output=True, text=True, timeout=120, check=True
+    )
+    assert int(done.stdout) < 100_000
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_truncated_at_every_twentieth(kind: str) -> None:
+    data = encoded(kind)
+    for share in range(20):
+        survives(data[: len(data) * share // 20])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12),
+    header_only=st.booleans(),
+)
+def test_flipped_bytes(kind: str, edits: list[tuple[float, int]], header_only: bool) -> None:
+    data = bytearray(encoded(kind))
+    for place, value in edits:
+        data[int(place * (min(64, len(data)) if header_only else len(data)))] = value
+    survives(bytes(data))
+
+
+@settings(max_examples=200, deadline=None)
+@given(kind=st.sampled_from(KINDS), tail=st.binary(max_size=300))
+def test_a_true_beginning_and_a_random_end(kind: str, tail: bytes) -> None:
+    survives(encoded(kind)[:40] + tail)
+
+
+@settings(max_examples=200, deadline=None)
+@given(exif=st.binary(max_size=200), kind=st.sampled_from(("JPEG", "PNG", "WEBP")))
+def test_any_exif(exif: bytes, kind: str) -> None:
+    survives(encoded(kind, exif=b"Exif\0\0" + exif))
+
+
+@pytest.mark.parametrize("size_px", [(1, 1), (1, 5000), (5000, 1), (16384, 1)])
+def test_odd_shapes(size_px: tuple[int, int]) -> None:
+    for kind in ("PNG", "JPEG", "BMP", "TIFF"):
+        buffer = io.BytesIO()
+        Image.new("RGB", size_px).save(buffer, kind)
+        assert decode_rgb(buffer.getvalue(), LIMITS).shape[1::-1] == size_px
+
+
+@pytest.mark.parametrize("name", ["png with huge sides", "tiff with a million strips", "jpeg with 5,000 scans", "gif"])
+def test_a_refusal_says_what_was_wrong(name: str) -> None:
+    with pytest.raises(InvalidImageError) as caught:
+        decode_rgb(CATALOGUE[name](), LIMITS)
+    assert len(caught.value.message) > 20
+    assert caught.value.message.endswith(".")

@@ -1,0 +1,134 @@
+"""Every format and mode becomes upright RGB; sizes are checked before pixels."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from patchserve_server.domain.errors import EmptyImageError, ImageTooLargeError, UndecodableImageError
+from patchserve_server.imaging import ImageLimits, decode_rgb
+
+LIMITS = ImageLimits()
+COLOURS = np.kron(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8), np.ones((8, 8, 1)))
+
+
+def picture() -> Image.Image:
+    """16 x 16: red, green over blue, yellow."""
+    return Image.fromarray(COLOURS.astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "tolerance"),
+    [
+        ("PNG", {}, 0),
+        ("BMP", {}, 0),
+        ("TIFF", {}, 0),
+        ("TIFF", {"compression": "tiff_lzw"}, 0),
+        ("TIFF", {"compression": "tiff_deflate"}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("WEBP", {"quality": 90}, 90),
+        ("JPEG", {"quality": 95, "subsampling": 0}, 12),
+        ("JPEG", {"quality": 95, "subsampling": 0, "progressive": True}, 12),
+    ],
+)
+def test_formats(kind: str, options: dict[str, object], tolerance: int) -> None:
+    decoded = decode_rgb(encoded(picture(), kind, **options), LIMITS)
+    assert decoded.shape == (16, 16, 3)
+    assert decoded.dtype == np.uint8
+    assert decoded.flags.c_contiguous
+    difference = np.abs(decoded.astype(int) - COLOURS)
+    assert difference[2:6, 2:6].max() <= tolerance
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "CMYK", "YCbCr"])
+def test_modes_become_rgb(mode: str) -> None:
+    source = picture().convert(mode)
+    kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    decoded = decode_rgb(encoded(source, kind), LIMITS)
+    assert decoded.shape == (16, 16, 3)
+    assert np.abs(decoded.astype(int) - np.asarray(source.convert("RGB"))).max() <= 2
+
+
+def test_a_cmyk_jpeg_is_not_inverted() -> None:
+    decoded = decode_rgb(encoded(picture().convert("CMYK"), "JPEG", quality=95), LIMITS)
+    assert decoded[3, 3, 0] > 200
+    assert decoded[3, 3, 2] < 90
+
+
+def test_16_bit_grey_is_scaled_not_clipped() -> None:
+    levels = np.array([[0, 257, 32768, 65535]], np.uint16)
+    for kind in ("PNG", "TIFF"):
+        decoded = decode_rgb(encoded(Image.fromarray(levels), kind), LIMITS)
+        assert decoded[0, :, 0].tolist() == [0, 1, 128, 255]
+        assert (decoded == decoded[..., :1]).all()
+
+
+def test_32_bit_pictures_are_refused_with_what_is_allowed() -> None:
+    with pytest.raises(UndecodableImageError, match="8 or 16 bits"):
+        decode_rgb(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), LIMITS)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
+    # What a camera stores so that a viewer, by the tag, shows `upright`.
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
+    stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    decoded = decode_rgb(encoded(stored, "PNG", exif=exif), LIMITS)
+    assert np.array_equal(decoded, np.asarray(upright))
+
+
+@pytest.mark.parametrize(
+    "exif", [b"Exif\0\0MM\0*\0\0\0\x08\xff\xff", b"Exif\0\0", b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01"]
+)
+def test_broken_exif_is_as_good_as_none(exif: bytes) -> None:
+    assert decode_rgb(encoded(picture(), "JPEG", exif=exif), LIMITS).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("WEBP", {"lossless": True}), ("TIFF", {})])
+def test_the_first_frame_of_an_animation(kind: str, options: dict[str, object]) -> None:
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue")]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:], **options)
+    assert (decode_rgb(data, LIMITS) == (255, 0, 0)).all()
+
+
+def test_no_bytes() -> None:
+    with pytest.raises(EmptyImageError, match="JPEG, PNG, WebP, BMP or TIFF"):
+        decode_rgb(b"", LIMITS)
+
+
+def test_too_many_bytes_are_told_with_the_limit() -> None:
+    data = encoded(picture(), "BMP")
+    with pytest.raises(ImageTooLargeError, match=r"822 bytes; at most 800 "):
+        decode_rgb(data, ImageLimits(max_bytes=800))
+
+
+def test_too_many_pixels_are_told_before_any_is_decoded() -> None:
+    header_only = encoded(Image.new("RGB", (300, 200)), "PNG")[:60]
+    with pytest.raises(ImageTooLargeError, match=r"300 x 200 pixels; at most 50,000 "):
+        decode_rgb(header_only, ImageLimits(max_pixels=50_000))
+
+
+@pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "TGA"])
+def test_other_formats_are_refused(kind: str) -> None:
+    with pytest.raises(UndecodableImageError, match="JPEG, PNG, WebP, BMP or TIFF"):
+        decode_rgb(encoded(picture(), kind), LIMITS)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF"])
+def test_a_truncated_picture_says_so(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    data = encoded(noise, kind)
+    with pytest.raises(UndecodableImageError, match=r"truncated|damaged"):
+        decode_rgb(data[: len(data) // 2], LIMITS)

@@ -1,0 +1,132 @@
+"""Resize, heat, regions and overlays."""
+
+from __future__ import annotations
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from fakes.pictures import card
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+from PIL import Image
+from torchvision import transforms
+
+from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.imaging import encode_png, find_regions, heat_levels, render_overlay, to_model_input
+
+THRESHOLD = 2.0
+maps = arrays.arrays(np.float32, (16, 16), elements=st.floats(0, 10, width=32))
+
+
+def blob(size: int = 224, peak: float = 6.0) -> np.ndarray:
+    """A hot spot at a quarter from the left and half way down, in a cool map."""
+    rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
+    heat = np.exp(-((columns - 0.25) ** 2 + (rows - 0.5) ** 2) / 0.005)
+    return np.asarray(0.5 + (peak - 0.5) * heat, np.float32)
+
+
+def test_the_model_input_is_what_torchvision_makes_of_it() -> None:
+    picture = card(3)
+    expected = np.asarray(transforms.Resize((224, 224))(picture))
+    assert np.array_equal(to_model_input(np.asarray(picture), 224), expected)
+
+
+def test_relative_heat_spans_all_levels_and_is_truncated() -> None:
+    levels = heat_levels(np.array([[1, 2], [2.999, 3]], np.float32), HeatmapScale.RELATIVE, THRESHOLD)
+    assert levels.tolist() == [[0, 127], [254, 255]]
+
+
+def test_a_flat_map_has_no_heat() -> None:
+    assert (heat_levels(np.full((4, 4), 3, np.float32), HeatmapScale.RELATIVE, THRESHOLD) == 0).all()
+
+
+@given(maps, st.just(0.0) | st.floats(1e-3, 10))
+def test_calibrated_heat_is_monotone_and_splits_at_the_threshold(anomaly_map: np.ndarray, threshold: float) -> None:
+    levels = heat_levels(anomaly_map, HeatmapScale.CALIBRATED, threshold).ravel()
+    values = anomaly_map.ravel()
+    order = np.argsort(values)
+    assert (np.diff(levels[order].astype(int)) >= 0).all()
+    assert (levels[values <= threshold] <= 150).all()
+    assert (levels[values >= max(2.001 * threshold, 1e-6)] >= 254).all()
+
+
+def test_a_region_is_where_the_heat_is() -> None:
+    (region,) = find_regions(blob(), THRESHOLD, (1000, 500), 16)
+    box = region.bounding_box
+    assert box.x_px < 250 < box.x_px + box.width_px
+    assert box.y_px < 250 < box.y_px + box.height_px
+    assert box.x_px + box.width_px / 2 == pytest.approx(250, abs=6)
+    assert region.peak_score == pytest.approx(6 / 8, abs=0.01)
+    assert region.area_percentage == pytest.approx(100 * region.area_px / 500_000)
+    outline = np.array(region.polygon, np.int32)
+    assert cv2.contourArea(outline.astype(np.float32), oriented=True) > 0, "clockwise on screen"
+    assert cv2.pointPolygonTest(outline[:, None], (250, 250), measureDist=False) > 0
+
+
+@settings(deadline=None)
+@given(maps, st.floats(0, 10), st.integers(1, 50), st.integers(1, 50), st.integers(1, 20))
+def test_regions_cover_what_is_over_the_threshold_and_nothing_else(
+    anomaly_map: np.ndarray, threshold: float, width: int, height: int, most: int
+) -> None:
+    every = find_regions(anomaly_map, threshold, (width, height), 1000)
+    over = int((anomaly_map > np.float32(threshold)).sum())
+    assert sum(region.area_percentage for region in every) == pytest.approx(100 * over / 256)
+    for region in every:
+        box = region.bounding_box
+        assert box.width_px >= 1
+        assert box.height_px >= 1
+        assert 0 <= box.x_px <= width - box.width_px
+        assert 0 <= box.y_px <= height - box.height_px
+        assert all(0 <= x_px < width and 0 <= y_px < height for x_px, y_px in region.polygon)
+        assert 0.5 <= region.peak_score <= 1
+    peaks = [region.peak_score for region in every]
+    assert peaks == sorted(peaks, reverse=True)
+    assert find_regions(anomaly_map, threshold, (width, height), most) == every[:most]
+
+
+def test_the_relative_overlay_is_the_notebooks() -> None:
+    picture, anomaly_map = card(1), blob()
+    map01 = (anomaly_map - anomaly_map.min()) / (anomaly_map.max() - anomaly_map.min() + 1e-8)
+    colours = cv2.cvtColor(cv2.applyColorMap((map01 * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
+    blend = cv2.addWeighted(np.asarray(picture.resize((224, 224))), 0.5, colours, 0.5, 0)
+    expected = Image.fromarray(blend).resize(picture.size, Image.Resampling.LANCZOS)
+    overlay = render_overlay(
+        np.asarray(picture), anomaly_map, scale=HeatmapScale.RELATIVE, patch_threshold=THRESHOLD, regions=()
+    )
+    assert np.array_equal(overlay, np.asarray(expected))
+
+
+def test_the_calibrated_overlay_keeps_intact_items_cold_and_sharp() -> None:
+    picture = np.asarray(card(1))
+
+    def overlay(anomaly_map: np.ndarray) -> np.ndarray:
+        regions = find_regions(anomaly_map, THRESHOLD, (320, 240), 16)
+        scale = HeatmapScale.CALIBRATED
+        return render_overlay(picture, anomaly_map, scale=scale, patch_threshold=THRESHOLD, regions=regions).astype(int)
+
+    cold, hot = overlay(np.full((224, 224), 0.4, np.float32)), overlay(blob())
+    assert np.abs(cold - picture).mean() < 12, "hardly tinted"
+    greened = picture[..., 1].astype(int) - hot[..., 1]  # red covers the green of a brown card
+    assert greened[110:130, 75:85].mean() > 50
+    assert abs(greened[:, 240:].mean()) < 10
+    edges = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in (picture[:, 200:], hot[:, 200:])]
+    assert edges[1] > 0.8 * edges[0], "detail survives where it is cold"
+
+
+def test_rendering_leaves_its_input_alone() -> None:
+    picture = np.asarray(card(1)).copy()
+    before = picture.copy()
+    for scale in HeatmapScale:
+        regions = find_regions(blob(), THRESHOLD, (320, 240), 4)
+        render_overlay(picture, blob(), scale=scale, patch_threshold=THRESHOLD, regions=regions)
+    assert np.array_equal(picture, before)
+
+
+def test_png_is_lossless() -> None:
+    picture = np.asarray(card(2))
+    decoded = Image.open(io.BytesIO(encode_png(picture)))
+    assert decoded.format == "PNG"
+    assert np.array_equal(np.asarray(decoded), picture)

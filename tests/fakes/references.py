@@ -1,31 +1,56 @@
-"""Small references and encoded pictures."""
+"""Small references of made-up numbers."""
 
 from __future__ import annotations
 
-import io
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
-from PIL import Image
 
-from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import CoresetOptions, Reference, ScoringProfile
+from patchserve_server.domain.reference import (
+    Calibration,
+    CalibrationMethod,
+    CoresetOptions,
+    EmbeddingSpec,
+    MemoryBank,
+    Reference,
+    ReferenceModel,
+    ScoreSpread,
+    ScoringProfile,
+)
 
-CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 
-def grey_input(level: int) -> np.ndarray:
-    return np.full((INPUT_SIZE_PX, INPUT_SIZE_PX, 3), level, np.uint8)
+def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 8, size_px: int = 4) -> ReferenceModel:
+    numbers = np.random.default_rng(seed)
+    bank = MemoryBank(
+        patches=numbers.standard_normal((patches, dim), dtype=np.float32),
+        image_index=np.sort(numbers.integers(0, images, patches, dtype=np.int32)),
+        inputs=numbers.integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8),
+    )
+    spec = EmbeddingSpec("made-up", "ab" * 32, "none", "fp32", ScoringProfile.NOTEBOOK)
+    spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5)
+    calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread)
+    return ReferenceModel(spec, CoresetOptions(ratio=0.1), bank, calibration)
 
 
-def grey_png(level: int, size_px: tuple[int, int] = (24, 20)) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size_px, (level, level, level)).save(buffer, "PNG")
-    return buffer.getvalue()
+def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) -> Reference:
+    """`seed` decides content and update_time."""
+    return named(make_model(seed, **sizes), reference_id, EPOCH + timedelta(seconds=seed))
 
 
-def reference(reference_id: str = "default", level: int = 100, images: int = 1) -> Reference:
-    inputs = np.stack([grey_input(level)] * images)
-    model = FakeDetector().fit(inputs, ScoringProfile.NOTEBOOK, CoresetOptions(), lambda *_: None)
-    return Reference(reference_id, revision_of(model), CREATED, CREATED, model)
+def named(model: ReferenceModel, reference_id: str = "parcel", update_time: datetime = EPOCH) -> Reference:
+    return Reference(reference_id, revision_of(model), EPOCH, update_time, model)
+
+
+def model_content(model: ReferenceModel) -> tuple[object, ...]:
+    """What two equal models have in common, bit for bit: arrays as bytes, so that NaN equals itself."""
+    arrays = (model.bank.patches, model.bank.image_index, model.bank.inputs)
+    bits = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
+    return (repr((model.spec, model.coreset, model.calibration)), bits)
+
+
+def content(reference: Reference) -> tuple[object, ...]:
+    names = (reference.reference_id, reference.revision, reference.create_time, reference.update_time)
+    return (names, model_content(reference.model))

@@ -1,0 +1,223 @@
+"""What every ReferenceStore does."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes.references import content, make_model, make_reference, named
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.errors import InvalidInputError, ReferenceNotFoundError
+from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.reference import (
+    Calibration,
+    CalibrationMethod,
+    CoresetOptions,
+    EmbeddingSpec,
+    MemoryBank,
+    Reference,
+    ReferenceModel,
+    ScoreSpread,
+    ScoringProfile,
+)
+from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+
+
+@dataclass
+class Subject:
+    """A store under test; `reopen` gives a new one on the same content, None where nothing outlives the object."""
+
+    store: ReferenceStore
+    reopen: Callable[[], ReferenceStore] | None = None
+
+
+@pytest.fixture(params=["memory", "disk"])
+def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    if request.param == "memory":
+        yield Subject(MemoryReferenceStore())
+        return
+    opened = [DiskReferenceStore(tmp_path / "store")]
+
+    def reopen() -> ReferenceStore:
+        opened[-1].close()
+        opened.append(DiskReferenceStore(tmp_path / "store"))
+        return opened[-1]
+
+    yield Subject(opened[0], reopen)
+    opened[-1].close()
+
+
+@pytest.fixture
+def store(subject: Subject) -> ReferenceStore:
+    return subject.store
+
+
+words = st.text(max_size=20)
+raw_scores = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+
+
+@st.composite
+def models(draw: st.DrawFn) -> ReferenceModel:
+    """Any sound model; patch values of any bits, NaN and subnormal too."""
+    rows, dim, images, size_px = (draw(st.integers(1, 5)) for _ in range(4))
+    floats = st.floats(width=32)
+    bank = MemoryBank(
+        patches=draw(npst.arrays(np.float32, (rows, dim), elements=floats)),
+        image_index=draw(npst.arrays(np.int32, rows, elements=st.integers(0, images - 1))),
+        inputs=draw(npst.arrays(np.uint8, (images, size_px, size_px, 3))),
+    )
+    low, high = sorted([draw(raw_scores), draw(raw_scores)])
+    spread = ScoreSpread(draw(st.integers(1, 10**6)), low, draw(raw_scores), draw(raw_scores), high)
+    return ReferenceModel(
+        EmbeddingSpec(draw(words), draw(words), draw(words), draw(words), draw(st.sampled_from(ScoringProfile))),
+        CoresetOptions(
+            ratio=draw(st.none() | st.floats(0, 1, exclude_min=True)), max_patches=draw(st.none() | st.integers(1))
+        ),
+        bank,
+        Calibration(draw(st.sampled_from(CalibrationMethod)), draw(raw_scores), draw(raw_scores), spread),
+    )
+
+
+@st.composite
+def references(draw: st.DrawFn) -> Reference:
+    reference_id = draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True))
+    times = st.datetimes(timezones=st.just(UTC))
+    model = draw(models())
+    return Reference(reference_id, revision_of(model), draw(times), draw(times), model)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(reference=references())
+def test_save_then_load_is_identity(store: ReferenceStore, reference: Reference) -> None:
+    store.save(reference)
+    assert content(store.load(reference.reference_id)) == content(reference)
+
+
+def test_what_is_not_there_is_not_found(store: ReferenceStore) -> None:
+    store.save(make_reference("other"))
+    with pytest.raises(ReferenceNotFoundError, match='"parcel"'):
+        store.load("parcel")
+    with pytest.raises(ReferenceNotFoundError, match='"parcel"'):
+        store.delete("parcel")
+    assert store.list_ids() == ["other"]
+
+
+def test_a_save_replaces(store: ReferenceStore) -> None:
+    first, second = make_reference(seed=1), make_reference(seed=2, patches=90, images=2)
+    store.save(first)
+    before = store.load("parcel")
+    store.save(second)
+    assert content(store.load("parcel")) == content(second)
+    assert content(before) == content(first), "what was loaded earlier stays as it was"
+    store.save(first)
+    assert content(store.load("parcel")) == content(first)
+    assert store.list_ids() == ["parcel"]
+
+
+def test_equal_content_saved_later_has_the_later_time(store: ReferenceStore) -> None:
+    first = make_reference()
+    later = dataclasses.replace(first, update_time=first.update_time + timedelta(days=1))
+    store.save(first)
+    store.save(later)
+    assert content(store.load("parcel")) == content(later)
+
+
+def test_ids_are_listed_in_order(store: ReferenceStore) -> None:
+    ids = ["b", "B", "a", "a.b", "a-b", "a_b", "10", "9", "current.json", "f" * 64, "z" * 64]
+    for seed, reference_id in enumerate(ids):
+        store.save(make_reference(reference_id, seed))
+    assert store.list_ids() == sorted(ids)
+    for seed, reference_id in enumerate(ids):
+        assert content(store.load(reference_id)) == content(make_reference(reference_id, seed))
+
+
+def test_an_empty_store_lists_nothing(store: ReferenceStore) -> None:
+    assert store.list_ids() == []
+
+
+def test_delete_removes_one_id_only(store: ReferenceStore) -> None:
+    store.save(make_reference("parcel", 1))
+    store.save(make_reference("parcel", 2))
+    store.save(make_reference("other", 3))
+    store.delete("parcel")
+    with pytest.raises(ReferenceNotFoundError):
+        store.load("parcel")
+    with pytest.raises(ReferenceNotFoundError):
+        store.delete("parcel")
+    assert store.list_ids() == ["other"]
+    store.save(make_reference("parcel", 1))
+    assert content(store.load("parcel")) == content(make_reference("parcel", 1))
+
+
+@pytest.mark.parametrize("bad", [".", "..", ".lock", "a/b", "../a", "a\0", "a\n", "é", "x" * 65, "-a"])
+def test_ids_that_are_no_ids_are_refused(store: ReferenceStore, bad: str) -> None:
+    for call in (store.load, store.delete, lambda name: store.save(make_reference(name))):
+        with pytest.raises(InvalidInputError, match="1 to 64"):
+            call(bad)
+    assert store.list_ids() == []
+
+
+@pytest.mark.parametrize("order", ["F", "strided"])
+def test_the_layout_in_memory_does_not_matter(store: ReferenceStore, order: str) -> None:
+    model = make_model()
+    patches = model.bank.patches
+    laid_out = np.asfortranarray(patches) if order == "F" else np.repeat(patches, 2, axis=1)[:, ::2]
+    assert not laid_out.flags.c_contiguous
+    strange = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=laid_out))
+    store.save(named(strange))
+    assert content(store.load("parcel")) == content(named(model))
+
+
+def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
+    """A reader meets one whole revision or none, whatever the writers do."""
+    possible = [make_reference(seed=seed) for seed in range(8)]
+    contents = {content(reference) for reference in possible}
+
+    def work(task: int) -> tuple[object, ...] | None:
+        try:
+            if task % 4 == 0:
+                store.save(possible[task // 4 % len(possible)])
+            elif task % 16 == 5:
+                store.delete("parcel")
+            else:
+                return content(store.load("parcel"))
+        except ReferenceNotFoundError:
+            pass
+        return None
+
+    with ThreadPoolExecutor(8) as threads:
+        met = set(threads.map(work, range(160)))
+    assert met - {None} <= contents
+    store.save(possible[0])
+    assert content(store.load("parcel")) == content(possible[0])
+
+
+def test_threads_may_save_different_ids(store: ReferenceStore) -> None:
+    saved = [make_reference(f"item-{seed:02}", seed) for seed in range(24)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(store.save, saved))
+        loaded = list(threads.map(store.load, [reference.reference_id for reference in saved]))
+    assert [content(reference) for reference in loaded] == [content(reference) for reference in saved]
+    assert store.list_ids() == [reference.reference_id for reference in saved]
+
+
+@pytest.mark.parametrize("subject", ["disk"], indirect=True)
+def test_what_was_saved_outlives_the_store(subject: Subject) -> None:
+    assert subject.reopen is not None
+    kept, deleted = make_reference("kept", 1), make_reference("deleted", 2)
+    for reference in (make_reference("kept", 3), kept, deleted):
+        subject.store.save(reference)
+    subject.store.delete("deleted")
+    again = subject.reopen()
+    assert again.list_ids() == ["kept"]
+    assert content(again.load("kept")) == content(kept)

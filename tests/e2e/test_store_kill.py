@@ -1,0 +1,240 @@
+"""A server killed at any moment of a save or a deletion: what is found then is the state before or the state after.
+
+Run as a program, this file is the one that gets killed: it forks a child for each command, so that Python starts once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.disk import CLEARING_UP, STEPS, failing
+from fakes.references import EPOCH, content, make_reference
+
+from patchserve_server.domain.errors import ReferenceNotFoundError, StorageFullError
+from patchserve_server.domain.reference import Reference
+from patchserve_server.store import DiskReferenceStore
+
+KILLS = 40
+LONGEST_WAIT_S = 0.05
+DELETE_EVERY = 5
+
+
+def state_after(step: int) -> Reference | None:
+    """What a store holds after `step` changes: mostly a new revision each, now and then nothing."""
+    return None if step % DELETE_EVERY == 0 else revision_at(step)
+
+
+def revision_at(step: int) -> Reference:
+    """About 250 kB."""
+    return make_reference(seed=step, patches=800, dim=64, size_px=64)
+
+
+def say(*words: object) -> None:
+    """A line in one system call, so that a kill cannot cut it (print may need several)."""
+    os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
+
+
+def change(store: DiskReferenceStore, step: int) -> None:
+    reference = state_after(step)
+    if reference is None:
+        store.delete("parcel")
+    else:
+        store.save(reference)
+
+
+def change_until_killed(root: Path, step: int) -> None:
+    store = DiskReferenceStore(root)
+    while True:
+        change(store, step)
+        say("done", step)
+        step += 1
+
+
+def change_once_and_be_killed(root: Path, step: int, at: int) -> None:
+    """Makes one change and dies just before the `at`-th step of it on the disk."""
+    store = DiskReferenceStore(root)
+    steps = iter(range(10_000))
+
+    def die() -> None:
+        if next(steps) == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS + CLEARING_UP:
+            failing(patch, name, die)
+        change(store, step)
+
+
+def change_with_little_room(root: Path, step: int) -> None:
+    """The system itself refuses to write more than a part of the bank."""
+    store = DiskReferenceStore(root)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+    try:
+        change(store, step)
+    except StorageFullError as error:
+        say("full", error)
+
+
+class Victims:
+    """Starts children that change a store, and kills them."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    def tell(self, *words: object) -> None:
+        assert self._process.stdin
+        print(*words, sep="\t", file=self._process.stdin, flush=True)
+
+    def answer(self) -> str:
+        """The next line."""
+        assert self._process.stdout
+        line = self._process.stdout.readline()
+        assert line, "the program that forks has ended"
+        return line.rstrip("\n")
+
+    def answers(self) -> list[str]:
+        """What the child said, up to its end; then how it ended."""
+        lines = [self.answer()]
+        while not lines[-1].startswith("ended"):
+            lines.append(self.answer())
+        return lines
+
+    def close(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+def no_waiting(_: object) -> None:
+    """Stands in for os.fsync: a killed process loses nothing that it wrote, and kills shall fall on the other steps."""
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", no_waiting)
+
+
+@pytest.fixture(scope="module")
+def victims() -> Iterator[Victims]:
+    victims = Victims()
+    yield victims
+    victims.close()
+
+
+def found(root: Path) -> tuple[object, ...] | None:
+    """What a new server finds. That it starts at all shows that the lock died with its holder."""
+    store = DiskReferenceStore(root)
+    try:
+        reference = store.load("parcel")
+    except ReferenceNotFoundError:
+        assert store.list_ids() == []
+        return None
+    else:
+        assert store.list_ids() == ["parcel"]
+        step = round((reference.update_time - EPOCH).total_seconds())
+        assert content(reference) == content(revision_at(step)), "a mix"
+        return content(reference)
+    finally:
+        store.close()
+
+
+def expected(step: int) -> tuple[object, ...] | None:
+    reference = state_after(step)
+    return content(reference) if reference else None
+
+
+def test_killed_at_random_moments(victims: Victims, tmp_path: Path) -> None:
+    moments = random.Random(2)
+    step = 0  # nothing is there yet
+    for _ in range(KILLS):
+        victims.tell("until-killed", tmp_path, step + 1)
+        assert victims.answer() == f"done {step + 1}"
+        time.sleep(moments.uniform(0, LONGEST_WAIT_S))
+        victims.tell("kill")
+        *done, end = victims.answers()
+        assert end == f"ended {-signal.SIGKILL}"
+        step += 1 + len(done)
+        state = found(tmp_path)
+        if state == expected(step + 1):
+            step += 1
+        assert state == expected(step)
+
+
+@pytest.mark.parametrize("step", [1, 2, DELETE_EVERY], ids=["first save", "replace", "delete"])
+def test_killed_before_each_step(victims: Victims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # killing a process loses nothing that it wrote
+    outcomes = []
+    for at in range(100):
+        root = tmp_path / str(at)
+        if step > 1:
+            store = DiskReferenceStore(root)
+            change(store, step - 1)
+            store.close()
+        victims.tell("once", root, step, at)
+        end = victims.answers()[-1]
+        state = found(root)
+        assert state in (expected(step - 1), expected(step))
+        outcomes.append(state == expected(step))
+        if end == "ended 0":
+            break
+    assert end == "ended 0"
+    assert outcomes == sorted(outcomes), "once the change is there it stays"
+    assert outcomes[0] is False
+    assert outcomes[-1] is True
+
+
+def test_the_system_has_no_room(victims: Victims, tmp_path: Path) -> None:
+    store = DiskReferenceStore(tmp_path)
+    change(store, 1)
+    store.close()
+    before = set(tmp_path.rglob("*"))
+    victims.tell("little-room", tmp_path, 2)
+    said, end = victims.answers()
+    assert said.startswith(f'full No room to save reference "parcel" ({os.strerror(errno.EFBIG)})')
+    assert end == "ended 0"
+    assert found(tmp_path) == expected(1)
+    assert set(tmp_path.rglob("*")) == before
+
+
+def serve() -> None:
+    """Reads commands; forks a child for each, kills it when told, says how it ended."""
+    pytest.MonkeyPatch().setattr(os, "fsync", no_waiting)
+    actions: dict[str, Any] = {
+        "until-killed": change_until_killed,
+        "once": change_once_and_be_killed,
+        "little-room": change_with_little_room,
+    }
+    for line in sys.stdin:
+        command, root, *numbers = line.rstrip("\n").split("\t")
+        child = os.fork()
+        if child == 0:
+            try:
+                actions[command](Path(root), *map(int, numbers))
+            except Exception as error:
+                say("failed", repr(error))
+                raise
+            os._exit(0)
+        if command == "until-killed":
+            sys.stdin.readline()
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        say("ended", os.waitstatus_to_exitcode(status))
+
+
+if __name__ == "__main__":
+    serve()

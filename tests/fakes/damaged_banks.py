@@ -1,0 +1,117 @@
+"""Bank files that are refused, and the words of each refusal."""
+
+from __future__ import annotations
+
+import json
+import struct
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from fakes.damage import TEBIBYTE, VICTIM, Harm, bank, sparse, write
+
+BANK = VICTIM.model.bank
+ARRAYS: dict[str, NDArray[Any]] = {"patches": BANK.patches, "image_index": BANK.image_index, "inputs": BANK.inputs}
+DATA = b"".join(array.tobytes() for array in ARRAYS.values())
+END = dict(zip(ARRAYS, accumulate(array.nbytes for array in ARRAYS.values()), strict=True))
+HEADER: dict[str, dict[str, Any]] = {
+    name: {"dtype": dtype, "shape": list(array.shape), "data_offsets": [END[name] - array.nbytes, END[name]]}
+    for (name, array), dtype in zip(ARRAYS.items(), ("F32", "I32", "U8"), strict=True)
+}
+SOUND = json.dumps(HEADER).encode()
+UNREAD = "its bank file cannot be read"
+
+
+def raw(header: bytes, data: bytes = DATA) -> bytes:
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def header_with(name: str, data: bytes = DATA, **changes: object) -> Harm:
+    """One array described otherwise."""
+    return write(bank, raw(json.dumps(HEADER | {name: HEADER[name] | changes}).encode(), data))
+
+
+def arrays_with(**changes: NDArray[Any] | None) -> Harm:
+    """A sound safetensors file with other arrays; None leaves one out."""
+    arrays: dict[str, NDArray[Any] | None] = {**ARRAYS, **changes}
+    return write(bank, save({name: array for name, array in arrays.items() if array is not None}))
+
+
+HEADERS = {
+    "empty": (UNREAD, write(bank, b"")),
+    "zeros": (UNREAD, write(bank, bytes(4096))),
+    "a tebibyte": ("header larger than 4096 bytes", sparse(bank, b"PK\x03\x04PK\x03\x04")),
+    "a pickle": ("header larger than 4096 bytes", write(bank, b"\x80\x04\x95\x10\x00\x00\x00\x00\x8c\x05posix\x94.")),
+    "header of 2^63 bytes": ("header larger than 4096 bytes", write(bank, struct.pack("<Q", 2**63) + b"{}")),
+    "header of 100 MB": (
+        "header larger than 4096 bytes",
+        sparse(bank, struct.pack("<Q", 100_000_000) + b"{", 100_000_100),
+    ),
+    "header past the end": (UNREAD, write(bank, struct.pack("<Q", 4000) + b"{}")),
+    "header a deep list": (UNREAD, write(bank, raw(b"[" * 4000))),
+    "header deep metadata": (UNREAD, write(bank, raw(b'{"__metadata__":' * 200))),
+    "header not UTF-8": (UNREAD, write(bank, raw(b"\xff\xfe\xfd"))),
+    "header an empty object": (UNREAD, write(bank, raw(b"{}"))),
+    "header an empty object and no data": ("does not hold the arrays", write(bank, raw(b"{}", b""))),
+    "header a list": (UNREAD, write(bank, raw(b"[]"))),
+    "header with a name twice": (
+        "a key stands twice",
+        write(bank, raw(SOUND[:-1] + b',"patches":' + json.dumps(HEADER["patches"]).encode() + b"}")),
+    ),
+    "header with a key twice": (
+        UNREAD,
+        write(bank, raw(SOUND.replace(b'"dtype": "U8"', b'"dtype": "I8", "dtype": "U8"'))),
+    ),
+}
+
+TENSORS = {
+    "cut": (UNREAD, write(bank, raw(SOUND, DATA[:-1]))),
+    "too long": (UNREAD, write(bank, raw(SOUND, DATA + b"x"))),
+    "a tebibyte behind a sound header": (UNREAD, sparse(bank, raw(SOUND))),
+    "offsets overlap": (
+        UNREAD,
+        header_with("image_index", data_offsets=[END["patches"] - 4, END["image_index"] - 4]),
+    ),
+    "offsets leave a hole": (
+        UNREAD,
+        header_with("inputs", DATA + bytes(8), data_offsets=[END["image_index"] + 8, END["inputs"] + 8]),
+    ),
+    "offsets out of range": (
+        UNREAD,
+        header_with("inputs", data_offsets=[END["image_index"] + TEBIBYTE, END["inputs"] + TEBIBYTE]),
+    ),
+    "offsets backwards": (UNREAD, header_with("inputs", data_offsets=[END["inputs"], END["image_index"]])),
+    "offsets negative": (UNREAD, header_with("inputs", data_offsets=[-1, END["inputs"]])),
+    "shape overflows": (UNREAD, header_with("patches", shape=[2**62, 2**62])),
+    "shape negative": (UNREAD, header_with("patches", shape=[-60, -8])),
+    "shape lies": (UNREAD, header_with("patches", shape=[1, BANK.patches.size - 1])),
+    "shape turned": ("differ in length", header_with("patches", shape=list(BANK.patches.shape[::-1]))),
+    "shape flat": ("array patches is not float32 with 2 axes", header_with("patches", shape=[BANK.patches.size])),
+    "type lies": ("does not hold the arrays", header_with("patches", dtype="I32")),
+    "type unknown": (UNREAD, header_with("patches", dtype="PICKLE")),
+    "type that NumPy has not": ("does not hold the arrays", header_with("inputs", dtype="F8_E4M3")),
+}
+
+CONTENT = {
+    "without inputs": ("does not hold the arrays", arrays_with(inputs=None)),
+    "with more": ("does not hold the arrays", arrays_with(more=np.zeros(1, np.float32))),
+    "patches of float64": ("does not hold the arrays", arrays_with(patches=BANK.patches.astype(np.float64))),
+    "patches without rows": (
+        "array patches is not float32 with 2 axes, none of them empty",
+        arrays_with(patches=np.zeros((0, 8), np.float32), image_index=np.zeros(0, np.int32)),
+    ),
+    "patches without columns": ("none of them empty", arrays_with(patches=np.zeros((60, 0), np.float32))),
+    "patches other": ("does not have the digest", arrays_with(patches=np.nextafter(BANK.patches, np.float32(9)))),
+    "one row less": ("differ in length", arrays_with(patches=BANK.patches[1:])),
+    "image_index below": ("names a picture that is not there", arrays_with(image_index=BANK.image_index - 1)),
+    "image_index above": ("names a picture that is not there", arrays_with(image_index=BANK.image_index + 1)),
+    "inputs not square": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
+    "inputs grey": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
+}
+
+BANKS: dict[str, tuple[str, Harm]] = {
+    f"bank {name}": refusal for name, refusal in (HEADERS | TENSORS | CONTENT).items()
+}

@@ -1,0 +1,139 @@
+"""Pointers and manifests that are refused, and the words of each refusal."""
+
+from __future__ import annotations
+
+from fakes.damage import OTHER, VICTIM, Harm, cut, drop, edit, manifest, pad, pointer, sparse, swap, write
+
+PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."
+
+NOT_THE_JSON = {
+    f"{file.__name__} {what}": (words, write(file, data))
+    for file in (manifest, pointer)
+    for what, words, data in (
+        ("empty", "Invalid JSON", b""),
+        ("zeros", "Invalid JSON", bytes(100)),
+        ("a pickle", "Invalid JSON", PICKLE),
+        ("not UTF-8", "Invalid JSON", b'{"format_version": "\xff\xfe"}'),
+        ("UTF-16", "Invalid JSON", '{"format_version": 1}'.encode("utf-16")),
+        ("a deep list", "Invalid JSON: recursion limit", b"[" * 4000),
+        ("a deep object", "Invalid JSON: recursion limit", b'{"a":' * 800),
+        ("deep where nobody looks", "Invalid JSON: recursion limit", b'{"x": ' + b"[" * 1500 + b"]" * 1500 + b"}"),
+        ("a list", "Input should be an object", b"[]"),
+        ("null", "Input should be an object", b"null"),
+        ("a huge number", "format_version: ", b'{"format_version": ' + b"9" * 3900 + b"}"),
+    )
+}
+
+VERSIONS = {
+    f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
+    for file in (manifest, pointer)
+    for value, words in (
+        (0, "this server reads version 1 only"),
+        (2, "this server reads version 1 only"),
+        (-1, "this server reads version 1 only"),
+        (10**30, "this server reads version 1 only"),
+        (1.5, "Input should be a valid integer"),
+        (1.0, "Input should be a valid integer"),
+        (True, "Input should be a valid integer"),
+        ("1", "Input should be a valid integer"),
+        (None, "Input should be a valid integer"),
+    )
+}
+
+POINTERS = {
+    "pointer too large": ("its pointer is larger than 4096 bytes", pad(pointer, 4096)),
+    "pointer a tebibyte": ("its pointer is larger than 4096 bytes", sparse(pointer, b"{")),
+    "pointer cut": ("Invalid JSON", cut(pointer, 40)),
+    "pointer with a key twice": ("a key stands twice", swap(pointer, b'"revision"', b'"revision": "x", "revision"')),
+    "pointer with more": ("more: Extra inputs", edit(pointer, "more", 1)),
+    "pointer of another": ("its pointer is that of another reference", edit(pointer, "reference_id", "other")),
+    "pointer to nothing": ("its manifest is missing", edit(pointer, "revision", "0" * 64)),
+    "pointer upwards": ("revision: String should match", edit(pointer, "revision", f"../other/{OTHER.revision}")),
+    "pointer in capitals": ("revision: String should match", edit(pointer, "revision", VICTIM.revision.upper())),
+    "pointer and a newline": ("revision: String should match", edit(pointer, "revision", VICTIM.revision + "\n")),
+    "pointer a number": ("revision: Input should be a valid string", edit(pointer, "revision", 5)),
+    **{
+        f"pointer without {key}": (f"{key}: Field required", drop(pointer, key))
+        for key in ("format_version", "reference_id", "revision", "create_time", "update_time")
+    },
+    **{
+        f"pointer time {value}": (words, edit(pointer, "create_time", value))
+        for value, words in (
+            ("", "create_time: "),
+            (0, "create_time: "),
+            (None, "create_time: "),
+            ("2025-01-01", "create_time: "),
+            ("2025-02-30T00:00:00Z", "create_time: "),
+            ("99999-01-01T00:00:00Z", "create_time: "),
+            ("2025-01-01T00:00:00", "create_time: Input should have timezone"),
+            ("2025-01-01T00:00:00+01:00", "create_time: must be in UTC"),
+            ("2025-01-01T00:00:00+00:00", "writes one in another form"),
+            ("2025-01-01T00:00:00.5Z", "writes one in another form"),
+            ("2025-01-01 00:00:00Z", "writes one in another form"),
+        )
+    },
+}
+
+MANIFESTS = {
+    "manifest too large": ("its manifest is larger than 65536 bytes", pad(manifest, 65536)),
+    "manifest a tebibyte": ("its manifest is larger than 65536 bytes", sparse(manifest, b"{")),
+    "manifest cut": ("Invalid JSON", cut(manifest, 200)),
+    "manifest with a key twice": (
+        "a key stands twice",
+        swap(manifest, b'"ratio"', b'"ratio": 0.2, "ratio"'),
+    ),
+    **{
+        f"manifest without {key}": (f"{key}: Field required", drop(manifest, key))
+        for key in ("format_version", "revision", "spec", "coreset", "calibration")
+    },
+    "manifest without spec.precision": ("spec.precision: Field required", drop(manifest, "spec.precision")),
+    "manifest without max": ("max: Field required", drop(manifest, "calibration.normal_scores.max")),
+    "manifest without max_patches": ("lacks a field", drop(manifest, "coreset.max_patches")),
+    "manifest with more": ("more: Extra inputs", edit(manifest, "more", 1)),
+    "manifest with more in spec": ("spec.more: Unexpected", edit(manifest, "spec.more", 1)),
+    "manifest with very much more": (r"spec.x\n/x\n/x", edit(manifest, "spec." + "x\n/" * 3000, 1)),
+    "manifest of another revision": ("that of another revision", edit(manifest, "revision", OTHER.revision)),
+    "manifest without a revision": ("revision: String should match", edit(manifest, "revision", "")),
+    "manifest with another backbone": ("does not have the digest", edit(manifest, "spec.backbone", "other")),
+    "manifest with another ratio": ("does not have the digest", edit(manifest, "coreset.ratio", 0.2)),
+    "manifest with another threshold": (
+        "does not have the digest",
+        edit(manifest, "calibration.image_threshold", 0.70001),
+    ),
+    "manifest with half a patch": ("coreset.max_patches: ", edit(manifest, "coreset.max_patches", 1.0)),
+    "manifest with an unknown profile": ("spec.profile: ", edit(manifest, "spec.profile", "magic")),
+    "manifest with a profile in capitals": ("spec.profile: ", edit(manifest, "spec.profile", "NOTEBOOK")),
+    "manifest with an unknown method": ("calibration.method: ", edit(manifest, "calibration.method", "guess")),
+    "manifest with an overflow": (
+        "finite number",
+        swap(manifest, b'"image_threshold": 0.7', b'"image_threshold": 1e999'),
+    ),
+    **{
+        f"manifest {name} {value!r}": (words, edit(manifest, f"calibration.{name}", value))
+        for name in ("image_threshold", "patch_threshold")
+        for value, words in (
+            (float("nan"), f"{name}: Input should be a finite number"),
+            (float("inf"), f"{name}: Input should be a finite number"),
+            (-0.5, "a threshold is negative"),
+            ("0.7", f"{name}: Input should be a valid number"),
+            (None, f"{name}: Input should be a valid number"),
+            (True, f"{name}: Input should be a valid number"),
+            ([], f"{name}: Input should be a valid number"),
+        )
+    },
+    **{
+        f"manifest {name} {value!r}": (words, edit(manifest, f"calibration.normal_scores.{name}", value))
+        for name, value, words in (
+            ("count", 0, "spread of normal scores is impossible"),
+            ("count", 3.0, "count: Input should be a valid integer"),
+            ("count", 2**70, "does not have the digest"),
+            ("min", 0.6, "spread of normal scores is impossible"),
+            ("min", -0.1, "spread of normal scores is impossible"),
+            ("stddev", -0.1, "spread of normal scores is impossible"),
+            ("mean", float("nan"), "mean: Input should be a finite number"),
+            ("max", float("-inf"), "max: Input should be a finite number"),
+        )
+    },
+}
+
+RECORDS: dict[str, tuple[str, Harm]] = NOT_THE_JSON | VERSIONS | POINTERS | MANIFESTS

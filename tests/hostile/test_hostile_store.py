@@ -1,0 +1,137 @@
+"""Stored files that were damaged or made to harm: refused by name, in bounded memory; the others still load."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.damage import FILES, NOT_A_FILE, NOT_THE_FILES, OTHER, VICTIM, Harm, bank, folder, link
+from fakes.damaged_banks import BANKS
+from fakes.damaged_records import RECORDS
+from fakes.references import content, model_content
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+
+from patchserve_server.domain.errors import ReferenceDamagedError
+from patchserve_server.store import DiskReferenceStore, bank_file
+from patchserve_server.store.records import DamageError
+
+CATALOGUE = NOT_A_FILE | NOT_THE_FILES | RECORDS | BANKS
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DiskReferenceStore]:
+    store = DiskReferenceStore(root)
+    store.save(VICTIM)
+    store.save(OTHER)
+    yield store
+    store.close()
+
+
+def refusal(store: DiskReferenceStore, root: Path) -> str:
+    with pytest.raises(ReferenceDamagedError) as caught:
+        store.load("victim")
+    assert caught.value.subject == "victim"
+    message = caught.value.message
+    assert str(root.parent) not in message
+    assert message.startswith('The stored reference "victim" is damaged: its ')
+    assert message.endswith(". Load it again or delete it.")
+    assert len(message) < 400
+    assert re.fullmatch(r"[ -~]+", message)
+    return message
+
+
+@pytest.mark.parametrize(("words", "harm"), CATALOGUE.values(), ids=CATALOGUE)
+def test_damage_is_refused_by_name_and_can_be_mended(
+    store: DiskReferenceStore, root: Path, words: str, harm: Harm
+) -> None:
+    harm(root)
+    assert words in refusal(store, root)
+    assert content(store.load("other")) == content(OTHER)
+    assert store.list_ids() == ["other", "victim"]
+    store.close()
+    again = DiskReferenceStore(root)
+    refusal(again, root)
+    again.save(VICTIM)
+    assert content(again.load("victim")) == content(VICTIM), "loading it again mends it"
+    harm(root)
+    again.delete("victim")
+    assert again.list_ids() == ["other"], "deleting it works too"
+    assert content(again.load("other")) == content(OTHER)
+    again.save(VICTIM)
+    assert content(again.load("victim")) == content(VICTIM)
+    again.close()
+
+
+def test_what_lies_outside_is_neither_read_nor_touched(store: DiskReferenceStore, root: Path) -> None:
+    link(folder)(root)
+    outside = root.parent / "outside-victim"
+    before = sorted(outside.rglob("*"))
+    refusal(store, root)
+    store.save(VICTIM)
+    store.delete("victim")
+    assert sorted(outside.rglob("*")) == before
+
+
+def test_a_bank_larger_than_the_memory_is_refused(
+    store: DiskReferenceStore, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Large:
+        """A file that is opened without trouble and does not fit."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self._file = safe_open(*args, **kwargs)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._file, name)
+
+        def get_tensor(self, name: str) -> None:
+            raise MemoryError
+
+    monkeypatch.setattr(bank_file, "safe_open", Large)
+    assert "more than fits into memory" in refusal(store, root)
+
+
+def test_a_bank_that_is_cut_while_it_is_read_is_refused(store: DiskReferenceStore, root: Path) -> None:
+    opened = bank_file.BankFile(bank(root))
+    os.truncate(bank(root), 500)
+    with pytest.raises(DamageError, match="cannot be read"):
+        opened.read()
+
+
+@pytest.mark.parametrize("name", FILES)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_bytes_either_load_as_saved_or_are_refused(
+    store: DiskReferenceStore, root: Path, name: str, data: st.DataObject
+) -> None:
+    path = FILES[name](root)
+    sound = path.read_bytes()
+    changed = bytearray(sound)
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, min(len(changed), 2000)))
+        changed[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
+    path.write_bytes(changed)
+    try:
+        loaded = store.load("victim")
+    except ReferenceDamagedError:
+        refusal(store, root)
+    else:  # such as another space or another date
+        assert model_content(loaded.model) == model_content(VICTIM.model)
+    finally:
+        path.write_bytes(sound)

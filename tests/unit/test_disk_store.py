@@ -1,0 +1,233 @@
+"""The disk store: its files, its lock, and what it clears up."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from fakes.disk import failing
+from fakes.references import content, make_reference, model_content, named
+from numpy.typing import NDArray
+
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.reference import Reference
+from patchserve_server.store import DiskReferenceStore, disk
+from patchserve_server.store.generation import OpenGeneration
+
+OLD, NEW = make_reference(seed=1), make_reference(seed=2)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def store(root: Path) -> Iterator[DiskReferenceStore]:
+    store = DiskReferenceStore(root)
+    yield store
+    store.close()
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
+
+
+def whole(*references: Reference) -> set[str]:
+    """The files of a store that holds these references and nothing else."""
+    expected = {".lock"}
+    for reference in references:
+        expected |= {f"{reference.reference_id}/current.json"}
+        expected |= {
+            f"{reference.reference_id}/{reference.revision}/{name}" for name in ("bank.safetensors", "manifest.json")
+        }
+    return expected
+
+
+def test_the_files_are_as_documented(store: DiskReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.save(NEW)
+    assert files(root) == whole(NEW)
+    arrays = safetensors.numpy.load_file(root / "parcel" / NEW.revision / "bank.safetensors")
+    assert {name: array.tobytes() for name, array in arrays.items()} == {
+        name: getattr(NEW.model.bank, name).tobytes() for name in ("patches", "image_index", "inputs")
+    }
+    pointer = json.loads((root / "parcel/current.json").read_bytes())
+    assert pointer == {
+        "format_version": 1,
+        "reference_id": "parcel",
+        "revision": NEW.revision,
+        "create_time": "2025-01-01T00:00:00Z",
+        "update_time": "2025-01-01T00:00:02Z",
+    }
+
+
+def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferenceStore, root: Path) -> None:
+    generation = root / "parcel" / OLD.revision
+    generation.mkdir(parents=True)
+    bank = OLD.model.bank
+    arrays: dict[str, NDArray[Any]] = {"inputs": bank.inputs, "image_index": bank.image_index, "patches": bank.patches}
+    safetensors.numpy.save_file(arrays, generation / "bank.safetensors", metadata={"made by": "another writer"})
+    manifest = (
+        '{"calibration": {"method": "leave_one_out", "image_threshold": 7e-1, "patch_threshold": 0.9, "normal_scores":'
+        ' {"count": 3, "min": 0.25, "mean": 0.3333333333333333, "stddev": 0.1, "max": 0.5}},'
+        '"coreset": {"ratio": 0.1, "max_patches": null}, "format_version": 1, "revision": "%s", "spec": {'
+        '"backbone": "made-up", "weights_digest": "%s", "preprocessing": "none", "precision": "fp32",'
+        '"profile": "notebook"}}'
+    )
+    (generation / "manifest.json").write_text(manifest % (OLD.revision, "ab" * 32))
+    pointer = {"format_version": 1, "reference_id": "parcel", "revision": OLD.revision}
+    times = {"create_time": "2025-01-01T00:00:00Z", "update_time": "2025-01-01T00:00:01Z"}
+    (root / "parcel/current.json").write_text(json.dumps(pointer | times))
+    assert content(store.load("parcel")) == content(OLD)
+
+
+def test_a_second_server_on_the_folder_is_refused(store: DiskReferenceStore, root: Path) -> None:
+    with pytest.raises(StartupError, match="Another server uses"):
+        DiskReferenceStore(root)
+    store.close()
+    DiskReferenceStore(root).close()
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StartupError, match="cannot be made, locked, read or written"):
+        DiskReferenceStore(tmp_path / "file")
+    with pytest.raises(StartupError, match="cannot be made, locked, read or written"):
+        DiskReferenceStore(tmp_path / "file/below")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "words"),
+    [
+        ("io.open", errno.EROFS, "Read-only file system"),
+        ("fcntl.flock", errno.ENOLCK, "No locks available"),
+        ("os.listdir", errno.EIO, "Input/output error"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(
+    monkeypatch: pytest.MonkeyPatch, root: Path, name: str, code: int, words: str
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, name, lambda: code)
+        with pytest.raises(StartupError, match=words):
+            DiskReferenceStore(root)
+    DiskReferenceStore(root).close()
+
+
+def test_leftovers_are_removed_at_the_next_start_and_foreign_files_stay(store: DiskReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.close()
+    ours = root / "parcel" / OLD.revision
+    leftovers = [
+        root / ".patchserve-save-x" / NEW.revision / "bank.safetensors",
+        root / "parcel" / NEW.revision / "bank.safetensors",
+        root / "parcel" / NEW.revision / "manifest.json",
+        root / "parcel" / "deleted.json",
+        root / "gone" / NEW.revision / "manifest.json",
+    ]
+    foreign = [
+        root / "lost+found" / NEW.revision / "manifest.json",
+        root / "notes.txt",
+        root / "parcel" / "notes.txt",
+        root / "photos" / "one.jpg",
+        root / "layers" / ("c" * 64) / "data",
+    ]
+    for path in leftovers + foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    again = DiskReferenceStore(root)
+    assert files(root) == whole(OLD) | {str(path.relative_to(root)) for path in foreign}
+    assert not (root / "gone").exists()
+    assert again.list_ids() == ["parcel"]
+    again.delete("parcel")
+    assert not ours.exists()
+    assert all(path.exists() for path in foreign)
+    again.close()
+
+
+def test_generations_under_a_damaged_pointer_stay(store: DiskReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.close()
+    (root / "parcel/current.json").write_text("{")
+    before = files(root)
+    DiskReferenceStore(root).close()
+    assert files(root) == before
+
+
+def test_a_reader_at_work_is_not_disturbed_by_a_save_or_a_deletion(store: DiskReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    reader = OpenGeneration(root / "parcel" / OLD.revision)
+    store.save(NEW)
+    late_reader = OpenGeneration(root / "parcel" / NEW.revision)
+    store.delete("parcel")
+    assert files(root) == {".lock"}
+    assert model_content(reader.read()) == model_content(OLD.model)
+    assert model_content(late_reader.read()) == model_content(NEW.model)
+
+
+@pytest.mark.parametrize("meanwhile", ["save", "delete"])
+def test_a_revision_does_not_go_between_its_pointer_and_its_files(
+    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+) -> None:
+    store.save(OLD)
+    change = threading.Thread(
+        target=store.save if meanwhile == "save" else store.delete, args=(NEW,) if meanwhile == "save" else ("parcel",)
+    )
+
+    def open_late(place: Path) -> OpenGeneration:
+        change.start()
+        change.join(timeout=0.5)  # it cannot end yet; without this wait it would hardly have begun
+        return OpenGeneration(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(disk, "OpenGeneration", open_late)
+        assert content(store.load("parcel")) == content(OLD)
+    change.join()
+    assert store.list_ids() == (["parcel"] if meanwhile == "save" else [])
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        dataclasses.replace(OLD, revision=NEW.revision),
+        dataclasses.replace(OLD, revision="../../escape"),
+        dataclasses.replace(OLD, update_time=datetime(2025, 1, 1)),  # noqa: DTZ001
+        named(
+            dataclasses.replace(OLD.model, calibration=dataclasses.replace(OLD.model.calibration, image_threshold=-1.0))
+        ),
+        named(
+            dataclasses.replace(
+                OLD.model, calibration=dataclasses.replace(OLD.model.calibration, image_threshold=float("nan"))
+            )
+        ),
+        named(
+            dataclasses.replace(
+                OLD.model, bank=dataclasses.replace(OLD.model.bank, patches=OLD.model.bank.patches.astype(np.float64))
+            )
+        ),
+        named(
+            dataclasses.replace(
+                OLD.model, bank=dataclasses.replace(OLD.model.bank, image_index=OLD.model.bank.image_index + 1)
+            )
+        ),
+    ],
+    ids=["other revision", "escape", "no time zone", "negative", "nan", "float64", "index"],
+)
+def test_what_could_not_be_loaded_again_is_not_saved(
+    store: DiskReferenceStore, root: Path, reference: Reference
+) -> None:
+    store.save(NEW)
+    with pytest.raises(ValueError, match=r"."):
+        store.save(reference)
+    assert files(root) == whole(NEW)
+    assert content(store.load("parcel")) == content(NEW)

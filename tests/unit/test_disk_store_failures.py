@@ -1,0 +1,282 @@
+"""The disk store on a disk that fails at any step, and the order of steps that makes a save safe."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.disk import CLEARING_UP, STEPS, FailingDisk, failing
+from fakes.references import content, make_reference
+from safetensors import SafetensorError
+
+from patchserve_server.domain.errors import (
+    PatchserveError,
+    ReferenceNotFoundError,
+    StorageFullError,
+    StorageUnavailableError,
+)
+from patchserve_server.domain.reference import Reference
+from patchserve_server.store import DiskReferenceStore, bank_file
+
+OTHER, OLD, NEW = make_reference("other", 9), make_reference(seed=1), make_reference(seed=2)
+SAME_BUT_LATER = dataclasses.replace(OLD, update_time=OLD.update_time + timedelta(days=1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """A change of the reference "parcel": what was there, what is done, what is there then."""
+
+    before: Reference | None
+    act: Callable[[DiskReferenceStore], None]
+    after: Reference | None
+
+
+ACTIONS = {
+    "first save": Action(None, lambda store: store.save(NEW), NEW),
+    "replace": Action(OLD, lambda store: store.save(NEW), NEW),
+    "save the same again": Action(OLD, lambda store: store.save(SAME_BUT_LATER), SAME_BUT_LATER),
+    "delete": Action(OLD, lambda store: store.delete("parcel"), None),
+}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[DiskReferenceStore]:
+    store = DiskReferenceStore(tmp_path)
+    yield store
+    store.close()
+
+
+def prepared(root: Path, action: Action) -> DiskReferenceStore:
+    store = DiskReferenceStore(root)
+    store.save(OTHER)
+    if action.before:
+        store.save(action.before)
+    return store
+
+
+def attempt(store: DiskReferenceStore, action: Action, names: tuple[str, ...], disk: FailingDisk) -> Exception | None:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in names:
+            failing(patch, name, disk)
+        try:
+            action.act(store)
+        except PatchserveError as error:
+            return error
+    return None
+
+
+def found(store: DiskReferenceStore) -> tuple[object, ...] | None:
+    assert content(store.load("other")) == content(OTHER)
+    try:
+        return content(store.load("parcel"))
+    except ReferenceNotFoundError:
+        return None
+
+
+def expected(reference: Reference | None) -> tuple[object, ...] | None:
+    return content(reference) if reference else None
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - {".lock"}
+
+
+def files_of(*references: Reference | None) -> set[str]:
+    return {
+        f"{one.reference_id}/{name}"
+        for one in references
+        if one
+        for name in ("current.json", f"{one.revision}/bank.safetensors", f"{one.revision}/manifest.json")
+    }
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_disk_that_fails_once_leaves_the_old_revision_and_nothing_else(tmp_path: Path, name: str, code: int) -> None:
+    action = ACTIONS[name]
+    for at in range(100):
+        root = tmp_path / str(at)
+        store = prepared(root, action)
+        disk = FailingDisk(at, code)
+        error = attempt(store, action, STEPS, disk)
+        if error is not None:
+            assert type(error) is (StorageFullError if code == errno.ENOSPC else StorageUnavailableError)
+            assert str(tmp_path) not in str(error)
+            assert '"parcel"' in str(error)
+        left = action.after if error is None else action.before
+        assert found(store) == expected(left)
+        if error is not None:  # else it was the clearing up that failed, which the next start makes good
+            assert files(root) == files_of(OTHER, left)
+        store.close()
+        again = DiskReferenceStore(root)
+        assert found(again) == expected(left)
+        assert files(root) == files_of(OTHER, left)
+        if left is not None:
+            again.delete("parcel")
+        again.save(NEW)
+        assert found(again) == expected(NEW)
+        again.close()
+        if not disk.reached:
+            break
+    assert error is None
+    assert at >= 3, "too few steps: the fakes are not called"
+
+
+@pytest.mark.parametrize("name", ACTIONS)
+def test_a_disk_that_breaks_for_good_leaves_the_old_or_the_new_revision(tmp_path: Path, name: str) -> None:
+    action = ACTIONS[name]
+    for at in range(100):
+        root = tmp_path / str(at)
+        store = prepared(root, action)
+        disk = FailingDisk(at, errno.EROFS, for_good=True)
+        error = attempt(store, action, STEPS + CLEARING_UP, disk)
+        assert error is None or type(error) is StorageUnavailableError
+        store.close()
+        repaired = DiskReferenceStore(root)
+        left = found(repaired)
+        assert left in (expected(action.before), expected(action.after))
+        kept = action.before if left == expected(action.before) else action.after
+        assert files(root) == files_of(OTHER, kept)
+        repaired.close()
+        if not disk.reached:
+            break
+    assert error is None
+    assert at >= 3, "too few steps: the fakes are not called"
+
+
+@pytest.mark.parametrize("name", ["replace", "delete"])
+def test_clearing_up_that_fails_fails_nothing(tmp_path: Path, name: str) -> None:
+    action = ACTIONS[name]
+    store = prepared(tmp_path, action)
+    disk = FailingDisk(0, errno.EIO, for_good=True)
+    assert attempt(store, action, CLEARING_UP, disk) is None
+    assert disk.reached
+    assert found(store) == expected(action.after)
+    assert files(tmp_path) > files_of(OTHER, action.after)
+    store.close()
+    again = DiskReferenceStore(tmp_path)
+    assert files(tmp_path) == files_of(OTHER, action.after)
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (errno.ENOSPC, StorageFullError),
+        (errno.EDQUOT, StorageFullError),
+        (errno.EFBIG, StorageFullError),
+        (errno.EROFS, StorageUnavailableError),
+        (errno.EACCES, StorageUnavailableError),
+        (errno.EIO, StorageUnavailableError),
+        (errno.EMFILE, StorageUnavailableError),
+    ],
+)
+@pytest.mark.parametrize("step", STEPS)
+def test_each_system_error_has_its_domain_error(
+    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, step: str, code: int, kind: type[PatchserveError]
+) -> None:
+    failing(monkeypatch, step, lambda: code)
+    with pytest.raises(kind, match="unchanged") as caught:
+        store.save(NEW)
+    assert os.strerror(code) in str(caught.value)
+
+
+def test_a_failure_that_the_library_does_not_explain_is_one_of_the_store(
+    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_file, "save_file", raiser(SafetensorError("something else")))
+    with pytest.raises(StorageUnavailableError, match="input/output error"):
+        store.save(NEW)
+
+
+def test_a_foreign_file_is_not_written_over(store: DiskReferenceStore, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StorageUnavailableError, match="File exists"):
+        store.save(make_reference("notes.txt"))
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
+def test_a_disk_that_cannot_be_read_is_not_called_damaged(
+    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    store.save(OLD)
+    with monkeypatch.context() as patch:
+        failing(patch, "os.open", lambda: code)
+        with pytest.raises(StorageUnavailableError):
+            store.load("parcel")
+    with monkeypatch.context() as patch:
+        failing(patch, "os.stat", lambda: code)
+        failing(patch, "os.lstat", lambda: code)
+        with pytest.raises(StorageUnavailableError):
+            store.load("parcel")
+        with pytest.raises(StorageUnavailableError):
+            store.delete("parcel")
+        with pytest.raises(StorageUnavailableError):
+            store.list_ids()
+    with monkeypatch.context() as patch:
+        patch.setattr(bank_file, "safe_open", raiser(SafetensorError(f"{os.strerror(code)} (os error {code})")))
+        with pytest.raises(StorageUnavailableError):
+            store.load("parcel")
+    assert found_alone(store) == content(OLD)
+
+
+def found_alone(store: DiskReferenceStore) -> tuple[object, ...]:
+    return content(store.load("parcel"))
+
+
+def raiser(error: Exception) -> Callable[..., Any]:
+    def fail(*_args: Any, **_kwargs: Any) -> Any:
+        raise error
+
+    return fail
+
+
+def test_everything_is_on_the_disk_before_it_is_named(
+    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order that a loss of power asks for, which killing a process cannot show."""
+    steps: list[str] = []
+    names: dict[int, str] = {}
+
+    def record_open(path: Any, *args: Any, **kwargs: Any) -> int:
+        descriptor = real_open(path, *args, **kwargs)
+        names[descriptor] = Path(path).name
+        return descriptor
+
+    def record_move(source: Path, target: Path) -> None:
+        steps.append(f"{Path(source).name} -> {Path(target).parent.name}/{Path(target).name}")
+        real_move(source, target)
+
+    real_open, real_move = os.open, os.rename
+    monkeypatch.setattr(os, "open", record_open)
+    monkeypatch.setattr(os, "rename", record_move)
+    monkeypatch.setattr(os, "replace", record_move)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(f"sync {names[descriptor]}"))
+    store.save(NEW)
+    root = store._root.name
+    assert steps == [
+        "sync bank.safetensors",
+        "sync manifest.json",
+        f"sync {NEW.revision}",
+        "sync current.json",
+        f"sync {root}",
+        f"{NEW.revision} -> parcel/{NEW.revision}",
+        "sync parcel",
+        "current.json -> parcel/current.json",
+        "sync parcel",
+    ]
+    steps.clear()
+    store.delete("parcel")
+    assert steps == ["current.json -> parcel/deleted.json", "sync parcel"]

@@ -19,6 +19,7 @@ _SPARE_CANDIDATES = 2
 _QUERIES_PER_BLOCK = 1024
 _REFINED_AT_ONCE = 64  # (64, 11, 1536) float32 are 4 MiB: they stay in the processor's cache
 _ROWS_PER_NORM = 4096
+_ALIGNED_ROWS = 64  # a product into rows of a whole number of cache lines is a tenth faster
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,8 @@ class _Scratch:
 
     def rows_per_block(self, queries: int, dtype: torch.dtype) -> int:
         converted = 0 if dtype is torch.float32 else self.dim * dtype.itemsize
-        return max(1, self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted))
+        most = self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted)
+        return most // _ALIGNED_ROWS * _ALIGNED_ROWS or max(1, most)
 
     def refined_at_once(self, candidates: int) -> int:
         return max(1, min(_REFINED_AT_ONCE, self.limit_bytes // (16 * self.dim * candidates)))

@@ -143,6 +143,8 @@ def _explained(error: PatchserveError, server: str) -> str:
     text = f"{error.message} ({name})"
     if error.request_id:
         text += f" The server's log has more under request {error.request_id}."
+    if error.reason == "REFERENCE_NOT_FOUND":
+        text += " From here: `patchserve reference load` and `patchserve reference list`."
     if isinstance(error, Unauthenticated):
         text += " Give a token with PATCHSERVE_TOKEN or --token."
     return text

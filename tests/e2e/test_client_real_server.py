@@ -1,0 +1,75 @@
+"""The client library and its command against the real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from e2e.harness import ServerProcess
+from fakes.pictures import card, encoded
+from typer.testing import CliRunner
+
+from patchserve_client import AsyncClient, Client, FailedPrecondition, InvalidArgument, NotFound
+from patchserve_client.cli import app
+
+
+def test_a_reference_lives_and_pictures_are_inspected(server: ServerProcess) -> None:
+    pictures = [card(seed) for seed in range(4)]
+    with Client(server.address) as client:
+        assert client.health().ready
+        loaded = client.load_reference(pictures, "client-sync")
+        assert loaded.image_count == 4
+        assert client.get_reference("client-sync") == loaded
+        assert loaded in list(client.list_references())
+        result = client.infer(pictures[0], "client-sync", overlay=True, score_map=True)
+        assert not result.anomaly.is_anomalous
+        assert result.anomaly.raw_threshold == loaded.threshold
+        assert result.overlay is not None
+        assert result.overlay.size == pictures[0].size
+        assert result.score_map is not None
+        assert result.score_map.min() >= 0
+        grown = client.load_reference([card(9)], "client-sync", mode="append")
+        assert grown.image_count == 5
+        with pytest.raises(FailedPrecondition) as mismatch:
+            client.infer(pictures[0], "client-sync", expected_revision=loaded.revision)
+        assert mismatch.value.reason == "REVISION_MISMATCH"
+        assert client.delete_reference("client-sync", expected_revision=grown.revision) == grown.revision
+        with pytest.raises(NotFound):
+            client.infer(pictures[0], "client-sync")
+
+
+async def test_frames_stream_both_ways(server: ServerProcess) -> None:
+    async def frames() -> AsyncIterator[bytes]:
+        for number in range(12):
+            yield b"no picture" if number % 5 == 4 else encoded(card(number))
+
+    async with AsyncClient(server.address) as client:
+        await client.load_reference([card(seed) for seed in range(3)], "client-asyncio")
+        results = [result async for result in client.infer_stream(frames(), "client-asyncio", max_in_flight=4)]
+        assert [result.sequence for result in results] == list(range(12))
+        assert [result.sequence for result in results if isinstance(result.error, InvalidArgument)] == [4, 9]
+        assert all(result.result for result in results if result.error is None)
+        await client.delete_reference("client-asyncio")
+
+
+def test_the_command_loads_and_inspects_a_folder(server: ServerProcess, tmp_path: Path) -> None:
+    for seed in range(3):
+        (tmp_path / f"{seed}.png").write_bytes(encoded(card(seed)))
+
+    def run(*arguments: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["--server", server.address, *arguments])
+        return result.exit_code, result.stdout
+
+    assert run("reference", "load", str(tmp_path), "--id", "client-command")[0] == 0
+    code, stdout = run(
+        "infer", str(tmp_path), "--reference", "client-command", "--json", "--out", str(tmp_path / "out")
+    )
+    assert code == 0
+    assert json.loads(stdout)["summary"] == {"pictures": 3, "intact": 3, "anomalous": 0, "error": 0}
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{seed}_overlay.png" for seed in range(3)]
+    code, stdout = run("stream", str(tmp_path), "--reference", "client-command")
+    assert code == 0
+    assert "3 intact, 0 anomalous, 0 failed, 0 dropped" in stdout
+    assert run("reference", "delete", "client-command")[0] == 0

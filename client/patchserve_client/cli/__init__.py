@@ -1,4 +1,4 @@
-"""The command `patchserve`."""
+"""The command `patchserve`: every subcommand is a module here."""
 
 import typer
 

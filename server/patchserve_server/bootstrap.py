@@ -118,7 +118,8 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         pool("storage", 1),
     )
     detector = await loop.run_in_executor(inference, _warm_detector, settings)
-    catalog = Catalog(_open_store(settings.store), storage, max_bank_bytes=limits.max_bank_bytes)
+    store = await loop.run_in_executor(storage, _open_store, settings.store, pools)
+    catalog = Catalog(store, storage, max_bank_bytes=limits.max_bank_bytes)
     await catalog.load_all()
     scale = HeatmapScale(settings.heatmap_scale)
     inspector = LocalInspector(
@@ -165,11 +166,13 @@ def _warm_detector(settings: Settings) -> Detector:
     return detector
 
 
-def _open_store(folder: Path | None) -> ReferenceStore:
+def _open_store(folder: Path | None, closing: ExitStack) -> ReferenceStore:
     if folder is None:
         _log.info("References live in memory only; --store DIR keeps them over a restart")
         return MemoryReferenceStore()
-    return DiskReferenceStore(folder)
+    store = DiskReferenceStore(folder)
+    closing.callback(store.close)
+    return store
 
 
 async def _preload(loader: Loader, folder: Path) -> None:

@@ -1,24 +1,31 @@
-"""The engine against the documented notebook pipeline, with the same wide_resnet50_2 weights."""
+"""Engine and server against the documented notebook pipeline, with the same wide_resnet50_2 weights."""
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import torch
+from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
+from fakes.pictures import encoded
 from golden import notebook_pipeline
 from PIL import Image
 from torchvision.models import wide_resnet50_2
 
+from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
 from patchserve_server.engine import PatchCoreDetector, create_detector
 
 MAP_TOLERANCE = 1e-4
 PERCENTAGE_TOLERANCE = 0.05
+OVERLAY_MEAN_TOLERANCE = 0.2  # grey levels
+OVERLAY_MAX_TOLERANCE = 8  # a heat level may round either way
 
 _SHARED = Path(os.environ.get("PATCHSERVE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -94,8 +101,57 @@ def test_the_reference_itself(notebook: notebook_pipeline.NotebookPipeline, dete
     assert_parity(notebook, detector, [reference], reference)
 
 
-def test_parcel(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+def parcel_folder() -> Path:
     folder = _SHARED / "parcel"
     if not folder.is_dir():
         pytest.skip("the parcel photographs are not here (PATCHSERVE_TEST_DATA)")
+    return folder
+
+
+def test_parcel(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+    folder = parcel_folder()
     assert_parity(notebook, detector, [Image.open(folder / "good.jpg")], Image.open(folder / "damage.jpg"))
+
+
+@pytest.fixture(scope="module")
+def stub(weights: Path) -> Iterator[Stub]:
+    server = ServerProcess("--backbone", "wide_resnet50_2", "--weights", str(weights))
+    with grpc.insecure_channel(server.wait_ready(), options=MESSAGE_OPTIONS) as channel:
+        yield Stub(channel)
+    assert server.stop() == 0, server.log
+
+
+def assert_server_parity(
+    notebook: notebook_pipeline.NotebookPipeline, stub: Stub, references: Sequence[bytes], image: bytes
+) -> None:
+    """Over a real socket, from encoded bytes to the overlay's PNG."""
+    pictures = [Image.open(io.BytesIO(data)) for data in references]
+    expected_map, expected_percentage, expected_overlay = notebook.run(pictures, Image.open(io.BytesIO(image)))
+    loaded = stub.LoadReference(reference_pb2.LoadReferenceRequest(images=references)).reference
+    assert (loaded.patch_count, loaded.feature_dim) == (784 * len(references), 1536)
+    output = inference_pb2.OutputOptions(
+        overlay=True, score_map=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_RELATIVE
+    )
+    response = stub.Infer(inference_pb2.InferRequest(image=image, output=output))
+    raw = np.frombuffer(response.score_map.values, "<f4").reshape(224, 224)
+    scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
+    np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
+    assert response.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
+    overlay = np.asarray(Image.open(io.BytesIO(response.overlay_png)))
+    assert overlay.shape == expected_overlay.shape
+    difference = np.abs(overlay.astype(int) - expected_overlay)
+    assert difference.mean() <= OVERLAY_MEAN_TOLERANCE
+    assert difference.max() <= OVERLAY_MAX_TOLERANCE
+
+
+def test_the_server(notebook: notebook_pipeline.NotebookPipeline, stub: Stub) -> None:
+    references = [encoded(textured_picture(seed, (320, 240)), kind) for seed, kind in ((1, "PNG"), (7, "JPEG"))]
+    image = encoded(textured_picture(2, (500, 333), damaged=True))
+    assert_server_parity(notebook, stub, references[:1], image)
+    assert_server_parity(notebook, stub, references, image)
+
+
+def test_the_server_with_parcels(notebook: notebook_pipeline.NotebookPipeline, stub: Stub) -> None:
+    folder = parcel_folder()
+    good, damage = ((folder / name).read_bytes() for name in ("good.jpg", "damage.jpg"))
+    assert_server_parity(notebook, stub, [good], damage)

@@ -100,5 +100,5 @@ class ReferenceStore(Protocol):
 
         Raises:
             ReferenceNotFoundError: there is none.
-            StorageUnavailableError: it cannot be removed; it still loads.
+            StorageFullError, StorageUnavailableError: it cannot be removed; it still loads.
         """

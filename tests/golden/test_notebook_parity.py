@@ -47,7 +47,7 @@ def notebook(weights: Path) -> notebook_pipeline.NotebookPipeline:
 
 @pytest.fixture(scope="module")
 def detector(weights: Path) -> PatchCoreDetector:
-    return create_detector(backbone="wide_resnet50_2", weights=weights, device="cpu")
+    return create_detector(backbone="wide_resnet50_2", weights=weights, device="cpu", threads=1)
 
 
 def textured_picture(seed: int, size_px: tuple[int, int], *, damaged: bool = False) -> Image.Image:

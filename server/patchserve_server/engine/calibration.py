@@ -31,7 +31,7 @@ _ROUNDING = 1e-3  # far above what the order of floating-point sums changes
 _SHIFTS_PX = ((2.0, 2.0), (-2.0, 2.0), (2.0, -2.0), (-2.0, -2.0))
 _TURNS_DEG = (-1.0, 1.0)
 _GAINS = (0.85, 1.15)
-_JPEG_QUALITY = 60
+_JPEG_QUALITY = 75
 
 
 def calibrate(pipeline: Pipeline, bank: MemoryBank, vectors: Tensor, progress: Progress) -> Calibration:

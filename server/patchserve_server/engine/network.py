@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -35,7 +36,13 @@ class Network:
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps (B, C, H, W) float32 on the device, the finest first, of inputs (B, S, S, 3) uint8."""
-        pictures = torch.tensor(inputs).to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
+        pictures = (
+            torch.tensor(np.ascontiguousarray(inputs))
+            .to(self.device, non_blocking=True)
+            .permute(0, 3, 1, 2)
+            .float()
+            .div_(255)
+        )
         mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.spec.mean, self.spec.std))
         layers: tuple[Tensor, ...] = self.module(pictures.sub_(mean).div_(std))
         return layers

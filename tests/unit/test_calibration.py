@@ -1,0 +1,136 @@
+"""Thresholds: where they come from, that they stay sound for odd references."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from fakes.pictures import card
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.reference import CalibrationMethod, CoresetOptions, ReferenceModel, ScoringProfile
+from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.calibration import altered_views, upper_limit
+
+FULL = CoresetOptions()
+
+
+@pytest.fixture(scope="module")
+def detector() -> PatchCoreDetector:
+    return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)
+
+
+def cards(*seeds: int) -> ModelInputs:
+    return np.stack([np.asarray(card(seed).resize((224, 224), Image.Resampling.BILINEAR)) for seed in seeds])
+
+
+def plain(*colours: tuple[int, int, int]) -> ModelInputs:
+    return np.stack([np.full((224, 224, 3), colour, np.uint8) for colour in colours])
+
+
+def fit(
+    detector: PatchCoreDetector, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions = FULL
+) -> ReferenceModel:
+    return detector.fit(inputs, profile, coreset, lambda _stage, _done, _total: None)
+
+
+def raw_scores(detector: PatchCoreDetector, model: ReferenceModel, inputs: ModelInputs) -> list[float]:
+    return [found.anomaly.raw_score for found in detector.detect(model, inputs)[0]]
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+def test_leaving_one_out_equals_banks_of_the_others(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    inputs = cards(1, 2, 3, 4)
+    calibration = fit(detector, inputs, profile).calibration
+    scores = [
+        raw_scores(detector, fit(detector, np.delete(inputs, at, axis=0), profile), inputs[at : at + 1])[0]
+        for at in range(4)
+    ]
+    spread = calibration.normal_scores
+    assert calibration.method is CalibrationMethod.LEAVE_ONE_OUT
+    assert spread.count == 4
+    assert [spread.min, spread.mean, spread.stddev, spread.max] == pytest.approx(
+        [min(scores), np.mean(scores), np.std(scores), max(scores)], rel=1e-4
+    )
+    assert calibration.image_threshold == pytest.approx(np.mean(scores) + 2 * np.std(scores, ddof=1), rel=1e-4)
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_pictures_are_altered(detector: PatchCoreDetector, profile: ScoringProfile, count: int) -> None:
+    inputs = cards(*range(count))
+    model = fit(detector, inputs, profile)
+    views = np.stack(list(itertools.chain.from_iterable(altered_views(picture) for picture in inputs)))
+    scores = raw_scores(detector, model, views)
+    assert model.calibration.method is CalibrationMethod.AUGMENTED_VIEWS
+    assert model.calibration.normal_scores.count == len(views)
+    assert model.calibration.image_threshold == pytest.approx(max(scores), rel=1e-4)
+
+
+def test_views_differ_and_are_always_the_same() -> None:
+    [picture] = cards(1)
+    views = list(altered_views(picture))
+    np.testing.assert_array_equal(views[0], picture)
+    for one, other in itertools.combinations(views, 2):
+        assert not np.array_equal(one, other)
+    for view, again in zip(views, altered_views(picture), strict=True):
+        assert (view.shape, view.dtype) == (picture.shape, picture.dtype)
+        np.testing.assert_array_equal(view, again)
+        assert np.abs(view.astype(int) - picture).mean() < 25
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+def test_equal_pictures_count_as_one(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    once, thrice = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1,), (1, 1, 1)))
+    assert thrice.method is CalibrationMethod.AUGMENTED_VIEWS
+    assert thrice.normal_scores.count == once.normal_scores.count
+    repeated, distinct = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1, 2, 3, 1), (1, 2, 3)))
+    assert repeated.method is CalibrationMethod.LEAVE_ONE_OUT
+    assert repeated.normal_scores.count == distinct.normal_scores.count == 3
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize(
+    ("inputs", "coreset"),
+    [
+        (plain((0, 0, 0)), FULL),
+        (plain((9, 99, 199), (9, 99, 199), (9, 99, 199), (9, 99, 199)), FULL),
+        (plain((10, 10, 10), (10, 10, 11), (10, 11, 10)), FULL),
+        (cards(1, 1, 1, 1), FULL),
+        (cards(1, 2, 3), CoresetOptions(max_patches=16)),
+        (np.concatenate([cards(1, 2, 3, 4, 5), plain((250, 0, 0))]), FULL),
+        (np.concatenate([cards(1, 2, 3, 4, 5), plain((250, 0, 0))]), CoresetOptions(max_patches=16)),
+        (np.concatenate([plain((0, 0, 0), (0, 0, 2), (0, 2, 0)), cards(1)]), CoresetOptions(ratio=0.01)),
+    ],
+    ids=["black", "same plain", "near plain", "same", "16 rows", "odd one", "odd one, 16 rows", "rare one"],
+)
+def test_odd_references_have_sound_thresholds(
+    detector: PatchCoreDetector, profile: ScoringProfile, inputs: ModelInputs, coreset: CoresetOptions
+) -> None:
+    model = fit(detector, inputs, profile, coreset)
+    calibration, spread = model.calibration, model.calibration.normal_scores
+    assert 0 < calibration.image_threshold < np.inf
+    assert 0 < calibration.patch_threshold < np.inf
+    assert 0 <= spread.min <= spread.mean <= spread.max < np.inf
+    assert np.isfinite(spread.stddev)
+    assert not any(found.anomaly.is_anomalous for found in detector.detect(model, inputs)[0])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60))
+def test_the_upper_limit_of_normal_values(values: list[float]) -> None:
+    limit = upper_limit(values)
+    exceeding = sum(value > limit for value in values)
+    if len(values) < 19:
+        assert limit >= np.mean(values) * (1 - 1e-9)
+    else:
+        assert limit in values
+        assert exceeding <= 0.05 * len(values)
+
+
+def test_the_upper_limit_of_nineteen_is_their_highest() -> None:
+    assert upper_limit(list(range(19))) == 18
+    assert upper_limit(list(range(120))) == 114

@@ -21,7 +21,8 @@ def card(seed: int = 0, *, scratched: bool = False) -> Image.Image:
     pixels[top : top + 160, left : left + 230] = np.array([168, 128, 84]) + grain[..., None]
     cv2.rectangle(pixels, (left + 20, top + 20), (left + 90, top + 60), (235, 235, 230), -1)
     if scratched:
-        zigzag = np.array([[150, 90], [190, 130], [170, 150], [230, 175]], np.int32) + (left - 40, top - 40)
+        corner = np.array([left - 40, top - 40], np.int32)
+        zigzag = corner + np.array([[150, 90], [190, 130], [170, 150], [230, 175]], np.int32)
         cv2.polylines(pixels, [zigzag], isClosed=False, color=(25, 18, 12), thickness=9)
     pixels += rng.normal(0, 2, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))

@@ -119,6 +119,7 @@ class AsyncClient:
         heatmap_scale: HeatmapScale | str | None = None,
         score_map: bool = False,
         max_regions: int | None = None,
+        sensitivity: float | None = None,
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> InferenceResult:
@@ -131,6 +132,7 @@ class AsyncClient:
             heatmap_scale=heatmap_scale,
             score_map=score_map,
             max_regions=max_regions,
+            sensitivity=sensitivity,
             expected_revision=expected_revision,
         )
         return await self._run(call, timeout_s)
@@ -144,6 +146,7 @@ class AsyncClient:
         heatmap_scale: HeatmapScale | str | None = None,
         score_map: bool = False,
         max_regions: int | None = None,
+        sensitivity: float | None = None,
         max_in_flight: int | None = None,
         overflow: OverflowPolicy | str = OverflowPolicy.BLOCK,
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
@@ -159,7 +162,11 @@ class AsyncClient:
         config = _convert.stream_config(
             reference_id=reference_id,
             output=_convert.output_options(
-                overlay=overlay, heatmap_scale=heatmap_scale, score_map=score_map, max_regions=max_regions
+                overlay=overlay,
+                heatmap_scale=heatmap_scale,
+                score_map=score_map,
+                max_regions=max_regions,
+                sensitivity=sensitivity,
             ),
             max_in_flight=max_in_flight,
             overflow=overflow,

@@ -51,10 +51,15 @@ def infer(
     heatmap_scale: HeatmapScale | str | None,
     score_map: bool,
     max_regions: int | None,
+    sensitivity: float | None,
     expected_revision: str,
 ) -> Call[InferenceResult]:
     output = _convert.output_options(
-        overlay=overlay, heatmap_scale=heatmap_scale, score_map=score_map, max_regions=max_regions
+        overlay=overlay,
+        heatmap_scale=heatmap_scale,
+        score_map=score_map,
+        max_regions=max_regions,
+        sensitivity=sensitivity,
     )
     request = inference_pb2.InferRequest(
         reference_id=reference_id, image=encoded(image), output=output, expected_revision=expected_revision

@@ -144,6 +144,7 @@ class Client:
         heatmap_scale: HeatmapScale | str | None = None,
         score_map: bool = False,
         max_regions: int | None = None,
+        sensitivity: float | None = None,
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> InferenceResult:
@@ -157,6 +158,7 @@ class Client:
             heatmap_scale: its colours; None: the server's setting.
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
+            sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
             expected_revision: refuse another revision of the reference; empty: the present one.
             timeout_s: the deadline, in seconds; None: the client's.
 
@@ -171,6 +173,7 @@ class Client:
             heatmap_scale=heatmap_scale,
             score_map=score_map,
             max_regions=max_regions,
+            sensitivity=sensitivity,
             expected_revision=expected_revision,
         )
         return self._run(call, timeout_s)
@@ -184,6 +187,7 @@ class Client:
         heatmap_scale: HeatmapScale | str | None = None,
         score_map: bool = False,
         max_regions: int | None = None,
+        sensitivity: float | None = None,
         max_in_flight: int | None = None,
         overflow: OverflowPolicy | str = OverflowPolicy.BLOCK,
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
@@ -204,6 +208,7 @@ class Client:
             heatmap_scale: its colours; None: the server's setting.
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
+            sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
             max_in_flight: the most frames under way at once; None: the server's default.
             overflow: BLOCK holds `frames` back and loses nothing; DROP_OLDEST is for live cameras.
             ordering: of the results.
@@ -217,7 +222,11 @@ class Client:
         config = _convert.stream_config(
             reference_id=reference_id,
             output=_convert.output_options(
-                overlay=overlay, heatmap_scale=heatmap_scale, score_map=score_map, max_regions=max_regions
+                overlay=overlay,
+                heatmap_scale=heatmap_scale,
+                score_map=score_map,
+                max_regions=max_regions,
+                sensitivity=sensitivity,
             ),
             max_in_flight=max_in_flight,
             overflow=overflow,

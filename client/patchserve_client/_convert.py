@@ -164,14 +164,21 @@ def output_options(
     heatmap_scale: types.HeatmapScale | str | None,
     score_map: bool,
     max_regions: int | None,
+    sensitivity: float | None,
 ) -> inference_pb2.OutputOptions:
     scale = inference_pb2.HEATMAP_SCALE_UNSPECIFIED
     if heatmap_scale is not None:
         scale = inference_pb2.HeatmapScale.Value(f"HEATMAP_SCALE_{types.HeatmapScale(heatmap_scale).name}")
     if max_regions is not None and max_regions < 0:
         raise ValueError(f"max_regions is 0 or more, not {max_regions}.")
+    if sensitivity is not None and not sensitivity > 0:
+        raise ValueError(f"sensitivity is above 0, not {sensitivity}.")
     return inference_pb2.OutputOptions(
-        overlay=overlay, heatmap_scale=scale, score_map=score_map, max_regions=max_regions
+        overlay=overlay,
+        heatmap_scale=scale,
+        score_map=score_map,
+        max_regions=max_regions,
+        sensitivity=sensitivity,
     )
 
 

@@ -16,6 +16,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PATCHSERVE_",
         frozen=True,
+        env_ignore_empty=True,
         use_attribute_docstrings=True,
         cli_prog_name="patchserve-server serve",
         cli_kebab_case=True,

@@ -68,6 +68,26 @@ def test_the_pristine_reference_is_not_anomalous(stub: Stub) -> None:
         assert response.damage.threshold == 0.5
 
 
+def test_sensitivity_shifts_the_thresholds_of_one_answer(stub: Stub) -> None:
+    loaded = load(stub, "sensitive", 6)
+    image = encoded(card(51, scratched=True))
+
+    def infer(**output: float) -> inference_pb2.InferResponse:
+        options = inference_pb2.OutputOptions(**output)  # type: ignore[arg-type]
+        return stub.Infer(inference_pb2.InferRequest(reference_id="sensitive", image=image, output=options))
+
+    plain, dull, keen = infer(), infer(sensitivity=0.1), infer(sensitivity=4)
+    assert plain.anomaly.raw_threshold == pytest.approx(loaded.threshold)
+    assert dull.anomaly.raw_threshold == pytest.approx(10 * loaded.threshold)
+    assert keen.anomaly.raw_threshold == pytest.approx(loaded.threshold / 4)
+    assert dull.anomaly.raw_score == plain.anomaly.raw_score == keen.anomaly.raw_score
+    assert (dull.anomaly.is_anomalous, plain.anomaly.is_anomalous, keen.anomaly.is_anomalous) == (False, True, True)
+    assert dull.anomaly.anomalous_area_percentage < plain.anomaly.anomalous_area_percentage
+    assert plain.anomaly.anomalous_area_percentage < keen.anomaly.anomalous_area_percentage
+    assert not dull.regions
+    assert dull.damage == plain.damage == keen.damage
+
+
 def test_append_equals_loading_all_at_once(stub: Stub) -> None:
     together = load(stub, "together", 4)
     first = load(stub, "grown", 2)

@@ -183,6 +183,7 @@ def test_a_capture_time_keeps_its_moment_in_any_zone() -> None:
 
 def options(**changed: Any) -> inference_pb2.OutputOptions:
     given: dict[str, Any] = {"overlay": False, "heatmap_scale": None, "score_map": False, "max_regions": None}
+    given["sensitivity"] = None
     return _convert.output_options(**{**given, **changed})
 
 
@@ -200,6 +201,8 @@ def config(**changed: Any) -> stream_pb2.StreamConfig:
 def test_absent_options_are_absent_and_given_ones_arrive() -> None:
     assert not options().HasField("max_regions")
     assert options(max_regions=0).HasField("max_regions")
+    assert not options().HasField("sensitivity")
+    assert options(sensitivity=2).sensitivity == 2
     assert options(heatmap_scale="calibrated").heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
     assert not load().HasField("coreset")
     assert load(coreset_ratio=0.25).coreset.ratio == 0.25
@@ -215,6 +218,8 @@ def test_absent_options_are_absent_and_given_ones_arrive() -> None:
     ("build", "name", "value"),
     [
         (options, "max_regions", -1),
+        (options, "sensitivity", 0),
+        (options, "sensitivity", float("nan")),
         (options, "heatmap_scale", "hot"),
         (load, "coreset_ratio", 0),
         (load, "coreset_ratio", float("nan")),

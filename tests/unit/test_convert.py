@@ -55,6 +55,10 @@ def test_output_options() -> None:
     assert convert.output_options(asked) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
     with pytest.raises(InvalidInputError, match="0 to 1000"):
         convert.output_options(inference_pb2.OutputOptions(max_regions=1001))
+    for sensitivity in (0.0, 0.09, 10.1, math.nan, math.inf, -1.0):
+        with pytest.raises(InvalidInputError, match=r"0\.1 to 10"):
+            convert.output_options(inference_pb2.OutputOptions(sensitivity=sensitivity))
+    assert convert.output_options(inference_pb2.OutputOptions(sensitivity=0.1)).sensitivity == pytest.approx(0.1)
     with pytest.raises(InvalidInputError, match="known values"):
         convert.output_options(inference_pb2.OutputOptions(heatmap_scale=9))  # type: ignore[arg-type]
 

@@ -38,6 +38,7 @@ class _Inquiry:
     reference: str
     heatmap: HeatmapScale | None
     max_regions: int | None
+    sensitivity: float | None
     overlays: dict[Path, Path]  # empty: none are wanted
 
     def of(self, picture: Path) -> _report.Outcome:
@@ -70,6 +71,7 @@ class _Inquiry:
                     overlay=bool(self.overlays),
                     heatmap_scale=self.heatmap,
                     max_regions=self.max_regions,
+                    sensitivity=self.sensitivity,
                 )
             except ResourceExhausted as error:  # others use the server too: it says when to come back
                 if error.retry_after_s is None or not tries_left:
@@ -95,6 +97,12 @@ def infer(
         HeatmapScale | None, typer.Option(help="The overlays' colours.  [default: the server's setting]")
     ] = None,
     max_regions: Annotated[int | None, typer.Option(min=0, metavar="N", help="List at most so many regions.")] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="End with code 3 when a picture is anomalous.")
@@ -115,7 +123,7 @@ def infer(
     overlays = overlay_paths(files, out) if out is not None else {}
     with settings.client() as client, progress("Inspecting", len(files)) as step:
         report = _Report(files, overlays, as_json=as_json)
-        inquiry = _Inquiry(client, reference, heatmap, max_regions, overlays)
+        inquiry = _Inquiry(client, reference, heatmap, max_regions, sensitivity, overlays)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             try:
                 for file, outcome in zip(files, pool.map(inquiry.of, files), strict=True):

@@ -25,6 +25,7 @@ class OutputOptions:
     heatmap_scale: HeatmapScale | None = None  # None: the server's setting
     score_map: bool = False
     max_regions: int = DEFAULT_MAX_REGIONS
+    sensitivity: float = 1.0  # thresholds are divided by it
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.loading import LoadOptions
 
 MAX_REGIONS: Final = 1000
+SENSITIVITY_RANGE: Final = (0.1, 10.0)
 MIN_CORESET_PATCHES: Final = 16
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
@@ -124,11 +125,16 @@ def output_options(message: inference_pb2.OutputOptions, field: str = "output") 
     max_regions = message.max_regions if message.HasField("max_regions") else DEFAULT_MAX_REGIONS
     if max_regions > MAX_REGIONS:
         raise InvalidInputError(f"{field}.max_regions", f"{field}.max_regions is 0 to {MAX_REGIONS}.")
+    sensitivity = message.sensitivity if message.HasField("sensitivity") else 1.0
+    low, high = SENSITIVITY_RANGE
+    if not low * (1 - 1e-6) <= sensitivity <= high:  # it came as a float32; catches NaN too
+        raise InvalidInputError(f"{field}.sensitivity", f"{field}.sensitivity is {low:g} to {high:g}.")
     return OutputOptions(
         overlay=message.overlay,
         heatmap_scale=_known(_SCALES, message.heatmap_scale, f"{field}.heatmap_scale"),
         score_map=message.score_map,
         max_regions=max_regions,
+        sensitivity=sensitivity,
     )
 
 

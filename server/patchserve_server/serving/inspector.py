@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
@@ -20,6 +20,7 @@ from patchserve_server.domain.inspection import (
     Timing,
 )
 from patchserve_server.domain.reference import Reference
+from patchserve_server.engine.scoring import anomaly_score
 from patchserve_server.serving.batching import Batcher
 
 T = TypeVar("T")
@@ -81,16 +82,17 @@ class LocalInspector:
         arrived = time.perf_counter()
         prepared = await self._on_pool(lambda: self._prepare(image, keep_image=options.overlay))
         detected = await self._batcher.detect(reference.model, prepared.value.model_input)
-        drawn = await self._on_pool(lambda: self._draw(reference, prepared.value, detected.detection, options))
+        detection = _at_sensitivity(detected.detection, reference, options.sensitivity)
+        drawn = await self._on_pool(lambda: self._draw(reference, prepared.value, detection, options))
         regions, overlay_png = drawn.value
         inspection = Inspection(
             reference_id=reference.reference_id,
             reference_revision=reference.revision,
-            detection=detected.detection,
+            detection=detection,
             source_size_px=prepared.value.size_px,
             regions=regions,
             overlay_png=overlay_png,
-            score_map=detected.detection.anomaly_map if options.score_map else None,
+            score_map=detection.anomaly_map if options.score_map else None,
             timing=Timing(
                 queue_ms=prepared.waited_ms + detected.queue_ms + drawn.waited_ms,
                 decode_ms=prepared.took_ms,
@@ -113,7 +115,7 @@ class LocalInspector:
     def _draw(
         self, reference: Reference, prepared: _Prepared, detection: Detection, options: OutputOptions
     ) -> tuple[tuple[Region, ...], bytes]:
-        threshold = reference.model.calibration.patch_threshold
+        threshold = reference.model.calibration.patch_threshold / options.sensitivity
         regions: tuple[Region, ...] = ()
         if options.max_regions:
             regions = imaging.find_regions(detection.anomaly_map, threshold, prepared.size_px, options.max_regions)
@@ -137,3 +139,17 @@ class LocalInspector:
             return _Timed(value, (started - submitted) * 1000, (time.perf_counter() - started) * 1000)
 
         return await asyncio.get_running_loop().run_in_executor(self._pictures, timed)
+
+
+def _at_sensitivity(detection: Detection, reference: Reference, sensitivity: float) -> Detection:
+    """The same distances judged by thresholds that are divided by the sensitivity."""
+    if sensitivity == 1:
+        return detection
+    calibration = reference.model.calibration
+    anomaly = anomaly_score(
+        detection.anomaly.raw_score,
+        calibration.image_threshold / sensitivity,
+        detection.anomaly_map,
+        calibration.patch_threshold / sensitivity,
+    )
+    return replace(detection, anomaly=anomaly)

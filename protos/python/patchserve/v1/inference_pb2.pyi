@@ -57,6 +57,7 @@ class OutputOptions(_message.Message):
     HEATMAP_SCALE_FIELD_NUMBER: _builtins.int
     SCORE_MAP_FIELD_NUMBER: _builtins.int
     MAX_REGIONS_FIELD_NUMBER: _builtins.int
+    SENSITIVITY_FIELD_NUMBER: _builtins.int
     overlay: _builtins.bool
     """Whether to draw the heat map over the picture. Absent (false): no overlay."""
     heatmap_scale: Global___HeatmapScale.ValueType
@@ -65,6 +66,10 @@ class OutputOptions(_message.Message):
     """Whether to send the raw score map. Absent (false): no map."""
     max_regions: _builtins.int
     """The most regions to list, 0 to 1000, the strongest first. Absent: 16. 0: none."""
+    sensitivity: _builtins.float
+    """Both thresholds of the reference are divided by it, 0.1 to 10: with 2, what is half as far from normal is anomalous.
+    Absent: 1, as calibrated.
+    """
     def __init__(
         self,
         *,
@@ -72,14 +77,20 @@ class OutputOptions(_message.Message):
         heatmap_scale: Global___HeatmapScale.ValueType = ...,
         score_map: _builtins.bool = ...,
         max_regions: _builtins.int | None = ...,
+        sensitivity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "max_regions", b"max_regions"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "_sensitivity", b"_sensitivity", "max_regions", b"max_regions", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "heatmap_scale", b"heatmap_scale", "max_regions", b"max_regions", "overlay", b"overlay", "score_map", b"score_map"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "_sensitivity", b"_sensitivity", "heatmap_scale", b"heatmap_scale", "max_regions", b"max_regions", "overlay", b"overlay", "score_map", b"score_map", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_regions: _TypeAlias = _typing.Literal["max_regions"]  # noqa: Y015
     _WhichOneofArgType__max_regions: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions"]  # noqa: Y015
+    _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
+    _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_regions) -> _WhichOneofReturnType__max_regions | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sensitivity) -> _WhichOneofReturnType__sensitivity | None: ...
 
 Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
@@ -167,7 +178,7 @@ class AnomalyScore(_message.Message):
     raw_score: _builtins.float
     """The picture's distance to the reference in feature space: 0 or more, comparable within one revision only."""
     raw_threshold: _builtins.float
-    """The raw score at which `score` is 0.5."""
+    """The raw score at which `score` is 0.5: the reference's threshold, divided by the request's sensitivity."""
     is_anomalous: _builtins.bool
     """Whether the picture is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class FakeDetector:
         self.failure: Exception | None = None
         self.fit_gate = threading.Event()
         self.fit_gate.set()
+        self.fitted: Callable[[], None] = lambda: None
 
     @property
     def info(self) -> DetectorInfo:
@@ -47,6 +48,7 @@ class FakeDetector:
     ) -> ReferenceModel:
         assert self.fit_gate.wait(30)
         progress("embed", len(inputs), len(inputs))
+        self.fitted()
         patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
         index = np.arange(len(inputs), dtype=np.int32)
         calibration = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 20.0, 20.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -68,12 +69,12 @@ class Loader:
         async with self._admission.refuse_when_full():
             base = self._base(options)
             inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs))
-            model = await self._fit(options, base, inputs)
+            model, revision = await self._fit(options, base, inputs)
             now = datetime.now(UTC)
             before = base or self._catalog.find(options.reference_id)
             reference = Reference(
                 reference_id=options.reference_id,
-                revision=revision_of(model),
+                revision=revision,
                 create_time=before.create_time if before else now,
                 update_time=now,
                 model=model,
@@ -99,7 +100,7 @@ class Loader:
             raise PreconditionError(base.reference_id, message)
         return base
 
-    async def _decode_all(self, images: AsyncIterator[bytes], already: int) -> ModelInputs:
+    async def _decode_all(self, images: AsyncIterator[bytes], already: int) -> list[ModelInputs]:
         inputs: list[ModelInputs] = []
         size_px = self._detector.info.input_size_px
         async for data in images:
@@ -115,20 +116,36 @@ class Loader:
         if not inputs:
             message = "A reference needs at least one picture of an undamaged item."
             raise InvalidInputError("images", message)
-        return np.stack(inputs)  # (N, S, S, 3)
+        return inputs
 
     def _decode(self, data: bytes, size_px: int) -> ModelInputs:
         return imaging.to_model_input(imaging.decode_rgb(data, self._limits), size_px)
 
-    async def _fit(self, options: LoadOptions, base: Reference | None, inputs: ModelInputs) -> ReferenceModel:
-        def fit() -> ReferenceModel:
+    async def _fit(
+        self, options: LoadOptions, base: Reference | None, inputs: list[ModelInputs]
+    ) -> tuple[ReferenceModel, str]:
+        """The model and its revision."""
+        abandoned = threading.Event()
+
+        def progress(stage: str, done: int, total: int) -> None:
+            if abandoned.is_set():
+                raise _AbandonedError
+            _log.debug("load %s: %s %d/%d", options.reference_id, stage, done, total)
+
+        def fit() -> tuple[ReferenceModel, str]:
+            pictures = np.stack(inputs)  # (N, S, S, 3)
             if base is not None:
-                return self._detector.extend(base.model, inputs, _log_progress)
-            profile = options.profile or ScoringProfile.NOTEBOOK
-            return self._detector.fit(inputs, profile, options.coreset or CoresetOptions(), _log_progress)
+                model = self._detector.extend(base.model, pictures, progress)
+            else:
+                profile = options.profile or ScoringProfile.NOTEBOOK
+                model = self._detector.fit(pictures, profile, options.coreset or CoresetOptions(), progress)
+            return model, revision_of(model)
 
-        return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
+        finally:
+            abandoned.set()
 
 
-def _log_progress(stage: str, done: int, total: int) -> None:
-    _log.debug("load: %s %d/%d", stage, done, total)
+class _AbandonedError(Exception):
+    """Ends a fit whose caller has gone. Nobody sees it."""

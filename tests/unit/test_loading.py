@@ -1,0 +1,146 @@
+"""Loader: pictures become a served revision, or nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fakes.detector import FakeDetector
+from fakes.grey import grey_png
+
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.errors import (
+    EmptyImageError,
+    InvalidInputError,
+    PreconditionError,
+    QueueFullError,
+    ReferenceChangedError,
+    ReferenceNotFoundError,
+    RevisionMismatchError,
+)
+from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.imaging import ImageLimits
+from patchserve_server.serving.admission import Admission
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.loading import Loader, LoadOptions
+from patchserve_server.store import MemoryReferenceStore
+
+MAX_IMAGES = 4
+
+
+class Bench:
+    """A loader over fakes."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self.detector = FakeDetector()
+        self.catalog = Catalog(MemoryReferenceStore(), pool, max_bank_bytes=2**20)
+        self.loader = Loader(
+            self.detector,
+            self.catalog,
+            Admission("loads", 2),
+            pictures=pool,
+            fitting=pool,
+            limits=ImageLimits(),
+            max_images=MAX_IMAGES,
+        )
+
+    async def load(self, *levels: int, **options: Any) -> Any:
+        given: dict[str, Any] = {"reference_id": "default", "append": False, "profile": None, "coreset": None}
+        return await self.loader.load(LoadOptions(**{**given, "expected_revision": "", **options}), pictures(*levels))
+
+
+async def pictures(*levels: int) -> AsyncIterator[bytes]:
+    for level in levels:
+        yield grey_png(level) if level >= 0 else b""
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ThreadPoolExecutor(4) as pool:
+        yield Bench(pool)
+
+
+async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
+    loaded = await bench.load(10, 20)
+    assert bench.catalog.get("default") is loaded
+    assert loaded.revision == revision_of(loaded.model)
+    assert (await bench.load(10, 20)).revision == loaded.revision
+    assert (await bench.load(20, 10)).revision != loaded.revision
+
+
+async def test_append_keeps_what_was_there_and_its_options(bench: Bench) -> None:
+    first = await bench.load(10, profile=ScoringProfile.PAPER, coreset=CoresetOptions(ratio=0.5))
+    grown = await bench.load(20, append=True, expected_revision=first.revision)
+    assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
+    assert grown.model.spec.profile is ScoringProfile.PAPER
+    assert grown.model.coreset == CoresetOptions(ratio=0.5)
+    assert grown.create_time == first.create_time
+    assert grown.update_time >= first.update_time
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"reference_id": "nobody"}, ReferenceNotFoundError),
+        ({"expected_revision": "0" * 64}, RevisionMismatchError),
+        ({"profile": ScoringProfile.PAPER}, PreconditionError),
+        ({"coreset": CoresetOptions(max_patches=16)}, PreconditionError),
+    ],
+)
+async def test_an_append_that_does_not_fit_is_refused(
+    bench: Bench, options: dict[str, Any], error: type[Exception]
+) -> None:
+    await bench.load(10)
+    with pytest.raises(error):
+        await bench.load(20, append=True, **options)
+
+
+async def test_a_bad_picture_is_named_and_nothing_changes(bench: Bench) -> None:
+    before = await bench.load(10)
+    with pytest.raises(EmptyImageError) as caught:
+        await bench.load(1, 2, -1)
+    assert caught.value.field == "images[2]"
+    with pytest.raises(InvalidInputError, match="at least one"):
+        await bench.load()
+    with pytest.raises(InvalidInputError, match="at most 4"):
+        await bench.load(1, 2, 3, 4, append=True)
+    assert bench.catalog.get("default") is before
+
+
+async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
+    await bench.load(10)
+    bench.detector.fit_gate.clear()
+    both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
+    await asyncio.sleep(0.05)
+    bench.detector.fit_gate.set()
+    results = await asyncio.gather(*both, return_exceptions=True)
+    assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
+    assert len(bench.catalog.get("default").model.bank.inputs) == 2
+
+
+async def test_too_many_loads_are_refused_at_once(bench: Bench) -> None:
+    bench.detector.fit_gate.clear()
+    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
+    await asyncio.sleep(0.05)
+    with pytest.raises(QueueFullError):
+        await bench.load(10)
+    bench.detector.fit_gate.set()
+    await asyncio.gather(*under_way)
+
+
+async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
+    bench.detector.fit_gate.clear()
+    load = asyncio.create_task(bench.load(10))
+    await asyncio.sleep(0.05)
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    ended = threading.Event()
+    bench.detector.fitted = ended.set  # called after the progress report, which is never reached
+    bench.detector.fit_gate.set()
+    assert not ended.wait(0.2)
+    assert bench.catalog.find("default") is None

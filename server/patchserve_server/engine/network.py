@@ -36,13 +36,8 @@ class Network:
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps (B, C, H, W) float32 on the device, the finest first, of inputs (B, S, S, 3) uint8."""
-        pictures = (
-            torch.tensor(np.ascontiguousarray(inputs))
-            .to(self.device, non_blocking=True)
-            .permute(0, 3, 1, 2)
-            .float()
-            .div_(255)
-        )
+        pictures = torch.from_numpy(np.array(inputs, order="C"))  # torch takes no reversed and no read-only array
+        pictures = pictures.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
         mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.spec.mean, self.spec.std))
         layers: tuple[Tensor, ...] = self.module(pictures.sub_(mean).div_(std))
         return layers

@@ -39,10 +39,11 @@ def survives(data: bytes) -> None:
         assert decoded.size <= 3 * LIMITS.max_pixels
 
 
-def png(width: int, height: int, *chunks: bytes) -> bytes:
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
+
+def png(width: int, height: int, *chunks: bytes) -> bytes:
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -59,8 +60,10 @@ def tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
 
 
 def grey_tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
+    """16 x 16, where the entries do not say otherwise."""
     common = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
-    return tiff(*sorted([*common, *entries]), after=after)
+    by_tag = {entry[0]: entry for entry in (*common, *entries)}
+    return tiff(*sorted(by_tag.values()), after=after)
 
 
 def jpeg_with(segments: bytes) -> bytes:
@@ -73,24 +76,62 @@ def many_scans() -> bytes:
     return data[:-2] + last * 5000 + b"\xff\xd9"
 
 
+def empty_scans(number: int) -> bytes:
+    """Baseline, one component a scan: each is a pass over the picture, though none holds a bit."""
+    data = encoded("JPEG", 1000)
+    scan = b"\xff\xda\0\x08\1" + data[data.index(b"\xff\xc0") + 10 :][:1] + b"\0\0\x3f\0"
+    return data[: data.index(b"\xff\xda")] + scan * number + b"\xff\xd9"
+
+
+def nested_tiff(entry: tuple[int, int, int, int], *, whole: bool) -> bytes:
+    """A sound picture whose EXIF directory, at the end, holds one entry; a cut one claims more."""
+    values = bytes(range(1, 9)) * 3_000_000
+    end = 8 + 2 + 8 * 12 + 4 + len(values)
+    data = grey_tiff((273, 4, 1, 8), (34665, 4, 1, end), after=values)
+    return data + struct.pack("<H", 1 if whole else 9) + struct.pack("<HHLL", *entry) + bytes(4 * whole)
+
+
+def two_faced_tiff() -> bytes:
+    """Harmless as the BigTIFF it calls itself; 2,000,000 strips as the classic TIFF that Pillow takes it for."""
+    short = {258: 8, 259: 1, 262: 1, 277: 1}
+    entries = [(256, 4, 1, 16), (257, 4, 1, 16), *((tag, 3, 1, value << 16) for tag, value in short.items())]
+    entries = sorted([*entries, (273, 1, 2_000_000, 8), (278, 4, 1, 1)])
+    classic = struct.pack(">H", len(entries)) + b"".join(struct.pack(">HHLL", *entry) for entry in entries) + bytes(4)
+    big = struct.pack(">QHHQQQ", 1, 256, 4, 1, 0, 0)
+    return b"MM\0\x2b" + struct.pack(">LQ", 16, 16 + len(classic)) + classic + big + bytes(2_000_000)
+
+
 CATALOGUE: dict[str, Callable[[], bytes]] = {
     "png with huge sides": lambda: png(65535, 65535),
     "png with the largest sides": lambda: png(2**31 - 1, 2**31 - 1),
+    "png with one endless row": lambda: png(900_000, 1),
     "png without width": lambda: png(0, 10),
     "png with a text bomb": lambda: png(8, 8, text_bomb(b"zTXt", b"a\0\0")),
     "png with a profile bomb": lambda: png(8, 8, text_bomb(b"iCCP", b"a\0\0")),
-    "png with a million chunks": lambda: png(8, 8, (struct.pack(">I", 0) + b"prVt\x3d\x3d\x3d\x3d") * 1_000_000),
+    "png with a million chunks": lambda: png(
+        8, 8, (bytes(4) + b"prVt" + struct.pack(">I", zlib.crc32(b"prVt"))) * 1_000_000
+    ),
     "jpeg with a million segments": lambda: jpeg_with(b"\xff\xfe\0\2" * 1_000_000),
     "jpeg with 100,000 EXIF segments": lambda: jpeg_with((b"\xff\xe1\0\x58Exif\0\0" + b"x" * 80) * 100_000),
     "jpeg with 5,000 scans": many_scans,
+    "jpeg with scans that hold nothing": lambda: empty_scans(5000),
+    "jpeg with EXIF segments behind junk": lambda: jpeg_with(
+        b"\xff\xfe\0\2\0" + (b"\xff\xe1\0\x58Exif\0\0" + b"x" * 80) * 60_000
+    ),
     "jpeg with junk between segments": lambda: jpeg_with(b"\xff\xfe\0\2" + b"\0" * 4_000_000),
     "jpeg of markers only": lambda: b"\xff\xd8" + b"\xff" * 100_000,
     "tiff with a directory that points to itself": lambda: struct.pack("<2sHLHL", b"II", 42, 8, 0, 8),
     "tiff with a directory outside": lambda: struct.pack("<2sHL", b"II", 42, 2**31),
-    "tiff with a million strips": lambda: grey_tiff((273, 3, 4_000_000, 200), (278, 4, 1, 1), after=b"\0" * 8_000_000),
+    "tiff with a million strips": lambda: grey_tiff((273, 3, 4_000_000, 8), (278, 4, 1, 1), after=b"\0" * 8_000_000),
     "tiff with huge tiles": lambda: grey_tiff((322, 4, 1, 32768), (323, 4, 1, 32768), (324, 4, 1, 8), (325, 4, 1, 9)),
     "tiff with strips outside": lambda: grey_tiff((273, 4, 1, 2**31), (278, 4, 1, 16), (279, 4, 1, 256)),
     "tiff that lies about its rows": lambda: grey_tiff((273, 4, 1, 0), (278, 4, 1, 2**27), (279, 4, 1, 40)),
+    "tiff with millions of bit depths": lambda: grey_tiff(
+        (273, 4, 1, 8), (258, 3, 4_000_000, 8), after=b"\1" * 8_000_000
+    ),
+    "tiff with millions of EXIF rationals": lambda: nested_tiff((0x9999, 5, 3_000_000, 8), whole=True),
+    "tiff with EXIF rationals in a cut directory": lambda: nested_tiff((0x9999, 5, 3_000_000, 8), whole=False),
+    "tiff with a directory for each reader": two_faced_tiff,
     "big tiff with a million tags": lambda: b"II" + struct.pack("<HHHQQ", 43, 8, 0, 16, 2**40) + b"\0" * 1000,
     "bmp with run lengths": lambda: bmp(65535, 900, compression=1),
     "bmp upside down": lambda: bmp(4, -4, compression=0),
@@ -113,8 +154,7 @@ CATALOGUE: dict[str, Callable[[], bytes]] = {
 
 
 def text_bomb(kind: bytes, start: bytes) -> bytes:
-    body = start + zlib.compress(b"\0" * 100_000_000, 9)
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return chunk(kind, start + zlib.compress(bytes(100_000_000), 9))
 
 
 def bmp(width: int, height: int, *, compression: int) -> bytes:
@@ -126,6 +166,32 @@ def bmp(width: int, height: int, *, compression: int) -> bytes:
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_the_catalogue(name: str) -> None:
     survives(CATALOGUE[name]())
+
+
+COSTLY = [
+    "png with one endless row",
+    "png with a million chunks",
+    "jpeg with a million segments",
+    "jpeg with 100,000 EXIF segments",
+    "jpeg with EXIF segments behind junk",
+    "jpeg with junk between segments",
+    "jpeg with 5,000 scans",
+    "jpeg with scans that hold nothing",
+    "tiff with a million strips",
+    "tiff with huge tiles",
+    "tiff with millions of bit depths",
+    "tiff with millions of EXIF rationals",
+    "tiff with EXIF rationals in a cut directory",
+    "tiff with a directory for each reader",
+    "bmp with run lengths",
+]
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_what_costs_more_than_it_can_be_worth_is_refused(name: str) -> None:
+    """Pillow alone would take most of these, after seconds to minutes or with gigabytes."""
+    with pytest.raises(InvalidImageError, match=r"more than|at most|not taken"):
+        decode_rgb(CATALOGUE[name](), LIMITS)
 
 
 def test_the_catalogue_takes_no_memory_to_speak_of() -> None:

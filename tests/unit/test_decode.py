@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -49,10 +53,10 @@ def test_formats(kind: str, options: dict[str, object], tolerance: int) -> None:
     assert difference[2:6, 2:6].max() <= tolerance
 
 
-@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "P", "RGBA", "CMYK", "YCbCr", "LAB"])
 def test_modes_become_rgb(mode: str) -> None:
     source = picture().convert(mode)
-    kind = "TIFF" if mode in ("CMYK", "YCbCr") else "PNG"
+    kind = "TIFF" if mode in ("CMYK", "YCbCr", "LAB") else "PNG"
     decoded = decode_rgb(encoded(source, kind), LIMITS)
     assert decoded.shape == (16, 16, 3)
     assert np.abs(decoded.astype(int) - np.asarray(source.convert("RGB"))).max() <= 2
@@ -72,21 +76,82 @@ def test_16_bit_grey_is_scaled_not_clipped() -> None:
         assert (decoded == decoded[..., :1]).all()
 
 
+def grey_tiff(pixels: bytes, *, bits: int, white_is_zero: bool = False) -> bytes:
+    """2 x 2 pixels."""
+    tags = {256: 2, 257: 2, 258: bits, 259: 1, 262: 1 - white_is_zero, 273: 110, 277: 1, 279: len(pixels)}
+    entries = b"".join(struct.pack("<HHLL", tag, 4, 1, value) for tag, value in tags.items())
+    return struct.pack("<2sHLH", b"II", 42, 8, len(tags)) + entries + bytes(4) + pixels
+
+
+def test_12_bit_grey_has_its_own_white() -> None:
+    decoded = decode_rgb(grey_tiff(bytes.fromhex("fff000 800fff"), bits=12), LIMITS)
+    assert decoded[..., 0].tolist() == [[255, 0], [128, 255]]
+
+
+def test_16_bit_grey_whose_white_is_zero_is_no_negative() -> None:
+    pixels = struct.pack("<4H", 0, 65535, 257, 0)
+    decoded = decode_rgb(grey_tiff(pixels, bits=16, white_is_zero=True), LIMITS)
+    assert decoded[..., 0].tolist() == [[255, 0], [254, 255]]
+
+
 def test_32_bit_pictures_are_refused_with_what_is_allowed() -> None:
     with pytest.raises(UndecodableImageError, match="8 or 16 bits"):
         decode_rgb(encoded(Image.fromarray(np.zeros((4, 4), np.float32)), "TIFF"), LIMITS)
 
 
+@pytest.mark.parametrize(("kind", "options"), [("PNG", {}), ("TIFF", {}), ("WEBP", {"lossless": True})])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(orientation: int) -> None:
+def test_exif_orientation_is_applied(orientation: int, kind: str, options: dict[str, object]) -> None:
     upright = Image.fromarray(np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3))
     # What a camera stores so that a viewer, by the tag, shows `upright`.
     undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}.get(orientation)
     stored = upright if undo is None else upright.transpose(Image.Transpose(undo))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    decoded = decode_rgb(encoded(stored, "PNG", exif=exif), LIMITS)
+    decoded = decode_rgb(encoded(stored, kind, exif=exif, **options), LIMITS)
     assert np.array_equal(decoded, np.asarray(upright))
+    assert decoded.flags.c_contiguous
+
+
+def test_orientation_counts_though_other_exif_data_is_broken() -> None:
+    entries = struct.pack("<HHLHH", 0x0112, 3, 1, 6, 0) + struct.pack("<HHLL", 0x8769, 4, 1, 2**32 - 16)
+    exif = b"Exif\0\0" + struct.pack("<2sHLH", b"II", 42, 8, 2) + entries + bytes(4)
+    assert decode_rgb(encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif), LIMITS).shape == (20, 10, 3)
+
+
+@pytest.mark.parametrize("value", [0, 9, 65535])
+def test_an_orientation_that_does_not_exist_is_as_good_as_none(value: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    assert decode_rgb(encoded(Image.new("RGB", (20, 10)), "JPEG", exif=exif), LIMITS).shape == (10, 20, 3)
+
+
+def test_what_follows_a_jpeg_is_none_of_our_business() -> None:
+    """Phones append films, in which the two bytes that begin a scan turn up by chance."""
+    film = np.random.default_rng(0).bytes(4_000_000) + b"\xff\xda" * 100
+    assert decode_rgb(encoded(picture(), "JPEG") + film, LIMITS).shape == (16, 16, 3)
+
+
+def test_nothing_is_warned_of() -> None:
+    """In a process of its own, where any warning is an error: here pytest has filters of its own."""
+    program = (
+        "import sys; from patchserve_server.imaging import ImageLimits, decode_rgb\n"
+        "data = bytes.fromhex(sys.argv[1])\n"
+        "import warnings; warnings.simplefilter('error', append=True)\n"
+        "print(decode_rgb(data, ImageLimits()).shape)\n"
+    )
+    palette = picture().convert("P")
+    corrupt = b"Exif\0\0" + struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, 0x010F, 2, 4000, 4000, 0)
+    for data in (encoded(palette, "PNG", transparency=bytes(range(256))), encoded(picture(), "JPEG", exif=corrupt)):
+        done = subprocess.run([sys.executable, "-c", program, data.hex()], capture_output=True, text=True, check=True)
+        assert (done.stdout.strip(), done.stderr) == ("(16, 16, 3)", "")
+
+
+def test_pictures_are_decoded_side_by_side() -> None:
+    pictures = [Image.fromarray(np.full((300, 400, 3), level, np.uint8)) for level in range(0, 256, 8)]
+    with ThreadPoolExecutor(8) as pool:
+        decoded = list(pool.map(lambda one: decode_rgb(encoded(one, "PNG"), LIMITS), pictures))
+    assert [int(array[0, 0, 0]) for array in decoded] == list(range(0, 256, 8))
 
 
 @pytest.mark.parametrize(
@@ -118,6 +183,11 @@ def test_too_many_pixels_are_told_before_any_is_decoded() -> None:
     header_only = encoded(Image.new("RGB", (300, 200)), "PNG")[:60]
     with pytest.raises(ImageTooLargeError, match=r"300 x 200 pixels; at most 50,000 "):
         decode_rgb(header_only, ImageLimits(max_pixels=50_000))
+
+
+def test_a_side_may_not_be_endless() -> None:
+    with pytest.raises(ImageTooLargeError, match=r"70000 x 1 pixels; at most 65,535 a side "):
+        decode_rgb(encoded(Image.new("L", (70_000, 1)), "PNG"), LIMITS)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PPM", "ICO", "TGA"])

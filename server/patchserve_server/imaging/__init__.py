@@ -1,10 +1,15 @@
 """Bytes to RGB arrays and back; score maps to heat maps, overlays and regions."""
 
+import cv2
+
 from patchserve_server.imaging.decode import ImageLimits, decode_rgb
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.overlay import encode_png, render_overlay
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
+
+# Pictures are handled side by side on the server's own threads: a pool of OpenCV's under each would only contend.
+cv2.setNumThreads(1)
 
 __all__ = [
     "ImageLimits",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from patchserve_server.domain.errors import (
     EmptyImageError,
@@ -15,7 +15,7 @@ from patchserve_server.domain.errors import (
     UndecodableImageError,
 )
 from patchserve_server.domain.images import RgbImage
-from patchserve_server.imaging.structure import check_structure
+from patchserve_server.imaging.structure import MeteredBytes, check_structure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 ALLOWED = "JPEG, PNG, WebP, BMP or TIFF"
@@ -25,8 +25,23 @@ Image.MAX_IMAGE_PIXELS = None
 # What a picture's bytes provoke is told to its sender, not to the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-_SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
+MAX_SIDE_PX = 65_535
+"""As JPEG has it. A picture of one row and a million columns costs a resize gigabytes, within any limit of pixels."""
+
+_MAX_EXIF_BYTES = 2**20
+_BAND_ROWS = 512
 _THIRTY_TWO_BIT_MODES = ("I", "F")
+_WHITE_IS_ZERO = 0
+_TURN = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by its EXIF orientation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +53,10 @@ class ImageLimits:
 
 
 def decode_rgb(data: bytes, limits: ImageLimits) -> RgbImage:
-    """The first frame of a picture, its EXIF orientation applied: (H, W, 3) uint8. Transparency is dropped.
+    """The first frame of a picture, its EXIF orientation applied: (H, W, 3) uint8, C-contiguous.
+
+    Transparency and colour profiles are dropped, as by the notebook's convert("RGB"). Grey of 12 or 16 bits is scaled
+    to 8 so that white stays white; 32 bits have no agreed white and are refused.
 
     Raises:
         EmptyImageError: there are no bytes.
@@ -52,9 +70,9 @@ def decode_rgb(data: bytes, limits: ImageLimits) -> RgbImage:
         raise ImageTooLargeError(message)
     check_structure(data)
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+        with Image.open(MeteredBytes(data), formats=FORMATS) as picture:
             _check_pixels(picture, limits)
-            return np.ascontiguousarray(_to_rgb(_upright(picture)))
+            return _to_rgb(_upright(picture))
     except (ImageTooLargeError, UndecodableImageError):
         raise
     except UnidentifiedImageError:
@@ -68,26 +86,53 @@ def _check_pixels(picture: ImageFile.ImageFile, limits: ImageLimits) -> None:
     if width * height > limits.max_pixels:
         message = f"The picture has {width} x {height} pixels; at most {limits.max_pixels:,} are allowed."
         raise ImageTooLargeError(message)
+    if max(width, height) > MAX_SIDE_PX:
+        message = f"The picture has {width} x {height} pixels; at most {MAX_SIDE_PX:,} a side are allowed."
+        raise ImageTooLargeError(message)
 
 
 def _upright(picture: Image.Image) -> Image.Image:
-    """The picture with its EXIF orientation applied; broken EXIF data is as good as none."""
-    picture.load()  # a fault of the pixels must not pass for a fault of the EXIF data
+    picture.load()  # before the EXIF data, which may follow the pixels; TIFF comes upright from here
+    turn = _TURN.get(_orientation(picture))
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """1 to 8, or anything else where broken EXIF data says so; 1 where they say nothing."""
+    if len(picture.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+        return 1
     try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # noqa: BLE001 - parsers raise whatever their data provoke
-        return picture
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # noqa: BLE001 - parsers raise whatever their data provoke; broken EXIF data is as good as none
+        return 1
 
 
 def _to_rgb(picture: Image.Image) -> RgbImage:
-    if picture.mode in _SIXTEEN_BIT_MODES:
-        levels = np.asarray(picture).astype(np.uint32)  # (H, W)
-        grey = ((levels + 128) // 257).astype(np.uint8)  # 65535 becomes 255; convert() would clip at 255
-        return np.repeat(grey[..., None], 3, axis=2)
     if picture.mode in _THIRTY_TWO_BIT_MODES:
         message = "Pictures of 32 bits per channel are not taken; send 8 or 16 bits."
         raise UndecodableImageError(message)
-    return np.asarray(picture.convert("RGB"))
+    if picture.mode.startswith("I;16"):
+        grey = _grey_levels(picture)[np.asarray(picture)]  # convert() would clip at 255
+        return np.repeat(grey[..., None], 3, axis=2)
+    if picture.mode != "RGB":
+        picture.info.pop("transparency", None)  # not asked for, and a way to fail
+        picture = picture.convert("RGB")
+    width, height = picture.size
+    rgb = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, _BAND_ROWS):  # in bands: one copy of the picture at a time
+        bottom = min(height, top + _BAND_ROWS)
+        rgb[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
+    return rgb
+
+
+def _grey_levels(picture: Image.Image) -> NDArray[np.uint8]:
+    """The 8-bit level of each 16-bit value: (65536,)."""
+    white, inverted = 65_535, False
+    if isinstance(picture, TiffImagePlugin.TiffImageFile):
+        white = 2 ** picture.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+        inverted = picture.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+    levels = np.rint(np.arange(65_536).clip(0, white) * (255 / white)).astype(np.uint8)
+    return 255 - levels if inverted else levels
 
 
 def _reason(error: Exception) -> str:

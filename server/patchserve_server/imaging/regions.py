@@ -19,11 +19,10 @@ def find_regions(
     mask = (anomaly_map > patch_threshold).astype(np.uint8)
     _, found, boxes, _ = cv2.connectedComponentsWithStats(mask)
     labels = found.astype(np.int32, copy=False)
-    areas = [
-        _Area(label, float(anomaly_map[labels == label].max()), box)
-        for label, box in enumerate(boxes)
-        if label > 0  # 0 is what lies under the threshold
-    ]
+    peaks = np.zeros(len(boxes), np.float32)
+    np.maximum.at(peaks, labels.ravel(), anomaly_map.ravel())
+    every = [_Area(label, float(peak), box) for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True))]
+    areas = every[1:]  # 0 is what lies under the threshold
     areas.sort(key=lambda area: -area.peak)
     scale = np.array(source_size_px) / mask.shape[::-1]  # source pixels a map pixel, (x, y)
     return tuple(_region(area, labels, patch_threshold, scale) for area in areas[:max_regions])

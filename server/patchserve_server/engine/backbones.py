@@ -81,7 +81,7 @@ class _EfficientNetLayers(nn.Module):
         for stage in _LITE2_STAGES:
             norms = [self._blocks[position]._bn2 for position in stage]  # noqa: SLF001
             mean = torch.stack([norm.bias.detach() for norm in norms]).sum(0)
-            spread = torch.stack([norm.weight.detach() for norm in norms]).square().sum(0).sqrt()
+            spread = torch.stack([norm.weight.detach() for norm in norms]).norm(dim=0)
             self.register_buffer(f"_mean{stage[-1]}", mean[:, None, None], persistent=False)
             self.register_buffer(f"_spread{stage[-1]}", spread[:, None, None], persistent=False)
 

@@ -67,7 +67,7 @@ check: lint test ## lint and test
 
 .PHONY: test-oldest
 test-oldest: $(OLDEST_VENV)/.installed ## test the client against the oldest dependencies that it allows
-	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/test_client_*.py $(ARGS)
+	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/test_client_*.py tests/unit/test_evaluat*.py $(ARGS)
 
 $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
@@ -75,10 +75,10 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 
 .PHONY: lock
 lock: $(STAMP) ## resolve and pin every dependency again, with hashes
-	$(LOCK) pyproject.toml --extra server --extra video --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra evaluate --extra video --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 
 .PHONY: protos

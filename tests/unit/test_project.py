@@ -53,6 +53,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
     development = [line for group in groups.values() for line in group if isinstance(line, str)]
     sections = {
         "The client (base install)": PYPROJECT["project"]["dependencies"],
+        "Extra `evaluate`": extras["evaluate"],
         "Extra `video`": extras["video"],
         "Extra `server`": extras["server"],
         "Development": development,
@@ -80,7 +81,7 @@ def test_every_direct_dependency_has_its_line(title: str) -> None:
 @pytest.mark.parametrize(
     ("lock", "titles"),
     [
-        ("dev.txt", ["The client (base install)", "Extra `video`", "Extra `server`", "Development"]),
+        ("dev.txt", list(section_requirements())),
         ("server.txt", ["The client (base install)", "Extra `server`"]),
     ],
 )
@@ -116,7 +117,7 @@ def third_party_imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("folder", "titles"),
     [
-        ("client/patchserve_client", ["The client (base install)", "Extra `video`"]),
+        ("client/patchserve_client", ["The client (base install)", "Extra `evaluate`", "Extra `video`"]),
         ("server/patchserve_server", ["The client (base install)", "Extra `server`"]),
     ],
 )

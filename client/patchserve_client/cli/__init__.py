@@ -2,7 +2,7 @@
 
 import typer
 
-from patchserve_client.cli import infer, reference, server, stream
+from patchserve_client.cli import evaluate, infer, reference, server, stream
 from patchserve_client.cli._connection import remember_connection
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.callback()(remember_connection)
 app.add_typer(reference.app, name="reference")
 app.command("infer")(infer.infer)
 app.command("stream")(stream.stream)
+app.command("evaluate")(evaluate.evaluate)
 app.command("info")(server.info)
 app.command("health")(server.health)
 

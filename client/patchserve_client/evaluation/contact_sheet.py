@@ -1,0 +1,81 @@
+"""The worst mistakes on one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageOps
+
+from patchserve_client import Client, HeatmapScale, ReferenceInfo
+from patchserve_client.evaluation.dataset import read_mask
+from patchserve_client.evaluation.run import Verdict
+
+_PAIRS_IN_A_ROW = 3
+_CELL_INCHES = 2.1
+_DPI = 120
+_MAX_SIDE_PX = 512
+_MISTAKE_COLOUR, _RIGHT_COLOUR = "#b3243b", "#444444"
+
+
+def worst(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict]:
+    """The pictures furthest on the wrong side of the threshold; after the mistakes, the closest calls."""
+    return sorted(verdicts, key=lambda verdict: verdict.margin)[:count]
+
+
+def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], path: Path) -> None:
+    """Each of the worst pictures beside its overlay in the calibrated scale; masks are outlined.
+
+    Raises:
+        PatchserveError: the server does not draw an overlay.
+    """
+    shown = worst(verdicts)
+    mistakes = sum(not verdict.is_right for verdict in verdicts)
+    rows = -(-len(shown) // _PAIRS_IN_A_ROW)
+    figure = Figure(
+        figsize=(2 * _PAIRS_IN_A_ROW * _CELL_INCHES, rows * (_CELL_INCHES + 0.6) + 0.6), layout="constrained"
+    )
+    figure.suptitle(f"Worst mistakes first: {mistakes} of {len(verdicts)} verdicts are wrong (white: the masks)")
+    cells = figure.subplots(rows, 2 * _PAIRS_IN_A_ROW, squeeze=False).ravel()
+    for cell in cells:
+        cell.set_axis_off()
+        cell.set_anchor("NW")
+    for verdict, picture_cell, overlay_cell in zip(shown, cells[::2], cells[1::2], strict=False):
+        result = client.infer(
+            verdict.picture.path,
+            reference.reference_id,
+            overlay=True,
+            heatmap_scale=HeatmapScale.CALIBRATED,
+            max_regions=0,
+            expected_revision=reference.revision,
+        )
+        if result.overlay is not None:
+            _show(overlay_cell, result.overlay, verdict)
+        with Image.open(verdict.picture.path) as picture:
+            _show(picture_cell, ImageOps.exif_transpose(picture), verdict)
+        _caption(picture_cell, verdict)
+    figure.savefig(path, dpi=_DPI)
+
+
+def _show(cell: Axes, picture: Image.Image, verdict: Verdict) -> None:
+    width_px, height_px = picture.size
+    if picture.mode.startswith("I;16"):  # Pillow would cut the brighter values off
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    thumbnail = picture.convert("RGB")
+    thumbnail.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
+    cell.imshow(np.asarray(thumbnail), extent=(0, width_px, height_px, 0))
+    if verdict.picture.mask_path is not None:
+        mask = read_mask(verdict.picture.mask_path)
+        cell.contour(mask, [0.5], colors=["white"], linewidths=0.8)
+
+
+def _caption(cell: Axes, verdict: Verdict) -> None:
+    what = "right" if verdict.is_right else "missed" if verdict.picture.defect else "false alarm"
+    text = (
+        f"{what}: {verdict.picture.defect or 'intact'}, score {verdict.anomaly.score:.3f}\n{verdict.picture.path.name}"
+    )
+    colour = _RIGHT_COLOUR if verdict.is_right else _MISTAKE_COLOUR
+    cell.set_title(text, fontsize=8, loc="left", color=colour)

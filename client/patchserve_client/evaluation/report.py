@@ -1,0 +1,111 @@
+"""What an evaluation found, as a document."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from patchserve_client import ReferenceInfo, ServerInfo
+from patchserve_client.evaluation.dataset import Dataset
+from patchserve_client.evaluation.image_metrics import ImageMetrics, auroc, image_metrics
+from patchserve_client.evaluation.run import Findings, Verdict
+
+PIXEL_METRICS = ("pixel_auroc", "aupro")
+METRICS = (
+    "image_auroc",
+    "average_precision",
+    "f1",
+    "balanced_accuracy",
+    "best_balanced_accuracy",
+    "false_alarm_rate",
+    *PIXEL_METRICS,
+    "damage_percentage_auroc",
+)
+
+
+def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings) -> dict[str, Any]:
+    """METRICS first, None where one is not defined; then what they rest on. All but times is ready for JSON."""
+    verdicts = findings.verdicts
+    metrics = _image_metrics(verdicts)
+    values = {
+        **dataclasses.asdict(metrics),
+        "pixel_auroc": findings.pixels.auroc(),
+        "aupro": findings.pixels.aupro(),
+    }
+    return {
+        **{name: values[name] for name in METRICS},
+        "counts": {
+            "reference_pictures": reference.image_count,
+            "intact": sum(verdict.picture.defect is None for verdict in verdicts),
+            "defective": sum(verdict.picture.defect is not None for verdict in verdicts),
+            "with_mask": sum(verdict.picture.mask_path is not None for verdict in verdicts),
+            "damaged_regions": findings.pixels.region_count,
+            "failed": len(findings.failed),
+        },
+        "defects": _defects(verdicts),
+        "thresholds": {
+            "score": 0.5,
+            "best_score": metrics.best_threshold,
+            "raw_score": reference.threshold,
+            "raw_patch_score": reference.calibration.patch_threshold,
+        },
+        "dataset": str(dataset.root),
+        "reference": dataclasses.asdict(reference),
+        "server": dataclasses.asdict(server),
+        "notes": [*dataset.notes, *_notes(values, verdicts)],
+        "pictures": [_picture(verdict) for verdict in verdicts],
+        "failed": [{"file": picture.name, "error": str(error)} for picture, error in findings.failed],
+    }
+
+
+def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
+    return image_metrics(
+        np.array([verdict.picture.defect is not None for verdict in verdicts]),
+        np.array([verdict.anomaly.score for verdict in verdicts]),
+        np.array([verdict.anomaly.is_anomalous for verdict in verdicts]),
+        np.array([verdict.damage_percentage for verdict in verdicts]),
+    )
+
+
+def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
+    """Of each kind of defect: how many there are, how many were found, and the AUROC against all intact pictures."""
+    scores: dict[str | None, list[float]] = {}
+    for verdict in verdicts:
+        scores.setdefault(verdict.picture.defect, []).append(verdict.anomaly.score)
+    intact = np.array(scores.pop(None, []))
+    found = [verdict.picture.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
+    return {
+        str(defect): {
+            "pictures": len(of_it),
+            "found": found.count(defect),
+            "image_auroc": auroc(intact, np.array(of_it)),
+        }
+        for defect, of_it in scores.items()
+    }
+
+
+def _notes(values: dict[str, Any], verdicts: list[Verdict]) -> Iterator[str]:
+    missing = [name for name in METRICS if values[name] is None]
+    defective = sum(verdict.picture.defect is not None for verdict in verdicts)
+    if not defective:
+        yield f"There are no defective test pictures: {', '.join(missing)} are not defined."
+        return
+    if defective == len(verdicts):
+        of_images = [name for name in missing if name not in PIXEL_METRICS]
+        yield f"There are no intact test pictures: {', '.join(of_images)} are not defined."
+    if set(PIXEL_METRICS) & set(missing):
+        yield f"No mask marks damage: {' and '.join(PIXEL_METRICS)} are not defined."
+
+
+def _picture(verdict: Verdict) -> dict[str, Any]:
+    return {
+        "file": verdict.picture.name,
+        "defect": verdict.picture.defect,
+        "score": verdict.anomaly.score,
+        "raw_score": verdict.anomaly.raw_score,
+        "is_anomalous": verdict.anomaly.is_anomalous,
+        "damage_percentage": verdict.damage_percentage,
+    }

@@ -1,0 +1,70 @@
+"""`patchserve evaluate` against the real server, on drawn cards of which some are scratched."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from e2e.harness import ServerProcess
+from fakes.pictures import card
+from PIL import Image, ImageChops
+
+from patchserve_client import Client
+
+PATCHSERVE = str(Path(sys.executable).parent / "patchserve")
+
+
+@pytest.fixture(scope="module")
+def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six intact cards to learn from; four intact and four scratched ones, with masks, to test with."""
+    root = tmp_path_factory.mktemp("cards")
+    for folder in ("train/good", "test/good", "test/scratch", "ground_truth/scratch"):
+        (root / folder).mkdir(parents=True)
+    for seed in range(6):
+        card(seed).save(root / f"train/good/{seed}.png")
+    for seed in range(10, 14):
+        card(seed).save(root / f"test/good/{seed}.png")
+    for seed in range(20, 24):
+        scratched = card(seed, scratched=True)
+        scratched.save(root / f"test/scratch/{seed}.png")
+        changed = np.asarray(ImageChops.difference(card(seed), scratched)).max(axis=2) > 12
+        Image.fromarray(changed.astype(np.uint8) * 255).save(root / f"ground_truth/scratch/{seed}_mask.png")
+    return root
+
+
+def evaluate(server: ServerProcess, cards: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """The document and what was printed."""
+    numbers = cards / "numbers.json"
+    command = [PATCHSERVE, "evaluate", str(cards), "--server", server.address, "--json", str(numbers), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found: dict[str, Any] = json.loads(numbers.read_text())
+    return found, done.stdout
+
+
+def test_scratched_cards_are_told_from_intact_ones(server: ServerProcess, cards: Path, tmp_path: Path) -> None:
+    found, printed = evaluate(server, cards, "--out", str(tmp_path))
+    assert found["image_auroc"] == found["average_precision"] == found["best_balanced_accuracy"] == 1
+    assert found["pixel_auroc"] > 0.9
+    assert found["aupro"] > 0.5
+    assert found["counts"]["damaged_regions"] >= 4
+    assert found["server"]["backbone"] == found["reference"]["backbone"] == "efficientnet_lite2"
+    assert next(line.split() for line in printed.splitlines() if line.startswith("scratch"))[:2] == ["scratch", "4"]
+    assert {path.name for path in tmp_path.iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
+    with Client(server.address) as client:
+        assert "evaluation" not in {reference.reference_id for reference in client.list_references()}
+
+
+def test_a_kept_reference_is_the_one_that_was_measured(server: ServerProcess, cards: Path) -> None:
+    options = ["--reference", "kept-cards", "--keep", "--references", "3", "--coreset-ratio", "0.5"]
+    found, _ = evaluate(server, cards, *options)
+    with Client(server.address) as client:
+        kept = client.get_reference("kept-cards")
+        client.delete_reference("kept-cards")
+    assert kept.revision == found["reference"]["revision"]
+    assert (kept.image_count, kept.coreset_ratio) == (3, 0.5)

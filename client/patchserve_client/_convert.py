@@ -112,6 +112,7 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerI
         limits=types.Limits(
             max_image_bytes=limits.max_image_bytes,
             max_image_pixels=limits.max_image_pixels,
+            max_image_side_px=limits.max_image_side_px,
             max_message_bytes=limits.max_message_bytes,
             max_reference_images=limits.max_reference_images,
             max_pending_images=limits.max_pending_images,

@@ -21,7 +21,7 @@ from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, CoresetOptions, ScoringProfile
 from patchserve_server.engine import create_detector
-from patchserve_server.imaging import ImageLimits
+from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer, Listening
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.application import Application, ServerLimits
@@ -202,6 +202,7 @@ def _limits(settings: Settings) -> ServerLimits:
     return ServerLimits(
         max_image_bytes=settings.max_image_mib * MIB,
         max_image_pixels=settings.max_image_megapixels * 1_000_000,
+        max_image_side_px=MAX_SIDE_PX,
         max_message_bytes=settings.max_message_mib * MIB,
         max_reference_images=settings.max_reference_images,
         max_pending_images=settings.max_pending_images,

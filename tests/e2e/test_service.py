@@ -193,6 +193,7 @@ def test_server_info_tells_the_truth(stub: Stub) -> None:
     assert info.fallback_reason == ""
     assert info.limits.max_image_bytes == 32 * 2**20
     assert info.limits.max_image_pixels == 64_000_000
+    assert info.limits.max_image_side_px == 65_535
     assert info.limits.max_message_bytes == 64 * 2**20
 
 

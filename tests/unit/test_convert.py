@@ -16,7 +16,7 @@ from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy,
 from patchserve_server.rpc import convert
 from patchserve_server.serving.application import ServerLimits
 
-LIMITS = ServerLimits(1, 1, 1, 1, 1, 32, 8, 1.0, 1.0, 1)
+LIMITS = ServerLimits(1, 1, 1, 1, 1, 1, 32, 8, 1.0, 1.0, 1)
 
 
 def test_an_empty_load_takes_the_defaults() -> None:

@@ -103,6 +103,10 @@ class BankMismatchError(PreconditionError):
 
     reason = "BANK_MISMATCH"
 
+    def of(self, reference_id: str) -> BankMismatchError:
+        """The same error, with the id of the reference, which the engine does not know."""
+        return BankMismatchError(reference_id, self.message)
+
 
 class ReferenceDamagedError(PreconditionError):
     """A stored reference whose files do not hold what they should."""

@@ -2,7 +2,7 @@
 
 import cv2
 
-from patchserve_server.imaging.decode import ImageLimits, decode_rgb
+from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode_rgb
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.overlay import encode_png, render_overlay
 from patchserve_server.imaging.regions import find_regions
@@ -12,6 +12,7 @@ from patchserve_server.imaging.resize import to_model_input
 cv2.setNumThreads(1)
 
 __all__ = [
+    "MAX_SIDE_PX",
     "ImageLimits",
     "decode_rgb",
     "encode_png",

@@ -19,6 +19,7 @@ class ServerLimits:
 
     max_image_bytes: int
     max_image_pixels: int
+    max_image_side_px: int
     max_message_bytes: int
     max_reference_images: int
     max_pending_images: int

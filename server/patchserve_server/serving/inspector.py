@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
+from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs, RgbImage
 from patchserve_server.domain.inspection import (
     Detection,
@@ -81,7 +82,10 @@ class LocalInspector:
     async def inspect(self, reference: Reference, image: bytes, options: OutputOptions) -> Inspection:
         arrived = time.perf_counter()
         prepared = await self._on_pool(lambda: self._prepare(image, keep_image=options.overlay))
-        detected = await self._batcher.detect(reference.model, prepared.value.model_input)
+        try:
+            detected = await self._batcher.detect(reference.model, prepared.value.model_input)
+        except BankMismatchError as error:
+            raise error.of(reference.reference_id) from error
         detection = _at_sensitivity(detected.detection, reference, options.sensitivity)
         drawn = await self._on_pool(lambda: self._draw(reference, prepared.value, detection, options))
         regions, overlay_png = drawn.value

@@ -14,7 +14,7 @@ import numpy as np
 
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import InvalidImageError, InvalidInputError, PreconditionError
+from patchserve_server.domain.errors import BankMismatchError, InvalidImageError, InvalidInputError, PreconditionError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector
 from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceModel, ScoringProfile
@@ -143,6 +143,8 @@ class Loader:
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
+        except BankMismatchError as error:
+            raise error.of(options.reference_id) from error
         finally:
             abandoned.set()
 

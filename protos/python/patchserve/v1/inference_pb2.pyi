@@ -276,7 +276,7 @@ class Region(_message.Message):
     area_percentage: _builtins.float
     """The same as a share of the picture, in percent, 0 to 100."""
     peak_score: _builtins.float
-    """Its highest patch score, scaled as AnomalyScore.score is but against the patch threshold: above 0.5, below 1."""
+    """Its highest patch score, scaled as AnomalyScore.score is but against the patch threshold: above 0.5, at most 1."""
     @_builtins.property
     def bounding_box(self) -> Global___BoundingBox:
         """The smallest upright rectangle around it."""

@@ -50,6 +50,7 @@ class Limits(_message.Message):
     DEFAULT_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MAX_BANK_BYTES_FIELD_NUMBER: _builtins.int
     LOAD_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MAX_IMAGE_SIDE_PX_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """The largest encoded picture, in bytes."""
     max_image_pixels: _builtins.int
@@ -70,6 +71,8 @@ class Limits(_message.Message):
     """The memory that all banks together may take, in bytes; a load over it is refused with RESOURCE_EXHAUSTED."""
     load_timeout_s: _builtins.float
     """The deadline of a load that has none, in seconds."""
+    max_image_side_px: _builtins.int
+    """The most pixels along a side of a picture."""
     def __init__(
         self,
         *,
@@ -83,10 +86,11 @@ class Limits(_message.Message):
         default_timeout_s: _builtins.float = ...,
         max_bank_bytes: _builtins.int = ...,
         load_timeout_s: _builtins.float = ...,
+        max_image_side_px: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_in_flight", b"max_in_flight", "max_message_bytes", b"max_message_bytes", "max_pending_images", b"max_pending_images", "max_reference_images", b"max_reference_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_image_side_px", b"max_image_side_px", "max_in_flight", b"max_in_flight", "max_message_bytes", b"max_message_bytes", "max_pending_images", b"max_pending_images", "max_reference_images", b"max_reference_images"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,7 +1,6 @@
 """What `make demo` runs: a real server inspects the sample parcels over gRPC.
 
-Exits 0 where every verdict is right; 1 where one is wrong, which on these fixed samples none should be, or where
-something failed.
+Exits 1 where something failed. A wrong verdict is no failure: it is told, in the table and in summary.json.
 """
 
 import argparse
@@ -230,8 +229,8 @@ def clear(out: Path) -> None:
     (out / "overlays").mkdir(parents=True, exist_ok=True)
 
 
-def demo(out: Path, backbone: str) -> bool:
-    """Runs it all and writes `out`; whether every verdict was right.
+def demo(out: Path, backbone: str) -> None:
+    """Runs it all and writes `out`.
 
     Raises:
         DemoError, PatchserveError, OSError: something failed.
@@ -259,7 +258,6 @@ def demo(out: Path, backbone: str) -> bool:
         f"{found['false_alarms']} intact ones were suspected. The server drained and ended with exit code 0."
     )
     console.print(f"Look at {out / 'contact_sheet.png'}; all numbers are in {out / 'summary.json'}")
-    return found["right"] == len(findings)
 
 
 def main() -> None:
@@ -269,7 +267,7 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server must not outlive the demo
     try:
-        sys.exit(0 if demo(options.out, options.backbone) else 1)
+        demo(options.out, options.backbone)
     except (DemoError, OSError) as error:
         sys.exit(f"demo: {error}")
     except PatchserveError as error:

@@ -12,10 +12,10 @@ from typing import Any
 
 import typer
 
-from patchserve_client import Client, InvalidArgument, ReferenceInfo, ScoringProfile
-from patchserve_client.cli._connection import Settings, fail
+from patchserve_client import Client, ReferenceInfo, ScoringProfile
+from patchserve_client.cli._connection import Settings
+from patchserve_client.cli._loading import counted, refused_file_named
 from patchserve_client.cli._output import Table, progress, say
-from patchserve_client.cli.reference import _counted, _refused_file
 from patchserve_client.evaluation import (
     METRICS,
     DatasetError,
@@ -70,12 +70,12 @@ def carry_out(settings: Settings, plan: Plan) -> bool:
 @contextlib.contextmanager
 def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[ReferenceInfo]:
     with contextlib.ExitStack() as cleanup:
-        with progress(f"Loading {len(files)} pictures", len(files)) as step:
+        with progress(f"Loading {len(files)} pictures", len(files)) as step, refused_file_named(files):
             try:
                 reference = cleanup.enter_context(
                     loaded_reference(
                         client,
-                        _counted(files, step),
+                        counted(files, step),
                         plan.reference_id,
                         profile=plan.profile,
                         coreset_ratio=plan.coreset_ratio,
@@ -86,11 +86,6 @@ def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[Reference
             except ReferenceExistsError as error:
                 advice = f"Name another with --reference, or delete it: patchserve reference delete {plan.reference_id}"
                 raise typer.BadParameter(f"{error} {advice}") from error
-            except InvalidArgument as error:
-                refused = _refused_file(error, files)
-                if refused is None:
-                    raise
-                fail(f"{refused}: {error.message} Nothing was loaded. ({error.reason})")
         yield reference
 
 

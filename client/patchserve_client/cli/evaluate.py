@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import ScoringProfile
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._loading import CoresetMaxPatches, CoresetRatio, Profile, check_coreset
 
 _OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -30,15 +30,9 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Draw the pictures of --references instead, always the same ones.")
     ] = None,
-    profile: Annotated[
-        ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")
-    ] = None,
-    coreset_ratio: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Keep this share of all patches.")
-    ] = None,
-    coreset_max_patches: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Keep at most so many patches.")
-    ] = None,
+    profile: Profile = None,
+    coreset_ratio: CoresetRatio = None,
+    coreset_max_patches: CoresetMaxPatches = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the reference on the server afterwards.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers here.")
@@ -58,10 +52,7 @@ def evaluate(
     """
     if seed is not None and references is None:
         raise typer.BadParameter("--seed draws the pictures that --references counts: give both.")
-    if coreset_ratio is not None and coreset_max_patches is not None:
-        raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
-    if coreset_ratio == 0:
-        raise typer.BadParameter("--coreset-ratio is above 0.")
+    check_coreset(coreset_ratio, coreset_max_patches)
     try:
         from patchserve_client.cli._evaluation import Plan, carry_out  # noqa: PLC0415 - optional, and slow to load
     except ModuleNotFoundError as error:

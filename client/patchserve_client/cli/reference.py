@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from patchserve_client import InvalidArgument, LoadMode, ReferenceInfo, ScoringProfile
-from patchserve_client.cli._connection import Settings, connected, fail
+from patchserve_client import LoadMode, ReferenceInfo
+from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._loading import (
+    CoresetMaxPatches,
+    CoresetRatio,
+    Profile,
+    check_coreset,
+    counted,
+    refused_file_named,
+)
 from patchserve_client.cli._output import Table, progress, say, say_json
 from patchserve_client.cli._pictures import pictures_in
 
@@ -32,59 +38,33 @@ def load(
     append: Annotated[
         bool, typer.Option("--append", help="Add to the pictures that are there instead of replacing them.")
     ] = False,
-    profile: Annotated[
-        ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")
-    ] = None,
-    coreset_ratio: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Keep this share of all patches.")
-    ] = None,
-    coreset_max_patches: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Keep at most so many patches.")
-    ] = None,
+    profile: Profile = None,
+    coreset_ratio: CoresetRatio = None,
+    coreset_max_patches: CoresetMaxPatches = None,
 ) -> None:
     """Load pictures of undamaged items, files or folders, as a reference.
 
     Returns when the reference serves.
     """
-    if coreset_ratio is not None and coreset_max_patches is not None:
-        raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
-    if coreset_ratio == 0:
-        raise typer.BadParameter("--coreset-ratio is above 0.")
+    check_coreset(coreset_ratio, coreset_max_patches)
     files = pictures_in(paths)
-    with settings.client() as client, progress(f"Loading {len(files)} pictures", len(files)) as step:
-        try:
-            loaded = client.load_reference(
-                _counted(files, step),
-                reference_id,
-                mode=LoadMode.APPEND if append else LoadMode.REPLACE,
-                profile=profile,
-                coreset_ratio=coreset_ratio,
-                coreset_max_patches=coreset_max_patches,
-            )
-        except InvalidArgument as error:
-            refused = _refused_file(error, files)
-            if refused is None:
-                raise
-            fail(f"{refused}: {error.message} Nothing was loaded. ({error.reason})")
+    with (
+        settings.client() as client,
+        progress(f"Loading {len(files)} pictures", len(files)) as step,
+        refused_file_named(files),
+    ):
+        loaded = client.load_reference(
+            counted(files, step),
+            reference_id,
+            mode=LoadMode.APPEND if append else LoadMode.REPLACE,
+            profile=profile,
+            coreset_ratio=coreset_ratio,
+            coreset_max_patches=coreset_max_patches,
+        )
     say(
         f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "
         f"threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}"
     )
-
-
-def _counted(files: list[Path], step: Callable[[], None]) -> Iterator[Path]:
-    for file in files:
-        yield file
-        step()
-
-
-def _refused_file(error: InvalidArgument, files: list[Path]) -> Path | None:
-    """The file that the server means by `images[3]`."""
-    for violation in error.field_violations:
-        place = re.fullmatch(r"images\[(\d+)\]", violation.field)
-        if place and int(place[1]) < len(files):
-            return files[int(place[1])]
-    return None
 
 
 @app.command("list")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -86,6 +86,11 @@ class Calibration:
     image_threshold: float
     patch_threshold: float
     normal_scores: ScoreSpread
+
+    def at(self, sensitivity: float) -> Calibration:
+        """The same with both thresholds divided by the sensitivity."""
+        image_threshold, patch_threshold = self.image_threshold / sensitivity, self.patch_threshold / sensitivity
+        return replace(self, image_threshold=image_threshold, patch_threshold=patch_threshold)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

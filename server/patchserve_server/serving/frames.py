@@ -23,8 +23,8 @@ class FrameQueue:
     """The frames of one stream, from their arrival until their outcomes are taken.
 
     At most `max_in_flight` outcomes are owed at a time under BLOCK: `put` waits. Under DROP_OLDEST `put` drops instead;
-    as a dropped frame still has an outcome to deliver, it waits too once `max_undelivered` outcomes are owed, which a
-    caller reaches only by not reading. At most `max_active` frames are worked on, so no stream crowds out the others.
+    as a dropped frame still has an outcome to deliver, it waits too once so many are owed as only a caller who does not
+    read lets pile up. At most `max_active` frames are worked on, so no stream crowds out the others.
     """
 
     def __init__(self, config: StreamConfig, inspect: Inspect, *, max_active: int) -> None:

@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import BankMismatchError
-from patchserve_server.domain.images import ModelInputs, RgbImage
+from patchserve_server.domain.images import AnomalyMap, ModelInputs, RgbImage
 from patchserve_server.domain.inspection import (
     Detection,
     HeatmapScale,
@@ -20,7 +20,7 @@ from patchserve_server.domain.inspection import (
     Region,
     Timing,
 )
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Calibration, Reference
 from patchserve_server.engine.scoring import anomaly_score
 from patchserve_server.serving.batching import Batcher
 
@@ -86,8 +86,13 @@ class LocalInspector:
             detected = await self._batcher.detect(reference.model, prepared.value.model_input)
         except BankMismatchError as error:
             raise error.of(reference.reference_id) from error
-        detection = _at_sensitivity(detected.detection, reference, options.sensitivity)
-        drawn = await self._on_pool(lambda: self._draw(reference, prepared.value, detection, options))
+        calibration = reference.model.calibration.at(options.sensitivity)
+        detection = detected.detection
+        if options.sensitivity != 1:
+            detection = _judged(detection, calibration)
+        drawn = await self._on_pool(
+            lambda: self._draw(prepared.value, detection.anomaly_map, calibration.patch_threshold, options)
+        )
         regions, overlay_png = drawn.value
         inspection = Inspection(
             reference_id=reference.reference_id,
@@ -117,19 +122,18 @@ class LocalInspector:
         return _Prepared(model_input, (width, height), image if keep_image else None)
 
     def _draw(
-        self, reference: Reference, prepared: _Prepared, detection: Detection, options: OutputOptions
+        self, prepared: _Prepared, anomaly_map: AnomalyMap, patch_threshold: float, options: OutputOptions
     ) -> tuple[tuple[Region, ...], bytes]:
-        threshold = reference.model.calibration.patch_threshold / options.sensitivity
         regions: tuple[Region, ...] = ()
         if options.max_regions:
-            regions = imaging.find_regions(detection.anomaly_map, threshold, prepared.size_px, options.max_regions)
+            regions = imaging.find_regions(anomaly_map, patch_threshold, prepared.size_px, options.max_regions)
         if prepared.image is None:
             return regions, b""
         overlay = imaging.render_overlay(
             prepared.image,
-            detection.anomaly_map,
+            anomaly_map,
             scale=options.heatmap_scale or self._default_scale,
-            patch_threshold=threshold,
+            patch_threshold=patch_threshold,
             regions=regions,
         )
         return regions, imaging.encode_png(overlay)
@@ -145,15 +149,8 @@ class LocalInspector:
         return await asyncio.get_running_loop().run_in_executor(self._pictures, timed)
 
 
-def _at_sensitivity(detection: Detection, reference: Reference, sensitivity: float) -> Detection:
-    """The same distances judged by thresholds that are divided by the sensitivity."""
-    if sensitivity == 1:
-        return detection
-    calibration = reference.model.calibration
-    anomaly = anomaly_score(
-        detection.anomaly.raw_score,
-        calibration.image_threshold / sensitivity,
-        detection.anomaly_map,
-        calibration.patch_threshold / sensitivity,
-    )
+def _judged(detection: Detection, calibration: Calibration) -> Detection:
+    """The same distances under other thresholds."""
+    raw_score, anomaly_map = detection.anomaly.raw_score, detection.anomaly_map
+    anomaly = anomaly_score(raw_score, calibration.image_threshold, anomaly_map, calibration.patch_threshold)
     return replace(detection, anomaly=anomaly)

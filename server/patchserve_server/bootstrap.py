@@ -13,13 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
-
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import PatchserveError, StartupError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
-from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, CoresetOptions, ScoringProfile
+from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID
 from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer, Listening
@@ -155,14 +153,10 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
 
 
 def _warm_detector(settings: Settings) -> Detector:
-    """The detector, after a first pass: what is slow once is slow before the server is ready."""
     detector = create_detector(
         backbone=settings.backbone, weights=settings.weights, device=settings.device, threads=settings.threads
     )
-    size_px = detector.info.input_size_px
-    grey = np.full((1, size_px, size_px, 3), 128, np.uint8)
-    model = detector.fit(grey, ScoringProfile.NOTEBOOK, CoresetOptions(), lambda _stage, _done, _total: None)
-    detector.detect(model, grey)
+    detector.warm_up()
     return detector
 
 

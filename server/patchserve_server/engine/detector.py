@@ -64,6 +64,14 @@ class PatchCoreDetector:
         return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, _PRECISION, profile)
 
     @torch.inference_mode()
+    def warm_up(self) -> None:
+        """One pass of a grey picture, so that what is slow once is slow before the first caller waits for it."""
+        size_px = self._network.spec.input_size_px
+        pipeline = self._pipelines[ScoringProfile.NOTEBOOK]
+        patches = pipeline.patches(np.full((1, size_px, size_px, 3), 128, np.uint8))
+        pipeline.score(patches, BankIndex(patches[0]))
+
+    @torch.inference_mode()
     def fit(
         self, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions, progress: Progress
     ) -> ReferenceModel:

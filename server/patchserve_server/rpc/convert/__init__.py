@@ -1,0 +1,23 @@
+"""Protobuf to domain and back: `requests` are checked on their way in, `answers` go out."""
+
+from patchserve_server.rpc.convert.answers import (
+    infer_response,
+    page_token,
+    reference_message,
+    server_info,
+    stream_event,
+)
+from patchserve_server.rpc.convert.requests import frame, load_options, output_options, page, stream_config
+
+__all__ = [
+    "frame",
+    "infer_response",
+    "load_options",
+    "output_options",
+    "page",
+    "page_token",
+    "reference_message",
+    "server_info",
+    "stream_config",
+    "stream_event",
+]

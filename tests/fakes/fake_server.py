@@ -94,6 +94,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
     metadata: list[dict[str, Any]] = field(default_factory=list)
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
+    loads: list[reference_pb2.Load] = field(default_factory=list)  # what ListLoads tells
+    watched: int = 0  # a load is not ready before so many ListLoads have come
     stream_ended: threading.Event = field(default_factory=threading.Event)
     load_cancelled: bool = False
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
@@ -144,6 +146,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         for index, image in enumerate(images):
             if _decoded(image) is None:
                 await bad_image(f"images[{index}]").raised(context)
+        while len(self.requests["ListLoads"]) < self.watched:  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.005)
         key = request.reference_id or "default"
         old = self.references.get(key) if request.mode == reference_pb2.LOAD_MODE_APPEND else None
         count = len(images) + (old.image_count if old else 0)
@@ -164,6 +168,11 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         return reference_pb2.ListReferencesResponse(
             references=[self.references[key] for key in page], next_page_token=page[-1] if page != ids else ""
         )
+
+    async def ListLoads(self, request: Any, context: Context) -> reference_pb2.ListLoadsResponse:  # noqa: N802
+        await self._enter("ListLoads", request, context)
+        loads = [load for load in self.loads if request.reference_id in ("", load.reference_id)]
+        return reference_pb2.ListLoadsResponse(loads=loads)
 
     async def DeleteReference(self, request: Any, context: Context) -> reference_pb2.DeleteReferenceResponse:  # noqa: N802
         await self._enter("DeleteReference", request, context)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import UTC, datetime
 
 import pytest
 from fakes.grey import reference
@@ -11,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError, UndecodableImageError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, HeatmapScale, OutputOptions
+from patchserve_server.domain.progress import LoadProgress, LoadStage
 from patchserve_server.domain.reference import CoresetOptions
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
 from patchserve_server.rpc import convert
@@ -120,3 +122,18 @@ def test_a_reference_is_told_whole() -> None:
     assert told.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
     assert not told.HasField("coreset")
     assert CoresetOptions() == reference("box").model.coreset
+
+
+@pytest.mark.parametrize("stage", LoadStage)
+def test_a_load_is_told_whole(stage: LoadStage) -> None:
+    told = convert.load_message(LoadProgress("box", stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
+    assert reference_pb2.LoadStage.Name(told.stage) == f"LOAD_STAGE_{stage.name}"
+    assert (told.reference_id, told.steps_done, told.steps_total, told.image_count) == ("box", 3, 7, 4)
+    assert told.start_time.ToJsonString() == "2026-01-02T03:04:05Z"
+
+
+def test_loads_are_asked_for_by_reference_or_all() -> None:
+    assert convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="box")) == "box"
+    assert convert.loads_of(reference_pb2.ListLoadsRequest()) == ""
+    with pytest.raises(InvalidInputError, match="1 to 64"):
+        convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="../etc"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,7 +22,8 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
-from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.domain.progress import LoadStage
+from patchserve_server.domain.reference import CoresetOptions, Reference, ScoringProfile
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
@@ -32,12 +33,23 @@ from patchserve_server.store import MemoryReferenceStore
 MAX_IMAGES = 4
 
 
+class WatchedStore(MemoryReferenceStore):
+    """Calls `saving` before each save."""
+
+    saving: Callable[[], object] = staticmethod(lambda: None)
+
+    def save(self, reference: Reference) -> None:
+        self.saving()
+        super().save(reference)
+
+
 class Bench:
     """A loader over fakes."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.detector = FakeDetector()
-        self.catalog = Catalog(MemoryReferenceStore(), pool, max_bank_bytes=2**20)
+        self.store = WatchedStore()
+        self.catalog = Catalog(self.store, pool, max_bank_bytes=2**20)
         self.loader = Loader(
             self.detector,
             self.catalog,
@@ -56,6 +68,12 @@ class Bench:
 async def pictures(*levels: int) -> AsyncIterator[bytes]:
     for level in levels:
         yield grey_png(level) if level >= 0 else b""
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not holds():  # noqa: ASYNC110 - nothing tells when
+            await asyncio.sleep(0.001)
 
 
 @pytest.fixture
@@ -144,3 +162,60 @@ async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     bench.detector.fit_gate.set()
     assert not ended.wait(0.2)
     assert bench.catalog.find("default") is None
+
+
+async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> None:
+    seen: list[tuple[LoadStage, int, int, int]] = []
+
+    def look() -> None:
+        (load,) = bench.loader.under_way("belt")
+        seen.append((load.stage, load.steps_done, load.steps_total, load.image_count))
+
+    async def looked_at() -> AsyncIterator[bytes]:
+        for level in (10, 20):
+            look()
+            yield grey_png(level)
+        look()
+
+    bench.detector.fitted = look
+    bench.store.saving = look
+    assert bench.loader.under_way() == []
+    options = LoadOptions("belt", append=False, profile=None, coreset=None, expected_revision="")
+    await bench.loader.load(options, looked_at(), 2)
+    receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
+    assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
+    assert bench.loader.under_way() == []
+
+
+async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None:
+    bench.detector.fit_gate.clear()
+    both = [
+        asyncio.create_task(bench.load(*levels, reference_id=name)) for name, levels in (("a", (1,)), ("b", (2, 3)))
+    ]
+    await until(lambda: [load.stage for load in bench.loader.under_way()] == [LoadStage.EMBED] * 2)
+    assert [(load.reference_id, load.steps_done, load.steps_total) for load in bench.loader.under_way()] == [
+        ("a", 0, 1),
+        ("b", 0, 2),
+    ]
+    bench.detector.fit_gate.set()
+    await asyncio.gather(*both)
+
+
+async def test_a_load_that_fails_is_refused_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
+    with pytest.raises(EmptyImageError):
+        await bench.load(1, -1)
+    with pytest.raises(ReferenceNotFoundError):
+        await bench.load(1, append=True)
+    assert bench.loader.under_way() == []
+
+    bench.detector.fit_gate.clear()
+    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
+    await until(lambda: len(bench.loader.under_way()) == 2)
+    with pytest.raises(QueueFullError):
+        await bench.load(10)
+    assert len(bench.loader.under_way()) == 2
+    for load in under_way:
+        load.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert bench.loader.under_way() == []
+    bench.detector.fit_gate.set()

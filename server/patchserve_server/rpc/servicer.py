@@ -44,7 +44,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.LoadReferenceResponse:
         application = self._application
         async with _deadline(context, application.limits.load_timeout_s):
-            reference = await application.loader.load(convert.load_options(request), _each(request.images))
+            options, count = convert.load_options(request), len(request.images)
+            reference = await application.loader.load(options, _each(request.images), count)
         return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
 
     async def LoadReferenceStream(
@@ -74,6 +75,12 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
             references=[convert.reference_message(reference) for reference in references],
             next_page_token=convert.page_token(references[-1].reference_id) if more else "",
         )
+
+    async def ListLoads(
+        self, request: reference_pb2.ListLoadsRequest, context: Context
+    ) -> reference_pb2.ListLoadsResponse:
+        loads = self._application.loader.under_way(convert.loads_of(request))
+        return reference_pb2.ListLoadsResponse(loads=map(convert.load_message, loads))
 
     async def DeleteReference(
         self, request: reference_pb2.DeleteReferenceRequest, context: Context

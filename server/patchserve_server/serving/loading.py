@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
@@ -17,11 +16,11 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import BankMismatchError, InvalidImageError, InvalidInputError, PreconditionError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector
+from patchserve_server.domain.progress import LoadProgress, LoadStage
 from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceModel, ScoringProfile
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
-
-_log = logging.getLogger(__name__)
+from patchserve_server.serving.progress import LoadBoard, LoadEntry
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +55,19 @@ class Loader:
         self._fitting = fitting
         self._limits = limits
         self._max_images = max_images
+        self._board = LoadBoard()
 
-    async def load(self, options: LoadOptions, images: AsyncIterator[bytes]) -> Reference:
+    def under_way(self, reference_id: str = "") -> list[LoadProgress]:
+        """How far the loads of this reference are, or all loads where it is empty; the oldest first."""
+        return self._board.snapshot(reference_id)
+
+    async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> Reference:
         """Builds, saves and serves a revision; the one before serves until then.
+
+        Args:
+            options: everything but the pictures.
+            images: encoded pictures.
+            image_total: how many there are, for those who ask how far it is; 0: unknown.
 
         Raises:
             InvalidInputError: no picture, too many, a bad one (named as `images[i]`) or an option that does not fit.
@@ -67,20 +76,26 @@ class Loader:
             ExhaustedError: too many loads at once, or no room for the bank. Nothing is lost in any of these.
         """
         async with self._admission.refuse_when_full():
-            base = self._base(options)
-            inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs))
-            model, revision = await self._fit(options, base, inputs)
-            now = datetime.now(UTC)
-            before = base or self._catalog.find(options.reference_id)
-            reference = Reference(
-                reference_id=options.reference_id,
-                revision=revision,
-                create_time=before.create_time if before else now,
-                update_time=now,
-                model=model,
-            )
-            await self._catalog.publish(reference, replaces=base)
-            return reference
+            with self._board.entry(options.reference_id, image_total) as entry:
+                return await self._load(options, images, entry)
+
+    async def _load(self, options: LoadOptions, images: AsyncIterator[bytes], entry: LoadEntry) -> Reference:
+        base = self._base(options)
+        inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs), entry)
+        entry.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
+        model, revision = await self._fit(options, base, inputs, entry)
+        entry.reached(LoadStage.SAVE, 0, 1)
+        now = datetime.now(UTC)
+        before = base or self._catalog.find(options.reference_id)
+        reference = Reference(
+            reference_id=options.reference_id,
+            revision=revision,
+            create_time=before.create_time if before else now,
+            update_time=now,
+            model=model,
+        )
+        await self._catalog.publish(reference, replaces=base)
+        return reference
 
     def _base(self, options: LoadOptions) -> Reference | None:
         """What is appended to; None where the load replaces."""
@@ -100,7 +115,7 @@ class Loader:
             raise PreconditionError(base.reference_id, message)
         return base
 
-    async def _decode_all(self, images: AsyncIterator[bytes], already: int) -> list[ModelInputs]:
+    async def _decode_all(self, images: AsyncIterator[bytes], already: int, entry: LoadEntry) -> list[ModelInputs]:
         inputs: list[ModelInputs] = []
         size_px = self._detector.info.input_size_px
         async for data in images:
@@ -113,6 +128,7 @@ class Loader:
                 )
             except InvalidImageError as error:
                 raise error.at(f"images[{len(inputs)}]") from error
+            entry.received(len(inputs))
         if not inputs:
             message = "A reference needs at least one picture of an undamaged item."
             raise InvalidInputError("images", message)
@@ -122,7 +138,7 @@ class Loader:
         return imaging.to_model_input(imaging.decode_rgb(data, self._limits), size_px)
 
     async def _fit(
-        self, options: LoadOptions, base: Reference | None, inputs: list[ModelInputs]
+        self, options: LoadOptions, base: Reference | None, inputs: list[ModelInputs], entry: LoadEntry
     ) -> tuple[ReferenceModel, str]:
         """The model and its revision."""
         abandoned = threading.Event()
@@ -130,7 +146,7 @@ class Loader:
         def progress(stage: str, done: int, total: int) -> None:
             if abandoned.is_set():
                 raise _AbandonedError
-            _log.debug("load %s: %s %d/%d", options.reference_id, stage, done, total)
+            entry.reached(LoadStage(stage), done, total)
 
         def fit() -> tuple[ReferenceModel, str]:
             pictures = np.stack(inputs)  # (N, S, S, 3)

@@ -96,6 +96,42 @@ CALIBRATION_METHOD_AUGMENTED_VIEWS: CalibrationMethod.ValueType  # 2
 """One or two reference pictures: mildly altered views of them are scored against the bank."""
 Global___CalibrationMethod: _TypeAlias = CalibrationMethod  # noqa: Y015
 
+class _LoadStage:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _LoadStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadStage.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    LOAD_STAGE_UNSPECIFIED: _LoadStage.ValueType  # 0
+    """Never sent."""
+    LOAD_STAGE_RECEIVE: _LoadStage.ValueType  # 1
+    """Pictures come and are decoded."""
+    LOAD_STAGE_EMBED: _LoadStage.ValueType  # 2
+    """The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
+    LOAD_STAGE_CORESET: _LoadStage.ValueType  # 3
+    """The patches that are kept are chosen, where a coreset was asked for."""
+    LOAD_STAGE_CALIBRATE: _LoadStage.ValueType  # 4
+    """Normal pictures are scored to find the thresholds."""
+    LOAD_STAGE_SAVE: _LoadStage.ValueType  # 5
+    """The revision is stored, and then serves."""
+
+class LoadStage(_LoadStage, metaclass=_LoadStageEnumTypeWrapper):
+    """What a load does, in the order of the values."""
+
+LOAD_STAGE_UNSPECIFIED: LoadStage.ValueType  # 0
+"""Never sent."""
+LOAD_STAGE_RECEIVE: LoadStage.ValueType  # 1
+"""Pictures come and are decoded."""
+LOAD_STAGE_EMBED: LoadStage.ValueType  # 2
+"""The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
+LOAD_STAGE_CORESET: LoadStage.ValueType  # 3
+"""The patches that are kept are chosen, where a coreset was asked for."""
+LOAD_STAGE_CALIBRATE: LoadStage.ValueType  # 4
+"""Normal pictures are scored to find the thresholds."""
+LOAD_STAGE_SAVE: LoadStage.ValueType  # 5
+"""The revision is stored, and then serves."""
+Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
+
 @_typing.final
 class CoresetOptions(_message.Message):
     """Greedy k-center selection of the patches that are kept. At most one field may be set."""
@@ -507,6 +543,98 @@ class ListReferencesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y015
+
+@_typing.final
+class ListLoadsRequest(_message.Message):
+    """Asks how far loads are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """Only the loads of this reference. Empty: all."""
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoadsRequest: _TypeAlias = ListLoadsRequest  # noqa: Y015
+
+@_typing.final
+class Load(_message.Message):
+    """A load that is under way."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
+    STEPS_DONE_FIELD_NUMBER: _builtins.int
+    STEPS_TOTAL_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The reference that it loads; there may be several loads of one."""
+    stage: Global___LoadStage.ValueType
+    """What it does now."""
+    steps_done: _builtins.int
+    """The steps of this stage that are done: RECEIVE, EMBED and CALIBRATE count pictures, CORESET counts chosen patches,
+    SAVE is one step.
+    """
+    steps_total: _builtins.int
+    """The steps of this stage in all. 0: unknown, as while a stream sends pictures."""
+    image_count: _builtins.int
+    """How many pictures it has received so far, without those that an APPEND adds to."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When it began."""
+
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        stage: Global___LoadStage.ValueType = ...,
+        steps_done: _builtins.int = ...,
+        steps_total: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        image_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_count", b"image_count", "reference_id", b"reference_id", "stage", b"stage", "start_time", b"start_time", "steps_done", b"steps_done", "steps_total", b"steps_total"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Load: _TypeAlias = Load  # noqa: Y015
+
+@_typing.final
+class ListLoadsResponse(_message.Message):
+    """Answers ListLoads."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOADS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
+        """The loads under way, the oldest first."""
+
+    def __init__(
+        self,
+        *,
+        loads: _abc.Iterable[Global___Load] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["loads", b"loads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLoadsResponse: _TypeAlias = ListLoadsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteReferenceRequest(_message.Message):

@@ -28,7 +28,7 @@ from patchserve.v1 import server_info_pb2 as patchserve_dot_v1_dot_server__info_
 from patchserve.v1 import stream_pb2 as patchserve_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpatchserve/v1/service.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\x1a\x1dpatchserve/v1/reference.proto\x1a\x1fpatchserve/v1/server_info.proto\x1a\x1apatchserve/v1/stream.proto2\xf2\x05\n\x10PatchCoreService\x12Z\n\rLoadReference\x12#.patchserve.v1.LoadReferenceRequest\x1a$.patchserve.v1.LoadReferenceResponse\x12n\n\x13LoadReferenceStream\x12).patchserve.v1.LoadReferenceStreamRequest\x1a*.patchserve.v1.LoadReferenceStreamResponse(\x01\x12W\n\x0cGetReference\x12\".patchserve.v1.GetReferenceRequest\x1a#.patchserve.v1.GetReferenceResponse\x12]\n\x0eListReferences\x12$.patchserve.v1.ListReferencesRequest\x1a%.patchserve.v1.ListReferencesResponse\x12`\n\x0f\x44\x65leteReference\x12%.patchserve.v1.DeleteReferenceRequest\x1a&.patchserve.v1.DeleteReferenceResponse\x12\x42\n\x05Infer\x12\x1b.patchserve.v1.InferRequest\x1a\x1c.patchserve.v1.InferResponse\x12X\n\x0bInferStream\x12!.patchserve.v1.InferStreamRequest\x1a\".patchserve.v1.InferStreamResponse(\x01\x30\x01\x12Z\n\rGetServerInfo\x12#.patchserve.v1.GetServerInfoRequest\x1a$.patchserve.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpatchserve/v1/service.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\x1a\x1dpatchserve/v1/reference.proto\x1a\x1fpatchserve/v1/server_info.proto\x1a\x1apatchserve/v1/stream.proto2\xc2\x06\n\x10PatchCoreService\x12Z\n\rLoadReference\x12#.patchserve.v1.LoadReferenceRequest\x1a$.patchserve.v1.LoadReferenceResponse\x12n\n\x13LoadReferenceStream\x12).patchserve.v1.LoadReferenceStreamRequest\x1a*.patchserve.v1.LoadReferenceStreamResponse(\x01\x12W\n\x0cGetReference\x12\".patchserve.v1.GetReferenceRequest\x1a#.patchserve.v1.GetReferenceResponse\x12]\n\x0eListReferences\x12$.patchserve.v1.ListReferencesRequest\x1a%.patchserve.v1.ListReferencesResponse\x12N\n\tListLoads\x12\x1f.patchserve.v1.ListLoadsRequest\x1a .patchserve.v1.ListLoadsResponse\x12`\n\x0f\x44\x65leteReference\x12%.patchserve.v1.DeleteReferenceRequest\x1a&.patchserve.v1.DeleteReferenceResponse\x12\x42\n\x05Infer\x12\x1b.patchserve.v1.InferRequest\x1a\x1c.patchserve.v1.InferResponse\x12X\n\x0bInferStream\x12!.patchserve.v1.InferStreamRequest\x1a\".patchserve.v1.InferStreamResponse(\x01\x30\x01\x12Z\n\rGetServerInfo\x12#.patchserve.v1.GetServerInfoRequest\x1a$.patchserve.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,5 +36,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.service_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PATCHCORESERVICE']._serialized_start=170
-  _globals['_PATCHCORESERVICE']._serialized_end=924
+  _globals['_PATCHCORESERVICE']._serialized_end=1004
 # @@protoc_insertion_point(module_scope)

@@ -64,6 +64,11 @@ class PatchCoreServiceStub(object):
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.ListReferencesRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_reference__pb2.ListReferencesResponse.FromString,
                 _registered_method=True)
+        self.ListLoads = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/ListLoads',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.FromString,
+                _registered_method=True)
         self.DeleteReference = channel.unary_unary(
                 '/patchserve.v1.PatchCoreService/DeleteReference',
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.DeleteReferenceRequest.SerializeToString,
@@ -125,6 +130,14 @@ class PatchCoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLoads(self, request, context):
+        """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
+        server does; nothing is kept of a load that has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteReference(self, request, context):
         """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND.
         """
@@ -175,6 +188,11 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     servicer.ListReferences,
                     request_deserializer=patchserve_dot_v1_dot_reference__pb2.ListReferencesRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_reference__pb2.ListReferencesResponse.SerializeToString,
+            ),
+            'ListLoads': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLoads,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.SerializeToString,
             ),
             'DeleteReference': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteReference,
@@ -312,6 +330,33 @@ class PatchCoreService(object):
             '/patchserve.v1.PatchCoreService/ListReferences',
             patchserve_dot_v1_dot_reference__pb2.ListReferencesRequest.SerializeToString,
             patchserve_dot_v1_dot_reference__pb2.ListReferencesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLoads(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/ListLoads',
+            patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.FromString,
             options,
             channel_credentials,
             insecure,

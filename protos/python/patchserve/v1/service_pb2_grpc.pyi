@@ -53,6 +53,10 @@ class PatchCoreServiceStub:
     """Describes one reference. NOT_FOUND where it is not loaded."""
     ListReferences: _grpc.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]
     """Lists the references in the order of their ids, a page at a time."""
+    ListLoads: _grpc.UnaryUnaryMultiCallable[_reference_pb2.ListLoadsRequest, _reference_pb2.ListLoadsResponse]
+    """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
+    server does; nothing is kept of a load that has ended.
+    """
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
     """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
@@ -84,6 +88,10 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """Describes one reference. NOT_FOUND where it is not loaded."""
     ListReferences: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]  # type: ignore[assignment]
     """Lists the references in the order of their ids, a page at a time."""
+    ListLoads: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListLoadsRequest, _reference_pb2.ListLoadsResponse]  # type: ignore[assignment]
+    """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
+    server does; nothing is kept of a load that has ended.
+    """
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
     """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
@@ -136,6 +144,16 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.ListReferencesResponse, _abc.Awaitable[_reference_pb2.ListReferencesResponse]]:
         """Lists the references in the order of their ids, a page at a time."""
+
+    @_abc_1.abstractmethod
+    def ListLoads(
+        self,
+        request: _reference_pb2.ListLoadsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.ListLoadsResponse, _abc.Awaitable[_reference_pb2.ListLoadsResponse]]:
+        """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
+        server does; nothing is kept of a load that has ended.
+        """
 
     @_abc_1.abstractmethod
     def DeleteReference(

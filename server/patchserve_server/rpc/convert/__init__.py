@@ -2,17 +2,20 @@
 
 from patchserve_server.rpc.convert.answers import (
     infer_response,
+    load_message,
     page_token,
     reference_message,
     server_info,
     stream_event,
 )
-from patchserve_server.rpc.convert.requests import frame, load_options, output_options, page, stream_config
+from patchserve_server.rpc.convert.requests import frame, load_options, loads_of, output_options, page, stream_config
 
 __all__ = [
     "frame",
     "infer_response",
+    "load_message",
     "load_options",
+    "loads_of",
     "output_options",
     "page",
     "page_token",

@@ -10,9 +10,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_server.domain.inspection import Inspection, Region
+from patchserve_server.domain.progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, CoresetOptions, Reference
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
-from patchserve_server.rpc.convert.tables import METHODS, NOTICES, PROFILES, SCALES, number_of
+from patchserve_server.rpc.convert.tables import METHODS, NOTICES, PROFILES, SCALES, STAGES, number_of
 from patchserve_server.rpc.status import status_of
 from patchserve_server.serving.application import Application
 
@@ -61,6 +62,17 @@ def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
         normal_scores=reference_pb2.ScoreSpread(
             count=spread.count, min=spread.min, mean=spread.mean, stddev=spread.stddev, max=spread.max
         ),
+    )
+
+
+def load_message(load: LoadProgress) -> reference_pb2.Load:
+    return reference_pb2.Load(
+        reference_id=load.reference_id,
+        stage=STAGES[load.stage],
+        steps_done=load.steps_done,
+        steps_total=load.steps_total,
+        start_time=_timestamp(load.start_time),
+        image_count=load.image_count,
     )
 
 

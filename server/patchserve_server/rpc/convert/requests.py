@@ -87,6 +87,11 @@ def frame(message: stream_pb2.Frame) -> Frame:
     return Frame(message.frame_id, capture_time, message.image)
 
 
+def loads_of(request: reference_pb2.ListLoadsRequest) -> str:
+    """The reference whose loads are meant; empty: all."""
+    return request.reference_id and checked_reference_id(request.reference_id)
+
+
 def page(request: reference_pb2.ListReferencesRequest) -> tuple[str, int]:
     """The id after which the page begins, and its size."""
     if request.page_size > MAX_PAGE_SIZE:

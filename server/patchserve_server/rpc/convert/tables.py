@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import CalibrationMethod, ScoringProfile
 from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
 
@@ -15,6 +16,13 @@ MODES: Final = {
     reference_pb2.LOAD_MODE_UNSPECIFIED: False,
     reference_pb2.LOAD_MODE_REPLACE: False,
     reference_pb2.LOAD_MODE_APPEND: True,
+}
+STAGES: Final = {
+    LoadStage.RECEIVE: reference_pb2.LOAD_STAGE_RECEIVE,
+    LoadStage.EMBED: reference_pb2.LOAD_STAGE_EMBED,
+    LoadStage.CORESET: reference_pb2.LOAD_STAGE_CORESET,
+    LoadStage.CALIBRATE: reference_pb2.LOAD_STAGE_CALIBRATE,
+    LoadStage.SAVE: reference_pb2.LOAD_STAGE_SAVE,
 }
 PROFILES: Final = {
     reference_pb2.SCORING_PROFILE_UNSPECIFIED: None,

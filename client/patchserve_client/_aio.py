@@ -25,6 +25,7 @@ from patchserve_client._types import (
     ImageSource,
     InferenceResult,
     LoadMode,
+    LoadProgress,
     OverflowPolicy,
     ReferenceInfo,
     ResultOrdering,
@@ -221,6 +222,10 @@ class AsyncClient:
                 yield reference
             if not page_token:
                 return
+
+    async def list_loads(self, reference_id: str = "", *, timeout_s: float | None = None) -> list[LoadProgress]:
+        """As `Client.list_loads`."""
+        return await self._run(_calls.list_loads(reference_id), timeout_s)
 
     async def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None

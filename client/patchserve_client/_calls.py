@@ -22,6 +22,7 @@ from patchserve_client._types import (
     ImageSource,
     InferenceResult,
     LoadMode,
+    LoadProgress,
     ReferenceInfo,
     ScoringProfile,
     ServerInfo,
@@ -80,6 +81,11 @@ def list_references(page_token: str) -> Call[tuple[list[ReferenceInfo], str]]:
         request,
         lambda answer: ([_convert.reference_info(item) for item in answer.references], answer.next_page_token),
     )
+
+
+def list_loads(reference_id: str) -> Call[list[LoadProgress]]:
+    request = reference_pb2.ListLoadsRequest(reference_id=reference_id)
+    return Call("ListLoads", request, lambda answer: [_convert.load_progress(load) for load in answer.loads])
 
 
 def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:

@@ -26,6 +26,7 @@ from patchserve_client._types import (
     ImageSource,
     InferenceResult,
     LoadMode,
+    LoadProgress,
     OverflowPolicy,
     ReferenceInfo,
     ResultOrdering,
@@ -271,6 +272,13 @@ class Client:
             yield from page
             if not page_token:
                 return
+
+    def list_loads(self, reference_id: str = "", *, timeout_s: float | None = None) -> list[LoadProgress]:
+        """How far the loads of this reference are, or all loads where it is empty; the oldest first.
+
+        Callers of `load_reference` may ask from another thread. Of a load that has ended nothing is told.
+        """
+        return self._run(_calls.list_loads(reference_id), timeout_s)
 
     def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None

@@ -18,7 +18,7 @@ DEFAULT_MAX_MESSAGE_MIB = 64
 # Asking twice is the same as asking once. LoadReference is here because what must not be sent twice, an APPEND to
 # whatever is there, goes by LoadReferenceStream (see _calls.prepare_load). DeleteReference is not: the second answer
 # would be NOT_FOUND.
-_RETRIED_METHODS = ("GetReference", "GetServerInfo", "Infer", "ListReferences", "LoadReference")
+_RETRIED_METHODS = ("GetReference", "GetServerInfo", "Infer", "ListLoads", "ListReferences", "LoadReference")
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",

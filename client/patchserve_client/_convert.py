@@ -96,6 +96,17 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
     )
 
 
+def load_progress(message: reference_pb2.Load) -> types.LoadProgress:
+    return types.LoadProgress(
+        reference_id=message.reference_id,
+        stage=_known(types.LoadStage, reference_pb2.LoadStage.DESCRIPTOR, message.stage),
+        steps_done=message.steps_done,
+        steps_total=message.steps_total,
+        start_time=message.start_time.ToDatetime(UTC),
+        image_count=message.image_count,
+    )
+
+
 def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerInfo:
     limits = message.limits
     return types.ServerInfo(

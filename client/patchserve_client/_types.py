@@ -27,6 +27,16 @@ class LoadMode(enum.StrEnum):
     APPEND = "append"
 
 
+class LoadStage(enum.StrEnum):
+    """What a load does on the server, in this order."""
+
+    RECEIVE = "receive"
+    EMBED = "embed"
+    CORESET = "coreset"
+    CALIBRATE = "calibrate"
+    SAVE = "save"
+
+
 class ScoringProfile(enum.StrEnum):
     """How patches are described and distances become scores."""
 
@@ -186,6 +196,18 @@ class ReferenceInfo:
     coreset_ratio: float | None
     coreset_max_patches: int | None
     bank_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """How far a load is that the server carries out. In EMBED with no step done it may wait for another load."""
+
+    reference_id: str
+    stage: LoadStage | None  # None: one that this client does not know
+    steps_done: int  # of this stage: pictures, in CORESET chosen patches
+    steps_total: int  # 0: unknown
+    start_time: datetime  # UTC
+    image_count: int  # pictures received so far
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,8 @@ EXPORTED = [
     "InvalidArgument",
     "Limits",
     "LoadMode",
+    "LoadProgress",
+    "LoadStage",
     "NotFound",
     "NoticeKind",
     "OverflowPolicy",

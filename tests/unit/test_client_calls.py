@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from fakes.fake_server import NOT_SERVING, SERVICE, FakeServer, Fault, png, reference, serving
 
+from patchserve.v1 import reference_pb2
 from patchserve_client import (
     AsyncClient,
     Cancelled,
@@ -24,6 +25,7 @@ from patchserve_client import (
     Health,
     InferenceResult,
     InvalidArgument,
+    LoadProgress,
     NotFound,
     PatchserveError,
     ReferenceInfo,
@@ -108,6 +110,15 @@ def test_a_list_is_fetched_page_by_page(fake: FakeServer, ask: Ask) -> None:
     assert [request.page_token for request in fake.requests["ListReferences"]] == ["", "b", "d"]
 
 
+def test_loads_under_way_are_listed_by_reference_or_all(fake: FakeServer, ask: Ask) -> None:
+    assert ask(fake.address, "list_loads") == []
+    fake.loads = [reference_pb2.Load(reference_id=name, steps_done=3) for name in ("belt", "box")]
+    (belt,) = ask(fake.address, "list_loads", "belt")
+    assert isinstance(belt, LoadProgress)
+    assert (belt.reference_id, belt.steps_done) == ("belt", 3)
+    assert [load.reference_id for load in ask(fake.address, "list_loads")] == ["belt", "box"]
+
+
 @pytest.mark.parametrize("images", [png(), bytearray(png()), np.zeros((4, 4, 3), np.uint8)])
 def test_a_single_picture_is_a_set_of_one(fake: FakeServer, ask: Ask, images: Any) -> None:
     assert ask(fake.address, "load_reference", images).image_count == 1
@@ -135,6 +146,7 @@ def test_an_error_tells_what_the_server_told(fake: FakeServer, ask: Ask) -> None
         ("load_reference", ([png()],), "LoadReference"),
         ("server_info", (), "GetServerInfo"),
         ("list_references", (), "ListReferences"),
+        ("list_loads", (), "ListLoads"),
     ],
 )
 def test_what_is_safe_to_repeat_is_repeated(

@@ -30,6 +30,7 @@ from patchserve_client import (
     InvalidArgument,
     Limits,
     LoadMode,
+    LoadStage,
     NoticeKind,
     ScoringProfile,
     ServerInfo,
@@ -140,6 +141,17 @@ def test_a_reference_arrives_with_times_and_calibration() -> None:
     assert (info.coreset_ratio, info.coreset_max_patches) == (0.1, None)
 
 
+@pytest.mark.parametrize("stage", LoadStage)
+def test_how_far_a_load_is_arrives(stage: LoadStage) -> None:
+    number = reference_pb2.LoadStage.Value(f"LOAD_STAGE_{stage.name}")
+    message = filled(reference_pb2.Load(stage=number))
+    message.start_time.FromJsonString("2025-01-02T03:04:05Z")
+    load = _convert.load_progress(message)
+    assert_same_scalars(message, load)
+    assert {field.name for field in dataclasses.fields(load)} == {field.name for field in message.DESCRIPTOR.fields}
+    assert (load.stage, load.start_time) == (stage, datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC))
+
+
 def test_values_of_a_newer_server_become_none() -> None:
     message = reference("belt", 1)
     message.profile = 77  # type: ignore[assignment]
@@ -147,6 +159,7 @@ def test_values_of_a_newer_server_become_none() -> None:
     info = _convert.reference_info(message)
     assert info.profile is None
     assert info.calibration.method is None
+    assert _convert.load_progress(reference_pb2.Load(stage=99)).stage is None  # type: ignore[arg-type]
     notice = stream_pb2.StreamNotice(kind=99, message="hear, hear")  # type: ignore[arg-type]
     event = _convert.stream_event(stream_pb2.InferStreamResponse(notice=notice))
     assert event == StreamNotice(None, "hear, hear")

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import os
-import pty
 import signal
 import subprocess
 import sys
@@ -17,6 +15,7 @@ from typing import TypeAlias
 import grpc
 import pytest
 from fakes.fake_server import NOT_SERVING, SERVICE, FakeServer, Fault, dropped, png, reference, serving
+from fakes.terminal import command, on_a_terminal
 from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,7 +28,6 @@ from patchserve_client.cli._sources import Pace
 
 Outcome: TypeAlias = tuple[int, str, str]
 Run: TypeAlias = Callable[..., Outcome]
-ENTRY = "import sys; sys.argv[0] = 'patchserve'; from patchserve_client.cli import main; main()"
 NO_SERVER = (
     "No server answers at localhost:1. "
     "Start one with `patchserve-server serve` or `make serve`, or name another with --server."
@@ -236,8 +234,8 @@ def test_wrong_usage_ends_with_2(run: Run, folder: Path, arguments: list[str], s
 
 
 def test_help_tells_the_exit_codes(run: Run) -> None:
-    for command in ([], ["infer"], ["stream"], ["health"]):
-        code, stdout, _ = run(*command, "--help")
+    for words in ([], ["infer"], ["stream"], ["health"]):
+        code, stdout, _ = run(*words, "--help")
         assert code == 0
         assert "Exit codes: 0" in " ".join(stdout.split())
 
@@ -398,10 +396,6 @@ def test_what_is_no_video_is_said(run: Run, folder: Path) -> None:
     assert "OpenCV cannot open" in stderr
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-c", ENTRY, *map(str, arguments)]
-
-
 def test_ctrl_c_ends_a_stream_with_its_summary(fake: FakeServer, folder: Path) -> None:
     arguments = command("stream", folder, "--server", fake.address, "--fps", 0.5)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
@@ -423,27 +417,6 @@ def test_ctrl_c_ends_infer_at_once(fake: FakeServer, folder: Path) -> None:
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout, stderr) == (130, "", "Interrupted.\n")
-
-
-def on_a_terminal(*arguments: object, **environment: str) -> str:
-    """What a command prints on a terminal 80 columns wide."""
-    reading, writing = pty.openpty()
-    process = subprocess.Popen(
-        command(*arguments), stdout=writing, stderr=writing, env={**os.environ, "TERM": "xterm", **environment}
-    )
-    os.close(writing)
-    shown = b""
-    while True:
-        try:
-            piece = os.read(reading, 65536)
-        except OSError:  # how Linux tells that the other side is closed
-            break
-        if not piece:
-            break
-        shown += piece
-    process.wait(30)
-    os.close(reading)
-    return shown.decode()
 
 
 def test_a_terminal_gets_colours_and_a_progress_bar_a_pipe_neither(fake: FakeServer, folder: Path) -> None:

@@ -14,8 +14,9 @@ import typer
 
 from patchserve_client import Client, ReferenceInfo, ScoringProfile
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._loading import counted, refused_file_named
-from patchserve_client.cli._output import Table, progress, say
+from patchserve_client.cli._load_bar import load_shown
+from patchserve_client.cli._loading import refused_file_named
+from patchserve_client.cli._output import progress, say, say_table
 from patchserve_client.evaluation import (
     METRICS,
     DatasetError,
@@ -70,12 +71,12 @@ def carry_out(settings: Settings, plan: Plan) -> bool:
 @contextlib.contextmanager
 def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[ReferenceInfo]:
     with contextlib.ExitStack() as cleanup:
-        with progress(f"Loading {len(files)} pictures", len(files)) as step, refused_file_named(files):
+        with refused_file_named(files), load_shown(client, plan.reference_id, files) as pictures:
             try:
                 reference = cleanup.enter_context(
                     loaded_reference(
                         client,
-                        counted(files, step),
+                        pictures,
                         plan.reference_id,
                         profile=plan.profile,
                         coreset_ratio=plan.coreset_ratio,
@@ -96,14 +97,14 @@ def _say(numbers: dict[str, Any]) -> None:
         "{damaged_regions} damaged regions".format(numbers["dataset"], **counts)
     )
     say("")
-    _table(["metric", "value"], [[name, _shown(numbers[name])] for name in METRICS])
+    say_table(["metric", "value"], [[name, _shown(numbers[name])] for name in METRICS])
     say("")
     rows = [
         [defect, str(of_it["pictures"]), str(of_it["found"]), _shown(of_it["image_auroc"])]
         for defect, of_it in numbers["defects"].items()
     ]
     if rows:
-        _table(["defect", "pictures", "found", "image_auroc"], rows)
+        say_table(["defect", "pictures", "found", "image_auroc"], rows)
         say("")
     best = _shown(numbers["thresholds"]["best_score"])
     say(f"F1, balanced accuracy, false alarms and found: at the calibrated threshold, 0.5; the best would be {best}.")
@@ -111,12 +112,6 @@ def _say(numbers: dict[str, Any]) -> None:
         typer.echo(f"Note: {note}", err=True)
     for failure in numbers["failed"]:
         typer.echo("Error: {file}: {error}".format(**failure), err=True)
-
-
-def _table(titles: list[str], rows: list[list[str]]) -> None:
-    table = Table.fitting(titles, rows)
-    for row in rows:
-        table.row(row)
 
 
 def _shown(value: float | None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -26,13 +26,6 @@ def check_coreset(ratio: float | None, max_patches: int | None) -> None:
         raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
     if ratio == 0:
         raise typer.BadParameter("--coreset-ratio is above 0.")
-
-
-def counted(files: list[Path], step: Callable[[], None]) -> Iterator[Path]:
-    """The files, with a step after each."""
-    for file in files:
-        yield file
-        step()
 
 
 @contextlib.contextmanager

@@ -33,17 +33,6 @@ class Table:
         self._columns = columns
         self._titled = False
 
-    @classmethod
-    def fitting(cls, titles: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-        """As wide as its rows. Columns of numbers stand to the right."""
-        columns = zip(titles, *rows, strict=True)
-        return cls(
-            tuple(
-                Column(cells[0], max(map(len, cells)), right=all(cell[:1].isdigit() for cell in cells[1:]))
-                for cells in columns
-            )
-        )
-
     def row(self, cells: Sequence[str], colours: dict[int, str] | None = None) -> None:
         """One line. `colours` by the cell's place; a cell too few leaves the rest of the line empty."""
         if not self._titled:
@@ -59,6 +48,17 @@ class Table:
 def say(text: str) -> None:
     """A line on stdout; colours only where a person looks."""
     typer.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+
+
+def say_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table as wide as its rows. Columns of numbers stand to the right."""
+    columns = [
+        Column(cells[0], max(map(len, cells)), right=all(cell[:1].isdigit() for cell in cells[1:]))
+        for cells in zip(titles, *rows, strict=True)
+    ]
+    table = Table(tuple(columns))
+    for row in rows:
+        table.row(row)
 
 
 def say_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON takes

@@ -1,4 +1,4 @@
-"""`patchserve reference load|list|show|delete`."""
+"""`patchserve reference load|loads|list|show|delete`."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, ReferenceInfo
+from patchserve_client import LoadMode, LoadProgress, ReferenceInfo
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._load_bar import load_shown
 from patchserve_client.cli._loading import (
     CoresetMaxPatches,
     CoresetRatio,
     Profile,
     check_coreset,
-    counted,
     refused_file_named,
 )
-from patchserve_client.cli._output import Table, progress, say, say_json
+from patchserve_client.cli._output import say, say_json, say_table
 from patchserve_client.cli._pictures import pictures_in
 
 app = typer.Typer(
@@ -50,11 +50,11 @@ def load(
     files = pictures_in(paths)
     with (
         settings.client() as client,
-        progress(f"Loading {len(files)} pictures", len(files)) as step,
         refused_file_named(files),
+        load_shown(client, reference_id, files) as pictures,
     ):
         loaded = client.load_reference(
-            counted(files, step),
+            pictures,
             reference_id,
             mode=LoadMode.APPEND if append else LoadMode.REPLACE,
             profile=profile,
@@ -65,6 +65,32 @@ def load(
         f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "
         f"threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}"
     )
+
+
+@app.command()
+@connected
+def loads(settings: Settings, as_json: _Json = False) -> None:
+    """List what is being loaded now, and how far it is."""
+    with settings.client() as client:
+        under_way = client.list_loads()
+    if as_json:
+        say_json([dataclasses.asdict(load) for load in under_way])
+        return
+    if not under_way:
+        say("Nothing is being loaded.")
+        return
+    titles = ["id", "stage", "steps", "pictures", "started"]
+    say_table(titles, [_load_cells(load) for load in under_way])
+
+
+def _load_cells(load: LoadProgress) -> list[str]:
+    return [
+        load.reference_id,
+        load.stage or "unknown",
+        f"{load.steps_done}/{load.steps_total or '?'}",
+        str(load.image_count),
+        f"{load.start_time:%Y-%m-%d %H:%M:%SZ}",
+    ]
 
 
 @app.command("list")
@@ -80,10 +106,7 @@ def list_(settings: Settings, as_json: _Json = False) -> None:
         say("The server holds no reference. Load one with `patchserve reference load FILE|DIR...`.")
         return
     titles = ["id", "pictures", "patches", "profile", "threshold", "MiB", "updated", "revision"]
-    rows = [_cells(reference) for reference in references]
-    table = Table.fitting(titles, rows)
-    for row in rows:
-        table.row(row)
+    say_table(titles, [_cells(reference) for reference in references])
 
 
 def _cells(reference: ReferenceInfo) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import AnomalyScore, DamageScore, Detection
 from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
@@ -47,7 +48,7 @@ class FakeDetector:
         self, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions, progress: Progress
     ) -> ReferenceModel:
         assert self.fit_gate.wait(30)
-        progress("embed", len(inputs), len(inputs))
+        progress(LoadStage.EMBED, len(inputs), len(inputs))
         self.fitted()
         patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
         index = np.arange(len(inputs), dtype=np.int32)

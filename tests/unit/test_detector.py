@@ -18,6 +18,7 @@ from patchserve_server.domain.errors import BankMismatchError, InvalidInputError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
 from patchserve_server.domain.ports import Detector
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     CalibrationMethod,
     CoresetOptions,
@@ -45,7 +46,7 @@ def cards(*seeds: int, scratched: bool = False) -> ModelInputs:
     return scaled([card(seed, scratched=scratched) for seed in seeds])
 
 
-def silent(_stage: str, _done: int, _total: int) -> None:
+def silent(_stage: LoadStage, _done: int, _total: int) -> None:
     pass
 
 
@@ -209,10 +210,10 @@ def test_a_prepared_bank_goes_with_its_model(detector: PatchCoreDetector) -> Non
 
 
 def test_progress_is_told_stage_by_stage(detector: PatchCoreDetector) -> None:
-    told: list[tuple[str, int, int]] = []
+    told: list[tuple[LoadStage, int, int]] = []
     detector.fit(cards(1, 2, 3), ScoringProfile.PAPER, TENTH, lambda *step: told.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
-    assert stages == ["embed", "coreset", "calibrate"]
+    assert stages == [LoadStage.EMBED, LoadStage.CORESET, LoadStage.CALIBRATE]
     for stage in stages:
         steps = [(done, total) for name, done, total in told if name == stage]
         assert steps == sorted(steps)

@@ -8,10 +8,11 @@ from typing import Protocol
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import CoresetOptions, EmbeddingSpec, Reference, ReferenceModel, ScoringProfile
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage ("embed", "coreset", "calibrate"), the steps done and the steps in all; from a worker thread."""
+Progress = Callable[[LoadStage, int, int], None]
+"""Called with EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)

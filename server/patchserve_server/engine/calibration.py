@@ -18,6 +18,7 @@ from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Progress
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank, ScoreSpread
 from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.pipeline import Pipeline, RawScores
@@ -55,7 +56,7 @@ def calibrate(pipeline: Pipeline, bank: MemoryBank, vectors: Tensor, progress: P
         normal: list[RawScores] = []
         for done, at in enumerate(pictures.tolist(), 1):
             normal += pipeline.score(vectors[at : at + 1].to(device), index, torch.tensor([at], device=device))
-            progress("calibrate", done, len(pictures))
+            progress(LoadStage.CALIBRATE, done, len(pictures))
         if all(math.isfinite(found.image_score) for found in normal):
             found = _calibration(CalibrationMethod.LEAVE_ONE_OUT, normal, least)
             return _above_pristine(found, pipeline, index, vectors[pictures], normal)
@@ -63,7 +64,7 @@ def calibrate(pipeline: Pipeline, bank: MemoryBank, vectors: Tensor, progress: P
     for done, at in enumerate(pictures.tolist(), 1):
         for view in altered_views(bank.inputs[at]):
             normal += pipeline.score(pipeline.patches(view[None]), index)
-        progress("calibrate", done, len(pictures))
+        progress(LoadStage.CALIBRATE, done, len(pictures))
     return _calibration(CalibrationMethod.AUGMENTED_VIEWS, normal, least)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
 from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
     CoresetOptions,
@@ -118,7 +120,7 @@ class PatchCoreDetector:
         count = coreset_count(len(patches), coreset)
         if count < len(patches):
             rows = select_coreset(
-                patches.to(self._network.device), count, progress=lambda done, all_: progress("coreset", done, all_)
+                patches.to(self._network.device), count, progress=functools.partial(progress, LoadStage.CORESET)
             )
             kept = rows.cpu().sort().values
             patches, image_index = patches[kept], image_index[kept]

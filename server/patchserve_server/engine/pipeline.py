@@ -9,6 +9,7 @@ from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.ports import Progress
+from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import ScoringProfile
 from patchserve_server.engine.aggregation import aggregate_3x3, concat_layers
 from patchserve_server.engine.neighbours import BankIndex, nearest
@@ -56,7 +57,7 @@ class Pipeline:
         vectors = torch.empty((len(inputs), spec.patches_per_image, spec.feature_dim))
         for at in range(len(inputs)):
             vectors[at] = self.patches(inputs[at : at + 1])[0]
-            progress("embed", at + 1, len(inputs))
+            progress(LoadStage.EMBED, at + 1, len(inputs))
         return vectors
 
     def score(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> list[RawScores]:

@@ -143,10 +143,10 @@ class Loader:
         """The model and its revision."""
         abandoned = threading.Event()
 
-        def progress(stage: str, done: int, total: int) -> None:
+        def progress(stage: LoadStage, done: int, total: int) -> None:
             if abandoned.is_set():
                 raise _AbandonedError
-            entry.reached(LoadStage(stage), done, total)
+            entry.reached(stage, done, total)
 
         def fit() -> tuple[ReferenceModel, str]:
             pictures = np.stack(inputs)  # (N, S, S, 3)

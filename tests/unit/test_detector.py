@@ -95,7 +95,7 @@ def test_a_coreset_keeps_rows_of_the_full_bank(detector: PatchCoreDetector) -> N
 
 @pytest.mark.parametrize("coreset", [CoresetOptions(ratio=1.5), CoresetOptions(max_patches=3)])
 def test_a_bad_option_fails_before_the_work_begins(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
-    stages: list[str] = []
+    stages: list[LoadStage] = []
     with pytest.raises(InvalidInputError):
         detector.fit(cards(1), ScoringProfile.PAPER, coreset, lambda stage, _done, _total: stages.append(stage))
     assert stages == []

@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PROTOS_VENV := .venv-protos
 OLDEST_VENV := .venv-oldest
+PEERS_VENV := .venv-peers
 STUBS := protos/python
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
+PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python $(PEERS_VENV)/bin/python
 LOCK := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11
 # Passed on by serve, demo, test and bench: make test ARGS="-k stream"
 ARGS ?=
+# A labelled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
+DATASET ?=
 
 .PHONY: help
 help: ## list the targets
@@ -44,6 +48,16 @@ serve: $(STAMP) ## start the server with the best backbone that is to be had
 bench: $(STAMP) ## measure search against scikit-learn and the server against its bare detector
 	$(BIN)/python benchmarks/bench_search.py
 	$(BIN)/python benchmarks/bench_requests.py $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib beside us: DATASET=folder (another 7 GB, .venv-peers)
+	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labelled pictures in the layout of MVTec AD))
+	$(PEERS) benchmarks/bench_coreset.py $(ARGS)
+	$(PEERS) benchmarks/accuracy_anomalib.py "$(DATASET)"
+
+$(PEERS_VENV)/.installed: requirements/peers.txt
+	$(make-venv)
+	@touch $@
 
 .PHONY: test
 test: $(STAMP) ## run every test
@@ -80,6 +94,7 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 
 .PHONY: protos

@@ -47,7 +47,7 @@ def python_sources(*folders: str) -> list[Path]:
 
 
 def section_requirements() -> dict[str, list[Requirement]]:
-    """Section of docs/dependencies.md -> the direct dependencies that belong there."""
+    """Section of docs/dependencies.md -> the direct dependencies of pyproject.toml that belong there."""
     extras = PYPROJECT["project"]["optional-dependencies"]
     groups = PYPROJECT["dependency-groups"]
     development = [line for group in groups.values() for line in group if isinstance(line, str)]
@@ -61,6 +61,14 @@ def section_requirements() -> dict[str, list[Requirement]]:
     return {title: [Requirement(line) for line in lines] for title, lines in sections.items()}
 
 
+def peer_requirements() -> dict[str, list[Requirement]]:
+    lines = (REPO / "requirements/peers.in").read_text().splitlines()
+    return {"The peers' environment": [Requirement(line) for line in lines if not line.startswith("#")]}
+
+
+DOCUMENTED = section_requirements() | peer_requirements()
+
+
 def names(requirements: Iterable[Requirement]) -> list[str]:
     return sorted(canonicalize_name(requirement.name) for requirement in requirements)
 
@@ -70,12 +78,12 @@ def locked(file_name: str) -> dict[str, str]:
     return {canonicalize_name(name): version for name, version in pins}
 
 
-@pytest.mark.parametrize("title", section_requirements())
+@pytest.mark.parametrize("title", DOCUMENTED)
 def test_every_direct_dependency_has_its_line(title: str) -> None:
     page = (REPO / "docs/dependencies.md").read_text()
     section = page.split(f"\n## {title}\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9-]+) \| (\S.*) \|$", section, re.MULTILINE)
-    assert [name for name, _ in rows if name != "distribution"] == names(section_requirements()[title])
+    assert [name for name, _ in rows if name != "distribution"] == names(DOCUMENTED[title])
 
 
 @pytest.mark.parametrize(
@@ -83,13 +91,20 @@ def test_every_direct_dependency_has_its_line(title: str) -> None:
     [
         ("dev.txt", list(section_requirements())),
         ("server.txt", ["The client (base install)", "Extra `server`"]),
+        ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *peer_requirements()]),
     ],
 )
 def test_the_locks_satisfy_the_ranges(lock: str, titles: list[str]) -> None:
     pins = locked(lock)
     for title in titles:
-        for requirement in section_requirements()[title]:
+        for requirement in DOCUMENTED[title]:
             assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_peers_run_on_the_same_torch() -> None:
+    ours, theirs = locked("dev.txt"), locked("peers.txt")
+    for name in ("torch", "torchvision", "numpy", "pillow", "scikit-learn"):
+        assert theirs[name] == ours[name], name
 
 
 def test_the_oldest_lock_holds_the_lower_bounds() -> None:

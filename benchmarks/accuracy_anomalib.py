@@ -1,0 +1,203 @@
+"""How well anomalib's PatchCore does with the embedded backbone, on a labelled data set: `make bench-peers`.
+
+anomalib's own model does all the work: 3 x 3 pooling, k-center coreset, score re-weighted by 9 neighbours, smoothed
+map. It is given our preparation of the pictures, and either the blocks' plain outputs, as its own feature extractor
+takes them, or the layers as our engine hands them on. The metrics are those of `patchserve evaluate`. Times are of one
+picture that is prepared already, one at a time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import platform
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from anomalib.models.components import TimmFeatureExtractor
+from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from patchserve_client.evaluation import Dataset, read_dataset
+from patchserve_client.evaluation.dataset import read_mask
+from patchserve_client.evaluation.image_metrics import image_metrics
+from patchserve_client.evaluation.pixel_metrics import PixelTally
+from patchserve_server import imaging
+from patchserve_server.engine.backbones import BACKBONES
+from patchserve_server.engine.network import Network, open_network
+
+RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "accuracy_anomalib.json"
+BACKBONE = BACKBONES["efficientnet_lite2"]
+BLOCKS = ["_blocks.14", "_blocks.19"]  # (120, 14, 14) and (208, 7, 7)
+RATIOS = (0.1, 1.0)
+M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+
+
+class PlainLayers(nn.Module):
+    """The outputs of BLOCKS as they are, taken by anomalib's extractor."""
+
+    names = BLOCKS
+
+    def __init__(self) -> None:
+        super().__init__()
+        whole = BACKBONE.build()
+        whole.load_state_dict(dict(BACKBONE.pretrained().state))
+        self.extractor = TimmFeatureExtractor(whole, BLOCKS)
+        self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (BACKBONE.mean, BACKBONE.std))
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        layers: dict[str, Tensor] = self.extractor((pictures / 255 - self.mean) / self.std)
+        return layers
+
+
+class ServerLayers(nn.Module):
+    """What our engine makes of the same blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network: Network = open_network(BACKBONE.name, None, torch.device("cpu"))
+        probe = self.network.layers(np.zeros((1, BACKBONE.input_size_px, BACKBONE.input_size_px, 3), np.uint8))
+        self.names = [f"layer{position}" for position in range(len(probe))]
+
+    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
+        inputs = pictures.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+        return dict(zip(self.names, self.network.layers(inputs), strict=True))
+
+
+EXTRACTORS: dict[str, type[PlainLayers | ServerLayers]] = {
+    "plain blocks": PlainLayers,
+    "patchserve's layers": ServerLayers,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One system on the whole data set; None: the data set does not define that metric."""
+
+    system: str
+    features: str
+    coreset_ratio: float
+    bank_rows: int
+    image_auroc: float | None
+    average_precision: float | None
+    pixel_auroc: float | None
+    aupro: float | None
+    ms_per_picture: float  # median: embedding, search, score and map
+
+
+def prepared(path: Path) -> Tensor:
+    """A picture as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
+    picture = imaging.decode_rgb(path.read_bytes(), imaging.ImageLimits())
+    return torch.tensor(imaging.to_model_input(picture, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
+
+
+def embedded(dataset: Dataset, extractor: PlainLayers | ServerLayers) -> PatchcoreModel:
+    """A model of anomalib's with all patches of the reference pictures in its store."""
+    model = PatchcoreModel(layers=["layer1"], backbone="resnet18", pre_trained=False)  # it insists on one of its own
+    model.layers, model.feature_extractor = extractor.names, extractor
+    model.train()  # collects patches; no network is trained
+    for path in dataset.references:
+        model(prepared(path))
+    return model
+
+
+@contextmanager
+def freed_memory_returned() -> Iterator[None]:
+    """Has glibc map every large array by itself, so that freeing one gives its memory back.
+
+    anomalib's selection takes and frees one difference of all patches a step. Up to 32 MiB glibc puts it into its heap,
+    where, by the accident of what lies beside it, the freed place may not fit the next one: then the heap grows by one
+    difference a step. For 23,520 patches that is 23 MB, 2,351 times over, with 0.2 GB in use.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        yield
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(M_MMAP_THRESHOLD, 2**16)
+    yield
+    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # where glibc's own choice ends up
+
+
+def fill_bank(model: PatchcoreModel, patches: list[Tensor], ratio: float) -> None:
+    """Makes the memory bank of some of the patches."""
+    if ratio == 1:  # the greedy choice of all would only order them
+        model.memory_bank = torch.vstack(patches)
+        return
+    model.embedding_store = list(patches)
+    with freed_memory_returned():
+        model.subsample_embedding(ratio)
+
+
+def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float) -> Row:
+    model.eval()
+    defective = np.array([picture.defect is not None for picture in dataset.pictures])
+    scores, times_ms, pixels = [], [], PixelTally()
+    for picture in dataset.pictures:
+        inputs = prepared(picture.path)
+        began = time.perf_counter()
+        found = model(inputs)
+        times_ms.append((time.perf_counter() - began) * 1000)
+        scores.append(float(found.pred_score))
+        if picture.defect is None:
+            pixels.add(found.anomaly_map[0, 0].numpy(), np.zeros(picture.size_px[::-1], np.bool_))
+        elif picture.mask_path is not None:
+            pixels.add(found.anomaly_map[0, 0].numpy(), read_mask(picture.mask_path))
+    unknown = np.zeros(
+        len(scores)
+    )  # the model has neither a threshold nor a percentage: what rests on them is left out
+    metrics = image_metrics(defective, np.array(scores), unknown > 0, unknown)
+    return Row(
+        system=f"anomalib {version('anomalib')}",
+        features=features,
+        coreset_ratio=ratio,
+        bank_rows=len(model.memory_bank),
+        image_auroc=metrics.image_auroc,
+        average_precision=metrics.average_precision,
+        pixel_auroc=pixels.auroc(),
+        aupro=pixels.aupro(),
+        ms_per_picture=statistics.median(times_ms),
+    )
+
+
+@torch.inference_mode()
+def all_rows(dataset: Dataset, seed: int) -> list[Row]:
+    rows = []
+    for features, extractor in EXTRACTORS.items():
+        model = embedded(dataset, extractor())
+        patches = list(model.embedding_store)
+        for ratio in RATIOS:
+            torch.manual_seed(seed)
+            np.random.seed(seed)  # noqa: NPY002 - anomalib draws its projection from the global state
+            fill_bank(model, patches, ratio)
+            rows.append(measured(dataset, model, features, ratio))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Measures anomalib's PatchCore with the embedded backbone.")
+    parser.add_argument("dataset", type=Path, help="a folder in MVTec's layout")
+    parser.add_argument("--json", type=Path, default=RESULTS, help="where the rows are written")
+    parser.add_argument("--seed", type=int, default=0, help="of the coreset's projection and first patch")
+    arguments = parser.parse_args()
+    dataset = read_dataset(arguments.dataset)
+    rows = [asdict(row) for row in all_rows(dataset, arguments.seed)]
+    arguments.json.parent.mkdir(parents=True, exist_ok=True)
+    arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    table = Table(*rows[0], title=f"{len(dataset.references)} references, {len(dataset.pictures)} test pictures")
+    for row in rows:
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -116,8 +116,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=ROWS, help="how many patches there are to choose from")
     parser.add_argument("--seed", type=int, default=0, help="of both selections")
     arguments = parser.parse_args()
-    # Each large array is mapped by itself: that glibc's heap may grow, here by 2 GB, because freed places do not fit the
-    # next array is an accident, and no doing of either.
+    # Each large array is mapped by itself: that glibc's heap may grow, here by 2 GB, because freed places do not fit
+    # the next array is an accident, and no doing of either.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = str(2**16)
     theirs, ours = measured(clustered(arguments.rows, 4), arguments.seed)
     ratios = {

@@ -193,9 +193,11 @@ def main() -> None:
     rows = [asdict(row) for row in all_rows(dataset, arguments.seed)]
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    table = Table(*rows[0], title=f"{len(dataset.references)} references, {len(dataset.pictures)} test pictures")
+    title = f"{rows[0]['system']}, {len(dataset.references)} references, {len(dataset.pictures)} test pictures"
+    table = Table(*(name.replace("_", " ") for name in list(rows[0])[1:]), title=title)
     for row in rows:
-        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in row.values()))
+        values = list(row.values())[1:]
+        table.add_row(*(f"{value:.3f}" if isinstance(value, float) else str(value) for value in values))
     Console().print(table)
 
 

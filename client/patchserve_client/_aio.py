@@ -27,6 +27,7 @@ from patchserve_client._types import (
     LoadMode,
     LoadProgress,
     OverflowPolicy,
+    Polygon,
     ReferenceInfo,
     ResultOrdering,
     ScoringProfile,
@@ -83,6 +84,8 @@ class AsyncClient:
         profile: ScoringProfile | str | None = None,
         coreset_ratio: float | None = None,
         coreset_max_patches: int | None = None,
+        search_radius: float | None = None,
+        region_of_interest: Iterable[Polygon] = (),
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> ReferenceInfo:
@@ -95,6 +98,8 @@ class AsyncClient:
             profile=profile,
             coreset_ratio=coreset_ratio,
             coreset_max_patches=coreset_max_patches,
+            search_radius=search_radius,
+            region_of_interest=region_of_interest,
             expected_revision=expected_revision,
         )
         deadline_s = self._connection.load_timeout_s if timeout_s is None else timeout_s

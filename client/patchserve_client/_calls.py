@@ -23,6 +23,7 @@ from patchserve_client._types import (
     InferenceResult,
     LoadMode,
     LoadProgress,
+    Polygon,
     ReferenceInfo,
     ScoringProfile,
     ServerInfo,
@@ -118,6 +119,8 @@ def prepare_load(
     profile: ScoringProfile | str | None,
     coreset_ratio: float | None,
     coreset_max_patches: int | None,
+    search_radius: float | None,
+    region_of_interest: Iterable[Polygon],
     expected_revision: str,
 ) -> Call[ReferenceInfo] | StreamedLoad:
     """One message where it is small and safe to send twice, a stream otherwise. Reads at most UNARY_LOAD_BYTES."""
@@ -127,6 +130,8 @@ def prepare_load(
         profile=profile,
         coreset_ratio=coreset_ratio,
         coreset_max_patches=coreset_max_patches,
+        search_radius=search_radius,
+        region_of_interest=region_of_interest,
         expected_revision=expected_revision,
     )
     pictures = map(encoded, _pictures(images))

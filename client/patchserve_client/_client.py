@@ -28,6 +28,7 @@ from patchserve_client._types import (
     LoadMode,
     LoadProgress,
     OverflowPolicy,
+    Polygon,
     ReferenceInfo,
     ResultOrdering,
     ScoringProfile,
@@ -95,10 +96,15 @@ class Client:
         profile: ScoringProfile | str | None = None,
         coreset_ratio: float | None = None,
         coreset_max_patches: int | None = None,
+        search_radius: float | None = None,
+        region_of_interest: Iterable[Polygon] = (),
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> ReferenceInfo:
         """Builds (REPLACE) or extends (APPEND) a reference from pictures of undamaged items; returns when it serves.
+
+        `search_radius`, a share of the picture's side, is for a fixed camera: patches are compared only with those that
+        lie no farther away. With `region_of_interest` only what lies in one of its polygons counts.
 
         Pictures are read one after the other, and beyond 16 MiB in all they are streamed, so that a large set never
         lies in memory. A streamed load is not repeated when the server is UNAVAILABLE, nor is an APPEND without
@@ -115,6 +121,8 @@ class Client:
             profile=profile,
             coreset_ratio=coreset_ratio,
             coreset_max_patches=coreset_max_patches,
+            search_radius=search_radius,
+            region_of_interest=region_of_interest,
             expected_revision=expected_revision,
         )
         deadline_s = self._connection.load_timeout_s if timeout_s is None else timeout_s

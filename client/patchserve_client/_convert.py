@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -92,6 +93,8 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
         precision=message.precision,
         coreset_ratio=coreset.ratio or None,
         coreset_max_patches=coreset.max_patches or None,
+        search_radius=message.search_radius if message.HasField("search_radius") else None,
+        region_of_interest=[[(point.x, point.y) for point in polygon.points] for polygon in message.region_of_interest],
         bank_bytes=message.bank_bytes,
     )
 
@@ -226,6 +229,8 @@ def load_request(
     profile: types.ScoringProfile | str | None,
     coreset_ratio: float | None,
     coreset_max_patches: int | None,
+    search_radius: float | None,
+    region_of_interest: Iterable[types.Polygon],
     expected_revision: str,
 ) -> reference_pb2.LoadReferenceRequest:
     """A load without its pictures."""
@@ -233,6 +238,11 @@ def load_request(
         reference_id=reference_id,
         mode=reference_pb2.LoadMode.Value(f"LOAD_MODE_{types.LoadMode(mode).name}"),
         expected_revision=expected_revision,
+        search_radius=search_radius,
+        region_of_interest=[
+            reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in polygon])
+            for polygon in region_of_interest
+        ],
     )
     if profile is not None:
         name = types.ScoringProfile(profile).name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import io
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
@@ -18,6 +19,10 @@ if TYPE_CHECKING:  # NumPy and Pillow are loaded by the first call that needs th
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image | NDArray[np.generic]"
 """A picture: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
+
+
+Polygon: TypeAlias = "Sequence[tuple[float, float]]"
+"""Three or more corners (x, y) as shares of a picture's width and height, 0 to 1 from its top left."""
 
 
 class LoadMode(enum.StrEnum):
@@ -195,6 +200,8 @@ class ReferenceInfo:
     precision: str
     coreset_ratio: float | None
     coreset_max_patches: int | None
+    search_radius: float | None  # None: everywhere
+    region_of_interest: Sequence[Polygon]  # empty: the whole picture
     bank_bytes: int
 
 

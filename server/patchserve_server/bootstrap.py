@@ -17,7 +17,6 @@ from patchserve_server.config import Settings
 from patchserve_server.domain.errors import PatchserveError, StartupError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
-from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID
 from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer, Listening
@@ -176,9 +175,8 @@ async def _preload(loader: Loader, folder: Path) -> None:
         for path in files:
             yield await asyncio.to_thread(path.read_bytes)
 
-    options = LoadOptions(DEFAULT_REFERENCE_ID, append=False, profile=None, coreset=None, expected_revision="")
     try:
-        reference = await loader.load(options, images())
+        reference = await loader.load(LoadOptions(), images())
     except PatchserveError as error:
         names = ", ".join(f"images[{index}] = {path.name}" for index, path in enumerate(files[:20]))
         raise StartupError(f"--preload {folder}: {error.message} ({names or 'the folder is empty'})") from error

@@ -19,7 +19,7 @@ from torchvision.models import wide_resnet50_2
 
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.domain.reference import ReferenceOptions
 from patchserve_server.engine import PatchCoreDetector, create_detector
 
 MAP_TOLERANCE = 1e-4
@@ -76,7 +76,7 @@ def assert_parity(
 ) -> None:
     expected_map, expected_percentage, _ = notebook.run(references, image)
     model = detector.fit(
-        model_inputs(references), ScoringProfile.NOTEBOOK, CoresetOptions(), lambda _stage, _done, _total: None
+        model_inputs(references), ReferenceOptions(), lambda _stage, _done, _total: None
     )
     [detection], _ = detector.detect(model, model_inputs([image]))
     raw = detection.anomaly_map

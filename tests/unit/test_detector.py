@@ -24,6 +24,7 @@ from patchserve_server.domain.reference import (
     CoresetOptions,
     EmbeddingSpec,
     ReferenceModel,
+    ReferenceOptions,
     ScoringProfile,
 )
 from patchserve_server.engine import PatchCoreDetector, create_detector
@@ -56,7 +57,7 @@ def fit(
     profile: ScoringProfile = ScoringProfile.NOTEBOOK,
     coreset: CoresetOptions = FULL,
 ) -> ReferenceModel:
-    return detector.fit(inputs, profile, coreset, silent)
+    return detector.fit(inputs, ReferenceOptions(profile, coreset), silent)
 
 
 def detect(detector: Detector, model: ReferenceModel, inputs: ModelInputs) -> Sequence[Detection]:
@@ -73,12 +74,14 @@ def test_a_bank_holds_every_patch_and_says_whose_it_is(detector: PatchCoreDetect
     inputs = cards(1, 2, 3)
     model = fit(detector, inputs)
     info = detector.info
-    assert model.bank.patches.shape == (3 * 784, info.feature_dim)
+    assert model.bank.patches.shape == (3 * 196, info.feature_dim)
     assert model.bank.patches.dtype == np.float32
     assert model.bank.image_index.dtype == np.int32
-    np.testing.assert_array_equal(model.bank.image_index, np.repeat([0, 1, 2], 784))
+    np.testing.assert_array_equal(model.bank.image_index, np.repeat([0, 1, 2], 196))
     np.testing.assert_array_equal(model.bank.inputs, inputs)
-    assert model.spec == detector.spec(ScoringProfile.NOTEBOOK)
+    np.testing.assert_array_equal(model.bank.grid_index, np.tile(np.arange(196), 3))
+    assert model.bank.spacing.mean() == pytest.approx(1, abs=1e-4)
+    assert model.spec == detector.spec
     assert (model.spec.backbone, model.spec.weights_digest) == (info.backbone, info.weights_digest)
     assert model.spec.precision == info.precision == "fp32"
 
@@ -88,21 +91,25 @@ def test_a_coreset_keeps_rows_of_the_full_bank(detector: PatchCoreDetector) -> N
     full = fit(detector, inputs).bank
     kept = fit(detector, inputs, coreset=TENTH).bank
     assert len(kept.patches) == round(0.1 * len(full.patches))
-    rows = {(row.tobytes(), int(image)) for row, image in zip(full.patches, full.image_index, strict=True)}
-    assert {(row.tobytes(), int(image)) for row, image in zip(kept.patches, kept.image_index, strict=True)} <= rows
-    np.testing.assert_array_equal(kept.image_index, np.sort(kept.image_index))
+    origins = kept.image_index * 196 + kept.grid_index
+    np.testing.assert_array_equal(kept.patches, full.patches[origins])
+    np.testing.assert_array_equal(origins, np.unique(origins))
+    # Spacing is taken before the choice, so a kept row's is as in the full bank, but for the mean that it is set over.
+    spacing = full.spacing[origins]
+    np.testing.assert_allclose(kept.spacing, spacing / spacing.mean(), rtol=1e-4)
 
 
 @pytest.mark.parametrize("coreset", [CoresetOptions(ratio=1.5), CoresetOptions(max_patches=3)])
 def test_a_bad_option_fails_before_the_work_begins(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
     stages: list[LoadStage] = []
+    options = ReferenceOptions(ScoringProfile.PAPER, coreset)
     with pytest.raises(InvalidInputError):
-        detector.fit(cards(1), ScoringProfile.PAPER, coreset, lambda stage, _done, _total: stages.append(stage))
+        detector.fit(cards(1), options, lambda stage, _done, _total: stages.append(stage))
     assert stages == []
 
 
 @pytest.mark.parametrize("profile", ScoringProfile)
-@pytest.mark.parametrize("coreset", [FULL, TENTH, CoresetOptions(max_patches=5000)])
+@pytest.mark.parametrize("coreset", [FULL, TENTH, CoresetOptions(max_patches=500)])
 def test_extending_equals_fitting_all_bit_for_bit(
     detector: PatchCoreDetector, profile: ScoringProfile, coreset: CoresetOptions
 ) -> None:
@@ -198,20 +205,20 @@ def test_a_bank_of_another_detector_is_refused(detector: PatchCoreDetector, chan
 
 def test_a_prepared_bank_goes_with_its_model(detector: PatchCoreDetector) -> None:
     gc.collect()
-    before = len(detector._indices)
+    before = len(detector._prepared)
     model = fit(detector, cards(1))
     detect(detector, model, cards(2))
-    prepared = detector._indices[model]
+    prepared = detector._prepared[model]
     detect(detector, model, cards(3))
-    assert detector._indices[model] is prepared
+    assert detector._prepared[model] is prepared
     del model
     gc.collect()
-    assert len(detector._indices) == before
+    assert len(detector._prepared) == before
 
 
 def test_progress_is_told_stage_by_stage(detector: PatchCoreDetector) -> None:
     told: list[tuple[LoadStage, int, int]] = []
-    detector.fit(cards(1, 2, 3), ScoringProfile.PAPER, TENTH, lambda *step: told.append(step))
+    detector.fit(cards(1, 2, 3), ReferenceOptions(ScoringProfile.PAPER, TENTH), lambda *step: told.append(step))
     stages = list(dict.fromkeys(stage for stage, _, _ in told))
     assert stages == [LoadStage.EMBED, LoadStage.CORESET, LoadStage.CALIBRATE]
     for stage in stages:

@@ -131,9 +131,31 @@ def test_a_bank_has_rows(patches: Tensor) -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    with pytest.raises(ValueError, match="3 rows need as many groups"):
+    with pytest.raises(ValueError, match="3 rows need as many values each"):
         BankIndex(torch.ones(3, 2), torch.zeros(2))
     with pytest.raises(ValueError, match="k is at least 1, not 0"):
         nearest(torch.ones(1, 2), BankIndex(torch.ones(3, 2)), 0)
     with pytest.raises(ValueError, match="does not know the groups"):
         nearest(torch.ones(1, 2), BankIndex(torch.ones(3, 2)), 1, exclude_groups=torch.zeros(1))
+    with pytest.raises(ValueError, match="does not know the places"):
+        nearest(torch.ones(1, 2), BankIndex(torch.ones(3, 2)), 1, visible_places=torch.ones(1, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("limit", [TINY_LIMIT, SMALL_LIMIT, neighbours.DEFAULT_MEMORY_LIMIT_BYTES])
+def test_rows_at_other_places_are_as_if_not_there(limit: int) -> None:
+    bank, places, groups = vectors(90, 12, seed=7), torch.arange(90) % 6, torch.arange(90) // 30
+    visible = vectors(90, 6, seed=8) > 0
+    visible[:, 0] = True
+    distances, rows = nearest(
+        bank,
+        BankIndex(bank, groups, places),
+        5,
+        memory_limit_bytes=limit,
+        exclude_groups=groups,
+        visible_places=visible,
+    )
+    for query in range(90):
+        seen = (visible[query][places] & (groups != groups[query])).nonzero().flatten()
+        expected, at = nearest(bank[query : query + 1], BankIndex(bank[seen]), 5)
+        assert torch.equal(rows[query], seen[at[0]])
+        assert torch.equal(distances[query], expected[0])

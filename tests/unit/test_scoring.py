@@ -18,10 +18,11 @@ from patchserve_server.engine.scoring import (
     anomaly_score,
     damage_score,
     mean_of_nearest,
+    mean_spacing,
     notebook_map,
     paper_map,
-    peak_score,
     reweighted_score,
+    spaced_score,
 )
 
 NO_MAP = np.zeros((2, 2), np.float32)
@@ -41,8 +42,21 @@ def test_patch_score_is_the_mean_of_what_there_is() -> None:
     assert mean_of_nearest(found).tolist() == [3.0, 1.5, torch.inf]
 
 
-def test_image_score_is_the_peak() -> None:
-    assert peak_score(torch.tensor([[1.0, 5.0], [3.0, 2.0]])).tolist() == [5.0, 3.0]
+def test_the_image_score_is_the_mean_of_the_highest_scores() -> None:
+    scores = torch.arange(200.0).repeat(2, 1)
+    scores[1] = 3
+    assert spaced_score(scores, torch.ones(2, 200)).tolist() == pytest.approx([196.5, 3.0])  # 3 % of 200
+    assert spaced_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+
+
+def test_a_distance_says_less_where_the_reference_is_wide() -> None:
+    scores, spacing = torch.tensor([[4.0, 2.0], [4.0, 2.0]]), torch.tensor([[1.0, 1.0], [64.0, 1.0]])
+    assert spaced_score(scores, spacing).tolist() == pytest.approx([4.0, 2.0])
+
+
+def test_mean_spacing_is_of_the_rows_that_are_there() -> None:
+    rows = torch.tensor([[0, 2], [1, -1], [-1, -1]])
+    assert mean_spacing(torch.tensor([1.0, 2.0, 5.0]), rows).tolist() == [3.0, 2.0, 1.0]
 
 
 def test_notebook_map_is_the_notebooks() -> None:
@@ -160,3 +174,9 @@ def test_anomalous_area_is_what_lies_above_the_patch_threshold() -> None:
     anomaly_map = np.array([[1, 2], [3, 4]], np.float32)
     assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
     assert anomaly_score(4.0, 2.0, anomaly_map, 0.5).anomalous_area_percentage == 100.0
+
+
+def test_what_is_not_looked_at_counts_neither_way() -> None:
+    anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
+    assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
+    assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

@@ -41,6 +41,7 @@ class Plan:
     profile: ScoringProfile | None
     coreset_ratio: float | None
     coreset_max_patches: int | None
+    search_radius: float | None
     keep: bool
     json_file: Path | None
     out: Path | None
@@ -81,6 +82,7 @@ def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[Reference
                         profile=plan.profile,
                         coreset_ratio=plan.coreset_ratio,
                         coreset_max_patches=plan.coreset_max_patches,
+                        search_radius=plan.search_radius,
                         keep=plan.keep,
                     )
                 )

@@ -10,14 +10,43 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import InvalidArgument, ScoringProfile
+from patchserve_client import InvalidArgument, Polygon, ScoringProfile
 from patchserve_client.cli._connection import fail
+
+
+def polygon(text: str) -> Polygon:
+    """The corners in "x,y x,y x,y"."""
+    try:
+        corners = [tuple(map(float, corner.split(","))) for corner in text.split()]
+        return [(x, y) for x, y in corners]
+    except ValueError:
+        raise typer.BadParameter(f'A region is corners as in "0.1,0 0.9,0 0.9,1 0.1,1", not {text!r}.') from None
+
 
 Profile = Annotated[ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")]
 CoresetRatio = Annotated[
     float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Keep this share of all patches.")
 ]
 CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep at most so many patches.")]
+SearchRadius = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="SHARE",
+        help="For a fixed camera: compare patches only this far around, as a share of the picture's side.",
+    ),
+]
+Regions = Annotated[
+    list[Polygon] | None,
+    typer.Option(
+        "--region",
+        metavar="POLYGON",
+        parser=polygon,
+        help='Only what lies in here counts: corners as shares of width and height, as "0.1,0 0.9,0 0.9,1 0.1,1". '
+        "May be given again.",
+    ),
+]
 
 
 def check_coreset(ratio: float | None, max_patches: int | None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._loading import CoresetMaxPatches, CoresetRatio, Profile, check_coreset
+from patchserve_client.cli._loading import CoresetMaxPatches, CoresetRatio, Profile, SearchRadius, check_coreset
 
 _OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -33,6 +33,7 @@ def evaluate(
     profile: Profile = None,
     coreset_ratio: CoresetRatio = None,
     coreset_max_patches: CoresetMaxPatches = None,
+    search_radius: SearchRadius = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the reference on the server afterwards.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers here.")
@@ -60,6 +61,18 @@ def evaluate(
         if missing not in _OF_THE_EXTRA:
             raise
         raise typer.BadParameter(f'Evaluation needs {missing}: pip install "patchserve[evaluate]".') from error
-    plan = Plan(dataset, reference, references, seed, profile, coreset_ratio, coreset_max_patches, keep, json_file, out)
+    plan = Plan(
+        dataset,
+        reference,
+        references,
+        seed,
+        profile,
+        coreset_ratio,
+        coreset_max_patches,
+        search_radius,
+        keep,
+        json_file,
+        out,
+    )
     if not carry_out(settings, plan):
         raise typer.Exit(1)

@@ -15,6 +15,8 @@ from patchserve_client.cli._loading import (
     CoresetMaxPatches,
     CoresetRatio,
     Profile,
+    Regions,
+    SearchRadius,
     check_coreset,
     refused_file_named,
 )
@@ -41,6 +43,8 @@ def load(
     profile: Profile = None,
     coreset_ratio: CoresetRatio = None,
     coreset_max_patches: CoresetMaxPatches = None,
+    search_radius: SearchRadius = None,
+    regions: Regions = None,
 ) -> None:
     """Load pictures of undamaged items, files or folders, as a reference.
 
@@ -60,6 +64,8 @@ def load(
             profile=profile,
             coreset_ratio=coreset_ratio,
             coreset_max_patches=coreset_max_patches,
+            search_radius=search_radius,
+            region_of_interest=regions or (),
         )
     say(
         f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "

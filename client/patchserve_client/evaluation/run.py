@@ -63,6 +63,7 @@ def loaded_reference(
     profile: ScoringProfile | None = None,
     coreset_ratio: float | None = None,
     coreset_max_patches: int | None = None,
+    search_radius: float | None = None,
     keep: bool = False,
 ) -> Iterator[ReferenceInfo]:
     """A new reference on the server, deleted at the end unless it is to be kept.
@@ -80,6 +81,7 @@ def loaded_reference(
         profile=profile,
         coreset_ratio=coreset_ratio,
         coreset_max_patches=coreset_max_patches,
+        search_radius=search_radius,
     )
     try:
         yield reference

@@ -15,12 +15,12 @@ def revision_of(model: ReferenceModel) -> str:
     """SHA-256 (hexadecimal) over spec, options, calibration and arrays: equal content, equal revision."""
     digest = hashlib.sha256()
     facts = {
-        "spec": {**dataclasses.asdict(model.spec), "profile": model.spec.profile.value},
-        "coreset": dataclasses.asdict(model.coreset),
+        "spec": dataclasses.asdict(model.spec),
+        "options": {**dataclasses.asdict(model.options), "profile": model.options.profile.value},
         "calibration": {**dataclasses.asdict(model.calibration), "method": model.calibration.method.value},
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
-    for name in ("patches", "image_index", "inputs"):
+    for name in (array.name for array in dataclasses.fields(model.bank)):
         array: np.ndarray = np.ascontiguousarray(getattr(model.bank, name))
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)

@@ -73,7 +73,7 @@ class Region:
 class Detection:
     """What the engine says of one model input."""
 
-    anomaly_map: AnomalyMap  # (S, S) float32
+    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
     damage: DamageScore
     anomaly: AnomalyScore
 

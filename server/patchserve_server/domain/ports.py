@@ -9,7 +9,7 @@ from typing import Protocol
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
 from patchserve_server.domain.progress import LoadStage
-from patchserve_server.domain.reference import CoresetOptions, EmbeddingSpec, Reference, ReferenceModel, ScoringProfile
+from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceModel, ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
 """Called with EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
@@ -43,16 +43,11 @@ class Detector(Protocol):
     @property
     def info(self) -> DetectorInfo: ...
 
-    def spec(self, profile: ScoringProfile) -> EmbeddingSpec:
+    @property
+    def spec(self) -> EmbeddingSpec:
         """What this detector's banks must match."""
 
-    def fit(
-        self,
-        inputs: ModelInputs,
-        profile: ScoringProfile,
-        coreset: CoresetOptions,
-        progress: Progress,
-    ) -> ReferenceModel:
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
         """Builds the bank of a set of pictures and calibrates it. The result depends on nothing else.
 
         Raises:

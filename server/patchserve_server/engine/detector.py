@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,11 +20,10 @@ from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progres
 from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
-    CoresetOptions,
     EmbeddingSpec,
     MemoryBank,
     ReferenceModel,
-    ScoringProfile,
+    ReferenceOptions,
 )
 from patchserve_server.engine.calibration import calibrate
 from patchserve_server.engine.coreset import coreset_count, select_coreset
@@ -38,14 +37,20 @@ _PRECISION = "fp32"
 _IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Prepared:
+    pipeline: Pipeline
+    index: BankIndex
+
+
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
     def __init__(self, network: Network, *, knn_memory_bytes: int) -> None:
         self._network = network
-        self._pipelines = {profile: Pipeline(network, profile, knn_memory_bytes) for profile in ScoringProfile}
-        self._indices: WeakKeyDictionary[ReferenceModel, BankIndex] = WeakKeyDictionary()
-        self._indices_lock = threading.Lock()
+        self._knn_memory_bytes = knn_memory_bytes
+        self._prepared: WeakKeyDictionary[ReferenceModel, _Prepared] = WeakKeyDictionary()
+        self._prepared_lock = threading.Lock()
 
     @property
     def info(self) -> DetectorInfo:
@@ -61,31 +66,31 @@ class PatchCoreDetector:
             feature_dim=network.spec.feature_dim,
         )
 
-    def spec(self, profile: ScoringProfile) -> EmbeddingSpec:
+    @property
+    def spec(self) -> EmbeddingSpec:
         network = self._network
-        return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, _PRECISION, profile)
+        return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, _PRECISION)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """One pass of a grey picture, so that what is slow once is slow before the first caller waits for it."""
         size_px = self._network.spec.input_size_px
-        pipeline = self._pipelines[ScoringProfile.NOTEBOOK]
+        pipeline = self._pipeline(ReferenceOptions())
         patches = pipeline.patches(np.full((1, size_px, size_px, 3), 128, np.uint8))
         pipeline.score(patches, BankIndex(patches[0]))
 
     @torch.inference_mode()
-    def fit(
-        self, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions, progress: Progress
-    ) -> ReferenceModel:
-        coreset_count(len(inputs) * self._network.spec.patches_per_image, coreset)  # refuses before the work begins
-        vectors = self._pipelines[profile].embed(inputs, progress)
-        return self._model(inputs, vectors, profile, coreset, progress)
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
+        coreset_count(len(inputs) * self._network.spec.patches_per_image, options.coreset)  # refuses before the work
+        pipeline = self._pipeline(options)
+        seen = pipeline.seen(inputs)
+        return self._model(pipeline, seen, pipeline.embed(seen, progress), progress)
 
     @torch.inference_mode()
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
         self._require(model.spec)
-        pipeline, bank = self._pipelines[model.spec.profile], model.bank
-        together = np.concatenate((bank.inputs, inputs))
+        pipeline, bank = self._pipeline(model.options), model.bank
+        together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
         if len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image:
             # Every row is there, in the pictures' order: embedding these pictures again would give the same.
             new = pipeline.embed(inputs, progress)
@@ -93,12 +98,13 @@ class PatchCoreDetector:
             vectors = torch.cat((old, new))
         else:
             vectors = pipeline.embed(together, progress)
-        return self._model(together, vectors, model.spec.profile, model.coreset, progress)
+        return self._model(pipeline, together, vectors, progress)
 
     @torch.inference_mode()
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
         self._require(model.spec)
-        pipeline, index = self._pipelines[model.spec.profile], self._index(model)
+        prepared = self._prepare(model)
+        pipeline, index = prepared.pipeline, prepared.index
         detections: list[Detection] = []
         embed_s = search_s = 0.0
         for start in range(0, len(inputs), _IMAGES_PER_PASS):
@@ -111,35 +117,44 @@ class PatchCoreDetector:
             search_s += time.perf_counter() - embedded
         return detections, DetectionTimes(embed_ms=1000 * embed_s, search_ms=1000 * search_s)
 
-    def _model(
-        self, inputs: ModelInputs, vectors: Tensor, profile: ScoringProfile, coreset: CoresetOptions, progress: Progress
-    ) -> ReferenceModel:
+    def _pipeline(self, options: ReferenceOptions) -> Pipeline:
+        return Pipeline(self._network, options, self._knn_memory_bytes)
+
+    def _model(self, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, progress: Progress) -> ReferenceModel:
         """The model of pictures (N, S, S, 3) and all their patch vectors (N, P, D)."""
         patches = vectors.flatten(0, 1)
-        image_index = torch.arange(len(inputs), dtype=torch.int32).repeat_interleave(vectors.shape[1])
-        count = coreset_count(len(patches), coreset)
+        count = coreset_count(len(patches), pipeline.options.coreset)
+        kept = torch.arange(len(patches))
         if count < len(patches):
             rows = select_coreset(
-                patches.to(self._network.device), count, progress=functools.partial(progress, LoadStage.CORESET)
+                patches.to(self._network.device),
+                count,
+                progress=lambda done, all_: progress(LoadStage.CORESET, done, all_),
             )
             kept = rows.cpu().sort().values
-            patches, image_index = patches[kept], image_index[kept]
-        bank = MemoryBank(patches.numpy(), image_index.numpy(), inputs)
-        calibration = calibrate(self._pipelines[profile], bank, vectors, progress)
-        return ReferenceModel(self.spec(profile), coreset, bank, calibration)
+            patches = patches[kept]
+        normal = calibrate(pipeline, inputs, vectors, kept, progress)
+        image_index, grid_index = kept.div(vectors.shape[1], rounding_mode="floor"), kept % vectors.shape[1]
+        bank = MemoryBank(patches.numpy(), image_index.int().numpy(), grid_index.int().numpy(), normal.spacing, inputs)
+        return ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
 
-    def _index(self, model: ReferenceModel) -> BankIndex:
-        """The model's bank ready to be searched: prepared once, freed with the model."""
-        with self._indices_lock:
-            index = self._indices.get(model)
-            if index is None:
-                index = BankIndex(torch.from_numpy(model.bank.patches).to(self._network.device))
-                self._indices[model] = index
-            return index
+    def _prepare(self, model: ReferenceModel) -> _Prepared:
+        """The model ready for use: prepared once, freed with the model."""
+        with self._prepared_lock:
+            prepared = self._prepared.get(model)
+            if prepared is None:
+                device, bank = self._network.device, model.bank
+                index = BankIndex(
+                    torch.from_numpy(bank.patches).to(device),
+                    places=torch.from_numpy(bank.grid_index).to(device),
+                    spacing=torch.from_numpy(bank.spacing).to(device),
+                )
+                prepared = self._prepared[model] = _Prepared(self._pipeline(model.options), index)
+            return prepared
 
     def _require(self, spec: EmbeddingSpec) -> None:
         """Refuses a bank whose vectors mean something else than those of this detector."""
-        theirs, ours = dataclasses.asdict(spec), dataclasses.asdict(self.spec(spec.profile))
+        theirs, ours = dataclasses.asdict(spec), dataclasses.asdict(self.spec)
         differing = [name for name in ours if theirs[name] != ours[name]]
         if differing:
             raise BankMismatchError(

@@ -26,11 +26,13 @@ _ALIGNED_ROWS = 64  # a product into rows of a whole number of cache lines is a 
 class BankIndex:
     """A memory bank that is ready to be searched, on the device of its patches.
 
-    `groups` says which picture a row came from; only a search with `exclude_groups` needs it.
+    `groups` says which picture a row came from, `places` where in it: only a search that hides rows needs them.
     """
 
     patches: Tensor  # (P, D) float32
     groups: Tensor | None = None  # (P,) integer
+    places: Tensor | None = None  # (P,) integer, 0..G-1
+    spacing: Tensor | None = None  # (P,) float32, above 0: for scores, not for the search
     centre: Tensor = field(init=False)  # (D,) float32
     squared_norms: Tensor = field(init=False)  # (P,) float64, of the rows less the centre
     largest_norm: float = field(init=False)  # of the rows themselves
@@ -38,8 +40,9 @@ class BankIndex:
     def __post_init__(self) -> None:
         if self.patches.ndim != 2 or not len(self.patches):  # noqa: PLR2004
             raise ValueError(f"A bank is (P, D) with P above 0, not {tuple(self.patches.shape)}.")
-        if self.groups is not None and self.groups.shape != self.patches.shape[:1]:
-            raise ValueError(f"{len(self.patches)} rows need as many groups, not {tuple(self.groups.shape)}.")
+        for each in (self.groups, self.places, self.spacing):
+            if each is not None and each.shape != self.patches.shape[:1]:
+                raise ValueError(f"{len(self.patches)} rows need as many values each, not {tuple(each.shape)}.")
         centre = self.patches.mean(dim=0)
         blocks = torch.split(self.patches, _ROWS_PER_NORM)
         norms = [torch.linalg.vector_norm(block - centre, dim=1, dtype=torch.float64) for block in blocks]
@@ -59,6 +62,7 @@ def nearest(
     *,
     memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     exclude_groups: Tensor | None = None,
+    visible_places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The k rows of the bank that are nearest to each query, nearest first; the lower row first among equals.
 
@@ -67,8 +71,9 @@ def nearest(
         index: the bank, P rows.
         k: at least 1. A bank of fewer rows gives P columns instead of k.
         memory_limit_bytes: bound on scratch memory beside the results; one row and one query always go through.
-        exclude_groups: (Q,) integer; query i sees no row of group exclude_groups[i]. Where too few rows remain,
-            the last columns are infinity and row -1.
+        exclude_groups: (Q,) integer; query i sees no row of group exclude_groups[i].
+        visible_places: (Q, G) bool; query i sees a row at place g only where [i, g] is true.
+            Where either leaves too few rows, the last columns are infinity and row -1.
 
     Returns:
         Distances (Q, k) float32 and rows (Q, k) int64.
@@ -76,16 +81,42 @@ def nearest(
     width = min(k, len(index))
     if width < 1:
         raise ValueError(f"k is at least 1, not {k}.")
-    if exclude_groups is not None and index.groups is None:
-        raise ValueError("This bank does not know the groups of its rows, so none can be excluded.")
+    hidden = _Hidden(index, exclude_groups, visible_places)
     distances = queries.new_empty((len(queries), width))
     rows = torch.empty((len(queries), width), dtype=torch.int64, device=queries.device)
     scratch = _Scratch(memory_limit_bytes, queries.shape[1])
     for part in scratch.query_slices(len(queries)):
-        excluded = None if exclude_groups is None else exclude_groups[part]
-        found = _candidates(queries[part], index, width, scratch, excluded)
+        found = _candidates(queries[part], index, width, scratch, hidden.of(part))
         distances[part], rows[part] = _refined(queries[part], index, found, width, scratch)
     return distances, rows
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Hidden:
+    """Which rows each query must not see."""
+
+    index: BankIndex
+    exclude_groups: Tensor | None  # (Q,)
+    visible_places: Tensor | None  # (Q, G)
+
+    def __post_init__(self) -> None:
+        if self.exclude_groups is not None and self.index.groups is None:
+            raise ValueError("This bank does not know the groups of its rows, so none can be excluded.")
+        if self.visible_places is not None and self.index.places is None:
+            raise ValueError("This bank does not know the places of its rows, so none can be told from others.")
+
+    def of(self, queries: slice | Tensor) -> _Hidden:
+        """The same for some of the queries."""
+        groups = None if self.exclude_groups is None else self.exclude_groups[queries]
+        places = None if self.visible_places is None else self.visible_places[queries]
+        return _Hidden(self.index, groups, places)
+
+    def fill(self, ranks: Tensor, rows: slice) -> None:
+        """Sets the ranks (Q, P) of hidden rows to infinity, in place."""
+        if self.exclude_groups is not None and self.index.groups is not None:
+            ranks.masked_fill_(self.exclude_groups[:, None] == self.index.groups[rows], torch.inf)
+        if self.visible_places is not None and self.index.places is not None:
+            ranks.masked_fill_(self.visible_places[:, self.index.places[rows]].logical_not_(), torch.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,17 +140,16 @@ class _Scratch:
         return max(1, min(_REFINED_AT_ONCE, self.limit_bytes // (16 * self.dim * candidates)))
 
 
-def _candidates(queries: Tensor, index: BankIndex, k: int, scratch: _Scratch, excluded: Tensor | None) -> Tensor:
+def _candidates(queries: Tensor, index: BankIndex, k: int, scratch: _Scratch, hidden: _Hidden) -> Tensor:
     """Rows (Q, k or a few more) among which the k nearest surely are; P where the bank has no more to offer."""
     count = min(k + _SPARE_CANDIDATES, len(index))
-    ranks, rows = _ranked(queries, index, count, dtype=torch.float32, scratch=scratch, excluded=excluded)
+    ranks, rows = _ranked(queries, index, count, dtype=torch.float32, scratch=scratch, hidden=hidden)
     if count < len(index):
         # A row outside has at least the last rank, less the rounding error; inside, k rows have at most rank k plus it.
         unsure = ranks[:, -1] - ranks[:, k - 1] < 2 * _rounding_error(queries, index)
         if bool(unsure.any()):
-            still_excluded = None if excluded is None else excluded[unsure]
             rows[unsure] = _ranked(
-                queries[unsure], index, count, dtype=torch.float64, scratch=scratch, excluded=still_excluded
+                queries[unsure], index, count, dtype=torch.float64, scratch=scratch, hidden=hidden.of(unsure)
             )[1]
     return rows
 
@@ -139,7 +169,7 @@ def _ranked(
     *,
     dtype: torch.dtype,
     scratch: _Scratch,
-    excluded: Tensor | None,
+    hidden: _Hidden,
 ) -> tuple[Tensor, Tensor]:
     """The lowest ranks (Q, count), ascending, and their rows.
 
@@ -155,8 +185,7 @@ def _ranked(
         stop = min(start + step, len(index))
         block = index.patches[start:stop].to(dtype)
         scores = torch.addmm(index.squared_norms[start:stop].to(dtype), centred, block.T, alpha=-2)
-        if excluded is not None and index.groups is not None:
-            scores.masked_fill_(excluded[:, None] == index.groups[start:stop], torch.inf)
+        hidden.fill(scores, slice(start, stop))
         best, at = scores.topk(min(count, stop - start), dim=1, largest=False)
         at = torch.where(best.isinf(), len(index), at + start)
         ranks, rows = torch.cat((ranks, best), dim=1), torch.cat((rows, at), dim=1)

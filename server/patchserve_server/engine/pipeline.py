@@ -1,27 +1,30 @@
-"""A network under one scoring profile: pictures to patch vectors, patch vectors to raw scores."""
+"""A network under one reference's options: pictures to patch vectors, patch vectors to raw scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.progress import LoadStage
-from patchserve_server.domain.reference import ScoringProfile
+from patchserve_server.domain.reference import ReferenceOptions, ScoringProfile
 from patchserve_server.engine.aggregation import aggregate_3x3, concat_layers
+from patchserve_server.engine.interest import Interest, interest_of
 from patchserve_server.engine.neighbours import BankIndex, nearest
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.scoring import (
     NOTEBOOK_NEIGHBOURS,
     PAPER_NEIGHBOURS,
     mean_of_nearest,
+    mean_spacing,
     notebook_map,
     paper_map,
-    peak_score,
     reweighted_score,
+    spaced_score,
 )
 
 
@@ -30,21 +33,45 @@ class RawScores:
     """Absolute distances of one picture to a bank."""
 
     image_score: float
-    anomaly_map: AnomalyMap  # (S, S) float32
+    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
+class Neighbours:
+    """What a search found for each patch of each picture, nearest first."""
+
+    distances: Tensor  # (B, P, k) float32
+    rows: Tensor  # (B, P, k) int64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pipeline:
     """Everything between model inputs and raw scores."""
 
     network: Network
-    profile: ScoringProfile
+    options: ReferenceOptions
     knn_memory_bytes: int
+    interest: Interest | None = field(init=False)
+    reach: Tensor | None = field(init=False)  # (P, P) bool: which places lie within the search radius of each
+
+    def __post_init__(self) -> None:
+        spec, options = self.network.spec, self.options
+        object.__setattr__(self, "interest", interest_of(options.region_of_interest, spec.input_size_px, spec.grid))
+        reach = None if options.search_radius is None else places_within(options.search_radius, spec.grid)
+        object.__setattr__(self, "reach", None if reach is None else reach.to(self.network.device))
+
+    @property
+    def is_paper(self) -> bool:
+        return self.options.profile is ScoringProfile.PAPER
+
+    def seen(self, inputs: ModelInputs) -> ModelInputs:
+        """What counts of pictures (B, S, S, 3)."""
+        return inputs if self.interest is None else self.interest.painted(inputs)
 
     def patches(self, inputs: ModelInputs) -> Tensor:
         """Patch vectors (B, P, D) float32 on the device, of inputs (B, S, S, 3) uint8."""
-        layers = self.network.layers(inputs)
-        if self.profile is ScoringProfile.PAPER:
+        layers = self.network.layers(self.seen(inputs))
+        if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
         return concat_layers(layers, self.network.spec.grid)
 
@@ -60,30 +87,79 @@ class Pipeline:
             progress(LoadStage.EMBED, at + 1, len(inputs))
         return vectors
 
-    def score(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> list[RawScores]:
-        """Raw scores of each picture of a batch.
+    def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbours:
+        """The nearest rows of each patch, as many as the profile needs.
+
+        A patch within whose search radius there is no row looks everywhere.
 
         Args:
             patches: (B, P, D) float32 on the device.
-            index: a bank of the same network and profile.
+            index: a bank of the same network and options.
             exclude_groups: (B,) integer; picture i sees no row of group exclude_groups[i].
         """
         pictures, count, dim = patches.shape
-        paper = self.profile is ScoringProfile.PAPER
-        distances, rows = nearest(
-            patches.reshape(-1, dim),
+        queries = patches.reshape(-1, dim)
+        hidden = None if exclude_groups is None else exclude_groups.repeat_interleave(count)
+        visible = None if self.reach is None else self.reach.repeat(pictures, 1)
+        distances, rows = self.nearest(queries, index, hidden, visible)
+        lost = rows[:, 0] < 0
+        if visible is not None and bool(lost.any()):
+            everywhere = None if hidden is None else hidden[lost]
+            distances[lost], rows[lost] = self.nearest(queries[lost], index, everywhere, None)
+        return Neighbours(distances.view(pictures, count, -1), rows.view(pictures, count, -1))
+
+    def nearest(
+        self, queries: Tensor, index: BankIndex, exclude_groups: Tensor | None, visible_places: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """`nearest` with the profile's number of neighbours."""
+        return nearest(
+            queries,
             index,
-            PAPER_NEIGHBOURS if paper else NOTEBOOK_NEIGHBOURS,
+            PAPER_NEIGHBOURS if self.is_paper else NOTEBOOK_NEIGHBOURS,
             memory_limit_bytes=self.knn_memory_bytes,
-            exclude_groups=None if exclude_groups is None else exclude_groups.repeat_interleave(count),
+            exclude_groups=exclude_groups,
+            visible_places=visible_places,
         )
-        scores = (distances[:, 0] if paper else mean_of_nearest(distances)).view(pictures, count)
-        if paper:
-            first = rows[:, 0].view(pictures, count)
-            image_scores = reweighted_score(scores, first, patches, index, exclude_groups=exclude_groups)
+
+    def judge(
+        self, found: Neighbours, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None
+    ) -> list[RawScores]:
+        """Raw scores of each picture from what a search with the same arguments found; `index` tells the spacing."""
+        scores = mean_of_nearest(found.distances)  # (B, P)
+        counted = slice(None) if self.interest is None else torch.from_numpy(self.interest.patches).to(scores.device)
+        if self.is_paper:
+            image_scores = reweighted_score(
+                scores[:, counted],
+                found.rows[:, counted, 0],
+                patches[:, counted],
+                index,
+                exclude_groups=exclude_groups,
+            )
         else:
-            image_scores = peak_score(scores)
-        stretch = paper_map if paper else notebook_map
-        spec = self.network.spec
-        maps = [stretch(grid, spec.input_size_px) for grid in scores.view(pictures, *spec.grid).cpu().numpy()]
+            spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, found.rows)
+            image_scores = spaced_score(scores[:, counted], spacing[:, counted])
+        maps = [self._map(grid) for grid in scores.view(len(scores), *self.network.spec.grid).cpu().numpy()]
         return [RawScores(*found) for found in zip(image_scores.tolist(), maps, strict=True)]
+
+    def score(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> list[RawScores]:
+        """`judge` of what `search` finds."""
+        return self.judge(self.search(patches, index, exclude_groups), patches, index, exclude_groups)
+
+    def _map(self, scores: np.ndarray) -> AnomalyMap:
+        stretch = paper_map if self.is_paper else notebook_map
+        anomaly_map = stretch(scores, self.network.spec.input_size_px)
+        if self.interest is not None:
+            anomaly_map[~self.interest.pixels] = np.nan
+        return anomaly_map
+
+
+def places_within(radius: float, grid: tuple[int, int]) -> Tensor:
+    """Which places (P, P) bool of a grid (rows, columns) see each other: at most `radius` apart on either axis.
+
+    The radius is a share of the grid's side; a place always sees itself and the ones right beside it.
+    """
+    rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
+    near_rows = (rows[:, None] - rows).abs() <= max(1.0, radius * grid[0])  # (h, h)
+    near_columns = (columns[:, None] - columns).abs() <= max(1.0, radius * grid[1])  # (w, w)
+    both = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (h, w, h, w)
+    return both.reshape(grid[0] * grid[1], -1)

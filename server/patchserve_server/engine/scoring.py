@@ -16,6 +16,9 @@ NOTEBOOK_NEIGHBOURS = 9
 PAPER_NEIGHBOURS = 1
 REWEIGHTING_NEIGHBOURS = 9
 
+_SPACING_POWER = 1 / 3
+_TOP_SHARE = 0.03
+
 _DAMAGE_LEVEL = 0.5
 _DAMAGE_PERCENTAGE = 5.0
 _SMOOTHING_SIGMA_PX = 4.0
@@ -32,9 +35,26 @@ def mean_of_nearest(distances: Tensor) -> Tensor:
     return means.where(present.any(dim=-1), torch.inf)
 
 
-def peak_score(patch_scores: Tensor) -> Tensor:
-    """The raw image score (B,) of patch scores (B, Q): the highest of the picture."""
-    return patch_scores.amax(dim=-1)
+def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
+
+    Each patch score is first divided by the cube root of how far apart the reference's own patches lie around it: where
+    intact items differ much among themselves, a distance says less.
+
+    Args:
+        patch_scores: (B, Q).
+        spacing: (B, Q) of the neighbours of each patch, 1 on average.
+    """
+    scores = patch_scores / spacing.pow(_SPACING_POWER)
+    highest = max(1, round(_TOP_SHARE * scores.shape[1]))
+    return scores.topk(highest, dim=1).values.mean(dim=1)
+
+
+def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
+    """The mean spacing (...) of the rows (..., k) that were found; -1 stands for none. 1 without any."""
+    present = rows >= 0
+    sums = spacing[rows.clamp(min=0)].where(present, 0.0).sum(dim=-1)
+    return (sums / present.sum(dim=-1).clamp(min=1)).where(present.any(dim=-1), 1.0)
 
 
 def reweighted_score(
@@ -87,7 +107,7 @@ def paper_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
 
 def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
     """The notebook's measure: the share of the map above half of its own range, detected when over 5 %."""
-    values = anomaly_map.astype(np.float64)
+    values = anomaly_map[~np.isnan(anomaly_map)].astype(np.float64)
     scaled = (values - values.min()) / (values.max() - values.min() + 1e-8)
     percentage = 100.0 * float(np.mean(scaled > _DAMAGE_LEVEL))
     return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
@@ -106,5 +126,5 @@ def anomaly_score(
     is_anomalous = bool(raw > threshold)
     if is_anomalous:
         score = max(score, np.nextafter(np.float32(0.5), np.float32(1)))
-    area = 100.0 * float(np.mean(anomaly_map > patch_threshold))
+    area = 100.0 * np.count_nonzero(anomaly_map > patch_threshold) / np.count_nonzero(~np.isnan(anomaly_map))
     return AnomalyScore(float(score), float(raw), float(threshold), is_anomalous, area)

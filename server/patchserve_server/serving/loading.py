@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from patchserve_server.domain.errors import BankMismatchError, InvalidImageError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector
 from patchserve_server.domain.progress import LoadProgress, LoadStage
-from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceModel, ScoringProfile
+from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, Reference, ReferenceModel, ReferenceOptions
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.progress import LoadBoard, LoadEntry
@@ -25,13 +26,12 @@ from patchserve_server.serving.progress import LoadBoard, LoadEntry
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a reference is to be loaded. None: as it was loaded (append), else the default."""
+    """How a reference is to be loaded."""
 
-    reference_id: str
-    append: bool
-    profile: ScoringProfile | None
-    coreset: CoresetOptions | None
-    expected_revision: str  # empty: whatever is there
+    reference_id: str = DEFAULT_REFERENCE_ID
+    append: bool = False
+    chosen: Mapping[str, Any] = field(default_factory=dict)  # ReferenceOptions by name; others as loaded, or default
+    expected_revision: str = ""  # empty: whatever is there
 
 
 class Loader:
@@ -104,15 +104,13 @@ class Loader:
                 self._catalog.get(options.reference_id, options.expected_revision)
             return None
         base = self._catalog.get(options.reference_id, options.expected_revision)
-        if options.profile not in (None, base.model.spec.profile):
-            message = (
-                f'Reference "{base.reference_id}" has the profile {base.model.spec.profile.name}; APPEND keeps it. '
-                "Leave the profile out, or load the reference again with REPLACE."
-            )
-            raise PreconditionError(base.reference_id, message)
-        if options.coreset not in (None, base.model.coreset):
-            message = "APPEND keeps the coreset options of the first load. Leave them out, or load with REPLACE."
-            raise PreconditionError(base.reference_id, message)
+        for name, value in options.chosen.items():
+            if getattr(base.model.options, name) != value:
+                message = (
+                    f'Reference "{base.reference_id}" was loaded with another {name}, which APPEND keeps. Leave {name} '
+                    "out, or load the reference again with REPLACE."
+                )
+                raise PreconditionError(base.reference_id, message)
         return base
 
     async def _decode_all(self, images: AsyncIterator[bytes], already: int, entry: LoadEntry) -> list[ModelInputs]:
@@ -153,8 +151,7 @@ class Loader:
             if base is not None:
                 model = self._detector.extend(base.model, pictures, progress)
             else:
-                profile = options.profile or ScoringProfile.NOTEBOOK
-                model = self._detector.fit(pictures, profile, options.coreset or CoresetOptions(), progress)
+                model = self._detector.fit(pictures, ReferenceOptions(**options.chosen), progress)
             return model, revision_of(model)
 
         try:

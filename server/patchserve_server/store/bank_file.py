@@ -22,6 +22,8 @@ _WHAT = "bank file"
 _ARRAYS = {
     "patches": ("F32", np.dtype(np.float32), 2),
     "image_index": ("I32", np.dtype(np.int32), 1),
+    "grid_index": ("I32", np.dtype(np.int32), 1),
+    "spacing": ("F32", np.dtype(np.float32), 1),
     "inputs": ("U8", np.dtype(np.uint8), 4),
 }
 
@@ -36,13 +38,17 @@ def check_bank(bank: MemoryBank) -> None:
         array = getattr(bank, name)
         if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
             raise DamageError(f"its array {name} is not {dtype} with {axes} axes, none of them empty")
-    if len(bank.image_index) != len(bank.patches):
-        raise DamageError("its arrays patches and image_index differ in length")
+    if not len(bank.patches) == len(bank.image_index) == len(bank.grid_index) == len(bank.spacing):
+        raise DamageError("its arrays patches, image_index, grid_index and spacing differ in length")
     _, height, width, channels = bank.inputs.shape
     if height != width or channels != 3:  # noqa: PLR2004
         raise DamageError("its array inputs does not hold square RGB pictures")
     if bank.image_index.min() < 0 or bank.image_index.max() >= len(bank.inputs):
         raise DamageError("its array image_index names a picture that is not there")
+    if bank.grid_index.min() < 0:
+        raise DamageError("its array grid_index names a place that is not there")
+    if not (bank.spacing.min() > 0 and bank.spacing.max() < np.inf):
+        raise DamageError("its array spacing holds something else than finite numbers above 0")
 
 
 def write_bank(path: Path, bank: MemoryBank) -> None:
@@ -72,7 +78,7 @@ class BankFile:
             raise _damage(error) from error
         types = {name: self._file.get_slice(name).get_dtype() for name in self._file.keys()}  # noqa: SIM118
         if types != {name: dtype for name, (dtype, _, _) in _ARRAYS.items()}:
-            raise DamageError(f"its {_WHAT} does not hold the arrays patches, image_index and inputs in their types")
+            raise DamageError(f"its {_WHAT} does not hold the arrays {', '.join(_ARRAYS)} in their types")
 
     def read(self) -> MemoryBank:
         """The arrays, in memory of their own.

@@ -27,7 +27,7 @@ def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None
             format_version=FORMAT_VERSION,
             revision=revision,
             spec=model.spec,
-            coreset=model.coreset,
+            options=model.options,
             calibration=model.calibration,
         )
     )
@@ -90,7 +90,7 @@ class OpenGeneration:
 
 def _proven_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
     check_bank(bank)
-    model = ReferenceModel(manifest.spec, manifest.coreset, bank, manifest.calibration)
+    model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration)
     if revision_of(model) != manifest.revision:
         raise DamageError("its content does not have the digest that its revision names")
     return model

@@ -18,7 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-from patchserve_server.domain.reference import Calibration, CoresetOptions, EmbeddingSpec
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.reference import (
+    Calibration,
+    EmbeddingSpec,
+    ReferenceOptions,
+    checked_region_of_interest,
+    checked_search_radius,
+)
 
 FORMAT_VERSION = 1
 REVISION_PATTERN = "^[0-9a-f]{64}$"
@@ -66,7 +73,7 @@ class Manifest(_Record):
 
     revision: Revision
     spec: EmbeddingSpec
-    coreset: CoresetOptions
+    options: ReferenceOptions
     calibration: Calibration
 
     @model_validator(mode="after")
@@ -76,6 +83,15 @@ class Manifest(_Record):
             raise ValueError("a threshold is negative")
         if spread.count < 1 or min(spread.min, spread.mean, spread.stddev) < 0 or spread.max < spread.min:
             raise ValueError("the spread of normal scores is impossible")
+        return self
+
+    @model_validator(mode="after")
+    def _sound_options(self) -> Self:
+        try:
+            checked_search_radius(self.options.search_radius)
+            checked_region_of_interest(self.options.region_of_interest)
+        except InvalidInputError as error:
+            raise ValueError(error.message) from error
         return self
 
 

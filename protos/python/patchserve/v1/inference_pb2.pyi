@@ -142,7 +142,7 @@ class DamageScore(_message.Message):
     ANOMALY_DETECTED_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     damage_percentage: _builtins.float
-    """The share of pixels over `threshold` in the min-max map, in percent, 0 to 100."""
+    """The share of pixels over `threshold` in the min-max map, in percent, 0 to 100; of the region of interest, if any."""
     anomaly_detected: _builtins.bool
     """Whether damage_percentage is above 5."""
     threshold: _builtins.float
@@ -182,7 +182,9 @@ class AnomalyScore(_message.Message):
     is_anomalous: _builtins.bool
     """Whether the picture is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float
-    """The share of pixels over the reference's patch threshold, in percent, 0 to 100."""
+    """The share of pixels over the reference's patch threshold, in percent, 0 to 100; with a region of interest, of the
+    pixels in it.
+    """
     def __init__(
         self,
         *,
@@ -318,7 +320,8 @@ class ScoreMap(_message.Message):
     width: _builtins.int
     """The columns of the map."""
     values: _builtins.bytes
-    """height x width values: float32, little-endian, row by row from the top left. Stretch the map over source_width_px x
+    """height x width values: float32, little-endian, row by row from the top left; NaN outside of the reference's region
+    of interest. Stretch the map over source_width_px x
     source_height_px to lay it over the picture: nothing is cropped.
     """
     source_width_px: _builtins.int

@@ -159,6 +159,56 @@ class CoresetOptions(_message.Message):
 Global___CoresetOptions: _TypeAlias = CoresetOptions  # noqa: Y015
 
 @_typing.final
+class RelativePoint(_message.Message):
+    """A point of a picture of any size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    X_FIELD_NUMBER: _builtins.int
+    Y_FIELD_NUMBER: _builtins.int
+    x: _builtins.float
+    """To the right from the left edge, as a share of the width, 0 to 1."""
+    y: _builtins.float
+    """Down from the top edge, as a share of the height, 0 to 1."""
+    def __init__(
+        self,
+        *,
+        x: _builtins.float = ...,
+        y: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["x", b"x", "y", b"y"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelativePoint: _TypeAlias = RelativePoint  # noqa: Y015
+
+@_typing.final
+class RelativePolygon(_message.Message):
+    """An area of a picture of any size."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POINTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePoint]:
+        """Its corners in order, not closed; at least 3."""
+
+    def __init__(
+        self,
+        *,
+        points: _abc.Iterable[Global___RelativePoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RelativePolygon: _TypeAlias = RelativePolygon  # noqa: Y015
+
+@_typing.final
 class LoadReferenceRequest(_message.Message):
     """Builds or extends a reference."""
 
@@ -170,6 +220,8 @@ class LoadReferenceRequest(_message.Message):
     PROFILE_FIELD_NUMBER: _builtins.int
     CORESET_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    SEARCH_RADIUS_FIELD_NUMBER: _builtins.int
+    REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """Which reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first a letter or a digit. Empty: "default"."""
     mode: Global___LoadMode.ValueType
@@ -180,6 +232,11 @@ class LoadReferenceRequest(_message.Message):
     """With APPEND: the revision that the caller means to extend; any other is refused with FAILED_PRECONDITION.
     Empty: whatever is there.
     """
+    search_radius: _builtins.float
+    """For a fixed camera before items in a fixed place: patches are compared only with those of the reference that lie at
+    most this far away on either axis, as a share of the picture's side, above 0 and at most 1. So what is normal
+    elsewhere can be an anomaly here. Absent: with all; with APPEND: as it was loaded.
+    """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """Encoded pictures of undamaged items: JPEG, PNG, WebP, BMP or TIFF, at least one. GetServerInfo tells the limits."""
@@ -187,6 +244,12 @@ class LoadReferenceRequest(_message.Message):
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
         """Which patches are kept. Absent: all; with APPEND: as it was loaded."""
+
+    @_builtins.property
+    def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
+        """What counts of each picture, here and in every comparison: what lies in any of these polygons, 500 points in all at
+        most. The rest is painted over before anything looks at it. Empty: the whole picture; with APPEND: as it was loaded.
+        """
 
     def __init__(
         self,
@@ -197,12 +260,16 @@ class LoadReferenceRequest(_message.Message):
         profile: Global___ScoringProfile.ValueType = ...,
         coreset: Global___CoresetOptions | None = ...,
         expected_revision: _builtins.str = ...,
+        search_radius: _builtins.float | None = ...,
+        region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["coreset", b"coreset"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "coreset", b"coreset", "search_radius", b"search_radius"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["coreset", b"coreset", "expected_revision", b"expected_revision", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "coreset", b"coreset", "expected_revision", b"expected_revision", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
+    _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
 
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
@@ -379,6 +446,8 @@ class Reference(_message.Message):
     PRECISION_FIELD_NUMBER: _builtins.int
     CORESET_FIELD_NUMBER: _builtins.int
     BANK_BYTES_FIELD_NUMBER: _builtins.int
+    SEARCH_RADIUS_FIELD_NUMBER: _builtins.int
+    REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """Its id."""
     revision: _builtins.str
@@ -386,7 +455,9 @@ class Reference(_message.Message):
     image_count: _builtins.int
     """How many pictures it was built from."""
     patch_count: _builtins.int
-    """How many patches the memory bank holds: 784 for one picture at 28 x 28 patches, less with a coreset."""
+    """How many patches the memory bank holds: for one picture 784 with wide_resnet50_2 (28 x 28), 196 with
+    efficientnet_lite2 (14 x 14); less with a coreset.
+    """
     feature_dim: _builtins.int
     """The length of a patch's feature vector: 1536 with wide_resnet50_2."""
     profile: Global___ScoringProfile.ValueType
@@ -401,6 +472,8 @@ class Reference(_message.Message):
     """The numeric precision that its patches were computed in: "fp32"."""
     bank_bytes: _builtins.int
     """The memory that its bank takes, in bytes."""
+    search_radius: _builtins.float
+    """How far away patches are compared, as it was loaded. Absent: everywhere."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """Its thresholds and where they come from."""
@@ -416,6 +489,10 @@ class Reference(_message.Message):
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
         """The coreset options it was loaded with. Absent: every patch is kept."""
+
+    @_builtins.property
+    def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
+        """What counts of each picture, as it was loaded. Empty: the whole picture."""
 
     def __init__(
         self,
@@ -435,12 +512,16 @@ class Reference(_message.Message):
         precision: _builtins.str = ...,
         coreset: Global___CoresetOptions | None = ...,
         bank_bytes: _builtins.int = ...,
+        search_radius: _builtins.float | None = ...,
+        region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "profile", b"profile", "reference_id", b"reference_id", "revision", b"revision", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
+    _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
 
 Global___Reference: _TypeAlias = Reference  # noqa: Y015
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
@@ -11,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_server.domain.inspection import Inspection, Region
 from patchserve_server.domain.progress import LoadProgress
-from patchserve_server.domain.reference import Calibration, CoresetOptions, Reference
+from patchserve_server.domain.reference import Calibration, CoresetOptions, Reference, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.rpc.convert.tables import METHODS, NOTICES, PROFILES, SCALES, STAGES, number_of
 from patchserve_server.rpc.status import status_of
@@ -30,7 +31,7 @@ def _timestamp(time: datetime) -> Timestamp:
 
 def reference_message(reference: Reference) -> reference_pb2.Reference:
     model = reference.model
-    kept = model.coreset
+    options, kept = model.options, model.options.coreset
     coreset = None
     if kept != CoresetOptions():
         coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
@@ -40,7 +41,7 @@ def reference_message(reference: Reference) -> reference_pb2.Reference:
         image_count=len(model.bank.inputs),
         patch_count=model.bank.patches.shape[0],
         feature_dim=model.bank.patches.shape[1],
-        profile=number_of(PROFILES, model.spec.profile),
+        profile=number_of(PROFILES, options.profile),
         calibration=_calibration_message(model.calibration),
         threshold=model.calibration.image_threshold,
         create_time=_timestamp(reference.create_time),
@@ -50,7 +51,14 @@ def reference_message(reference: Reference) -> reference_pb2.Reference:
         precision=model.spec.precision,
         coreset=coreset,
         bank_bytes=model.bank.nbytes,
+        search_radius=options.search_radius,
+        region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
     )
+
+
+def _polygon_message(polygon: Sequence[RelativePoint]) -> reference_pb2.RelativePolygon:
+    points = [reference_pb2.RelativePoint(x=x, y=y) for x, y in polygon]
+    return reference_pb2.RelativePolygon(points=points)
 
 
 def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:

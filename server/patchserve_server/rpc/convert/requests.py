@@ -5,12 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import math
-from typing import Final
+from typing import Any, Final
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
-from patchserve_server.domain.reference import CoresetOptions, checked_reference_id
+from patchserve_server.domain.reference import (
+    CoresetOptions,
+    checked_reference_id,
+    checked_region_of_interest,
+    checked_search_radius,
+)
 from patchserve_server.domain.stream import Frame, StreamConfig
 from patchserve_server.rpc.convert.tables import MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, known
 from patchserve_server.serving.application import ServerLimits
@@ -28,10 +33,25 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
     return LoadOptions(
         reference_id=checked_reference_id(request.reference_id),
         append=known(MODES, request.mode, "mode"),
-        profile=known(PROFILES, request.profile, "profile"),
-        coreset=_coreset_options(request.coreset) if request.HasField("coreset") else None,
+        chosen=_chosen_options(request),
         expected_revision=request.expected_revision,
     )
+
+
+def _chosen_options(request: reference_pb2.LoadReferenceRequest) -> dict[str, Any]:
+    """The fields of ReferenceOptions that the caller named."""
+    chosen: dict[str, Any] = {}
+    if (profile := known(PROFILES, request.profile, "profile")) is not None:
+        chosen["profile"] = profile
+    if request.HasField("coreset"):
+        chosen["coreset"] = _coreset_options(request.coreset)
+    if request.HasField("search_radius"):
+        chosen["search_radius"] = checked_search_radius(request.search_radius)
+    if request.region_of_interest:
+        polygons = (polygon.points for polygon in request.region_of_interest)
+        region = tuple(tuple((point.x, point.y) for point in points) for points in polygons)
+        chosen["region_of_interest"] = checked_region_of_interest(region)
+    return chosen
 
 
 def _coreset_options(message: reference_pb2.CoresetOptions) -> CoresetOptions:

@@ -20,7 +20,7 @@ def revision_of(model: ReferenceModel) -> str:
         "calibration": {**dataclasses.asdict(model.calibration), "method": model.calibration.method.value},
     }
     digest.update(json.dumps(facts, sort_keys=True).encode())
-    for name in (array.name for array in dataclasses.fields(model.bank)):
+    for name in (array.name for array in dataclasses.fields(model.bank)):  # their order is part of the stored form
         array: np.ndarray = np.ascontiguousarray(getattr(model.bank, name))
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)

@@ -29,7 +29,7 @@ _ARRAYS = {
 
 
 def check_bank(bank: MemoryBank) -> None:
-    """Types, shapes, and that every row comes from one of the pictures.
+    """Types, shapes, and that what is said of each row can be.
 
     Raises:
         DamageError: something does not fit.
@@ -48,7 +48,7 @@ def check_bank(bank: MemoryBank) -> None:
     if bank.grid_index.min() < 0:
         raise DamageError("its array grid_index names a place that is not there")
     if not (bank.spacing.min() > 0 and bank.spacing.max() < np.inf):
-        raise DamageError("its array spacing holds something else than finite numbers above 0")
+        raise DamageError("its array spacing holds other values than finite ones above 0")
 
 
 def write_bank(path: Path, bank: MemoryBank) -> None:

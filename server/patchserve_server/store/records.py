@@ -91,7 +91,7 @@ class Manifest(_Record):
             checked_search_radius(self.options.search_radius)
             checked_region_of_interest(self.options.region_of_interest)
         except InvalidInputError as error:
-            raise ValueError(error.message) from error
+            raise ValueError(error.message.removesuffix(".")) from error
         return self
 
 

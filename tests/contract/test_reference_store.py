@@ -27,6 +27,8 @@ from patchserve_server.domain.reference import (
     MemoryBank,
     Reference,
     ReferenceModel,
+    ReferenceOptions,
+    RegionOfInterest,
     ScoreSpread,
     ScoringProfile,
 )
@@ -64,6 +66,10 @@ def store(subject: Subject) -> ReferenceStore:
 
 words = st.text(max_size=20)
 raw_scores = st.floats(min_value=0, allow_nan=False, allow_infinity=False)
+shares = st.floats(0, 1, exclude_min=True)
+spacings = st.floats(0, exclude_min=True, allow_infinity=False, width=32)
+points = st.tuples(st.floats(-0.0, 1), st.floats(-0.0, 1))
+regions: st.SearchStrategy[RegionOfInterest] = st.lists(st.lists(points, min_size=3).map(tuple), max_size=3).map(tuple)
 
 
 @st.composite
@@ -74,14 +80,19 @@ def models(draw: st.DrawFn) -> ReferenceModel:
     bank = MemoryBank(
         patches=draw(npst.arrays(np.float32, (rows, dim), elements=floats)),
         image_index=draw(npst.arrays(np.int32, rows, elements=st.integers(0, images - 1))),
+        grid_index=draw(npst.arrays(np.int32, rows, elements=st.integers(0, 2**31 - 1))),
+        spacing=draw(npst.arrays(np.float32, rows, elements=spacings)),
         inputs=draw(npst.arrays(np.uint8, (images, size_px, size_px, 3))),
     )
     low, high = sorted([draw(raw_scores), draw(raw_scores)])
     spread = ScoreSpread(draw(st.integers(1, 10**6)), low, draw(raw_scores), draw(raw_scores), high)
     return ReferenceModel(
-        EmbeddingSpec(draw(words), draw(words), draw(words), draw(words), draw(st.sampled_from(ScoringProfile))),
-        CoresetOptions(
-            ratio=draw(st.none() | st.floats(0, 1, exclude_min=True)), max_patches=draw(st.none() | st.integers(1))
+        EmbeddingSpec(draw(words), draw(words), draw(words), draw(words)),
+        ReferenceOptions(
+            profile=draw(st.sampled_from(ScoringProfile)),
+            coreset=CoresetOptions(ratio=draw(st.none() | shares), max_patches=draw(st.none() | st.integers(1))),
+            search_radius=draw(st.none() | shares),
+            region_of_interest=draw(regions),
         ),
         bank,
         Calibration(draw(st.sampled_from(CalibrationMethod)), draw(raw_scores), draw(raw_scores), spread),

@@ -83,7 +83,7 @@ def swap(file: Place, old: bytes, new: bytes) -> Harm:
 
 
 def edit(file: Place, path: str, value: Any) -> Harm:
-    """Another value in a JSON file; `path` such as `spec.profile`."""
+    """Another value in a JSON file; `path` such as `spec.backbone`."""
     return _change(file, path, lambda part, key: part.__setitem__(key, value))
 
 

@@ -14,14 +14,16 @@ from safetensors.numpy import save
 from fakes.damage import TEBIBYTE, VICTIM, Harm, bank, sparse, write
 
 BANK = VICTIM.model.bank
-ARRAYS: dict[str, NDArray[Any]] = {"patches": BANK.patches, "image_index": BANK.image_index, "inputs": BANK.inputs}
+TYPES = {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"}
+ARRAYS: dict[str, NDArray[Any]] = {name: getattr(BANK, name) for name in TYPES}
 DATA = b"".join(array.tobytes() for array in ARRAYS.values())
 END = dict(zip(ARRAYS, accumulate(array.nbytes for array in ARRAYS.values()), strict=True))
 HEADER: dict[str, dict[str, Any]] = {
-    name: {"dtype": dtype, "shape": list(array.shape), "data_offsets": [END[name] - array.nbytes, END[name]]}
-    for (name, array), dtype in zip(ARRAYS.items(), ("F32", "I32", "U8"), strict=True)
+    name: {"dtype": TYPES[name], "shape": list(array.shape), "data_offsets": [END[name] - array.nbytes, END[name]]}
+    for name, array in ARRAYS.items()
 }
 SOUND = json.dumps(HEADER).encode()
+PER_ROW = ("patches", "image_index", "grid_index", "spacing")
 UNREAD = "its bank file cannot be read"
 
 
@@ -32,6 +34,13 @@ def raw(header: bytes, data: bytes = DATA) -> bytes:
 def header_with(name: str, data: bytes = DATA, **changes: object) -> Harm:
     """One array described otherwise."""
     return write(bank, raw(json.dumps(HEADER | {name: HEADER[name] | changes}).encode(), data))
+
+
+def with_first(name: str, value: float) -> Harm:
+    """The first element of an array is another."""
+    array = ARRAYS[name].copy()
+    array[0] = value
+    return arrays_with(**{name: array})
 
 
 def arrays_with(**changes: NDArray[Any] | None) -> Harm:
@@ -77,13 +86,13 @@ TENSORS = {
     ),
     "offsets leave a hole": (
         UNREAD,
-        header_with("inputs", DATA + bytes(8), data_offsets=[END["image_index"] + 8, END["inputs"] + 8]),
+        header_with("inputs", DATA + bytes(8), data_offsets=[END["spacing"] + 8, END["inputs"] + 8]),
     ),
     "offsets out of range": (
         UNREAD,
-        header_with("inputs", data_offsets=[END["image_index"] + TEBIBYTE, END["inputs"] + TEBIBYTE]),
+        header_with("inputs", data_offsets=[END["spacing"] + TEBIBYTE, END["inputs"] + TEBIBYTE]),
     ),
-    "offsets backwards": (UNREAD, header_with("inputs", data_offsets=[END["inputs"], END["image_index"]])),
+    "offsets backwards": (UNREAD, header_with("inputs", data_offsets=[END["inputs"], END["spacing"]])),
     "offsets negative": (UNREAD, header_with("inputs", data_offsets=[-1, END["inputs"]])),
     "shape overflows": (UNREAD, header_with("patches", shape=[2**62, 2**62])),
     "shape negative": (UNREAD, header_with("patches", shape=[-60, -8])),
@@ -96,18 +105,31 @@ TENSORS = {
 }
 
 CONTENT = {
-    "without inputs": ("does not hold the arrays", arrays_with(inputs=None)),
+    **{f"without {name}": ("does not hold the arrays", arrays_with(**{name: None})) for name in ARRAYS},
     "with more": ("does not hold the arrays", arrays_with(more=np.zeros(1, np.float32))),
     "patches of float64": ("does not hold the arrays", arrays_with(patches=BANK.patches.astype(np.float64))),
     "patches without rows": (
         "array patches is not float32 with 2 axes, none of them empty",
-        arrays_with(patches=np.zeros((0, 8), np.float32), image_index=np.zeros(0, np.int32)),
+        arrays_with(**{name: ARRAYS[name][:0] for name in PER_ROW}),
     ),
     "patches without columns": ("none of them empty", arrays_with(patches=np.zeros((60, 0), np.float32))),
     "patches other": ("does not have the digest", arrays_with(patches=np.nextafter(BANK.patches, np.float32(9)))),
-    "one row less": ("differ in length", arrays_with(patches=BANK.patches[1:])),
+    **{f"{name} of one row less": ("differ in length", arrays_with(**{name: ARRAYS[name][1:]})) for name in PER_ROW},
+    **{
+        f"{name} of two axes": (f"array {name} is not", arrays_with(**{name: ARRAYS[name][:, None]}))
+        for name in ("image_index", "grid_index", "spacing")
+    },
     "image_index below": ("names a picture that is not there", arrays_with(image_index=BANK.image_index - 1)),
     "image_index above": ("names a picture that is not there", arrays_with(image_index=BANK.image_index + 1)),
+    "grid_index of float32": ("does not hold the arrays", arrays_with(grid_index=BANK.grid_index.astype(np.float32))),
+    "grid_index below": ("grid_index names a place that is not there", with_first("grid_index", -1)),
+    "grid_index other": ("does not have the digest", arrays_with(grid_index=BANK.grid_index + np.int32(1))),
+    "spacing of float64": ("does not hold the arrays", arrays_with(spacing=BANK.spacing.astype(np.float64))),
+    **{
+        f"spacing {value}": ("spacing holds other values than finite ones above 0", with_first("spacing", value))
+        for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5)
+    },
+    "spacing other": ("does not have the digest", arrays_with(spacing=np.nextafter(BANK.spacing, np.float32(9)))),
     "inputs not square": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
     "inputs grey": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from fakes.damage import OTHER, VICTIM, Harm, cut, drop, edit, manifest, pad, pointer, sparse, swap, write
 
 PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."
@@ -84,25 +86,31 @@ MANIFESTS = {
     ),
     **{
         f"manifest without {key}": (f"{key}: Field required", drop(manifest, key))
-        for key in ("format_version", "revision", "spec", "coreset", "calibration")
+        for key in ("format_version", "revision", "spec", "options", "calibration")
     },
     "manifest without spec.precision": ("spec.precision: Field required", drop(manifest, "spec.precision")),
     "manifest without max": ("max: Field required", drop(manifest, "calibration.normal_scores.max")),
-    "manifest without max_patches": ("lacks a field", drop(manifest, "coreset.max_patches")),
+    "manifest without max_patches": ("lacks a field", drop(manifest, "options.coreset.max_patches")),
+    **{
+        f"manifest without options.{key}": ("lacks a field", drop(manifest, f"options.{key}"))
+        for key in ("profile", "coreset", "search_radius", "region_of_interest")
+    },
     "manifest with more": ("more: Extra inputs", edit(manifest, "more", 1)),
     "manifest with more in spec": ("spec.more: Unexpected", edit(manifest, "spec.more", 1)),
+    "manifest with more in options": ("options.more: Unexpected", edit(manifest, "options.more", 1)),
+    "manifest with a profile in spec": ("spec.profile: Unexpected", edit(manifest, "spec.profile", "notebook")),
     "manifest with very much more": (r"spec.x\n/x\n/x", edit(manifest, "spec." + "x\n/" * 3000, 1)),
     "manifest of another revision": ("that of another revision", edit(manifest, "revision", OTHER.revision)),
     "manifest without a revision": ("revision: String should match", edit(manifest, "revision", "")),
     "manifest with another backbone": ("does not have the digest", edit(manifest, "spec.backbone", "other")),
-    "manifest with another ratio": ("does not have the digest", edit(manifest, "coreset.ratio", 0.2)),
+    "manifest with another ratio": ("does not have the digest", edit(manifest, "options.coreset.ratio", 0.2)),
     "manifest with another threshold": (
         "does not have the digest",
         edit(manifest, "calibration.image_threshold", 0.70001),
     ),
-    "manifest with half a patch": ("coreset.max_patches: ", edit(manifest, "coreset.max_patches", 1.0)),
-    "manifest with an unknown profile": ("spec.profile: ", edit(manifest, "spec.profile", "magic")),
-    "manifest with a profile in capitals": ("spec.profile: ", edit(manifest, "spec.profile", "NOTEBOOK")),
+    "manifest with half a patch": ("options.coreset.max_patches: ", edit(manifest, "options.coreset.max_patches", 1.0)),
+    "manifest with an unknown profile": ("options.profile: ", edit(manifest, "options.profile", "magic")),
+    "manifest with a profile in capitals": ("options.profile: ", edit(manifest, "options.profile", "NOTEBOOK")),
     "manifest with an unknown method": ("calibration.method: ", edit(manifest, "calibration.method", "guess")),
     "manifest with an overflow": (
         "finite number",
@@ -136,4 +144,53 @@ MANIFESTS = {
     },
 }
 
-RECORDS: dict[str, tuple[str, Harm]] = NOT_THE_JSON | VERSIONS | POINTERS | MANIFESTS
+RADII = {
+    f"manifest search_radius {value!r}": (words, edit(manifest, "options.search_radius", value))
+    for value, words in (
+        (0, "above 0 and at most 1"),
+        (-0.0, "above 0 and at most 1"),
+        (-0.25, "above 0 and at most 1"),
+        (math.nextafter(1, 2), "above 0 and at most 1"),
+        (2, "above 0 and at most 1"),
+        (float("nan"), "options.search_radius: Input should be a finite number"),
+        (float("inf"), "options.search_radius: Input should be a finite number"),
+        ("NaN", "options.search_radius: Input should be a valid number"),
+        ("0.25", "options.search_radius: Input should be a valid number"),
+        (True, "options.search_radius: Input should be a valid number"),
+        ([0.25], "options.search_radius: Input should be a valid number"),
+        (0.5, "does not have the digest"),
+        (None, "does not have the digest"),
+    )
+}
+
+TRIANGLE = [[0, 0], [1, 0], [0.5, 0.75]]
+REGIONS = {
+    f"manifest region_of_interest {name}": (words, edit(manifest, "options.region_of_interest", value))
+    for name, words, value in (
+        ("null", "options.region_of_interest: Input should be a valid array", None),
+        ("a text", "options.region_of_interest: Input should be a valid array", "all"),
+        ("an object", "options.region_of_interest: Input should be a valid array", {"points": TRIANGLE}),
+        ("of objects", "region_of_interest.0: Input should be a valid array", [{"points": TRIANGLE}]),
+        ("one polygon only", "region_of_interest.0.0: Input should be a valid array", TRIANGLE),
+        ("of objects as points", "region_of_interest.0.0: Input should be a valid array", [[{"x": 0, "y": 0}] * 3]),
+        ("of texts as points", "region_of_interest.0.0: Input should be a valid array", [["00"] * 3]),
+        ("of no points", "at least 3 points", [TRIANGLE, []]),
+        ("of 2 points", "at least 3 points", [TRIANGLE[:2]]),
+        ("of 501 points in one", "at most 500 points in all", [TRIANGLE * 167]),
+        ("of 501 points in many", "at most 500 points in all", [TRIANGLE] * 167),
+        ("with one axis", "region_of_interest.0.2.1: Field required", [[[0, 0], [1, 0], [0]]]),
+        ("with three axes", "region_of_interest.0.2: Tuple should have at most 2", [[[0, 0], [1, 0], [0, 1, 0]]]),
+        ("left of it", "shares of the picture's width and height, 0 to 1", [[[0, 0], [1, 0], [-0.1, 1]]]),
+        ("below it", "shares of the picture's width and height, 0 to 1", [[[0, 0], [1, 0], [0, 1.1]]]),
+        ("in pixels", "shares of the picture's width and height, 0 to 1", [[[0, 0], [223, 0], [0, 223]]]),
+        ("beyond numbers", "region_of_interest.0.2.1: Input should be a finite", [[[0, 0], [1, 0], [0, 10**400]]]),
+        ("of NaN", "region_of_interest.0.2.1: Input should be a finite", [[[0, 0], [1, 0], [0, float("nan")]]]),
+        ("of truth", "region_of_interest.0.0.0: Input should be a valid number", [[[True, 0], [1, 0], [0, 1]]]),
+        ("other", "does not have the digest", [[[0, 0], [1, 0], [0.5, 0.5]]]),
+        ("backwards", "does not have the digest", [TRIANGLE[::-1]]),
+        ("twice", "does not have the digest", [TRIANGLE, TRIANGLE]),
+        ("gone", "does not have the digest", []),
+    )
+}
+
+RECORDS: dict[str, tuple[str, Harm]] = NOT_THE_JSON | VERSIONS | POINTERS | MANIFESTS | RADII | REGIONS

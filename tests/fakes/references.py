@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -15,8 +16,8 @@ from patchserve_server.domain.reference import (
     MemoryBank,
     Reference,
     ReferenceModel,
+    ReferenceOptions,
     ScoreSpread,
-    ScoringProfile,
 )
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
@@ -27,12 +28,19 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
     bank = MemoryBank(
         patches=numbers.standard_normal((patches, dim), dtype=np.float32),
         image_index=np.sort(numbers.integers(0, images, patches, dtype=np.int32)),
+        grid_index=numbers.integers(0, 196, patches, dtype=np.int32),
+        spacing=numbers.uniform(0.1, 2, patches).astype(np.float32),
         inputs=numbers.integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8),
     )
-    spec = EmbeddingSpec("made-up", "ab" * 32, "none", "fp32", ScoringProfile.NOTEBOOK)
+    spec = EmbeddingSpec("made-up", "ab" * 32, "none", "fp32")
+    options = ReferenceOptions(
+        coreset=CoresetOptions(ratio=0.1),
+        search_radius=0.25,
+        region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),),
+    )
     spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5)
     calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread)
-    return ReferenceModel(spec, CoresetOptions(ratio=0.1), bank, calibration)
+    return ReferenceModel(spec, options, bank, calibration)
 
 
 def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) -> Reference:
@@ -46,9 +54,9 @@ def named(model: ReferenceModel, reference_id: str = "parcel", update_time: date
 
 def model_content(model: ReferenceModel) -> tuple[object, ...]:
     """What two equal models have in common, bit for bit: arrays as bytes, so that NaN equals itself."""
-    arrays = (model.bank.patches, model.bank.image_index, model.bank.inputs)
+    arrays = [getattr(model.bank, field.name) for field in dataclasses.fields(model.bank)]
     bits = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
-    return (repr((model.spec, model.coreset, model.calibration)), bits)
+    return (repr((model.spec, model.options, model.calibration)), bits)
 
 
 def content(reference: Reference) -> tuple[object, ...]:

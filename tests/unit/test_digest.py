@@ -21,6 +21,7 @@ from patchserve_server.domain.reference import (
     EmbeddingSpec,
     MemoryBank,
     ReferenceModel,
+    ReferenceOptions,
     ScoreSpread,
     ScoringProfile,
 )
@@ -29,11 +30,18 @@ from patchserve_server.domain.reference import (
 def example() -> ReferenceModel:
     """The worked example of docs/format.md."""
     return ReferenceModel(
-        spec=EmbeddingSpec("wide_resnet50_2", "00ff", 'bilinear-224/"é"', "fp32", ScoringProfile.PAPER),
-        coreset=CoresetOptions(ratio=0.1),
+        spec=EmbeddingSpec("wide_resnet50_2", "00ff", 'bilinear-224/"é"', "fp32"),
+        options=ReferenceOptions(
+            profile=ScoringProfile.PAPER,
+            coreset=CoresetOptions(ratio=0.1),
+            search_radius=0.25,
+            region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),),
+        ),
         bank=MemoryBank(
             patches=np.array([[1.0, -2.0], [0.5, 0.0]], np.float32),
             image_index=np.array([0, 0], np.int32),
+            grid_index=np.array([0, 3], np.int32),
+            spacing=np.array([0.5, 1.5], np.float32),
             inputs=np.array([[[[1, 2, 3]]]], np.uint8),
         ),
         calibration=Calibration(
@@ -49,13 +57,18 @@ def test_the_worked_example() -> None:
     message = (
         b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
         b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
-        b'"coreset": {"max_patches": null, "ratio": 0.1}, '
+        b'"options": {"coreset": {"max_patches": null, "ratio": 0.1}, "profile": "paper", '
+        b'"region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
         b'"spec": {"backbone": "wide_resnet50_2", "precision": "fp32", '
-        b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "profile": "paper", "weights_digest": "00ff"}}'
+        b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "weights_digest": "00ff"}}'
         b"\npatches <f4 (2, 2)\n"
         + bytes.fromhex("0000803f 000000c0 0000003f 00000000")
         + b"\nimage_index <i4 (2,)\n"
         + bytes.fromhex("00000000 00000000")
+        + b"\ngrid_index <i4 (2,)\n"
+        + bytes.fromhex("00000000 03000000")
+        + b"\nspacing <f4 (2,)\n"
+        + bytes.fromhex("0000003f 0000c03f")
         + b"\ninputs |u1 (1, 1, 1, 3)\n"
         + bytes([1, 2, 3])
     )
@@ -86,9 +99,13 @@ CHANGES: dict[str, dict[str, Any]] = {
         "weights_digest": "x",
         "preprocessing": "x",
         "precision": "x",
-        "profile": ScoringProfile.NOTEBOOK,
     },
-    "coreset": {"ratio": None, "max_patches": 16},
+    "options": {
+        "profile": ScoringProfile.NOTEBOOK,
+        "coreset": CoresetOptions(),
+        "search_radius": None,
+        "region_of_interest": (),
+    },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,
         "image_threshold": 2e-05,
@@ -98,9 +115,18 @@ CHANGES: dict[str, dict[str, Any]] = {
     "bank": {
         "patches": np.array([[1.0, -2.0], [0.5, -0.0]], np.float32),
         "image_index": np.array([0, 1], np.int32),
+        "grid_index": np.array([1, 3], np.int32),
+        "spacing": np.array([0.5, 1.0], np.float32),
         "inputs": np.array([[[[1, 2, 4]]]], np.uint8),
     },
 }
+CORESET_CHANGES: dict[str, Any] = {"ratio": 0.2, "max_patches": 16}
+REGION_CHANGES = (
+    (((0.0, 0.0), (1.0, 0.0), (0.75, 0.5)),),
+    (((1.0, 0.0), (0.5, 0.75), (0.0, 0.0)),),
+    (((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),) * 2,
+    (((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)) * 2,),
+)
 SPREAD_CHANGES: dict[str, Any] = {"count": 5, "min": 0.125, "mean": 0.75, "stddev": 0.5, "max": 1.0}
 
 
@@ -110,6 +136,11 @@ def changed_models() -> Iterator[ReferenceModel]:
     for part, changes in CHANGES.items():
         for name, value in changes.items():
             yield dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), **{name: value})})
+    for name, value in CORESET_CHANGES.items():
+        coreset = dataclasses.replace(model.options.coreset, **{name: value})
+        yield dataclasses.replace(model, options=dataclasses.replace(model.options, coreset=coreset))
+    for region in REGION_CHANGES:
+        yield dataclasses.replace(model, options=dataclasses.replace(model.options, region_of_interest=region))
     for name, value in SPREAD_CHANGES.items():
         spread = dataclasses.replace(model.calibration.normal_scores, **{name: value})
         yield dataclasses.replace(model, calibration=dataclasses.replace(model.calibration, normal_scores=spread))
@@ -122,8 +153,11 @@ def test_every_single_fact_counts() -> None:
 
 def test_no_fact_is_missing_above() -> None:
     model = example()
-    for part, changes in [*CHANGES.items(), ("spread", SPREAD_CHANGES)]:
-        whole = model.calibration.normal_scores if part == "spread" else getattr(model, part)
+    for whole, changes in (
+        *((getattr(model, part), changes) for part, changes in CHANGES.items()),
+        (model.options.coreset, CORESET_CHANGES),
+        (model.calibration.normal_scores, SPREAD_CHANGES),
+    ):
         assert set(changes) == {field.name for field in dataclasses.fields(whole)}
     assert set(CHANGES) == {field.name for field in dataclasses.fields(model)}
 

@@ -19,7 +19,7 @@ from fakes.references import content, make_reference, model_content, named
 from numpy.typing import NDArray
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import MAX_REGION_POINTS, Reference, ReferenceModel, RelativePoint
 from patchserve_server.store import DiskReferenceStore, disk
 from patchserve_server.store.generation import OpenGeneration
 
@@ -59,7 +59,8 @@ def test_the_files_are_as_documented(store: DiskReferenceStore, root: Path) -> N
     assert files(root) == whole(NEW)
     arrays = safetensors.numpy.load_file(root / "parcel" / NEW.revision / "bank.safetensors")
     assert {name: array.tobytes() for name, array in arrays.items()} == {
-        name: getattr(NEW.model.bank, name).tobytes() for name in ("patches", "image_index", "inputs")
+        name: getattr(NEW.model.bank, name).tobytes()
+        for name in ("patches", "image_index", "grid_index", "spacing", "inputs")
     }
     pointer = json.loads((root / "parcel/current.json").read_bytes())
     assert pointer == {
@@ -75,14 +76,15 @@ def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferen
     generation = root / "parcel" / OLD.revision
     generation.mkdir(parents=True)
     bank = OLD.model.bank
-    arrays: dict[str, NDArray[Any]] = {"inputs": bank.inputs, "image_index": bank.image_index, "patches": bank.patches}
+    names = ("spacing", "inputs", "image_index", "grid_index", "patches")
+    arrays: dict[str, NDArray[Any]] = {name: getattr(bank, name) for name in names}
     safetensors.numpy.save_file(arrays, generation / "bank.safetensors", metadata={"made by": "another writer"})
     manifest = (
         '{"calibration": {"method": "leave_one_out", "image_threshold": 7e-1, "patch_threshold": 0.9, "normal_scores":'
         ' {"count": 3, "min": 0.25, "mean": 0.3333333333333333, "stddev": 0.1, "max": 0.5}},'
-        '"coreset": {"ratio": 0.1, "max_patches": null}, "format_version": 1, "revision": "%s", "spec": {'
-        '"backbone": "made-up", "weights_digest": "%s", "preprocessing": "none", "precision": "fp32",'
-        '"profile": "notebook"}}'
+        '"options": {"search_radius": 25e-2, "region_of_interest": [[[0, 0.0], [1, 0], [5E-1, 0.750]]], "coreset":'
+        ' {"ratio": 0.1, "max_patches": null}, "profile": "notebook"}, "format_version": 1, "revision": "%s", "spec": {'
+        '"backbone": "made-up", "weights_digest": "%s", "preprocessing": "none", "precision": "fp32"}}'
     )
     (generation / "manifest.json").write_text(manifest % (OLD.revision, "ab" * 32))
     pointer = {"format_version": 1, "reference_id": "parcel", "revision": OLD.revision}
@@ -196,32 +198,70 @@ def test_a_revision_does_not_go_between_its_pointer_and_its_files(
     assert store.list_ids() == (["parcel"] if meanwhile == "save" else [])
 
 
+def test_the_longest_region_of_interest_loads_again(store: DiskReferenceStore) -> None:
+    share = 1.2345678901234568e-300  # no share needs more characters
+    points: tuple[RelativePoint, ...] = ((share, share),) * MAX_REGION_POINTS
+    polygons = [points[at : at + 3] for at in range(0, MAX_REGION_POINTS - 3, 3)]
+    polygons[-1] += points[3 * len(polygons) :]
+    reference = named(with_options(region_of_interest=tuple(polygons)))
+    store.save(reference)
+    assert content(store.load("parcel")) == content(reference)
+
+
+def with_options(**changes: Any) -> ReferenceModel:
+    return dataclasses.replace(OLD.model, options=dataclasses.replace(OLD.model.options, **changes))
+
+
+def with_thresholds(**changes: Any) -> ReferenceModel:
+    return dataclasses.replace(OLD.model, calibration=dataclasses.replace(OLD.model.calibration, **changes))
+
+
+def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
+    return dataclasses.replace(OLD.model, bank=dataclasses.replace(OLD.model.bank, **changes))
+
+
 @pytest.mark.parametrize(
     "reference",
     [
         dataclasses.replace(OLD, revision=NEW.revision),
         dataclasses.replace(OLD, revision="../../escape"),
         dataclasses.replace(OLD, update_time=datetime(2025, 1, 1)),  # noqa: DTZ001
-        named(
-            dataclasses.replace(OLD.model, calibration=dataclasses.replace(OLD.model.calibration, image_threshold=-1.0))
-        ),
-        named(
-            dataclasses.replace(
-                OLD.model, calibration=dataclasses.replace(OLD.model.calibration, image_threshold=float("nan"))
-            )
-        ),
-        named(
-            dataclasses.replace(
-                OLD.model, bank=dataclasses.replace(OLD.model.bank, patches=OLD.model.bank.patches.astype(np.float64))
-            )
-        ),
-        named(
-            dataclasses.replace(
-                OLD.model, bank=dataclasses.replace(OLD.model.bank, image_index=OLD.model.bank.image_index + 1)
-            )
-        ),
+        named(with_thresholds(image_threshold=-1.0)),
+        named(with_thresholds(image_threshold=float("nan"))),
+        named(with_options(search_radius=0.0)),
+        named(with_options(search_radius=1)),
+        named(with_options(search_radius=float("nan"))),
+        named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 1.0)),))),
+        named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),))),
+        named(with_options(region_of_interest=(((0.0, 0.0),) * (MAX_REGION_POINTS + 1),))),
+        named(with_arrays(patches=OLD.model.bank.patches.astype(np.float64))),
+        named(with_arrays(image_index=OLD.model.bank.image_index + np.int32(1))),
+        named(with_arrays(grid_index=OLD.model.bank.grid_index - np.int32(196))),
+        named(with_arrays(grid_index=OLD.model.bank.grid_index.astype(np.int64))),
+        named(with_arrays(spacing=OLD.model.bank.spacing * np.float32(0))),
+        named(with_arrays(spacing=OLD.model.bank.spacing * np.float32(np.nan))),
+        named(with_arrays(spacing=OLD.model.bank.spacing[1:])),
     ],
-    ids=["other revision", "escape", "no time zone", "negative", "nan", "float64", "index"],
+    ids=[
+        "other revision",
+        "escape",
+        "no time zone",
+        "negative threshold",
+        "threshold of nan",
+        "radius of 0",
+        "radius of an int",
+        "radius of nan",
+        "polygon of 2 points",
+        "point outside",
+        "too many points",
+        "patches of float64",
+        "image_index above",
+        "grid_index below",
+        "grid_index of int64",
+        "spacing of 0",
+        "spacing of nan",
+        "spacing of one row less",
+    ],
 )
 def test_what_could_not_be_loaded_again_is_not_saved(
     store: DiskReferenceStore, root: Path, reference: Reference

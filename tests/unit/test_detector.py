@@ -203,6 +203,28 @@ def test_a_bank_of_another_detector_is_refused(detector: PatchCoreDetector, chan
         detector.extend(other, cards(2), silent)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"patches": np.zeros((196, 9), np.float32)},
+            "patches 196 x 9 of 224 px, but this server runs patches 196 x 328",
+        ),
+        ({"grid_index": np.full(196, 196, np.int32)}, "patches 197 x 328 of 224 px"),
+        ({"inputs": np.zeros((1, 32, 32, 3), np.uint8)}, "patches 196 x 328 of 32 px"),
+    ],
+)
+def test_a_bank_of_another_shape_is_refused(
+    detector: PatchCoreDetector, change: dict[str, np.ndarray], said: str
+) -> None:
+    model = fit(detector, cards(1))
+    other = dataclasses.replace(model, bank=dataclasses.replace(model.bank, **change))
+    with pytest.raises(BankMismatchError, match=said):
+        detect(detector, other, cards(1))
+    with pytest.raises(BankMismatchError, match=said):
+        detector.extend(other, cards(2), silent)
+
+
 def test_a_prepared_bank_goes_with_its_model(detector: PatchCoreDetector) -> None:
     gc.collect()
     before = len(detector._prepared)

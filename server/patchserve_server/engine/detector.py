@@ -88,7 +88,7 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        self._require(model.spec)
+        self._require(model)
         pipeline, bank = self._pipeline(model.options), model.bank
         together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
         if len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image:
@@ -102,7 +102,6 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
-        self._require(model.spec)
         prepared = self._prepare(model)
         pipeline, index = prepared.pipeline, prepared.index
         detections: list[Detection] = []
@@ -143,6 +142,7 @@ class PatchCoreDetector:
         with self._prepared_lock:
             prepared = self._prepared.get(model)
             if prepared is None:
+                self._require(model)
                 device, bank = self._network.device, model.bank
                 index = BankIndex(
                     torch.from_numpy(bank.patches).to(device),
@@ -152,9 +152,13 @@ class PatchCoreDetector:
                 prepared = self._prepared[model] = _Prepared(self._pipeline(model.options), index)
             return prepared
 
-    def _require(self, spec: EmbeddingSpec) -> None:
+    def _require(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors mean something else than those of this detector."""
-        theirs, ours = dataclasses.asdict(spec), dataclasses.asdict(self.spec)
+        bank, network = model.bank, self._network.spec
+        places = max(network.patches_per_image, int(bank.grid_index.max()) + 1)
+        theirs, ours = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec)
+        theirs["patches"] = f"{places} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
+        ours["patches"] = f"{network.patches_per_image} x {network.feature_dim} of {network.input_size_px} px"
         differing = [name for name in ours if theirs[name] != ours[name]]
         if differing:
             raise BankMismatchError(

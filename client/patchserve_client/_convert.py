@@ -94,7 +94,9 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
         coreset_ratio=coreset.ratio or None,
         coreset_max_patches=coreset.max_patches or None,
         search_radius=message.search_radius if message.HasField("search_radius") else None,
-        region_of_interest=[[(point.x, point.y) for point in polygon.points] for polygon in message.region_of_interest],
+        region_of_interest=tuple(
+            tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
+        ),
         bank_bytes=message.bank_bytes,
     )
 
@@ -239,10 +241,7 @@ def load_request(
         mode=reference_pb2.LoadMode.Value(f"LOAD_MODE_{types.LoadMode(mode).name}"),
         expected_revision=expected_revision,
         search_radius=search_radius,
-        region_of_interest=[
-            reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in polygon])
-            for polygon in region_of_interest
-        ],
+        region_of_interest=map(_polygon, region_of_interest),
     )
     if profile is not None:
         name = types.ScoringProfile(profile).name
@@ -255,6 +254,14 @@ def load_request(
             )
         )
     return request
+
+
+def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
+    try:
+        return reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in corners])
+    except (TypeError, ValueError) as error:
+        message = f"region_of_interest holds polygons, each of them corners (x, y) of numbers; {corners!r} is none."
+        raise ValueError(message) from error
 
 
 def _positive(name: str, value: _N | None) -> _N | int:

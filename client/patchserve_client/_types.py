@@ -21,7 +21,7 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 """A picture: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
 
 
-Polygon: TypeAlias = "Sequence[tuple[float, float]]"
+Polygon: TypeAlias = Sequence[tuple[float, float]]
 """Three or more corners (x, y) as shares of a picture's width and height, 0 to 1 from its top left."""
 
 
@@ -147,7 +147,7 @@ class InferenceResult:
     anomaly: AnomalyScore
     regions: tuple[Region, ...]  # the strongest first
     overlay_png: bytes | None  # None: not asked for
-    score_map: NDArray[np.float32] | None  # (H, W) raw distances over the whole picture; None: not asked for
+    score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN where nothing counts; None: not asked for
     timing: Timing
 
     @property
@@ -201,7 +201,7 @@ class ReferenceInfo:
     coreset_ratio: float | None
     coreset_max_patches: int | None
     search_radius: float | None  # None: everywhere
-    region_of_interest: Sequence[Polygon]  # empty: the whole picture
+    region_of_interest: tuple[Polygon, ...]  # empty: the whole picture
     bank_bytes: int
 
 

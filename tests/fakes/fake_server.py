@@ -152,8 +152,11 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         old = self.references.get(key) if request.mode == reference_pb2.LOAD_MODE_APPEND else None
         count = len(images) + (old.image_count if old else 0)
         digest = hashlib.sha256(b"".join(images)).hexdigest()
-        self.references[key] = reference(key, count, revision=digest, profile=request.profile)
-        return self.references[key]
+        self.references[key] = loaded = reference(key, count, revision=digest, profile=request.profile)
+        loaded.region_of_interest.extend(request.region_of_interest)
+        if request.HasField("search_radius"):
+            loaded.search_radius = request.search_radius
+        return loaded
 
     async def GetReference(self, request: Any, context: Context) -> reference_pb2.GetReferenceResponse:  # noqa: N802
         await self._enter("GetReference", request, context)

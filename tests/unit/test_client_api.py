@@ -46,6 +46,7 @@ EXPORTED = [
     "OverflowPolicy",
     "PatchserveError",
     "PermissionDenied",
+    "Polygon",
     "PreconditionViolation",
     "ReferenceInfo",
     "Region",

@@ -103,6 +103,30 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(fake: FakeServer, ask: A
     assert (caught.value.reason, caught.value.resource_name) == ("REFERENCE_NOT_FOUND", "belt")
 
 
+def test_a_search_radius_and_a_region_of_interest_go_both_ways(fake: FakeServer, ask: Ask) -> None:
+    region = (((0.1, 0.0), (0.9, 0.0), (0.5, 1.0)), ((0.0, 0.0), (1 / 3, 0.0), (0.0, 0.2)))
+    options = {"search_radius": 0.1, "region_of_interest": (iter(polygon) for polygon in region)}
+    loaded = ask(fake.address, "load_reference", [png()], "belt", **options)
+    (request,) = fake.requests["LoadReference"]
+    assert request.search_radius == 0.1
+    assert [[(point.x, point.y) for point in polygon.points] for polygon in request.region_of_interest] == [
+        list(polygon) for polygon in region
+    ]
+    assert (loaded.search_radius, loaded.region_of_interest) == (0.1, region)
+    assert hash(loaded) == hash(ask(fake.address, "get_reference", "belt"))
+
+    loaded = ask(
+        fake.address, "load_reference", [png()], "belt", mode="append", **{**options, "region_of_interest": region}
+    )
+    (start,) = fake.requests["LoadReferenceStream"]
+    assert (start.search_radius, start.region_of_interest) == (0.1, request.region_of_interest)
+
+    loaded = ask(fake.address, "load_reference", [png()])
+    assert not fake.requests["LoadReference"][-1].HasField("search_radius")
+    assert not fake.requests["LoadReference"][-1].region_of_interest
+    assert (loaded.search_radius, loaded.region_of_interest) == (None, ())
+
+
 def test_a_list_is_fetched_page_by_page(fake: FakeServer, ask: Ask) -> None:
     for name in "edcba":
         fake.references[name] = reference(name, 1)

@@ -142,12 +142,13 @@ def test_a_reference_that_is_there_is_left_alone(run: Run, fake: FakeServer, roo
 
 def test_the_reference_is_loaded_as_the_options_say(run: Run, fake: FakeServer, root: Path) -> None:
     run(root, "--references", 2, "--profile", "paper", "--coreset-ratio", 0.25)
-    run(root, "--references", 1, "--seed", 3, "--coreset-max-patches", 99)
+    run(root, "--references", 1, "--seed", 3, "--coreset-max-patches", 99, "--search-radius", 0.2)
     first, second = fake.requests["LoadReference"]
     folder = root / "train/good"
     assert list(first.images) == [(folder / "0.png").read_bytes(), (folder / "1.png").read_bytes()]
     assert (first.profile, first.coreset.ratio) == (2, 0.25)
     assert (len(second.images), second.profile, second.coreset.max_patches) == (1, 0, 99)
+    assert (first.HasField("search_radius"), second.search_radius) == (False, 0.2)
 
 
 def test_a_picture_that_fails_is_named_and_the_rest_is_measured(
@@ -248,6 +249,7 @@ def test_wrong_usage(run: Run, root: Path, tmp_path: Path) -> None:
         ((root, "--seed", 1), "give both"),
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),
+        ((root, "--search-radius", 2), "above 0 and at most 1"),
         ((tmp_path / "nowhere",), "does not exist"),
     ):
         code, _, stderr = run(*arguments)

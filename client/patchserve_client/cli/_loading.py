@@ -14,13 +14,11 @@ from patchserve_client import InvalidArgument, Polygon, ScoringProfile
 from patchserve_client.cli._connection import fail
 
 
-def polygon(text: str) -> Polygon:
-    """The corners in "x,y x,y x,y"."""
-    try:
-        corners = [tuple(map(float, corner.split(","))) for corner in text.split()]
-        return [(x, y) for x, y in corners]
-    except ValueError:
-        raise typer.BadParameter(f'A region is corners as in "0.1,0 0.9,0 0.9,1 0.1,1", not {text!r}.') from None
+def _radius(text: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 < (radius := float(text)) <= 1:
+            return radius
+    raise typer.BadParameter(f"A search radius is a share of the picture's side, above 0 and at most 1, not {text!r}.")
 
 
 Profile = Annotated[ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")]
@@ -31,18 +29,16 @@ CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help=
 SearchRadius = Annotated[
     float | None,
     typer.Option(
-        min=0,
-        max=1,
+        parser=_radius,
         metavar="SHARE",
-        help="For a fixed camera: compare patches only this far around, as a share of the picture's side.",
+        help="For a fixed camera: compare patches only this far around, as a share of the picture's side, 1 at most.",
     ),
 ]
 Regions = Annotated[
-    list[Polygon] | None,
+    list[str] | None,
     typer.Option(
         "--region",
         metavar="POLYGON",
-        parser=polygon,
         help='Only what lies in here counts: corners as shares of width and height, as "0.1,0 0.9,0 0.9,1 0.1,1". '
         "May be given again.",
     ),
@@ -55,6 +51,22 @@ def check_coreset(ratio: float | None, max_patches: int | None) -> None:
         raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
     if ratio == 0:
         raise typer.BadParameter("--coreset-ratio is above 0.")
+
+
+def polygon(text: str) -> Polygon:
+    """The corners in "x,y x,y x,y"."""
+    with contextlib.suppress(ValueError):
+        pairs = [tuple(map(float, corner.split(","))) for corner in text.split()]
+        corners = [(x, y) for x, y in pairs]
+        if len(corners) >= 3 and all(0 <= share <= 1 for corner in corners for share in corner):  # noqa: PLR2004
+            return corners
+    allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
+    raise typer.BadParameter(f"A --region is {allowed}, not {text!r}.")
+
+
+def polygon_text(corners: Polygon) -> str:
+    """As `polygon` reads it."""
+    return " ".join(f"{x},{y}" for x, y in corners)
 
 
 @contextlib.contextmanager

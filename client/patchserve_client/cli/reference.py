@@ -18,6 +18,8 @@ from patchserve_client.cli._loading import (
     Regions,
     SearchRadius,
     check_coreset,
+    polygon,
+    polygon_text,
     refused_file_named,
 )
 from patchserve_client.cli._output import say, say_json, say_table
@@ -51,6 +53,7 @@ def load(
     Returns when the reference serves.
     """
     check_coreset(coreset_ratio, coreset_max_patches)
+    polygons = [polygon(text) for text in regions or ()]
     files = pictures_in(paths)
     with (
         settings.client() as client,
@@ -65,7 +68,7 @@ def load(
             coreset_ratio=coreset_ratio,
             coreset_max_patches=coreset_max_patches,
             search_radius=search_radius,
-            region_of_interest=regions or (),
+            region_of_interest=polygons,
         )
     say(
         f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "
@@ -139,6 +142,7 @@ def show(settings: Settings, reference_id: _Id = "default", as_json: _Json = Fal
         return
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
+    facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
     for name, value in {
         **facts,
         **{f"calibration.{name}": value for name, value in calibration.items()},

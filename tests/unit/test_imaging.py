@@ -19,6 +19,7 @@ from patchserve_server.imaging import encode_png, find_regions, heat_levels, ren
 
 THRESHOLD = 2.0
 maps = arrays.arrays(np.float32, (16, 16), elements=st.floats(0, 10, width=32))
+interests = arrays.arrays(np.bool_, (16, 16)).filter(np.any)
 
 
 def blob(size: int = 224, peak: float = 6.0) -> np.ndarray:
@@ -87,6 +88,26 @@ def test_regions_cover_what_is_over_the_threshold_and_nothing_else(
     assert find_regions(anomaly_map, threshold, (width, height), most) == every[:most]
 
 
+@given(maps, interests, st.sampled_from(HeatmapScale), st.just(0.0) | st.floats(1e-3, 10))
+def test_outside_of_a_region_of_interest_all_is_cold_and_inside_as_ever(
+    anomaly_map: np.ndarray, interest: np.ndarray, scale: HeatmapScale, threshold: float
+) -> None:
+    levels = heat_levels(np.where(interest, anomaly_map, np.nan), scale, threshold)
+    assert levels.dtype == np.uint8
+    assert (levels[~interest] == 0).all()
+    inside = anomaly_map[interest][None]  # (1, pixels)
+    np.testing.assert_array_equal(levels[interest], heat_levels(inside, scale, threshold)[0])
+
+
+@settings(deadline=None)
+@given(maps, interests, st.floats(0, 10), st.integers(0, 20))
+def test_outside_of_a_region_of_interest_there_are_no_regions(
+    anomaly_map: np.ndarray, interest: np.ndarray, threshold: float, most: int
+) -> None:
+    found = find_regions(np.where(interest, anomaly_map, np.nan), threshold, (32, 48), most)
+    assert found == find_regions(np.where(interest, anomaly_map, 0), threshold, (32, 48), most)
+
+
 def test_the_relative_overlay_is_the_notebooks() -> None:
     picture, anomaly_map = card(1), blob()
     map01 = (anomaly_map - anomaly_map.min()) / (anomaly_map.max() - anomaly_map.min() + 1e-8)
@@ -114,6 +135,22 @@ def test_the_calibrated_overlay_keeps_intact_items_cold_and_sharp() -> None:
     assert abs(greened[:, 240:].mean()) < 10
     edges = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in (picture[:, 200:], hot[:, 200:])]
     assert edges[1] > 0.8 * edges[0], "detail survives where it is cold"
+
+
+@pytest.mark.parametrize("scale", HeatmapScale)
+def test_an_overlay_outside_of_a_region_of_interest(scale: HeatmapScale) -> None:
+    picture, anomaly_map = np.asarray(card(1)), blob()
+    anomaly_map[:, 112:] = np.nan  # all that is right of the middle
+    regions = find_regions(anomaly_map, THRESHOLD, (320, 240), 4)
+    overlay = render_overlay(picture, anomaly_map, scale=scale, patch_threshold=THRESHOLD, regions=regions)
+    if scale is HeatmapScale.CALIBRATED:
+        plain = picture
+    else:
+        cold = np.full((224, 224), 0, np.float32)
+        plain = render_overlay(picture, cold, scale=scale, patch_threshold=THRESHOLD, regions=())
+    assert np.array_equal(overlay[:, 168:], plain[:, 168:])  # but for the width of the filters that scale
+    lost = plain[110:130, 75:85, 2].astype(int) - overlay[110:130, 75:85, 2]  # red covers the blue
+    assert lost.mean() > 25, "the spot inside is hot"
 
 
 def test_rendering_leaves_its_input_alone() -> None:

@@ -16,15 +16,15 @@ def find_regions(
     anomaly_map: AnomalyMap, patch_threshold: float, source_size_px: tuple[int, int], max_regions: int
 ) -> tuple[Region, ...]:
     """The areas of the map (S, S) that are over the threshold, the strongest first, in pixels of the source (w, h)."""
-    mask = (anomaly_map > patch_threshold).astype(np.uint8)
-    _, found, boxes, _ = cv2.connectedComponentsWithStats(mask)
+    over = anomaly_map > patch_threshold  # (S, S), False where the map is NaN
+    _, found, boxes, _ = cv2.connectedComponentsWithStats(over.astype(np.uint8))
     labels = found.astype(np.int32, copy=False)
     peaks = np.zeros(len(boxes), np.float32)
-    np.maximum.at(peaks, labels.ravel(), anomaly_map.ravel())
+    np.maximum.at(peaks, labels[over], anomaly_map[over])
     every = [_Area(label, float(peak), box) for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True))]
     areas = every[1:]  # 0 is what lies under the threshold
     areas.sort(key=lambda area: -area.peak)
-    scale = np.array(source_size_px) / mask.shape[::-1]  # source pixels a map pixel, (x, y)
+    scale = np.array(source_size_px) / over.shape[::-1]  # source pixels a map pixel, (x, y)
     return tuple(_region(area, labels, patch_threshold, scale) for area in areas[:max_regions])
 
 

@@ -30,7 +30,7 @@ from rich.table import Table
 from patchserve_client import Client
 from patchserve_server import imaging
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.domain.reference import ReferenceOptions
 from patchserve_server.engine import create_detector
 
 REPO = Path(__file__).resolve().parents[1]
@@ -100,7 +100,7 @@ def bare_detector(backbone: str) -> Callable[[], object]:
     def prepared(path: Path) -> ModelInputs:
         return imaging.to_model_input(imaging.decode_rgb(path.read_bytes(), limits), detector.info.input_size_px)[None]
 
-    model = detector.fit(prepared(INTACT[0]), ScoringProfile.NOTEBOOK, CoresetOptions(), lambda *_: None)
+    model = detector.fit(prepared(INTACT[0]), ReferenceOptions(), lambda *_: None)
     inputs = prepared(PICTURE)
     return lambda: detector.detect(model, inputs)
 

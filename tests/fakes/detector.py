@@ -14,12 +14,11 @@ from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
-    CoresetOptions,
     EmbeddingSpec,
     MemoryBank,
     ReferenceModel,
+    ReferenceOptions,
     ScoreSpread,
-    ScoringProfile,
 )
 
 INPUT_SIZE_PX = 16
@@ -41,22 +40,22 @@ class FakeDetector:
     def info(self) -> DetectorInfo:
         return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 3)
 
-    def spec(self, profile: ScoringProfile) -> EmbeddingSpec:
-        return EmbeddingSpec("fake", "0" * 64, "none", "fp32", profile)
+    @property
+    def spec(self) -> EmbeddingSpec:
+        return EmbeddingSpec("fake", "0" * 64, "none", "fp32")
 
-    def fit(
-        self, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions, progress: Progress
-    ) -> ReferenceModel:
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
         self.fitted()
         patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
         index = np.arange(len(inputs), dtype=np.int32)
+        bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)
         calibration = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 20.0, 20.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
-        return ReferenceModel(self.spec(profile), coreset, MemoryBank(patches, index, inputs), calibration)
+        return ReferenceModel(self.spec, options, bank, calibration)
 
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        return self.fit(np.concatenate([model.bank.inputs, inputs]), model.spec.profile, model.coreset, progress)
+        return self.fit(np.concatenate([model.bank.inputs, inputs]), model.options, progress)
 
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
         self.batches.append(len(inputs))

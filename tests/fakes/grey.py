@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import CoresetOptions, Reference, ScoringProfile
+from patchserve_server.domain.reference import Reference, ReferenceOptions
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -25,7 +26,7 @@ def grey_png(level: int, size_px: tuple[int, int] = (24, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def reference(reference_id: str = "default", level: int = 100, images: int = 1) -> Reference:
+def reference(reference_id: str = "default", level: int = 100, images: int = 1, **options: Any) -> Reference:
     inputs = np.stack([grey_input(level)] * images)
-    model = FakeDetector().fit(inputs, ScoringProfile.NOTEBOOK, CoresetOptions(), lambda *_: None)
+    model = FakeDetector().fit(inputs, ReferenceOptions(**options), lambda *_: None)
     return Reference(reference_id, revision_of(model), CREATED, CREATED, model)

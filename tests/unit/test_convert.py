@@ -3,27 +3,88 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
+import numpy as np
 import pytest
 from fakes.grey import reference
 from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError, UndecodableImageError
-from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, HeatmapScale, OutputOptions
+from patchserve_server.domain.inspection import (
+    DEFAULT_MAX_REGIONS,
+    AnomalyScore,
+    DamageScore,
+    Detection,
+    HeatmapScale,
+    Inspection,
+    OutputOptions,
+)
 from patchserve_server.domain.progress import LoadProgress, LoadStage
-from patchserve_server.domain.reference import CoresetOptions
+from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
 from patchserve_server.rpc import convert
 from patchserve_server.serving.application import ServerLimits
+from patchserve_server.serving.loading import LoadOptions
 
 LIMITS = ServerLimits(1, 1, 1, 1, 1, 1, 32, 8, 1.0, 1.0, 1)
+
+TRIANGLE = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
+NO_REGIONS: list[list[list[tuple[float, float]]]] = [
+    [[]],
+    [[(0, 0), (1, 1)]],
+    [TRIANGLE, [(0, 0), (1, 1)]],
+    [[(0, 0), (1, 0), (1, 1.0001)]],
+    [[(0, 0), (-1e-9, 0), (1, 1)]],
+    [[(0, 0), (math.nan, 0), (1, 1)]],
+    [TRIANGLE * 167],  # 501 points
+    [TRIANGLE] * 167,
+    [TRIANGLE] * 1_000,
+]
+SHARES = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
+POLYGONS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=9), max_size=9)
 
 
 def test_an_empty_load_takes_the_defaults() -> None:
     options = convert.load_options(reference_pb2.LoadReferenceRequest())
-    assert (options.reference_id, options.append, options.profile, options.coreset) == ("default", False, None, None)
+    assert options == LoadOptions("default", append=False, chosen={}, expected_revision="")
+
+
+def test_what_a_load_names_is_chosen_and_nothing_else() -> None:
+    request = reference_pb2.LoadReferenceRequest(
+        profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
+    )
+    assert convert.load_options(request).chosen == {
+        "profile": ScoringProfile.NOTEBOOK,
+        "coreset": CoresetOptions(),
+        "search_radius": 0.1,
+    }
+
+
+def with_region(polygons: Iterable[Iterable[tuple[float, float]]], **fields: Any) -> reference_pb2.LoadReferenceRequest:
+    region = [
+        reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in points])
+        for points in polygons
+    ]
+    return reference_pb2.LoadReferenceRequest(region_of_interest=region, **fields)
+
+
+@given(st.none() | st.floats(0, 1, exclude_min=True), POLYGONS)
+def test_a_search_radius_and_a_region_come_back_as_they_were_given(
+    radius: float | None, polygons: list[list[tuple[float, float]]]
+) -> None:
+    request = with_region(polygons, search_radius=radius)
+    chosen = convert.load_options(request).chosen
+    assert ("search_radius" in chosen, "region_of_interest" in chosen) == (radius is not None, polygons != [])
+    told = convert.reference_message(reference(**chosen))
+    assert told.HasField("search_radius") == (radius is not None)
+    assert told.search_radius == (radius or 0)
+    assert list(told.region_of_interest) == list(request.region_of_interest)
 
 
 @pytest.mark.parametrize(
@@ -40,6 +101,11 @@ def test_an_empty_load_takes_the_defaults() -> None:
         (reference_pb2.LoadReferenceRequest(coreset={"ratio": -0.1}), "coreset.ratio"),  # type: ignore[arg-type]
         (reference_pb2.LoadReferenceRequest(coreset={"ratio": math.nan}), "coreset.ratio"),  # type: ignore[arg-type]
         (reference_pb2.LoadReferenceRequest(coreset={"max_patches": 15}), "coreset.max_patches"),  # type: ignore[arg-type]
+        *[
+            (reference_pb2.LoadReferenceRequest(search_radius=radius), "search_radius")
+            for radius in (0, -0.1, 1.0001, math.nan, math.inf)
+        ],
+        *[(with_region(polygons), "region_of_interest") for polygons in NO_REGIONS],
     ],
 )
 def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
@@ -47,6 +113,17 @@ def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadRe
         convert.load_options(request_)
     assert caught.value.field == field
     assert len(caught.value.message) > 20
+
+
+def test_the_most_points_of_a_region() -> None:
+    ring = [(0.5 + 0.4 * math.cos(turn), 0.5 + 0.4 * math.sin(turn)) for turn in range(500)]
+    assert convert.load_options(with_region([ring])).chosen["region_of_interest"] == (tuple(ring),)
+    with pytest.raises(InvalidInputError, match="at most 500 points in all"):
+        convert.load_options(with_region([ring[:-2], TRIANGLE]))
+    with pytest.raises(InvalidInputError, match="at least 3 points"):
+        convert.load_options(with_region([TRIANGLE, TRIANGLE[:2]]))
+    with pytest.raises(InvalidInputError, match="0 to 1"):
+        convert.load_options(with_region([[(0, 0), (100, 0), (100, 200)]]))  # pixels
 
 
 def test_output_options() -> None:
@@ -121,7 +198,16 @@ def test_a_reference_is_told_whole() -> None:
     assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
     assert told.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
     assert not told.HasField("coreset")
-    assert CoresetOptions() == reference("box").model.coreset
+    assert not told.HasField("search_radius")
+    assert not told.region_of_interest
+
+
+def test_a_score_map_goes_as_it_is_with_nan_where_nothing_counts() -> None:
+    score_map = np.array([[1, np.nan, 0.25], [np.nan, np.nan, 3]], np.float32)
+    detection = Detection(score_map, DamageScore(1.0, anomaly_detected=False), AnomalyScore(0.5, 1, 1, False, 0))
+    told = convert.infer_response(Inspection("box", "0" * 64, detection, (30, 20), score_map=score_map)).score_map
+    assert (told.height, told.width, told.source_width_px, told.source_height_px) == (2, 3, 30, 20)
+    np.testing.assert_array_equal(np.frombuffer(told.values, "<f4").reshape(2, 3), score_map)
 
 
 @pytest.mark.parametrize("stage", LoadStage)

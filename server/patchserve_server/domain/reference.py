@@ -87,7 +87,7 @@ def checked_region_of_interest(polygons: RegionOfInterest) -> RegionOfInterest:
     if any(len(polygon) < 3 for polygon in polygons):  # noqa: PLR2004
         raise InvalidInputError(name, f"{name}: a polygon has at least 3 points.")
     if len(points) > MAX_REGION_POINTS:
-        raise InvalidInputError(name, f"{name} has at most {MAX_REGION_POINTS} points in all, not {len(points)}.")
+        raise InvalidInputError(name, f"{name} has at most {MAX_REGION_POINTS} points in all.")
     if not all(0 <= share <= 1 for point in points for share in point):  # catches NaN too
         raise InvalidInputError(name, f"{name}: x and y are shares of the picture's width and height, 0 to 1.")
     return polygons

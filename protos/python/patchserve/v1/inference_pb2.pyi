@@ -321,8 +321,7 @@ class ScoreMap(_message.Message):
     """The columns of the map."""
     values: _builtins.bytes
     """height x width values: float32, little-endian, row by row from the top left; NaN outside of the reference's region
-    of interest. Stretch the map over source_width_px x
-    source_height_px to lay it over the picture: nothing is cropped.
+    of interest. Stretch the map over source_width_px x source_height_px to lay it over the picture: nothing is cropped.
     """
     source_width_px: _builtins.int
     """The width of the source picture."""

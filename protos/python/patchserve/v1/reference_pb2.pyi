@@ -235,7 +235,7 @@ class LoadReferenceRequest(_message.Message):
     search_radius: _builtins.float
     """For a fixed camera before items in a fixed place: patches are compared only with those of the reference that lie at
     most this far away on either axis, as a share of the picture's side, above 0 and at most 1. So what is normal
-    elsewhere can be an anomaly here. Absent: with all; with APPEND: as it was loaded.
+    elsewhere can be an anomaly here. Absent: with all; with APPEND: as it was loaded (another is refused).
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -243,12 +243,13 @@ class LoadReferenceRequest(_message.Message):
 
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
-        """Which patches are kept. Absent: all; with APPEND: as it was loaded."""
+        """Which patches are kept. Absent: all; with APPEND: as it was loaded (other options are refused)."""
 
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
         """What counts of each picture, here and in every comparison: what lies in any of these polygons, 500 points in all at
-        most. The rest is painted over before anything looks at it. Empty: the whole picture; with APPEND: as it was loaded.
+        most. The rest is painted over before anything looks at it. Empty: the whole picture; with APPEND: as it was loaded
+        (another is refused).
         """
 
     def __init__(

@@ -11,6 +11,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
 from patchserve_server.domain.reference import (
+    MAX_REGION_POINTS,
     CoresetOptions,
     checked_reference_id,
     checked_region_of_interest,
@@ -48,7 +49,10 @@ def _chosen_options(request: reference_pb2.LoadReferenceRequest) -> dict[str, An
     if request.HasField("search_radius"):
         chosen["search_radius"] = checked_search_radius(request.search_radius)
     if request.region_of_interest:
-        polygons = (polygon.points for polygon in request.region_of_interest)
+        # No more than it takes to see that it is too much.
+        polygons = (
+            polygon.points[: MAX_REGION_POINTS + 1] for polygon in request.region_of_interest[:MAX_REGION_POINTS]
+        )
         region = tuple(tuple((point.x, point.y) for point in points) for points in polygons)
         chosen["region_of_interest"] = checked_region_of_interest(region)
     return chosen

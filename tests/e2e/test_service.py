@@ -30,7 +30,7 @@ def test_a_first_user_is_told_what_to_call(stub: Stub) -> None:
 
 def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
     loaded = load(stub, "cards", 6)
-    assert (loaded.image_count, loaded.patch_count, loaded.backbone) == (6, 6 * 784, "efficientnet_lite2")
+    assert (loaded.image_count, loaded.patch_count, loaded.backbone) == (6, 6 * 196, "efficientnet_lite2")
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
 
     def infer(picture: Image.Image) -> inference_pb2.InferResponse:
@@ -122,10 +122,88 @@ def test_a_streamed_load_equals_a_unary_one(stub: Stub) -> None:
 def test_profiles_and_coresets(stub: Stub, profile: str) -> None:
     number = reference_pb2.ScoringProfile.Value(f"SCORING_PROFILE_{profile}")
     loaded = load(stub, f"coreset-{profile}", 3, profile=number, coreset={"ratio": 0.1})
-    assert loaded.patch_count == pytest.approx(0.1 * 3 * 784, abs=1)
+    assert loaded.patch_count == pytest.approx(0.1 * 3 * 196, abs=1)
     assert loaded.profile == number
     image = encoded(card(51, scratched=True))
     assert stub.Infer(inference_pb2.InferRequest(reference_id=f"coreset-{profile}", image=image)).anomaly.is_anomalous
+
+
+def strip(left: float, right: float) -> reference_pb2.RelativePolygon:
+    """All that lies between two shares of the width."""
+    corners = [(left, 0), (right, 0), (right, 1), (left, 1)]
+    return reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in corners])
+
+
+def test_only_what_lies_in_the_region_of_interest_counts(stub: Stub) -> None:
+    intact, damaged = (encoded(card(50, scratched=scratched), "PNG") for scratched in (False, True))
+
+    def infer(image: bytes, **region: reference_pb2.RelativePolygon) -> inference_pb2.InferResponse:
+        ((name, polygon),) = region.items()
+        loaded = load(stub, name, 6, region_of_interest=[polygon])
+        assert list(loaded.region_of_interest) == [polygon]
+        output = inference_pb2.OutputOptions(score_map=True, overlay=True)
+        response = stub.Infer(inference_pb2.InferRequest(reference_id=name, image=image, output=output))
+        assert Image.open(io.BytesIO(response.overlay_png)).size == SIZE_PX
+        response.ClearField("overlay_png")
+        response.ClearField("timing")
+        return response
+
+    without = infer(damaged, without=strip(0, 0.4))  # the scratch is farther to the right
+    assert without == infer(intact, without=strip(0, 0.4))
+    scores = np.frombuffer(without.score_map.values, "<f4").reshape(without.score_map.height, without.score_map.width)
+    border = round(0.4 * without.score_map.width)
+    assert np.isfinite(scores[:, : border - 1]).all()
+    assert np.isnan(scores[:, border + 1 :]).all()
+
+    about = infer(damaged, about=strip(0.4, 0.9))
+    assert about.anomaly.is_anomalous
+    assert all(region.bounding_box.x_px >= 0.39 * SIZE_PX[0] for region in about.regions)
+    assert about.regions
+
+
+def test_with_a_search_radius_what_is_normal_elsewhere_is_an_anomaly_here(stub: Stub) -> None:
+    anywhere, near = load(stub, "anywhere", 6), load(stub, "near", 6, search_radius=0.1)
+    assert not anywhere.HasField("search_radius")
+    assert (near.search_radius, near.patch_count) == (0.1, anywhere.patch_count)
+    assert near.revision != anywhere.revision
+
+    def score(reference_id: str, picture: Image.Image) -> float:
+        request = inference_pb2.InferRequest(reference_id=reference_id, image=encoded(picture))
+        return stub.Infer(request).anomaly.score
+
+    assert score("near", card(50)) < 0.5 < score("near", card(51, scratched=True))
+    mirrored = card(50).transpose(Image.Transpose.FLIP_LEFT_RIGHT)  # its label is on the other side
+    assert score("near", mirrored) > max(0.5, score("anywhere", mirrored))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("search_radius", 0),
+        ("search_radius", float("nan")),
+        ("region_of_interest", [reference_pb2.RelativePolygon()]),
+        ("region_of_interest", [strip(0, 320)]),
+    ],
+)
+def test_an_option_that_does_not_fit_is_named(stub: Stub, field: str, value: object) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        load(stub, "unfit", 1, **{field: value})
+    code, reason, details = refusal(caught.value)
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert details["BadRequest"].field_violations[0].field == field  # type: ignore[attr-defined]
+
+
+def test_an_append_with_another_option_is_refused(stub: Stub) -> None:
+    chosen = {"search_radius": 0.2, "region_of_interest": [strip(0, 0.5)]}
+    before = load(stub, "fixed", 1, **chosen)
+    for other in ({"search_radius": 0.3}, {"region_of_interest": [strip(0.5, 1)]}):
+        with pytest.raises(grpc.RpcError) as caught:
+            load(stub, "fixed", 1, mode=reference_pb2.LOAD_MODE_APPEND, **{**chosen, **other})
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "PRECONDITION")
+        assert f"another {next(iter(other))}, which APPEND keeps" in str(caught.value)
+    after = load(stub, "fixed", 2, mode=reference_pb2.LOAD_MODE_APPEND, **chosen)
+    assert (after.image_count, after.search_radius) == (3, 0.2)
+    assert after.region_of_interest == before.region_of_interest
 
 
 def test_the_list_is_paged(stub: Stub) -> None:

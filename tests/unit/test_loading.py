@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,7 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
 )
 from patchserve_server.domain.progress import LoadStage
-from patchserve_server.domain.reference import CoresetOptions, Reference, ScoringProfile
+from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceOptions, ScoringProfile
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
@@ -31,6 +32,13 @@ from patchserve_server.serving.loading import Loader, LoadOptions
 from patchserve_server.store import MemoryReferenceStore
 
 MAX_IMAGES = 4
+LEFT_HALF = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
+CHOSEN: dict[str, Any] = {
+    "profile": ScoringProfile.PAPER,
+    "coreset": CoresetOptions(ratio=0.5),
+    "search_radius": 0.25,
+    "region_of_interest": LEFT_HALF,
+}
 
 
 class WatchedStore(MemoryReferenceStore):
@@ -61,8 +69,7 @@ class Bench:
         )
 
     async def load(self, *levels: int, **options: Any) -> Any:
-        given: dict[str, Any] = {"reference_id": "default", "append": False, "profile": None, "coreset": None}
-        return await self.loader.load(LoadOptions(**{**given, "expected_revision": "", **options}), pictures(*levels))
+        return await self.loader.load(LoadOptions(**options), pictures(*levels))
 
 
 async def pictures(*levels: int) -> AsyncIterator[bytes]:
@@ -90,12 +97,19 @@ async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
     assert (await bench.load(20, 10)).revision != loaded.revision
 
 
-async def test_append_keeps_what_was_there_and_its_options(bench: Bench) -> None:
-    first = await bench.load(10, profile=ScoringProfile.PAPER, coreset=CoresetOptions(ratio=0.5))
-    grown = await bench.load(20, append=True, expected_revision=first.revision)
+async def test_a_load_takes_what_was_chosen_and_the_defaults_for_the_rest(bench: Bench) -> None:
+    assert (await bench.load(10)).model.options == ReferenceOptions()
+    loaded = await bench.load(10, chosen={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
+    assert loaded.model.options == ReferenceOptions(search_radius=0.25, region_of_interest=LEFT_HALF)
+
+
+@pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
+async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: tuple[str, ...]) -> None:
+    first = await bench.load(10, chosen=CHOSEN)
+    again = {name: CHOSEN[name] for name in named}
+    grown = await bench.load(20, append=True, chosen=again, expected_revision=first.revision)
     assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
-    assert grown.model.spec.profile is ScoringProfile.PAPER
-    assert grown.model.coreset == CoresetOptions(ratio=0.5)
+    assert grown.model.options == ReferenceOptions(**CHOSEN)
     assert grown.create_time == first.create_time
     assert grown.update_time >= first.update_time
 
@@ -105,8 +119,6 @@ async def test_append_keeps_what_was_there_and_its_options(bench: Bench) -> None
     [
         ({"reference_id": "nobody"}, ReferenceNotFoundError),
         ({"expected_revision": "0" * 64}, RevisionMismatchError),
-        ({"profile": ScoringProfile.PAPER}, PreconditionError),
-        ({"coreset": CoresetOptions(max_patches=16)}, PreconditionError),
     ],
 )
 async def test_an_append_that_does_not_fit_is_refused(
@@ -115,6 +127,30 @@ async def test_an_append_that_does_not_fit_is_refused(
     await bench.load(10)
     with pytest.raises(error):
         await bench.load(20, append=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("loaded_with", "name", "value"),
+    [
+        *[({}, name, value) for name, value in CHOSEN.items()],
+        (CHOSEN, "profile", ScoringProfile.NOTEBOOK),
+        (CHOSEN, "coreset", CoresetOptions(max_patches=16)),
+        (CHOSEN, "coreset", CoresetOptions()),
+        (CHOSEN, "search_radius", 0.5),
+        (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
+    ],
+)
+async def test_an_append_with_another_option_is_refused_by_its_name(
+    bench: Bench, loaded_with: dict[str, Any], name: str, value: object
+) -> None:
+    first = await bench.load(10, chosen=loaded_with)
+    message = (
+        f'Reference "default" was loaded with another {name}, which APPEND keeps. Leave {name} out, or load the '
+        "reference again with REPLACE."
+    )
+    with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
+        await bench.load(20, append=True, chosen={**loaded_with, name: value})
+    assert bench.catalog.get("default") is first
 
 
 async def test_a_bad_picture_is_named_and_nothing_changes(bench: Bench) -> None:
@@ -180,8 +216,7 @@ async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> Non
     bench.detector.fitted = look
     bench.store.saving = look
     assert bench.loader.under_way() == []
-    options = LoadOptions("belt", append=False, profile=None, coreset=None, expected_revision="")
-    await bench.loader.load(options, looked_at(), 2)
+    await bench.loader.load(LoadOptions("belt"), looked_at(), 2)
     receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
     assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
     assert bench.loader.under_way() == []

@@ -75,9 +75,7 @@ def assert_parity(
     image: Image.Image,
 ) -> None:
     expected_map, expected_percentage, _ = notebook.run(references, image)
-    model = detector.fit(
-        model_inputs(references), ReferenceOptions(), lambda _stage, _done, _total: None
-    )
+    model = detector.fit(model_inputs(references), ReferenceOptions(), lambda _stage, _done, _total: None)
     [detection], _ = detector.detect(model, model_inputs([image]))
     raw = detection.anomaly_map
     scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)

@@ -77,7 +77,16 @@ def test_regions_add_up_where_they_overlap() -> None:
     assert (whole.pixels >= apart.pixels).all()
 
 
-@pytest.mark.parametrize("polygon", [((0.5, 0.5),) * 3, ((0.1, 0.5), (0.9, 0.5), (0.5, 0.501))])
+@pytest.mark.parametrize(
+    "polygon",
+    [
+        ((0.5, 0.5),) * 3,
+        ((0.1, 0.5), (0.9, 0.5), (0.5, 0.501)),
+        ((0.999, 0.0), (1.0, 0.0), (1.0, 1.0)),
+        ((1.0, 1.0),) * 3,
+        ((0.0, 0.0),) * 3,
+    ],
+)
 def test_a_sliver_still_has_a_patch(polygon: tuple[tuple[float, float], ...]) -> None:
     found = interest_of((polygon,), 224, (14, 14))
     assert found is not None

@@ -37,7 +37,11 @@ def interest_of(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -
         return None
     # OpenCV takes fixed-point numbers, in which the middle of the first pixel is 0.
     scale = 1 << _SUBPIXEL_BITS
-    outlines = [np.rint((np.array(polygon) * size_px - 0.5) * scale).astype(np.int32) for polygon in region]
+    # Clipped to the middles of the outermost pixels: a sliver along the edge covers those, never none.
+    outlines = [
+        np.rint(np.clip(np.array(polygon) * size_px - 0.5, 0, size_px - 1) * scale).astype(np.int32)
+        for polygon in region
+    ]
     drawn = np.zeros((size_px, size_px), np.uint8)
     for outline in outlines:  # one by one: together, they would cancel out where they overlap
         cv2.fillPoly(drawn, [outline], 1, shift=_SUBPIXEL_BITS)

@@ -153,7 +153,11 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
 
 def _warm_detector(settings: Settings) -> Detector:
     detector = create_detector(
-        backbone=settings.backbone, weights=settings.weights, device=settings.device, threads=settings.threads
+        backbone=settings.backbone,
+        weights=settings.weights,
+        device=settings.device,
+        precision=settings.precision,
+        threads=settings.threads,
     )
     detector.warm_up()
     return detector

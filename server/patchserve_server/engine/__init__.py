@@ -1,4 +1,4 @@
-"""PatchCore: backbone, memory bank, search, scores and calibration. The only layer that knows torch."""
+"""PatchCore: backbone, memory bank, search, scores and calibration. The only layer that knows torch and OpenVINO."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.devices import resolve_device
 from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES
 from patchserve_server.engine.network import open_network
+from patchserve_server.engine.precision import with_precision
+from patchserve_server.engine.runtime import FP32
 
 __all__ = ["PatchCoreDetector", "create_detector"]
 
@@ -19,6 +21,7 @@ def create_detector(
     backbone: str,
     weights: Path | None = None,
     device: str = "auto",
+    precision: str = FP32,
     knn_memory_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     threads: int | None = None,
 ) -> PatchCoreDetector:
@@ -28,12 +31,14 @@ def create_detector(
         backbone: `wide_resnet50_2`, `efficientnet_lite2`, or `auto`: the first, else the second with a warning.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has it and maps stay what they are.
         knn_memory_bytes: bound on the scratch memory of one nearest-neighbour search.
-        threads: how many threads one operation on the CPU uses, in the whole process; None leaves torch's choice.
+        threads: how many threads the backbone and one operation of torch use on the CPU; None leaves torch's choice.
 
     Raises:
-        StartupError: no such backbone or device, or no sound weights.
+        StartupError: no such backbone, device or precision, or no sound weights.
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    return PatchCoreDetector(open_network(backbone, weights, resolve_device(device)), knn_memory_bytes=knn_memory_bytes)
+    network = with_precision(open_network(backbone, weights, resolve_device(device)), precision)
+    return PatchCoreDetector(network, knn_memory_bytes=knn_memory_bytes)

@@ -33,7 +33,6 @@ from patchserve_server.engine.network import Network
 from patchserve_server.engine.pipeline import Pipeline, RawScores
 from patchserve_server.engine.scoring import anomaly_score, damage_score
 
-_PRECISION = "fp32"
 _IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
 
 
@@ -61,7 +60,7 @@ class PatchCoreDetector:
             weights_source=network.weights_source,
             fallback_reason=network.fallback_reason,
             device=str(network.device),
-            precision=_PRECISION,
+            precision=network.precision,
             input_size_px=network.spec.input_size_px,
             feature_dim=network.spec.feature_dim,
         )
@@ -69,7 +68,7 @@ class PatchCoreDetector:
     @property
     def spec(self) -> EmbeddingSpec:
         network = self._network
-        return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, _PRECISION)
+        return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, network.precision)
 
     @torch.inference_mode()
     def warm_up(self) -> None:

@@ -6,7 +6,6 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -14,6 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.engine.backbones import BACKBONES, BackboneSpec
+from patchserve_server.engine.runtime import NormalisedLayers, Runtime, TorchRuntime
 from patchserve_server.engine.weights import DownloadError, Weights, load_weights, read_weights
 
 PREFERRED = "wide_resnet50_2"
@@ -28,23 +28,27 @@ class Network:
     """The used layers of a backbone with their weights. Runs in several threads at once."""
 
     spec: BackboneSpec
-    device: torch.device
     weights_digest: str
     weights_source: str
     fallback_reason: str
-    module: nn.Module
+    module: nn.Module  # (B, S, S, 3) uint8 -> layers, in torch
+    runtime: Runtime  # what runs it
+
+    @property
+    def device(self) -> torch.device:
+        return self.runtime.device
+
+    @property
+    def precision(self) -> str:
+        return self.runtime.precision
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps (B, C, H, W) float32 on the device, the finest first, of inputs (B, S, S, 3) uint8."""
-        pictures = torch.from_numpy(np.array(inputs, order="C"))  # torch takes no reversed and no read-only array
-        pictures = pictures.to(self.device, non_blocking=True).permute(0, 3, 1, 2).float().div_(255)
-        mean, std = (pictures.new_tensor(values).view(3, 1, 1) for values in (self.spec.mean, self.spec.std))
-        layers: tuple[Tensor, ...] = self.module(pictures.sub_(mean).div_(std))
-        return layers
+        return self.runtime.layers(inputs)
 
 
 def open_network(backbone: str, weights: Path | None, device: torch.device) -> Network:
-    """The network of a backbone's name; `auto` is the preferred one, or the embedded one where its weights lack.
+    """The network of a backbone's name, in torch; `auto` is the preferred one, or the embedded where its weights lack.
 
     Raises:
         StartupError: no such backbone, or no sound weights for it.
@@ -74,11 +78,11 @@ def _assembled(spec: BackboneSpec, weights: Weights, device: torch.device, fallb
         empty = spec.truncate(whole)
     digest = load_weights(empty, whole, weights, spec.name)
     part = spec.truncate(whole)  # the same modules; what is computed from the weights now has their values
-    _fold_batch_norms(part.eval())
-    part.requires_grad_(requires_grad=False)
+    module = NormalisedLayers(part, spec).eval().requires_grad_(requires_grad=False)
+    _fold_batch_norms(module)
     # Channels last is how pictures arrive, and the faster order for convolutions on either kind of device.
-    module = part.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Network(spec, device, digest, weights.source, fallback_reason, module)
+    module = module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Network(spec, digest, weights.source, fallback_reason, module, TorchRuntime(module, device))
 
 
 def _fold_batch_norms(network: nn.Module) -> None:

@@ -1,0 +1,89 @@
+"""The fastest runtime of a network that a precision allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+
+import cv2
+import numpy as np
+import torch
+
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.reference import ReferenceOptions
+from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES, BankIndex
+from patchserve_server.engine.network import Network
+from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, has_bf16
+from patchserve_server.engine.pipeline import Pipeline
+from patchserve_server.engine.runtime import BF16, FP32
+
+AUTO = "auto"
+TOLERANCE = 0.1  # docs/accuracy.md: what a map in bfloat16 may differ, as a share of its peak
+
+_log = logging.getLogger(__name__)
+
+
+def with_precision(network: Network, precision: str) -> Network:
+    """A network as torch opened it, in what runs it fastest on its device.
+
+    Args:
+        network: on the CPU or a CUDA device.
+        precision: `fp32`; `bf16`; or `auto`, which is bf16 where the processor has it and maps stay what they are.
+
+    Raises:
+        StartupError: no such precision, or not on this device.
+    """
+    if precision not in (FP32, BF16, AUTO):
+        raise StartupError(f'There is no precision "{precision}": use {FP32}, {BF16} or {AUTO}.')
+    if network.device.type != "cpu":
+        if precision == BF16:
+            raise StartupError(f"Precision {BF16} is for the CPU: use --device cpu, or --precision {FP32}.")
+        return network
+    native = precision != FP32 and has_bf16()
+    if precision == BF16 and not native:
+        raise StartupError(
+            f"Precision {BF16} was asked for, but this processor does not compute in it (AVX-512 BF16 or AMX): "
+            f"use --precision {FP32} or --precision {AUTO}."
+        )
+    if precision == AUTO and not native:
+        _log.info("This processor does not compute in %s: running %s", BF16, FP32)
+    if not native:
+        return _compiled(network, FP32)
+    fast = _compiled(network, BF16)
+    if precision == AUTO and (difference := map_difference(network, fast)) > TOLERANCE:
+        _log.warning("In %s maps differ by %.1f %% of their peak: running %s", BF16, 100 * difference, FP32)
+        return _compiled(network, FP32)
+    return fast
+
+
+def map_difference(exact: Network, other: Network) -> float:
+    """How far apart two runtimes' maps of a drawn picture are: the largest difference, as a share of the map's peak."""
+    pictures = _drawn(exact.spec.input_size_px)
+    expected, actual = (_map(network, pictures) for network in (exact, other))
+    return float(np.abs(actual - expected).max() / expected.max())
+
+
+@torch.inference_mode()
+def _map(network: Network, pictures: ModelInputs) -> AnomalyMap:
+    """The second picture's map against the first."""
+    pipeline = Pipeline(network, ReferenceOptions(), DEFAULT_MEMORY_LIMIT_BYTES)
+    reference, picture = (pipeline.patches(one[None]) for one in pictures)
+    return pipeline.score(picture, BankIndex(reference[0]))[0].anomaly_map
+
+
+def _drawn(size_px: int) -> ModelInputs:
+    """Two pictures (2, S, S, 3): one coarse pattern of colours, each under grain of its own, the second with a spot."""
+    rng = np.random.default_rng(0)
+    coarse = cv2.resize(rng.uniform(60, 200, (6, 8, 3)), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+    pictures = coarse + rng.normal(0, 12, (2, size_px, size_px, 1))
+    spot = slice(size_px // 3, size_px // 2)
+    pictures[1, spot, spot] = 30
+    return pictures.clip(0, 255).astype(np.uint8)
+
+
+def _compiled(network: Network, precision: str) -> Network:
+    runtime = OpenVinoRuntime(
+        network.module, size_px=network.spec.input_size_px, precision=precision, threads=torch.get_num_threads()
+    )
+    return dataclasses.replace(network, runtime=runtime)

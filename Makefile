@@ -45,7 +45,8 @@ serve: $(STAMP) ## start the server with the best backbone that is to be had
 	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## measure search against scikit-learn and the server against its bare detector
+bench: $(STAMP) ## measure OpenVINO against torch, search against scikit-learn and the server against its bare detector
+	$(BIN)/python benchmarks/bench_backbone.py
 	$(BIN)/python benchmarks/bench_search.py
 	$(BIN)/python benchmarks/bench_requests.py $(ARGS)
 

@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     load_timeout_s: float = Field(default=600.0, gt=0)
     """The deadline of a load that has none, in seconds."""
     max_batch_size: int = Field(default=8, ge=1)
-    """The most pictures that go through the backbone together."""
+    """The most pictures of one reference that are inspected together."""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """The threads that the backbone may use, and as many again that decode and draw."""
     drain_delay_s: float = Field(default=1.0, ge=0)

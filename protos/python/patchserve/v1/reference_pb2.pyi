@@ -470,7 +470,7 @@ class Reference(_message.Message):
     weights_digest: _builtins.str
     """The SHA-256 of that backbone's weights, hexadecimal."""
     precision: _builtins.str
-    """The numeric precision that its patches were computed in: "fp32"."""
+    """The numeric precision that its patches were computed in: "fp32" or "bf16"."""
     bank_bytes: _builtins.int
     """The memory that its bank takes, in bytes."""
     search_radius: _builtins.float

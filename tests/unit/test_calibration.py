@@ -70,7 +70,7 @@ def test_spacing_and_left_out_scores_are_as_defined(detector: PatchCoreDetector)
         means[at] = distances[nearest[at]].mean()
     spacing = np.maximum(means, 0.1 * means.mean()) / means.mean()
     np.testing.assert_allclose(model.bank.spacing, spacing, rtol=1e-4)
-    spaced = means / np.cbrt(spacing[nearest].mean(axis=1))
+    spaced = means / spacing[nearest].mean(axis=1) ** 0.4
     scores = [np.sort(spaced[image_index == at])[-6:].mean() for at in range(4)]  # 3 % of 196
     assert_spread(model.calibration, scores)
 
@@ -155,7 +155,7 @@ def test_odd_references_have_sound_thresholds(
 def test_the_upper_limit_of_normal_values(values: list[float]) -> None:
     limit = upper_limit(values)
     exceeding = sum(value > limit for value in values)
-    if len(values) < 12:
+    if len(values) < 11:
         assert limit >= np.mean(values) * (1 - 1e-9)
     else:
         assert limit in values
@@ -163,5 +163,5 @@ def test_the_upper_limit_of_normal_values(values: list[float]) -> None:
 
 
 def test_the_upper_limit_of_twelve_is_their_highest() -> None:
-    assert upper_limit(list(range(12))) == 11
-    assert upper_limit(list(range(120))) == 111
+    assert upper_limit(list(range(11))) == 10
+    assert upper_limit(list(range(120))) == 110

@@ -26,7 +26,7 @@ from patchserve_server.engine.pipeline import Neighbours, Pipeline, RawScores
 from patchserve_server.engine.scoring import mean_of_nearest
 
 _LEAST_FOR_LEAVE_ONE_OUT = 3
-_NORMAL_SHARE = 0.92
+_NORMAL_SHARE = 0.91
 _DEVIATIONS = 1.5
 _LEAST_SPACING = 0.1
 _ROUNDING = 1e-3
@@ -191,7 +191,7 @@ def altered_views(picture: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def upper_limit(values: Sequence[float]) -> float:
     """What a further normal value stays under, most times, as far as n left-out values (two or more) tell.
 
-    From 12 on the conformal quantile, whatever the distribution: the value of rank ceil(0.92 (n + 1)). Fewer have no
+    From 11 on the conformal quantile, whatever the distribution: the value of rank ceil(0.91 (n + 1)). Fewer have no
     such rank: their mean and 1.5 standard deviations, about the same share of a normal distribution. Both by
     measurement (docs/accuracy.md): a stricter limit misses more defects than it spares false alarms.
     """

@@ -16,7 +16,7 @@ NOTEBOOK_NEIGHBOURS = 9
 PAPER_NEIGHBOURS = 1
 REWEIGHTING_NEIGHBOURS = 9
 
-_SPACING_POWER = 1 / 3
+_SPACING_POWER = 0.4
 _TOP_SHARE = 0.03
 
 _DAMAGE_LEVEL = 0.5
@@ -38,8 +38,8 @@ def mean_of_nearest(distances: Tensor) -> Tensor:
 def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
 
-    Each patch score is first divided by the cube root of how far apart the reference's own patches lie around it: where
-    intact items differ much among themselves, a distance says less.
+    Each patch score is first divided by how far apart the reference's own patches lie around it, to the power 0.4:
+    where intact items differ much among themselves, a distance says less.
 
     Args:
         patch_scores: (B, Q).

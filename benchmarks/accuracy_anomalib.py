@@ -97,7 +97,7 @@ class Row:
 
 def prepared(path: Path) -> Tensor:
     """A picture as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
-    picture = imaging.decode_rgb(path.read_bytes(), imaging.ImageLimits())
+    picture = imaging.decode(path.read_bytes(), imaging.ImageLimits())
     return torch.tensor(imaging.to_model_input(picture, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
 
 

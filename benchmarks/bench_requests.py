@@ -98,7 +98,7 @@ def bare_detector(backbone: str) -> Callable[[], object]:
     limits = imaging.ImageLimits(2**25, 64_000_000)
 
     def prepared(path: Path) -> ModelInputs:
-        return imaging.to_model_input(imaging.decode_rgb(path.read_bytes(), limits), detector.info.input_size_px)[None]
+        return imaging.to_model_input(imaging.decode(path.read_bytes(), limits), detector.info.input_size_px)[None]
 
     model = detector.fit(prepared(INTACT[0]), ReferenceOptions(), lambda *_: None)
     inputs = prepared(PICTURE)

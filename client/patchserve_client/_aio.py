@@ -27,6 +27,7 @@ from patchserve_client._types import (
     LoadMode,
     LoadProgress,
     OverflowPolicy,
+    OverlayFormat,
     Polygon,
     ReferenceInfo,
     ResultOrdering,
@@ -126,6 +127,8 @@ class AsyncClient:
         score_map: bool = False,
         max_regions: int | None = None,
         sensitivity: float | None = None,
+        overlay_format: OverlayFormat | str = OverlayFormat.PNG,
+        overlay_max_side_px: int | None = None,
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> InferenceResult:
@@ -139,6 +142,8 @@ class AsyncClient:
             score_map=score_map,
             max_regions=max_regions,
             sensitivity=sensitivity,
+            overlay_format=overlay_format,
+            overlay_max_side_px=overlay_max_side_px,
             expected_revision=expected_revision,
         )
         return await self._run(call, timeout_s)
@@ -153,6 +158,8 @@ class AsyncClient:
         score_map: bool = False,
         max_regions: int | None = None,
         sensitivity: float | None = None,
+        overlay_format: OverlayFormat | str = OverlayFormat.PNG,
+        overlay_max_side_px: int | None = None,
         max_in_flight: int | None = None,
         overflow: OverflowPolicy | str = OverflowPolicy.BLOCK,
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
@@ -173,6 +180,8 @@ class AsyncClient:
                 score_map=score_map,
                 max_regions=max_regions,
                 sensitivity=sensitivity,
+                overlay_format=overlay_format,
+                overlay_max_side_px=overlay_max_side_px,
             ),
             max_in_flight=max_in_flight,
             overflow=overflow,

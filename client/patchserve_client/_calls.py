@@ -23,6 +23,7 @@ from patchserve_client._types import (
     InferenceResult,
     LoadMode,
     LoadProgress,
+    OverlayFormat,
     Polygon,
     ReferenceInfo,
     ScoringProfile,
@@ -54,6 +55,8 @@ def infer(
     score_map: bool,
     max_regions: int | None,
     sensitivity: float | None,
+    overlay_format: OverlayFormat | str,
+    overlay_max_side_px: int | None,
     expected_revision: str,
 ) -> Call[InferenceResult]:
     output = _convert.output_options(
@@ -62,6 +65,8 @@ def infer(
         score_map=score_map,
         max_regions=max_regions,
         sensitivity=sensitivity,
+        overlay_format=overlay_format,
+        overlay_max_side_px=overlay_max_side_px,
     )
     request = inference_pb2.InferRequest(
         reference_id=reference_id, image=encoded(image), output=output, expected_revision=expected_revision

@@ -28,6 +28,7 @@ from patchserve_client._types import (
     LoadMode,
     LoadProgress,
     OverflowPolicy,
+    OverlayFormat,
     Polygon,
     ReferenceInfo,
     ResultOrdering,
@@ -154,6 +155,8 @@ class Client:
         score_map: bool = False,
         max_regions: int | None = None,
         sensitivity: float | None = None,
+        overlay_format: OverlayFormat | str = OverlayFormat.PNG,
+        overlay_max_side_px: int | None = None,
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> InferenceResult:
@@ -168,6 +171,8 @@ class Client:
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
             sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
+            overlay_format: PNG is lossless, JPEG the fastest, WEBP the smallest.
+            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the picture's own size.
             expected_revision: refuse another revision of the reference; empty: the present one.
             timeout_s: the deadline, in seconds; None: the client's.
 
@@ -183,6 +188,8 @@ class Client:
             score_map=score_map,
             max_regions=max_regions,
             sensitivity=sensitivity,
+            overlay_format=overlay_format,
+            overlay_max_side_px=overlay_max_side_px,
             expected_revision=expected_revision,
         )
         return self._run(call, timeout_s)
@@ -197,6 +204,8 @@ class Client:
         score_map: bool = False,
         max_regions: int | None = None,
         sensitivity: float | None = None,
+        overlay_format: OverlayFormat | str = OverlayFormat.PNG,
+        overlay_max_side_px: int | None = None,
         max_in_flight: int | None = None,
         overflow: OverflowPolicy | str = OverflowPolicy.BLOCK,
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
@@ -218,6 +227,8 @@ class Client:
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
             sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
+            overlay_format: PNG is lossless, JPEG the fastest, WEBP the smallest.
+            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the picture's own size.
             max_in_flight: the most frames under way at once; None: the server's default.
             overflow: BLOCK holds `frames` back and loses nothing; DROP_OLDEST is for live cameras.
             ordering: of the results.
@@ -236,6 +247,8 @@ class Client:
                 score_map=score_map,
                 max_regions=max_regions,
                 sensitivity=sensitivity,
+                overlay_format=overlay_format,
+                overlay_max_side_px=overlay_max_side_px,
             ),
             max_in_flight=max_in_flight,
             overflow=overflow,

@@ -38,7 +38,7 @@ def inference_result(message: inference_pb2.InferResponse) -> types.InferenceRes
             anomalous_area_percentage=anomaly.anomalous_area_percentage,
         ),
         regions=tuple(map(_region, message.regions)),
-        overlay_png=message.overlay_png or None,
+        encoded_overlay=_overlay(message) if message.HasField("overlay") else None,
         score_map=_score_map(message.score_map) if message.HasField("score_map") else None,
         timing=types.Timing(
             queue_ms=timing.queue_ms,
@@ -59,6 +59,18 @@ def _region(message: inference_pb2.Region) -> types.Region:
         area_px=message.area_px,
         area_percentage=message.area_percentage,
         peak_score=message.peak_score,
+    )
+
+
+def _overlay(message: inference_pb2.InferResponse) -> types.EncodedOverlay:
+    overlay = message.overlay
+    return types.EncodedOverlay(
+        data=overlay.image or message.overlay_png,
+        media_type=overlay.media_type,
+        width_px=overlay.width_px,
+        height_px=overlay.height_px,
+        source_width_px=overlay.source_width_px,
+        source_height_px=overlay.source_height_px,
     )
 
 
@@ -182,6 +194,8 @@ def output_options(
     score_map: bool,
     max_regions: int | None,
     sensitivity: float | None,
+    overlay_format: types.OverlayFormat | str,
+    overlay_max_side_px: int | None,
 ) -> inference_pb2.OutputOptions:
     scale = inference_pb2.HEATMAP_SCALE_UNSPECIFIED
     if heatmap_scale is not None:
@@ -196,6 +210,8 @@ def output_options(
         score_map=score_map,
         max_regions=max_regions,
         sensitivity=sensitivity,
+        overlay_format=inference_pb2.OverlayFormat.Value(f"OVERLAY_FORMAT_{types.OverlayFormat(overlay_format).name}"),
+        overlay_max_side_px=_positive("overlay_max_side_px", overlay_max_side_px),
     )
 
 

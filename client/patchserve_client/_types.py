@@ -63,6 +63,14 @@ class HeatmapScale(enum.StrEnum):
     CALIBRATED = "calibrated"
 
 
+class OverlayFormat(enum.StrEnum):
+    """How an overlay is encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
 class OverflowPolicy(enum.StrEnum):
     """What the server does with a frame that comes while `max_in_flight` frames are under way."""
 
@@ -138,6 +146,18 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EncodedOverlay:
+    """The heat map over the picture, as the server sent it."""
+
+    data: bytes
+    media_type: str  # such as "image/png"
+    width_px: int
+    height_px: int
+    source_width_px: int  # regions are in pixels of the source
+    source_height_px: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class InferenceResult:
     """What was found on one picture."""
 
@@ -146,18 +166,18 @@ class InferenceResult:
     damage: DamageScore
     anomaly: AnomalyScore
     regions: tuple[Region, ...]  # the strongest first
-    overlay_png: bytes | None  # None: not asked for
+    encoded_overlay: EncodedOverlay | None  # None: not asked for
     score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN where nothing counts; None: not asked for
     timing: Timing
 
     @property
     def overlay(self) -> Image | None:
-        """The heat map over the picture, at the picture's size; None where none was asked for."""
-        if self.overlay_png is None:
+        """The heat map over the picture, decoded when first used; None where none was asked for."""
+        if self.encoded_overlay is None:
             return None
         from PIL import Image  # noqa: PLC0415 - loaded on first use
 
-        return Image.open(io.BytesIO(self.overlay_png))
+        return Image.open(io.BytesIO(self.encoded_overlay.data))
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,10 +47,15 @@ async def test_frames_stream_both_ways(server: ServerProcess) -> None:
 
     async with AsyncClient(server.address) as client:
         await client.load_reference([card(seed) for seed in range(3)], "client-asyncio")
-        results = [result async for result in client.infer_stream(frames(), "client-asyncio", max_in_flight=4)]
+        stream = client.infer_stream(
+            frames(), "client-asyncio", overlay=True, overlay_format="jpeg", overlay_max_side_px=100, max_in_flight=4
+        )
+        results = [result async for result in stream]
         assert [result.sequence for result in results] == list(range(12))
         assert [result.sequence for result in results if isinstance(result.error, InvalidArgument)] == [4, 9]
-        assert all(result.result for result in results if result.error is None)
+        overlays = [result.result.overlay for result in results if result.result]
+        assert len(overlays) == 10
+        assert all(overlay and (overlay.format, overlay.size) == ("JPEG", (100, 75)) for overlay in overlays)
         await client.delete_reference("client-asyncio")
 
 

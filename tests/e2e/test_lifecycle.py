@@ -94,9 +94,13 @@ def test_preload_and_save_outputs(tmp_path: Path) -> None:
         output = inference_pb2.OutputOptions(overlay=True)
         response = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3, scratched=True)), output=output))
         stub.Infer(inference_pb2.InferRequest(image=encoded(card(3))))
-    (kept,) = outputs.iterdir()
+        output.overlay_format = inference_pb2.OVERLAY_FORMAT_JPEG
+        intact = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3)), output=output))
+    kept, other = sorted(outputs.iterdir())
     assert kept.name.endswith("-default-anomalous.png")
     assert kept.read_bytes() == response.overlay_png
+    assert other.suffix == ".jpg"
+    assert other.read_bytes() == intact.overlay.image
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,38 @@ def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
     assert damaged.timing.total_ms > damaged.timing.embed_ms > 0
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "size_px"),
+    [
+        ({}, "PNG", SIZE_PX),
+        ({"overlay_max_side_px": 160}, "PNG", (160, 120)),
+        ({"overlay_format": inference_pb2.OVERLAY_FORMAT_JPEG}, "JPEG", SIZE_PX),
+        ({"overlay_format": inference_pb2.OVERLAY_FORMAT_WEBP, "overlay_max_side_px": 64}, "WEBP", (64, 48)),
+    ],
+)
+def test_an_overlay_comes_in_the_format_and_size_asked_for(
+    stub: Stub, options: dict[str, int], kind: str, size_px: tuple[int, int]
+) -> None:
+    load(stub, "drawn", 1)
+    image = encoded(card(1, scratched=True))
+    for scale in (inference_pb2.HEATMAP_SCALE_RELATIVE, inference_pb2.HEATMAP_SCALE_CALIBRATED):
+        output = inference_pb2.OutputOptions(overlay=True, heatmap_scale=scale, **options)  # type: ignore[arg-type]
+        response = stub.Infer(inference_pb2.InferRequest(reference_id="drawn", image=image, output=output))
+        told = response.overlay
+        assert told.media_type == f"image/{kind.lower()}"
+        assert (told.width_px, told.height_px) == size_px
+        assert (told.source_width_px, told.source_height_px) == SIZE_PX
+        assert bool(response.overlay_png) == (kind == "PNG")
+        overlay = Image.open(io.BytesIO(response.overlay_png or told.image))
+        assert (overlay.format, overlay.size) == (kind, size_px)
+        assert response.regions[0].bounding_box.width_px > 0
+
+
 def test_what_is_not_asked_for_is_not_sent(stub: Stub) -> None:
     load(stub, "plain", 1)
     response = stub.Infer(inference_pb2.InferRequest(reference_id="plain", image=encoded(card())))
     assert response.overlay_png == b""
+    assert not response.HasField("overlay")
     assert not response.HasField("score_map")
 
 

@@ -85,7 +85,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     delay_s: float = 0.0  # before a unary answer
     build_s: float = 0.0  # of a streamed load: one that is cancelled ends like a complete one, and is told so later
     page_size: int = 2
-    overlay_png: bytes = b""  # instead of one of the picture's size
+    overlay: bytes = b""  # instead of a PNG of the picture's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
     stream_end: tuple[int, Fault] | None = None  # after so many frames, with this
@@ -199,7 +199,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         answer = inspected(request.reference_id, request.image, request.output)
         if isinstance(answer, Fault):
             await answer.raised(context)
-        answer.overlay_png = self.overlay_png or answer.overlay_png
+        answer.overlay_png = self.overlay or answer.overlay_png
         return answer
 
     async def InferStream(  # noqa: N802
@@ -231,7 +231,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         if isinstance(answer, Fault):
             result.error.CopyFrom(answer.status())
         else:
-            answer.overlay_png = self.overlay_png or answer.overlay_png
+            answer.overlay_png = self.overlay or answer.overlay_png
             result.response.CopyFrom(answer)
         return result
 
@@ -264,7 +264,7 @@ def inspected(reference_id: str, image: bytes, output: Any) -> inference_pb2.Inf
         timing=inference_pb2.Timing(total_ms=4.5),
     )
     if output.overlay:
-        answer.overlay_png = png("orange", picture.size)
+        _draw(answer, picture, output)
     if output.score_map:
         values = np.arange(6, dtype="<f4")
         width, height = picture.size
@@ -274,6 +274,23 @@ def inspected(reference_id: str, image: bytes, output: Any) -> inference_pb2.Inf
             )
         )
     return answer
+
+
+def _draw(answer: inference_pb2.InferResponse, picture: Image.Image, output: Any) -> None:
+    kind = {inference_pb2.OVERLAY_FORMAT_JPEG: "JPEG", inference_pb2.OVERLAY_FORMAT_WEBP: "WEBP"}.get(
+        output.overlay_format, "PNG"
+    )
+    overlay, file = Image.new("RGB", picture.size, "orange"), io.BytesIO()
+    if output.overlay_max_side_px:
+        overlay.thumbnail((output.overlay_max_side_px, output.overlay_max_side_px))
+    overlay.save(file, kind)
+    answer.overlay.media_type = f"image/{kind.lower()}"
+    answer.overlay.width_px, answer.overlay.height_px = overlay.size
+    answer.overlay.source_width_px, answer.overlay.source_height_px = picture.size
+    if kind == "PNG":
+        answer.overlay_png = file.getvalue()
+    else:
+        answer.overlay.image = file.getvalue()
 
 
 def reference(key: str, image_count: int, revision: str = "abc123", profile: int = 0) -> reference_pb2.Reference:

@@ -1,4 +1,4 @@
-"""Pictures made by formula: a textured card, and the same with a scratch."""
+"""Pictures made by formula: a textured card, the same with a scratch, and a map of one hot spot."""
 
 from __future__ import annotations
 
@@ -26,6 +26,13 @@ def card(seed: int = 0, *, scratched: bool = False) -> Image.Image:
         cv2.polylines(pixels, [zigzag], isClosed=False, color=(25, 18, 12), thickness=9)
     pixels += rng.normal(0, 2, pixels.shape)
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+
+
+def blob(size: int = 224, peak: float = 6.0) -> np.ndarray:
+    """A map with a hot spot at a quarter from the left and half way down."""
+    rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
+    heat = np.exp(-((columns - 0.25) ** 2 + (rows - 0.5) ** 2) / 0.005)
+    return np.asarray(0.5 + (peak - 0.5) * heat, np.float32)
 
 
 def encoded(picture: Image.Image, kind: str = "JPEG") -> bytes:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchserve_server.domain.errors import InvalidImageError
-from patchserve_server.imaging import ImageLimits, decode_rgb
+from patchserve_server.imaging import ImageLimits, decode
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
 KINDS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -29,6 +29,10 @@ def encoded(kind: str, side_px: int = 24, **options: object) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode_rgb(data: bytes, limits: ImageLimits) -> np.ndarray:
+    return np.asarray(decode(data, limits))
 
 
 def survives(data: bytes) -> None:

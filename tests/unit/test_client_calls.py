@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from fakes.fake_server import NOT_SERVING, SERVICE, FakeServer, Fault, png, reference, serving
 
-from patchserve.v1 import reference_pb2
+from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_client import (
     AsyncClient,
     Cancelled,
@@ -78,15 +78,20 @@ def test_infer_sends_its_options_and_returns_a_result(fake: FakeServer, ask: Ask
         heatmap_scale="calibrated",
         score_map=True,
         max_regions=3,
+        overlay_format="webp",
+        overlay_max_side_px=16,
         expected_revision="abc",
     )
     assert isinstance(result, InferenceResult)
     assert result.anomaly.is_anomalous
-    assert result.overlay_png is not None
+    assert result.overlay is not None
+    assert (result.overlay.format, result.overlay.size) == ("WEBP", (16, 12))
     np.testing.assert_array_equal(result.score_map, [[0, 1, 2], [3, 4, 5]])
     (request,) = fake.requests["Infer"]
     assert (request.reference_id, request.expected_revision) == ("belt", "abc")
     assert (request.output.overlay, request.output.score_map, request.output.max_regions) == (True, True, 3)
+    assert request.output.overlay_format == inference_pb2.OVERLAY_FORMAT_WEBP
+    assert request.output.overlay_max_side_px == 16
 
 
 def test_a_reference_is_loaded_listed_shown_and_deleted(fake: FakeServer, ask: Ask) -> None:
@@ -301,8 +306,8 @@ def test_a_message_over_grpcs_own_limit_passes_both_ways(fake: FakeServer, ask: 
     large = bytes(5 * 2**20)
     with pytest.raises(InvalidArgument):  # it arrived, and is no picture
         ask(fake.address, "infer", large)
-    fake.overlay_png = large
-    assert ask(fake.address, "infer", png(), overlay=True).overlay_png == large
+    fake.overlay = large
+    assert ask(fake.address, "infer", png(), overlay=True).encoded_overlay.data == large
 
 
 def test_health_tells_alive_from_ready(fake: FakeServer, ask: Ask) -> None:

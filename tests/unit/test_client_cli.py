@@ -159,6 +159,20 @@ def test_infer_asks_for_what_the_options_say(run: Run, fake: FakeServer, folder:
     assert (drawn.output.overlay, drawn.output.heatmap_scale) == (True, inference_pb2.HEATMAP_SCALE_RELATIVE)
 
 
+@pytest.mark.parametrize(("overlay_format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp")])
+def test_overlays_are_files_of_their_format_and_size(
+    run: Run, folder: Path, tmp_path: Path, overlay_format: str, suffix: str
+) -> None:
+    out = tmp_path / "out"
+    code, stdout, _ = run(
+        "infer", folder / "a.png", "--out", out, "--overlay-format", overlay_format, "--overlay-max-side", 16
+    )
+    assert code == 0
+    assert f"a_overlay{suffix}" in stdout
+    with Image.open(out / f"a_overlay{suffix}") as overlay:
+        assert (overlay.format, max(overlay.size)) == (overlay_format.upper(), 16)
+
+
 @pytest.mark.parametrize(("name", "code"), [("a", 0), ("b", 3)])
 def test_fail_on_anomaly(run: Run, folder: Path, name: str, code: int) -> None:
     assert run("infer", folder / f"{name}.png", "--fail-on-anomaly")[0] == code
@@ -211,6 +225,11 @@ def test_what_is_typed_after_the_command_wins_and_both_win_over_the_variable(run
         (["infer"], "FILE|DIR"),
         (["infer", "{}", "--heatmap", "calibrated"], "--out"),
         (["infer", "{}", "--heatmap", "hot", "--out", "o"], "calibrated"),
+        (["infer", "{}", "--overlay-format", "jpeg"], "--out"),
+        (["infer", "{}", "--overlay-max-side", "640"], "--out"),
+        (["infer", "{}", "--overlay-format", "gif", "--out", "o"], "webp"),
+        (["infer", "{}", "--overlay-max-side", "15", "--out", "o"], "equal to 16"),
+        (["stream", "{}", "--overlay-max-side", "640"], "--annotated-video"),
         (["reference", "load", "{}/empty"], "There are no pictures in"),
         (["reference", "load", "{}", "--coreset-ratio", "0"], "above 0"),
         (["reference", "load", "{}", "--coreset-ratio", "0.5", "--coreset-max-patches", "9"], "exclude"),
@@ -365,17 +384,19 @@ def test_a_video_is_sampled_and_drawn_on(run: Run, fake: FakeServer, tmp_path: P
         frame[..., 2 if number >= 15 else 1] = 200
         writer.write(frame)
     writer.release()
-    out = tmp_path / "out.mp4"
-    code, stdout, _ = run("stream", tmp_path / "in.avi", "--fps", 10, "--annotated-video", out)
+    out, overlays = tmp_path / "out.mp4", ("--overlay-format", "jpeg", "--overlay-max-side", 32)
+    code, stdout, _ = run("stream", tmp_path / "in.avi", "--fps", 10, "--annotated-video", out, *overlays)
     assert code == 0
+    output = fake.requests["InferStream"][0].output
+    assert output.overlay_format == inference_pb2.OVERLAY_FORMAT_JPEG
     assert [row[1:3] for row in rows(stdout)[1:-1]] == [
         [str(number), "anomalous" if number >= 15 else "intact"] for number in range(0, 30, 3)
     ]
-    assert fake.requests["InferStream"][0].output.heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
+    assert output.heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
     written = cv2.VideoCapture(str(out))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 10
     assert written.get(cv2.CAP_PROP_FPS) == 10
-    assert (written.get(cv2.CAP_PROP_FRAME_WIDTH), written.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (64, 48)
+    assert (written.get(cv2.CAP_PROP_FRAME_WIDTH), written.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (32, 24)
 
 
 def test_without_opencv_a_video_says_what_to_install(

@@ -33,6 +33,7 @@ from patchserve_client import (
     LoadMode,
     LoadStage,
     NoticeKind,
+    OverlayFormat,
     ScoringProfile,
     ServerInfo,
     StreamNotice,
@@ -99,19 +100,24 @@ def test_every_score_time_and_region_arrives() -> None:
     assert_same_scalars(message.regions[0], result.regions[0])
     assert_same_scalars(message.regions[0].bounding_box, result.regions[0].bounding_box)
     assert result.regions[0].polygon == ((1, 2), (3, 4))
-    assert result.overlay_png is None
+    assert result.encoded_overlay is None
     assert result.overlay is None
     assert result.score_map is None
 
 
-def test_an_overlay_opens_as_a_picture() -> None:
-    options = inference_pb2.OutputOptions(overlay=True)
-    answer = inspected("r", png("red", (40, 30)), options)
+@pytest.mark.parametrize("overlay_format", OverlayFormat)
+def test_an_overlay_opens_as_a_picture(overlay_format: OverlayFormat) -> None:
+    answer = inspected("r", png("red", (40, 30)), options(overlay=True, overlay_format=overlay_format))
     assert isinstance(answer, inference_pb2.InferResponse)
-    overlay = _convert.inference_result(answer).overlay
-    assert overlay is not None
-    assert overlay.size == (40, 30)
-    assert overlay.convert("RGB").getpixel((0, 0)) == (255, 165, 0)
+    result = _convert.inference_result(answer)
+    assert result.encoded_overlay is not None
+    assert result.encoded_overlay.media_type == f"image/{overlay_format}"
+    assert result.encoded_overlay.data == (answer.overlay_png or answer.overlay.image)
+    assert_same_scalars(answer.overlay, result.encoded_overlay)
+    assert result.overlay is not None
+    assert (result.overlay.format, result.overlay.size) == (overlay_format.name, (40, 30))
+    pixel = np.array(result.overlay.convert("RGB").getpixel((0, 0)), int)
+    assert np.abs(pixel - (255, 165, 0)).max() <= 4
 
 
 @given(st_numpy.arrays(np.float32, st_numpy.array_shapes(min_dims=2, max_dims=2, max_side=7)))
@@ -198,7 +204,7 @@ def test_a_capture_time_keeps_its_moment_in_any_zone() -> None:
 
 def options(**changed: Any) -> inference_pb2.OutputOptions:
     given: dict[str, Any] = {"overlay": False, "heatmap_scale": None, "score_map": False, "max_regions": None}
-    given["sensitivity"] = None
+    given |= {"sensitivity": None, "overlay_format": "png", "overlay_max_side_px": None}
     return _convert.output_options(**{**given, **changed})
 
 
@@ -219,6 +225,9 @@ def test_absent_options_are_absent_and_given_ones_arrive() -> None:
     assert options(max_regions=0).HasField("max_regions")
     assert not options().HasField("sensitivity")
     assert options(sensitivity=2).sensitivity == 2
+    assert options().overlay_max_side_px == 0
+    assert options(overlay_max_side_px=640).overlay_max_side_px == 640
+    assert options(overlay_format="jpeg").overlay_format == inference_pb2.OVERLAY_FORMAT_JPEG
     assert options(heatmap_scale="calibrated").heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
     assert not load().HasField("coreset")
     assert load(coreset_ratio=0.25).coreset.ratio == 0.25

@@ -100,7 +100,7 @@ def test_every_frame_has_its_result_and_a_bad_one_an_error(fake: FakeServer, ins
     first, bad, red, late = inspect(fake.address, frames, overlay=True, max_regions=2)
     assert (first.frame_id, first.sequence, first.capture_time, first.error) == ("first", 0, taken, None)
     assert first.result is not None
-    assert first.result.overlay_png is not None
+    assert first.result.encoded_overlay is not None
     assert isinstance(bad.error, InvalidArgument)
     assert (bad.result, bad.capture_time, bad.error.reason) == (None, None, "UNDECODABLE_IMAGE")
     assert red.result is not None
@@ -196,7 +196,7 @@ def test_a_server_that_does_not_read_holds_the_frames_back(fake: FakeServer, ins
 
 def test_a_reader_that_does_not_read_holds_the_frames_back(fake: FakeServer) -> None:
     camera = Camera()
-    fake.overlay_png = bytes(2**20)
+    fake.overlay = bytes(2**20)
     with Client(fake.address) as client, contextlib.closing(client.infer_stream(camera, overlay=True)) as results:
         next(results)
         assert camera.settled() < 500

@@ -21,9 +21,11 @@ from patchserve_server.domain.inspection import (
     AnomalyScore,
     DamageScore,
     Detection,
+    EncodedOverlay,
     HeatmapScale,
     Inspection,
     OutputOptions,
+    OverlayFormat,
 )
 from patchserve_server.domain.progress import LoadProgress, LoadStage
 from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
@@ -132,6 +134,8 @@ def test_output_options() -> None:
         overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED, score_map=True, max_regions=0
     )
     assert convert.output_options(asked) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
+    asked = inference_pb2.OutputOptions(overlay_format=inference_pb2.OVERLAY_FORMAT_WEBP, overlay_max_side_px=640)
+    assert convert.output_options(asked) == OutputOptions(overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
     with pytest.raises(InvalidInputError, match="0 to 1000"):
         convert.output_options(inference_pb2.OutputOptions(max_regions=1001))
     for sensitivity in (0.0, 0.09, 10.1, math.nan, math.inf, -1.0):
@@ -140,6 +144,46 @@ def test_output_options() -> None:
     assert convert.output_options(inference_pb2.OutputOptions(sensitivity=0.1)).sensitivity == pytest.approx(0.1)
     with pytest.raises(InvalidInputError, match="known values"):
         convert.output_options(inference_pb2.OutputOptions(heatmap_scale=9))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side_px", [0, 16, 65_535])
+def test_overlay_sizes_that_are_taken(side_px: int) -> None:
+    asked = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
+    assert convert.output_options(asked).overlay_max_side_px == side_px
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "says"),
+    [
+        *[
+            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535; 0 takes")
+            for side_px in (1, 15, 65_536, 2**32 - 1)
+        ],
+        *[
+            ({"overlay_format": number}, "output.overlay_format", f"is {number}; known values are 0 to 3")
+            for number in (-1, 4, 2**31 - 1)
+        ],
+    ],
+)
+def test_overlay_options_that_do_not_fit_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        convert.output_options(inference_pb2.OutputOptions(**options))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("format_", OverlayFormat)
+def test_an_overlay_is_told_with_its_type_and_sizes(format_: OverlayFormat) -> None:
+    anomaly_map = np.zeros((4, 4), np.float32)
+    detection = Detection(anomaly_map, DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
+    drawn = EncodedOverlay(b"drawn", format_, (64, 48))
+    told = convert.infer_response(Inspection("r", "v", detection, (1280, 960), overlay=drawn))
+    assert (told.overlay_png or told.overlay.image) == b"drawn"
+    assert bool(told.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
+    assert bool(told.overlay_png) != bool(told.overlay.image)
+    assert told.overlay.media_type == f"image/{format_.value}"
+    assert (told.overlay.width_px, told.overlay.height_px) == (64, 48)
+    assert (told.overlay.source_width_px, told.overlay.source_height_px) == (1280, 960)
+    assert not convert.infer_response(Inspection("r", "v", detection, (1280, 960))).HasField("overlay")
 
 
 def test_a_stream_config_takes_the_servers_defaults() -> None:
@@ -159,6 +203,8 @@ def test_a_stream_config_takes_the_servers_defaults() -> None:
         (stream_pb2.StreamConfig(overflow=5), "config.overflow"),  # type: ignore[arg-type]
         (stream_pb2.StreamConfig(ordering=5), "config.ordering"),  # type: ignore[arg-type]
         (stream_pb2.StreamConfig(output={"max_regions": 5000}), "config.output.max_regions"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"overlay_format": 9}), "config.output.overlay_format"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"overlay_max_side_px": 9}), "config.output.overlay_max_side_px"),  # type: ignore[arg-type]
     ],
 )
 def test_a_stream_config_that_does_not_fit_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:

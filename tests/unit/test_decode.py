@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from patchserve_server.domain.errors import EmptyImageError, ImageTooLargeError, UndecodableImageError
-from patchserve_server.imaging import ImageLimits, decode_rgb
+from patchserve_server.imaging import ImageLimits, decode
+from patchserve_server.imaging.picture import pixels_of
 
 LIMITS = ImageLimits()
 COLOURS = np.kron(np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8), np.ones((8, 8, 1)))
@@ -28,6 +29,10 @@ def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, kind, **options)
     return buffer.getvalue()
+
+
+def decode_rgb(data: bytes, limits: ImageLimits) -> np.ndarray:
+    return np.asarray(decode(data, limits))
 
 
 @pytest.mark.parametrize(
@@ -135,16 +140,24 @@ def test_what_follows_a_jpeg_is_none_of_our_business() -> None:
 def test_nothing_is_warned_of() -> None:
     """In a process of its own, where any warning is an error: here pytest has filters of its own."""
     program = (
-        "import sys; from patchserve_server.imaging import ImageLimits, decode_rgb\n"
+        "import sys; from patchserve_server.imaging import ImageLimits, decode\n"
         "data = bytes.fromhex(sys.argv[1])\n"
         "import warnings; warnings.simplefilter('error', append=True)\n"
-        "print(decode_rgb(data, ImageLimits()).shape)\n"
+        "print(decode(data, ImageLimits()).size)\n"
     )
     palette = picture().convert("P")
     corrupt = b"Exif\0\0" + struct.pack("<2sHLHHHLLL", b"II", 42, 8, 1, 0x010F, 2, 4000, 4000, 0)
     for data in (encoded(palette, "PNG", transparency=bytes(range(256))), encoded(picture(), "JPEG", exif=corrupt)):
         done = subprocess.run([sys.executable, "-c", program, data.hex()], capture_output=True, text=True, check=True)
-        assert (done.stdout.strip(), done.stderr) == ("(16, 16, 3)", "")
+        assert (done.stdout.strip(), done.stderr) == ("(16, 16)", "")
+
+
+@pytest.mark.parametrize("size_px", [(3, 2), (2500, 2000)])  # beyond 4 million pixels it is read in bands
+def test_the_pixels_of_a_picture(size_px: tuple[int, int]) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (*size_px[::-1], 3), dtype=np.uint8)
+    pixels = pixels_of(Image.fromarray(drawn))
+    assert np.array_equal(pixels, drawn)
+    assert pixels.flags.c_contiguous
 
 
 def test_pictures_are_decoded_side_by_side() -> None:

@@ -1,38 +1,28 @@
-"""Resize, heat, regions and overlays."""
+"""Resize, heat and regions."""
 
 from __future__ import annotations
-
-import io
 
 import cv2
 import numpy as np
 import pytest
-from fakes.pictures import card
+from fakes.pictures import blob, card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from PIL import Image
 from torchvision import transforms
 
 from patchserve_server.domain.inspection import HeatmapScale
-from patchserve_server.imaging import encode_png, find_regions, heat_levels, render_overlay, to_model_input
+from patchserve_server.imaging import find_regions, heat_levels, to_model_input
 
 THRESHOLD = 2.0
 maps = arrays.arrays(np.float32, (16, 16), elements=st.floats(0, 10, width=32))
 interests = arrays.arrays(np.bool_, (16, 16)).filter(np.any)
 
 
-def blob(size: int = 224, peak: float = 6.0) -> np.ndarray:
-    """A hot spot at a quarter from the left and half way down, in a cool map."""
-    rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
-    heat = np.exp(-((columns - 0.25) ** 2 + (rows - 0.5) ** 2) / 0.005)
-    return np.asarray(0.5 + (peak - 0.5) * heat, np.float32)
-
-
 def test_the_model_input_is_what_torchvision_makes_of_it() -> None:
     picture = card(3)
     expected = np.asarray(transforms.Resize((224, 224))(picture))
-    assert np.array_equal(to_model_input(np.asarray(picture), 224), expected)
+    assert np.array_equal(to_model_input(picture, 224), expected)
 
 
 def test_relative_heat_spans_all_levels_and_is_truncated() -> None:
@@ -106,64 +96,3 @@ def test_outside_of_a_region_of_interest_there_are_no_regions(
 ) -> None:
     found = find_regions(np.where(interest, anomaly_map, np.nan), threshold, (32, 48), most)
     assert found == find_regions(np.where(interest, anomaly_map, 0), threshold, (32, 48), most)
-
-
-def test_the_relative_overlay_is_the_notebooks() -> None:
-    picture, anomaly_map = card(1), blob()
-    map01 = (anomaly_map - anomaly_map.min()) / (anomaly_map.max() - anomaly_map.min() + 1e-8)
-    colours = cv2.cvtColor(cv2.applyColorMap((map01 * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
-    blend = cv2.addWeighted(np.asarray(picture.resize((224, 224))), 0.5, colours, 0.5, 0)
-    expected = Image.fromarray(blend).resize(picture.size, Image.Resampling.LANCZOS)
-    overlay = render_overlay(
-        np.asarray(picture), anomaly_map, scale=HeatmapScale.RELATIVE, patch_threshold=THRESHOLD, regions=()
-    )
-    assert np.array_equal(overlay, np.asarray(expected))
-
-
-def test_the_calibrated_overlay_keeps_intact_items_cold_and_sharp() -> None:
-    picture = np.asarray(card(1))
-
-    def overlay(anomaly_map: np.ndarray) -> np.ndarray:
-        regions = find_regions(anomaly_map, THRESHOLD, (320, 240), 16)
-        scale = HeatmapScale.CALIBRATED
-        return render_overlay(picture, anomaly_map, scale=scale, patch_threshold=THRESHOLD, regions=regions).astype(int)
-
-    cold, hot = overlay(np.full((224, 224), 0.4, np.float32)), overlay(blob())
-    assert np.abs(cold - picture).mean() < 12, "hardly tinted"
-    greened = picture[..., 1].astype(int) - hot[..., 1]  # red covers the green of a brown card
-    assert greened[110:130, 75:85].mean() > 50
-    assert abs(greened[:, 240:].mean()) < 10
-    edges = [np.abs(np.diff(image.astype(int), axis=1)).mean() for image in (picture[:, 200:], hot[:, 200:])]
-    assert edges[1] > 0.8 * edges[0], "detail survives where it is cold"
-
-
-@pytest.mark.parametrize("scale", HeatmapScale)
-def test_an_overlay_outside_of_a_region_of_interest(scale: HeatmapScale) -> None:
-    picture, anomaly_map = np.asarray(card(1)), blob()
-    anomaly_map[:, 112:] = np.nan  # all that is right of the middle
-    regions = find_regions(anomaly_map, THRESHOLD, (320, 240), 4)
-    overlay = render_overlay(picture, anomaly_map, scale=scale, patch_threshold=THRESHOLD, regions=regions)
-    if scale is HeatmapScale.CALIBRATED:
-        plain = picture
-    else:
-        cold = np.full((224, 224), 0, np.float32)
-        plain = render_overlay(picture, cold, scale=scale, patch_threshold=THRESHOLD, regions=())
-    assert np.array_equal(overlay[:, 168:], plain[:, 168:])  # but for the width of the filters that scale
-    lost = plain[110:130, 75:85, 2].astype(int) - overlay[110:130, 75:85, 2]  # red covers the blue
-    assert lost.mean() > 25, "the spot inside is hot"
-
-
-def test_rendering_leaves_its_input_alone() -> None:
-    picture = np.asarray(card(1)).copy()
-    before = picture.copy()
-    for scale in HeatmapScale:
-        regions = find_regions(blob(), THRESHOLD, (320, 240), 4)
-        render_overlay(picture, blob(), scale=scale, patch_threshold=THRESHOLD, regions=regions)
-    assert np.array_equal(picture, before)
-
-
-def test_png_is_lossless() -> None:
-    picture = np.asarray(card(2))
-    decoded = Image.open(io.BytesIO(encode_png(picture)))
-    assert decoded.format == "PNG"
-    assert np.array_equal(np.asarray(decoded), picture)

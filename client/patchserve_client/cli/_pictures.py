@@ -35,8 +35,8 @@ def _in_folder(folder: Path) -> list[Path]:
     return files
 
 
-def overlay_paths(pictures: Iterable[Path], folder: Path) -> dict[Path, Path]:
-    """Where each picture's overlay goes: `<stem>_overlay.png`, with a number where stems are alike."""
+def overlay_paths(pictures: Iterable[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+    """Where each picture's overlay goes: `<stem>_overlay<suffix>`, with a number where stems are alike."""
     taken: set[str] = set()
     paths = {}
     for picture in pictures:
@@ -44,5 +44,5 @@ def overlay_paths(pictures: Iterable[Path], folder: Path) -> dict[Path, Path]:
         # File systems that do not tell A from a must not lose one either.
         stem = next(stem for stem in itertools.chain([picture.stem], numbered) if stem.casefold() not in taken)
         taken.add(stem.casefold())
-        paths[picture] = folder / f"{stem}_overlay.png"
+        paths[picture] = folder / f"{stem}_overlay{suffix}"
     return paths

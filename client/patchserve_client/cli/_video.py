@@ -78,16 +78,20 @@ class AnnotatedVideo:
         self._size_px = (0, 0)  # (width, height) of the first frame, which all others are scaled to
 
     def add(self, result: InferenceResult) -> None:
-        """Draws one result that has an overlay.
+        """Draws one result; nothing where it has no overlay.
 
         Raises:
             OSError: the file cannot be written.
         """
         import numpy as np  # noqa: PLC0415 - loaded on first use
 
-        picture = self._cv2.imdecode(np.frombuffer(result.overlay_png or b"", np.uint8), self._cv2.IMREAD_COLOR)
+        overlay = result.encoded_overlay
+        if overlay is None:
+            return
+        picture = self._cv2.imdecode(np.frombuffer(overlay.data, np.uint8), self._cv2.IMREAD_COLOR)
+        scale = (overlay.width_px / overlay.source_width_px, overlay.height_px / overlay.source_height_px)
         colour = _RED if result.anomaly.is_anomalous else _GREEN
-        outlines = [np.array(region.polygon, np.int32) for region in result.regions]
+        outlines = [(np.array(region.polygon) * scale).astype(np.int32) for region in result.regions]
         self._cv2.polylines(picture, outlines, isClosed=True, color=colour, thickness=2)
         text = f"{verdict_of(result)} {result.anomaly.score:.3f}"
         self._cv2.putText(picture, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 4)

@@ -17,12 +17,14 @@ from patchserve_client import (
     InferenceResult,
     Internal,
     InvalidArgument,
+    OverlayFormat,
     PatchserveError,
     ResourceExhausted,
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._output import Column, Table, progress, say, say_json
+from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
 from patchserve_client.cli._pictures import overlay_paths, pictures_in
 
 ANOMALY_FOUND = 3
@@ -40,6 +42,8 @@ class _Inquiry:
     max_regions: int | None
     sensitivity: float | None
     overlays: dict[Path, Path]  # empty: none are wanted
+    overlay_format: OverlayFormat
+    overlay_max_side_px: int | None
 
     def of(self, picture: Path) -> _report.Outcome:
         """The result, or why this one picture has none.
@@ -58,8 +62,8 @@ class _Inquiry:
             if not _is_about_the_picture(error):
                 raise
             return error
-        if result.overlay_png is not None:
-            self.overlays[picture].write_bytes(result.overlay_png)
+        if result.encoded_overlay is not None:
+            self.overlays[picture].write_bytes(result.encoded_overlay.data)
         return result
 
     def _asked(self, image: bytes) -> InferenceResult:
@@ -72,6 +76,8 @@ class _Inquiry:
                     heatmap_scale=self.heatmap,
                     max_regions=self.max_regions,
                     sensitivity=self.sensitivity,
+                    overlay_format=self.overlay_format,
+                    overlay_max_side_px=self.overlay_max_side_px,
                 )
             except ResourceExhausted as error:  # others use the server too: it says when to come back
                 if error.retry_after_s is None or not tries_left:
@@ -92,10 +98,12 @@ def infer(
     pictures: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="What to compare with.")] = "default",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write <stem>_overlay.png files here.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write <stem>_overlay files here.")] = None,
     heatmap: Annotated[
         HeatmapScale | None, typer.Option(help="The overlays' colours.  [default: the server's setting]")
     ] = None,
+    overlay_format: FormatOption = None,
+    overlay_max_side: MaxSideOption = None,
     max_regions: Annotated[int | None, typer.Option(min=0, metavar="N", help="List at most so many regions.")] = None,
     sensitivity: Annotated[
         float | None,
@@ -115,15 +123,19 @@ def infer(
     Exit codes: 0 every picture was inspected; 1 one failed, or the server did; 2 wrong usage; 3 one is anomalous, with
     --fail-on-anomaly (1 comes first).
     """
-    if heatmap is not None and out is None:
-        raise typer.BadParameter("--heatmap colours the overlays: say with --out where to put them.")
+    if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
+        text = (
+            "--heatmap, --overlay-format and --overlay-max-side are about overlays: say with --out where to put them."
+        )
+        raise typer.BadParameter(text)
     files = pictures_in(pictures)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    overlays = overlay_paths(files, out) if out is not None else {}
+    drawn_as = overlay_format or OverlayFormat.PNG
+    overlays = overlay_paths(files, out, SUFFIXES[drawn_as]) if out is not None else {}
     with settings.client() as client, progress("Inspecting", len(files)) as step:
         report = _Report(files, overlays, as_json=as_json)
-        inquiry = _Inquiry(client, reference, heatmap, max_regions, sensitivity, overlays)
+        inquiry = _Inquiry(client, reference, heatmap, max_regions, sensitivity, overlays, drawn_as, overlay_max_side)
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             try:
                 for file, outcome in zip(files, pool.map(inquiry.of, files), strict=True):
@@ -154,7 +166,7 @@ class _Report:
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
-        drawn = isinstance(outcome, InferenceResult) and outcome.overlay_png is not None
+        drawn = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
         if self._results is None:
             overlay = [self._overlays[file].name] if drawn else []
             cells = [str(file), *_report.cells(outcome, verdict), *overlay]

@@ -18,11 +18,13 @@ from patchserve_client import (
     FrameResult,
     HeatmapScale,
     OverflowPolicy,
+    OverlayFormat,
     StreamNotice,
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._output import Column, Table, say, say_json
+from patchserve_client.cli._overlays import FormatOption, MaxSideOption
 from patchserve_client.cli._pictures import pictures_in
 from patchserve_client.cli._sources import folder_frames
 from patchserve_client.cli._video import AnnotatedVideo, Video
@@ -50,6 +52,8 @@ def stream(
     annotated_video: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write overlays and verdicts as a video.")
     ] = None,
+    overlay_format: FormatOption = None,
+    overlay_max_side: MaxSideOption = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many frames.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
@@ -60,6 +64,8 @@ def stream(
     Exit codes: 0 every frame was inspected (or dropped, with --drop-oldest); 1 one failed, or the server did; 2 wrong
     usage.
     """
+    if annotated_video is None and (overlay_format, overlay_max_side) != (None, None):
+        raise typer.BadParameter("--overlay-format and --overlay-max-side are about the frames of --annotated-video.")
     unreadable: deque[tuple[str, OSError]] = deque()
     frames, source_fps = _frames(source, fps, unreadable)
     video = AnnotatedVideo(annotated_video, fps or source_fps or _DEFAULT_FPS) if annotated_video else None
@@ -74,6 +80,8 @@ def stream(
                     overlay=video is not None,
                     # A fixed scale: stretched to each frame's own range, colours would flicker.
                     heatmap_scale=HeatmapScale.CALIBRATED if video else None,
+                    overlay_format=overlay_format or OverlayFormat.PNG,
+                    overlay_max_side_px=overlay_max_side,
                     max_in_flight=max_in_flight,
                     overflow=OverflowPolicy.DROP_OLDEST if drop_oldest else OverflowPolicy.BLOCK,
                     frame_timeout_s=settings.timeout,

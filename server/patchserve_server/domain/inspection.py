@@ -17,6 +17,14 @@ class HeatmapScale(enum.Enum):
     CALIBRATED = "calibrated"
 
 
+class OverlayFormat(enum.Enum):
+    """How an overlay is encoded."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What an answer contains beside the scores. What is not asked for is not computed."""
@@ -26,6 +34,8 @@ class OutputOptions:
     score_map: bool = False
     max_regions: int = DEFAULT_MAX_REGIONS
     sensitivity: float = 1.0  # thresholds are divided by it
+    overlay_format: OverlayFormat = OverlayFormat.PNG
+    overlay_max_side_px: int = 0  # 0: the picture's own size
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +88,15 @@ class Detection:
     anomaly: AnomalyScore
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedOverlay:
+    """The heat map over the picture."""
+
+    data: bytes
+    format: OverlayFormat
+    size_px: tuple[int, int]  # (width, height)
+
+
 @dataclass(frozen=True, slots=True)
 class Timing:
     """Where the time went, in milliseconds."""
@@ -99,6 +118,6 @@ class Inspection:
     detection: Detection
     source_size_px: tuple[int, int]  # (width, height)
     regions: tuple[Region, ...] = ()
-    overlay_png: bytes = b""
+    overlay: EncodedOverlay | None = None  # None: not asked for
     score_map: AnomalyMap | None = None  # None: not asked for
     timing: Timing = field(default_factory=Timing)

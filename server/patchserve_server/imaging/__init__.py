@@ -2,9 +2,11 @@
 
 import cv2
 
-from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode_rgb
+from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode
+from patchserve_server.imaging.encode import check_overlay_size, encode_overlay
 from patchserve_server.imaging.heatmap import heat_levels
-from patchserve_server.imaging.overlay import encode_png, render_overlay
+from patchserve_server.imaging.overlay import Canvas, overlay_size, prepare_canvas, render_overlay
+from patchserve_server.imaging.picture import Picture
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
 
@@ -13,11 +15,16 @@ cv2.setNumThreads(1)
 
 __all__ = [
     "MAX_SIDE_PX",
+    "Canvas",
     "ImageLimits",
-    "decode_rgb",
-    "encode_png",
+    "Picture",
+    "check_overlay_size",
+    "decode",
+    "encode_overlay",
     "find_regions",
     "heat_levels",
+    "overlay_size",
+    "prepare_canvas",
     "render_overlay",
     "to_model_input",
 ]

@@ -1,4 +1,4 @@
-"""Encoded bytes to an upright RGB picture. Sizes are checked before any pixel is decoded."""
+"""Encoded bytes to an upright picture. Sizes are checked before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchserve_server.domain.errors import (
     ImageTooLargeError,
     UndecodableImageError,
 )
-from patchserve_server.domain.images import RgbImage
+from patchserve_server.imaging.picture import Picture
 from patchserve_server.imaging.structure import MeteredBytes, check_structure
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
@@ -29,7 +29,6 @@ MAX_SIDE_PX = 65_535
 """As JPEG has it. A picture of one row and a million columns costs a resize gigabytes, within any limit of pixels."""
 
 _MAX_EXIF_BYTES = 2**20
-_BAND_ROWS = 512
 _THIRTY_TWO_BIT_MODES = ("I", "F")
 _WHITE_IS_ZERO = 0
 _TURN = {
@@ -52,8 +51,8 @@ class ImageLimits:
     max_pixels: int = 64_000_000
 
 
-def decode_rgb(data: bytes, limits: ImageLimits) -> RgbImage:
-    """The first frame of a picture, its EXIF orientation applied: (H, W, 3) uint8, C-contiguous.
+def decode(data: bytes, limits: ImageLimits) -> Picture:
+    """The first frame of a picture, its EXIF orientation applied.
 
     Transparency and colour profiles are dropped, as by the notebook's convert("RGB"). Grey of 12 or 16 bits is scaled
     to 8 so that white stays white; 32 bits have no agreed white and are refused.
@@ -107,22 +106,16 @@ def _orientation(picture: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(picture: Image.Image) -> RgbImage:
+def _to_rgb(picture: Image.Image) -> Picture:
     if picture.mode in _THIRTY_TWO_BIT_MODES:
         message = "Pictures of 32 bits per channel are not taken; send 8 or 16 bits."
         raise UndecodableImageError(message)
     if picture.mode.startswith("I;16"):
-        grey = _grey_levels(picture)[np.asarray(picture)]  # convert() would clip at 255
-        return np.repeat(grey[..., None], 3, axis=2)
+        picture = Image.fromarray(_grey_levels(picture)[np.asarray(picture)])  # convert() would clip at 255
     if picture.mode != "RGB":
         picture.info.pop("transparency", None)  # not asked for, and a way to fail
         picture = picture.convert("RGB")
-    width, height = picture.size
-    rgb = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _BAND_ROWS):  # in bands: one copy of the picture at a time
-        bottom = min(height, top + _BAND_ROWS)
-        rgb[top:bottom] = np.asarray(picture.crop((0, top, width, bottom)))
-    return rgb
+    return picture
 
 
 def _grey_levels(picture: Image.Image) -> NDArray[np.uint8]:

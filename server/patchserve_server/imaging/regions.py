@@ -46,7 +46,7 @@ def _region(area: _Area, labels: NDArray[np.int32], patch_threshold: float, scal
     points = np.clip(((outline[::-1, 0] + 0.5) * scale).astype(int), 0, size_px - 1)
     return Region(
         bounding_box=BoundingBox(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])),
-        polygon=tuple((int(x_px), int(y_px)) for x_px, y_px in points),
+        polygon=tuple(map(tuple, points.tolist())),
         area_px=float(pixels * scale.prod()),
         area_percentage=100.0 * pixels / labels.size,
         peak_score=area.peak / (area.peak + patch_threshold),

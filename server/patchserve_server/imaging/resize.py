@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from patchserve_server.domain.images import ModelInputs, RgbImage
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.imaging.picture import Picture
 
 
-def to_model_input(image: RgbImage, size_px: int) -> ModelInputs:
-    """The whole picture (H, W, 3), uncropped, stretched to (S, S, 3) by PIL's bilinear resize (notebook: Resize)."""
-    if image.shape[:2] == (size_px, size_px):
-        return image
-    return np.asarray(Image.fromarray(image).resize((size_px, size_px), Image.Resampling.BILINEAR))
+def to_model_input(picture: Picture, size_px: int) -> ModelInputs:
+    """The whole picture, uncropped, stretched to (S, S, 3) by PIL's bilinear resize (notebook: Resize)."""
+    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR))

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import BankMismatchError
-from patchserve_server.domain.images import AnomalyMap, ModelInputs, RgbImage
+from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.inspection import (
     Detection,
+    EncodedOverlay,
     HeatmapScale,
     Inspection,
     OutputOptions,
@@ -42,14 +43,17 @@ class Inspector(Protocol):
 class OutputSink(Protocol):
     """Keeps overlays for the operator (`--save-outputs`). Called from a worker thread; never raises."""
 
-    def keep(self, inspection: Inspection) -> None: ...
+    def keep(self, inspection: Inspection, overlay: EncodedOverlay) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Prepared:
     model_input: ModelInputs  # (S, S, 3)
     size_px: tuple[int, int]  # (width, height)
-    image: RgbImage | None  # kept only where an overlay is drawn over it: it may be large
+    canvas: imaging.Canvas | None  # None: no overlay was asked for
+
+
+_Drawn: TypeAlias = tuple[tuple[Region, ...], EncodedOverlay | None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +85,7 @@ class LocalInspector:
 
     async def inspect(self, reference: Reference, image: bytes, options: OutputOptions) -> Inspection:
         arrived = time.perf_counter()
-        prepared = await self._on_pool(lambda: self._prepare(image, keep_image=options.overlay))
+        prepared = await self._on_pool(lambda: self._prepare(image, options))
         try:
             detected = await self._batcher.detect(reference.model, prepared.value.model_input)
         except BankMismatchError as error:
@@ -90,17 +94,19 @@ class LocalInspector:
         detection = detected.detection
         if options.sensitivity != 1:
             detection = _judged(detection, calibration)
-        drawn = await self._on_pool(
-            lambda: self._draw(prepared.value, detection.anomaly_map, calibration.patch_threshold, options)
-        )
-        regions, overlay_png = drawn.value
+        drawn: _Timed[_Drawn] = _Timed(((), None), 0.0, 0.0)
+        if options.overlay or options.max_regions:
+            drawn = await self._on_pool(
+                lambda: self._draw(prepared.value, detection.anomaly_map, calibration.patch_threshold, options)
+            )
+        regions, overlay = drawn.value
         inspection = Inspection(
             reference_id=reference.reference_id,
             reference_revision=reference.revision,
             detection=detection,
             source_size_px=prepared.value.size_px,
             regions=regions,
-            overlay_png=overlay_png,
+            overlay=overlay,
             score_map=detection.anomaly_map if options.score_map else None,
             timing=Timing(
                 queue_ms=prepared.waited_ms + detected.queue_ms + drawn.waited_ms,
@@ -111,32 +117,31 @@ class LocalInspector:
                 total_ms=(time.perf_counter() - arrived) * 1000,
             ),
         )
-        if (sink := self._sink) is not None and overlay_png:
-            await self._on_pool(lambda: sink.keep(inspection))
+        if (sink := self._sink) is not None and overlay is not None:
+            await self._on_pool(lambda: sink.keep(inspection, overlay))
         return inspection
 
-    def _prepare(self, data: bytes, *, keep_image: bool) -> _Prepared:
-        image = imaging.decode_rgb(data, self._limits)
-        height, width = image.shape[:2]
-        model_input = imaging.to_model_input(image, self._input_size_px)
-        return _Prepared(model_input, (width, height), image if keep_image else None)
+    def _prepare(self, data: bytes, options: OutputOptions) -> _Prepared:
+        picture = imaging.decode(data, self._limits)
+        canvas = self._canvas(picture, options) if options.overlay else None
+        return _Prepared(imaging.to_model_input(picture, self._input_size_px), picture.size, canvas)
+
+    def _canvas(self, picture: imaging.Picture, options: OutputOptions) -> imaging.Canvas:
+        size_px = imaging.overlay_size(picture.size, options.overlay_max_side_px)
+        imaging.check_overlay_size(size_px, options.overlay_format)
+        scale = options.heatmap_scale or self._default_scale
+        return imaging.prepare_canvas(picture, scale, map_side_px=self._input_size_px, size_px=size_px)
 
     def _draw(
         self, prepared: _Prepared, anomaly_map: AnomalyMap, patch_threshold: float, options: OutputOptions
-    ) -> tuple[tuple[Region, ...], bytes]:
+    ) -> _Drawn:
         regions: tuple[Region, ...] = ()
         if options.max_regions:
             regions = imaging.find_regions(anomaly_map, patch_threshold, prepared.size_px, options.max_regions)
-        if prepared.image is None:
-            return regions, b""
-        overlay = imaging.render_overlay(
-            prepared.image,
-            anomaly_map,
-            scale=options.heatmap_scale or self._default_scale,
-            patch_threshold=patch_threshold,
-            regions=regions,
-        )
-        return regions, imaging.encode_png(overlay)
+        if prepared.canvas is None:
+            return regions, None
+        overlay = imaging.render_overlay(prepared.canvas, anomaly_map, patch_threshold=patch_threshold, regions=regions)
+        return regions, imaging.encode_overlay(overlay, options.overlay_format)
 
     async def _on_pool(self, work: Callable[[], T]) -> _Timed[T]:
         submitted = time.perf_counter()

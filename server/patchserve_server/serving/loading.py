@@ -133,7 +133,7 @@ class Loader:
         return inputs
 
     def _decode(self, data: bytes, size_px: int) -> ModelInputs:
-        return imaging.to_model_input(imaging.decode_rgb(data, self._limits), size_px)
+        return imaging.to_model_input(imaging.decode(data, self._limits), size_px)
 
     async def _fit(
         self, options: LoadOptions, base: Reference | None, inputs: list[ModelInputs], entry: LoadEntry

@@ -47,6 +47,38 @@ HEATMAP_SCALE_CALIBRATED: HeatmapScale.ValueType  # 2
 """A fixed scale around the reference's threshold: an intact item stays cold."""
 Global___HeatmapScale: _TypeAlias = HeatmapScale  # noqa: Y015
 
+class _OverlayFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OverlayFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OverlayFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OVERLAY_FORMAT_UNSPECIFIED: _OverlayFormat.ValueType  # 0
+    """PNG."""
+    OVERLAY_FORMAT_PNG: _OverlayFormat.ValueType  # 1
+    """Lossless, and by far the largest."""
+    OVERLAY_FORMAT_JPEG: _OverlayFormat.ValueType  # 2
+    """Of quality 90: the fastest, about an eighth of a PNG's bytes."""
+    OVERLAY_FORMAT_WEBP: _OverlayFormat.ValueType  # 3
+    """Of quality 85: the smallest, about a twentieth of a PNG's bytes in a PNG's time. It holds at most 16,383 pixels a
+    side; a larger overlay is refused.
+    """
+
+class OverlayFormat(_OverlayFormat, metaclass=_OverlayFormatEnumTypeWrapper):
+    """How an overlay is encoded."""
+
+OVERLAY_FORMAT_UNSPECIFIED: OverlayFormat.ValueType  # 0
+"""PNG."""
+OVERLAY_FORMAT_PNG: OverlayFormat.ValueType  # 1
+"""Lossless, and by far the largest."""
+OVERLAY_FORMAT_JPEG: OverlayFormat.ValueType  # 2
+"""Of quality 90: the fastest, about an eighth of a PNG's bytes."""
+OVERLAY_FORMAT_WEBP: OverlayFormat.ValueType  # 3
+"""Of quality 85: the smallest, about a twentieth of a PNG's bytes in a PNG's time. It holds at most 16,383 pixels a
+side; a larger overlay is refused.
+"""
+Global___OverlayFormat: _TypeAlias = OverlayFormat  # noqa: Y015
+
 @_typing.final
 class OutputOptions(_message.Message):
     """What an answer contains beside the scores. What is not asked for is not computed."""
@@ -58,6 +90,8 @@ class OutputOptions(_message.Message):
     SCORE_MAP_FIELD_NUMBER: _builtins.int
     MAX_REGIONS_FIELD_NUMBER: _builtins.int
     SENSITIVITY_FIELD_NUMBER: _builtins.int
+    OVERLAY_FORMAT_FIELD_NUMBER: _builtins.int
+    OVERLAY_MAX_SIDE_PX_FIELD_NUMBER: _builtins.int
     overlay: _builtins.bool
     """Whether to draw the heat map over the picture. Absent (false): no overlay."""
     heatmap_scale: Global___HeatmapScale.ValueType
@@ -70,6 +104,12 @@ class OutputOptions(_message.Message):
     """Both thresholds of the reference are divided by it, 0.1 to 10: with 2, what is half as far from normal is anomalous.
     Absent: 1, as calibrated.
     """
+    overlay_format: Global___OverlayFormat.ValueType
+    """How the overlay is encoded. Unspecified: PNG."""
+    overlay_max_side_px: _builtins.int
+    """The longer side of the overlay, in pixels, 16 to 65535: a larger picture is scaled down before it is drawn on, a
+    smaller one is left as it is. Absent (0): the picture's own size.
+    """
     def __init__(
         self,
         *,
@@ -78,10 +118,12 @@ class OutputOptions(_message.Message):
         score_map: _builtins.bool = ...,
         max_regions: _builtins.int | None = ...,
         sensitivity: _builtins.float | None = ...,
+        overlay_format: Global___OverlayFormat.ValueType = ...,
+        overlay_max_side_px: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "_sensitivity", b"_sensitivity", "max_regions", b"max_regions", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "_sensitivity", b"_sensitivity", "heatmap_scale", b"heatmap_scale", "max_regions", b"max_regions", "overlay", b"overlay", "score_map", b"score_map", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions", "_sensitivity", b"_sensitivity", "heatmap_scale", b"heatmap_scale", "max_regions", b"max_regions", "overlay", b"overlay", "overlay_format", b"overlay_format", "overlay_max_side_px", b"overlay_max_side_px", "score_map", b"score_map", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_regions: _TypeAlias = _typing.Literal["max_regions"]  # noqa: Y015
     _WhichOneofArgType__max_regions: _TypeAlias = _typing.Literal["_max_regions", b"_max_regions"]  # noqa: Y015
@@ -345,6 +387,48 @@ class ScoreMap(_message.Message):
 Global___ScoreMap: _TypeAlias = ScoreMap  # noqa: Y015
 
 @_typing.final
+class Overlay(_message.Message):
+    """What the heat map over the picture was encoded as."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    IMAGE_FIELD_NUMBER: _builtins.int
+    SOURCE_WIDTH_PX_FIELD_NUMBER: _builtins.int
+    SOURCE_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """"image/png", "image/jpeg" or "image/webp"."""
+    width_px: _builtins.int
+    """The width in pixels: the picture's own, unless a smaller overlay was asked for."""
+    height_px: _builtins.int
+    """The height in pixels."""
+    image: _builtins.bytes
+    """The encoded overlay where it is no PNG. Empty: it is in InferResponse.overlay_png."""
+    source_width_px: _builtins.int
+    """The width of the source picture: regions are in its pixels."""
+    source_height_px: _builtins.int
+    """The height of the source picture."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        image: _builtins.bytes = ...,
+        source_width_px: _builtins.int = ...,
+        source_height_px: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image", b"image", "media_type", b"media_type", "source_height_px", b"source_height_px", "source_width_px", b"source_width_px", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Overlay: _TypeAlias = Overlay  # noqa: Y015
+
+@_typing.final
 class Timing(_message.Message):
     """Where the time went, in milliseconds. A stage that was not run is 0."""
 
@@ -359,13 +443,13 @@ class Timing(_message.Message):
     queue_ms: _builtins.float
     """Waiting for a place."""
     decode_ms: _builtins.float
-    """Bytes to a model input."""
+    """Bytes to a model input, and to what the overlay is drawn on."""
     embed_ms: _builtins.float
     """The backbone's forward pass; in a batch, the batch's time."""
     search_ms: _builtins.float
     """Nearest neighbours, map and scores."""
     render_ms: _builtins.float
-    """Regions, heat map, overlay and PNG."""
+    """Regions, heat map, overlay and its encoding."""
     total_ms: _builtins.float
     """From the request's arrival to the answer."""
     def __init__(
@@ -400,12 +484,13 @@ class InferResponse(_message.Message):
     OVERLAY_PNG_FIELD_NUMBER: _builtins.int
     SCORE_MAP_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    OVERLAY_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The reference that the picture was compared with."""
     reference_revision: _builtins.str
     """The revision of that reference."""
     overlay_png: _builtins.bytes
-    """The heat map over the picture at the picture's size, PNG. Empty where none was asked for."""
+    """The heat map over the picture, PNG. Empty where none was asked for, or one in another format: see `overlay`."""
     @_builtins.property
     def damage(self) -> Global___DamageScore:
         """The notebook's own measure."""
@@ -426,6 +511,10 @@ class InferResponse(_message.Message):
     def timing(self) -> Global___Timing:
         """Where the time went."""
 
+    @_builtins.property
+    def overlay(self) -> Global___Overlay:
+        """The overlay's format and size, and its bytes where it is no PNG. Absent where none was asked for."""
+
     def __init__(
         self,
         *,
@@ -437,10 +526,11 @@ class InferResponse(_message.Message):
         overlay_png: _builtins.bytes = ...,
         score_map: Global___ScoreMap | None = ...,
         timing: Global___Timing | None = ...,
+        overlay: Global___Overlay | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["anomaly", b"anomaly", "damage", b"damage", "score_map", b"score_map", "timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["anomaly", b"anomaly", "damage", b"damage", "overlay", b"overlay", "score_map", b"score_map", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomaly", b"anomaly", "damage", b"damage", "overlay_png", b"overlay_png", "reference_id", b"reference_id", "reference_revision", b"reference_revision", "regions", b"regions", "score_map", b"score_map", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomaly", b"anomaly", "damage", b"damage", "overlay", b"overlay", "overlay_png", b"overlay_png", "reference_id", b"reference_id", "reference_revision", b"reference_revision", "regions", b"regions", "score_map", b"score_map", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

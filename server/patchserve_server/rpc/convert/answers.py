@@ -10,7 +10,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
-from patchserve_server.domain.inspection import Inspection, Region
+from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, CoresetOptions, Reference, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
@@ -85,6 +85,7 @@ def load_message(load: LoadProgress) -> reference_pb2.Load:
 
 
 def infer_response(inspection: Inspection) -> inference_pb2.InferResponse:
+    overlay = inspection.overlay
     damage, anomaly, timing = inspection.detection.damage, inspection.detection.anomaly, inspection.timing
     return inference_pb2.InferResponse(
         reference_id=inspection.reference_id,
@@ -102,7 +103,8 @@ def infer_response(inspection: Inspection) -> inference_pb2.InferResponse:
             anomalous_area_percentage=anomaly.anomalous_area_percentage,
         ),
         regions=[_region_message(region) for region in inspection.regions],
-        overlay_png=inspection.overlay_png,
+        overlay_png=overlay.data if overlay is not None and overlay.format is OverlayFormat.PNG else b"",
+        overlay=_overlay_message(inspection),
         score_map=_score_map_message(inspection),
         timing=inference_pb2.Timing(
             queue_ms=timing.queue_ms,
@@ -125,6 +127,22 @@ def _region_message(region: Region) -> inference_pb2.Region:
         area_px=region.area_px,
         area_percentage=region.area_percentage,
         peak_score=region.peak_score,
+    )
+
+
+def _overlay_message(inspection: Inspection) -> inference_pb2.Overlay | None:
+    overlay = inspection.overlay
+    if overlay is None:
+        return None
+    width_px, height_px = overlay.size_px
+    source_width_px, source_height_px = inspection.source_size_px
+    return inference_pb2.Overlay(
+        media_type=f"image/{overlay.format.value}",
+        width_px=width_px,
+        height_px=height_px,
+        image=b"" if overlay.format is OverlayFormat.PNG else overlay.data,
+        source_width_px=source_width_px,
+        source_height_px=source_height_px,
     )
 
 

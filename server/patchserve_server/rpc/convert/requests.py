@@ -18,12 +18,13 @@ from patchserve_server.domain.reference import (
     checked_search_radius,
 )
 from patchserve_server.domain.stream import Frame, StreamConfig
-from patchserve_server.rpc.convert.tables import MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, known
+from patchserve_server.rpc.convert.tables import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, known
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.loading import LoadOptions
 
 MAX_REGIONS: Final = 1000
 SENSITIVITY_RANGE: Final = (0.1, 10.0)
+OVERLAY_SIDE_RANGE_PX: Final = (16, 65_535)
 MIN_CORESET_PATCHES: Final = 16
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
@@ -76,12 +77,19 @@ def output_options(message: inference_pb2.OutputOptions, field: str = "output") 
     low, high = SENSITIVITY_RANGE
     if not low * (1 - 1e-6) <= sensitivity <= high:  # it came as a float32; catches NaN too
         raise InvalidInputError(f"{field}.sensitivity", f"{field}.sensitivity is {low:g} to {high:g}.")
+    shortest, longest = OVERLAY_SIDE_RANGE_PX
+    max_side_px = message.overlay_max_side_px
+    if max_side_px and not shortest <= max_side_px <= longest:
+        name = f"{field}.overlay_max_side_px"
+        raise InvalidInputError(name, f"{name} is {shortest} to {longest}; 0 takes the picture's own size.")
     return OutputOptions(
         overlay=message.overlay,
         heatmap_scale=known(SCALES, message.heatmap_scale, f"{field}.heatmap_scale"),
         score_map=message.score_map,
         max_regions=max_regions,
         sensitivity=sensitivity,
+        overlay_format=known(FORMATS, message.overlay_format, f"{field}.overlay_format"),
+        overlay_max_side_px=max_side_px,
     )
 
 

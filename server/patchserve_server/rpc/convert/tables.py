@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import CalibrationMethod, ScoringProfile
 from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
@@ -37,6 +37,12 @@ SCALES: Final = {
     inference_pb2.HEATMAP_SCALE_UNSPECIFIED: None,
     inference_pb2.HEATMAP_SCALE_RELATIVE: HeatmapScale.RELATIVE,
     inference_pb2.HEATMAP_SCALE_CALIBRATED: HeatmapScale.CALIBRATED,
+}
+FORMATS: Final = {
+    inference_pb2.OVERLAY_FORMAT_UNSPECIFIED: OverlayFormat.PNG,
+    inference_pb2.OVERLAY_FORMAT_PNG: OverlayFormat.PNG,
+    inference_pb2.OVERLAY_FORMAT_JPEG: OverlayFormat.JPEG,
+    inference_pb2.OVERLAY_FORMAT_WEBP: OverlayFormat.WEBP,
 }
 OVERFLOWS: Final = {
     stream_pb2.OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.BLOCK,

@@ -120,7 +120,13 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     await catalog.load_all()
     scale = HeatmapScale(settings.heatmap_scale)
     inspector = LocalInspector(
-        Batcher(detector, inference, workers=1, max_batch_size=settings.max_batch_size),
+        Batcher(
+            detector,
+            inference,
+            workers=1,
+            max_batch_size=settings.max_batch_size,
+            max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+        ),
         pictures,
         input_size_px=detector.info.input_size_px,
         limits=image_limits,

@@ -69,6 +69,8 @@ class Settings(BaseSettings):
     """The deadline of a load that has none, in seconds."""
     max_batch_size: int = Field(default=8, ge=1)
     """The most pictures of one reference that are inspected together."""
+    max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
+    """How long a picture may wait for others to be inspected with, in milliseconds: for GPUs, a CPU gains nothing."""
     threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
     """The threads that the backbone may use, and as many again that decode and draw."""
     drain_delay_s: float = Field(default=1.0, ge=0)

@@ -26,7 +26,7 @@ async def wait_for_batches(detector: FakeDetector, count: int) -> None:
 
 async def test_pictures_that_wait_together_go_together(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=3)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
     model = reference(level=100).model
     detector.gate.clear()
     calls = [asyncio.create_task(batcher.detect(model, grey_input(level))) for level in (100, 110, 120, 130, 140)]
@@ -39,14 +39,42 @@ async def test_pictures_that_wait_together_go_together(pool: ThreadPoolExecutor)
 
 async def test_a_lone_picture_does_not_wait_for_company(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     await batcher.detect(reference().model, grey_input(0))
+    assert detector.batches == [1]
+
+
+async def test_a_picture_waits_for_company_only_so_long(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
+    found = await batcher.detect(reference().model, grey_input(0))
+    assert detector.batches == [1]
+    assert found.queue_ms >= 50
+
+
+async def test_company_ends_the_wait(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    dark, bright = reference(level=0).model, reference(level=200).model
+    calls = [asyncio.create_task(batcher.detect(model, grey_input(0))) for model in (dark, bright, dark, bright)]
+    assert [(await call).detection.anomaly.raw_score for call in calls] == [0, 200, 0, 200]
+    assert detector.batches == [2, 2]
+
+
+async def test_a_caller_who_leaves_ends_no_others_wait(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
+    model = reference(level=0).model
+    leaving = asyncio.create_task(batcher.detect(model, grey_input(0)))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    await batcher.detect(model, grey_input(0))
     assert detector.batches == [1]
 
 
 async def test_pictures_of_other_references_keep_their_place(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     dark, bright = reference(level=0).model, reference(level=200).model
     detector.gate.clear()
     first = asyncio.create_task(batcher.detect(dark, grey_input(0)))
@@ -61,7 +89,7 @@ async def test_pictures_of_other_references_keep_their_place(pool: ThreadPoolExe
 
 async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=1)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     model = reference().model
     detector.gate.clear()
     calls = [asyncio.create_task(batcher.detect(model, grey_input(0))) for _ in range(3)]
@@ -75,7 +103,7 @@ async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecuto
 
 async def test_a_failure_reaches_its_batch_and_no_other(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=1)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     model = reference().model
     detector.failure = RuntimeError("boom")
     first, second = (asyncio.create_task(batcher.detect(model, grey_input(0))) for _ in range(2))

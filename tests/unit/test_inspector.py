@@ -25,7 +25,7 @@ STEPS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "enc
 async def inspector(detector: FakeDetector, outputs: Path | None = None) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as pictures:
         yield LocalInspector(
-            Batcher(detector, inference, workers=1, max_batch_size=2),
+            Batcher(detector, inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             pictures,
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),

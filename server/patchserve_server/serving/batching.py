@@ -36,16 +36,20 @@ class _Waiting:
 class Batcher:
     """Feeds a detector from one queue.
 
-    Nothing waits for company: whenever one of the `workers` is free it takes what is there, up to `max_batch_size`
-    pictures of one reference, the oldest first. So batches grow under load only. An entry whose caller has gone is
-    skipped. The queue is bounded by admission, not here.
+    Whenever one of the `workers` is free it takes what is there, up to `max_batch_size` pictures of one reference, the
+    oldest first. So batches grow under load, and where `max_queue_delay_s` lets a picture wait for company. An entry
+    whose caller has gone is skipped. The queue is bounded by admission, not here.
     """
 
-    def __init__(self, detector: Detector, executor: Executor, *, workers: int, max_batch_size: int) -> None:
+    def __init__(
+        self, detector: Detector, executor: Executor, *, workers: int, max_batch_size: int, max_queue_delay_s: float
+    ) -> None:
         self._detector = detector
         self._executor = executor
         self._free_workers = workers
         self._max_batch_size = max_batch_size
+        self._max_queue_delay_s = max_queue_delay_s
+        self._wake_up: asyncio.TimerHandle | None = None
         self._queue: deque[_Waiting] = deque()
         self._batches: set[asyncio.Task[None]] = set()
 
@@ -62,10 +66,23 @@ class Batcher:
 
     def _dispatch(self) -> None:
         while self._free_workers and (batch := self._next_batch()):
+            if self._waits_for_company(batch):
+                return
             self._free_workers -= 1
             task = asyncio.create_task(self._run(batch))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
+
+    def _waits_for_company(self, batch: list[_Waiting]) -> bool:
+        """Whether a batch is back in the queue, to be looked at again when its oldest has waited long enough."""
+        left_s = batch[0].since + self._max_queue_delay_s - time.perf_counter()
+        if len(batch) >= self._max_batch_size or left_s <= 0:
+            return False
+        self._queue.extendleft(reversed(batch))
+        if self._wake_up is not None:
+            self._wake_up.cancel()
+        self._wake_up = asyncio.get_running_loop().call_later(left_s, self._dispatch)
+        return True
 
     def _next_batch(self) -> list[_Waiting]:
         batch: list[_Waiting] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -202,3 +204,14 @@ def test_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StartupError, match="the last of the 2 here is cuda:1"):
         resolve_device("cuda:2")
     assert not torch.backends.cudnn.allow_tf32
+
+
+def test_opening_a_backbone_does_not_import_torchs_compiler() -> None:
+    """That takes seconds, which every start would pay for."""
+    program = (
+        "import sys\n"
+        "from patchserve_server.engine import create_detector\n"
+        "create_detector(backbone='efficientnet_lite2', device='cpu').warm_up()\n"
+        "assert 'torch._dynamo' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

@@ -75,9 +75,8 @@ def open_network(backbone: str, weights: Path | None, device: torch.device) -> N
 def _assembled(spec: BackboneSpec, weights: Weights, device: torch.device, fallback_reason: str = "") -> Network:
     with torch.device("meta"):
         whole = spec.build()
-        empty = spec.truncate(whole)
-    digest = load_weights(empty, whole, weights, spec.name)
-    part = spec.truncate(whole)  # the same modules; what is computed from the weights now has their values
+        part = spec.truncate(whole)
+    digest = load_weights(part, whole, weights, spec.name)
     module = NormalisedLayers(part, spec).eval().requires_grad_(requires_grad=False)
     _fold_batch_norms(module)
     # Channels last is how pictures arrive, and the faster order for convolutions on either kind of device.

@@ -80,8 +80,8 @@ class _EfficientNetLayers(nn.Module):
         super().__init__()
         self._conv_stem, self._bn0, self._swish = whole._conv_stem, whole._bn0, whole._swish  # noqa: SLF001
         self._blocks = whole._blocks[: _LITE2_STAGES[-1].stop]  # noqa: SLF001
-        # Not before the weights are there: on the meta device torch would import its compiler for this, which takes 3 s.
-        self.register_load_state_dict_post_hook(lambda _self, _keys: self._note_spreads())
+        # Not before the weights are there: on the meta device torch would import its compiler for it, which takes 3 s.
+        self.register_load_state_dict_post_hook(lambda *_: self._note_spreads())  # type: ignore[no-untyped-call]
 
     def _note_spreads(self) -> None:
         for stage in _LITE2_STAGES:

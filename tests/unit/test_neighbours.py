@@ -1,6 +1,8 @@
-"""The search equals brute force in double precision, however it is cut into blocks."""
+"""The search equals brute force in double precision, however it is cut into blocks, with and without a sketch."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -9,11 +11,21 @@ from hypothesis import strategies as st
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from patchserve_server.engine import neighbours
+from patchserve_server.engine import neighbours, sketch
 from patchserve_server.engine.neighbours import BankIndex, nearest
 
 TINY_LIMIT = 1  # bytes: one query and one row at a time
 SMALL_LIMIT = 4096
+
+
+@pytest.fixture(scope="module", autouse=True, params=["float32", "bfloat16"])
+def _product(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Which product comes first, whatever this processor and the size of the search would choose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sketch, "multiplies_bfloat16", lambda _device: request.param == "bfloat16")
+        patch.setattr(neighbours, "_LEAST_QUERIES", 1)
+        patch.setattr(neighbours, "_LEAST_ROWS", 0)
+        yield
 
 
 def vectors(count: int, dim: int, seed: int) -> Tensor:
@@ -91,6 +103,38 @@ def test_flat_pictures_far_from_the_centre_are_told_apart() -> None:
     expected, expected_rows = true_distances(queries, index.patches).topk(3, largest=False)
     torch.testing.assert_close(distances.double(), expected, rtol=2e-6, atol=0.0)
     assert torch.equal(rows, expected_rows)
+
+
+HARD_BANKS = {
+    "zeros": torch.zeros(400, 48),
+    "equal": torch.ones(400, 48),
+    "nearly equal": 1 + 1e-6 * vectors(400, 48, seed=9),
+    "far away": 1e6 + vectors(400, 48, seed=9),
+    "one far row": torch.cat((1e-3 * vectors(399, 48, seed=9), 10 * vectors(1, 48, seed=10))),
+    "many copies": vectors(10, 48, seed=9).repeat(40, 1),
+    "tiny": 1e-12 * vectors(400, 48, seed=9),
+    "few channels": vectors(400, 48, seed=9) * (torch.arange(48) < 2),
+}
+
+
+@pytest.mark.parametrize("name", HARD_BANKS)
+@pytest.mark.parametrize("k", [1, 9])
+def test_hard_banks(name: str, k: int) -> None:
+    bank = HARD_BANKS[name]
+    queries = torch.cat((bank[::8], bank[:50] + 1e-3 * bank.abs().mean() * vectors(50, 48, seed=11), bank[-1:] * 2))
+    distances, rows = nearest(queries, BankIndex(bank), k)
+    true = true_distances(queries, bank)
+    torch.testing.assert_close(distances.double(), true.topk(k, largest=False)[0], rtol=2e-6, atol=0.0)
+    torch.testing.assert_close(distances.double(), true.gather(1, rows), rtol=2e-6, atol=0.0)
+
+
+@pytest.mark.parametrize("name", HARD_BANKS)
+def test_blocks_do_not_change_a_bit_of_a_hard_distance(name: str) -> None:
+    index = BankIndex(HARD_BANKS[name])
+    queries = torch.cat((index.patches[::8], index.patches[:70] * 1.01))
+    whole = nearest(queries, index, 5)[0]
+    for limit in (2**16, 2**18):
+        assert torch.equal(nearest(queries, index, 5, memory_limit_bytes=limit)[0], whole)
 
 
 def test_among_equals_the_lower_row_comes_first() -> None:

@@ -2,22 +2,32 @@
 
 One matrix product per block finds the candidates, differences taken one by one give their distances. So a distance
 near zero is as exact as a large one, and no distance depends on how the work was cut into blocks.
+
+The product is taken in bfloat16 where the processor is faster at that (see `sketch`), for all queries that it tells
+apart well enough; else in float32, and where that is too coarse, in float64.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from patchserve_server.engine import sketch
+from patchserve_server.engine.sketch import Sketch
+
 DEFAULT_MEMORY_LIMIT_BYTES = 256 * 2**20
 
 _SPARE_CANDIDATES = 2
+_MOST_OPEN = 0.25  # the share of queries beyond which the sketch costs more than it saves
+_LEAST_QUERIES = 64  # for fewer, and for a smaller bank, the sketch is not worth its own work
+_LEAST_ROWS = 2000
+_TRIED_SHARE = 8  # a search that begins with a sketch tries it on every 8th query
 _QUERIES_PER_BLOCK = 1024
-_REFINED_AT_ONCE = 64  # (64, 11, 1536) float32 are 4 MiB: they stay in the processor's cache
+_REFINED_AT_ONCE = 512  # (512, 1536) float32 are 3 MiB: they stay in the processor's cache
 _ROWS_PER_NORM = 4096
 _ALIGNED_ROWS = 64  # a product into rows of a whole number of cache lines is a tenth faster
 
@@ -36,6 +46,7 @@ class BankIndex:
     centre: Tensor = field(init=False)  # (D,) float32
     squared_norms: Tensor = field(init=False)  # (P,) float64, of the rows less the centre
     largest_norm: float = field(init=False)  # of the rows themselves
+    _sketch: Sketch | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         if self.patches.ndim != 2 or not len(self.patches):  # noqa: PLR2004
@@ -53,6 +64,12 @@ class BankIndex:
 
     def __len__(self) -> int:
         return len(self.patches)
+
+    def sketch(self) -> Sketch:
+        """Made when first asked for, as it takes half of the bank's memory again."""
+        made = self._sketch or Sketch.of(self.patches, self.centre)  # two threads may both make it: the same
+        object.__setattr__(self, "_sketch", made)
+        return made
 
 
 def nearest(
@@ -81,13 +98,17 @@ def nearest(
     width = min(k, len(index))
     if width < 1:
         raise ValueError(f"k is at least 1, not {k}.")
-    hidden = _Hidden(index, exclude_groups, visible_places)
+    scratch = _Scratch(memory_limit_bytes, queries.shape[1])
+    search = _Search(index, width, scratch, _Hidden(index, exclude_groups, visible_places))
     distances = queries.new_empty((len(queries), width))
     rows = torch.empty((len(queries), width), dtype=torch.int64, device=queries.device)
-    scratch = _Scratch(memory_limit_bytes, queries.shape[1])
-    for part in scratch.query_slices(len(queries)):
-        found = _candidates(queries[part], index, width, scratch, hidden.of(part))
-        distances[part], rows[part] = _refined(queries[part], index, found, width, scratch)
+    left = None  # all of them
+    is_large = len(queries) >= _LEAST_QUERIES and len(index) >= _LEAST_ROWS
+    if is_large and sketch.multiplies_bfloat16(queries.device):
+        left = _fill_by_sketch(distances, rows, queries, search)
+    for part in scratch.query_slices(len(queries) if left is None else len(left)):
+        some = part if left is None else left[part]
+        distances[some], rows[some] = _by_product(queries[some], search.of(some))
     return distances, rows
 
 
@@ -132,80 +153,151 @@ class _Scratch:
         return (slice(start, min(start + size, total)) for start in range(0, total, size or 1))
 
     def rows_per_block(self, queries: int, dtype: torch.dtype) -> int:
-        converted = 0 if dtype is torch.float32 else self.dim * dtype.itemsize
+        converted = self.dim * dtype.itemsize if dtype is torch.float64 else 0
         most = self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted)
         return most // _ALIGNED_ROWS * _ALIGNED_ROWS or max(1, most)
 
-    def refined_at_once(self, candidates: int) -> int:
-        return max(1, min(_REFINED_AT_ONCE, self.limit_bytes // (16 * self.dim * candidates)))
+    def refined_at_once(self) -> int:
+        return max(1, min(_REFINED_AT_ONCE, self.limit_bytes // (16 * self.dim)))
 
 
-def _candidates(queries: Tensor, index: BankIndex, k: int, scratch: _Scratch, hidden: _Hidden) -> Tensor:
-    """Rows (Q, k or a few more) among which the k nearest surely are; P where the bank has no more to offer."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Search:
+    index: BankIndex
+    k: int
+    scratch: _Scratch
+    hidden: _Hidden
+
+    def of(self, queries: slice | Tensor) -> _Search:
+        """The same for some of the queries."""
+        return replace(self, hidden=self.hidden.of(queries))
+
+
+def _by_product(queries: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
+    """What `nearest` finds, from candidates by ranks in float32 and, where those are too coarse, in float64."""
+    index, k = search.index, search.k
     count = min(k + _SPARE_CANDIDATES, len(index))
-    ranks, rows = _ranked(queries, index, count, dtype=torch.float32, scratch=scratch, hidden=hidden)
-    if count < len(index):
-        # A row outside has at least the last rank, less the rounding error; inside, k rows have at most rank k plus it.
-        unsure = ranks[:, -1] - ranks[:, k - 1] < 2 * _rounding_error(queries, index)
-        if bool(unsure.any()):
-            rows[unsure] = _ranked(
-                queries[unsure], index, count, dtype=torch.float64, scratch=scratch, hidden=hidden.of(unsure)
-            )[1]
-    return rows
+    centred = queries - index.centre
+    ranks, rows = _ranked(centred, search, count)
+    # k rows have at most rank k plus the rounding error; a row that is among the k nearest has at most that plus it.
+    highest = ranks[:, k - 1] + 2 * _rounding_error(centred, index)
+    is_open = (ranks <= highest[:, None]) & (rows < len(index))
+    unsure = is_open[:, -1] & (count < len(index))
+    if bool(unsure.any()):
+        rows[unsure] = _ranked(queries[unsure].double() - index.centre, search.of(unsure), count)[1]
+    near = _distances(queries, rows[:, :k], search)
+    return _in_order(_all_distances(queries, rows, near, is_open, search), rows, search)
 
 
-def _rounding_error(queries: Tensor, index: BankIndex) -> Tensor:
+def _fill_by_sketch(distances: Tensor, rows: Tensor, queries: Tensor, search: _Search) -> Tensor:
+    """Fills in what `nearest` finds, and gives the queries (N,) int64 for which that is left to do.
+
+    Some queries from all over come first: where the sketch tells too few of them apart, it is not asked for the others.
+    """
+
+    def fill(some: Tensor) -> Tensor:
+        distances[some], rows[some], is_open = _by_sketch(queries[some], search.of(some))
+        return some[is_open]
+
+    every = torch.arange(len(queries), device=queries.device)
+    tried, others = every[::_TRIED_SHARE], every[every % _TRIED_SHARE != 0]
+    left = [fill(tried[part]) for part in search.scratch.query_slices(len(tried))]
+    if sum(map(len, left)) > _MOST_OPEN * len(tried):
+        return torch.cat((*left, others))
+    return torch.cat((*left, *(fill(others[part]) for part in search.scratch.query_slices(len(others)))))
+
+
+def _by_sketch(queries: Tensor, search: _Search) -> tuple[Tensor, Tensor, Tensor]:
+    """What `nearest` finds, from candidates by lower bounds; and for which queries (Q,) they leave it open."""
+    index, k = search.index, search.k
+    # The bounds are wider than errors of float32. Torch slows down where it chooses more than every 64th of few rows.
+    count = min(len(index), 3 * k + 12, max(2 * k + 6, len(index) // 64))
+    bank = index.sketch()
+    columns = bank.of_queries(queries)
+    bounds, rows = _lowest(lambda some: columns @ bank.columns[some].T, columns, search, count)
+    near = _distances(queries, rows[:, : k + _SPARE_CANDIDATES], search)
+    reach = near.kthvalue(k, dim=1).values
+    is_open = (bounds <= bank.highest_bound(reach)[:, None]) & (rows < len(index))
+    distances = _all_distances(queries, rows, near, is_open, search)
+    return *_in_order(distances, rows, search), is_open[:, -1] & (count < len(index))
+
+
+def _rounding_error(centred: Tensor, index: BankIndex) -> Tensor:
     """(Q,) bound on the error of a float32 rank: errors of D products add up like a random walk."""
     unit = torch.finfo(torch.float32).eps
-    norms: Tensor = torch.linalg.vector_norm(queries - index.centre, dim=1)
-    products = norms.mul(2 * math.sqrt(queries.shape[1]) * index.largest_norm)
+    norms: Tensor = torch.linalg.vector_norm(centred, dim=1)
+    products = norms.mul(2 * math.sqrt(centred.shape[1]) * index.largest_norm)
     return products.add(index.squared_norms.max()).mul(unit)
 
 
-def _ranked(
-    queries: Tensor,
-    index: BankIndex,
-    count: int,
-    *,
-    dtype: torch.dtype,
-    scratch: _Scratch,
-    hidden: _Hidden,
-) -> tuple[Tensor, Tensor]:
-    """The lowest ranks (Q, count), ascending, and their rows.
+def _ranked(centred: Tensor, search: _Search, count: int) -> tuple[Tensor, Tensor]:
+    """The lowest ranks (Q, count), ascending, and their rows, for queries (Q, D) less the centre, in their precision.
 
     With c the centre, |q - b|^2 = |q - c|^2 + 2 (q - c)c + (|b - c|^2 - 2 (q - c)b). The last bracket is the rank: it
     orders the rows as distance does. Only the queries are centred, which costs no copy of the bank, and yet most of
     what the vectors have in common does not enter the cancelling terms.
     """
-    centred = queries.to(dtype) - index.centre
-    step = scratch.rows_per_block(len(queries), dtype)
-    ranks = centred.new_empty((len(queries), 0))
-    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
-    for start in range(0, len(index), step):
-        stop = min(start + step, len(index))
-        block = index.patches[start:stop].to(dtype)
-        scores = torch.addmm(index.squared_norms[start:stop].to(dtype), centred, block.T, alpha=-2)
-        hidden.fill(scores, slice(start, stop))
-        best, at = scores.topk(min(count, stop - start), dim=1, largest=False)
-        at = torch.where(best.isinf(), len(index), at + start)
-        ranks, rows = torch.cat((ranks, best), dim=1), torch.cat((rows, at), dim=1)
-        ranks, order = ranks.topk(min(count, ranks.shape[1]), dim=1, largest=False)
+    index, dtype = search.index, centred.dtype
+
+    def ranks(some: slice) -> Tensor:
+        return torch.addmm(index.squared_norms[some].to(dtype), centred, index.patches[some].to(dtype).T, alpha=-2)
+
+    return _lowest(ranks, centred, search, count)
+
+
+def _lowest(scores: Callable[[slice], Tensor], queries: Tensor, search: _Search, count: int) -> tuple[Tensor, Tensor]:
+    """The lowest scores (Q, count), ascending, and their rows; P where there are no more.
+
+    `scores` gives those of the queries (Q, some) for a slice of the bank.
+    """
+    total = len(search.index)
+    step = search.scratch.rows_per_block(len(queries), queries.dtype)
+    best, rows = torch.empty(0), torch.empty(0)  # replaced by those of the first block: a bank has rows
+    for start in range(0, total, step):
+        part = slice(start, min(start + step, total))
+        block = scores(part)
+        search.hidden.fill(block, part)
+        lowest, at = block.topk(min(count, block.shape[1]), dim=1, largest=False)
+        at = torch.where(lowest.isinf(), total, at + start)
+        if not start:
+            best, rows = lowest, at
+            continue
+        best, rows = torch.cat((best, lowest), dim=1), torch.cat((rows, at), dim=1)
+        best, order = best.topk(min(count, best.shape[1]), dim=1, largest=False)
         rows = rows.gather(1, order)
-    return ranks, rows
+    return best, rows
 
 
-def _refined(queries: Tensor, index: BankIndex, rows: Tensor, k: int, scratch: _Scratch) -> tuple[Tensor, Tensor]:
-    """Distances (Q, k) by direct differences, and their rows."""
-    rows = rows.sort(dim=1).values  # so that the stable sort below puts the lower row first
-    missing = rows == len(index)
+def _distances(queries: Tensor, rows: Tensor, search: _Search) -> Tensor:
+    """Distances (Q, C) to the rows (Q, C) by direct differences; infinity to row P, which stands for none."""
+    patches = search.index.patches
     distances = torch.empty(rows.shape, dtype=queries.dtype, device=queries.device)
-    size = scratch.refined_at_once(rows.shape[1])
+    size = max(1, search.scratch.refined_at_once() // rows.shape[1])
+    room = queries.new_empty((min(size, len(queries)) * rows.shape[1], queries.shape[1]))  # cheaper to keep than to get
     for start in range(0, len(queries), size):
         part = slice(start, start + size)
-        differences = index.patches[rows[part].clamp(max=len(index) - 1)]  # (q, candidates, D)
+        wanted = rows[part].clamp(max=len(patches) - 1)
+        differences = room[: wanted.numel()]
+        torch.index_select(patches, 0, wanted.flatten(), out=differences)
+        differences = differences.view(*wanted.shape, -1)
         differences -= queries[part, None]
         torch.linalg.vector_norm(differences, dim=2, out=distances[part])
-    distances.masked_fill_(missing, torch.inf)
-    distances, order = distances.sort(dim=1, stable=True)
-    rows = rows.masked_fill(missing, -1).gather(1, order)
-    return distances[:, :k], rows[:, :k]
+    return distances.masked_fill_(rows == len(patches), torch.inf)
+
+
+def _all_distances(queries: Tensor, rows: Tensor, near: Tensor, is_open: Tensor, search: _Search) -> Tensor:
+    """Distances (Q, C) to the rows (Q, C): `near` (Q, some) to the first ones, infinity to those that are not open."""
+    some = near.shape[1]
+    distances = torch.cat((near, near.new_full(is_open[:, some:].shape, torch.inf)), dim=1)
+    for pairs in torch.split(is_open[:, some:].nonzero(), search.scratch.refined_at_once()):
+        query, column = pairs[:, 0], pairs[:, 1] + some
+        distances[query, column] = _distances(queries[query], rows[query, column, None], search)[:, 0]
+    return distances
+
+
+def _in_order(distances: Tensor, rows: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
+    """The k nearest (Q, k), the lower row first among equals; row -1 where there are none."""
+    rows, order = rows.sort(dim=1)
+    distances, at = distances.gather(1, order).sort(dim=1, stable=True)
+    rows = rows.masked_fill(rows == len(search.index), -1).gather(1, at)
+    return distances[:, : search.k], rows[:, : search.k]

@@ -51,8 +51,9 @@ bench: $(STAMP) ## measure OpenVINO against torch, search against scikit-learn a
 	$(BIN)/python benchmarks/bench_requests.py $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib beside us: DATASET=folder (another 7 GB, .venv-peers)
+bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib and faiss beside us: DATASET=folder (another 7 GB, .venv-peers)
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labelled pictures in the layout of MVTec AD))
+	$(PEERS) benchmarks/bench_search.py
 	$(PEERS) benchmarks/bench_coreset.py $(ARGS)
 	$(PEERS) benchmarks/accuracy_anomalib.py "$(DATASET)"
 

@@ -1,11 +1,14 @@
 """Nearest neighbours against scikit-learn, coreset selection against the plain greedy loop: `make bench`.
 
-Each pair is measured in turns in one run, on made-up patches that lie in clusters as real ones do. The ratios are the
-result; the milliseconds are this machine's of this minute. Writes out/bench/search.json.
+Where faiss can be imported, as in `make bench-peers`, its flat index is a peer too. All are measured in turns in one
+run, on made-up patches that lie in clusters as real ones do. The ratios are the result; the milliseconds are this
+machine's of this minute. On one core the processor's time is taken, which others at work disturb less. Writes
+out/bench/search.json.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import time
@@ -15,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.neighbors import NearestNeighbors
@@ -22,45 +26,77 @@ from torch import Tensor
 
 from patchserve_server.engine.coreset import select_coreset
 from patchserve_server.engine.neighbours import BankIndex, nearest
+from patchserve_server.engine.sketch import multiplies_bfloat16
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "search.json"
 DIM = 1536
-QUERIES = 784
-NEIGHBOURS = 9
-BANK_ROWS = {784: 9, 7_840: 5, 78_400: 2}  # and how often each is measured
+# queries, rows, channels, neighbours, and how often each is measured; the fifth is the embedded backbone's
+SEARCHES = (
+    (784, 784, DIM, 9, 15),
+    (784, 784, DIM, 1, 15),
+    (784, 7_840, DIM, 9, 9),
+    (784, 7_840, DIM, 1, 9),
+    (196, 23_520, 328, 9, 9),
+    (784, 78_400, DIM, 9, 3),
+)
 CORESET_ROWS = 15_680
 CORESET_COUNT = 1_568
 
 
-def clustered(rows: int, seed: int) -> Tensor:
-    """Patches (rows, DIM) float32 around 200 centres."""
+def clustered(rows: int, seed: int, dim: int = DIM) -> Tensor:
+    """Patches (rows, dim) float32 around 200 centres."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(200, DIM, generator=generator)
+    centres = torch.randn(200, dim, generator=generator)
     which = torch.randint(0, 200, (rows,), generator=generator)
-    return centres[which] + 0.5 * torch.randn(rows, DIM, generator=generator)
+    return centres[which] + 0.5 * torch.randn(rows, dim, generator=generator)
 
 
 def best_ms(repeats: int, *measured: Callable[[], object]) -> list[float]:
     """The shortest of each, taken in turns."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times: list[list[float]] = [[] for _ in measured]
     for _ in range(repeats):
         for taken, run in zip(times, measured, strict=True):
-            begun = time.perf_counter()
+            begun = clock()
             run()
-            taken.append(1000 * (time.perf_counter() - begun))
+            taken.append(1000 * (clock() - begun))
     return [min(taken) for taken in times]
 
 
-def search_row(rows: int, repeats: int) -> dict[str, Any]:
-    queries, bank = clustered(QUERIES, 1), clustered(rows, 2)
+def flat_index(bank: Tensor, k: int) -> Callable[[Tensor], Any] | None:
+    """The rows that faiss finds, nearest first; None where it is not installed."""
+    try:
+        faiss = importlib.import_module("faiss")
+    except ImportError:
+        return None
+    faiss.omp_set_num_threads(torch.get_num_threads())
+    index = faiss.IndexFlatL2(bank.shape[1])
+    index.add(bank.numpy())
+    return lambda queries: index.search(queries.numpy(), k)[1]
+
+
+def search_rows(count: int, rows: int, dim: int, k: int, repeats: int) -> list[dict[str, Any]]:
+    queries, bank = clustered(count, 1, dim), clustered(rows, 2, dim)
     index = BankIndex(bank)
-    peer = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(bank.numpy())
-    theirs_ms, ours_ms = best_ms(
-        repeats, lambda: peer.kneighbors(queries.numpy()), lambda: nearest(queries, index, NEIGHBOURS)
-    )
-    expected, found = peer.kneighbors(queries.numpy())[0], nearest(queries, index, NEIGHBOURS)[0].numpy()
-    np.testing.assert_allclose(found, expected, rtol=1e-4)
-    return {"what": f"k-NN, {rows} rows", "peer": "scikit-learn brute", "peer_ms": theirs_ms, "ms": ours_ms}
+    brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank.numpy())
+    flat = flat_index(bank, k)
+    expected, expected_rows = brute.kneighbors(queries.numpy())
+    found, found_rows = nearest(queries, index, k)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
+    peers = {"scikit-learn brute": lambda: brute.kneighbors(queries.numpy())}
+    if flat is not None:
+        peers["faiss IndexFlatL2"] = lambda: flat(queries)
+    ours_ms, *theirs_ms = best_ms(repeats, lambda: nearest(queries, index, k), *peers.values())
+    what = f"{k} of {rows} rows for {count} x {dim} (recall {recall(found_rows.numpy(), expected_rows):.4f})"
+    return [
+        {"what": what, "peer": peer, "peer_ms": peer_ms, "ms": ours_ms}
+        for peer, peer_ms in zip(peers, theirs_ms, strict=True)
+    ]
+
+
+def recall(found: NDArray[np.int64], expected: NDArray[np.int64]) -> float:
+    """The share of the expected rows that were found."""
+    return float((found[:, :, None] == expected[:, None]).any(axis=1).mean())
 
 
 def plain_greedy(features: Tensor, count: int) -> Tensor:
@@ -91,9 +127,10 @@ def coreset_row() -> dict[str, Any]:
 
 
 def main() -> None:
-    torch.set_num_threads(os.cpu_count() or 1)
-    rows = [*(search_row(*case) for case in BANK_ROWS.items()), coreset_row()]
-    table = Table("what", "peer", "peer ms", "ms", "ratio", title="search and selection")
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = [*(row for case in SEARCHES for row in search_rows(*case)), coreset_row()]
+    product = "bfloat16" if multiplies_bfloat16(torch.device("cpu")) else "float32"
+    table = Table("what", "peer", "peer ms", "ms", "ratio", title=f"search (by products in {product}) and selection")
     for row in rows:
         row["ratio"] = row["peer_ms"] / row["ms"]
         table.add_row(row["what"], row["peer"], *(f"{row[key]:.1f}" for key in ("peer_ms", "ms", "ratio")))

@@ -10,7 +10,7 @@ STUBS := protos/python
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
-PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python $(PEERS_VENV)/bin/python
+PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks $(PEERS_VENV)/bin/python
 LOCK := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11
 # Passed on by serve, demo, test and bench: make test ARGS="-k stream"
 ARGS ?=
@@ -45,15 +45,14 @@ serve: $(STAMP) ## start the server with the best backbone that is to be had
 	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) ## measure OpenVINO against torch, search against scikit-learn and the server against its bare detector
-	$(BIN)/python benchmarks/bench_backbone.py
-	$(BIN)/python benchmarks/bench_search.py
-	$(BIN)/python benchmarks/bench_requests.py $(ARGS)
+bench: $(STAMP) $(PEERS_VENV)/.installed ## measure speed beside Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
+	$(PEERS) benchmarks/bench_backbone.py
+	$(PEERS) benchmarks/bench_search.py
+	$(PEERS) -m serving $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib and faiss beside us: DATASET=folder (another 7 GB, .venv-peers)
+bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib's verdicts and coresets beside ours: DATASET=folder
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labelled pictures in the layout of MVTec AD))
-	$(PEERS) benchmarks/bench_search.py
 	$(PEERS) benchmarks/bench_coreset.py $(ARGS)
 	$(PEERS) benchmarks/accuracy_anomalib.py "$(DATASET)"
 

@@ -1,14 +1,12 @@
 """Nearest neighbours against scikit-learn, coreset selection against the plain greedy loop: `make bench`.
 
-Where faiss can be imported, as in `make bench-peers`, its flat index is a peer too. All are measured in turns in one
-run, on made-up patches that lie in clusters as real ones do. The ratios are the result; the milliseconds are this
-machine's of this minute. On one core the processor's time is taken, which others at work disturb less. Writes
-out/bench/search.json.
+faiss's flat index is a peer too. All are measured in turns in one run, on made-up patches that lie in clusters as real
+ones do. The ratios are the result; the milliseconds are this machine's of this minute. On one core the processor's time
+is taken, which others at work disturb less. Writes out/bench/search.json.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import time
@@ -16,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import faiss
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -63,12 +62,8 @@ def best_ms(repeats: int, *measured: Callable[[], object]) -> list[float]:
     return [min(taken) for taken in times]
 
 
-def flat_index(bank: Tensor, k: int) -> Callable[[Tensor], Any] | None:
-    """The rows that faiss finds, nearest first; None where it is not installed."""
-    try:
-        faiss = importlib.import_module("faiss")
-    except ImportError:
-        return None
+def flat_index(bank: Tensor, k: int) -> Callable[[Tensor], Any]:
+    """The rows that faiss finds, nearest first."""
     faiss.omp_set_num_threads(torch.get_num_threads())
     index = faiss.IndexFlatL2(bank.shape[1])
     index.add(bank.numpy())
@@ -83,9 +78,10 @@ def search_rows(count: int, rows: int, dim: int, k: int, repeats: int) -> list[d
     expected, expected_rows = brute.kneighbors(queries.numpy())
     found, found_rows = nearest(queries, index, k)
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
-    peers = {"scikit-learn brute": lambda: brute.kneighbors(queries.numpy())}
-    if flat is not None:
-        peers["faiss IndexFlatL2"] = lambda: flat(queries)
+    peers = {
+        "scikit-learn brute": lambda: brute.kneighbors(queries.numpy()),
+        "faiss IndexFlatL2": lambda: flat(queries),
+    }
     ours_ms, *theirs_ms = best_ms(repeats, lambda: nearest(queries, index, k), *peers.values())
     what = f"{k} of {rows} rows for {count} x {dim} (recall {recall(found_rows.numpy(), expected_rows):.4f})"
     return [

@@ -228,7 +228,7 @@ def test_what_is_typed_after_the_command_wins_and_both_win_over_the_variable(run
         (["infer", "{}", "--overlay-format", "jpeg"], "--out"),
         (["infer", "{}", "--overlay-max-side", "640"], "--out"),
         (["infer", "{}", "--overlay-format", "gif", "--out", "o"], "webp"),
-        (["infer", "{}", "--overlay-max-side", "15", "--out", "o"], "equal to 16"),
+        (["infer", "{}", "--overlay-max-side", "15", "--out", "o"], " 16"),
         (["stream", "{}", "--overlay-max-side", "640"], "--annotated-video"),
         (["reference", "load", "{}/empty"], "There are no pictures in"),
         (["reference", "load", "{}", "--coreset-ratio", "0"], "above 0"),

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Read when torch is imported. Otherwise its threads spin for a while after each operation, and take the cores from the
+# backbone's, which are not torch's on a CPU.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 

@@ -15,7 +15,7 @@ from patchserve.v1 import service_pb2_grpc
 from patchserve.v1.stream_pb2 import InferStreamRequest
 from patchserve_client import _calls, _connection, _convert
 from patchserve_client._aio_status import server_status_first
-from patchserve_client._connection import Connection, TlsConfig
+from patchserve_client._connection import Connection, TlsConfig, TokenSource
 from patchserve_client._errors import Cancelled, NotFound, translated
 from patchserve_client._types import (
     Frame,
@@ -52,10 +52,11 @@ class AsyncClient:
         timeout_s: float = _connection.DEFAULT_TIMEOUT_S,
         load_timeout_s: float = _connection.DEFAULT_LOAD_TIMEOUT_S,
         tls: TlsConfig | None = None,
-        token: str | None = None,
+        token: TokenSource = None,
+        insecure_token: bool = False,
         max_message_mib: int = _connection.DEFAULT_MAX_MESSAGE_MIB,
     ) -> None:
-        self._connection = Connection(server, timeout_s, load_timeout_s, tls, token, max_message_mib)
+        self._connection = Connection(server, timeout_s, load_timeout_s, tls, token, max_message_mib, insecure_token)
         credentials, options = self._connection.credentials(), self._connection.options()
         if credentials is None:
             self._channel = grpc.aio.insecure_channel(server, options)

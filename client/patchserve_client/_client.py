@@ -15,7 +15,7 @@ from patchserve.v1 import service_pb2_grpc
 from patchserve.v1.reference_pb2 import LoadReferenceStreamResponse
 from patchserve.v1.stream_pb2 import InferStreamRequest
 from patchserve_client import _calls, _connection, _convert
-from patchserve_client._connection import Connection, TlsConfig
+from patchserve_client._connection import Connection, TlsConfig, TokenSource
 from patchserve_client._errors import NotFound, translated
 from patchserve_client._sending import Outbox
 from patchserve_client._types import (
@@ -51,11 +51,13 @@ class Client:
         timeout_s: the deadline of a call, in seconds.
         load_timeout_s: the deadline of `load_reference`, which answers when the reference is ready, in seconds.
         tls: encryption; None: plain text.
-        token: sent as `authorization: Bearer ...`. Without `tls` it travels in plain text.
+        token: the bearer token, or a function that is called for the present one with every call. Only with `tls`, to
+            this machine, or with `insecure_token`.
+        insecure_token: send the token unencrypted to another machine; for where something else encrypts the way.
         max_message_mib: the largest message sent or taken, in MiB; the server has its own limit (`server_info`).
 
     Raises:
-        ValueError: `server` is no HOST:PORT.
+        ValueError: `server` is no HOST:PORT, or the token would travel unencrypted.
         OSError: a file of `tls` cannot be read.
     """
 
@@ -66,10 +68,11 @@ class Client:
         timeout_s: float = _connection.DEFAULT_TIMEOUT_S,
         load_timeout_s: float = _connection.DEFAULT_LOAD_TIMEOUT_S,
         tls: TlsConfig | None = None,
-        token: str | None = None,
+        token: TokenSource = None,
+        insecure_token: bool = False,
         max_message_mib: int = _connection.DEFAULT_MAX_MESSAGE_MIB,
     ) -> None:
-        self._connection = Connection(server, timeout_s, load_timeout_s, tls, token, max_message_mib)
+        self._connection = Connection(server, timeout_s, load_timeout_s, tls, token, max_message_mib, insecure_token)
         credentials, options = self._connection.credentials(), self._connection.options()
         if credentials is None:
             self._channel = grpc.insecure_channel(server, options)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -35,6 +36,9 @@ _SERVICE_CONFIG = {
     ]
 }
 
+TokenSource: TypeAlias = str | Callable[[], str] | None
+"""A bearer token, or what gives the present one: called for every call, so it must be quick."""
+
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
@@ -61,16 +65,26 @@ class Connection:
     timeout_s: float
     load_timeout_s: float
     tls: TlsConfig | None
-    token: str | None = field(repr=False)
+    token: TokenSource = field(repr=False)
     max_message_mib: int
+    insecure_token: bool = False
 
     def __post_init__(self) -> None:
         if not self.server or self.server.startswith(("http://", "https://")):
             raise ValueError(f"A server is named HOST:PORT, such as {DEFAULT_SERVER}, not {self.server!r}.")
+        if self.token is not None and self.tls is None and not (self._on_this_machine or self.insecure_token):
+            message = (
+                f"The token would travel to {self.server} unencrypted: use TLS, or insecure_token (--insecure-token) "
+                "where something else protects the way."
+            )
+            raise ValueError(message)
+
+    @property
+    def _on_this_machine(self) -> bool:
+        return self.server.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
 
     def options(self) -> list[tuple[str, Any]]:
         max_message_bytes = self.max_message_mib * 1024 * 1024
-        on_this_machine = self.server.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
         return [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
@@ -78,7 +92,7 @@ class Connection:
             # A request larger than this buffer (256 KiB as gRPC ships) is never retried: a picture would not be.
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
             # gRPC would ask the proxy of http_proxy for this machine's own ports too.
-            ("grpc.enable_http_proxy", int(not on_this_machine)),
+            ("grpc.enable_http_proxy", int(not self._on_this_machine)),
             # A dead peer is noticed within 80 s while a call is under way. Servers must allow a ping a minute.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -100,5 +114,6 @@ class Connection:
         return grpc.ssl_channel_credentials(ca, key, cert)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token as a plain header, so that it also goes to a sidecar that speaks TLS in our stead."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        """The token as a plain header, which gRPC's own call credentials would refuse to send to a sidecar for TLS."""
+        token = self.token() if callable(self.token) else self.token
+        return (("authorization", f"Bearer {token}"),) if token else ()

@@ -296,6 +296,27 @@ def test_the_token_goes_with_every_call_and_is_not_shown(fake: FakeServer, ask: 
     assert "authorization" not in fake.metadata[-1]
 
 
+def test_a_token_may_come_from_a_function_and_is_asked_for_with_every_call(fake: FakeServer, ask: Ask) -> None:
+    tokens = iter(["first", "second", ""])
+    client = {"token": lambda: next(tokens)}
+    for expected in ("Bearer first", "Bearer second", None):
+        ask(fake.address, "server_info", client=client)
+        assert fake.metadata[-1].get("authorization") == expected
+
+
+@pytest.mark.parametrize("server", ["192.0.2.1:50051", "example.test:50051", "[2001:db8::1]:1", "dns:///localhost:1"])
+def test_a_token_goes_unencrypted_to_this_machine_only(server: str) -> None:
+    for token in ("s3cret", lambda: "s3cret"):
+        with pytest.raises(ValueError, match="unencrypted") as caught:
+            Client(server, token=token)
+        assert "s3cret" not in str(caught.value)
+        Client(server, token=token, tls=TlsConfig()).close()
+        Client(server, token=token, insecure_token=True).close()
+    Client(server).close()
+    for here in ("localhost:1", "127.0.0.1:1", "[::1]:1"):
+        Client(here, token="s3cret").close()
+
+
 def test_a_message_over_the_limit_is_refused_here(fake: FakeServer, ask: Ask) -> None:
     with pytest.raises(ResourceExhausted):
         ask(fake.address, "infer", bytes(2 * 2**20), client={"max_message_mib": 1})

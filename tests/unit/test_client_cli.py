@@ -320,6 +320,23 @@ def test_the_token_is_sent_and_never_shown(run: Run, fake: FakeServer, monkeypat
     assert "from-the-variable" not in stdout + stderr + run("info", "--help")[1]
 
 
+def test_the_token_may_stand_in_a_file(
+    run: Run, fake: FakeServer, monkeypatch: pytest.MonkeyPatch, folder: Path
+) -> None:
+    monkeypatch.setenv("PATCHSERVE_TOKEN", "from-the-variable")
+    (folder / "token").write_text("from-the-file\n")
+    assert run("info", "--token-file", folder / "token")[0] == 0
+    assert fake.metadata[-1]["authorization"] == "Bearer from-the-file"
+
+
+def test_a_token_is_not_sent_unencrypted_to_another_machine(run: Run) -> None:
+    code, stdout, stderr = run("info", "--server", "192.0.2.1:1", "--token", "s3cret")
+    assert code == 2
+    assert "--insecure-token" in stderr
+    assert "s3cret" not in stdout + stderr
+    assert run("info", "--server", "192.0.2.1:1", "--token", "s3cret", "--insecure-token", "--timeout", 0.1)[0] == 1
+
+
 def test_stream_prints_a_row_for_each_frame_and_a_summary(run: Run, fake: FakeServer, folder: Path) -> None:
     fake.notices = [stream_pb2.StreamNotice(kind=stream_pb2.NOTICE_KIND_REFERENCE_CHANGED, message="Newer one.")]
     fake.frame_faults[2] = dropped()

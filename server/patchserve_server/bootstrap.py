@@ -13,13 +13,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from patchserve_server.access import Credentials, keep_fresh, open_credentials
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import PatchserveError, StartupError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
-from patchserve_server.rpc.server import GrpcServer, Listening
+from patchserve_server.rpc.server import GrpcServer
+from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
@@ -49,10 +51,12 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         StartupError: it cannot run as it was told to.
     """
     stop = _stop_on_signals()
-    listening = Listening(settings.host, settings.port, settings.max_message_mib * MIB)
-    server = GrpcServer(listening, version("patchserve"))
+    credentials = _credentials(settings)
+    server = _server(settings, credentials)
     address = await server.start()
     with ExitStack() as pools:
+        reloading = asyncio.create_task(keep_fresh(credentials.watched))
+        pools.callback(reloading.cancel)
         try:
             application = await _unless_stopped(_application(settings, pools), stop)
             if application is not None:
@@ -64,6 +68,30 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await server.drain(delay_s=0, grace_s=0)
             raise
         await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+
+
+def _credentials(settings: Settings) -> Credentials:
+    return open_credentials(
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
+        tls_client_ca=settings.tls_client_ca,
+        auth_tokens=settings.auth_tokens,
+        jwt_issuer=settings.jwt_issuer,
+        jwt_audience=settings.jwt_audience,
+        jwt_jwks=settings.jwt_jwks,
+    )
+
+
+def _server(settings: Settings, credentials: Credentials) -> GrpcServer:
+    identity = credentials.identity
+    listening = Listening(
+        settings.host,
+        settings.port,
+        settings.max_message_mib * MIB,
+        identity=(lambda: identity.value) if identity else None,
+        insecure=settings.insecure,
+    )
+    return GrpcServer(listening, version("patchserve"), credentials.authenticator)
 
 
 async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:

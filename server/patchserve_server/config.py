@@ -29,6 +29,22 @@ class Settings(BaseSettings):
     """The address to listen on. 0.0.0.0 listens on every IPv4 address."""
     port: int = Field(default=50051, ge=0, le=65535)
     """The port to listen on; 0 takes any free one."""
+    tls_cert: Path | None = None
+    """The server's certificate and those that lead to its authority (PEM). Read again when renewed."""
+    tls_key: Path | None = None
+    """The key of --tls-cert (PEM, no passphrase). Read again when renewed."""
+    tls_client_ca: Path | None = None
+    """Who may sign clients' certificates (PEM): without such a certificate nobody connects. Read again when renewed."""
+    insecure: bool = False
+    """Listen without TLS where other machines can reach it: everything, tokens too, travels unencrypted."""
+    auth_tokens: Path | None = None
+    """The file of bearer tokens, a line of `patchserve-server token create` each. Read again when it changes."""
+    jwt_issuer: str | None = Field(default=None, min_length=1)
+    """Take JWTs of this issuer (the claim iss) as bearer tokens."""
+    jwt_audience: str | None = Field(default=None, min_length=1)
+    """Whom JWTs must be for (the claim aud)."""
+    jwt_jwks: Path | None = None
+    """The issuer's public keys, a JWKS file. Read again when it changes."""
     backbone: Literal["wide_resnet50_2", "efficientnet_lite2", "auto"] = "wide_resnet50_2"
     """What describes patches. auto: wide_resnet50_2, or efficientnet_lite2 where its weights can't be had."""
     weights: Path | None = None

@@ -61,12 +61,14 @@ def section_requirements() -> dict[str, list[Requirement]]:
     return {title: [Requirement(line) for line in lines] for title, lines in sections.items()}
 
 
-def peer_requirements() -> dict[str, list[Requirement]]:
-    lines = (REPO / "requirements/peers.in").read_text().splitlines()
-    return {"The peers' environment": [Requirement(line) for line in lines if not line.startswith("#")]}
+def requirements_in(file_name: str) -> list[Requirement]:
+    lines = (REPO / "requirements" / file_name).read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
 
 
-DOCUMENTED = section_requirements() | peer_requirements()
+PEERS = {"The peers' environment": requirements_in("peers.in")}
+AUDIT = {"The audit's environment": requirements_in("audit.in")}
+DOCUMENTED = section_requirements() | PEERS | AUDIT
 
 
 def names(requirements: Iterable[Requirement]) -> list[str]:
@@ -91,7 +93,8 @@ def test_every_direct_dependency_has_its_line(title: str) -> None:
     [
         ("dev.txt", list(section_requirements())),
         ("server.txt", ["The client (base install)", "Extra `server`"]),
-        ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *peer_requirements()]),
+        ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *PEERS]),
+        ("audit.txt", list(AUDIT)),
     ],
 )
 def test_the_locks_satisfy_the_ranges(lock: str, titles: list[str]) -> None:

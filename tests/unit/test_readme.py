@@ -53,7 +53,7 @@ def test_the_readme_names_no_flag_and_no_variable_that_is_not_there() -> None:
     assert flags
     assert flags <= set(setting_rows())
     variables = set(re.findall(r"PATCHSERVE_([A-Z_]*[A-Z])", README + CONFIGURATION))
-    assert {name.lower() for name in variables} <= set(Settings.model_fields) | {"server", "test_data"}
+    assert {name.lower() for name in variables} <= set(Settings.model_fields) | {"server", "test_data", "token"}
 
 
 def test_the_readme_lists_every_rpc_with_its_kind() -> None:

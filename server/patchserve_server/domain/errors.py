@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from patchserve_server.domain.access import Scope
+
 
 class PatchserveError(Exception):
     """The root. `reason` is the machine-readable name (google.rpc.ErrorInfo.reason)."""
@@ -184,6 +186,40 @@ class DeadlineError(PatchserveError):
     """Nobody waits any more, or a frame grew older than its stream allows."""
 
     reason = "DEADLINE"
+
+
+class UnauthenticatedError(PatchserveError):
+    """A call without a credential, where one is needed. No message ever holds what was sent."""
+
+    reason = "NO_CREDENTIALS"
+
+    def __init__(
+        self, message: str = "This server needs a token: send the metadata `authorization: Bearer TOKEN`."
+    ) -> None:
+        super().__init__(message)
+
+
+class InvalidCredentialsError(UnauthenticatedError):
+    reason = "INVALID_CREDENTIALS"
+
+    def __init__(self, message: str = "The bearer token is none that this server takes.") -> None:
+        super().__init__(message)
+
+
+class ExpiredCredentialsError(UnauthenticatedError):
+    reason = "CREDENTIALS_EXPIRED"
+
+    def __init__(self) -> None:
+        super().__init__("The bearer token has expired; get a new one.")
+
+
+class PermissionDeniedError(PatchserveError):
+    """A credential that is good, without the scope that the method needs."""
+
+    reason = "SCOPE_MISSING"
+
+    def __init__(self, method: str, scope: Scope) -> None:
+        super().__init__(f'{method} needs a token with the scope "{scope}", which this one does not have.')
 
 
 class StartupError(PatchserveError):

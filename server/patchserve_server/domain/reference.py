@@ -16,6 +16,7 @@ from patchserve_server.domain.images import ModelInputs
 
 DEFAULT_REFERENCE_ID = "default"
 _REFERENCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_REVISION = re.compile(r"[0-9a-f]{64}")
 
 
 def checked_reference_id(reference_id: str) -> str:
@@ -33,6 +34,19 @@ def checked_reference_id(reference_id: str) -> str:
             "A reference_id is 1 to 64 of the characters A-Z a-z 0-9 . _ - and begins with a letter or a digit.",
         )
     return reference_id
+
+
+def checked_expected_revision(revision: str, field: str = "expected_revision") -> str:
+    """The revision itself, or the empty one that stands for any.
+
+    Raises:
+        InvalidInputError: it has not the form of one. Answers and logs name revisions: nothing else gets there.
+    """
+    if revision and not _REVISION.fullmatch(revision):
+        raise InvalidInputError(
+            field, f"{field} is a revision as the server names it, 64 hexadecimal digits, or empty."
+        )
+    return revision
 
 
 class ScoringProfile(enum.Enum):

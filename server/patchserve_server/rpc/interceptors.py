@@ -1,4 +1,4 @@
-"""Around every call of our service: a request id, and errors as statuses with details."""
+"""Around every call but health checks: a request id, errors as statuses with details, a line in the log."""
 
 from __future__ import annotations
 
@@ -20,6 +20,13 @@ from patchserve_server.rpc.status import status_of
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The id of the call that is being answered; logs and INTERNAL errors name it."""
 
+CALLER: ContextVar[str] = ContextVar("caller", default="")
+"""Whose token the call has; empty where the server asks for none."""
+
+# What changes what others get leaves a line at level info, with the name of who did it.
+_CHANGES = frozenset({"LoadReference", "LoadReferenceStream", "DeleteReference"})
+_MAX_NAME = 64
+
 _log = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type stubs only
@@ -27,10 +34,10 @@ Context = aio.ServicerContext[Any, Any]
 
 
 class StatusInterceptor(aio.ServerInterceptor):
-    """Turns whatever a method of the service raises into a google.rpc.Status. Cancellation passes untouched."""
+    """Turns whatever a method of these services raises into a google.rpc.Status. Cancellation passes untouched."""
 
-    def __init__(self, service: str) -> None:
-        self._prefix = f"/{service}/"
+    def __init__(self, *services: str) -> None:
+        self._prefixes = tuple(f"/{service}/" for service in services)
 
     async def intercept_service(
         self,
@@ -39,9 +46,9 @@ class StatusInterceptor(aio.ServerInterceptor):
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or not method.startswith(self._prefix):
+        if handler is None or not method.startswith(self._prefixes):
             return handler
-        name = method.removeprefix(self._prefix)
+        name = method.rpartition("/")[2]
         coders = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -88,8 +95,15 @@ class _Call:
     async def __aexit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         took_ms = (time.perf_counter() - self._began) * 1000
         if error is None or not isinstance(error, Exception) or isinstance(error, aio.AbortError):
-            _log.debug("%s %s %.0f ms", self._request_id, self._name, took_ms)
+            level = logging.INFO if error is None and self._name in _CHANGES else logging.DEBUG
+            _log.log(level, "%s %s %s %.0f ms", self._request_id, self._name, self._who(), took_ms)
             return
         status: status_pb2.Status = status_of(error, self._request_id)
-        _log.info("%s %s %.0f ms: %s", self._request_id, self._name, took_ms, status.message)
+        _log.info("%s %s %s %.0f ms: %s", self._request_id, self._name, self._who(), took_ms, status.message)
         await self._context.abort_with_status(rpc_status.to_status(status))
+
+    def _who(self) -> str:
+        """The token's name, or that of the client's certificate, or "-"."""
+        names = self._context.auth_context().get("x509_common_name", [])
+        certified = ascii(b"".join(names).decode(errors="replace"))[1:-1][:_MAX_NAME]
+        return CALLER.get() or certified or "-"

@@ -4,40 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import Final
 
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from patchserve.v1 import service_pb2, service_pb2_grpc
-from patchserve_server.domain.errors import StartupError
+from patchserve.v1 import service_pb2_grpc
+from patchserve_server.access import Authenticator
+from patchserve_server.rpc.authorization import SERVICE, AuthorizationInterceptor
 from patchserve_server.rpc.interceptors import StatusInterceptor
 from patchserve_server.rpc.servicer import PatchCoreServicer
+from patchserve_server.rpc.transport import Listening, bind
 from patchserve_server.serving.application import Application
 
-SERVICE: Final = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].full_name
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where to listen. Port 0 takes any free one."""
-
-    host: str
-    port: int
-    max_message_bytes: int
-
-
 class GrpcServer:
-    """Alive from `start`, serving from `ready`, gone after `drain`."""
+    """Alive from `start`, serving from `ready`, gone after `drain`. Without an authenticator, calls need no token."""
 
-    def __init__(self, listening: Listening, version: str) -> None:
+    def __init__(self, listening: Listening, version: str, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
+        self._authenticator = authenticator
         self._servicer = PatchCoreServicer(version)
         self._health = health.aio.HealthServicer()
         self._application: Application | None = None
@@ -47,10 +39,13 @@ class GrpcServer:
         """Binds and answers health checks; returns the bound address as HOST:PORT.
 
         Raises:
-            StartupError: the address cannot be bound.
+            StartupError: the address cannot be bound, or must not be without TLS.
         """
+        interceptors: list[aio.ServerInterceptor] = [StatusInterceptor(SERVICE, reflection.SERVICE_NAME)]
+        if self._authenticator is not None:
+            interceptors.append(AuthorizationInterceptor(self._authenticator))
         self._server = aio.server(
-            interceptors=[StatusInterceptor(SERVICE)],
+            interceptors=interceptors,
             options=[
                 ("grpc.max_receive_message_length", self._listening.max_message_bytes),
                 ("grpc.max_send_message_length", self._listening.max_message_bytes),
@@ -63,18 +58,9 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
         await self._health.set(SERVICE, _NOT_SERVING)
-        host = self._listening.host
-        host = f"[{host}]" if ":" in host else host
-        try:
-            port = self._server.add_insecure_port(f"{host}:{self._listening.port}")
-        except RuntimeError as error:
-            message = (
-                f"Cannot listen on {host}:{self._listening.port}: the address is not one of this machine, or another "
-                "server uses the port. Name another with --host and --port."
-            )
-            raise StartupError(message) from error
+        address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
         await self._server.start()
-        return f"{host}:{port}"
+        return address
 
     async def ready(self, application: Application) -> None:
         """Begins to serve."""

@@ -11,7 +11,7 @@ from grpc import aio
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.domain.errors import DeadlineError, NotReadyError, StreamProtocolError
-from patchserve_server.domain.reference import checked_reference_id
+from patchserve_server.domain.reference import checked_expected_revision, checked_reference_id
 from patchserve_server.domain.stream import Frame
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.interceptors import REQUEST_ID
@@ -88,7 +88,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         application = self._application
         async with _deadline(context, application.limits.default_timeout_s):
             reference_id = checked_reference_id(request.reference_id)
-            revision = await application.catalog.delete(reference_id, request.expected_revision)
+            expected = checked_expected_revision(request.expected_revision)
+            revision = await application.catalog.delete(reference_id, expected)
         return reference_pb2.DeleteReferenceResponse(revision=revision)
 
     async def Infer(self, request: inference_pb2.InferRequest, context: Context) -> inference_pb2.InferResponse:
@@ -96,7 +97,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         async with _deadline(context, application.limits.default_timeout_s):
             inspection = await application.infer(
                 checked_reference_id(request.reference_id),
-                request.expected_revision,
+                checked_expected_revision(request.expected_revision),
                 request.image,
                 convert.output_options(request.output),
             )

@@ -25,6 +25,8 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.ExhaustedError: code_pb2.RESOURCE_EXHAUSTED,
     errors.UnavailableError: code_pb2.UNAVAILABLE,
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,
+    errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
+    errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
 }
 
 

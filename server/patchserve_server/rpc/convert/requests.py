@@ -13,6 +13,7 @@ from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptio
 from patchserve_server.domain.reference import (
     MAX_REGION_POINTS,
     CoresetOptions,
+    checked_expected_revision,
     checked_reference_id,
     checked_region_of_interest,
     checked_search_radius,
@@ -36,7 +37,7 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
         reference_id=checked_reference_id(request.reference_id),
         append=known(MODES, request.mode, "mode"),
         chosen=_chosen_options(request),
-        expected_revision=request.expected_revision,
+        expected_revision=checked_expected_revision(request.expected_revision),
     )
 
 
@@ -104,7 +105,7 @@ def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> Str
             raise InvalidInputError("config.frame_timeout", "config.frame_timeout is positive; leave it out for none.")
     return StreamConfig(
         reference_id=checked_reference_id(message.reference_id),
-        expected_revision=message.expected_revision,
+        expected_revision=checked_expected_revision(message.expected_revision, "config.expected_revision"),
         output=output_options(message.output, "config.output"),
         max_in_flight=message.max_in_flight or limits.default_in_flight,
         overflow=known(OVERFLOWS, message.overflow, "config.overflow"),

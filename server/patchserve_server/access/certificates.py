@@ -1,0 +1,60 @@
+"""The server's certificate and key, and who may sign those of its clients."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from patchserve_server.access.watched import Watched
+from patchserve_server.domain.access import TlsIdentity
+from patchserve_server.domain.errors import StartupError
+
+READABLE_BY_ALL = 0o004
+
+_log = logging.getLogger(__name__)
+
+
+def watched_identity(cert: Path, key: Path, client_ca: Path | None) -> Watched[TlsIdentity]:
+    """The identity in these files, renewed as they are.
+
+    Raises:
+        StartupError: a file cannot be read, is no PEM of its kind, or the key belongs to another certificate.
+    """
+    files = {"--tls-cert": cert, "--tls-key": key}
+    if client_ca is not None:
+        files["--tls-client-ca"] = client_ca
+    identity = Watched(files, _identity)
+    if key.stat().st_mode & READABLE_BY_ALL:
+        _log.warning("--tls-key %s: every user of this machine can read it; take the right away (chmod 600)", key)
+    return identity
+
+
+def _identity(chain: bytes, key: bytes, client_ca: bytes | None = None) -> TlsIdentity:
+    certificate = _certificates("--tls-cert", chain)[0]
+    if client_ca is not None:
+        _certificates("--tls-client-ca", client_ca)
+    try:
+        public = load_pem_private_key(key, password=None).public_key()
+    except TypeError as error:
+        raise StartupError("--tls-key: the key is encrypted. Give one without a passphrase.") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise StartupError("--tls-key: no private key in PEM form.") from error
+    form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    if public.public_bytes(*form) != certificate.public_key().public_bytes(*form):
+        message = "--tls-key does not belong to the first certificate of --tls-cert. Give the one it was made with."
+        raise StartupError(message)
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        _log.warning("--tls-cert: the certificate ended on %s; clients will refuse it", certificate.not_valid_after_utc)
+    return TlsIdentity(chain, key, client_ca)
+
+
+def _certificates(flag: str, pem: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(pem)
+    except ValueError as error:
+        raise StartupError(f"{flag}: no certificate in PEM form.") from error

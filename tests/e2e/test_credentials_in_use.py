@@ -1,0 +1,296 @@
+"""Certificates and tokens over a server's life: how it starts, what is renewed, and our own client with all of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from e2e.guarded import serving
+from e2e.harness import ServerProcess, refusal
+from fakes.certificates import Authority, Issuer
+from fakes.pictures import card, encoded
+from typer.testing import CliRunner
+
+from patchserve.v1 import reference_pb2, service_pb2_grpc
+from patchserve_client import (
+    AsyncClient,
+    Client,
+    Frame,
+    PatchserveError,
+    PermissionDenied,
+    TlsConfig,
+    Unauthenticated,
+    Unavailable,
+)
+from patchserve_client.cli import app
+from patchserve_server.access.tokens import new_token
+from patchserve_server.domain.access import Scope
+from patchserve_server.domain.errors import StartupError
+
+PATIENCE_S = 30
+
+
+def eventually(holds: Callable[[], bool]) -> None:
+    """Returns when it holds; files are looked at every second."""
+    deadline_s = time.monotonic() + PATIENCE_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+class Files:
+    """A certificate, an authority for clients, and a token of each kind."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = Authority()
+        self.cert, self.key = self.authority.write(folder, "server")
+        self.own_cert, self.own_key = self.authority.write(folder, "camera-3")
+        self.ca, self.tokens = folder / "ca.pem", folder / "tokens"
+        self.ca.write_bytes(self.authority.certificate)
+        self.token, line = new_token("everything", list(Scope))
+        self.infer_token, infer_line = new_token("camera-3", [Scope.INFER])
+        self.infer_line = infer_line
+        self.tokens.write_text(f"{line}\n{infer_line}\n")
+
+    @property
+    def tls(self) -> dict[str, Path]:
+        return {"tls_cert": self.cert, "tls_key": self.key}
+
+    @property
+    def mutual(self) -> TlsConfig:
+        return TlsConfig(self.ca, self.own_cert, self.own_key)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Files:
+    return Files(tmp_path)
+
+
+def test_our_client_over_mutual_tls_with_a_token(files: Files, tmp_path: Path) -> None:
+    pictures = [card(seed) for seed in range(3)]
+    with serving(**files.tls, tls_client_ca=files.ca, auth_tokens=files.tokens) as address:
+        with Client(address, tls=files.mutual, token=files.token) as client:
+            assert client.load_reference(pictures, "belt").image_count == 3
+            assert client.infer(pictures[0], "belt").reference_id == "belt"
+            assert len(list(client.infer_stream(pictures, "belt"))) == 3
+        with Client(address, tls=files.mutual, token=files.infer_token) as client:
+            assert client.infer(pictures[0], "belt").reference_id == "belt"
+            with pytest.raises(PermissionDenied) as denied:
+                client.delete_reference("belt")
+            assert denied.value.reason == "SCOPE_MISSING"
+        with Client(address, tls=files.mutual) as client:
+            assert client.health().ready
+            with pytest.raises(Unauthenticated):
+                client.server_info()
+        for tls in (None, TlsConfig(), TlsConfig(files.ca)):
+            with Client(address, tls=tls, token=files.token, timeout_s=5) as client, pytest.raises(Unavailable):
+                client.health()
+        asyncio.run(ask_async(address, files))
+
+        (tmp_path / "token").write_text(files.infer_token + "\n")
+        way = ["--server", address, "--ca", files.ca, "--cert", files.own_cert, "--key", files.own_key]
+        typed = [str(word) for word in (*way, "--token-file", tmp_path / "token")]
+        run = CliRunner().invoke
+        assert "belt" in run(app, [*typed, "reference", "list"]).stdout
+        assert "belt" in run(app, [*typed, "reference", "list"], env={"PATCHSERVE_TOKEN": "another"}).stdout
+        refused = run(app, [*typed, "reference", "delete", "belt"])
+        assert (refused.exit_code, "SCOPE_MISSING" in refused.stderr) == (1, True)
+
+
+async def ask_async(address: str, files: Files) -> None:
+    given: list[str] = []
+
+    def token() -> str:
+        given.append(files.infer_token)
+        return given[-1]
+
+    async with AsyncClient(address, tls=files.mutual, token=token) as client:
+        assert [reference.reference_id async for reference in client.list_references()] == ["belt"]
+        await client.server_info()
+    assert len(given) == 2, "asked for with every call"
+
+
+def test_with_a_certificate_and_no_tokens_a_client_may_do_everything(files: Files) -> None:
+    with (
+        serving(**files.tls, tls_client_ca=files.ca) as address,
+        Client(address, tls=files.mutual) as client,
+    ):
+        client.load_reference([card(1)])
+        client.delete_reference("default")
+
+
+def test_a_renewed_certificate_is_shown_without_a_restart(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    new_ca = files.ca.with_name("new_ca.pem")
+    successor = Authority("Successor")
+    new_ca.write_bytes(successor.certificate)
+    cert, key = successor.issue("server")
+
+    def trusts(address: str, ca: Path) -> bool:
+        with Client(address, tls=TlsConfig(ca), timeout_s=5) as client:
+            try:
+                return client.health().ready
+            except Unavailable:
+                return False
+
+    with serving(**files.tls) as address, Client(address, tls=TlsConfig(files.ca)) as before:
+        assert before.health().ready
+        assert not trusts(address, new_ca)
+        files.cert.write_bytes(cert)  # half of it: the key is still the old one
+        eventually(lambda: "--tls-key does not belong" in caplog.text)
+        assert trusts(address, files.ca), "the old certificate stays in use"
+        files.key.write_bytes(key)
+        eventually(lambda: trusts(address, new_ca))
+        assert not trusts(address, files.ca)
+        assert before.health().ready, "what was connected stays connected"
+        files.key.write_text("no key")
+        eventually(lambda: "no private key" in caplog.text)
+        files.cert.unlink()
+        eventually(lambda: "No such file" in caplog.text)
+        assert trusts(address, new_ca)
+    assert caplog.text.count("--tls-key does not belong") == 1, "logged once, not every second"
+
+
+def test_a_token_is_added_and_taken_back_without_a_restart(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(auth_tokens=files.tokens) as address, Client(address, token=files.infer_token) as client:
+
+        def gets_in() -> bool:
+            try:
+                return bool(client.server_info().version)
+            except Unauthenticated:
+                return False
+
+        assert gets_in()
+        files.tokens.write_text(new_token("another", [Scope.INFER])[1])
+        eventually(lambda: not gets_in())
+        files.tokens.write_text(files.infer_line)
+        eventually(gets_in)
+        files.tokens.write_text("damaged")
+        eventually(lambda: "--auth-tokens, line 1" in caplog.text)
+        assert gets_in()
+
+
+def test_a_stream_ends_when_its_token_is_taken_back_and_loses_no_frame(files: Files) -> None:
+    image = encoded(card(1))
+    sent = 0
+    let_go = threading.Event()
+
+    def frames() -> Iterator[Frame]:
+        nonlocal sent
+        while not let_go.is_set():
+            sent += 1
+            yield Frame(image, frame_id=str(sent))
+
+    with serving(auth_tokens=files.tokens) as address, Client(address, token=files.token) as manager:
+        manager.load_reference([card(1)])
+        with Client(address, token=files.infer_token) as client:
+            results = client.infer_stream(frames(), max_in_flight=4)
+            sequences = [next(results).sequence]
+            files.tokens.write_text(new_token("another", [Scope.INFER])[1])
+            with pytest.raises(Unauthenticated) as ended:  # noqa: PT012 - the end of the stream is what raises
+                for result in results:
+                    assert result.error is None
+                    sequences.append(result.sequence)
+            let_go.set()
+    assert ended.value.reason == "INVALID_CREDENTIALS"
+    assert sequences == list(range(len(sequences))), "what was accepted is answered"
+
+
+def test_a_streamed_load_ends_when_its_token_is_taken_back(files: Files) -> None:
+    """The reference is not made of the part that came before."""
+    image = encoded(card(1))
+
+    def messages() -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
+        yield reference_pb2.LoadReferenceStreamRequest(start=reference_pb2.LoadReferenceRequest())
+        yield reference_pb2.LoadReferenceStreamRequest(image=image)
+        files.tokens.write_text(files.infer_line)
+        while True:
+            yield reference_pb2.LoadReferenceStreamRequest(image=image)
+
+    with (
+        serving(auth_tokens=files.tokens, max_reference_images=10**9) as address,
+        grpc.insecure_channel(address) as channel,
+        Client(address, token=files.infer_token) as looking,
+    ):
+        stub = service_pb2_grpc.PatchCoreServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.LoadReferenceStream(messages(), metadata=(("authorization", f"Bearer {files.token}"),), timeout=60)
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAUTHENTICATED, "INVALID_CREDENTIALS")
+        assert list(looking.list_references()) == []
+
+
+def refused(**settings: object) -> str:
+    with pytest.raises(StartupError) as caught, serving(**settings):
+        pass
+    return caught.value.message
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "0", "unix", "no.such.host.invalid"])
+def test_what_others_can_reach_is_not_served_in_plain_text(files: Files, host: str) -> None:
+    for settings in ({}, {"auth_tokens": files.tokens}):
+        assert "--insecure" in refused(host=host, **settings)
+
+
+def test_insecure_and_tls_lift_that(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(host="0.0.0.0", insecure=True) as address, Client(address) as client:
+        assert client.health().ready
+        assert "travel unencrypted" in caplog.text
+        assert "Whoever reaches 0.0.0.0 may load and delete" in caplog.text
+    caplog.clear()
+    with serving(host="0.0.0.0", **files.tls, auth_tokens=files.tokens):
+        assert not caplog.text
+    with serving(host="0.0.0.0", **files.tls, tls_client_ca=files.ca):
+        assert not caplog.text
+
+
+def test_a_server_that_cannot_keep_its_promise_does_not_start(files: Files, tmp_path: Path) -> None:
+    other_cert, _ = files.authority.write(tmp_path, "other")
+    empty, missing = tmp_path / "empty", tmp_path / "missing"
+    empty.write_text("# nobody\n")
+    jwt = {"jwt_issuer": Issuer.name, "jwt_audience": Issuer.audience}
+    assert "does not belong" in refused(tls_cert=other_cert, tls_key=files.key)
+    assert "--tls-key" in refused(tls_cert=files.cert, tls_key=missing)
+    assert "no private key" in refused(tls_cert=files.cert, tls_key=files.cert)
+    assert "no certificate" in refused(tls_cert=files.key, tls_key=files.key)
+    assert "no certificate" in refused(**files.tls, tls_client_ca=empty)
+    assert "both --tls-cert and --tls-key" in refused(tls_cert=files.cert)
+    assert "both --tls-cert and --tls-key" in refused(tls_client_ca=files.ca)
+    assert "no token in the file" in refused(auth_tokens=empty)
+    assert "--jwt-jwks" in refused(**jwt)
+    assert "no set of public keys" in refused(**jwt, jwt_jwks=empty)
+    assert "Is a directory" in refused(auth_tokens=tmp_path)
+
+
+def test_a_key_that_everybody_can_read_is_told_of(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+    files.key.chmod(0o644)
+    with serving(**files.tls):
+        assert "every user of this machine can read it" in caplog.text
+
+
+def test_the_command_serves_with_a_token_that_it_made(tmp_path: Path) -> None:
+    files = Files(tmp_path)
+    command = [str(Path(sys.executable).parent / "patchserve-server"), "token", "create", "--name", "me"]
+    command += ["--scope", "infer", "--scope", "manage", "--expires", "2999-12-31"]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
+    token, line = made.stdout.splitlines()
+    assert token not in made.stderr + line
+    files.tokens.write_text(line)
+    paths = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--auth-tokens", str(files.tokens))
+    server = ServerProcess(*paths)
+    try:
+        address = server.wait_ready().replace("127.0.0.1", "localhost")
+        with Client(address, tls=TlsConfig(files.ca), token=token) as client:
+            assert client.load_reference([card(1)]).image_count == 1
+        with Client(address, tls=TlsConfig(files.ca), token=token + "x") as client, pytest.raises(PatchserveError):
+            client.server_info()
+    finally:
+        assert server.stop() == 0
+    assert token not in "".join(server.log)

@@ -1,0 +1,89 @@
+"""Certificates, keys and JWKS made on the spot."""
+
+from __future__ import annotations
+
+import datetime as dt
+import ipaddress
+import json
+from pathlib import Path
+
+import jwt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+DAY = dt.timedelta(days=1)
+
+
+def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+class Authority:
+    """Signs certificates, as a company's own authority does."""
+
+    def __init__(self, name: str = "Test Authority") -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(self._name, self._key.public_key())
+        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        self.certificate = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+        now = dt.datetime.now(dt.UTC)
+        builder = x509.CertificateBuilder(issuer_name=self._name, subject_name=subject, public_key=key)
+        builder = builder.serial_number(x509.random_serial_number())
+        return builder.not_valid_before(now - DAY).not_valid_after(now + DAY)
+
+    def issue(self, name: str) -> tuple[bytes, bytes]:
+        """A certificate for this machine, good for either side, and its key: PEM."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+        builder = self._builder(subject, key.public_key())
+        builder = builder.add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(usage), critical=False)
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), pem_of(key)
+
+    def write(self, folder: Path, name: str) -> tuple[Path, Path]:
+        """The same, as files NAME.pem and NAME.key that nobody else may read."""
+        cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+        key.touch(mode=0o600)
+        for path, content in zip((cert, key), self.issue(name), strict=True):
+            path.write_bytes(content)
+        return cert, key
+
+
+class Issuer:
+    """An identity provider: signs JWTs, publishes its keys."""
+
+    name = "https://issuer.test"
+    audience = "patchserve"
+
+    def __init__(self, kid: str = "first") -> None:
+        self.kid = kid
+        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+    @property
+    def public_pem(self) -> bytes:
+        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+    def jwk(self) -> dict[str, object]:
+        return {
+            **jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True),
+            "kid": self.kid,
+            "use": "sig",
+        }
+
+    def jwks(self) -> str:
+        return json.dumps({"keys": [self.jwk()]})
+
+    def claims(self, scope: str = "infer manage", expires_s: float = 600.0, **others: object) -> dict[str, object]:
+        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_s)
+        return {"iss": self.name, "aud": self.audience, "sub": "robot", "exp": expires, "scope": scope, **others}
+
+    def sign(self, claims: dict[str, object], **header: str) -> str:
+        return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": self.kid, **header})

@@ -12,6 +12,7 @@ import pytest
 from fakes.pictures import blob, card
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from patchserve_server.domain.errors import ImageTooLargeError
@@ -24,6 +25,7 @@ from patchserve_server.imaging import (
     prepare_canvas,
     render_overlay,
 )
+from patchserve_server.imaging.png import encode_png
 
 THRESHOLD = 2.0
 
@@ -148,6 +150,20 @@ def test_png_is_lossless() -> None:
     decoded = Image.open(io.BytesIO(encoded.data))
     assert (decoded.format, encoded.format, encoded.size_px) == ("PNG", OverlayFormat.PNG, (320, 240))
     assert np.array_equal(np.asarray(decoded), picture)
+
+
+@given(
+    arrays.arrays(np.uint8, st.tuples(st.integers(1, 300), st.integers(1, 40), st.just(3)), fill=st.integers(0, 255))
+)
+@example(np.arange(129 * 7 * 3, dtype=np.uint8).reshape(129, 7, 3))  # one row beyond a band
+def test_png_of_any_shape_is_what_two_readers_read(picture: np.ndarray) -> None:
+    data = encode_png(picture)
+    with Image.open(io.BytesIO(data)) as file:
+        file.verify()
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), picture)
+    read = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    assert read is not None
+    assert np.array_equal(read, picture)
 
 
 def test_jpeg_and_webp_are_close_and_ever_smaller() -> None:

@@ -19,10 +19,10 @@ from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel, ReferenceOptions
 from patchserve_server.engine import PatchCoreDetector
-from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES
 from patchserve_server.engine.network import Network, open_network
 from patchserve_server.engine.pipeline import Pipeline
 from patchserve_server.engine.precision import with_precision
+from patchserve_server.engine.searcher import Searcher
 from patchserve_server.store import DiskReferenceStore
 
 WIDE_RESNET = "wide_resnet50_2"
@@ -89,10 +89,10 @@ class Stores:
 
     def __init__(self, network: Network, most_pictures: int) -> None:
         self._inputs = _parcels(most_pictures, network.spec.input_size_px)
-        pipeline = Pipeline(network, ReferenceOptions(), DEFAULT_MEMORY_LIMIT_BYTES)
+        pipeline = Pipeline(network, ReferenceOptions(), Searcher())
         with torch.inference_mode():
             self._vectors = pipeline.embed(self._inputs, lambda *_: None).numpy()  # (N, P, D)
-        detector = PatchCoreDetector(network, knn_memory_bytes=DEFAULT_MEMORY_LIMIT_BYTES)
+        detector = PatchCoreDetector(network)
         self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None)
 
     def write(self, folder: Path, pictures: int, references: int) -> None:

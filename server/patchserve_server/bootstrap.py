@@ -36,6 +36,7 @@ T = TypeVar("T")
 
 MIB = 2**20
 FORCED_EXIT_CODE = 130
+INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's pictures
 
 _log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     image_limits = ImageLimits(limits.max_image_bytes, limits.max_image_pixels)
     pictures, inference, fitting, storage = (
         pool("pictures", settings.threads),
-        pool("inference", 1),
+        pool("inference", INFERENCE_WORKERS),
         pool("fitting", 1),
         pool("storage", 1),
     )
@@ -151,7 +152,7 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         Batcher(
             detector,
             inference,
-            workers=1,
+            workers=INFERENCE_WORKERS,
             max_batch_size=settings.max_batch_size,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         ),

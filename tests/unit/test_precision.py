@@ -23,7 +23,6 @@ from patchserve_server.domain.errors import BankMismatchError, StartupError
 from patchserve_server.domain.reference import ReferenceOptions
 from patchserve_server.engine import PatchCoreDetector, create_detector, precision
 from patchserve_server.engine.backbones import BACKBONES
-from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES
 from patchserve_server.engine.network import Network, open_network
 from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, has_bf16
 from patchserve_server.engine.precision import TOLERANCE, map_difference, with_precision
@@ -214,7 +213,7 @@ def test_on_cuda_torch_runs_fp32(networks: dict[str, Network]) -> None:
 def test_banks_of_two_precisions_do_not_mix(monkeypatch: pytest.MonkeyPatch, networks: dict[str, Network]) -> None:
     with_made_up_bf16(monkeypatch, rounded)
     fast = create_detector(backbone="efficientnet_lite2", device="cpu", precision="bf16")
-    exact = PatchCoreDetector(networks["efficientnet_lite2"], knn_memory_bytes=DEFAULT_MEMORY_LIMIT_BYTES)
+    exact = PatchCoreDetector(networks["efficientnet_lite2"])
     assert fast.info.precision == fast.spec.precision == "bf16"
     model = fast.fit(PICTURES, ReferenceOptions(), lambda _stage, _done, _total: None)
     fast.detect(model, PICTURES)

@@ -24,6 +24,7 @@ from patchserve_server.engine.scoring import (
     reweighted_score,
     spaced_score,
 )
+from patchserve_server.engine.searcher import Searcher
 
 NO_MAP = np.zeros((2, 2), np.float32)
 distances = st.floats(0, 1e6, width=32)
@@ -108,7 +109,7 @@ def reweighted(pictures: Tensor, index: BankIndex, groups: Tensor | None = None)
     own = None if groups is None else groups.repeat_interleave(patches)
     scores, rows = nearest(pictures.reshape(-1, dim), index, 1, exclude_groups=own)
     flat = (count, patches)
-    return reweighted_score(scores.view(flat), rows.view(flat), pictures, index, exclude_groups=groups)
+    return reweighted_score(scores.view(flat), rows.view(flat), pictures, index, Searcher(), exclude_groups=groups)
 
 
 def test_image_score_follows_equation_7() -> None:

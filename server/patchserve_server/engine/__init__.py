@@ -13,7 +13,6 @@ import torch
 
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.devices import resolve_device
-from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES
 from patchserve_server.engine.network import open_network
 from patchserve_server.engine.precision import with_precision
 from patchserve_server.engine.runtime import FP32
@@ -27,7 +26,6 @@ def create_detector(
     weights: Path | None = None,
     device: str = "auto",
     precision: str = FP32,
-    knn_memory_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
     threads: int | None = None,
 ) -> PatchCoreDetector:
     """A detector that is ready to run.
@@ -37,8 +35,7 @@ def create_detector(
         weights: a .pth, .pt or .safetensors file; None for the backbone's own.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has it and maps stay what they are.
-        knn_memory_bytes: bound on the scratch memory of one nearest-neighbour search.
-        threads: how many threads the backbone and one operation of torch use on the CPU; None leaves torch's choice.
+        threads: how many threads the backbone, a search and torch use on the CPU; None leaves torch's choice.
 
     Raises:
         StartupError: no such backbone, device or precision, or no sound weights.
@@ -46,4 +43,4 @@ def create_detector(
     if threads is not None:
         torch.set_num_threads(threads)
     network = with_precision(open_network(backbone, weights, resolve_device(device)), precision)
-    return PatchCoreDetector(network, knn_memory_bytes=knn_memory_bytes)
+    return PatchCoreDetector(network)

@@ -32,6 +32,7 @@ from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.pipeline import Pipeline, RawScores
 from patchserve_server.engine.scoring import anomaly_score, damage_score
+from patchserve_server.engine.searcher import Searcher
 
 _IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
 
@@ -45,9 +46,12 @@ class _Prepared:
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
-    def __init__(self, network: Network, *, knn_memory_bytes: int) -> None:
+    def __init__(self, network: Network, threads: int | None = None) -> None:
+        """threads: how many search at once; None: as many as torch uses."""
         self._network = network
-        self._knn_memory_bytes = knn_memory_bytes
+        self._threads = threads or torch.get_num_threads()
+        searching = self._threads if network.device.type == "cpu" else 1
+        self._answering, self._fitting = Searcher(searching), Searcher(searching)  # an answer waits for no fit
         self._prepared: WeakKeyDictionary[ReferenceModel, _Prepared] = WeakKeyDictionary()
         self._prepared_lock = threading.Lock()
 
@@ -81,14 +85,14 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
         coreset_count(len(inputs) * self._network.spec.patches_per_image, options.coreset)  # refuses before the work
-        pipeline = self._pipeline(options)
+        pipeline = self._fitting_pipeline(options)
         seen = pipeline.seen(inputs)
         return self._model(pipeline, seen, pipeline.embed(seen, progress), progress)
 
     @torch.inference_mode()
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
         self._require(model)
-        pipeline, bank = self._pipeline(model.options), model.bank
+        pipeline, bank = self._fitting_pipeline(model.options), model.bank
         together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
         if len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image:
             # Every row is there, in the pictures' order: embedding these pictures again would give the same.
@@ -116,7 +120,11 @@ class PatchCoreDetector:
         return detections, DetectionTimes(embed_ms=1000 * embed_s, search_ms=1000 * search_s)
 
     def _pipeline(self, options: ReferenceOptions) -> Pipeline:
-        return Pipeline(self._network, options, self._knn_memory_bytes)
+        return Pipeline(self._network, options, self._answering)
+
+    def _fitting_pipeline(self, options: ReferenceOptions) -> Pipeline:
+        torch.set_num_threads(self._threads)  # torch has a number for each thread that calls it; a coreset wants all
+        return Pipeline(self._network, options, self._fitting)
 
     def _model(self, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, progress: Progress) -> ReferenceModel:
         """The model of pictures (N, S, S, 3) and all their patch vectors (N, P, D)."""

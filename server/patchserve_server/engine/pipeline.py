@@ -14,7 +14,7 @@ from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import ReferenceOptions, ScoringProfile
 from patchserve_server.engine.aggregation import aggregate_3x3, concat_layers
 from patchserve_server.engine.interest import Interest, interest_of
-from patchserve_server.engine.neighbours import BankIndex, nearest
+from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.scoring import (
     NOTEBOOK_NEIGHBOURS,
@@ -26,6 +26,7 @@ from patchserve_server.engine.scoring import (
     reweighted_score,
     spaced_score,
 )
+from patchserve_server.engine.searcher import Searcher
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +51,7 @@ class Pipeline:
 
     network: Network
     options: ReferenceOptions
-    knn_memory_bytes: int
+    searcher: Searcher
     interest: Interest | None = field(init=False)
     reach: Tensor | None = field(init=False)  # (P, P) bool: which places lie within the search radius of each
 
@@ -112,11 +113,10 @@ class Pipeline:
         self, queries: Tensor, index: BankIndex, exclude_groups: Tensor | None, visible_places: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """`nearest` with the profile's number of neighbours."""
-        return nearest(
+        return self.searcher.nearest(
             queries,
             index,
             PAPER_NEIGHBOURS if self.is_paper else NOTEBOOK_NEIGHBOURS,
-            memory_limit_bytes=self.knn_memory_bytes,
             exclude_groups=exclude_groups,
             visible_places=visible_places,
         )
@@ -133,6 +133,7 @@ class Pipeline:
                 found.rows[:, counted, 0],
                 patches[:, counted],
                 index,
+                self.searcher,
                 exclude_groups=exclude_groups,
             )
         else:

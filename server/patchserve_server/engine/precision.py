@@ -12,11 +12,12 @@ import torch
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine.neighbours import DEFAULT_MEMORY_LIMIT_BYTES, BankIndex
+from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, has_bf16
 from patchserve_server.engine.pipeline import Pipeline
 from patchserve_server.engine.runtime import BF16, FP32
+from patchserve_server.engine.searcher import Searcher
 
 AUTO = "auto"
 TOLERANCE = 0.1  # docs/accuracy.md: what a map in bfloat16 may differ, as a share of its peak
@@ -67,7 +68,7 @@ def map_difference(exact: Network, other: Network) -> float:
 @torch.inference_mode()
 def _map(network: Network, pictures: ModelInputs) -> AnomalyMap:
     """The second picture's map against the first."""
-    pipeline = Pipeline(network, ReferenceOptions(), DEFAULT_MEMORY_LIMIT_BYTES)
+    pipeline = Pipeline(network, ReferenceOptions(), Searcher())
     reference, picture = (pipeline.patches(one[None]) for one in pictures)
     return pipeline.score(picture, BankIndex(reference[0]))[0].anomaly_map
 

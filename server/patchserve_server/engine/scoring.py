@@ -10,7 +10,8 @@ from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.inspection import AnomalyScore, DamageScore
-from patchserve_server.engine.neighbours import BankIndex, nearest
+from patchserve_server.engine.neighbours import BankIndex
+from patchserve_server.engine.searcher import Searcher
 
 NOTEBOOK_NEIGHBOURS = 9
 PAPER_NEIGHBOURS = 1
@@ -62,6 +63,7 @@ def reweighted_score(
     rows: Tensor,
     patches: Tensor,
     index: BankIndex,
+    searcher: Searcher,
     *,
     exclude_groups: Tensor | None = None,
 ) -> Tensor:
@@ -75,6 +77,7 @@ def reweighted_score(
         rows: (B, Q) int64, that patch's row.
         patches: (B, Q, D) float32.
         index: the bank.
+        searcher: what looks for neighbours.
         exclude_groups: (B,) integer, as in `nearest`.
 
     Returns:
@@ -83,7 +86,7 @@ def reweighted_score(
     scores, worst = patch_scores.max(dim=1)
     each = torch.arange(len(scores), device=scores.device)
     support = index.patches[rows[each, worst]]  # m*, (B, D)
-    reach, around = nearest(support, index, REWEIGHTING_NEIGHBOURS, exclude_groups=exclude_groups)
+    reach, around = searcher.nearest(support, index, REWEIGHTING_NEIGHBOURS, exclude_groups=exclude_groups)
     if around.shape[1] < REWEIGHTING_NEIGHBOURS:
         return scores
     distances = torch.linalg.vector_norm(index.patches[around] - patches[each, worst][:, None], dim=2)

@@ -87,10 +87,31 @@ def test_threads_do_not_disturb_each_other(compiled: dict[str, Network], name: s
 
 def test_nothing_is_left_to_what_openvino_thinks_best(networks: dict[str, Network]) -> None:
     network = networks["efficientnet_lite2"]
-    compiled = OpenVinoRuntime(network.module, size_px=224, precision="fp32", threads=1)._compiled
-    assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
-    assert compiled.get_property("INFERENCE_NUM_THREADS") == compiled.get_property("NUM_STREAMS") == 1
-    assert not compiled.get_property("ENABLE_CPU_PINNING")
+    runtime = OpenVinoRuntime(network.module, size_px=224, precision="fp32", threads=2)
+    for compiled, streams in ((runtime._one_by_one, 1), (runtime._side_by_side, 2)):
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
+        assert compiled.get_property("NUM_STREAMS") == streams
+        assert not compiled.get_property("ENABLE_CPU_PINNING")
+
+
+def test_pictures_run_side_by_side_only_where_there_are_enough_for_all_threads(networks: dict[str, Network]) -> None:
+    network = networks["efficientnet_lite2"]
+    runtime = OpenVinoRuntime(network.module, size_px=224, precision="fp32", threads=2)
+    alone, together = runtime._one_by_one, runtime._side_by_side
+    with runtime._model(1) as first:
+        with runtime._model(1) as second:
+            pass
+        with runtime._model(2) as pair:
+            pass
+    with runtime._model(1) as later:
+        pass
+    assert [first, second, pair, later] == [alone, together, together, alone]
+    pictures = np.random.default_rng(1).integers(0, 256, (5, 224, 224, 3), dtype=np.uint8)
+    many = runtime.layers(pictures)
+    for at in range(5):
+        one = runtime.layers(pictures[at : at + 1])
+        assert all(torch.equal(layer[at], each[0]) for layer, each in zip(many, one, strict=True))
 
 
 def test_openvino_tells_nobody(tmp_path: Path) -> None:

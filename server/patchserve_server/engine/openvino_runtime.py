@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -43,29 +46,53 @@ class OpenVinoRuntime:
             module: (B, S, S, 3) uint8 -> feature maps (B, C, H, W) float32, on the CPU.
             size_px: S.
             precision: FP32, or BF16 where `has_bf16`.
-            threads: how many one picture uses. There is one stream: callers take turns rather than share the cores.
+            threads: how many one picture uses while there are few, and how many pictures use one each otherwise.
         """
         self.precision = precision
         self.device = torch.device("cpu")
-        options = {
-            "INFERENCE_PRECISION_HINT": _HINTS[precision],  # never left out: by default it is the fastest there is
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # a second server on this machine would be pinned to the same cores
-        }
-        self._compiled = openvino.Core().compile_model(_converted(module, size_px), _CPU, options)
-        self._shapes = [tuple(output.shape)[1:] for output in self._compiled.outputs]  # (H, W, C) each
+        model, core = _converted(module, size_px), openvino.Core()
+
+        def compiled(streams: int) -> openvino.CompiledModel:
+            options = {
+                "INFERENCE_PRECISION_HINT": _HINTS[precision],  # never left out: by default it is the fastest there is
+                "INFERENCE_NUM_THREADS": threads,
+                "NUM_STREAMS": streams,
+                "ENABLE_CPU_PINNING": False,  # a second server on this machine would be pinned to the same cores
+            }
+            return core.compile_model(model, _CPU, options)
+
+        self._threads = threads
+        self._one_by_one = compiled(1)
+        self._side_by_side = compiled(threads) if threads > 1 else self._one_by_one
+        self._shapes = [tuple(output.shape)[1:] for output in self._one_by_one.outputs]  # (H, W, C) each
+        self._under_way = 0
+        self._lock = threading.Lock()
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         layers = [torch.empty((len(inputs), *shape)) for shape in self._shapes]
-        request = self._compiled.create_infer_request()
-        for at in range(len(inputs)):
-            picture = np.array(inputs[at : at + 1], order="C")  # OpenVINO takes no read-only array
-            request.set_input_tensor(openvino.Tensor(picture, shared_memory=True))
-            for position, layer in enumerate(layers):
-                request.set_output_tensor(position, openvino.Tensor(layer[at : at + 1].numpy(), shared_memory=True))
-            request.infer()
+        pictures = np.array(inputs, order="C")  # OpenVINO takes no read-only array
+        with self._model(len(inputs)) as model:
+            requests = [model.create_infer_request() for _ in pictures]
+            for at, request in enumerate(requests):
+                request.set_input_tensor(openvino.Tensor(pictures[at : at + 1], shared_memory=True))
+                for position, layer in enumerate(layers):
+                    request.set_output_tensor(position, openvino.Tensor(layer[at : at + 1].numpy(), shared_memory=True))
+                request.start_async()
+            for request in requests:
+                request.wait()
         return tuple(layer.permute(0, 3, 1, 2) for layer in layers)
+
+    @contextmanager
+    def _model(self, pictures: int) -> Iterator[openvino.CompiledModel]:
+        """Side by side where that leaves no thread idle: then none waits for another within a picture."""
+        with self._lock:
+            self._under_way += pictures
+            model = self._side_by_side if self._under_way >= self._threads else self._one_by_one
+        try:
+            yield model
+        finally:
+            with self._lock:
+                self._under_way -= pictures
 
 
 class _ChannelsLast(nn.Module):

@@ -107,7 +107,7 @@ $(AUDIT_VENV)/.installed: requirements/audit.txt
 
 .PHONY: lock
 lock: $(STAMP) ## resolve and pin every dependency again, with hashes
-	$(LOCK) pyproject.toml --extra server --extra evaluate --extra video --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra int8 --extra evaluate --extra video --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt

@@ -57,6 +57,7 @@ def rows(backbone: str, repeats: int) -> list[dict[str, Any]]:
     if has_bf16():
         runtimes["OpenVINO bf16"] = with_precision(in_torch, "bf16")
     pictures = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 224, 224, 3), dtype=np.uint8)
+    runtimes["OpenVINO int8"] = with_precision(in_torch, "int8").tailored(pictures, lambda _stage, _done, _total: None)
 
     def run(network: Network, batch: int) -> Callable[[], object]:
         return torch.inference_mode()(lambda: network.layers(pictures[:batch]))

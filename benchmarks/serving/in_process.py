@@ -16,10 +16,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from patchserve_server import imaging
+from patchserve_server.domain.images import ModelInputs
 from serving.material import SIZE_PX, opened
 from serving.processes import Answer, answer_questions
 from serving.turns import Turns
@@ -30,12 +30,14 @@ _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
 def bare(options: argparse.Namespace) -> tuple[str, Callable[[Path], object]]:
     network = opened(options.backbone, options.precision, options.weights)
-    size_px = network.spec.input_size_px
-    prepared: dict[Path, np.ndarray] = {
-        path: imaging.to_model_input(imaging.decode(path.read_bytes(), imaging.ImageLimits()), size_px)[None]
-        for path in options.pictures
-    }
-    return network.precision, torch.inference_mode()(lambda path: network.layers(prepared[path]))
+    inputs = {path: _prepared(path, network.spec.input_size_px) for path in [*options.pictures, options.reference]}
+    network = network.tailored(inputs[options.reference], lambda _stage, _done, _total: None)
+    return network.precision, torch.inference_mode()(lambda path: network.layers(inputs[path]))
+
+
+def _prepared(path: Path, size_px: int) -> ModelInputs:
+    """(1, S, S, 3)."""
+    return imaging.to_model_input(imaging.decode(path.read_bytes(), imaging.ImageLimits()), size_px)[None]
 
 
 def anomalib_model(options: argparse.Namespace) -> Any:

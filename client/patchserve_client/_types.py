@@ -36,6 +36,7 @@ class LoadStage(enum.StrEnum):
     """What a load does on the server, in this order."""
 
     RECEIVE = "receive"
+    QUANTISE = "quantise"
     EMBED = "embed"
     CORESET = "coreset"
     CALIBRATE = "calibrate"

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -15,9 +16,10 @@ from typing import Any, TypeVar
 
 from patchserve_server.access import Credentials, keep_fresh, open_credentials
 from patchserve_server.config import Settings
-from patchserve_server.domain.errors import PatchserveError, StartupError
+from patchserve_server.domain.errors import BankMismatchError, PatchserveError, StartupError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.reference import Reference
 from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer
@@ -37,6 +39,7 @@ T = TypeVar("T")
 MIB = 2**20
 FORCED_EXIT_CODE = 130
 INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's pictures
+_NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
 
 _log = logging.getLogger(__name__)
 
@@ -145,8 +148,15 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     )
     detector = await loop.run_in_executor(inference, _warm_detector, settings)
     store = await loop.run_in_executor(storage, _open_store, settings.store, pools)
-    catalog = Catalog(store, storage, max_bank_bytes=limits.max_bank_bytes)
+    catalog = Catalog(
+        store,
+        storage,
+        max_bank_bytes=limits.max_bank_bytes,
+        bytes_per_reference=detector.info.bytes_per_reference,
+    )
     await catalog.load_all()
+    for reference in catalog.page("", sys.maxsize)[0]:
+        await loop.run_in_executor(inference, _prepare, detector, reference)
     scale = HeatmapScale(settings.heatmap_scale)
     inspector = LocalInspector(
         Batcher(
@@ -192,10 +202,19 @@ def _warm_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
+        cache=settings.store and settings.store / _NETWORKS,
         threads=settings.threads,
     )
     detector.warm_up()
     return detector
+
+
+def _prepare(detector: Detector, reference: Reference) -> None:
+    """Does what would make its first request slow; where it cannot be used, requests are answered with the error."""
+    try:
+        detector.prepare(reference.model)
+    except BankMismatchError as error:
+        _log.warning("Reference %r: %s", reference.reference_id, error.message)
 
 
 def _open_store(folder: Path | None, closing: ExitStack) -> ReferenceStore:

@@ -51,8 +51,8 @@ class Settings(BaseSettings):
     """A weights file (.pth or .safetensors) for the backbone. Left out: torchvision's, downloaded once."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """Where the backbone runs: auto, cpu, cuda or cuda:N."""
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"
-    """What the backbone computes in. auto: bf16 where the processor has it and maps agree with fp32's."""
+    precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
+    """What the backbone computes in. int8: CPUs, needs patchserve[int8]. auto: bf16 where maps agree, else fp32."""
     store: Path | None = None
     """The folder that keeps references over restarts. Left out: they live in memory only."""
     preload: Path | None = None
@@ -70,7 +70,7 @@ class Settings(BaseSettings):
     max_reference_images: int = Field(default=1000, ge=1)
     """The most pictures in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
-    """The memory that all banks together may take, in MiB."""
+    """The memory that all banks together may take, with their networks where the precision is int8, in MiB."""
     max_pending_images: int = Field(default=64, ge=2)
     """The most pictures under way at once, over all calls; streams take at most half."""
     max_pending_loads: int = Field(default=4, ge=1)

@@ -57,6 +57,9 @@ class FakeDetector:
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
         return self.fit(np.concatenate([model.bank.inputs, inputs]), model.options, progress)
 
+    def prepare(self, model: ReferenceModel) -> None:
+        pass
+
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
         self.batches.append(len(inputs))
         assert self.gate.wait(30)

@@ -96,6 +96,16 @@ async def test_banks_over_the_budget_are_refused(catalog: Catalog) -> None:
     await catalog.publish(reference("small", images=9))  # takes the place of the old one
 
 
+async def test_what_a_reference_takes_beside_its_bank_counts(store: FailingStore) -> None:
+    with ThreadPoolExecutor(1) as executor:
+        catalog = Catalog(store, executor, max_bank_bytes=BUDGET, bytes_per_reference=BUDGET // 3)
+        await catalog.publish(reference("first"))
+        await catalog.publish(reference("second"))
+        await catalog.publish(reference("second", level=2))
+        with pytest.raises(MemoryBudgetError, match="Delete a reference"):
+            await catalog.publish(reference("third"))
+
+
 async def test_references_come_back_and_a_damaged_one_is_told_by_name(store: FailingStore) -> None:
     store.save(reference("good"))
     store.save(reference("torn"))

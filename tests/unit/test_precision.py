@@ -24,7 +24,7 @@ from patchserve_server.domain.reference import ReferenceOptions
 from patchserve_server.engine import PatchCoreDetector, create_detector, precision
 from patchserve_server.engine.backbones import BACKBONES
 from patchserve_server.engine.network import Network, open_network
-from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, has_bf16
+from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, converted, has_bf16
 from patchserve_server.engine.precision import TOLERANCE, map_difference, with_precision
 from patchserve_server.engine.runtime import TorchRuntime
 
@@ -87,7 +87,7 @@ def test_threads_do_not_disturb_each_other(compiled: dict[str, Network], name: s
 
 def test_nothing_is_left_to_what_openvino_thinks_best(networks: dict[str, Network]) -> None:
     network = networks["efficientnet_lite2"]
-    runtime = OpenVinoRuntime(network.module, size_px=224, precision="fp32", threads=2)
+    runtime = OpenVinoRuntime(converted(network.module, 224), precision="fp32", threads=2)
     for compiled, streams in ((runtime._one_by_one, 1), (runtime._side_by_side, 2)):
         assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 2
@@ -97,7 +97,7 @@ def test_nothing_is_left_to_what_openvino_thinks_best(networks: dict[str, Networ
 
 def test_pictures_run_side_by_side_only_where_there_are_enough_for_all_threads(networks: dict[str, Network]) -> None:
     network = networks["efficientnet_lite2"]
-    runtime = OpenVinoRuntime(network.module, size_px=224, precision="fp32", threads=2)
+    runtime = OpenVinoRuntime(converted(network.module, 224), precision="fp32", threads=2)
     alone, together = runtime._one_by_one, runtime._side_by_side
     with runtime._model(1) as first:
         with runtime._model(1) as second:
@@ -176,14 +176,15 @@ def broken(layer: Tensor) -> Tensor:
 
 def with_made_up_bf16(monkeypatch: pytest.MonkeyPatch, change: Callable[[Tensor], Tensor]) -> None:
     """A processor with bf16 and an OpenVINO that computes like this in it."""
+    real = precision._compiled
 
-    def made(module: nn.Module, *, precision: str, **options: int) -> object:
-        if precision == "bf16":
-            return MadeUpBf16(module, change)
-        return OpenVinoRuntime(module, precision=precision, **options)
+    def made(network: Network, asked: str) -> Network:
+        if asked == "bf16":
+            return dataclasses.replace(network, runtime=MadeUpBf16(network.module, change))
+        return real(network, asked)
 
     monkeypatch.setattr(precision, "has_bf16", lambda: True)
-    monkeypatch.setattr(precision, "OpenVinoRuntime", made)
+    monkeypatch.setattr(precision, "_compiled", made)
 
 
 @pytest.mark.parametrize("asked", ["auto", "bf16"])
@@ -218,7 +219,7 @@ def test_no_bf16_here(networks: dict[str, Network], monkeypatch: pytest.MonkeyPa
 
 
 def test_an_unknown_precision_is_told_the_known_ones(networks: dict[str, Network]) -> None:
-    with pytest.raises(StartupError, match='no precision "fp16": use fp32, bf16 or auto'):
+    with pytest.raises(StartupError, match='no precision "fp16": use fp32, bf16, int8 or auto'):
         with_precision(networks["efficientnet_lite2"], "fp16")
 
 

@@ -55,6 +55,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "The client (base install)": PYPROJECT["project"]["dependencies"],
         "Extra `evaluate`": extras["evaluate"],
         "Extra `video`": extras["video"],
+        "Extra `int8`": extras["int8"],
         "Extra `server`": extras["server"],
         "Development": development,
     }
@@ -124,6 +125,8 @@ def third_party_imports(path: Path) -> Iterator[str]:
             modules = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
             modules = [node.module or ""]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            modules = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
         else:
             continue
         for module in modules:
@@ -136,7 +139,7 @@ def third_party_imports(path: Path) -> Iterator[str]:
     ("folder", "titles"),
     [
         ("client/patchserve_client", ["The client (base install)", "Extra `evaluate`", "Extra `video`"]),
-        ("server/patchserve_server", ["The client (base install)", "Extra `server`"]),
+        ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `int8`"]),
     ],
 )
 def test_code_imports_only_what_is_declared(folder: str, titles: list[str]) -> None:

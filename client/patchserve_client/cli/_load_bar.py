@@ -19,6 +19,7 @@ POLL_TIMEOUT_S: Final = 2.0
 
 _LABELS: Final = {
     LoadStage.RECEIVE: "Receiving",
+    LoadStage.QUANTISE: "Quantising",
     LoadStage.EMBED: "Embedding",
     LoadStage.CORESET: "Selecting patches",
     LoadStage.CALIBRATE: "Calibrating",

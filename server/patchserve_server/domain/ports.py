@@ -12,7 +12,7 @@ from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceModel, ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
-"""Called with EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
+"""Called with QUANTISE, EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,7 @@ class DetectorInfo:
     precision: str
     input_size_px: int
     feature_dim: int
+    bytes_per_reference: int = 0  # of main memory, beside the bank: a network of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,13 @@ class Detector(Protocol):
 
         Raises:
             BankMismatchError: the model was made by another backbone, other weights or another precision.
+        """
+
+    def prepare(self, model: ReferenceModel) -> None:
+        """Does now what the first `detect` of a stored model would have to wait for.
+
+        Raises:
+            BankMismatchError: as above.
         """
 
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:

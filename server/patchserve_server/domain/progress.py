@@ -11,6 +11,7 @@ class LoadStage(enum.Enum):
     """What a load does, in this order."""
 
     RECEIVE = "receive"
+    QUANTISE = "quantise"
     EMBED = "embed"
     CORESET = "coreset"
     CALIBRATE = "calibrate"

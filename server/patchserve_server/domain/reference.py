@@ -70,7 +70,7 @@ class EmbeddingSpec:
     backbone: str
     weights_digest: str  # SHA-256, hexadecimal
     preprocessing: str  # such as "bilinear-224/imagenet"
-    precision: str  # "fp32", "bf16"
+    precision: str  # "fp32", "bf16", "int8"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
+# Both stand before the imports, since several modules below import torch and OpenVINO.
 # Read when torch is imported. Otherwise its threads spin for a while after each operation, and take the cores from the
 # backbone's, which are not torch's on a CPU.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# OpenVINO and NNCF tell their maker over the network of every import and conversion, unless this module is not to be
+# had.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import torch
 
@@ -26,6 +31,7 @@ def create_detector(
     weights: Path | None = None,
     device: str = "auto",
     precision: str = FP32,
+    cache: Path | None = None,
     threads: int | None = None,
 ) -> PatchCoreDetector:
     """A detector that is ready to run.
@@ -34,7 +40,8 @@ def create_detector(
         backbone: `wide_resnet50_2`, `efficientnet_lite2`, or `auto`: the first, else the second with a warning.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`, `bf16`, or `auto`: bf16 where the processor has it and maps stay what they are.
+        precision: `fp32`, `bf16`, `int8`, or `auto`: bf16 where the processor has it and maps stay what they are.
+        cache: the folder that keeps the networks of int8 over a restart; None keeps none.
         threads: how many threads the backbone, a search and torch use on the CPU; None leaves torch's choice.
 
     Raises:
@@ -42,5 +49,5 @@ def create_detector(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    network = with_precision(open_network(backbone, weights, resolve_device(device)), precision)
+    network = with_precision(open_network(backbone, weights, resolve_device(device)), precision, cache)
     return PatchCoreDetector(network)

@@ -38,6 +38,8 @@ class BackboneSpec:
     std: tuple[float, float, float]
     grid: tuple[int, int]  # (rows, columns) of patches, which every layer is stretched to
     feature_dim: int  # the layers' channels together
+    float_layers: str  # a pattern: convolutions that int8 leaves in fp32 (docs/adr/0009)
+    int8_bytes: int  # of main memory that one more network in int8 takes, as measured
     build: Callable[[], nn.Module]  # the full network, on torch's meta device, where nothing takes memory
     truncate: Callable[[nn.Module], nn.Module]  # what is used of it: (B, 3, S, S) -> layers (B, C, H, W) each
     pretrained: Callable[[], Weights]  # raises DownloadError
@@ -139,6 +141,8 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
                 std=_IMAGENET_STD,
                 grid=(28, 28),
                 feature_dim=1536,
+                float_layers=r"part\.conv1",
+                int8_bytes=100 * 2**20,
                 build=lambda: _torchvision_models().wide_resnet50_2(),
                 truncate=_WideResNetLayers,
                 pretrained=_torchvision_weights,
@@ -151,6 +155,8 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
                 std=(128 / 255, 128 / 255, 128 / 255),
                 grid=(14, 14),
                 feature_dim=328,
+                float_layers=r"_stem|_depthwise|_blocks\.[01]\.|_blocks\.(11|15)\._project",
+                int8_bytes=65 * 2**20,
                 # The padding of each convolution is fixed when it is built, for this input size.
                 build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=_LITE2_SIZE_PX),
                 truncate=_EfficientNetLayers,

@@ -67,6 +67,7 @@ class PatchCoreDetector:
             precision=network.precision,
             input_size_px=network.spec.input_size_px,
             feature_dim=network.spec.feature_dim,
+            bytes_per_reference=network.spec.int8_bytes if network.quantiser else 0,
         )
 
     @property
@@ -87,6 +88,7 @@ class PatchCoreDetector:
         coreset_count(len(inputs) * self._network.spec.patches_per_image, options.coreset)  # refuses before the work
         pipeline = self._fitting_pipeline(options)
         seen = pipeline.seen(inputs)
+        pipeline = pipeline.tailored(seen, progress)
         return self._model(pipeline, seen, pipeline.embed(seen, progress), progress)
 
     @torch.inference_mode()
@@ -94,7 +96,9 @@ class PatchCoreDetector:
         self._require(model)
         pipeline, bank = self._fitting_pipeline(model.options), model.bank
         together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
-        if len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image:
+        pipeline = pipeline.tailored(together, progress)
+        is_whole = len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image
+        if is_whole and pipeline.network is self._network:
             # Every row is there, in the pictures' order: embedding these pictures again would give the same.
             new = pipeline.embed(inputs, progress)
             old = torch.from_numpy(bank.patches).view(len(bank.inputs), *new.shape[1:])
@@ -102,6 +106,14 @@ class PatchCoreDetector:
         else:
             vectors = pipeline.embed(together, progress)
         return self._model(pipeline, together, vectors, progress)
+
+    def prepare(self, model: ReferenceModel) -> None:
+        """Makes or finds the network of a reference that was fitted before a restart, where each has its own, and warms
+        it up.
+        """
+        self._require(model)
+        if self._network.quantiser is not None:
+            self.detect(model, model.bank.inputs[:1])
 
     @torch.inference_mode()
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
@@ -142,7 +154,10 @@ class PatchCoreDetector:
         normal = calibrate(pipeline, inputs, vectors, kept, progress)
         image_index, grid_index = kept.div(vectors.shape[1], rounding_mode="floor"), kept % vectors.shape[1]
         bank = MemoryBank(patches.numpy(), image_index.int().numpy(), grid_index.int().numpy(), normal.spacing, inputs)
-        return ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
+        model = ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
+        with self._prepared_lock:
+            self._prepared[model] = self._ready(model, pipeline)
+        return model
 
     def _prepare(self, model: ReferenceModel) -> _Prepared:
         """The model ready for use: prepared once, freed with the model."""
@@ -150,14 +165,18 @@ class PatchCoreDetector:
             prepared = self._prepared.get(model)
             if prepared is None:
                 self._require(model)
-                device, bank = self._network.device, model.bank
-                index = BankIndex(
-                    torch.from_numpy(bank.patches).to(device),
-                    places=torch.from_numpy(bank.grid_index).to(device),
-                    spacing=torch.from_numpy(bank.spacing).to(device),
-                )
-                prepared = self._prepared[model] = _Prepared(self._pipeline(model.options), index)
+                pipeline = self._pipeline(model.options).tailored(model.bank.inputs, lambda _stage, _done, _all: None)
+                prepared = self._prepared[model] = self._ready(model, pipeline)
             return prepared
+
+    def _ready(self, model: ReferenceModel, pipeline: Pipeline) -> _Prepared:
+        device, bank = self._network.device, model.bank
+        index = BankIndex(
+            torch.from_numpy(bank.patches).to(device),
+            places=torch.from_numpy(bank.grid_index).to(device),
+            spacing=torch.from_numpy(bank.spacing).to(device),
+        )
+        return _Prepared(pipeline, index)
 
     def _require(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors mean something else than those of this detector."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbones import BACKBONES, BackboneSpec
-from patchserve_server.engine.runtime import NormalisedLayers, Runtime, TorchRuntime
+from patchserve_server.engine.quantiser import Quantiser
+from patchserve_server.engine.runtime import INT8, NormalisedLayers, Runtime, TorchRuntime
 from patchserve_server.engine.weights import DownloadError, Weights, load_weights, read_weights
 
 PREFERRED = "wide_resnet50_2"
@@ -33,6 +36,7 @@ class Network:
     fallback_reason: str
     module: nn.Module  # (B, S, S, 3) uint8 -> layers, in torch
     runtime: Runtime  # what runs it
+    quantiser: Quantiser | None = None  # int8: makes what runs it for each reference, and `runtime` is for none
 
     @property
     def device(self) -> torch.device:
@@ -40,7 +44,13 @@ class Network:
 
     @property
     def precision(self) -> str:
-        return self.runtime.precision
+        return INT8 if self.quantiser else self.runtime.precision
+
+    def tailored(self, pictures: ModelInputs, progress: Progress) -> Network:
+        """The network for a reference of these pictures (N, S, S, 3): this very one, unless each has its own."""
+        if self.quantiser is None:
+            return self
+        return dataclasses.replace(self, runtime=self.quantiser.tailored(pictures, progress), quantiser=None)
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps (B, C, H, W) float32 on the device, the finest first, of inputs (B, S, S, 3) uint8."""

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+import openvino
 import torch
 from torch import Tensor, nn
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.engine.runtime import BF16, FP32
-
-# OpenVINO tells its maker over the network of every import and conversion, unless this module is not to be had.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-
-import openvino  # noqa: E402
+from patchserve_server.engine.runtime import BF16, FP32, INT8
 
 _CPU = "CPU"
-_HINTS = {FP32: "f32", BF16: "bf16"}
+_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # of what is not quantised
 _NATIVE_BF16 = ("amx_bf16", "avx512_bf16")
 _TRACED_SIZE_PX = 32  # layers don't know the size of a picture, and a small one is traced in less time
 
@@ -39,18 +34,17 @@ def has_bf16() -> bool:
 class OpenVinoRuntime:
     """Takes pictures one by one, so that nothing depends, not even in the last bit, on the pictures beside it."""
 
-    def __init__(self, module: nn.Module, *, size_px: int, precision: str, threads: int) -> None:
-        """Converts and compiles.
+    def __init__(self, model: openvino.Model, *, precision: str, threads: int) -> None:
+        """Compiles.
 
         Args:
-            module: (B, S, S, 3) uint8 -> feature maps (B, C, H, W) float32, on the CPU.
-            size_px: S.
-            precision: FP32, or BF16 where `has_bf16`.
+            model: (1, S, S, 3) uint8 -> feature maps (1, H, W, C) float32, as `converted` gives it.
+            precision: FP32; BF16 where `has_bf16`; INT8 for a model that is quantised.
             threads: how many one picture uses while there are few, and how many pictures use one each otherwise.
         """
         self.precision = precision
         self.device = torch.device("cpu")
-        model, core = _converted(module, size_px), openvino.Core()
+        core = openvino.Core()
 
         def compiled(streams: int) -> openvino.CompiledModel:
             options = {
@@ -106,7 +100,8 @@ class _ChannelsLast(nn.Module):
         return tuple(layer.permute(0, 2, 3, 1) for layer in self.module(pictures))
 
 
-def _converted(module: nn.Module, size_px: int) -> openvino.Model:
+def converted(module: nn.Module, size_px: int) -> openvino.Model:
+    """A module on the CPU, (B, S, S, 3) uint8 -> feature maps (B, C, H, W) float32, as a model of one picture."""
     example = torch.zeros((1, _TRACED_SIZE_PX, _TRACED_SIZE_PX, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # Tracing is deprecated in torch; exporting takes several times as long and gives the same.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -64,6 +64,10 @@ class Pipeline:
     @property
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
+
+    def tailored(self, inputs: ModelInputs, progress: Progress) -> Pipeline:
+        """The pipeline of a reference of these pictures (N, S, S, 3), as `seen`."""
+        return replace(self, network=self.network.tailored(inputs, progress))
 
     def seen(self, inputs: ModelInputs) -> ModelInputs:
         """What counts of pictures (B, S, S, 3)."""

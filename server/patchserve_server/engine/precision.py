@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from pathlib import Path
 
 import cv2
 import numpy as np
+import openvino
 import torch
 
 from patchserve_server.domain.errors import StartupError
@@ -14,9 +16,11 @@ from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.reference import ReferenceOptions
 from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
-from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, has_bf16
+from patchserve_server.engine.network_cache import NetworkCache
+from patchserve_server.engine.openvino_runtime import OpenVinoRuntime, converted, has_bf16
 from patchserve_server.engine.pipeline import Pipeline
-from patchserve_server.engine.runtime import BF16, FP32
+from patchserve_server.engine.quantiser import Quantiser
+from patchserve_server.engine.runtime import BF16, FP32, INT8
 from patchserve_server.engine.searcher import Searcher
 
 AUTO = "auto"
@@ -25,22 +29,26 @@ TOLERANCE = 0.1  # docs/accuracy.md: what a map in bfloat16 may differ, as a sha
 _log = logging.getLogger(__name__)
 
 
-def with_precision(network: Network, precision: str) -> Network:
+def with_precision(network: Network, precision: str, cache: Path | None = None) -> Network:
     """A network as torch opened it, in what runs it fastest on its device.
 
     Args:
         network: on the CPU or a CUDA device.
-        precision: `fp32`; `bf16`; or `auto`, which is bf16 where the processor has it and maps stay what they are.
+        precision: `fp32`; `bf16`; `int8`; or `auto`, which is bf16 where the processor has it and maps stay what they
+            are, else fp32.
+        cache: the folder that keeps the networks of int8; None keeps none.
 
     Raises:
         StartupError: no such precision, or not on this device.
     """
-    if precision not in (FP32, BF16, AUTO):
-        raise StartupError(f'There is no precision "{precision}": use {FP32}, {BF16} or {AUTO}.')
+    if precision not in (FP32, BF16, INT8, AUTO):
+        raise StartupError(f'There is no precision "{precision}": use {FP32}, {BF16}, {INT8} or {AUTO}.')
     if network.device.type != "cpu":
-        if precision == BF16:
-            raise StartupError(f"Precision {BF16} is for the CPU: use --device cpu, or --precision {FP32}.")
+        if precision in (BF16, INT8):
+            raise StartupError(f"Precision {precision} is for the CPU: use --device cpu, or --precision {FP32}.")
         return network
+    if precision == INT8:
+        return dataclasses.replace(network, quantiser=_quantiser(network, cache))
     native = precision != FP32 and has_bf16()
     if precision == BF16 and not native:
         raise StartupError(
@@ -84,7 +92,20 @@ def _drawn(size_px: int) -> ModelInputs:
 
 
 def _compiled(network: Network, precision: str) -> Network:
-    runtime = OpenVinoRuntime(
-        network.module, size_px=network.spec.input_size_px, precision=precision, threads=torch.get_num_threads()
-    )
+    runtime = OpenVinoRuntime(_in_openvino(network), precision=precision, threads=torch.get_num_threads())
     return dataclasses.replace(network, runtime=runtime)
+
+
+def _quantiser(network: Network, cache: Path | None) -> Quantiser:
+    spec = network.spec
+    return Quantiser(
+        _in_openvino(network),
+        identity=f"{spec.name}/{spec.preprocessing}/{network.weights_digest}",
+        float_layers=spec.float_layers,
+        threads=torch.get_num_threads(),
+        cache=None if cache is None else NetworkCache(cache),
+    )
+
+
+def _in_openvino(network: Network) -> openvino.Model:
+    return converted(network.module, network.spec.input_size_px)

@@ -14,6 +14,7 @@ from patchserve_server.engine.backbones import BackboneSpec
 
 FP32 = "fp32"
 BF16 = "bf16"
+INT8 = "int8"
 
 
 class Runtime(Protocol):
@@ -21,7 +22,7 @@ class Runtime(Protocol):
 
     @property
     def precision(self) -> str:
-        """What it computes in: FP32 or BF16."""
+        """What it computes in: FP32, BF16 or INT8."""
 
     @property
     def device(self) -> torch.device:

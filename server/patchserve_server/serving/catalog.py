@@ -27,10 +27,13 @@ Listener = Callable[[Reference | None], None]
 class Catalog:
     """What is loaded, by id. Reads never wait; changes go to the store first and are made one at a time."""
 
-    def __init__(self, store: ReferenceStore, executor: Executor, *, max_bank_bytes: int) -> None:
+    def __init__(
+        self, store: ReferenceStore, executor: Executor, *, max_bank_bytes: int, bytes_per_reference: int = 0
+    ) -> None:
         self._store = store
         self._executor = executor
         self._max_bank_bytes = max_bank_bytes
+        self._bytes_per_reference = bytes_per_reference  # beside its bank
         self._references: dict[str, Reference] = {}
         self._damaged: dict[str, PatchserveError] = {}
         self._listeners: dict[str, set[Listener]] = {}
@@ -124,12 +127,8 @@ class Catalog:
             listener(reference)
 
     def _check_budget(self, reference: Reference) -> None:
-        others = sum(
-            other.model.bank.nbytes
-            for other in self._references.values()
-            if other.reference_id != reference.reference_id
-        )
-        needed = others + reference.model.bank.nbytes
+        others = (it for it in self._references.values() if it.reference_id != reference.reference_id)
+        needed = sum(it.model.bank.nbytes + self._bytes_per_reference for it in (reference, *others))
         if needed > self._max_bank_bytes:
             message = (
                 f"With this reference all banks would take {needed / 2**20:.0f} MiB; the server allows "

@@ -114,9 +114,13 @@ class _LoadStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadStage.V
     """Normal pictures are scored to find the thresholds."""
     LOAD_STAGE_SAVE: _LoadStage.ValueType  # 5
     """The revision is stored, and then serves."""
+    LOAD_STAGE_QUANTISE: _LoadStage.ValueType  # 6
+    """The backbone is quantised on the pictures, where the server's precision is int8. It takes as long for one picture
+    as for many.
+    """
 
 class LoadStage(_LoadStage, metaclass=_LoadStageEnumTypeWrapper):
-    """What a load does, in the order of the values."""
+    """What a load does: RECEIVE, QUANTISE, EMBED, CORESET, CALIBRATE, SAVE, in this order."""
 
 LOAD_STAGE_UNSPECIFIED: LoadStage.ValueType  # 0
 """Never sent."""
@@ -130,6 +134,10 @@ LOAD_STAGE_CALIBRATE: LoadStage.ValueType  # 4
 """Normal pictures are scored to find the thresholds."""
 LOAD_STAGE_SAVE: LoadStage.ValueType  # 5
 """The revision is stored, and then serves."""
+LOAD_STAGE_QUANTISE: LoadStage.ValueType  # 6
+"""The backbone is quantised on the pictures, where the server's precision is int8. It takes as long for one picture
+as for many.
+"""
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
 
 @_typing.final
@@ -470,7 +478,7 @@ class Reference(_message.Message):
     weights_digest: _builtins.str
     """The SHA-256 of that backbone's weights, hexadecimal."""
     precision: _builtins.str
-    """The numeric precision that its patches were computed in: "fp32" or "bf16"."""
+    """The numeric precision that its patches were computed in: "fp32", "bf16" or "int8"."""
     bank_bytes: _builtins.int
     """The memory that its bank takes, in bytes."""
     search_radius: _builtins.float
@@ -666,7 +674,7 @@ class Load(_message.Message):
     """What it does now."""
     steps_done: _builtins.int
     """The steps of this stage that are done: RECEIVE, EMBED and CALIBRATE count pictures, CORESET counts chosen patches,
-    SAVE is one step.
+    QUANTISE counts views of pictures, SAVE is one step.
     """
     steps_total: _builtins.int
     """The steps of this stage in all. 0: unknown, as while a stream sends pictures."""

@@ -126,7 +126,7 @@ class GetServerInfoResponse(_message.Message):
     device: _builtins.str
     """The device in use: "cpu" or "cuda:0"."""
     precision: _builtins.str
-    """The numeric precision of the backbone: "fp32" or "bf16"."""
+    """The numeric precision of the backbone: "fp32", "bf16" or "int8"."""
     input_size_px: _builtins.int
     """The side of the square that pictures are scaled to, in pixels."""
     feature_dim: _builtins.int

@@ -19,6 +19,7 @@ MODES: Final = {
 }
 STAGES: Final = {
     LoadStage.RECEIVE: reference_pb2.LOAD_STAGE_RECEIVE,
+    LoadStage.QUANTISE: reference_pb2.LOAD_STAGE_QUANTISE,
     LoadStage.EMBED: reference_pb2.LOAD_STAGE_EMBED,
     LoadStage.CORESET: reference_pb2.LOAD_STAGE_CORESET,
     LoadStage.CALIBRATE: reference_pb2.LOAD_STAGE_CALIBRATE,

@@ -8,6 +8,7 @@ OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 STUBS := protos/python
+SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
@@ -119,14 +120,14 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract and generate the Python stubs again
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code --path patchserve
 	mkdir -p $(STUBS)
-	rm -rf $(STUBS)/patchserve/v1/*_pb2*
-	$(PROTOC) --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) protos/patchserve/v1/*.proto
-	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) protos/patchserve/v1/service.proto
+	rm -rf $(STUBS)/patchserve/*/*_pb2*
+	$(PROTOC) --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) protos/patchserve/*/*.proto
+	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
 
 .PHONY: protos-check
 protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail where the committed stubs are not those of the contract
 	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs
-	diff -r -x __init__.py -x __pycache__ $(PROTOS_VENV)/stubs/patchserve/v1 protos/python/patchserve/v1
+	diff -r -x __init__.py -x __pycache__ -x py.typed $(PROTOS_VENV)/stubs/patchserve protos/python/patchserve
 
 $(PROTOS_VENV)/.installed: requirements/protos.txt
 	$(make-venv)

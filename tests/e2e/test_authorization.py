@@ -20,13 +20,21 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.access import Scope
 from patchserve_server.rpc import authorization
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]
-METHODS: dict[str, MethodDescriptor] = dict(SERVICE.methods_by_name)
+KSERVE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+OPEN = ("ServerLive", "ServerReady")
+METHODS: dict[str, MethodDescriptor] = {
+    name: method
+    for service in (SERVICE, KSERVE)
+    for name, method in service.methods_by_name.items()
+    if name not in OPEN
+}
 TRANSPORTS = ("plain", "tls", "mtls")
 OTHER = {Scope.INFER: Scope.MANAGE, Scope.MANAGE: Scope.INFER}
 Outcome = tuple[grpc.StatusCode, str]
@@ -135,12 +143,15 @@ def authorized(token: str) -> tuple[tuple[str, str], ...]:
     return (("authorization", f"Bearer {token}"),) if token else ()
 
 
+def path_of(method: MethodDescriptor) -> str:
+    return f"/{method.containing_service.full_name}/{method.name}"
+
+
 def ask(channel: grpc.Channel, method: MethodDescriptor, metadata: Any, request: bytes = b"") -> Any:
     """Calls the method with one message and takes every answer."""
     arity = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
-    path = f"/{SERVICE.full_name}/{method.name}"
     parse = GetMessageClass(method.output_type).FromString
-    call = getattr(channel, arity)(path, request_serializer=bytes, response_deserializer=parse)
+    call = getattr(channel, arity)(path_of(method), request_serializer=bytes, response_deserializer=parse)
     answer = call(iter([request]) if method.client_streaming else request, metadata=metadata, timeout=20)
     return list(answer) if method.server_streaming else answer
 
@@ -159,7 +170,7 @@ def outcome(channel: grpc.Channel, method: MethodDescriptor, metadata: Any, requ
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rpc_with_every_credential(servers: Servers, name: str, transport: str, kind: str, quality: str) -> None:
-    scope = authorization.SCOPES[f"/{SERVICE.full_name}/{name}"]
+    scope = authorization.SCOPES[path_of(METHODS[name])]
     assert scope is not None
     metadata = authorized(servers.credentials.get(kind, quality, scope))
     expected = REFUSALS.get(quality) or outcome(servers.channels["open"], METHODS[name], ())
@@ -176,7 +187,7 @@ def test_without_a_certificate_no_credential_helps(servers: Servers, name: str, 
 
 
 def test_the_table_has_every_method_and_nothing_else() -> None:
-    ours = {f"/{SERVICE.full_name}/{name}" for name in METHODS}
+    ours = set(map(path_of, METHODS.values()))
     assert set(authorization.SCOPES) == {*ours, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
 
 
@@ -226,6 +237,8 @@ def test_health_is_open_and_reflection_takes_any_token(servers: Servers, transpo
     watch = health.Watch(health_pb2.HealthCheckRequest(service=SERVICE.full_name))
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     watch.cancel()
+    for name in OPEN:
+        assert outcome(channel, KSERVE.methods_by_name[name], ()) == (grpc.StatusCode.OK, "")
 
     reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
 

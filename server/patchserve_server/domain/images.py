@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 RgbImage: TypeAlias = NDArray[np.uint8]
 """One picture, upright (EXIF orientation applied): (H, W, 3) uint8, RGB."""
 
+SentImage: TypeAlias = bytes | RgbImage
+"""One picture as its sender has it: an encoded file, or its pixels."""
+
 ModelInputs: TypeAlias = NDArray[np.uint8]
 """Pictures scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
 

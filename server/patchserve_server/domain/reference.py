@@ -19,7 +19,7 @@ _REFERENCE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _REVISION = re.compile(r"[0-9a-f]{64}")
 
 
-def checked_reference_id(reference_id: str) -> str:
+def checked_reference_id(reference_id: str, field: str = "reference_id") -> str:
     """The id itself, or `default` for an empty one.
 
     Raises:
@@ -30,8 +30,8 @@ def checked_reference_id(reference_id: str) -> str:
         return DEFAULT_REFERENCE_ID
     if not _REFERENCE_ID.fullmatch(reference_id):
         raise InvalidInputError(
-            "reference_id",
-            "A reference_id is 1 to 64 of the characters A-Z a-z 0-9 . _ - and begins with a letter or a digit.",
+            field,
+            f"A {field} is 1 to 64 of the characters A-Z a-z 0-9 . _ - and begins with a letter or a digit.",
         )
     return reference_id
 

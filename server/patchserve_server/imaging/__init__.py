@@ -2,7 +2,7 @@
 
 import cv2
 
-from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode
+from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode, opened
 from patchserve_server.imaging.encode import check_overlay_size, encode_overlay
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.overlay import Canvas, overlay_size, prepare_canvas, render_overlay
@@ -23,6 +23,7 @@ __all__ = [
     "encode_overlay",
     "find_regions",
     "heat_levels",
+    "opened",
     "overlay_size",
     "prepare_canvas",
     "render_overlay",

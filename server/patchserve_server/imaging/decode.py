@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 
 from patchserve_server.domain.errors import (
     EmptyImageError,
     ImageTooLargeError,
     UndecodableImageError,
 )
+from patchserve_server.domain.images import SentImage
 from patchserve_server.imaging.picture import Picture
 from patchserve_server.imaging.structure import MeteredBytes, check_structure
 
@@ -51,6 +52,19 @@ class ImageLimits:
     max_pixels: int = 64_000_000
 
 
+def opened(image: SentImage, limits: ImageLimits) -> Picture:
+    """A picture from its file, or from its pixels, which only have to keep the limits.
+
+    Raises:
+        InvalidImageError: as `decode`.
+    """
+    if isinstance(image, bytes):
+        return decode(image, limits)
+    height, width = image.shape[:2]
+    _check_size((width, height), limits)
+    return Image.fromarray(image)
+
+
 def decode(data: bytes, limits: ImageLimits) -> Picture:
     """The first frame of a picture, its EXIF orientation applied.
 
@@ -70,7 +84,7 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
     check_structure(data)
     try:
         with Image.open(MeteredBytes(data), formats=FORMATS) as picture:
-            _check_pixels(picture, limits)
+            _check_size(picture.size, limits)
             return _to_rgb(_upright(picture))
     except (ImageTooLargeError, UndecodableImageError):
         raise
@@ -80,8 +94,8 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         raise UndecodableImageError(_reason(error)) from error
 
 
-def _check_pixels(picture: ImageFile.ImageFile, limits: ImageLimits) -> None:
-    width, height = picture.size
+def _check_size(size_px: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size_px
     if width * height > limits.max_pixels:
         message = f"The picture has {width} x {height} pixels; at most {limits.max_pixels:,} are allowed."
         raise ImageTooLargeError(message)

@@ -11,6 +11,7 @@ from grpc import aio
 from grpc_health.v1 import health
 from grpc_reflection.v1alpha import reflection
 
+from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access import Authenticator
 from patchserve_server.domain.access import Scope
@@ -18,6 +19,7 @@ from patchserve_server.domain.errors import InvalidCredentialsError, PermissionD
 from patchserve_server.rpc.interceptors import CALLER, Context, Handler
 
 SERVICE: Final = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].full_name
+KSERVE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 
 # The one table: every method and the scope that it needs. What is not in it, and not open, is refused.
 SCOPES: Final[dict[str, Scope | None]] = {
@@ -30,11 +32,23 @@ SCOPES: Final[dict[str, Scope | None]] = {
     f"/{SERVICE}/LoadReferenceStream": Scope.MANAGE,
     f"/{SERVICE}/ListLoads": Scope.MANAGE,
     f"/{SERVICE}/DeleteReference": Scope.MANAGE,
+    f"/{KSERVE}/ServerMetadata": Scope.INFER,
+    f"/{KSERVE}/ModelReady": Scope.INFER,
+    f"/{KSERVE}/ModelMetadata": Scope.INFER,
+    f"/{KSERVE}/ModelInfer": Scope.INFER,
+    f"/{KSERVE}/ModelStreamInfer": Scope.INFER,
     # Any good token: the contract is public, but not that a server with it is here.
     f"/{reflection.SERVICE_NAME}/ServerReflectionInfo": None,
 }
 # Probes of orchestrators and load balancers have no token.
-OPEN_PREFIX: Final = f"/{health.SERVICE_NAME}/"
+OPEN: Final = frozenset(
+    {
+        f"/{health.SERVICE_NAME}/Check",
+        f"/{health.SERVICE_NAME}/Watch",
+        f"/{KSERVE}/ServerLive",
+        f"/{KSERVE}/ServerReady",
+    }
+)
 # Checking a JWT takes a tenth of a millisecond and more, of which frames have none to spare.
 RECHECK_S: Final = 1.0
 
@@ -56,7 +70,7 @@ class AuthorizationInterceptor(aio.ServerInterceptor):
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or method.startswith(OPEN_PREFIX):
+        if handler is None or method in OPEN:
             return handler
         metadata = handler_call_details.invocation_metadata or ()
         given = [str(value) for key, value in metadata if key == "authorization"]

@@ -10,10 +10,12 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_server.access import Authenticator
-from patchserve_server.rpc.authorization import SERVICE, AuthorizationInterceptor
+from patchserve_server.rpc.authorization import KSERVE, SERVICE, AuthorizationInterceptor
 from patchserve_server.rpc.interceptors import StatusInterceptor
+from patchserve_server.rpc.kserve_servicer import KServeServicer
 from patchserve_server.rpc.servicer import PatchCoreServicer
 from patchserve_server.rpc.transport import Listening, bind
 from patchserve_server.serving.application import Application
@@ -31,6 +33,7 @@ class GrpcServer:
         self._listening = listening
         self._authenticator = authenticator
         self._servicer = PatchCoreServicer(version)
+        self._kserve = KServeServicer(self._servicer, version)
         self._health = health.aio.HealthServicer()
         self._application: Application | None = None
         self._server: aio.Server | None = None
@@ -41,7 +44,7 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound, or must not be without TLS.
         """
-        interceptors: list[aio.ServerInterceptor] = [StatusInterceptor(SERVICE, reflection.SERVICE_NAME)]
+        interceptors: list[aio.ServerInterceptor] = [StatusInterceptor(SERVICE, KSERVE, reflection.SERVICE_NAME)]
         if self._authenticator is not None:
             interceptors.append(AuthorizationInterceptor(self._authenticator))
         self._server = aio.server(
@@ -55,8 +58,10 @@ class GrpcServer:
             ],
         )
         service_pb2_grpc.add_PatchCoreServiceServicer_to_server(self._servicer, self._server)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._kserve, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection([SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME], self._server)
+        told = (SERVICE, KSERVE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(told, self._server)
         await self._health.set(SERVICE, _NOT_SERVING)
         address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
         await self._server.start()
@@ -71,8 +76,10 @@ class GrpcServer:
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Tells the health checkers, waits until they know, then finishes what was accepted within the grace time."""
         await self._health.set(SERVICE, _NOT_SERVING)
+        self._kserve.stop()
         if self._application is not None:
             await asyncio.sleep(delay_s)
             self._application.sessions.drain()
+            self._kserve.drain()
         if self._server is not None:
             await self._server.stop(grace_s)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
-from patchserve_server.domain.errors import DeadlineError, NotReadyError, StreamProtocolError
+from patchserve_server.domain.errors import NotReadyError, StreamProtocolError
 from patchserve_server.domain.reference import checked_expected_revision, checked_reference_id
 from patchserve_server.domain.stream import Frame
 from patchserve_server.rpc import convert
+from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.interceptors import REQUEST_ID
 from patchserve_server.serving.application import Application
 
@@ -33,7 +33,11 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         self._ready = application
 
     @property
-    def _application(self) -> Application:
+    def is_ready(self) -> bool:
+        return self._ready is not None
+
+    @property
+    def application(self) -> Application:
         if self._ready is None:
             message = "The server is starting: it loads its backbone and its references. Try again shortly."
             raise NotReadyError(message, RETRY_AFTER_START_S)
@@ -42,8 +46,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def LoadReference(
         self, request: reference_pb2.LoadReferenceRequest, context: Context
     ) -> reference_pb2.LoadReferenceResponse:
-        application = self._application
-        async with _deadline(context, application.limits.load_timeout_s):
+        application = self.application
+        async with deadline(context, application.limits.load_timeout_s):
             options, count = convert.load_options(request), len(request.images)
             reference = await application.loader.load(options, _each(request.images), count)
         return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
@@ -51,8 +55,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def LoadReferenceStream(
         self, request_iterator: AsyncIterator[reference_pb2.LoadReferenceStreamRequest], context: Context
     ) -> reference_pb2.LoadReferenceStreamResponse:
-        application = self._application
-        async with _deadline(context, application.limits.load_timeout_s):
+        application = self.application
+        async with deadline(context, application.limits.load_timeout_s):
             start = await anext(aiter(request_iterator), None)
             if start is None or start.WhichOneof("payload") != "start":
                 raise StreamProtocolError("The first message of LoadReferenceStream is `start`.")
@@ -63,14 +67,14 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def GetReference(
         self, request: reference_pb2.GetReferenceRequest, context: Context
     ) -> reference_pb2.GetReferenceResponse:
-        reference = self._application.catalog.get(checked_reference_id(request.reference_id))
+        reference = self.application.catalog.get(checked_reference_id(request.reference_id))
         return reference_pb2.GetReferenceResponse(reference=convert.reference_message(reference))
 
     async def ListReferences(
         self, request: reference_pb2.ListReferencesRequest, context: Context
     ) -> reference_pb2.ListReferencesResponse:
         after_id, size = convert.page(request)
-        references, more = self._application.catalog.page(after_id, size)
+        references, more = self.application.catalog.page(after_id, size)
         return reference_pb2.ListReferencesResponse(
             references=[convert.reference_message(reference) for reference in references],
             next_page_token=convert.page_token(references[-1].reference_id) if more else "",
@@ -79,22 +83,22 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def ListLoads(
         self, request: reference_pb2.ListLoadsRequest, context: Context
     ) -> reference_pb2.ListLoadsResponse:
-        loads = self._application.loader.under_way(convert.loads_of(request))
+        loads = self.application.loader.under_way(convert.loads_of(request))
         return reference_pb2.ListLoadsResponse(loads=map(convert.load_message, loads))
 
     async def DeleteReference(
         self, request: reference_pb2.DeleteReferenceRequest, context: Context
     ) -> reference_pb2.DeleteReferenceResponse:
-        application = self._application
-        async with _deadline(context, application.limits.default_timeout_s):
+        application = self.application
+        async with deadline(context, application.limits.default_timeout_s):
             reference_id = checked_reference_id(request.reference_id)
             expected = checked_expected_revision(request.expected_revision)
             revision = await application.catalog.delete(reference_id, expected)
         return reference_pb2.DeleteReferenceResponse(revision=revision)
 
     async def Infer(self, request: inference_pb2.InferRequest, context: Context) -> inference_pb2.InferResponse:
-        application = self._application
-        async with _deadline(context, application.limits.default_timeout_s):
+        application = self.application
+        async with deadline(context, application.limits.default_timeout_s):
             inspection = await application.infer(
                 checked_reference_id(request.reference_id),
                 checked_expected_revision(request.expected_revision),
@@ -106,7 +110,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def InferStream(
         self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], context: Context
     ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
-        application = self._application
+        application = self.application
         first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("payload") != "config":
             raise StreamProtocolError("The first message of InferStream is `config`.")
@@ -118,21 +122,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def GetServerInfo(
         self, request: server_info_pb2.GetServerInfoRequest, context: Context
     ) -> server_info_pb2.GetServerInfoResponse:
-        return convert.server_info(self._application, self._version)
-
-
-@asynccontextmanager
-async def _deadline(context: Context, default_s: float) -> AsyncIterator[None]:
-    """Ends the call at its own deadline, or after the default where it has none."""
-    remaining_s = context.time_remaining()
-    try:
-        async with asyncio.timeout(default_s if remaining_s is None else remaining_s):
-            yield
-    except TimeoutError as error:
-        message = "The deadline passed before there was a result."
-        if remaining_s is None:
-            message = f"No result within {default_s:g} s, the deadline of a call that sets none."
-        raise DeadlineError(message) from error
+        return convert.server_info(self.application, self._version)
 
 
 async def _each(images: Iterable[bytes]) -> AsyncIterator[bytes]:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from patchserve_server.domain.errors import InvalidImageError
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.serving.admission import Admission
@@ -44,7 +48,7 @@ class Application:
     admission: Admission  # of single pictures
 
     async def infer(
-        self, reference_id: str, expected_revision: str, image: bytes, options: OutputOptions
+        self, reference_id: str, expected_revision: str, image: SentImage, options: OutputOptions
     ) -> Inspection:
         """Inspects one picture, or refuses at once where too many are under way.
 
@@ -54,3 +58,27 @@ class Application:
         reference = self.catalog.get(reference_id, expected_revision)
         async with self.admission.refuse_when_full():
             return await self.inspector.inspect(reference, image, options)
+
+    async def infer_batch(
+        self, reference_id: str, expected_revision: str, images: Sequence[SentImage], options: OutputOptions
+    ) -> list[Inspection]:
+        """Inspects pictures beside each other, all against one revision; each takes a place. All succeed or none.
+
+        Raises:
+            What `infer` raises; of a picture the field is `images[3]`.
+        """
+        reference = self.catalog.get(reference_id, expected_revision)
+
+        async def inspect(index: int, image: SentImage) -> Inspection:
+            try:
+                async with self.admission.refuse_when_full():
+                    return await self.inspector.inspect(reference, image, options)
+            except InvalidImageError as error:
+                raise error.at(f"images[{index}]") from error
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+        return [task.result() for task in tasks]

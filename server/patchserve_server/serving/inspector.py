@@ -11,7 +11,7 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import BankMismatchError
-from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.images import AnomalyMap, ModelInputs, SentImage
 from patchserve_server.domain.inspection import (
     Detection,
     EncodedOverlay,
@@ -31,8 +31,8 @@ T = TypeVar("T")
 class Inspector(Protocol):
     """Where inference happens is the inspector's secret: here it is in this process."""
 
-    async def inspect(self, reference: Reference, image: bytes, options: OutputOptions) -> Inspection:
-        """Compares one encoded picture with a reference.
+    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions) -> Inspection:
+        """Compares one picture with a reference.
 
         Raises:
             InvalidImageError: it is no picture that we take.
@@ -83,7 +83,7 @@ class LocalInspector:
         self._default_scale = default_scale
         self._sink = sink
 
-    async def inspect(self, reference: Reference, image: bytes, options: OutputOptions) -> Inspection:
+    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions) -> Inspection:
         arrived = time.perf_counter()
         prepared = await self._on_pool(lambda: self._prepare(image, options))
         try:
@@ -121,8 +121,8 @@ class LocalInspector:
             await self._on_pool(lambda: sink.keep(inspection, overlay))
         return inspection
 
-    def _prepare(self, data: bytes, options: OutputOptions) -> _Prepared:
-        picture = imaging.decode(data, self._limits)
+    def _prepare(self, image: SentImage, options: OutputOptions) -> _Prepared:
+        picture = imaging.opened(image, self._limits)
         canvas = self._canvas(picture, options) if options.overlay else None
         return _Prepared(imaging.to_model_input(picture, self._input_size_px), picture.size, canvas)
 

@@ -1,0 +1,1 @@
+"""Generated from protos/patchserve/kserve by `make protos`. Never edited by hand."""

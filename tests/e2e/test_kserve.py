@@ -1,0 +1,197 @@
+"""The Open Inference Protocol: the same answers as our own contract gives."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+
+import grpc
+import numpy as np
+import pytest
+from e2e.guarded import serving
+from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from fakes.pictures import card, encoded
+from fakes.tensors import of_files, of_pixels, values
+from PIL import Image
+
+from patchserve.kserve import open_inference_pb2 as pb
+from patchserve.kserve import open_inference_pb2_grpc
+from patchserve.v1 import inference_pb2
+
+KServe = open_inference_pb2_grpc.GRPCInferenceServiceStub
+SCORES = ("score", "is_anomalous", "damage_percentage")
+
+
+@pytest.fixture
+def kserve(server: ServerProcess) -> Iterator[KServe]:
+    with grpc.insecure_channel(server.address, options=MESSAGE_OPTIONS) as channel:
+        yield KServe(channel)
+
+
+def scores(response: pb.ModelInferResponse) -> np.ndarray:
+    return np.stack([np.asarray(values(response, name), np.float64) for name in SCORES], axis=1)  # (N, 3)
+
+
+def test_the_server_says_what_it_is(kserve: KServe) -> None:
+    assert kserve.ServerLive(pb.ServerLiveRequest()).live
+    assert kserve.ServerReady(pb.ServerReadyRequest()).ready
+    about = kserve.ServerMetadata(pb.ServerMetadataRequest())
+    assert about.name == "patchserve"
+    assert about.version
+    assert not about.extensions
+
+
+def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stub: Stub) -> None:
+    revision = load(stub, "oip-model", 1).revision
+    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model")).ready
+    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version=revision)).ready
+    assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version="0" * 64)).ready
+    assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-none")).ready
+    about = kserve.ModelMetadata(pb.ModelMetadataRequest(name="oip-model", version=revision))
+    assert (about.name, list(about.versions), about.platform) == ("oip-model", [revision], "patchcore_safetensors")
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in about.inputs] == [
+        ("image", "BYTES", [-1]),
+        ("pixels", "UINT8", [-1, -1, -1, 3]),
+    ]
+    assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in about.outputs] == [
+        ("score", "FP32", [-1]),
+        ("is_anomalous", "BOOL", [-1]),
+        ("damage_percentage", "FP64", [-1]),
+        ("anomaly_map", "FP32", [-1, 224, 224]),
+        ("overlay", "BYTES", [-1]),
+    ]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed: bool) -> None:
+    revision = load(stub, "oip-batch").revision
+    files = [encoded(card(9)), encoded(card(9, scratched=True))]
+    request = of_files("oip-batch", *files, typed=typed)
+    request.id = "a request"
+    response = kserve.ModelInfer(request)
+    assert (response.model_name, response.model_version, response.id) == ("oip-batch", revision, "a request")
+    assert bool(response.raw_output_contents) is not typed
+    output = inference_pb2.OutputOptions(overlay=True, score_map=True)
+    for index, image in enumerate(files):
+        single = stub.Infer(inference_pb2.InferRequest(reference_id="oip-batch", image=image, output=output))
+        found = (single.anomaly.score, single.anomaly.is_anomalous, single.damage.damage_percentage)
+        assert np.allclose(scores(response)[index], np.array(found, np.float64), atol=1e-3)
+        map_ = np.frombuffer(single.score_map.values, "<f4").reshape(224, 224)
+        assert np.allclose(values(response, "anomaly_map")[index], map_, atol=1e-3)
+        drawn, same = (
+            Image.open(io.BytesIO(data)) for data in (values(response, "overlay")[index], single.overlay_png)
+        )
+        assert drawn.size == same.size == (320, 240)
+    assert list(values(response, "is_anomalous")) == [False, True]
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_pixels_are_a_picture_like_any_other(kserve: KServe, stub: Stub, typed: bool) -> None:
+    load(stub, "oip-pixels")
+    pictures = [card(9), card(9, scratched=True)]
+    from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in pictures), outputs=SCORES))
+    pixels = np.stack([np.asarray(each) for each in pictures])
+    from_pixels = kserve.ModelInfer(of_pixels("oip-pixels", pixels, SCORES, typed=typed))
+    assert np.allclose(scores(from_pixels), scores(from_files), atol=1e-5)
+    alone = kserve.ModelInfer(of_pixels("oip-pixels", pixels[1], SCORES, typed=typed))
+    assert np.allclose(scores(alone), scores(from_files)[1:], atol=1e-3)
+
+
+def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe, stub: Stub) -> None:
+    load(stub, "oip-outputs", 1)
+    response = kserve.ModelInfer(of_files("oip-outputs", encoded(card(1)), outputs=["anomaly_map", "score"]))
+    assert [(output.name, list(output.shape)) for output in response.outputs] == [
+        ("anomaly_map", [1, 224, 224]),
+        ("score", [1]),
+    ]
+    assert [len(raw) for raw in response.raw_output_contents] == [4 * 224 * 224, 4]
+
+
+def test_parameters_are_those_of_our_own_outputs(kserve: KServe, stub: Stub) -> None:
+    load(stub, "oip-parameters")
+    request = of_files("oip-parameters", encoded(card(9)), outputs=["score", "overlay"])
+    request.parameters["sensitivity"].double_param = 4
+    request.parameters["heatmap_scale"].string_param = "calibrated"
+    request.parameters["overlay_format"].string_param = "jpeg"
+    request.parameters["overlay_max_side_px"].int64_param = 100
+    response = kserve.ModelInfer(request)
+    output = inference_pb2.OutputOptions(
+        sensitivity=4,
+        overlay=True,
+        heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED,
+        overlay_format=inference_pb2.OVERLAY_FORMAT_JPEG,
+        overlay_max_side_px=100,
+    )
+    same = stub.Infer(inference_pb2.InferRequest(reference_id="oip-parameters", image=encoded(card(9)), output=output))
+    assert values(response, "overlay") == [same.overlay.image]
+    assert np.allclose(values(response, "score"), same.anomaly.score)
+
+
+def test_an_unknown_model_and_another_version_are_refused(kserve: KServe, stub: Stub) -> None:
+    load(stub, "oip-refused", 1)
+    image = encoded(card(1))
+    with pytest.raises(grpc.RpcError) as caught:
+        kserve.ModelInfer(of_files("oip-none", image))
+    code, reason, details = refusal(caught.value)
+    assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
+    assert details["ResourceInfo"].resource_name == "oip-none"  # type: ignore[attr-defined]
+    request = of_files("oip-refused", image)
+    request.model_version = "0" * 64
+    with pytest.raises(grpc.RpcError) as caught:
+        kserve.ModelInfer(request)
+    assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
+
+
+def test_a_bad_picture_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) -> None:
+    load(stub, "oip-bad", 1)
+    good = encoded(card(1))
+    with pytest.raises(grpc.RpcError) as caught:
+        kserve.ModelInfer(of_files("oip-bad", good, good[:1000], good))
+    code, reason, details = refusal(caught.value)
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
+    assert details["BadRequest"].field_violations[0].field == "images[1]"  # type: ignore[attr-defined]
+
+
+def test_a_stream_answers_each_request_and_goes_on_after_an_error(kserve: KServe, stub: Stub) -> None:
+    load(stub, "oip-stream", 1)
+    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in ("oip-stream", "none", "oip-stream")]
+    for number, request in enumerate(requests):
+        request.id = str(number)
+    answers = list(kserve.ModelStreamInfer(iter(requests), timeout=60))
+    assert [answer.infer_response.id for answer in answers] == ["0", "1", "2"]
+    assert answers[1].error_message.startswith("NOT_FOUND (REFERENCE_NOT_FOUND): There is no reference")
+    assert not answers[0].error_message
+    assert values(answers[0].infer_response, "score") == values(answers[2].infer_response, "score")
+
+
+def test_a_stream_ends_when_the_server_drains() -> None:
+    asked, draining = threading.Event(), threading.Event()
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        yield of_files("none", b"picture")
+        asked.set()
+        draining.wait(60)
+
+    running = serving(drain_grace_s=60.0)
+    address = running.__enter__()
+    with grpc.insecure_channel(address) as channel:
+        answers = KServe(channel).ModelStreamInfer(requests(), timeout=60)
+        assert next(answers).error_message
+        assert asked.wait(30)
+        stopping = threading.Thread(target=running.__exit__, args=(None, None, None))
+        stopping.start()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(answers)
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        draining.set()
+        stopping.join(60)
+
+
+def test_more_pictures_than_a_request_may_have_are_refused(kserve: KServe) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        kserve.ModelInfer(of_files("oip-many", *[b"picture"] * 33))
+    code, _, details = refusal(caught.value)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
+    assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 pictures here.")

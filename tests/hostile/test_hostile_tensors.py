@@ -1,0 +1,236 @@
+"""Tensors of the Open Inference Protocol that lie: about their shape, their type, their length."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import grpc
+import numpy as np
+import pytest
+from e2e.guarded import serving
+from e2e.harness import load, refusal
+from fakes.pictures import card, encoded
+from fakes.tensors import of_files, of_pixels, values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchserve.kserve import open_inference_pb2 as pb
+from patchserve.kserve import open_inference_pb2_grpc
+from patchserve.v1 import service_pb2_grpc
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
+from patchserve_server.rpc.convert import kserve
+from patchserve_server.rpc.convert.tensors import join_bytes, split_bytes
+
+MAX_IMAGES = 4
+PIXELS = np.zeros((2, 2, 3), np.uint8)
+Damage = Callable[[pb.ModelInferRequest], object]
+
+
+def files() -> pb.ModelInferRequest:
+    return of_files("parcel", b"one", b"two")
+
+
+def pixels() -> pb.ModelInferRequest:
+    return of_pixels("parcel", PIXELS)
+
+
+def typed_files() -> pb.ModelInferRequest:
+    return of_files("parcel", b"one", b"two", typed=True)
+
+
+def typed_pixels() -> pb.ModelInferRequest:
+    return of_pixels("parcel", PIXELS, typed=True)
+
+
+def shaped(*shape: int) -> Damage:
+    def damage(request: pb.ModelInferRequest) -> None:
+        request.inputs[0].shape[:] = shape
+
+    return damage
+
+
+def raw(data: bytes) -> Damage:
+    def damage(request: pb.ModelInferRequest) -> None:
+        request.raw_input_contents[0] = data
+
+    return damage
+
+
+def parameter(key: str, **value: object) -> Damage:
+    return lambda request: request.parameters[key].MergeFrom(pb.InferParameter(**value))  # type: ignore[arg-type]
+
+
+CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
+    ("no name", files, lambda r: r.ClearField("model_name"), "model_name"),
+    ("a path for a name", files, lambda r: setattr(r, "model_name", "../x"), "model_name"),
+    ("a version of another kind", files, lambda r: setattr(r, "model_version", "1"), "model_version"),
+    ("no input", files, lambda r: r.ClearField("inputs"), "inputs"),
+    ("two inputs", files, lambda r: r.inputs.append(r.inputs[0]), "inputs"),
+    ("an unknown input", files, lambda r: setattr(r.inputs[0], "name", "x"), "inputs[0].name"),
+    ("floats", pixels, lambda r: setattr(r.inputs[0], "datatype", "FP32"), "inputs[0].datatype"),
+    ("files as UINT8", files, lambda r: setattr(r.inputs[0], "datatype", "UINT8"), "inputs[0].datatype"),
+    (
+        "shared memory",
+        files,
+        lambda r: r.inputs[0].parameters["shared_memory_region"].MergeFrom(pb.InferParameter(string_param="a")),
+        "inputs[0].parameters",
+    ),
+    ("no shape", files, shaped(), "inputs[0].shape"),
+    ("files in rows", files, shaped(1, 2), "inputs[0].shape"),
+    ("no file", files, shaped(0), "inputs[0].shape"),
+    ("minus one file", files, shaped(-1), "inputs[0].shape"),
+    ("too many files", files, shaped(MAX_IMAGES + 1), "inputs[0].shape"),
+    ("as many files as there are numbers", files, shaped(2**63 - 1), "inputs[0].shape"),
+    ("grey pixels", pixels, shaped(2, 2), "inputs[0].shape"),
+    ("four channels", pixels, shaped(1, 3, 4), "inputs[0].shape"),
+    ("channels first", pixels, shaped(3, 2, 2), "inputs[0].shape"),
+    ("no rows", pixels, shaped(0, 2, 3), "inputs[0].shape"),
+    ("negative sides", pixels, shaped(-2, -2, 3), "inputs[0].shape"),
+    ("five axes", pixels, shaped(1, 1, 2, 2, 3), "inputs[0].shape"),
+    ("sides whose product overflows", pixels, shaped(2**62, 4, 3), "raw_input_contents[0]"),
+    ("too many pictures", pixels, shaped(MAX_IMAGES + 1, 2, 2, 3), "inputs[0].shape"),
+    ("fewer pixels than said", pixels, shaped(2, 3, 3), "raw_input_contents[0]"),
+    ("more pixels than said", pixels, shaped(2, 1, 3), "raw_input_contents[0]"),
+    ("no contents", pixels, lambda r: r.ClearField("raw_input_contents"), "inputs[0].contents"),
+    ("no contents of files", files, lambda r: r.ClearField("raw_input_contents"), "inputs[0].contents"),
+    ("raw contents twice", files, lambda r: r.raw_input_contents.append(b""), "raw_input_contents"),
+    (
+        "both contents",
+        typed_files,
+        lambda r: r.raw_input_contents.append(join_bytes([b"1", b"2"])),
+        "inputs[0].contents",
+    ),
+    ("both, one empty", files, lambda r: r.inputs[0].contents.SetInParent(), "inputs[0].contents"),
+    (
+        "bytes in the field of floats",
+        typed_files,
+        lambda r: r.inputs[0].contents.fp32_contents.append(1),
+        "inputs[0].contents",
+    ),
+    ("fewer typed files", typed_files, shaped(3), "inputs[0].contents"),
+    ("fewer typed pixels", typed_pixels, shaped(2, 3, 3), "inputs[0].contents"),
+    ("typed pixels of a huge picture", typed_pixels, shaped(2**62, 2**62, 3), "inputs[0].contents"),
+    (
+        "a pixel of 256",
+        typed_pixels,
+        lambda r: r.inputs[0].contents.uint_contents.__setitem__(3, 256),
+        "inputs[0].contents",
+    ),
+    ("framing cut off in a length", files, raw(join_bytes([b"one"]) + b"\3\0"), "raw_input_contents[0]"),
+    ("framing cut off in an element", files, raw(join_bytes([b"one", b"two"])[:-1]), "raw_input_contents[0]"),
+    ("framing that goes on", files, raw(join_bytes([b"one", b"two", b""])), "raw_input_contents[0]"),
+    ("a length of 4 GiB", files, raw(struct.pack("<I", 2**32 - 1) + b"one"), "raw_input_contents[0]"),
+    ("big-endian lengths", files, raw(b"\0\0\0\3one\0\0\0\3two"), "raw_input_contents[0]"),
+    ("no framing", files, raw(b""), "raw_input_contents[0]"),
+    ("an unknown output", files, lambda r: r.outputs.add(name="logits"), "outputs[0].name"),
+    ("an output twice", files, lambda r: [r.outputs.add(name="score") for _ in range(2)], "outputs[1].name"),
+    ("outputs without end", files, lambda r: [r.outputs.add(name="score") for _ in range(10**5)], "outputs[1].name"),
+    (
+        "classification",
+        files,
+        lambda r: r.outputs.add(name="score").parameters["classification"].MergeFrom(pb.InferParameter(int64_param=1)),
+        "outputs[0].parameters",
+    ),
+    ("an unknown parameter", files, parameter("sensitivty", double_param=1), "parameters"),
+    ("a text for a number", files, parameter("sensitivity", string_param="1"), "parameters.sensitivity"),
+    ("a truth for a number", files, parameter("sensitivity", bool_param=True), "parameters.sensitivity"),
+    ("not a number", files, parameter("sensitivity", double_param=float("nan")), "parameters.sensitivity"),
+    ("beyond float32", files, parameter("sensitivity", double_param=1e300), "parameters.sensitivity"),
+    ("no value", files, parameter("sensitivity"), "parameters.sensitivity"),
+    ("an unknown scale", files, parameter("heatmap_scale", string_param="hot"), "parameters.heatmap_scale"),
+    ("a number for a format", files, parameter("overlay_format", int64_param=1), "parameters.overlay_format"),
+    ("a negative side", files, parameter("overlay_max_side_px", int64_param=-1), "parameters.overlay_max_side_px"),
+    ("a huge side", files, parameter("overlay_max_side_px", uint64_param=2**64 - 1), "parameters.overlay_max_side_px"),
+    ("half a pixel", files, parameter("overlay_max_side_px", double_param=20.5), "parameters.overlay_max_side_px"),
+]
+
+
+@pytest.mark.parametrize(("make", "damage", "field"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
+def test_a_bad_request_is_refused_by_the_name_of_its_field(
+    make: Callable[[], pb.ModelInferRequest], damage: Damage, field: str
+) -> None:
+    request = make()
+    kserve.infer_request(request, MAX_IMAGES)  # the same without the damage
+    damage(request)
+    with pytest.raises(InvalidInputError) as caught:
+        kserve.infer_request(request, MAX_IMAGES)
+    assert caught.value.field == field
+    assert len(caught.value.message) < 250
+
+
+def test_what_is_left_out_is_as_in_our_own_contract() -> None:
+    options = kserve.infer_request(of_files("parcel", b"one", outputs=["score"]), MAX_IMAGES).options
+    assert not options.overlay
+    assert not options.score_map
+    assert options.max_regions == 0
+    request = files()
+    request.parameters["overlay_format"].string_param = "webp"
+    request.parameters["heatmap_scale"].string_param = "relative"
+    options = kserve.infer_request(request, MAX_IMAGES).options
+    assert options.overlay
+    assert options.score_map
+    assert (options.overlay_format, options.heatmap_scale) == (OverlayFormat.WEBP, HeatmapScale.RELATIVE)
+
+
+@given(st.lists(st.binary(max_size=50), max_size=10))
+def test_bytes_come_back_from_their_framing(elements: list[bytes]) -> None:
+    assert split_bytes(join_bytes(elements), len(elements)) == elements
+
+
+@given(st.binary(max_size=64), st.integers(0, 10))
+def test_any_bytes_are_a_framing_or_refused(raw: bytes, count: int) -> None:
+    try:
+        elements = split_bytes(raw, count)
+    except InvalidInputError:
+        return
+    assert len(elements) == count
+    assert join_bytes(elements) == raw
+
+
+@given(st.lists(st.binary(max_size=20), min_size=1, max_size=5), st.data())
+def test_a_framing_that_is_cut_off_is_always_refused(elements: list[bytes], data: st.DataObject) -> None:
+    raw = join_bytes(elements)
+    end = data.draw(st.integers(0, len(raw) - 1))
+    with pytest.raises(InvalidInputError):
+        split_bytes(raw[:end], len(elements))
+
+
+@given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.booleans())
+def test_pixels_arrive_as_they_were_sent(data: st.DataObject, count: int, height: int, width: int, typed: bool) -> None:
+    size = count * height * width * 3
+    sent = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8)
+    request = of_pixels("parcel", sent.reshape(count, height, width, 3), typed=typed)
+    assert np.array_equal(
+        np.stack(kserve.infer_request(request, MAX_IMAGES).images), sent.reshape(count, height, width, 3)
+    )
+
+
+def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> None:
+    image = encoded(card(1))
+    with serving(max_image_megapixels=1) as address, grpc.insecure_channel(address) as channel:
+        load(service_pb2_grpc.PatchCoreServiceStub(channel), "parcel", 1)
+        stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _, make, damage, field in CASES:
+            request = make()
+            damage(request)
+            request.inputs[:] = request.inputs[:33]
+            with pytest.raises(grpc.RpcError) as caught:
+                stub.ModelInfer(request, timeout=20)
+            code, reason, details = refusal(caught.value)
+            if (
+                field == "inputs[0].shape" and reason != "INVALID_FIELD"
+            ):  # a server takes more pictures than these tests
+                continue
+            assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+            assert details["BadRequest"].field_violations[0].field  # type: ignore[attr-defined]
+        large = np.zeros((1001, 1000, 3), np.uint8)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(of_pixels("parcel", large))
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(of_pixels("parcel", np.zeros((1, 65_536, 3), np.uint8)))
+        assert "65,535 a side" in str(caught.value)
+        response = stub.ModelInfer(of_files("parcel", image, outputs=["score"]))
+        assert len(values(response, "score")) == 1

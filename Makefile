@@ -7,6 +7,7 @@ PROTOS_VENV := .venv-protos
 OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
+TRITON_VENV := .venv-triton
 STUBS := protos/python
 SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
@@ -91,6 +92,14 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
 	@touch $@
 
+.PHONY: test-triton
+test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Protocol with NVIDIA's tritonclient, as published
+	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=client:protos/python $(TRITON_VENV)/bin/python -m pytest tests/triton $(ARGS)
+
+$(TRITON_VENV)/.installed: requirements/triton.txt
+	$(make-venv)
+	@touch $@
+
 .PHONY: sbom
 sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: everything that the server is made of, from the lock (CycloneDX)
 	@mkdir -p out
@@ -114,6 +123,7 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
+	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt
 	$(LOCK) requirements/audit.in -o requirements/audit.txt
 
 .PHONY: protos

@@ -69,7 +69,8 @@ def requirements_in(file_name: str) -> list[Requirement]:
 
 PEERS = {"The peers' environment": requirements_in("peers.in")}
 AUDIT = {"The audit's environment": requirements_in("audit.in")}
-DOCUMENTED = section_requirements() | PEERS | AUDIT
+TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
+DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
 
 
 def names(requirements: Iterable[Requirement]) -> list[str]:
@@ -96,6 +97,7 @@ def test_every_direct_dependency_has_its_line(title: str) -> None:
         ("server.txt", ["The client (base install)", "Extra `server`"]),
         ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *PEERS]),
         ("audit.txt", list(AUDIT)),
+        ("triton.txt", ["The client (base install)", *TRITON]),
     ],
 )
 def test_the_locks_satisfy_the_ranges(lock: str, titles: list[str]) -> None:

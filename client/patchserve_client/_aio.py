@@ -88,6 +88,7 @@ class AsyncClient:
         coreset_max_patches: int | None = None,
         search_radius: float | None = None,
         region_of_interest: Iterable[Polygon] = (),
+        approximate_search: bool | None = None,
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> ReferenceInfo:
@@ -102,6 +103,7 @@ class AsyncClient:
             coreset_max_patches=coreset_max_patches,
             search_radius=search_radius,
             region_of_interest=region_of_interest,
+            approximate_search=approximate_search,
             expected_revision=expected_revision,
         )
         deadline_s = self._connection.load_timeout_s if timeout_s is None else timeout_s

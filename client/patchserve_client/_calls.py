@@ -126,6 +126,7 @@ def prepare_load(
     coreset_max_patches: int | None,
     search_radius: float | None,
     region_of_interest: Iterable[Polygon],
+    approximate_search: bool | None,
     expected_revision: str,
 ) -> Call[ReferenceInfo] | StreamedLoad:
     """One message where it is small and safe to send twice, a stream otherwise. Reads at most UNARY_LOAD_BYTES."""
@@ -137,6 +138,7 @@ def prepare_load(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         region_of_interest=region_of_interest,
+        approximate_search=approximate_search,
         expected_revision=expected_revision,
     )
     pictures = map(encoded, _pictures(images))

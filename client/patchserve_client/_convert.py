@@ -109,6 +109,7 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),
+        approximate_search=message.approximate_search,
         bank_bytes=message.bank_bytes,
     )
 
@@ -249,6 +250,7 @@ def load_request(
     coreset_max_patches: int | None,
     search_radius: float | None,
     region_of_interest: Iterable[types.Polygon],
+    approximate_search: bool | None,
     expected_revision: str,
 ) -> reference_pb2.LoadReferenceRequest:
     """A load without its pictures."""
@@ -258,6 +260,7 @@ def load_request(
         expected_revision=expected_revision,
         search_radius=search_radius,
         region_of_interest=map(_polygon, region_of_interest),
+        approximate_search=approximate_search,
     )
     if profile is not None:
         name = types.ScoringProfile(profile).name

@@ -223,6 +223,7 @@ class ReferenceInfo:
     coreset_max_patches: int | None
     search_radius: float | None  # None: everywhere
     region_of_interest: tuple[Polygon, ...]  # empty: the whole picture
+    approximate_search: bool
     bank_bytes: int
 
 

@@ -93,7 +93,7 @@ MANIFESTS = {
     "manifest without max_patches": ("lacks a field", drop(manifest, "options.coreset.max_patches")),
     **{
         f"manifest without options.{key}": ("lacks a field", drop(manifest, f"options.{key}"))
-        for key in ("profile", "coreset", "search_radius", "region_of_interest")
+        for key in ("profile", "coreset", "search_radius", "region_of_interest", "approximate_search")
     },
     "manifest with more": ("more: Extra inputs", edit(manifest, "more", 1)),
     "manifest with more in spec": ("spec.more: Unexpected", edit(manifest, "spec.more", 1)),

@@ -211,6 +211,7 @@ def options(**changed: Any) -> inference_pb2.OutputOptions:
 def load(**changed: Any) -> reference_pb2.LoadReferenceRequest:
     given: dict[str, Any] = {"reference_id": "r", "mode": "replace", "profile": None, "expected_revision": ""}
     given |= {"coreset_ratio": None, "coreset_max_patches": None, "search_radius": None, "region_of_interest": ()}
+    given |= {"approximate_search": None}
     return _convert.load_request(**{**given, **changed})
 
 

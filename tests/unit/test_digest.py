@@ -57,8 +57,8 @@ def test_the_worked_example() -> None:
     message = (
         b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
         b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
-        b'"options": {"coreset": {"max_patches": null, "ratio": 0.1}, "profile": "paper", '
-        b'"region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
+        b'"options": {"approximate_search": false, "coreset": {"max_patches": null, "ratio": 0.1}, '
+        b'"profile": "paper", "region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
         b'"spec": {"backbone": "wide_resnet50_2", "precision": "fp32", '
         b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "weights_digest": "00ff"}}'
         b"\npatches <f4 (2, 2)\n"
@@ -105,6 +105,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "coreset": CoresetOptions(),
         "search_radius": None,
         "region_of_interest": (),
+        "approximate_search": True,
     },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,

@@ -83,8 +83,9 @@ def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferen
         '{"calibration": {"method": "leave_one_out", "image_threshold": 7e-1, "patch_threshold": 0.9, "normal_scores":'
         ' {"count": 3, "min": 0.25, "mean": 0.3333333333333333, "stddev": 0.1, "max": 0.5}},'
         '"options": {"search_radius": 25e-2, "region_of_interest": [[[0, 0.0], [1, 0], [5E-1, 0.750]]], "coreset":'
-        ' {"ratio": 0.1, "max_patches": null}, "profile": "notebook"}, "format_version": 1, "revision": "%s", "spec": {'
-        '"backbone": "made-up", "weights_digest": "%s", "preprocessing": "none", "precision": "fp32"}}'
+        ' {"ratio": 0.1, "max_patches": null}, "profile": "notebook", "approximate_search": false},'
+        '"format_version": 1, "revision": "%s", "spec": {"backbone": "made-up", '
+        '"weights_digest": "%s", "preprocessing": "none", "precision": "fp32"}}'
     )
     (generation / "manifest.json").write_text(manifest % (OLD.revision, "ab" * 32))
     pointer = {"format_version": 1, "reference_id": "parcel", "revision": OLD.revision}
@@ -231,6 +232,7 @@ def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
         named(with_options(search_radius=0.0)),
         named(with_options(search_radius=1)),
         named(with_options(search_radius=float("nan"))),
+        named(with_options(approximate_search=True)),  # beside the radius that it has
         named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 1.0)),))),
         named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),))),
         named(with_options(region_of_interest=(((0.0, 0.0),) * (MAX_REGION_POINTS + 1),))),
@@ -251,6 +253,7 @@ def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
         "radius of 0",
         "radius of an int",
         "radius of nan",
+        "approximate beside a radius",
         "polygon of 2 points",
         "point outside",
         "too many points",

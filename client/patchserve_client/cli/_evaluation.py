@@ -42,6 +42,7 @@ class Plan:
     coreset_ratio: float | None
     coreset_max_patches: int | None
     search_radius: float | None
+    approximate_search: bool
     keep: bool
     json_file: Path | None
     out: Path | None
@@ -83,6 +84,7 @@ def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[Reference
                         coreset_ratio=plan.coreset_ratio,
                         coreset_max_patches=plan.coreset_max_patches,
                         search_radius=plan.search_radius,
+                        approximate_search=plan.approximate_search or None,
                         keep=plan.keep,
                     )
                 )

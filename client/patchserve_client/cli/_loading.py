@@ -26,6 +26,12 @@ CoresetRatio = Annotated[
     float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Keep this share of all patches.")
 ]
 CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep at most so many patches.")]
+ApproximateSearch = Annotated[
+    bool,
+    typer.Option(
+        "--approximate-search", help="For huge banks on a CPU: much faster, missing one neighbour in twenty at most."
+    ),
+]
 SearchRadius = Annotated[
     float | None,
     typer.Option(

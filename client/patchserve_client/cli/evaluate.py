@@ -8,7 +8,14 @@ from typing import Annotated
 import typer
 
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._loading import CoresetMaxPatches, CoresetRatio, Profile, SearchRadius, check_coreset
+from patchserve_client.cli._loading import (
+    ApproximateSearch,
+    CoresetMaxPatches,
+    CoresetRatio,
+    Profile,
+    SearchRadius,
+    check_coreset,
+)
 
 _OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -34,6 +41,7 @@ def evaluate(
     coreset_ratio: CoresetRatio = None,
     coreset_max_patches: CoresetMaxPatches = None,
     search_radius: SearchRadius = None,
+    approximate_search: ApproximateSearch = False,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the reference on the server afterwards.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers here.")
@@ -70,6 +78,7 @@ def evaluate(
         coreset_ratio,
         coreset_max_patches,
         search_radius,
+        approximate_search,
         keep,
         json_file,
         out,

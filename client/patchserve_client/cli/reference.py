@@ -12,6 +12,7 @@ from patchserve_client import LoadMode, LoadProgress, ReferenceInfo
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._load_bar import load_shown
 from patchserve_client.cli._loading import (
+    ApproximateSearch,
     CoresetMaxPatches,
     CoresetRatio,
     Profile,
@@ -47,6 +48,7 @@ def load(
     coreset_max_patches: CoresetMaxPatches = None,
     search_radius: SearchRadius = None,
     regions: Regions = None,
+    approximate_search: ApproximateSearch = False,
 ) -> None:
     """Load pictures of undamaged items, files or folders, as a reference.
 
@@ -69,6 +71,7 @@ def load(
             coreset_max_patches=coreset_max_patches,
             search_radius=search_radius,
             region_of_interest=polygons,
+            approximate_search=approximate_search or None,
         )
     say(
         f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "

@@ -64,6 +64,7 @@ def loaded_reference(
     coreset_ratio: float | None = None,
     coreset_max_patches: int | None = None,
     search_radius: float | None = None,
+    approximate_search: bool | None = None,
     keep: bool = False,
 ) -> Iterator[ReferenceInfo]:
     """A new reference on the server, deleted at the end unless it is to be kept.
@@ -82,6 +83,7 @@ def loaded_reference(
         coreset_ratio=coreset_ratio,
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
+        approximate_search=approximate_search,
     )
     try:
         yield reference

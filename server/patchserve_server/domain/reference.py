@@ -121,6 +121,20 @@ def checked_search_radius(radius: float | None) -> float | None:
     return radius
 
 
+def checked_approximate_search(approximate_search: bool, search_radius: float | None) -> bool:
+    """Whether neighbours may be approximate, as given.
+
+    Raises:
+        InvalidInputError: they may be, and there is a search radius.
+    """
+    if approximate_search and search_radius is not None:
+        message = (
+            "approximate_search is for neighbours from everywhere, and search_radius is set; leave one of the two out."
+        )
+        raise InvalidInputError("approximate_search", message)
+    return approximate_search
+
+
 @dataclass(frozen=True, slots=True)
 class ReferenceOptions:
     """What the user decides when a reference is loaded."""
@@ -129,6 +143,7 @@ class ReferenceOptions:
     coreset: CoresetOptions = field(default_factory=CoresetOptions)
     search_radius: float | None = None  # a share of the picture's side, above 0 to 1; None: neighbours from everywhere
     region_of_interest: RegionOfInterest = ()
+    approximate_search: bool = False  # of a large bank; not with a search radius
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
+from patchserve_server.engine.inverted import InvertedLists
 from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.pipeline import Neighbours, Pipeline, RawScores
 from patchserve_server.engine.scoring import mean_of_nearest
@@ -43,6 +44,7 @@ class Normal:
 
     spacing: NDArray[np.float32]  # (K,), above 0
     calibration: Calibration
+    lists: InvertedLists | None  # of the bank, where it is searched by them
 
 
 def calibrate(pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Tensor, progress: Progress) -> Normal:
@@ -58,7 +60,9 @@ def calibrate(pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Te
         kept: (K,) int64, the rows of `vectors.flatten(0, 1)` that are the bank, ascending.
         progress: called with the pictures scored.
     """
-    bank = _Bank.of(pipeline, inputs, vectors, kept)
+    same_as = _first_equal(inputs)
+    progress(LoadStage.CALIBRATE, 0, len(set(same_as.tolist())))  # the lists of a huge bank take some seconds
+    bank = _Bank.of(pipeline, same_as, vectors, kept)
     if len(bank.pictures) >= _LEAST_FOR_LEAVE_ONE_OUT:
         left_out = _left_out(pipeline, bank, progress)
         if not pipeline.is_paper:
@@ -94,15 +98,17 @@ class _Bank:
     every: BankIndex  # of all rows
 
     @classmethod
-    def of(cls, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Tensor) -> _Bank:
+    def of(cls, pipeline: Pipeline, same_as: Tensor, vectors: Tensor, kept: Tensor) -> _Bank:
         device, (count, places, _) = pipeline.network.device, vectors.shape
-        same_as = _first_equal(inputs)
         rows = vectors.flatten(0, 1).to(device)
         groups = same_as.repeat_interleave(places).to(device)
         place = torch.arange(places, device=device).repeat(count)
-        every = BankIndex(rows, groups, place)
         on_device = kept.to(device)
-        index = every if len(kept) == len(rows) else BankIndex(rows[on_device], groups[on_device], place[on_device])
+        if len(kept) == len(rows):
+            every = index = BankIndex(rows, groups, place, lists=pipeline.lists(rows))
+        else:
+            every, own = BankIndex(rows, groups, place), rows[on_device]
+            index = BankIndex(own, groups[on_device], place[on_device], lists=pipeline.lists(own))
         return cls(sorted(set(same_as.tolist())), same_as, vectors, kept, groups[on_device], index, every)
 
     @property
@@ -126,7 +132,7 @@ class _Bank:
     def normal(self, calibration: Calibration) -> Normal:
         spacing = self.index.spacing
         known = torch.ones(len(self.kept)) if spacing is None else spacing.cpu()
-        return Normal(known.numpy(), calibration)
+        return Normal(known.numpy(), calibration, self.index.lists)
 
 
 def _left_out(pipeline: Pipeline, bank: _Bank, progress: Progress) -> dict[int, Neighbours]:
@@ -140,6 +146,8 @@ def _left_out(pipeline: Pipeline, bank: _Bank, progress: Progress) -> dict[int, 
 
 def _with_own_rows(pipeline: Pipeline, bank: _Bank, at: int, left_out: Neighbours) -> Neighbours:
     """What a picture finds in the whole bank, its own rows included."""
+    if bank.index.lists is not None:  # the whole bank as it is searched later, and fast
+        return pipeline.search(bank.patches(at), bank.index)
     own = (bank.groups == at).nonzero()[:, 0]
     if not len(own):
         return left_out

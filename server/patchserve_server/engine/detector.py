@@ -6,7 +6,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -28,6 +28,7 @@ from patchserve_server.domain.reference import (
 from patchserve_server.engine.calibration import calibrate
 from patchserve_server.engine.coreset import coreset_count, select_coreset
 from patchserve_server.engine.devices import synchronize
+from patchserve_server.engine.inverted import InvertedLists
 from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.pipeline import Pipeline, RawScores
@@ -107,12 +108,11 @@ class PatchCoreDetector:
             vectors = pipeline.embed(together, progress)
         return self._model(pipeline, together, vectors, progress)
 
+    @torch.inference_mode()
     def prepare(self, model: ReferenceModel) -> None:
-        """Makes or finds the network of a reference that was fitted before a restart, where each has its own, and warms
-        it up.
-        """
-        self._require(model)
-        if self._network.quantiser is not None:
+        """Makes or finds what a reference has beside its stored form: its own network in int8, the lists of a bank."""
+        self._prepare(model)
+        if self._network.quantiser is not None:  # warms the network up
             self.detect(model, model.bank.inputs[:1])
 
     @torch.inference_mode()
@@ -156,7 +156,7 @@ class PatchCoreDetector:
         bank = MemoryBank(patches.numpy(), image_index.int().numpy(), grid_index.int().numpy(), normal.spacing, inputs)
         model = ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
         with self._prepared_lock:
-            self._prepared[model] = self._ready(model, pipeline)
+            self._prepared[model] = self._ready(model, replace(pipeline, searcher=self._answering), normal.lists)
         return model
 
     def _prepare(self, model: ReferenceModel) -> _Prepared:
@@ -166,15 +166,17 @@ class PatchCoreDetector:
             if prepared is None:
                 self._require(model)
                 pipeline = self._pipeline(model.options).tailored(model.bank.inputs, lambda _stage, _done, _all: None)
-                prepared = self._prepared[model] = self._ready(model, pipeline)
+                lists = pipeline.lists(torch.from_numpy(model.bank.patches))
+                prepared = self._prepared[model] = self._ready(model, pipeline, lists)
             return prepared
 
-    def _ready(self, model: ReferenceModel, pipeline: Pipeline) -> _Prepared:
+    def _ready(self, model: ReferenceModel, pipeline: Pipeline, lists: InvertedLists | None) -> _Prepared:
         device, bank = self._network.device, model.bank
         index = BankIndex(
             torch.from_numpy(bank.patches).to(device),
             places=torch.from_numpy(bank.grid_index).to(device),
             spacing=torch.from_numpy(bank.spacing).to(device),
+            lists=lists,
         )
         return _Prepared(pipeline, index)
 

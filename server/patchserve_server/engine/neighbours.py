@@ -5,6 +5,8 @@ near zero is as exact as a large one, and no distance depends on how the work wa
 
 The product is taken in bfloat16 where the processor is faster at that (see `sketch`), for all queries that it tells
 apart well enough; else in float32, and where that is too coarse, in float64.
+
+Where the index has inverted lists, rows outside of the lists that a query looks into are not found, and all else holds.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import torch
 from torch import Tensor
 
 from patchserve_server.engine import sketch
+from patchserve_server.engine.inverted import PROBES, InvertedLists
 from patchserve_server.engine.sketch import Sketch
 
 DEFAULT_MEMORY_LIMIT_BYTES = 256 * 2**20
@@ -43,6 +46,8 @@ class BankIndex:
     groups: Tensor | None = None  # (P,) integer
     places: Tensor | None = None  # (P,) integer, 0..G-1
     spacing: Tensor | None = None  # (P,) float32, above 0: for scores, not for the search
+    lists: InvertedLists | None = None  # of the same patches
+    centroids: BankIndex | None = field(init=False)  # of the lists
     centre: Tensor = field(init=False)  # (D,) float32
     squared_norms: Tensor = field(init=False)  # (P,) float64, of the rows less the centre
     largest_norm: float = field(init=False)  # of the rows themselves
@@ -58,6 +63,7 @@ class BankIndex:
         blocks = torch.split(self.patches, _ROWS_PER_NORM)
         norms = [torch.linalg.vector_norm(block - centre, dim=1, dtype=torch.float64) for block in blocks]
         largest = max(float(torch.linalg.vector_norm(block, dim=1).max()) for block in blocks)
+        object.__setattr__(self, "centroids", None if self.lists is None else BankIndex(self.lists.centroids))
         object.__setattr__(self, "centre", centre)
         object.__setattr__(self, "squared_norms", torch.cat(norms).square())
         object.__setattr__(self, "largest_norm", largest)
@@ -102,6 +108,10 @@ def nearest(
     search = _Search(index, width, scratch, _Hidden(index, exclude_groups, visible_places))
     distances = queries.new_empty((len(queries), width))
     rows = torch.empty((len(queries), width), dtype=torch.int64, device=queries.device)
+    if index.lists is not None and index.centroids is not None and visible_places is None:
+        for part in scratch.query_slices(len(queries)):
+            distances[part], rows[part] = _by_lists(queries[part], search.of(part), index.lists, index.centroids)
+        return distances, rows
     left = None  # all of them
     is_large = len(queries) >= _LEAST_QUERIES and len(index) >= _LEAST_ROWS
     if is_large and sketch.multiplies_bfloat16(queries.device):
@@ -187,6 +197,25 @@ def _by_product(queries: Tensor, search: _Search) -> tuple[Tensor, Tensor]:
         rows[unsure] = _ranked(queries[unsure].double() - index.centre, search.of(unsure), count)[1]
     near = _distances(queries, rows[:, :k], search)
     return _in_order(_all_distances(queries, rows, near, is_open, search), rows, search)
+
+
+def _by_lists(queries: Tensor, search: _Search, lists: InvertedLists, centroids: BankIndex) -> tuple[Tensor, Tensor]:
+    """What `nearest` finds in the lists that each query looks into, or everywhere where that is less than k rows."""
+    index, groups = search.index, search.hidden.exclude_groups
+    probes = nearest(queries, centroids, PROBES, memory_limit_bytes=search.scratch.limit_bytes)[1]
+    rows = torch.empty((len(queries), search.k), dtype=torch.int64)
+    if groups is None or index.groups is None:
+        rows = lists.nearest(queries, probes, search.k)
+    else:
+        for group in set(groups.tolist()):
+            some = groups == group
+            rows[some] = lists.nearest(queries[some], probes[some], search.k, index.groups != group)
+    rows = rows.masked_fill(rows < 0, len(index))
+    distances, rows = _in_order(_distances(queries, rows, search), rows, search)
+    lost = rows[:, -1] < 0
+    if bool(lost.any()):
+        distances[lost], rows[lost] = _by_product(queries[lost], search.of(lost))
+    return distances, rows
 
 
 def _fill_by_sketch(distances: Tensor, rows: Tensor, queries: Tensor, search: _Search) -> Tensor:

@@ -14,6 +14,7 @@ from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import ReferenceOptions, ScoringProfile
 from patchserve_server.engine.aggregation import aggregate_3x3, concat_layers
 from patchserve_server.engine.interest import Interest, interest_of
+from patchserve_server.engine.inverted import InvertedLists
 from patchserve_server.engine.neighbours import BankIndex
 from patchserve_server.engine.network import Network
 from patchserve_server.engine.scoring import (
@@ -91,6 +92,10 @@ class Pipeline:
             vectors[at] = self.patches(inputs[at : at + 1])[0]
             progress(LoadStage.EMBED, at + 1, len(inputs))
         return vectors
+
+    def lists(self, patches: Tensor) -> InvertedLists | None:
+        """Of a bank (P, D) on the device, where it is to be searched by them; this may take a while."""
+        return InvertedLists.of(patches) if self.options.approximate_search else None
 
     def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbours:
         """The nearest rows of each patch, as many as the profile needs.

@@ -23,6 +23,7 @@ from patchserve_server.domain.reference import (
     Calibration,
     EmbeddingSpec,
     ReferenceOptions,
+    checked_approximate_search,
     checked_region_of_interest,
     checked_search_radius,
 )
@@ -90,6 +91,7 @@ class Manifest(_Record):
         try:
             checked_search_radius(self.options.search_radius)
             checked_region_of_interest(self.options.region_of_interest)
+            checked_approximate_search(self.options.approximate_search, self.options.search_radius)
         except InvalidInputError as error:
             raise ValueError(error.message.removesuffix(".")) from error
         return self

@@ -25,21 +25,21 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpatchserve/v1/reference.proto\x12\rpatchserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0e\x43oresetOptions\x12\r\n\x05ratio\x18\x01 \x01(\x01\x12\x13\n\x0bmax_patches\x18\x02 \x01(\r\"%\n\rRelativePoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"?\n\x0fRelativePolygon\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.patchserve.v1.RelativePoint\"\xc8\x02\n\x14LoadReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\x0c\x12%\n\x04mode\x18\x03 \x01(\x0e\x32\x17.patchserve.v1.LoadMode\x12.\n\x07profile\x18\x04 \x01(\x0e\x32\x1d.patchserve.v1.ScoringProfile\x12.\n\x07\x63oreset\x18\x05 \x01(\x0b\x32\x1d.patchserve.v1.CoresetOptions\x12\x19\n\x11\x65xpected_revision\x18\x06 \x01(\t\x12\x1a\n\rsearch_radius\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12:\n\x12region_of_interest\x18\x08 \x03(\x0b\x32\x1e.patchserve.v1.RelativePolygonB\x10\n\x0e_search_radius\"D\n\x15LoadReferenceResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\"n\n\x1aLoadReferenceStreamRequest\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.patchserve.v1.LoadReferenceRequestH\x00\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"J\n\x1bLoadReferenceStreamResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\"T\n\x0bScoreSpread\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03min\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x0e\n\x06stddev\x18\x04 \x01(\x02\x12\x0b\n\x03max\x18\x05 \x01(\x02\"\xa4\x01\n\x0b\x43\x61libration\x12\x30\n\x06method\x18\x01 \x01(\x0e\x32 .patchserve.v1.CalibrationMethod\x12\x17\n\x0fimage_threshold\x18\x02 \x01(\x02\x12\x17\n\x0fpatch_threshold\x18\x03 \x01(\x02\x12\x31\n\rnormal_scores\x18\x04 \x01(\x0b\x32\x1a.patchserve.v1.ScoreSpread\"\xb3\x04\n\tReference\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\r\x12\x13\n\x0bpatch_count\x18\x04 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x05 \x01(\r\x12.\n\x07profile\x18\x06 \x01(\x0e\x32\x1d.patchserve.v1.ScoringProfile\x12/\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x1a.patchserve.v1.Calibration\x12\x11\n\tthreshold\x18\x08 \x01(\x02\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62\x61\x63kbone\x18\x0b \x01(\t\x12\x16\n\x0eweights_digest\x18\x0c \x01(\t\x12\x11\n\tprecision\x18\r \x01(\t\x12.\n\x07\x63oreset\x18\x0e \x01(\x0b\x32\x1d.patchserve.v1.CoresetOptions\x12\x12\n\nbank_bytes\x18\x0f \x01(\x04\x12\x1a\n\rsearch_radius\x18\x10 \x01(\x01H\x00\x88\x01\x01\x12:\n\x12region_of_interest\x18\x11 \x03(\x0b\x32\x1e.patchserve.v1.RelativePolygonB\x10\n\x0e_search_radius\"+\n\x13GetReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\"C\n\x14GetReferenceResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\">\n\x15ListReferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x16ListReferencesResponse\x12,\n\nreferences\x18\x01 \x03(\x0b\x32\x18.patchserve.v1.Reference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x10ListLoadsRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\"\xb3\x01\n\x04Load\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\'\n\x05stage\x18\x02 \x01(\x0e\x32\x18.patchserve.v1.LoadStage\x12\x12\n\nsteps_done\x18\x03 \x01(\r\x12\x13\n\x0bsteps_total\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bimage_count\x18\x06 \x01(\r\"7\n\x11ListLoadsResponse\x12\"\n\x05loads\x18\x01 \x03(\x0b\x32\x13.patchserve.v1.Load\"I\n\x16\x44\x65leteReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\"+\n\x17\x44\x65leteReferenceResponse\x12\x10\n\x08revision\x18\x01 \x01(\t*R\n\x08LoadMode\x12\x19\n\x15LOAD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_MODE_REPLACE\x10\x01\x12\x14\n\x10LOAD_MODE_APPEND\x10\x02*j\n\x0eScoringProfile\x12\x1f\n\x1bSCORING_PROFILE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCORING_PROFILE_NOTEBOOK\x10\x01\x12\x19\n\x15SCORING_PROFILE_PAPER\x10\x02*\x85\x01\n\x11\x43\x61librationMethod\x12\"\n\x1e\x43\x41LIBRATION_METHOD_UNSPECIFIED\x10\x00\x12$\n CALIBRATION_METHOD_LEAVE_ONE_OUT\x10\x01\x12&\n\"CALIBRATION_METHOD_AUGMENTED_VIEWS\x10\x02*\xb5\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STAGE_RECEIVE\x10\x01\x12\x14\n\x10LOAD_STAGE_EMBED\x10\x02\x12\x16\n\x12LOAD_STAGE_CORESET\x10\x03\x12\x18\n\x14LOAD_STAGE_CALIBRATE\x10\x04\x12\x13\n\x0fLOAD_STAGE_SAVE\x10\x05\x12\x17\n\x13LOAD_STAGE_QUANTISE\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpatchserve/v1/reference.proto\x12\rpatchserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"4\n\x0e\x43oresetOptions\x12\r\n\x05ratio\x18\x01 \x01(\x01\x12\x13\n\x0bmax_patches\x18\x02 \x01(\r\"%\n\rRelativePoint\x12\t\n\x01x\x18\x01 \x01(\x01\x12\t\n\x01y\x18\x02 \x01(\x01\"?\n\x0fRelativePolygon\x12,\n\x06points\x18\x01 \x03(\x0b\x32\x1c.patchserve.v1.RelativePoint\"\x80\x03\n\x14LoadReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x0e\n\x06images\x18\x02 \x03(\x0c\x12%\n\x04mode\x18\x03 \x01(\x0e\x32\x17.patchserve.v1.LoadMode\x12.\n\x07profile\x18\x04 \x01(\x0e\x32\x1d.patchserve.v1.ScoringProfile\x12.\n\x07\x63oreset\x18\x05 \x01(\x0b\x32\x1d.patchserve.v1.CoresetOptions\x12\x19\n\x11\x65xpected_revision\x18\x06 \x01(\t\x12\x1a\n\rsearch_radius\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12:\n\x12region_of_interest\x18\x08 \x03(\x0b\x32\x1e.patchserve.v1.RelativePolygon\x12\x1f\n\x12\x61pproximate_search\x18\t \x01(\x08H\x01\x88\x01\x01\x42\x10\n\x0e_search_radiusB\x15\n\x13_approximate_search\"D\n\x15LoadReferenceResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\"n\n\x1aLoadReferenceStreamRequest\x12\x34\n\x05start\x18\x01 \x01(\x0b\x32#.patchserve.v1.LoadReferenceRequestH\x00\x12\x0f\n\x05image\x18\x02 \x01(\x0cH\x00\x42\t\n\x07payload\"J\n\x1bLoadReferenceStreamResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\"T\n\x0bScoreSpread\x12\r\n\x05\x63ount\x18\x01 \x01(\r\x12\x0b\n\x03min\x18\x02 \x01(\x02\x12\x0c\n\x04mean\x18\x03 \x01(\x02\x12\x0e\n\x06stddev\x18\x04 \x01(\x02\x12\x0b\n\x03max\x18\x05 \x01(\x02\"\xa4\x01\n\x0b\x43\x61libration\x12\x30\n\x06method\x18\x01 \x01(\x0e\x32 .patchserve.v1.CalibrationMethod\x12\x17\n\x0fimage_threshold\x18\x02 \x01(\x02\x12\x17\n\x0fpatch_threshold\x18\x03 \x01(\x02\x12\x31\n\rnormal_scores\x18\x04 \x01(\x0b\x32\x1a.patchserve.v1.ScoreSpread\"\xcf\x04\n\tReference\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x13\n\x0bimage_count\x18\x03 \x01(\r\x12\x13\n\x0bpatch_count\x18\x04 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\x05 \x01(\r\x12.\n\x07profile\x18\x06 \x01(\x0e\x32\x1d.patchserve.v1.ScoringProfile\x12/\n\x0b\x63\x61libration\x18\x07 \x01(\x0b\x32\x1a.patchserve.v1.Calibration\x12\x11\n\tthreshold\x18\x08 \x01(\x02\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08\x62\x61\x63kbone\x18\x0b \x01(\t\x12\x16\n\x0eweights_digest\x18\x0c \x01(\t\x12\x11\n\tprecision\x18\r \x01(\t\x12.\n\x07\x63oreset\x18\x0e \x01(\x0b\x32\x1d.patchserve.v1.CoresetOptions\x12\x12\n\nbank_bytes\x18\x0f \x01(\x04\x12\x1a\n\rsearch_radius\x18\x10 \x01(\x01H\x00\x88\x01\x01\x12:\n\x12region_of_interest\x18\x11 \x03(\x0b\x32\x1e.patchserve.v1.RelativePolygon\x12\x1a\n\x12\x61pproximate_search\x18\x12 \x01(\x08\x42\x10\n\x0e_search_radius\"+\n\x13GetReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\"C\n\x14GetReferenceResponse\x12+\n\treference\x18\x01 \x01(\x0b\x32\x18.patchserve.v1.Reference\">\n\x15ListReferencesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\"_\n\x16ListReferencesResponse\x12,\n\nreferences\x18\x01 \x03(\x0b\x32\x18.patchserve.v1.Reference\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x10ListLoadsRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\"\xb3\x01\n\x04Load\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\'\n\x05stage\x18\x02 \x01(\x0e\x32\x18.patchserve.v1.LoadStage\x12\x12\n\nsteps_done\x18\x03 \x01(\r\x12\x13\n\x0bsteps_total\x18\x04 \x01(\r\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bimage_count\x18\x06 \x01(\r\"7\n\x11ListLoadsResponse\x12\"\n\x05loads\x18\x01 \x03(\x0b\x32\x13.patchserve.v1.Load\"I\n\x16\x44\x65leteReferenceRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x19\n\x11\x65xpected_revision\x18\x02 \x01(\t\"+\n\x17\x44\x65leteReferenceResponse\x12\x10\n\x08revision\x18\x01 \x01(\t*R\n\x08LoadMode\x12\x19\n\x15LOAD_MODE_UNSPECIFIED\x10\x00\x12\x15\n\x11LOAD_MODE_REPLACE\x10\x01\x12\x14\n\x10LOAD_MODE_APPEND\x10\x02*j\n\x0eScoringProfile\x12\x1f\n\x1bSCORING_PROFILE_UNSPECIFIED\x10\x00\x12\x1c\n\x18SCORING_PROFILE_NOTEBOOK\x10\x01\x12\x19\n\x15SCORING_PROFILE_PAPER\x10\x02*\x85\x01\n\x11\x43\x61librationMethod\x12\"\n\x1e\x43\x41LIBRATION_METHOD_UNSPECIFIED\x10\x00\x12$\n CALIBRATION_METHOD_LEAVE_ONE_OUT\x10\x01\x12&\n\"CALIBRATION_METHOD_AUGMENTED_VIEWS\x10\x02*\xb5\x01\n\tLoadStage\x12\x1a\n\x16LOAD_STAGE_UNSPECIFIED\x10\x00\x12\x16\n\x12LOAD_STAGE_RECEIVE\x10\x01\x12\x14\n\x10LOAD_STAGE_EMBED\x10\x02\x12\x16\n\x12LOAD_STAGE_CORESET\x10\x03\x12\x18\n\x14LOAD_STAGE_CALIBRATE\x10\x04\x12\x13\n\x0fLOAD_STAGE_SAVE\x10\x05\x12\x17\n\x13LOAD_STAGE_QUANTISE\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.reference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADMODE']._serialized_start=2323
-  _globals['_LOADMODE']._serialized_end=2405
-  _globals['_SCORINGPROFILE']._serialized_start=2407
-  _globals['_SCORINGPROFILE']._serialized_end=2513
-  _globals['_CALIBRATIONMETHOD']._serialized_start=2516
-  _globals['_CALIBRATIONMETHOD']._serialized_end=2649
-  _globals['_LOADSTAGE']._serialized_start=2652
-  _globals['_LOADSTAGE']._serialized_end=2833
+  _globals['_LOADMODE']._serialized_start=2407
+  _globals['_LOADMODE']._serialized_end=2489
+  _globals['_SCORINGPROFILE']._serialized_start=2491
+  _globals['_SCORINGPROFILE']._serialized_end=2597
+  _globals['_CALIBRATIONMETHOD']._serialized_start=2600
+  _globals['_CALIBRATIONMETHOD']._serialized_end=2733
+  _globals['_LOADSTAGE']._serialized_start=2736
+  _globals['_LOADSTAGE']._serialized_end=2917
   _globals['_CORESETOPTIONS']._serialized_start=81
   _globals['_CORESETOPTIONS']._serialized_end=133
   _globals['_RELATIVEPOINT']._serialized_start=135
@@ -47,35 +47,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELATIVEPOLYGON']._serialized_start=174
   _globals['_RELATIVEPOLYGON']._serialized_end=237
   _globals['_LOADREFERENCEREQUEST']._serialized_start=240
-  _globals['_LOADREFERENCEREQUEST']._serialized_end=568
-  _globals['_LOADREFERENCERESPONSE']._serialized_start=570
-  _globals['_LOADREFERENCERESPONSE']._serialized_end=638
-  _globals['_LOADREFERENCESTREAMREQUEST']._serialized_start=640
-  _globals['_LOADREFERENCESTREAMREQUEST']._serialized_end=750
-  _globals['_LOADREFERENCESTREAMRESPONSE']._serialized_start=752
-  _globals['_LOADREFERENCESTREAMRESPONSE']._serialized_end=826
-  _globals['_SCORESPREAD']._serialized_start=828
-  _globals['_SCORESPREAD']._serialized_end=912
-  _globals['_CALIBRATION']._serialized_start=915
-  _globals['_CALIBRATION']._serialized_end=1079
-  _globals['_REFERENCE']._serialized_start=1082
-  _globals['_REFERENCE']._serialized_end=1645
-  _globals['_GETREFERENCEREQUEST']._serialized_start=1647
-  _globals['_GETREFERENCEREQUEST']._serialized_end=1690
-  _globals['_GETREFERENCERESPONSE']._serialized_start=1692
-  _globals['_GETREFERENCERESPONSE']._serialized_end=1759
-  _globals['_LISTREFERENCESREQUEST']._serialized_start=1761
-  _globals['_LISTREFERENCESREQUEST']._serialized_end=1823
-  _globals['_LISTREFERENCESRESPONSE']._serialized_start=1825
-  _globals['_LISTREFERENCESRESPONSE']._serialized_end=1920
-  _globals['_LISTLOADSREQUEST']._serialized_start=1922
-  _globals['_LISTLOADSREQUEST']._serialized_end=1962
-  _globals['_LOAD']._serialized_start=1965
-  _globals['_LOAD']._serialized_end=2144
-  _globals['_LISTLOADSRESPONSE']._serialized_start=2146
-  _globals['_LISTLOADSRESPONSE']._serialized_end=2201
-  _globals['_DELETEREFERENCEREQUEST']._serialized_start=2203
-  _globals['_DELETEREFERENCEREQUEST']._serialized_end=2276
-  _globals['_DELETEREFERENCERESPONSE']._serialized_start=2278
-  _globals['_DELETEREFERENCERESPONSE']._serialized_end=2321
+  _globals['_LOADREFERENCEREQUEST']._serialized_end=624
+  _globals['_LOADREFERENCERESPONSE']._serialized_start=626
+  _globals['_LOADREFERENCERESPONSE']._serialized_end=694
+  _globals['_LOADREFERENCESTREAMREQUEST']._serialized_start=696
+  _globals['_LOADREFERENCESTREAMREQUEST']._serialized_end=806
+  _globals['_LOADREFERENCESTREAMRESPONSE']._serialized_start=808
+  _globals['_LOADREFERENCESTREAMRESPONSE']._serialized_end=882
+  _globals['_SCORESPREAD']._serialized_start=884
+  _globals['_SCORESPREAD']._serialized_end=968
+  _globals['_CALIBRATION']._serialized_start=971
+  _globals['_CALIBRATION']._serialized_end=1135
+  _globals['_REFERENCE']._serialized_start=1138
+  _globals['_REFERENCE']._serialized_end=1729
+  _globals['_GETREFERENCEREQUEST']._serialized_start=1731
+  _globals['_GETREFERENCEREQUEST']._serialized_end=1774
+  _globals['_GETREFERENCERESPONSE']._serialized_start=1776
+  _globals['_GETREFERENCERESPONSE']._serialized_end=1843
+  _globals['_LISTREFERENCESREQUEST']._serialized_start=1845
+  _globals['_LISTREFERENCESREQUEST']._serialized_end=1907
+  _globals['_LISTREFERENCESRESPONSE']._serialized_start=1909
+  _globals['_LISTREFERENCESRESPONSE']._serialized_end=2004
+  _globals['_LISTLOADSREQUEST']._serialized_start=2006
+  _globals['_LISTLOADSREQUEST']._serialized_end=2046
+  _globals['_LOAD']._serialized_start=2049
+  _globals['_LOAD']._serialized_end=2228
+  _globals['_LISTLOADSRESPONSE']._serialized_start=2230
+  _globals['_LISTLOADSRESPONSE']._serialized_end=2285
+  _globals['_DELETEREFERENCEREQUEST']._serialized_start=2287
+  _globals['_DELETEREFERENCEREQUEST']._serialized_end=2360
+  _globals['_DELETEREFERENCERESPONSE']._serialized_start=2362
+  _globals['_DELETEREFERENCERESPONSE']._serialized_end=2405
 # @@protoc_insertion_point(module_scope)

@@ -53,6 +53,7 @@ def reference_message(reference: Reference) -> reference_pb2.Reference:
         bank_bytes=model.bank.nbytes,
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
+        approximate_search=options.approximate_search,
     )
 
 

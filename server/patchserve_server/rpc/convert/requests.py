@@ -13,6 +13,7 @@ from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptio
 from patchserve_server.domain.reference import (
     MAX_REGION_POINTS,
     CoresetOptions,
+    checked_approximate_search,
     checked_expected_revision,
     checked_reference_id,
     checked_region_of_interest,
@@ -50,6 +51,10 @@ def _chosen_options(request: reference_pb2.LoadReferenceRequest) -> dict[str, An
         chosen["coreset"] = _coreset_options(request.coreset)
     if request.HasField("search_radius"):
         chosen["search_radius"] = checked_search_radius(request.search_radius)
+    if request.HasField("approximate_search"):
+        chosen["approximate_search"] = checked_approximate_search(
+            request.approximate_search, chosen.get("search_radius")
+        )
     if request.region_of_interest:
         # No more than it takes to see that it is too much.
         polygons = (

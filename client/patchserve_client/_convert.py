@@ -150,6 +150,16 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerI
             default_timeout_s=limits.default_timeout_s,
             load_timeout_s=limits.load_timeout_s,
             max_bank_bytes=limits.max_bank_bytes,
+            max_pending_bytes=limits.max_pending_bytes,
+            max_pending_loads=limits.max_pending_loads,
+            max_calls=limits.max_calls,
+            max_client_pending_images=limits.max_client_pending_images,
+            max_client_pending_bytes=limits.max_client_pending_bytes,
+            max_client_pending_loads=limits.max_client_pending_loads,
+            max_client_calls=limits.max_client_calls,
+            max_batch_size=limits.max_batch_size,
+            stream_write_timeout_s=limits.stream_write_timeout_s,
+            max_connection_age_s=limits.max_connection_age_s,
         ),
     )
 

@@ -254,6 +254,16 @@ class Limits:
     default_timeout_s: float
     load_timeout_s: float
     max_bank_bytes: int
+    max_pending_bytes: int
+    max_pending_loads: int
+    max_calls: int
+    max_client_pending_images: int  # 0: any
+    max_client_pending_bytes: int
+    max_client_pending_loads: int
+    max_client_calls: int
+    max_batch_size: int
+    stream_write_timeout_s: float
+    max_connection_age_s: float  # 0: any
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,10 +25,11 @@ from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
-from patchserve_server.serving.admission import Admission
+from patchserve_server.serving.admission import Admission, Room
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import Turns
 from patchserve_server.serving.inspector import LocalInspector
 from patchserve_server.serving.loading import Loader, LoadOptions
 from patchserve_server.serving.outputs import FolderSink
@@ -72,6 +74,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             await server.drain(delay_s=0, grace_s=0)
             raise
         await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+        _log.info("Stopped")
 
 
 def _credentials(settings: Settings) -> Credentials:
@@ -92,6 +95,9 @@ def _server(settings: Settings, credentials: Credentials) -> GrpcServer:
         settings.host,
         settings.port,
         settings.max_message_mib * MIB,
+        settings.max_calls,
+        settings.stream_write_timeout_s,
+        settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
         insecure=settings.insecure,
     )
@@ -138,7 +144,8 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         return executor
 
     loop = asyncio.get_running_loop()
-    limits = _limits(settings)
+    admissions = _admissions(settings)
+    limits = _limits(settings, admissions)
     image_limits = ImageLimits(limits.max_image_bytes, limits.max_image_pixels)
     pictures, inference, fitting, storage = (
         pool("pictures", settings.threads),
@@ -167,6 +174,8 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         ),
         pictures,
+        # Enough for a batch in work, the next one, and threads that decode and draw: more would only wait elsewhere.
+        Turns(2 * settings.max_batch_size + 2 * settings.threads),
         input_size_px=detector.info.input_size_px,
         limits=image_limits,
         default_scale=scale,
@@ -175,7 +184,6 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     loader = Loader(
         detector,
         catalog,
-        Admission("loads", settings.max_pending_loads),
         pictures=pictures,
         fitting=fitting,
         limits=image_limits,
@@ -183,7 +191,6 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     )
     if settings.preload is not None:
         await _preload(loader, settings.preload)
-    streamed = settings.max_pending_images // 2
     return Application(
         detector=detector.info,
         limits=limits,
@@ -191,8 +198,10 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         catalog=catalog,
         loader=loader,
         inspector=inspector,
-        sessions=Sessions(catalog, inspector, Admission("frames", streamed), max_active=settings.max_batch_size),
-        admission=Admission("single pictures", settings.max_pending_images - streamed),
+        sessions=Sessions(catalog, inspector, admissions.pictures, max_active=settings.max_batch_size),
+        calls=admissions.calls,
+        pictures=admissions.pictures,
+        loads=admissions.loads,
     )
 
 
@@ -248,7 +257,24 @@ def _pictures_in(folder: Path) -> list[Path]:
         raise StartupError(f"--preload {folder}: {error.strerror}. Name a folder of pictures.") from error
 
 
-def _limits(settings: Settings) -> ServerLimits:
+@dataclass(frozen=True, slots=True)
+class _Admissions:
+    calls: Admission
+    pictures: Admission
+    loads: Admission
+
+
+def _admissions(settings: Settings) -> _Admissions:
+    share, one, message = settings.client_share, Room(1), Room(1, settings.max_message_mib * MIB)
+    pictures = Room(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    return _Admissions(
+        calls=Admission("calls", Room(settings.max_calls), share=share, largest=one),
+        pictures=Admission("pictures", pictures, share=share, largest=message),
+        loads=Admission("loads", Room(settings.max_pending_loads), share=share, largest=one),
+    )
+
+
+def _limits(settings: Settings, admissions: _Admissions) -> ServerLimits:
     return ServerLimits(
         max_image_bytes=settings.max_image_mib * MIB,
         max_image_pixels=settings.max_image_megapixels * 1_000_000,
@@ -261,4 +287,14 @@ def _limits(settings: Settings) -> ServerLimits:
         default_timeout_s=settings.default_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         max_bank_bytes=settings.max_bank_mib * MIB,
+        max_pending_bytes=admissions.pictures.bound.bytes,
+        max_pending_loads=settings.max_pending_loads,
+        max_calls=settings.max_calls,
+        max_batch_size=settings.max_batch_size,
+        stream_write_timeout_s=settings.stream_write_timeout_s,
+        max_client_pending_images=admissions.pictures.per_client.places,
+        max_client_pending_bytes=admissions.pictures.per_client.bytes,
+        max_client_pending_loads=admissions.loads.per_client.places,
+        max_client_calls=admissions.calls.per_client.places,
+        max_connection_age_s=settings.max_connection_age_s,
     )

@@ -73,8 +73,14 @@ class Settings(BaseSettings):
     """The memory that all banks together may take, with their networks where the precision is int8, in MiB."""
     max_pending_images: int = Field(default=64, ge=2)
     """The most pictures under way at once, over all calls; streams take at most half."""
+    max_pending_mib: int = Field(default=256, ge=1)
+    """The most encoded pictures and answers under way at once, in MiB; never less than --max-message-mib."""
     max_pending_loads: int = Field(default=4, ge=1)
     """The most loads under way at once."""
+    max_calls: int = Field(default=512, ge=2)
+    """The most calls under way at once, open streams included."""
+    client_share: float = Field(default=0.5, gt=0, le=1)
+    """The share of all these that one client may take. 1 where a proxy makes one client of all."""
     max_in_flight: int = Field(default=64, ge=1)
     """The most frames under way at once in one stream."""
     default_in_flight: int = Field(default=8, ge=1)
@@ -83,6 +89,10 @@ class Settings(BaseSettings):
     """The deadline of a unary call that has none, in seconds."""
     load_timeout_s: float = Field(default=600.0, gt=0)
     """The deadline of a load that has none, in seconds."""
+    stream_write_timeout_s: float = Field(default=30.0, gt=0)
+    """How long an answer may wait for a caller who does not read before its call is ended, in seconds."""
+    max_connection_age_s: float = Field(default=0.0, ge=0)
+    """After so many seconds a connection takes no new calls, so that clients connect anew; 0: never. Streams go on."""
     max_batch_size: int = Field(default=8, ge=1)
     """The most pictures of one reference that are inspected together."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)

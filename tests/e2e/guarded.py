@@ -20,10 +20,13 @@ from patchserve_server.config import Settings
 def serving(**settings: Any) -> Iterator[str]:
     """Serves on a free port of this machine; gives its address as localhost:PORT.
 
+    Args:
+        settings: the server's; and `detector`, a FakeDetector, and `stop`, an Event that begins the drain.
+
     Raises:
         StartupError: as `patchserve-server serve` would say it.
     """
-    stop = threading.Event()
+    detector, stop = settings.pop("detector", None), settings.pop("stop", None) or threading.Event()
     ready: concurrent.futures.Future[str] = concurrent.futures.Future()
     chosen = Settings(**{"port": 0, "drain_delay_s": 0.0, "drain_grace_s": 1.0, **settings})
 
@@ -42,7 +45,7 @@ def serving(**settings: Any) -> Iterator[str]:
             ready.set_exception(error)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "_warm_detector", lambda _settings: FakeDetector())
+        patch.setattr(bootstrap, "_warm_detector", lambda _settings: detector or FakeDetector())
         patch.setattr(bootstrap, "_stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
         thread = threading.Thread(target=run)
         thread.start()
@@ -53,3 +56,4 @@ def serving(**settings: Any) -> Iterator[str]:
         finally:
             stop.set()
             thread.join(30)
+            assert not thread.is_alive(), "the server has not left"

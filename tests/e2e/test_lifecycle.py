@@ -112,6 +112,7 @@ def test_preload_and_save_outputs(tmp_path: Path) -> None:
         (["--device", "tpu"], 2, "--device"),
         (["--precision", "fp16"], 2, "--precision"),
         (["--port", "70000"], 2, "--port"),
+        (["--host", "192.0.2.1"], 1, "--insecure"),
         (["--host", "192.0.2.1", "--insecure"], 1, "--host"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -34,7 +35,9 @@ from patchserve_server.rpc import convert
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.loading import LoadOptions
 
-LIMITS = ServerLimits(1, 1, 1, 1, 1, 1, 32, 8, 1.0, 1.0, 1)
+LIMITS = ServerLimits(
+    **{field.name: 1 for field in fields(ServerLimits)} | {"max_in_flight": 32, "default_in_flight": 8}
+)
 
 TRIANGLE = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
 NO_REGIONS: list[list[list[tuple[float, float]]]] = [

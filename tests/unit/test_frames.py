@@ -21,9 +21,16 @@ from patchserve_server.domain.stream import (
     StreamConfig,
     StreamNotice,
 )
-from patchserve_server.serving.frames import FrameQueue
+from patchserve_server.serving.admission import Admission, Room
+from patchserve_server.serving.fairness import Flow
+from patchserve_server.serving.frames import FrameQueue, Inspect
 
 CONFIG = StreamConfig("default", "", OutputOptions(), max_in_flight=4)
+
+
+def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:
+    admission = Admission("pictures", Room(2 * places, 2**20), share=1, largest=Room(1, 2**19))
+    return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=Flow("a", 1))
 
 
 def frame(number: int) -> Frame:
@@ -67,7 +74,7 @@ async def collect(queue: FrameQueue) -> list[FrameOutcome]:
 
 async def test_outcomes_come_in_the_order_of_the_frames() -> None:
     gates = Gates()
-    queue = FrameQueue(CONFIG, gates.inspect, max_active=4)
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
     for number in range(3):
         await queue.put(frame(number))
     queue.close()
@@ -80,7 +87,7 @@ async def test_outcomes_come_in_the_order_of_the_frames() -> None:
 
 async def test_outcomes_come_as_they_are_done_where_asked() -> None:
     gates = Gates()
-    queue = FrameQueue(replace(CONFIG, ordering=ResultOrdering.COMPLETION), gates.inspect, max_active=4)
+    queue = frame_queue(replace(CONFIG, ordering=ResultOrdering.COMPLETION), gates.inspect, max_active=4)
     for number in range(3):
         await queue.put(frame(number))
     queue.close()
@@ -91,7 +98,7 @@ async def test_outcomes_come_as_they_are_done_where_asked() -> None:
 
 async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> None:
     gates = Gates()
-    queue = FrameQueue(CONFIG, gates.inspect, max_active=4)
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
     for number in range(4):
         await queue.put(frame(number))
     fifth = asyncio.create_task(queue.put(frame(4)))
@@ -108,7 +115,7 @@ async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> Non
 
 async def test_only_max_active_frames_are_worked_on() -> None:
     gates = Gates()
-    queue = FrameQueue(CONFIG, gates.inspect, max_active=2)
+    queue = frame_queue(CONFIG, gates.inspect, max_active=2)
     for number in range(4):
         await queue.put(frame(number))
     await settle()
@@ -120,7 +127,7 @@ async def test_only_max_active_frames_are_worked_on() -> None:
 
 async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() -> None:
     gates = Gates()
-    queue = FrameQueue(replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST), gates.inspect, max_active=1)
+    queue = frame_queue(replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST), gates.inspect, max_active=1)
     for number in range(6):  # f0 is worked on; f1, f2 make room for f4, f5
         await queue.put(frame(number))
         await settle()
@@ -136,7 +143,7 @@ async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() ->
 async def test_drop_oldest_drops_the_new_frame_where_all_others_are_started() -> None:
     gates = Gates()
     config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST, max_in_flight=1)
-    queue = FrameQueue(config, gates.inspect, max_active=1)
+    queue = frame_queue(config, gates.inspect, max_active=1)
     await queue.put(frame(0))
     await settle()
     await queue.put(frame(1))
@@ -150,7 +157,7 @@ async def test_drop_oldest_drops_the_new_frame_where_all_others_are_started() ->
 async def test_drop_oldest_is_bounded_where_nobody_reads() -> None:
     gates = Gates()
     config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST)
-    queue = FrameQueue(config, gates.inspect, max_active=1)
+    queue = frame_queue(config, gates.inspect, max_active=1)
 
     async def flood() -> None:
         for number in range(10_000):
@@ -166,7 +173,7 @@ async def test_drop_oldest_is_bounded_where_nobody_reads() -> None:
 
 async def test_a_late_frame_is_answered_with_a_deadline_error_and_the_stream_goes_on() -> None:
     gates = Gates()
-    queue = FrameQueue(replace(CONFIG, frame_timeout_s=0.02), gates.inspect, max_active=1)
+    queue = frame_queue(replace(CONFIG, frame_timeout_s=0.02), gates.inspect, max_active=1)
     await queue.put(frame(0))  # never done
     await queue.put(frame(1))  # never started
     events = queue.events()
@@ -186,7 +193,7 @@ async def test_a_late_frame_is_answered_with_a_deadline_error_and_the_stream_goe
 @pytest.mark.parametrize("error", [UndecodableImageError("no"), RuntimeError("a bug")])
 async def test_an_error_is_the_outcome_of_its_frame_alone(error: Exception) -> None:
     gates = Gates()
-    queue = FrameQueue(CONFIG, gates.inspect, max_active=4)
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
     await queue.put(frame(0))
     await queue.put(frame(1))
     queue.close()
@@ -198,7 +205,7 @@ async def test_an_error_is_the_outcome_of_its_frame_alone(error: Exception) -> N
 
 
 async def test_notices_come_among_the_outcomes() -> None:
-    queue = FrameQueue(CONFIG, Gates().inspect, max_active=4)
+    queue = frame_queue(CONFIG, Gates().inspect, max_active=4)
     queue.notify(StreamNotice(NoticeKind.DRAINING, "bye"))
     queue.close()
     assert [event async for event in queue.events()] == [StreamNotice(NoticeKind.DRAINING, "bye")]
@@ -206,7 +213,7 @@ async def test_notices_come_among_the_outcomes() -> None:
 
 async def test_cancel_ends_all_work() -> None:
     gates = Gates()
-    queue = FrameQueue(CONFIG, gates.inspect, max_active=2)
+    queue = frame_queue(CONFIG, gates.inspect, max_active=2)
     for number in range(4):
         await queue.put(frame(number))
     await settle()
@@ -236,7 +243,7 @@ def test_every_accepted_frame_has_exactly_one_outcome(
 
     async def run() -> list[FrameOutcome]:
         config = replace(CONFIG, max_in_flight=max_in_flight, overflow=overflow, ordering=ordering)
-        queue = FrameQueue(config, inspect, max_active=max_active)
+        queue = frame_queue(config, inspect, max_active=max_active)
 
         async def send() -> None:
             for number in range(len(frames)):

@@ -15,9 +15,11 @@ from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.fairness import Flow, Turns
 from patchserve_server.serving.inspector import LocalInspector
 from patchserve_server.serving.outputs import FolderSink
 
+FLOW = Flow("a")
 STEPS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
@@ -27,6 +29,7 @@ async def inspector(detector: FakeDetector, outputs: Path | None = None) -> Asyn
         yield LocalInspector(
             Batcher(detector, inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             pictures,
+            Turns(4),
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
             default_scale=HeatmapScale.RELATIVE,
@@ -71,7 +74,7 @@ async def test_what_is_not_asked_for_is_not_computed(
     taken: list[str], options: OutputOptions, expected: list[str]
 ) -> None:
     async with inspector(FakeDetector()) as local:
-        inspection = await local.inspect(reference(level=100), grey_png(160), options)
+        inspection = await local.inspect(reference(level=100), grey_png(160), options, FLOW)
     assert taken == expected
     assert (inspection.overlay is None) == (not options.overlay)
     assert (inspection.score_map is None) == (not options.score_map)
@@ -85,7 +88,7 @@ async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
 ) -> None:
     options = OutputOptions(overlay=True, overlay_format=format_, overlay_max_side_px=16)
     async with inspector(FakeDetector(), tmp_path) as local:
-        inspection = await local.inspect(reference(level=100), grey_png(160, (32, 20)), options)
+        inspection = await local.inspect(reference(level=100), grey_png(160, (32, 20)), options, FLOW)
     assert inspection.overlay is not None
     assert (inspection.overlay.format, inspection.overlay.size_px) == (format_, (16, 10))
     assert inspection.source_size_px == (32, 20)
@@ -98,10 +101,12 @@ async def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(
     detector, picture = FakeDetector(), grey_png(160, (16_384, 2))
     async with inspector(detector) as local:
         with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP holds at most 16,383"):
-            await local.inspect(reference(), picture, OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP))
+            await local.inspect(
+                reference(), picture, OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP), FLOW
+            )
         assert detector.batches == []
         smaller = OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
-        overlay = (await local.inspect(reference(), picture, smaller)).overlay
-        await local.inspect(reference(), picture, OutputOptions(overlay_format=OverlayFormat.WEBP))
+        overlay = (await local.inspect(reference(), picture, smaller, FLOW)).overlay
+        await local.inspect(reference(), picture, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW)
     assert overlay is not None
     assert overlay.size_px == (640, 1)

@@ -18,7 +18,6 @@ from patchserve_server.domain.errors import (
     EmptyImageError,
     InvalidInputError,
     PreconditionError,
-    QueueFullError,
     ReferenceChangedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
@@ -26,7 +25,6 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceOptions, ScoringProfile
 from patchserve_server.imaging import ImageLimits
-from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.loading import Loader, LoadOptions
 from patchserve_server.store import MemoryReferenceStore
@@ -61,7 +59,6 @@ class Bench:
         self.loader = Loader(
             self.detector,
             self.catalog,
-            Admission("loads", 2),
             pictures=pool,
             fitting=pool,
             limits=ImageLimits(),
@@ -176,16 +173,6 @@ async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
     assert len(bench.catalog.get("default").model.bank.inputs) == 2
 
 
-async def test_too_many_loads_are_refused_at_once(bench: Bench) -> None:
-    bench.detector.fit_gate.clear()
-    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
-    await asyncio.sleep(0.05)
-    with pytest.raises(QueueFullError):
-        await bench.load(10)
-    bench.detector.fit_gate.set()
-    await asyncio.gather(*under_way)
-
-
 async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))
@@ -236,7 +223,7 @@ async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None
     await asyncio.gather(*both)
 
 
-async def test_a_load_that_fails_is_refused_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
+async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
     with pytest.raises(EmptyImageError):
         await bench.load(1, -1)
     with pytest.raises(ReferenceNotFoundError):
@@ -246,9 +233,6 @@ async def test_a_load_that_fails_is_refused_or_is_cancelled_is_not_listed_any_mo
     bench.detector.fit_gate.clear()
     under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
     await until(lambda: len(bench.loader.under_way()) == 2)
-    with pytest.raises(QueueFullError):
-        await bench.load(10)
-    assert len(bench.loader.under_way()) == 2
     for load in under_way:
         load.cancel()
     await asyncio.gather(*under_way, return_exceptions=True)

@@ -188,6 +188,12 @@ class DeadlineError(PatchserveError):
     reason = "DEADLINE"
 
 
+class StalledReaderError(DeadlineError):
+    """A caller does not read the answers that wait for it."""
+
+    reason = "READER_STALLED"
+
+
 class UnauthenticatedError(PatchserveError):
     """A call without a credential, where one is needed. No message ever holds what was sent."""
 

@@ -121,3 +121,8 @@ class Inspection:
     overlay: EncodedOverlay | None = None  # None: not asked for
     score_map: AnomalyMap | None = None  # None: not asked for
     timing: Timing = field(default_factory=Timing)
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes in memory until it is sent, without small things."""
+        return self.detection.anomaly_map.nbytes + (len(self.overlay.data) if self.overlay is not None else 0)

@@ -104,28 +104,20 @@ def _refusal(error: Exception) -> Handler:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _checked_again(handler: Handler, check: Callable[[], None]) -> Handler:
-    """The same handler; where the caller streams, its messages are checked too."""
-    coders = {
-        "request_deserializer": handler.request_deserializer,
-        "response_serializer": handler.response_serializer,
-    }
-
-    def with_checks(behaviour: Any) -> Any:  # noqa: ANN401 - grpc's handlers are untyped
-        return lambda requests, context: behaviour(_Checked(requests, check), context)
-
-    if handler.stream_stream is not None:
-        return grpc.stream_stream_rpc_method_handler(with_checks(handler.stream_stream), **coders)
-    if handler.stream_unary is not None:
-        return grpc.stream_unary_rpc_method_handler(with_checks(handler.stream_unary), **coders)
-    return handler
+def _checked_again(handler: Any, check: Callable[[], None]) -> Handler:  # noqa: ANN401 - grpc's handlers are untyped
+    """The same handler, whose caller's messages are checked too. All stream, as AdmissionInterceptor makes it."""
+    return grpc.stream_stream_rpc_method_handler(
+        lambda requests, context: handler.stream_stream(_Checked(requests, check), context),
+        request_deserializer=handler.request_deserializer,
+        response_serializer=handler.response_serializer,
+    )
 
 
 class _Checked:
     """The caller's messages, for as long as the check passes."""
 
     def __init__(self, requests: AsyncIterator[Any], check: Callable[[], None]) -> None:
-        self._requests = aiter(requests)
+        self._requests = requests  # grpc's own warns where its iterator is asked for and then not used
         self._check = check
         self._checked_at_s = time.monotonic()
 
@@ -133,7 +125,7 @@ class _Checked:
         return self
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - whatever the method takes
-        request = await anext(self._requests)
+        request = await anext(aiter(self._requests))
         if (now_s := time.monotonic()) - self._checked_at_s >= RECHECK_S:
             self._check()
             self._checked_at_s = now_s

@@ -28,3 +28,13 @@ async def deadline(context: aio.ServicerContext[Any, Any], default_s: float) -> 
         if remaining_s is None:
             message = f"No result within {default_s:g} s, the deadline of a call that sets none."
         raise DeadlineError(message) from error
+
+
+@asynccontextmanager
+async def within(limit_s: float, error: DeadlineError) -> AsyncIterator[None]:
+    """Ends with this error after so many seconds, whatever the call's deadline is."""
+    try:
+        async with asyncio.timeout(limit_s):
+            yield
+    except TimeoutError:
+        raise error from None

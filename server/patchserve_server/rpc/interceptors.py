@@ -6,7 +6,7 @@ import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractContextManager, ExitStack, aclosing
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -15,6 +15,8 @@ from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from patchserve_server.domain.errors import StalledReaderError
+from patchserve_server.rpc.deadlines import within
 from patchserve_server.rpc.status import status_of
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
@@ -31,13 +33,22 @@ _log = logging.getLogger(__name__)
 
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type stubs only
 Context = aio.ServicerContext[Any, Any]
+Place: TypeAlias = AbstractContextManager[object]
 
 
 class StatusInterceptor(aio.ServerInterceptor):
-    """Turns whatever a method of these services raises into a google.rpc.Status. Cancellation passes untouched."""
+    """Turns whatever a method of these services raises into a google.rpc.Status. Cancellation passes untouched.
 
-    def __init__(self, *services: str) -> None:
+    Args:
+        services: whose methods; all of them stream, as AdmissionInterceptor makes it.
+        place: takes the place of a call until its status is out; raises where there is none.
+        write_timeout_s: how long a message may wait for a caller who does not read.
+    """
+
+    def __init__(self, *services: str, place: Callable[[str, Context], Place], write_timeout_s: float) -> None:
         self._prefixes = tuple(f"/{service}/" for service in services)
+        self._place = place
+        self._write_timeout_s = write_timeout_s
 
     async def intercept_service(
         self,
@@ -48,36 +59,34 @@ class StatusInterceptor(aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith(self._prefixes):
             return handler
-        name = method.rpartition("/")[2]
-        coders = {
-            "request_deserializer": handler.request_deserializer,
-            "response_serializer": handler.response_serializer,
-        }
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(_streaming(handler.stream_stream, name), **coders)
-        if handler.stream_unary is not None:
-            return grpc.stream_unary_rpc_method_handler(_unary(handler.stream_unary, name), **coders)
-        return grpc.unary_unary_rpc_method_handler(_unary(handler.unary_unary, name), **coders)
+        return grpc.stream_stream_rpc_method_handler(
+            self._with_status(handler.stream_stream, method),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
+    def _with_status(self, behaviour: Any, method: str) -> Any:  # noqa: ANN401 - grpc's handlers are untyped
+        async def answer(requests: Any, context: Context) -> None:  # noqa: ANN401
+            # The status of a caller who does not read waits for it; so long it counts as a call, and as nothing else.
+            with ExitStack() as place:
+                async with _Call(method.rpartition("/")[2], context):
+                    place.enter_context(self._place(method, context))
+                    async with aclosing(behaviour(requests, context)) as responses:
+                        async for response in responses:
+                            if not await self._written(response, context):
+                                return
 
-def _unary(behaviour: Any, name: str) -> Any:  # noqa: ANN401 - grpc's handlers are untyped
-    async def answer(request: Any, context: Context) -> Any:  # noqa: ANN401
-        async with _Call(name, context):
-            return await behaviour(request, context)
+        return answer
 
-    return answer
-
-
-def _streaming(behaviour: Any, name: str) -> Any:  # noqa: ANN401
-    async def answer(requests: Any, context: Context) -> None:  # noqa: ANN401
-        async with _Call(name, context), aclosing(behaviour(requests, context)) as responses:
-            async for response in responses:
-                try:
-                    await context.write(response)
-                except aio.InternalError:  # the caller has gone in the middle of a message
-                    return
-
-    return answer
+    async def _written(self, response: Any, context: Context) -> bool:  # noqa: ANN401
+        """Whether the caller is still there."""
+        message = f"For {self._write_timeout_s:g} s nobody has read the answers that are ready; read while you send."
+        try:
+            async with within(self._write_timeout_s, StalledReaderError(message)):
+                await context.write(response)
+        except aio.InternalError:  # it has gone in the middle of a message
+            return False
+        return True
 
 
 class _Call:
@@ -104,6 +113,10 @@ class _Call:
 
     def _who(self) -> str:
         """The token's name, or that of the client's certificate, or "-"."""
-        names = self._context.auth_context().get("x509_common_name", [])
-        certified = ascii(b"".join(names).decode(errors="replace"))[1:-1][:_MAX_NAME]
-        return CALLER.get() or certified or "-"
+        return CALLER.get() or certificate_name(self._context) or "-"
+
+
+def certificate_name(context: Context) -> str:
+    """The name of the client's certificate as printable ASCII, or nothing."""
+    names = context.auth_context().get("x509_common_name", [])
+    return ascii(b"".join(names).decode(errors="replace"))[1:-1][:_MAX_NAME]

@@ -17,11 +17,13 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
+from patchserve_server.rpc.admission import client_of
 from patchserve_server.rpc.convert import kserve
 from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.interceptors import REQUEST_ID
 from patchserve_server.rpc.servicer import PatchCoreServicer
 from patchserve_server.serving.application import Application
+from patchserve_server.serving.fairness import Flow
 from patchserve_server.serving.sessions import RETRY_AFTER_DRAIN_S
 
 Context = aio.ServicerContext[Any, Any]
@@ -69,16 +71,16 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return kserve.metadata(reference, application.detector.input_size_px)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        return await _infer(self._main.application, request, context)
+        return await _infer(self._main.application, Flow(client_of(context)), request, context)
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        application = self._main.application
+        application, flow = self._main.application, Flow.of_stream(client_of(context))
         async with aclosing(self._until_drained(request_iterator)) as requests:
             async for request in requests:
                 try:
-                    response = await _infer(application, request, context)
+                    response = await _infer(application, flow, request, context)
                 except Exception as error:  # noqa: BLE001 - the caller gets it
                     yield kserve.stream_error(request, error, REQUEST_ID.get())
                 else:
@@ -113,10 +115,15 @@ async def _next(requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferR
     return await anext(aiter(requests), None)
 
 
-async def _infer(application: Application, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
+async def _infer(
+    application: Application, flow: Flow, request: pb.ModelInferRequest, context: Context
+) -> pb.ModelInferResponse:
     limits = application.limits
+    most = max(1, min(limits.max_pending_images // 2, limits.max_client_pending_images))
     async with deadline(context, limits.default_timeout_s):
         # Large tensors take a while: not on the event loop.
-        asked = await asyncio.to_thread(kserve.infer_request, request, max(1, limits.max_pending_images // 2))
-        found = await application.infer_batch(asked.reference_id, asked.expected_revision, asked.images, asked.options)
+        asked = await asyncio.to_thread(kserve.infer_request, request, most)
+        found = await application.infer_batch(
+            flow, asked.reference_id, asked.expected_revision, asked.images, asked.options
+        )
         return await asyncio.to_thread(kserve.infer_response, request, asked, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import nullcontext
 from typing import Final
 
 from grpc import aio
@@ -13,11 +14,12 @@ from grpc_reflection.v1alpha import reflection
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_server.access import Authenticator
+from patchserve_server.rpc.admission import ONE, PROBES, AdmissionInterceptor, client_of
 from patchserve_server.rpc.authorization import KSERVE, SERVICE, AuthorizationInterceptor
-from patchserve_server.rpc.interceptors import StatusInterceptor
+from patchserve_server.rpc.interceptors import Context, Place, StatusInterceptor
 from patchserve_server.rpc.kserve_servicer import KServeServicer
 from patchserve_server.rpc.servicer import PatchCoreServicer
-from patchserve_server.rpc.transport import Listening, bind
+from patchserve_server.rpc.transport import Listening, bind, channel_options
 from patchserve_server.serving.application import Application
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
@@ -44,19 +46,18 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound, or must not be without TLS.
         """
-        interceptors: list[aio.ServerInterceptor] = [StatusInterceptor(SERVICE, KSERVE, reflection.SERVICE_NAME)]
+        status = StatusInterceptor(
+            SERVICE,
+            KSERVE,
+            reflection.SERVICE_NAME,
+            place=self._place_of_call,
+            write_timeout_s=self._listening.write_timeout_s,
+        )
+        interceptors: list[aio.ServerInterceptor] = [status]
         if self._authenticator is not None:
             interceptors.append(AuthorizationInterceptor(self._authenticator))
-        self._server = aio.server(
-            interceptors=interceptors,
-            options=[
-                ("grpc.max_receive_message_length", self._listening.max_message_bytes),
-                ("grpc.max_send_message_length", self._listening.max_message_bytes),
-                ("grpc.so_reuseport", 0),  # a second server on the port is a mistake, not a peer
-                ("grpc.keepalive_permit_without_calls", 1),
-                ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ],
-        )
+        interceptors.append(AdmissionInterceptor(SERVICE, KSERVE, application=lambda: self._servicer.application))
+        self._server = aio.server(interceptors=interceptors, options=channel_options(self._listening))
         service_pb2_grpc.add_PatchCoreServiceServicer_to_server(self._servicer, self._server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self._kserve, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -72,6 +73,12 @@ class GrpcServer:
         self._application = application
         self._servicer.ready(application)
         await self._health.set(SERVICE, _SERVING)
+
+    def _place_of_call(self, method: str, context: Context) -> Place:
+        """Every call of the services takes one; reflection and health checks are never refused."""
+        if self._application is None or method in PROBES or not method.startswith((f"/{SERVICE}/", f"/{KSERVE}/")):
+            return nullcontext()
+        return self._application.calls.take(client_of(context), ONE)
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Tells the health checkers, waits until they know, then finishes what was accepted within the grace time."""

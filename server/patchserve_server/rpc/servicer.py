@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
 from grpc import aio
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
-from patchserve_server.domain.errors import NotReadyError, StreamProtocolError
+from patchserve_server.domain.errors import DeadlineError, NotReadyError, StreamProtocolError
 from patchserve_server.domain.reference import checked_expected_revision, checked_reference_id
 from patchserve_server.domain.stream import Frame
 from patchserve_server.rpc import convert
-from patchserve_server.rpc.deadlines import deadline
+from patchserve_server.rpc.admission import client_of
+from patchserve_server.rpc.deadlines import deadline, within
 from patchserve_server.rpc.interceptors import REQUEST_ID
 from patchserve_server.serving.application import Application
 
@@ -48,8 +49,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.LoadReferenceResponse:
         application = self.application
         async with deadline(context, application.limits.load_timeout_s):
-            options, count = convert.load_options(request), len(request.images)
-            reference = await application.loader.load(options, _each(request.images), count)
+            options = convert.load_options(request)
+            reference = await application.load(client_of(context), options, request.images)
         return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
 
     async def LoadReferenceStream(
@@ -61,7 +62,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
             if start is None or start.WhichOneof("payload") != "start":
                 raise StreamProtocolError("The first message of LoadReferenceStream is `start`.")
             images = _images(start.start, request_iterator)
-            reference = await application.loader.load(convert.load_options(start.start), images)
+            reference = await application.load_stream(client_of(context), convert.load_options(start.start), images)
         return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference))
 
     async def GetReference(
@@ -100,6 +101,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         application = self.application
         async with deadline(context, application.limits.default_timeout_s):
             inspection = await application.infer(
+                client_of(context),
                 checked_reference_id(request.reference_id),
                 checked_expected_revision(request.expected_revision),
                 request.image,
@@ -111,11 +113,15 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], context: Context
     ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
         application = self.application
-        first = await anext(aiter(request_iterator), None)
+        limit_s = application.limits.default_timeout_s
+        late = DeadlineError(f"No `config` came within {limit_s:g} s; it is the first message of InferStream.")
+        async with within(limit_s, late):
+            first = await anext(aiter(request_iterator), None)
         if first is None or first.WhichOneof("payload") != "config":
             raise StreamProtocolError("The first message of InferStream is `config`.")
         config = convert.stream_config(first.config, application.limits)
-        async with aclosing(application.sessions.run(config, _frames(request_iterator))) as events:
+        running = application.sessions.run(client_of(context), config, _frames(request_iterator))
+        async with aclosing(running) as events:
             async for event in events:
                 yield convert.stream_event(event, REQUEST_ID.get())
 
@@ -125,15 +131,10 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         return convert.server_info(self.application, self._version)
 
 
-async def _each(images: Iterable[bytes]) -> AsyncIterator[bytes]:
-    for image in images:
-        yield image
-
-
 async def _images(
     start: reference_pb2.LoadReferenceRequest,
     requests: AsyncIterator[reference_pb2.LoadReferenceStreamRequest],
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes]:
     for image in start.images:
         yield image
     async for request in requests:

@@ -7,12 +7,18 @@ import logging
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import grpc
 from grpc import aio
 
 from patchserve_server.domain.access import TlsIdentity
 from patchserve_server.domain.errors import StartupError
+
+KEEPALIVE_TIME_S: Final = 60
+KEEPALIVE_TIMEOUT_S: Final = 20
+MIN_PING_INTERVAL_S: Final = 10
+MAX_CONNECTION_IDLE_S: Final = 900
 
 _log = logging.getLogger(__name__)
 
@@ -24,8 +30,33 @@ class Listening:
     host: str
     port: int
     max_message_bytes: int
+    max_calls: int  # of one connection
+    write_timeout_s: float
+    max_connection_age_s: float = 0  # 0: any
     identity: Callable[[], TlsIdentity] | None = None  # the present one; None: plain text
     insecure: bool = False  # plain text where other machines can reach it
+
+
+def channel_options(listening: Listening) -> list[tuple[str, int]]:
+    """What connections are told and held to; docs/reliability.md says why."""
+    options = {
+        "grpc.max_receive_message_length": listening.max_message_bytes,
+        "grpc.max_send_message_length": listening.max_message_bytes,
+        "grpc.max_concurrent_streams": listening.max_calls,
+        "grpc.so_reuseport": 0,  # a second server on the port is a mistake, not a peer
+        # A peer that is gone without a word is noticed, and its streams are freed, within 80 s.
+        "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,
+        "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_S * 1000,
+        "grpc.http2.max_pings_without_data": 0,  # a quiet stream is pinged for as long as it lives
+        # What clients may do: ours ping every minute, others more often.
+        "grpc.keepalive_permit_without_calls": 1,
+        "grpc.http2.min_ping_interval_without_data_ms": MIN_PING_INTERVAL_S * 1000,
+        "grpc.max_connection_idle_ms": MAX_CONNECTION_IDLE_S * 1000,
+    }
+    if listening.max_connection_age_s:
+        # No grace is set: a stream that began on an old connection may go on there for as long as it likes.
+        options["grpc.max_connection_age_ms"] = round(listening.max_connection_age_s * 1000)
+    return list(options.items())
 
 
 def bind(server: aio.Server, listening: Listening, *, authenticated: bool) -> str:

@@ -1,39 +1,176 @@
-"""A bound on the pictures under way."""
+"""One bound on what is under way: so many places, so many bytes, and a share of them for each client."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
 
 from patchserve_server.domain.errors import QueueFullError
+from patchserve_server.serving.fairness import FairQueue, Flow
 
 RETRY_AFTER_S = 0.5
 
 
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Places and bytes: a bound, or what is taken of it."""
+
+    places: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Room) -> Room:
+        return Room(self.places + other.places, self.bytes + other.bytes)
+
+    def __sub__(self, other: Room) -> Room:
+        return Room(self.places - other.places, self.bytes - other.bytes)
+
+    def fits(self, bound: Room) -> bool:
+        return self.places <= bound.places and self.bytes <= bound.bytes
+
+    def share(self, share: float, at_least: Room) -> Room:
+        """A part of it, never less than what a single call may need."""
+        places, size = int(self.places * share), int(self.bytes * share)
+        return Room(max(places, at_least.places), max(size, at_least.bytes))
+
+
+NOTHING = Room()
+
+
+class Hold:
+    """Room that is taken until it is released, once; a context manager does that by itself."""
+
+    def __init__(self, admission: Admission, client: str, room: Room, *, streamed: bool) -> None:
+        self._admission = admission
+        self._client = client
+        self._streamed = streamed
+        self.room = NOTHING
+        self._change(room)
+
+    def resize(self, size: int) -> None:
+        """From now on it holds so many bytes. Never refused: what is there is there, and others wait for it."""
+        if self.room != NOTHING:
+            self._change(Room(self.room.places, size))
+
+    def release(self) -> None:
+        self._change(NOTHING)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+    def _change(self, room: Room) -> None:
+        change, self.room = room - self.room, room
+        self._admission.changed(self._client, change, streamed=self._streamed)
+
+
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    client: str
+    room: Room
+    granted: asyncio.Future[Hold]
+
+
 class Admission:
-    """A fixed number of places. A unary call over it is refused at once; a stream waits, first come first served."""
+    """A single call that does not fit is refused at once; a stream waits, and streams and clients take turns.
 
-    def __init__(self, what: str, places: int) -> None:
+    Streams take at most half, so that single calls get in; while a stream waits, single calls take at most the other
+    half. `largest` is what one call may need: no share is less than that.
+    """
+
+    def __init__(self, what: str, bound: Room, *, share: float, largest: Room) -> None:
         self._what = what
-        self._places = places
-        self._free = asyncio.Semaphore(places)
+        self.bound = bound
+        self._for_streams = bound.share(0.5, largest)
+        self._for_calls = bound - self._for_streams
+        self.per_client = bound.share(share, largest)
+        self._calls = NOTHING
+        self._streams = NOTHING
+        self._clients: dict[str, Room] = {}
+        self._waiting: FairQueue[_Waiting] = FairQueue()
 
-    @asynccontextmanager
-    async def refuse_when_full(self) -> AsyncIterator[None]:
-        """Holds a place.
+    def take(self, client: str, room: Room) -> Hold:
+        """Room for a single call.
 
         Raises:
-            QueueFullError: none is free.
+            QueueFullError: it does not fit, or would be more than the client's share.
         """
-        if self._free.locked():
-            message = f"All {self._places} places for {self._what} are taken; try again shortly, or send less at once."
+        if not self._held(client, room).fits(self.per_client):
+            message = (
+                f"You have as many {self._what} under way as one client may, {self._words(self.per_client)}; try "
+                "again shortly, or send less at once."
+            )
             raise QueueFullError(message, RETRY_AFTER_S)
-        async with self._free:
-            yield
+        calls = self._calls + room
+        fits = (calls + self._streams).fits(self.bound)
+        if self._waiting and room.places and not calls.fits(self._for_calls):
+            fits = False
+        if not fits:
+            message = (
+                f"As many {self._what} are under way as the server takes, {self._words(self.bound)}; try again "
+                "shortly, or send less at once."
+            )
+            raise QueueFullError(message, RETRY_AFTER_S)
+        return Hold(self, client, room, streamed=False)
 
-    @asynccontextmanager
-    async def wait_when_full(self) -> AsyncIterator[None]:
-        """Holds a place, waiting for one."""
-        async with self._free:
-            yield
+    def take_for_stream(self, flow: Flow, room: Room) -> Hold | None:
+        """Room for a frame, or None where it would have to wait."""
+        waiting = self._wait(flow, room)
+        if waiting.granted.done():
+            return waiting.granted.result()
+        self._waiting.discard(flow, waiting)
+        return None
+
+    async def wait(self, flow: Flow, room: Room) -> Hold:
+        """Room for a frame, as soon as it is the stream's turn and it fits."""
+        waiting = self._wait(flow, room)
+        try:
+            return await waiting.granted
+        except asyncio.CancelledError:
+            self._waiting.discard(flow, waiting)
+            if waiting.granted.done() and not waiting.granted.cancelled():  # granted in the same moment
+                waiting.granted.result().release()
+            raise
+        finally:
+            self._grant()
+
+    def changed(self, client: str, change: Room, *, streamed: bool) -> None:
+        """Takes note of what a Hold takes or gives back."""
+        if streamed:
+            self._streams += change
+        else:
+            self._calls += change
+        self._clients[client] = self._held(client, change)
+        if self._clients[client] == NOTHING:
+            del self._clients[client]
+        if not change.fits(NOTHING):
+            return
+        self._grant()
+
+    def _wait(self, flow: Flow, room: Room) -> _Waiting:
+        waiting = _Waiting(flow.client, room, asyncio.get_running_loop().create_future())
+        self._waiting.push(flow, waiting)
+        self._grant()
+        return waiting
+
+    def _grant(self) -> None:
+        # Who has its share is passed over; who only finds no room is waited for, or small frames would keep out large.
+        while (found := self._waiting.head(self._within_share)) is not None:
+            flow, waiting = found
+            streams = self._streams + waiting.room
+            if not (streams.fits(self._for_streams) and (streams + self._calls).fits(self.bound)):
+                return
+            self._waiting.pop(flow)
+            if not waiting.granted.done():
+                waiting.granted.set_result(Hold(self, waiting.client, waiting.room, streamed=True))
+
+    def _within_share(self, waiting: _Waiting) -> bool:
+        return self._held(waiting.client, waiting.room).fits(self.per_client)
+
+    def _held(self, client: str, more: Room) -> Room:
+        return self._clients.get(client, NOTHING) + more
+
+    def _words(self, bound: Room) -> str:
+        return f"{bound.places} of {bound.bytes / 2**20:.0f} MiB together" if bound.bytes else f"{bound.places}"

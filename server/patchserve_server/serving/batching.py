@@ -38,7 +38,8 @@ class Batcher:
 
     Whenever one of the `workers` is free it takes what is there, up to `max_batch_size` pictures of one reference, the
     oldest first. So batches grow under load, and where `max_queue_delay_s` lets a picture wait for company. An entry
-    whose caller has gone is skipped. The queue is bounded by admission, not here.
+    whose caller has gone is skipped. Turns (fairness.py) bounds the queue and is fair: here first come, first served is
+    enough.
     """
 
     def __init__(

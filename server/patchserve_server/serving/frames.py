@@ -15,6 +15,8 @@ from patchserve_server.domain.stream import (
     StreamConfig,
     StreamNotice,
 )
+from patchserve_server.serving.admission import Admission, Hold, Room
+from patchserve_server.serving.fairness import Flow
 
 Inspect = Callable[[Frame], Awaitable[Inspection]]
 
@@ -24,12 +26,20 @@ class FrameQueue:
 
     At most `max_in_flight` outcomes are owed at a time under BLOCK: `put` waits. Under DROP_OLDEST `put` drops instead;
     as a dropped frame still has an outcome to deliver, it waits too once so many are owed as only a caller who does not
-    read lets pile up. At most `max_active` frames are worked on, so no stream crowds out the others.
+    read lets pile up. At most `max_active` frames are worked on; the others may still be dropped.
+
+    A frame has its place and its bytes in the server's room from its acceptance until its outcome was taken. Where
+    there is none, `put` waits too; under DROP_OLDEST it first gives up the stream's own frames that are not started.
     """
 
-    def __init__(self, config: StreamConfig, inspect: Inspect, *, max_active: int) -> None:
+    def __init__(
+        self, config: StreamConfig, inspect: Inspect, *, max_active: int, admission: Admission, flow: Flow
+    ) -> None:
         self._config = config
         self._inspect = inspect
+        self._admission = admission
+        self._flow = flow
+        self._holds: dict[int, Hold] = {}
         self._active = asyncio.Semaphore(min(max_active, config.max_in_flight))
         blocks = config.overflow is OverflowPolicy.BLOCK
         self._undelivered = asyncio.Semaphore(config.max_in_flight if blocks else 16 + 8 * config.max_in_flight)
@@ -45,14 +55,25 @@ class FrameQueue:
     async def put(self, frame: Frame) -> None:
         """Accepts a frame, as soon as there is room for its outcome."""
         await self._undelivered.acquire()
+        hold = await self._room_for(frame)
         sequence = self._sequence
         self._sequence += 1
         self._owed += 1
+        self._holds[sequence] = hold
         self._not_started[sequence] = frame
         if self._config.overflow is OverflowPolicy.DROP_OLDEST and len(self._work) >= self._config.max_in_flight:
             self._drop(next(iter(self._not_started)))
         if sequence in self._not_started:
             self._work[sequence] = asyncio.create_task(self._answer(sequence, frame))
+
+    async def _room_for(self, frame: Frame) -> Hold:
+        room = Room(1, len(frame.image))
+        if self._config.overflow is OverflowPolicy.DROP_OLDEST:
+            while self._not_started:
+                if (hold := self._admission.take_for_stream(self._flow, room)) is not None:
+                    return hold
+                self._drop(next(iter(self._not_started)))
+        return await self._admission.wait(self._flow, room)
 
     def notify(self, notice: StreamNotice) -> None:
         """Puts a notice among the outcomes."""
@@ -69,6 +90,7 @@ class FrameQueue:
         while (event := await self._events.get()) is not None:
             yield event
             if isinstance(event, FrameOutcome):
+                self._holds.pop(event.sequence).release()
                 self._undelivered.release()
 
     async def cancel(self) -> None:
@@ -76,7 +98,11 @@ class FrameQueue:
         tasks = list(self._work.values())
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+        finally:
+            for hold in self._holds.values():
+                hold.release()
 
     def _drop(self, sequence: int) -> None:
         frame = self._not_started.pop(sequence)
@@ -103,6 +129,10 @@ class FrameQueue:
 
     def _finish(self, sequence: int, frame: Frame, result: Inspection | Exception) -> None:
         outcome = FrameOutcome(frame.frame_id, frame.capture_time, sequence, result)
+        if isinstance(result, FrameDroppedError):
+            self._holds[sequence].release()  # it made room
+        else:
+            self._holds[sequence].resize(result.nbytes if isinstance(result, Inspection) else 0)
         if self._config.ordering is ResultOrdering.COMPLETION:
             self._deliver(outcome)
             return

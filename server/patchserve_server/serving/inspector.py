@@ -24,6 +24,7 @@ from patchserve_server.domain.inspection import (
 from patchserve_server.domain.reference import Calibration, Reference
 from patchserve_server.engine.scoring import anomaly_score
 from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.fairness import Flow, Turns
 
 T = TypeVar("T")
 
@@ -31,8 +32,8 @@ T = TypeVar("T")
 class Inspector(Protocol):
     """Where inference happens is the inspector's secret: here it is in this process."""
 
-    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions) -> Inspection:
-        """Compares one picture with a reference.
+    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions, flow: Flow) -> Inspection:
+        """Compares one encoded picture with a reference, when it is the flow's turn.
 
         Raises:
             InvalidImageError: it is no picture that we take.
@@ -64,12 +65,17 @@ class _Timed(Generic[T]):
 
 
 class LocalInspector:
-    """Decoding and rendering on a fixed pool of threads, the detector behind the batcher."""
+    """Decoding and rendering on a fixed pool of threads, the detector behind the batcher.
+
+    Pictures wait for their turn as they came, encoded. Only those whose turn it is are decoded, so that the queues
+    behind stay short and what is decoded takes little memory. What has not begun when its caller leaves is not done.
+    """
 
     def __init__(
         self,
         batcher: Batcher,
         pictures: Executor,
+        turns: Turns,
         *,
         input_size_px: int,
         limits: imaging.ImageLimits,
@@ -78,13 +84,21 @@ class LocalInspector:
     ) -> None:
         self._batcher = batcher
         self._pictures = pictures
+        self._turns = turns
         self._input_size_px = input_size_px
         self._limits = limits
         self._default_scale = default_scale
         self._sink = sink
 
-    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions) -> Inspection:
+    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions, flow: Flow) -> Inspection:
         arrived = time.perf_counter()
+        async with self._turns.turn(flow):
+            return await self._inspect(reference, image, options, arrived)
+
+    async def _inspect(
+        self, reference: Reference, image: SentImage, options: OutputOptions, arrived: float
+    ) -> Inspection:
+        waited_ms = (time.perf_counter() - arrived) * 1000
         prepared = await self._on_pool(lambda: self._prepare(image, options))
         try:
             detected = await self._batcher.detect(reference.model, prepared.value.model_input)
@@ -109,7 +123,7 @@ class LocalInspector:
             overlay=overlay,
             score_map=detection.anomaly_map if options.score_map else None,
             timing=Timing(
-                queue_ms=prepared.waited_ms + detected.queue_ms + drawn.waited_ms,
+                queue_ms=waited_ms + prepared.waited_ms + detected.queue_ms + drawn.waited_ms,
                 decode_ms=prepared.took_ms,
                 embed_ms=detected.times.embed_ms,
                 search_ms=detected.times.search_ms,

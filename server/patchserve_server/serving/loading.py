@@ -19,7 +19,6 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector
 from patchserve_server.domain.progress import LoadProgress, LoadStage
 from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, Reference, ReferenceModel, ReferenceOptions
-from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.progress import LoadBoard, LoadEntry
 
@@ -41,7 +40,6 @@ class Loader:
         self,
         detector: Detector,
         catalog: Catalog,
-        admission: Admission,
         *,
         pictures: Executor,
         fitting: Executor,
@@ -50,7 +48,6 @@ class Loader:
     ) -> None:
         self._detector = detector
         self._catalog = catalog
-        self._admission = admission
         self._pictures = pictures
         self._fitting = fitting
         self._limits = limits
@@ -73,11 +70,10 @@ class Loader:
             InvalidInputError: no picture, too many, a bad one (named as `images[i]`) or an option that does not fit.
             ReferenceNotFoundError, RevisionMismatchError, BankMismatchError: there is nothing fitting to append to.
             ReferenceChangedError: another call changed what was being appended to.
-            ExhaustedError: too many loads at once, or no room for the bank. Nothing is lost in any of these.
+            ExhaustedError: no room for the bank, in memory or in the store. Nothing is lost in any of these.
         """
-        async with self._admission.refuse_when_full():
-            with self._board.entry(options.reference_id, image_total) as entry:
-                return await self._load(options, images, entry)
+        with self._board.entry(options.reference_id, image_total) as entry:
+            return await self._load(options, images, entry)
 
     async def _load(self, options: LoadOptions, images: AsyncIterator[bytes], entry: LoadEntry) -> Reference:
         base = self._base(options)

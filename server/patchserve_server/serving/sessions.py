@@ -18,6 +18,7 @@ from patchserve_server.domain.stream import (
 )
 from patchserve_server.serving.admission import Admission
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import Flow
 from patchserve_server.serving.frames import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
 
@@ -36,7 +37,7 @@ class Sessions:
         self._open: set[_Session] = set()
         self._draining = False
 
-    async def run(self, config: StreamConfig, frames: AsyncIterator[Frame]) -> AsyncGenerator[StreamEvent]:
+    async def run(self, client: str, config: StreamConfig, frames: AsyncIterator[Frame]) -> AsyncGenerator[StreamEvent]:
         """The stream's events: ready first, then an outcome for each frame, and notices. Close it to stop all work.
 
         Raises:
@@ -46,7 +47,14 @@ class Sessions:
             StreamProtocolError: whatever `frames` raises, after the last outcome.
         """
         reference = self._catalog.get(config.reference_id, config.expected_revision)
-        queue = FrameQueue(config, self._inspect_with(reference, config), max_active=self._max_active)
+        flow = Flow.of_stream(client)
+        queue = FrameQueue(
+            config,
+            self._inspect_with(reference, config, flow),
+            max_active=self._max_active,
+            admission=self._admission,
+            flow=flow,
+        )
         session = _Session(reference, queue)
         self._open.add(session)
         try:
@@ -68,12 +76,11 @@ class Sessions:
         for session in list(self._open):
             session.drain()
 
-    def _inspect_with(self, reference: Reference, config: StreamConfig) -> Inspect:
+    def _inspect_with(self, reference: Reference, config: StreamConfig, flow: Flow) -> Inspect:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
-            async with self._admission.wait_when_full():
-                return await self._inspector.inspect(reference, frame.image, config.output)
+            return await self._inspector.inspect(reference, frame.image, config.output, flow)
 
         return inspect
 

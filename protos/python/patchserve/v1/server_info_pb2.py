@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from patchserve.v1 import inference_pb2 as patchserve_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpatchserve/v1/server_info.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\"\x16\n\x14GetServerInfoRequest\"\xa8\x02\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x1c\n\x14max_reference_images\x18\x04 \x01(\r\x12\x1a\n\x12max_pending_images\x18\x05 \x01(\r\x12\x15\n\rmax_in_flight\x18\x06 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_in_flight\x18\x07 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_timeout_s\x18\x08 \x01(\x01\x12\x16\n\x0emax_bank_bytes\x18\t \x01(\x04\x12\x16\n\x0eload_timeout_s\x18\n \x01(\x01\x12\x19\n\x11max_image_side_px\x18\x0b \x01(\r\"\xad\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x16\n\x0eweights_source\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x15\n\rinput_size_px\x18\x08 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\t \x01(\r\x12\x32\n\rheatmap_scale\x18\n \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12%\n\x06limits\x18\x0b \x01(\x0b\x32\x15.patchserve.v1.Limitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpatchserve/v1/server_info.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\"\x16\n\x14GetServerInfoRequest\"\xc8\x04\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x1c\n\x14max_reference_images\x18\x04 \x01(\r\x12\x1a\n\x12max_pending_images\x18\x05 \x01(\r\x12\x15\n\rmax_in_flight\x18\x06 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_in_flight\x18\x07 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_timeout_s\x18\x08 \x01(\x01\x12\x16\n\x0emax_bank_bytes\x18\t \x01(\x04\x12\x16\n\x0eload_timeout_s\x18\n \x01(\x01\x12\x19\n\x11max_image_side_px\x18\x0b \x01(\r\x12\x19\n\x11max_pending_bytes\x18\x0c \x01(\x04\x12\x19\n\x11max_pending_loads\x18\r \x01(\r\x12\x11\n\tmax_calls\x18\x0e \x01(\r\x12!\n\x19max_client_pending_images\x18\x0f \x01(\r\x12 \n\x18max_client_pending_bytes\x18\x10 \x01(\x04\x12 \n\x18max_client_pending_loads\x18\x11 \x01(\r\x12\x18\n\x10max_client_calls\x18\x12 \x01(\r\x12\x16\n\x0emax_batch_size\x18\x13 \x01(\r\x12\x1e\n\x16stream_write_timeout_s\x18\x14 \x01(\x01\x12\x1c\n\x14max_connection_age_s\x18\x15 \x01(\x01\"\xad\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x16\n\x0eweights_source\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x15\n\rinput_size_px\x18\x08 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\t \x01(\r\x12\x32\n\rheatmap_scale\x18\n \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12%\n\x06limits\x18\x0b \x01(\x0b\x32\x15.patchserve.v1.Limitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSERVERINFOREQUEST']._serialized_start=81
   _globals['_GETSERVERINFOREQUEST']._serialized_end=103
   _globals['_LIMITS']._serialized_start=106
-  _globals['_LIMITS']._serialized_end=402
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=405
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=706
+  _globals['_LIMITS']._serialized_end=690
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=693
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=994
 # @@protoc_insertion_point(module_scope)

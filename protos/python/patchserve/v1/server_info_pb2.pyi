@@ -51,6 +51,16 @@ class Limits(_message.Message):
     MAX_BANK_BYTES_FIELD_NUMBER: _builtins.int
     LOAD_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MAX_IMAGE_SIDE_PX_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_PENDING_LOADS_FIELD_NUMBER: _builtins.int
+    MAX_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_CLIENT_PENDING_IMAGES_FIELD_NUMBER: _builtins.int
+    MAX_CLIENT_PENDING_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CLIENT_PENDING_LOADS_FIELD_NUMBER: _builtins.int
+    MAX_CLIENT_CALLS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+    STREAM_WRITE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MAX_CONNECTION_AGE_S_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """The largest encoded picture, in bytes."""
     max_image_pixels: _builtins.int
@@ -60,7 +70,9 @@ class Limits(_message.Message):
     max_reference_images: _builtins.int
     """The most pictures in one reference."""
     max_pending_images: _builtins.int
-    """The most pictures under way at once, over all calls; a unary call over it is refused with RESOURCE_EXHAUSTED."""
+    """The most pictures under way at once, over all calls; a unary call over it is refused with RESOURCE_EXHAUSTED, a
+    stream stops being read. Streams take at most half.
+    """
     max_in_flight: _builtins.int
     """The most frames under way at once in one stream."""
     default_in_flight: _builtins.int
@@ -73,6 +85,32 @@ class Limits(_message.Message):
     """The deadline of a load that has none, in seconds."""
     max_image_side_px: _builtins.int
     """The most pixels along a side of a picture."""
+    max_pending_bytes: _builtins.int
+    """The most encoded pictures and answers under way at once, in bytes, over all calls. A call over it is refused with
+    RESOURCE_EXHAUSTED; a stream stops being read.
+    """
+    max_pending_loads: _builtins.int
+    """The most loads under way at once; one more is refused with RESOURCE_EXHAUSTED."""
+    max_calls: _builtins.int
+    """The most calls under way at once, open streams included; one more is refused with RESOURCE_EXHAUSTED."""
+    max_client_pending_images: _builtins.int
+    """The share of max_pending_images that one client may take: who has the same token, else the same client certificate,
+    else the same address.
+    """
+    max_client_pending_bytes: _builtins.int
+    """The same for max_pending_bytes."""
+    max_client_pending_loads: _builtins.int
+    """The same for max_pending_loads."""
+    max_client_calls: _builtins.int
+    """The same for max_calls."""
+    max_batch_size: _builtins.int
+    """The most pictures of one reference that are inspected together."""
+    stream_write_timeout_s: _builtins.float
+    """How long an answer may wait for a caller who does not read before the call ends with DEADLINE_EXCEEDED, in seconds."""
+    max_connection_age_s: _builtins.float
+    """How long a connection takes new calls, in seconds; then clients connect anew, and what is under way goes on. 0: for
+    ever.
+    """
     def __init__(
         self,
         *,
@@ -87,10 +125,20 @@ class Limits(_message.Message):
         max_bank_bytes: _builtins.int = ...,
         load_timeout_s: _builtins.float = ...,
         max_image_side_px: _builtins.int = ...,
+        max_pending_bytes: _builtins.int = ...,
+        max_pending_loads: _builtins.int = ...,
+        max_calls: _builtins.int = ...,
+        max_client_pending_images: _builtins.int = ...,
+        max_client_pending_bytes: _builtins.int = ...,
+        max_client_pending_loads: _builtins.int = ...,
+        max_client_calls: _builtins.int = ...,
+        max_batch_size: _builtins.int = ...,
+        stream_write_timeout_s: _builtins.float = ...,
+        max_connection_age_s: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_image_side_px", b"max_image_side_px", "max_in_flight", b"max_in_flight", "max_message_bytes", b"max_message_bytes", "max_pending_images", b"max_pending_images", "max_reference_images", b"max_reference_images"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_batch_size", b"max_batch_size", "max_calls", b"max_calls", "max_client_calls", b"max_client_calls", "max_client_pending_bytes", b"max_client_pending_bytes", "max_client_pending_images", b"max_client_pending_images", "max_client_pending_loads", b"max_client_pending_loads", "max_connection_age_s", b"max_connection_age_s", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_image_side_px", b"max_image_side_px", "max_in_flight", b"max_in_flight", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_images", b"max_pending_images", "max_pending_loads", b"max_pending_loads", "max_reference_images", b"max_reference_images", "stream_write_timeout_s", b"stream_write_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,276 @@
+"""More than the server takes: refused at once and with a reason, nobody starved, nothing kept of who has gone."""
+
+from __future__ import annotations
+
+import io
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from e2e.guarded import serving
+from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
+from e2e.test_stream import Feed, config, frame
+from fakes.detector import FakeDetector
+from fakes.grey import grey_png
+from fakes.relay import relayed
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
+from PIL import Image
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
+from patchserve_server.access.tokens import new_token
+from patchserve_server.bootstrap import INFERENCE_WORKERS
+from patchserve_server.domain.access import Scope
+
+EXHAUSTED, LATE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED
+PICTURE = inference_pb2.InferRequest(image=grey_png(100))
+NOWHERE = inference_pb2.InferRequest(reference_id="nowhere", image=grey_png(100))
+INFO = server_info_pb2.GetServerInfoRequest()
+
+
+def until(holds: Callable[[], bool], limit_s: float = 60) -> None:
+    end = time.monotonic() + limit_s
+    while not holds():
+        assert time.monotonic() < end, "it never came to be"
+        time.sleep(0.01)
+
+
+class Scene:
+    """A server around a detector that waits, with a loaded reference, and clients of it."""
+
+    def __init__(self, stack: ExitStack, detector: FakeDetector, address: str) -> None:
+        self._stack = stack
+        self.detector = detector
+        self.address = address
+        self.stub = self.client()
+
+    def client(self) -> Stub:
+        """On a connection of its own."""
+        options = [*MESSAGE_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
+        return Stub(self._stack.enter_context(grpc.insecure_channel(self.address, options)))
+
+    def has_room(self) -> bool:
+        """Whether a single call gets in: one for a reference that is not there is answered at once."""
+        with pytest.raises(grpc.RpcError) as caught:
+            self.stub.Infer(NOWHERE)
+        return refusal(caught.value)[1] == "REFERENCE_NOT_FOUND"
+
+
+@contextmanager
+def scene(**settings: Any) -> Iterator[Scene]:
+    detector = FakeDetector()
+    with ExitStack() as stack:
+        stack.callback(detector.gate.set)
+        address = stack.enter_context(serving(detector=detector, max_batch_size=1, **settings))
+        built = Scene(stack, detector, address)
+        if "auth_tokens" not in settings:
+            built.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+        detector.gate.clear()
+        yield built
+
+
+def refused(calls: Sequence[Any]) -> list[tuple[grpc.StatusCode, str]]:
+    errors = [call.exception() for call in calls if call.done()]
+    return [refusal(error)[:2] for error in errors if isinstance(error, grpc.RpcError)]
+
+
+def test_what_is_over_the_bound_is_refused_at_once_and_the_rest_answered() -> None:
+    with scene(max_pending_images=4, client_share=1) as at:
+        calls = [at.stub.Infer.future(PICTURE) for _ in range(6)]
+        until(lambda: len(refused(calls)) == 2)
+        error = next(call.exception() for call in calls if call.done())
+        assert isinstance(error, grpc.RpcError)
+        code, reason, details = refusal(error)
+        assert (code, reason) == (EXHAUSTED, "QUEUE_FULL")
+        assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0  # type: ignore[attr-defined]
+        at.detector.gate.set()
+        assert len([call for call in calls if call.exception() is None]) == 4
+        until(at.has_room)
+
+
+def test_the_bytes_of_pictures_are_bounded_too() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)  # 700 KB
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    large = inference_pb2.InferRequest(image=buffer.getvalue())
+    with scene(max_pending_mib=1, max_message_mib=1) as at:
+        calls = [at.stub.Infer.future(large) for _ in range(2)]
+        until(lambda: len(refused(calls)) == 1)
+        small = at.stub.Infer.future(PICTURE)
+        at.detector.gate.set()
+        assert small.exception() is None
+        assert len([call for call in calls if call.exception() is None]) == 1
+
+
+def test_a_client_that_takes_its_share_does_not_keep_out_another(tmp_path: Path) -> None:
+    tokens, lines = zip(*(new_token(name, list(Scope)) for name in ("greedy", "modest")), strict=True)
+    (tmp_path / "tokens").write_text("\n".join(lines) + "\n")
+    greedy, modest = ((("authorization", f"Bearer {token}"),) for token in tokens)
+    with scene(max_pending_images=4, auth_tokens=tmp_path / "tokens") as at:
+        load = reference_pb2.LoadReferenceRequest(images=[grey_png(100)])
+        at.stub.LoadReference(load, metadata=greedy)
+        calls = [at.stub.Infer.future(PICTURE, metadata=greedy) for _ in range(8)]
+        until(lambda: len(refused(calls)) == 6)
+        others = [at.stub.Infer.future(PICTURE, metadata=modest) for _ in range(2)]
+        at.detector.gate.set()
+        assert [call.exception() for call in others] == [None, None]
+        assert len([call for call in calls if call.exception() is None]) == 2
+
+
+def test_calls_are_bounded_and_probes_are_not() -> None:
+    with scene(max_calls=2, client_share=1) as at:
+        feeds = [Feed(config("")) for _ in range(2)]
+        streams = [at.stub.InferStream(iter(feed)) for feed in feeds]
+        for stream in streams:
+            next(stream)
+        with grpc.insecure_channel(at.address) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                Stub(channel).GetServerInfo(INFO)
+            assert refusal(caught.value)[:2] == (EXHAUSTED, "QUEUE_FULL")
+            assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest()).status == 1
+            assert ProtoReflectionDescriptorDatabase(channel).get_services()
+        feeds[0].close()
+        assert list(streams[0]) == []
+        limits = at.stub.GetServerInfo(INFO).limits
+        assert (limits.max_calls, limits.max_client_calls) == (2, 2)
+        streams[1].cancel()
+        feeds[1].close()
+
+
+def test_loads_are_bounded_before_they_are_sent() -> None:
+    with scene(max_pending_loads=1) as at:
+        feed: Any = Feed()
+        load = at.stub.LoadReferenceStream.future(iter(feed))  # has sent nothing
+        request = reference_pb2.LoadReferenceRequest(images=[grey_png(100)])
+
+        def second_is_refused() -> bool:
+            call = at.stub.LoadReference.future(request)
+            return call.exception() is not None and refused([call]) == [(EXHAUSTED, "QUEUE_FULL")]
+
+        until(second_is_refused)
+        load.cancel()
+        feed.close()
+        until(lambda: not second_is_refused())
+
+
+def test_what_nobody_waits_for_is_not_computed() -> None:
+    with scene(max_pending_images=INFERENCE_WORKERS + 1, client_share=1) as at:
+        kept = [at.stub.Infer.future(PICTURE) for _ in range(INFERENCE_WORKERS)]
+        until(lambda: len(at.detector.batches) == INFERENCE_WORKERS)
+        gone = at.stub.Infer.future(PICTURE)
+        until(lambda: not at.has_room())
+        gone.cancel()
+        until(at.has_room)
+        at.detector.gate.set()
+        assert [call.exception() for call in kept] == [None] * INFERENCE_WORKERS
+        assert at.stub.Infer(PICTURE).reference_id == "default"
+        assert len(at.detector.batches) == INFERENCE_WORKERS + 1
+
+
+def test_a_call_without_a_deadline_has_one() -> None:
+    with scene(default_timeout_s=0.5) as at:
+        calls = [at.stub.Infer.future(PICTURE) for _ in range(2 * INFERENCE_WORKERS)]
+        assert {refusal(call.exception())[:2] for call in calls} == {(LATE, "DEADLINE")}  # type: ignore[arg-type]
+        at.detector.gate.set()
+        assert len(at.detector.batches) == INFERENCE_WORKERS, "the others were given up in the queue"
+
+
+@pytest.mark.parametrize("method", ["Infer", "InferStream"])
+def test_a_call_that_says_nothing_ends(method: str) -> None:
+    with scene(default_timeout_s=0.3) as at, grpc.insecure_channel(at.address) as channel:
+        feed: Any = Feed()
+        call: Any = channel.stream_stream(f"/patchserve.v1.PatchCoreService/{method}")(iter(feed))
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        assert refusal(caught.value)[:2] == (LATE, "DEADLINE")
+        feed.close()
+        until(at.has_room)
+
+
+def stall(at: Scene) -> Any:
+    """A stream of large answers that nobody reads."""
+    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(noise).save(buffer, "BMP")  # 3 MB; its overlay is as large, and no buffer on the way takes 40
+    frames = [frame(number, buffer.getvalue()) for number in range(40)]
+    stalled = at.stub.InferStream(iter([config("", output={"overlay": True}), *frames]))
+    assert next(stalled).HasField("ready")
+    return stalled
+
+
+def test_a_reader_that_stalls_is_cut_and_frees_what_it_had(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "patchserve_server")
+    with scene(max_pending_images=2, stream_write_timeout_s=0.5, client_share=1) as at:
+        at.detector.gate.set()
+        stalled = stall(at)
+        until(lambda: "nobody has read" in caplog.text)
+        other = at.client().InferStream(iter([config(""), frame(0, grey_png(100))]), timeout=60)
+        assert next(other).HasField("ready")
+        assert next(other).result.HasField("response"), "the one place of streams is free again"
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stalled)
+        assert refusal(caught.value)[:2] == (LATE, "READER_STALLED")
+
+
+def test_a_stalled_reader_does_not_keep_the_server_from_leaving(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "patchserve_server")
+    stop = threading.Event()
+    with scene(stop=stop, stream_write_timeout_s=0.2, drain_grace_s=1.0) as at:
+        at.detector.gate.set()
+        stalled = stall(at)
+        until(lambda: "nobody has read" in caplog.text)
+        stop.set()
+        until(lambda: "Stopped" in caplog.text)
+        stalled.cancel()
+
+
+def test_a_stream_outlives_its_connections_age_and_new_calls_connect_anew() -> None:
+    with scene(max_connection_age_s=0.5) as at, relayed(at.address) as relay:
+        at.detector.gate.set()
+        with grpc.insecure_channel(relay.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub, feed = Stub(channel), Feed(config(""))
+            stream = stub.InferStream(iter(feed))
+            assert next(stream).HasField("ready")
+
+            def connected_anew() -> bool:
+                stub.GetServerInfo(INFO)
+                return relay.accepted > 2
+
+            until(connected_anew)
+            feed.send(frame(0, grey_png(100)))
+            assert next(stream).result.HasField("response")
+            feed.close()
+            assert list(stream) == []
+
+
+def test_what_was_accepted_before_a_stop_is_answered() -> None:
+    stop = threading.Event()
+    with scene(stop=stop, drain_grace_s=60.0, client_share=1) as at:
+        at.detector.fit_gate.clear()
+        calls: list[Any] = [at.stub.Infer.future(PICTURE) for _ in range(8)]
+        calls.append(at.stub.LoadReference.future(reference_pb2.LoadReferenceRequest(images=[grey_png(1)])))
+        loads = reference_pb2.ListLoadsRequest()
+        until(lambda: bool(at.stub.ListLoads(loads).loads) and bool(at.detector.batches))
+        until(lambda: at.stub.GetServerInfo(INFO) is not None)
+        stop.set()
+        with grpc.insecure_channel(at.address) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            ready = health_pb2.HealthCheckRequest(service="patchserve.v1.PatchCoreService")
+
+            def refuses() -> bool:
+                try:
+                    return bool(health.Check(ready).status == 2)
+                except grpc.RpcError:
+                    return True
+
+            until(refuses)
+        at.detector.gate.set()
+        at.detector.fit_gate.set()
+        assert [call.exception() for call in calls] == [None] * 9

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -162,7 +161,7 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         bytes_per_reference=detector.info.bytes_per_reference,
     )
     await catalog.load_all()
-    for reference in catalog.page("", sys.maxsize)[0]:
+    for reference in catalog.in_memory():
         await loop.run_in_executor(inference, _prepare, detector, reference)
     scale = HeatmapScale(settings.heatmap_scale)
     inspector = LocalInspector(

@@ -75,6 +75,21 @@ def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(tmp_path
         assert stub.Infer(infer).reference_id == "kept"
 
 
+def test_more_references_than_fit_into_memory_serve(tmp_path: Path) -> None:
+    """One of the embedded backbone's takes 0.4 MB."""
+    flags = ("--store", str(tmp_path / "store"), "--max-bank-mib", "1")
+    request = {name: inference_pb2.InferRequest(reference_id=name, image=encoded(card(3))) for name in "abcd"}
+    with running(*flags) as (server, stub):
+        loaded = {name: load(stub, name, 1) for name in request}
+        before = {name: stub.Infer(request[name]).anomaly for name in request}
+        assert server.stop() == 0
+        assert any("read again" in line for line in server.log)
+    with running(*flags) as (server, stub):
+        assert {name: get(stub, name) for name in request} == loaded
+        assert {name: stub.Infer(request[name]).anomaly for name in request} == before
+        assert server.stop() == 0
+
+
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
     with running("--store", str(tmp_path)):
         second = ServerProcess("--store", str(tmp_path))

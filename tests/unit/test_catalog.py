@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from fakes.grey import reference
@@ -19,7 +21,7 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.reference import Reference
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.store import MemoryReferenceStore
+from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
 BUDGET = 10_000
 
@@ -55,16 +57,16 @@ def catalog(store: FailingStore) -> Iterator[Catalog]:
 async def test_what_is_published_serves_and_is_stored(catalog: Catalog, store: FailingStore) -> None:
     published = reference()
     await catalog.publish(published)
-    assert catalog.get("default") is published
+    assert (await catalog.get("default")) is published
     assert store.load("default") is published
-    assert catalog.get("default", published.revision) is published
+    assert await catalog.get("default", published.revision) is published
     with pytest.raises(RevisionMismatchError, match="not at the expected"):
-        catalog.get("default", "0" * 64)
+        await catalog.get("default", "0" * 64)
 
 
 async def test_an_unknown_reference_says_what_to_call(catalog: Catalog) -> None:
     with pytest.raises(ReferenceNotFoundError, match="LoadReference"):
-        catalog.get("default")
+        await catalog.get("default")
     with pytest.raises(ReferenceNotFoundError):
         await catalog.delete("default", "")
 
@@ -75,7 +77,7 @@ async def test_a_failed_save_leaves_the_old_revision(catalog: Catalog, store: Fa
     store.full = True
     with pytest.raises(StorageFullError):
         await catalog.publish(reference(level=2))
-    assert catalog.get("default") is old
+    assert await catalog.get("default") is old
 
 
 async def test_a_base_that_was_changed_meanwhile_is_not_overwritten(catalog: Catalog) -> None:
@@ -84,7 +86,7 @@ async def test_a_base_that_was_changed_meanwhile_is_not_overwritten(catalog: Cat
     await catalog.publish(other)
     with pytest.raises(ReferenceChangedError):
         await catalog.publish(mine, replaces=old)
-    assert catalog.get("default") is other
+    assert await catalog.get("default") is other
 
 
 async def test_banks_over_the_budget_are_refused(catalog: Catalog) -> None:
@@ -113,12 +115,12 @@ async def test_references_come_back_and_a_damaged_one_is_told_by_name(store: Fai
     with ThreadPoolExecutor(1) as executor:
         catalog = Catalog(store, executor, max_bank_bytes=BUDGET)
         await catalog.load_all()
-        assert catalog.get("good")
+        assert await catalog.get("good")
         with pytest.raises(ReferenceDamagedError):
-            catalog.get("torn")
+            await catalog.get("torn")
         assert await catalog.delete("torn", "") == ""
         with pytest.raises(ReferenceNotFoundError):
-            catalog.get("torn")
+            await catalog.get("torn")
 
 
 async def test_pages_are_in_order_and_complete(catalog: Catalog) -> None:
@@ -153,3 +155,92 @@ async def test_a_save_that_has_begun_is_finished_though_its_caller_leaves(
     while catalog.find("default") is None:  # noqa: ASYNC110 - the save runs on a thread
         await asyncio.sleep(0.001)
     assert store.load("default") is published
+
+
+@pytest.fixture
+def durable(tmp_path: Path) -> Iterator[Catalog]:
+    """With room for three references of 3 pictures each."""
+    with ThreadPoolExecutor(1) as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
+        yield Catalog(store, executor, max_bank_bytes=3 * reference(images=3).model.bank.nbytes)
+
+
+def loaded(catalog: Catalog) -> list[str]:
+    return [it.reference_id for it in catalog.in_memory()]
+
+
+async def test_the_bank_that_was_not_used_longest_makes_room_and_is_read_again(durable: Catalog) -> None:
+    for name in ("a", "b", "c"):
+        await durable.publish(reference(name, images=3))
+    await durable.get("a")
+    await durable.publish(reference("d", images=3))
+    assert loaded(durable) == ["c", "a", "d"]
+    assert [facts.reference_id for facts in durable.page("", 10)[0]] == ["a", "b", "c", "d"]
+    again = await durable.get("b")
+    assert again.facts == durable.facts("b")
+    assert loaded(durable) == ["a", "d", "b"]
+    with pytest.raises(RevisionMismatchError):
+        await durable.get("c", "0" * 64)
+    await durable.delete("c", "")
+    with pytest.raises(ReferenceNotFoundError):
+        await durable.get("c")
+
+
+async def test_a_bank_larger_than_the_budget_sends_none_away(durable: Catalog) -> None:
+    await durable.publish(reference("a", images=3))
+    with pytest.raises(MemoryBudgetError, match="load fewer pictures"):
+        await durable.publish(reference("large", images=10))
+    assert loaded(durable) == ["a"]
+
+
+async def test_what_a_stream_still_has_counts(durable: Catalog) -> None:
+    pinned = []
+    for name in ("a", "b", "c"):
+        await durable.publish(reference(name, images=3))
+        pinned.append(await durable.get(name))
+    with pytest.raises(MemoryBudgetError):
+        await durable.publish(reference("d", images=3))
+    assert await durable.get("a") is pinned[0], "no second copy of what is still there"
+    pinned.clear()
+    await durable.publish(reference("d", images=3))
+    assert loaded(durable)[-1] == "d"
+
+
+async def test_many_who_ask_for_a_bank_that_is_gone_read_it_once(
+    durable: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b", "c", "d"):
+        await durable.publish(reference(name, images=3))
+    reads: list[str] = []
+    load = DiskReferenceStore.load
+
+    def counted(store: DiskReferenceStore, reference_id: str) -> Reference:
+        reads.append(reference_id)
+        return load(store, reference_id)
+
+    monkeypatch.setattr(DiskReferenceStore, "load", counted)
+    found = await asyncio.gather(*(durable.get("a") for _ in range(5)))
+    assert reads == ["a"]
+    assert len(set(map(id, found))) == 1
+
+
+async def test_a_bank_that_is_damaged_while_it_is_away_is_told_by_name(durable: Catalog, tmp_path: Path) -> None:
+    for name in ("a", "b", "c", "d"):
+        await durable.publish(reference(name, images=3))
+    next((tmp_path / "store" / "a").rglob("bank.safetensors")).write_bytes(b"torn")
+    for _ in range(2):
+        with pytest.raises(ReferenceDamagedError, match='"a"'):
+            await durable.get("a")
+    assert [facts.reference_id for facts in durable.page("", 10)[0]] == ["b", "c", "d"]
+    await durable.publish(reference("a", images=3))
+    assert (await durable.get("a")).reference_id == "a"
+
+
+async def test_a_start_with_more_banks_than_fit_serves_them_all(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
+        for name in ("a", "b", "c"):
+            store.save(reference(name, images=3))
+        catalog = Catalog(store, executor, max_bank_bytes=reference(images=3).model.bank.nbytes)
+        await catalog.load_all()
+        assert loaded(catalog) == ["c"]
+        for name in ("a", "b", "c"):
+            assert (await catalog.get(name)).reference_id == name

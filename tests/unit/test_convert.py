@@ -86,7 +86,7 @@ def test_a_search_radius_and_a_region_come_back_as_they_were_given(
     request = with_region(polygons, search_radius=radius)
     chosen = convert.load_options(request).chosen
     assert ("search_radius" in chosen, "region_of_interest" in chosen) == (radius is not None, polygons != [])
-    told = convert.reference_message(reference(**chosen))
+    told = convert.reference_message(reference(**chosen).facts)
     assert told.HasField("search_radius") == (radius is not None)
     assert told.search_radius == (radius or 0)
     assert list(told.region_of_interest) == list(request.region_of_interest)
@@ -241,7 +241,7 @@ def test_page_tokens() -> None:
 
 
 def test_a_reference_is_told_whole() -> None:
-    told = convert.reference_message(reference("box", images=3))
+    told = convert.reference_message(reference("box", images=3).facts)
     assert (told.reference_id, told.image_count, told.patch_count, told.feature_dim) == ("box", 3, 3, 3)
     assert told.threshold == told.calibration.image_threshold == 20.0
     assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK

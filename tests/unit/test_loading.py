@@ -88,7 +88,7 @@ def bench() -> Iterator[Bench]:
 
 async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
     loaded = await bench.load(10, 20)
-    assert bench.catalog.get("default") is loaded
+    assert await bench.catalog.get("default") is loaded
     assert loaded.revision == revision_of(loaded.model)
     assert (await bench.load(10, 20)).revision == loaded.revision
     assert (await bench.load(20, 10)).revision != loaded.revision
@@ -147,7 +147,7 @@ async def test_an_append_with_another_option_is_refused_by_its_name(
     )
     with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
         await bench.load(20, append=True, chosen={**loaded_with, name: value})
-    assert bench.catalog.get("default") is first
+    assert await bench.catalog.get("default") is first
 
 
 async def test_a_bad_picture_is_named_and_nothing_changes(bench: Bench) -> None:
@@ -159,7 +159,7 @@ async def test_a_bad_picture_is_named_and_nothing_changes(bench: Bench) -> None:
         await bench.load()
     with pytest.raises(InvalidInputError, match="at most 4"):
         await bench.load(1, 2, 3, 4, append=True)
-    assert bench.catalog.get("default") is before
+    assert await bench.catalog.get("default") is before
 
 
 async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
@@ -170,7 +170,7 @@ async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
     bench.detector.fit_gate.set()
     results = await asyncio.gather(*both, return_exceptions=True)
     assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
-    assert len(bench.catalog.get("default").model.bank.inputs) == 2
+    assert len((await bench.catalog.get("default")).model.bank.inputs) == 2
 
 
 async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:

@@ -80,6 +80,9 @@ class Detector(Protocol):
 class ReferenceStore(Protocol):
     """Where references live beyond a call. Blocking, safe from several threads."""
 
+    is_durable: bool
+    """Whether what was saved can leave memory and be loaded again."""
+
     def save(self, reference: Reference) -> None:
         """Makes this revision the current one of its id. All or nothing: a kill leaves the old or the new.
 

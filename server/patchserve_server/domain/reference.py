@@ -202,7 +202,24 @@ class ReferenceModel:
     calibration: Calibration
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
+class ReferenceFacts:
+    """What is told of a reference: all but its bank."""
+
+    reference_id: str
+    revision: str
+    create_time: datetime
+    update_time: datetime
+    spec: EmbeddingSpec
+    options: ReferenceOptions
+    calibration: Calibration
+    image_count: int
+    patch_count: int
+    feature_dim: int
+    bank_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Reference:
     """A named revision of a reference. Immutable: a change makes a new one."""
 
@@ -211,3 +228,20 @@ class Reference:
     create_time: datetime  # of the id's first revision, UTC
     update_time: datetime  # of this revision, UTC
     model: ReferenceModel
+
+    @property
+    def facts(self) -> ReferenceFacts:
+        model, bank = self.model, self.model.bank
+        return ReferenceFacts(
+            reference_id=self.reference_id,
+            revision=self.revision,
+            create_time=self.create_time,
+            update_time=self.update_time,
+            spec=model.spec,
+            options=model.options,
+            calibration=model.calibration,
+            image_count=len(bank.inputs),
+            patch_count=bank.patches.shape[0],
+            feature_dim=bank.patches.shape[1],
+            bank_bytes=bank.nbytes,
+        )

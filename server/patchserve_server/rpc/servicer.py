@@ -51,7 +51,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         async with deadline(context, application.limits.load_timeout_s):
             options = convert.load_options(request)
             reference = await application.load(client_of(context), options, request.images)
-        return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
+        return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference.facts))
 
     async def LoadReferenceStream(
         self, request_iterator: AsyncIterator[reference_pb2.LoadReferenceStreamRequest], context: Context
@@ -63,13 +63,13 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
                 raise StreamProtocolError("The first message of LoadReferenceStream is `start`.")
             images = _images(start.start, request_iterator)
             reference = await application.load_stream(client_of(context), convert.load_options(start.start), images)
-        return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference))
+        return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference.facts))
 
     async def GetReference(
         self, request: reference_pb2.GetReferenceRequest, context: Context
     ) -> reference_pb2.GetReferenceResponse:
-        reference = self.application.catalog.get(checked_reference_id(request.reference_id))
-        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(reference))
+        facts = self.application.catalog.facts(checked_reference_id(request.reference_id))
+        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(facts))
 
     async def ListReferences(
         self, request: reference_pb2.ListReferencesRequest, context: Context

@@ -73,7 +73,7 @@ class Application:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and what Inspector.inspect raises.
         """
         with self.pictures.take(client, Room(bytes=len(image))):
-            reference = self.catalog.get(reference_id, expected_revision)
+            reference = await self.catalog.get(reference_id, expected_revision)
             return await self.inspector.inspect(reference, image, options, Flow(client))
 
     async def infer_batch(
@@ -100,7 +100,7 @@ class Application:
                 raise error.at(f"images[{index}]") from error
 
         with hold:
-            reference = self.catalog.get(reference_id, expected_revision)
+            reference = await self.catalog.get(reference_id, expected_revision)
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]

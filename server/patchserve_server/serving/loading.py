@@ -76,7 +76,7 @@ class Loader:
             return await self._load(options, images, entry)
 
     async def _load(self, options: LoadOptions, images: AsyncIterator[bytes], entry: LoadEntry) -> Reference:
-        base = self._base(options)
+        base = await self._base(options)
         inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs), entry)
         entry.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         model, revision = await self._fit(options, base, inputs, entry)
@@ -93,13 +93,13 @@ class Loader:
         await self._catalog.publish(reference, replaces=base)
         return reference
 
-    def _base(self, options: LoadOptions) -> Reference | None:
+    async def _base(self, options: LoadOptions) -> Reference | None:
         """What is appended to; None where the load replaces."""
         if not options.append:
             if options.expected_revision:
-                self._catalog.get(options.reference_id, options.expected_revision)
+                self._catalog.facts(options.reference_id, options.expected_revision)
             return None
-        base = self._catalog.get(options.reference_id, options.expected_revision)
+        base = await self._catalog.get(options.reference_id, options.expected_revision)
         for name, value in options.chosen.items():
             if getattr(base.model.options, name) != value:
                 message = (

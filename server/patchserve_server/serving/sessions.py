@@ -46,7 +46,7 @@ class Sessions:
             DrainingError: after the last outcome, when the server shuts down.
             StreamProtocolError: whatever `frames` raises, after the last outcome.
         """
-        reference = self._catalog.get(config.reference_id, config.expected_revision)
+        reference = await self._catalog.get(config.reference_id, config.expected_revision)
         flow = Flow.of_stream(client)
         queue = FrameQueue(
             config,

@@ -55,6 +55,8 @@ class DiskReferenceStore:
         StartupError: the folder cannot be used, or another server uses it.
     """
 
+    is_durable = True
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock_file = lock_folder(root)

@@ -11,6 +11,8 @@ from patchserve_server.domain.reference import Reference, checked_reference_id
 class MemoryReferenceStore:
     """A ReferenceStore without a disk. Each method is one step of a dict, so threads need no lock."""
 
+    is_durable = False
+
     def __init__(self) -> None:
         self._references: dict[str, Reference] = {}
 

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.progress import LoadProgress
-from patchserve_server.domain.reference import Calibration, CoresetOptions, Reference, RelativePoint
+from patchserve_server.domain.reference import Calibration, CoresetOptions, ReferenceFacts, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.rpc.convert.tables import METHODS, NOTICES, PROFILES, SCALES, STAGES, number_of
 from patchserve_server.rpc.status import status_of
@@ -29,28 +29,27 @@ def _timestamp(time: datetime) -> Timestamp:
     return message
 
 
-def reference_message(reference: Reference) -> reference_pb2.Reference:
-    model = reference.model
-    options, kept = model.options, model.options.coreset
+def reference_message(facts: ReferenceFacts) -> reference_pb2.Reference:
+    options, kept = facts.options, facts.options.coreset
     coreset = None
     if kept != CoresetOptions():
         coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
     return reference_pb2.Reference(
-        reference_id=reference.reference_id,
-        revision=reference.revision,
-        image_count=len(model.bank.inputs),
-        patch_count=model.bank.patches.shape[0],
-        feature_dim=model.bank.patches.shape[1],
+        reference_id=facts.reference_id,
+        revision=facts.revision,
+        image_count=facts.image_count,
+        patch_count=facts.patch_count,
+        feature_dim=facts.feature_dim,
         profile=number_of(PROFILES, options.profile),
-        calibration=_calibration_message(model.calibration),
-        threshold=model.calibration.image_threshold,
-        create_time=_timestamp(reference.create_time),
-        update_time=_timestamp(reference.update_time),
-        backbone=model.spec.backbone,
-        weights_digest=model.spec.weights_digest,
-        precision=model.spec.precision,
+        calibration=_calibration_message(facts.calibration),
+        threshold=facts.calibration.image_threshold,
+        create_time=_timestamp(facts.create_time),
+        update_time=_timestamp(facts.update_time),
+        backbone=facts.spec.backbone,
+        weights_digest=facts.spec.weights_digest,
+        precision=facts.spec.precision,
         coreset=coreset,
-        bank_bytes=model.bank.nbytes,
+        bank_bytes=facts.bank_bytes,
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,

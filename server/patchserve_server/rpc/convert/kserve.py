@@ -14,7 +14,7 @@ from patchserve.v1 import inference_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection, OutputOptions
-from patchserve_server.domain.reference import Reference, checked_expected_revision, checked_reference_id
+from patchserve_server.domain.reference import ReferenceFacts, checked_expected_revision, checked_reference_id
 from patchserve_server.rpc.convert.requests import output_options
 from patchserve_server.rpc.convert.tables import FORMATS, SCALES
 from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, no_parameters, sent_images
@@ -146,12 +146,12 @@ def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: st
     )
 
 
-def metadata(reference: Reference, map_side_px: int) -> pb.ModelMetadataResponse:
+def metadata(facts: ReferenceFacts, map_side_px: int) -> pb.ModelMetadataResponse:
     tensor = pb.ModelMetadataResponse.TensorMetadata
     shapes = {"anomaly_map": [-1, map_side_px, map_side_px]}
     return pb.ModelMetadataResponse(
-        name=reference.reference_id,
-        versions=[reference.revision],
+        name=facts.reference_id,
+        versions=[facts.revision],
         platform=PLATFORM,
         inputs=[tensor(name=name, datatype=kind.datatype, shape=kind.shape) for name, kind in INPUTS.items()],
         outputs=[

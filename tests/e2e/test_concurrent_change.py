@@ -1,0 +1,87 @@
+"""Many clients change and ask for one reference at once: every answer is of a revision that was whole."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from pathlib import Path
+
+import grpc
+from e2e.guarded import serving
+from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
+from fakes.detector import FakeDetector
+from fakes.grey import grey_png
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
+
+CLIENTS, STEPS = 8, 40
+REPLACE, APPEND = reference_pb2.LOAD_MODE_REPLACE, reference_pb2.LOAD_MODE_APPEND
+EXPECTED = {
+    (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND"),  # somebody deleted it
+    (grpc.StatusCode.ABORTED, "REFERENCE_CHANGED"),  # somebody was faster
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL"),  # too many loads at once
+}
+
+
+class Client:
+    """Does what it likes; notes the revisions that it made and those that answered it."""
+
+    def __init__(self, address: str, seed: int) -> None:
+        self._address = address
+        self._random = random.Random(seed)
+        self.made: set[str] = set()
+        self.seen: set[str] = set()
+        self.refused: Counter[tuple[grpc.StatusCode, str]] = Counter()
+        self.failure: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            with grpc.insecure_channel(self._address, options=MESSAGE_OPTIONS) as channel:
+                for _ in range(STEPS):
+                    try:
+                        self._step(Stub(channel))
+                    except grpc.RpcError as error:
+                        self.refused[refusal(error)[:2]] += 1
+        except BaseException as error:  # noqa: BLE001 - the test shows it
+            self.failure = error
+
+    def _step(self, stub: Stub) -> None:
+        match self._random.choices(["infer", "load", "append", "delete"], [10, 4, 3, 1])[0]:
+            case "infer":
+                answer = stub.Infer(inference_pb2.InferRequest(image=grey_png(100)), timeout=60)
+                self.seen.add(answer.reference_revision)
+            case "delete":
+                stub.DeleteReference(reference_pb2.DeleteReferenceRequest(), timeout=60)
+            case mode:
+                request = reference_pb2.LoadReferenceRequest(
+                    images=[grey_png(self._random.randrange(256))], mode=APPEND if mode == "append" else REPLACE
+                )
+                self.made.add(stub.LoadReference(request, timeout=60).reference.revision)
+
+
+def test_every_answer_is_of_a_whole_revision(tmp_path: Path) -> None:
+    with serving(detector=FakeDetector(), store=tmp_path / "store", client_share=1) as address:
+        clients = [Client(address, seed) for seed in range(CLIENTS)]
+        threads = [threading.Thread(target=client.run) for client in clients]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        with grpc.insecure_channel(address) as channel:
+            last = list(Stub(channel).ListReferences(reference_pb2.ListReferencesRequest()).references)
+    assert [client.failure for client in clients] == [None] * CLIENTS
+    made = set().union(*(client.made for client in clients))
+    seen = set().union(*(client.seen for client in clients))
+    assert seen
+    assert seen <= made
+    assert {each.revision for each in last} <= made
+    refusals = sum((client.refused for client in clients), Counter[tuple[grpc.StatusCode, str]]())
+    assert set(refusals) <= EXPECTED, refusals
+    with (
+        serving(detector=FakeDetector(), store=tmp_path / "store") as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        again = list(Stub(channel).ListReferences(reference_pb2.ListReferencesRequest()).references)
+        assert again == last
+        assert Stub(channel).GetServerInfo(server_info_pb2.GetServerInfoRequest()).version

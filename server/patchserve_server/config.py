@@ -70,8 +70,10 @@ class Settings(BaseSettings):
     max_reference_images: int = Field(default=1000, ge=1)
     """The most pictures in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
-    """The memory that all banks together may take, with their networks where the precision is int8, in MiB. With
-    --store, those that were not used longest make room and are read again when asked for; else a load over it is refused."""
+    """The memory that all banks together may take, with their networks where the precision is int8, in MiB.
+
+    With --store, those that were not used longest make room and are read again when asked for; else a load over it is
+    refused."""
     max_pending_images: int = Field(default=64, ge=2)
     """The most pictures under way at once, over all calls; streams take at most half."""
     max_pending_mib: int = Field(default=256, ge=1)

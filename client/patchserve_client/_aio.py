@@ -12,11 +12,12 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from patchserve.v1 import service_pb2_grpc
-from patchserve.v1.stream_pb2 import InferStreamRequest
-from patchserve_client import _calls, _connection, _convert
+from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
+from patchserve_client import _aio_stream, _calls, _connection, _convert
 from patchserve_client._aio_status import server_status_first
 from patchserve_client._connection import Connection, TlsConfig, TokenSource
 from patchserve_client._errors import Cancelled, NotFound, translated
+from patchserve_client._resuming import Patience
 from patchserve_client._types import (
     Frame,
     FrameResult,
@@ -168,6 +169,7 @@ class AsyncClient:
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
         frame_timeout_s: float | None = None,
         expected_revision: str = "",
+        resume_for_s: float = 0.0,
         on_notice: Callable[[StreamNotice], None] | None = None,
     ) -> AsyncGenerator[FrameResult]:
         """As `Client.infer_stream`. `frames` is read by another task, which ends with the stream.
@@ -192,39 +194,19 @@ class AsyncClient:
             frame_timeout_s=frame_timeout_s,
             expected_revision=expected_revision,
         )
-        return self._stream(config, frames, on_notice)
+        return _aio_stream.stream(config, frames, self._connect_stream, on_notice, Patience(resume_for_s))
 
-    async def _stream(
-        self,
-        config: InferStreamRequest,
-        frames: AsyncIterable[Frame | ImageSource],
-        on_notice: Callable[[StreamNotice], None] | None,
-    ) -> AsyncGenerator[FrameResult]:
-        failure: Exception | None = None
-
-        async def messages() -> AsyncGenerator[InferStreamRequest]:
-            nonlocal failure
-            yield config
-            try:
-                async for frame in frames:
-                    yield await asyncio.to_thread(_convert.frame_request, frame)
-            except Exception as error:  # noqa: BLE001 - raised again in the caller's task
-                failure = error
-
+    async def _connect_stream(
+        self, requests: AsyncGenerator[InferStreamRequest]
+    ) -> AsyncGenerator[InferStreamResponse]:
         with self._translated():
-            call = self._stub.InferStream(messages(), metadata=self._connection.metadata())
+            call = self._stub.InferStream(requests, metadata=self._connection.metadata())
             try:
                 async with server_status_first(call):
                     async for message in call:
-                        event = _convert.stream_event(message)
-                        if isinstance(event, FrameResult):
-                            yield event
-                        elif event is not None and on_notice is not None:
-                            on_notice(event)
+                        yield message
             finally:
                 call.cancel()
-        if failure is not None:
-            raise failure
 
     async def get_reference(self, reference_id: str = "default", *, timeout_s: float | None = None) -> ReferenceInfo:
         """As `Client.get_reference`."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import concurrent.futures
-import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from types import TracebackType
 from typing import Self, TypeVar
@@ -13,10 +12,11 @@ from grpc_health.v1 import health_pb2_grpc
 
 from patchserve.v1 import service_pb2_grpc
 from patchserve.v1.reference_pb2 import LoadReferenceStreamResponse
-from patchserve.v1.stream_pb2 import InferStreamRequest
-from patchserve_client import _calls, _connection, _convert
+from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
+from patchserve_client import _calls, _connection, _convert, _stream
 from patchserve_client._connection import Connection, TlsConfig, TokenSource
 from patchserve_client._errors import NotFound, translated
+from patchserve_client._resuming import Patience
 from patchserve_client._sending import Outbox
 from patchserve_client._types import (
     Frame,
@@ -217,6 +217,7 @@ class Client:
         ordering: ResultOrdering | str = ResultOrdering.INPUT,
         frame_timeout_s: float | None = None,
         expected_revision: str = "",
+        resume_for_s: float = 0.0,
         on_notice: Callable[[StreamNotice], None] | None = None,
     ) -> Generator[FrameResult]:
         """Inspects frames as they come; yields one FrameResult for each, failed ones too.
@@ -240,6 +241,8 @@ class Client:
             ordering: of the results.
             frame_timeout_s: how old a frame may get on the server, in seconds; None: no limit.
             expected_revision: refuse another revision of the reference; empty: the present one.
+            resume_for_s: connect again when the connection or the server is lost or drains, for so many seconds without
+                a result; frames that have none yet are sent again. 0: the stream ends with Unavailable.
             on_notice: called from this thread for what is no result.
 
         Raises:
@@ -262,24 +265,13 @@ class Client:
             frame_timeout_s=frame_timeout_s,
             expected_revision=expected_revision,
         )
-        return self._stream(config, frames, on_notice)
+        return _stream.stream(config, frames, self._connect_stream, on_notice, Patience(resume_for_s))
 
-    def _stream(
-        self,
-        config: InferStreamRequest,
-        frames: Iterable[Frame | ImageSource],
-        on_notice: Callable[[StreamNotice], None] | None,
-    ) -> Generator[FrameResult]:
-        outbox = Outbox(itertools.chain([config], map(_convert.frame_request, frames)))
-        with outbox.error_first(), translated(self._connection.server):
-            call = self._stub.InferStream(iter(outbox), metadata=self._connection.metadata())
+    def _connect_stream(self, requests: Iterator[InferStreamRequest]) -> Generator[InferStreamResponse]:
+        with translated(self._connection.server):
+            call = self._stub.InferStream(requests, metadata=self._connection.metadata())
             try:
-                for message in call:
-                    event = _convert.stream_event(message)
-                    if isinstance(event, FrameResult):
-                        yield event
-                    elif event is not None and on_notice is not None:
-                        on_notice(event)
+                yield from call
             finally:
                 call.cancel()
 

@@ -89,6 +89,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
     stream_end: tuple[int, Fault] | None = None  # after so many frames, with this
+    stream_ends: deque[tuple[int, Fault]] = field(default_factory=deque)  # instead, of one stream after the other
     read_frames: threading.Event = field(default_factory=threading.Event)  # cleared: frames are left unread
 
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
@@ -214,10 +215,11 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
                 yield stream_pb2.InferStreamResponse(notice=notice)
             await asyncio.to_thread(self.read_frames.wait)
             sequence = 0
+            end = self.stream_ends.popleft() if self.stream_ends else self.stream_end
             async for message in requests:
                 self.requests["frame"].append(message.frame)
-                if self.stream_end is not None and self.stream_end[0] == sequence:
-                    await self.stream_end[1].raised(context)
+                if end is not None and end[0] == sequence:
+                    await end[1].raised(context)
                 yield stream_pb2.InferStreamResponse(result=self._result(config, message.frame, sequence))
                 sequence += 1
         finally:

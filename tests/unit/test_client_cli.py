@@ -384,6 +384,13 @@ def test_a_stream_that_the_server_ends_says_why_after_its_summary(run: Run, fake
     assert stderr == "Error: Shutting down. (UNAVAILABLE, DRAINING)\n"
 
 
+def test_a_stream_goes_on_over_the_loss_of_its_server(run: Run, fake: FakeServer, folder: Path) -> None:
+    fake.stream_ends.append((1, Fault(grpc.StatusCode.UNAVAILABLE, "Shutting down.", "DRAINING")))
+    code, stdout, _ = run("stream", folder, "--resume-for", 60)
+    assert code == 0
+    assert [row[0] for row in rows(stdout)[1:4]] == ["0", "1", "2"]
+
+
 def test_limit_ends_a_stream(run: Run, fake: FakeServer, folder: Path) -> None:
     code, stdout, _ = run("stream", folder, "--limit", 2)
     assert code == 0

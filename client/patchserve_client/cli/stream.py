@@ -49,6 +49,10 @@ def stream(
     drop_oldest: Annotated[
         bool, typer.Option("--drop-oldest", help="Drop waiting frames for newer ones instead of holding back.")
     ] = False,
+    resume_for: Annotated[
+        float,
+        typer.Option(min=0, metavar="S", help="Connect again for so many seconds when the server is lost or drains."),
+    ] = 0.0,
     annotated_video: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write overlays and verdicts as a video.")
     ] = None,
@@ -85,6 +89,7 @@ def stream(
                     max_in_flight=max_in_flight,
                     overflow=OverflowPolicy.DROP_OLDEST if drop_oldest else OverflowPolicy.BLOCK,
                     frame_timeout_s=settings.timeout,
+                    resume_for_s=resume_for,
                     on_notice=report.notice,
                 )
             )

@@ -1,0 +1,131 @@
+"""nginx and Envoy with the configurations of docs/deployment, before servers of this machine."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import pytest
+from fakes.certificates import Authority
+
+SAMPLES = Path(__file__).resolve().parents[2] / "docs" / "deployment"
+START_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """At work, with TLS."""
+
+    address: str  # localhost:PORT
+    ca_file: Path
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def channel(self) -> grpc.Channel:
+        options = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
+        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(self.ca_file.read_bytes()), options)
+
+    def reload(self) -> None:
+        """nginx: new workers take new calls, the old ones finish what they have."""
+        self.process.send_signal(signal.SIGHUP)
+
+    def workers(self) -> list[str]:
+        """Of nginx."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return children.read_text().split()
+
+
+def program(name: str) -> str:
+    """Where it is. Tests that need it are skipped without it, except in CI."""
+    found = shutil.which(
+        name, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"))
+    )
+    if found is None and "CI" in os.environ:
+        pytest.fail(f"CI runs the tests of {name}, which is not installed")
+    if found is None:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@contextmanager
+def nginx(folder: Path, *upstreams: str) -> Iterator[Proxy]:
+    """docs/deployment/nginx.conf before these HOST:PORTs, at most two."""
+
+    def write(conf: str, port: int) -> list[str]:
+        temporary = "".join(
+            f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        conf = conf.replace("\nhttp {\n", f"\nhttp {{\n    access_log off; {temporary}\n")
+        conf = conf.replace("listen 443 ", f"listen 127.0.0.1:{port} ").replace("/etc/nginx/tls", str(folder))
+        (folder / "nginx.conf").write_text(conf)
+        process = f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid;"
+        return [program("nginx"), "-p", str(folder), "-c", "nginx.conf", "-e", str(folder / "log"), "-g", process]
+
+    with _proxy(folder, "nginx.conf", "patchserve-{}:50051", upstreams, write) as proxy:
+        yield proxy
+
+
+@contextmanager
+def envoy(folder: Path, *upstreams: str) -> Iterator[Proxy]:
+    """docs/deployment/envoy.yaml before these HOST:PORTs, at most two."""
+
+    def write(conf: str, port: int) -> list[str]:
+        conf = conf.replace("0.0.0.0, port_value: 443", f"127.0.0.1, port_value: {port}")
+        conf = conf.replace("port_value: 9901", "port_value: 0").replace("/etc/envoy/tls", str(folder))
+        (folder / "envoy.yaml").write_text(conf)
+        return [
+            program("envoy"),
+            "-c",
+            str(folder / "envoy.yaml"),
+            "--use-dynamic-base-id",
+            "--log-path",
+            str(folder / "log"),
+            "--concurrency",
+            "1",
+        ]
+
+    with _proxy(folder, "envoy.yaml", "address: patchserve-{}, port_value: 50051", upstreams, write) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _proxy(
+    folder: Path, sample: str, upstream: str, upstreams: tuple[str, ...], write: Callable[[str, int], list[str]]
+) -> Iterator[Proxy]:
+    authority = Authority()
+    (folder / "ca.pem").write_bytes(authority.certificate)
+    cert, _ = authority.write(folder, "tls")
+    cert.rename(folder / "tls.crt")
+    conf = (SAMPLES / sample).read_text()
+    form = upstream.partition("{}")[2].replace("50051", "{}")
+    for number, address in enumerate((upstreams * 2)[:2], 1):
+        host, _, upstream_port = address.rpartition(":")
+        there = upstream.partition("patchserve")[0] + host + form.format(upstream_port)
+        conf = conf.replace(upstream.format(number), there)
+    assert "patchserve-" not in conf
+    port = free_port()
+    process = subprocess.Popen(write(conf, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    proxy = Proxy(f"localhost:{port}", folder / "ca.pem", process, folder / "log")
+    try:
+        with proxy.channel() as channel:
+            grpc.channel_ready_future(channel).result(START_TIMEOUT_S)
+        yield proxy
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def free_port() -> int:
+    """Of this moment: neither proxy says which port it took."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])

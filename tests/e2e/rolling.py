@@ -1,0 +1,147 @@
+"""Streams through a proxy while its two servers are drained and started again, one after the other.
+
+    python -m e2e.rolling --proxy nginx --seconds 60
+
+with tests/ on the path does it for a minute and prints what it saw; a test does it for some seconds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from e2e import proxies
+from e2e.harness import ServerProcess
+from fakes.pictures import card, encoded
+
+from patchserve_client import AsyncClient, Client, Frame, FrameResult, NoticeKind, StreamNotice, TlsConfig
+
+PROXIES = {"nginx": proxies.nginx, "envoy": proxies.envoy}
+FRAME_EVERY_S = 0.1
+RESUME_FOR_S = 60.0
+
+
+@dataclass
+class Camera:
+    """Frames at a steady pace until it is switched off, and what came of them."""
+
+    client_kind: str
+    off: threading.Event
+    sent: int = 0
+    results: list[FrameResult] = field(default_factory=list)
+    drained: int = 0
+    longest_gap_s: float = 0.0
+    _last_s: float | None = None
+
+    def frames(self) -> Iterator[Frame]:
+        pictures = [encoded(card(seed)) for seed in range(4)]
+        while not self.off.wait(FRAME_EVERY_S):
+            yield Frame(pictures[self.sent % 4], str(self.sent))
+            self.sent += 1
+
+    async def frames_awaited(self) -> AsyncIterator[Frame]:
+        frames = self.frames()
+        while (frame := await asyncio.to_thread(next, frames, None)) is not None:
+            yield frame
+
+    def note(self, notice: StreamNotice) -> None:
+        self.drained += notice.kind is NoticeKind.DRAINING
+
+    def take(self, result: FrameResult) -> None:
+        now_s = time.monotonic()
+        if self._last_s is not None:
+            self.longest_gap_s = max(self.longest_gap_s, now_s - self._last_s)
+        self._last_s = now_s
+        self.results.append(result)
+
+    def run(self, proxy: proxies.Proxy) -> None:
+        tls = TlsConfig(proxy.ca_file)
+        if self.client_kind == "asyncio":
+            asyncio.run(self._run_asyncio(proxy.address, tls))
+            return
+        with Client(proxy.address, tls=tls) as client:
+            for result in client.infer_stream(self.frames(), resume_for_s=RESUME_FOR_S, on_notice=self.note):
+                self.take(result)
+
+    async def _run_asyncio(self, address: str, tls: TlsConfig) -> None:
+        async with AsyncClient(address, tls=tls) as client:
+            results = client.infer_stream(self.frames_awaited(), resume_for_s=RESUME_FOR_S, on_notice=self.note)
+            async for result in results:
+                self.take(result)
+
+    def check(self) -> None:
+        """Every frame once, in order, inspected."""
+        ids = [result.frame_id for result in self.results]
+        assert ids == [str(number) for number in range(self.sent)], (self.client_kind, self.sent, Counter(ids))
+        assert [result.sequence for result in self.results] == list(range(self.sent))
+        assert not [result.error for result in self.results if result.error is not None]
+
+
+def start(port: int = 0) -> ServerProcess:
+    """A server with the reference that all have: the same pictures give the same revision."""
+    server = ServerProcess("--port", str(port), "--drain-delay-s", "1", "--drain-grace-s", "20")
+    with Client(server.wait_ready()) as client:
+        client.load_reference([card(seed) for seed in range(4)])
+    return server
+
+
+def rolled(proxy_name: str, seconds: float, folder: Path) -> list[Camera]:
+    """A camera of each client; every server is drained at least once, and again until the time has passed."""
+    off = threading.Event()
+    cameras = [Camera(kind, off) for kind in ("sync", "asyncio")]
+    with ThreadPoolExecutor() as pool:
+        servers = list(pool.map(start, (0, 0)))
+        try:
+            with PROXIES[proxy_name](folder, *(server.address for server in servers)) as proxy:
+                running = [pool.submit(camera.run, proxy) for camera in cameras]
+                try:
+                    _roll(servers, cameras, running, time.monotonic() + seconds)
+                finally:
+                    off.set()
+                for each in running:
+                    each.result(60)
+        finally:
+            for server in servers:
+                server.stop()
+    return cameras
+
+
+def _roll(servers: list[ServerProcess], cameras: list[Camera], running: list[Future[None]], until_s: float) -> None:
+    turn = 0
+    while turn < len(servers) or time.monotonic() < until_s:
+        seen = [len(camera.results) for camera in cameras]
+        while any(len(camera.results) < before + 20 for camera, before in zip(cameras, seen, strict=True)):
+            for each in running:
+                if each.done():
+                    each.result()
+                    raise AssertionError("a camera ended by itself")
+            time.sleep(0.05)
+        index = turn % len(servers)
+        assert servers[index].stop() == 0
+        servers[index] = start(int(servers[index].address.rpartition(":")[2]))
+        turn += 1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--proxy", choices=PROXIES, default="nginx")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        for camera in rolled(arguments.proxy, arguments.seconds, Path(folder)):
+            camera.check()
+            what = f"{arguments.proxy}, {camera.client_kind}"
+            print(f"{what}: {camera.sent} frames sent, {len(camera.results)} results, each once and in order")
+            print(f"{what}: {camera.drained} drains of its server, longest gap {camera.longest_gap_s:.1f} s")
+
+
+if __name__ == "__main__":
+    main()

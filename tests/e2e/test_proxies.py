@@ -1,0 +1,175 @@
+"""Behind nginx and Envoy, as docs/deployment sets them up: nothing gets lost, held back or cut off on the way."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from e2e import proxies
+from e2e.guarded import serving
+from e2e.harness import load, refusal
+from e2e.rolling import PROXIES, rolled
+from fakes.pictures import card, encoded
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from PIL import Image
+
+from patchserve.v1 import inference_pb2, service_pb2_grpc
+from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
+from patchserve_server.access.tokens import new_token
+from patchserve_server.domain.access import Scope
+from patchserve_server.rpc.deadlines import deadline
+
+MIB = 2**20
+BOTH = pytest.mark.parametrize("proxy", PROXIES, indirect=True)
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[proxies.Proxy]:
+    """Before one server, which has the reference `default`."""
+    with serving(max_message_mib=16) as address:
+        with grpc.insecure_channel(address) as channel:
+            load(service_pb2_grpc.PatchCoreServiceStub(channel), "default", 1)
+        with PROXIES[request.param](tmp_path, address) as running:
+            yield running
+
+
+def connected(proxy: proxies.Proxy, **options: Any) -> Client:
+    return Client(proxy.address, tls=TlsConfig(proxy.ca_file), **options)
+
+
+def noise(side_px: int) -> Image.Image:
+    """Does not shrink when it is encoded: 3 bytes a pixel."""
+    pixels = np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), np.uint8)
+    return Image.fromarray(pixels)
+
+
+@BOTH
+def test_calls_errors_with_their_details_and_health(proxy: proxies.Proxy) -> None:
+    with proxy.channel() as channel:
+        stub = service_pb2_grpc.PatchCoreServiceStub(channel)
+        assert stub.Infer(inference_pb2.InferRequest(image=encoded(card(1)))).reference_id == "default"
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Infer(inference_pb2.InferRequest(reference_id="none", image=encoded(card(1))))
+        code, reason, details = refusal(caught.value)
+        assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
+        assert details["ResourceInfo"].resource_name == "none"  # type: ignore[attr-defined]
+        health = health_pb2_grpc.HealthStub(channel)
+        ready = health.Check(health_pb2.HealthCheckRequest(service="patchserve.v1.PatchCoreService"))
+        assert ready.status == health_pb2.HealthCheckResponse.SERVING
+
+
+@BOTH
+def test_pictures_of_many_megabytes_both_ways(proxy: proxies.Proxy) -> None:
+    picture = noise(1800)
+    with connected(proxy) as client:
+        result = client.infer(picture, overlay=True)
+        assert result.encoded_overlay is not None
+        assert len(result.encoded_overlay.data) > MIB
+        frames = [encoded(picture, "PNG")] * 3
+        assert min(map(len, frames)) > 9 * MIB
+        assert [frame.error for frame in client.infer_stream(frames)] == [None] * 3, "a stream's size has no end"
+
+
+@BOTH
+def test_the_servers_own_limit_of_a_message_is_what_is_told(proxy: proxies.Proxy) -> None:
+    with connected(proxy) as client:
+        with pytest.raises(ResourceExhausted, match="larger than max"):
+            client.infer(bytes(17 * MIB))
+        assert client.infer(card(1)).reference_id == "default"
+
+
+@BOTH
+def test_a_stream_flows_both_ways_at_once(proxy: proxies.Proxy) -> None:
+    """Each frame is sent only after the result of the one before: nothing on the way may be held back."""
+    results: queue.Queue[FrameResult] = queue.Queue()
+
+    def frames() -> Iterator[Frame]:
+        for number in range(10):
+            yield Frame(encoded(card(1)), str(number))
+            results.get(timeout=20)
+
+    with connected(proxy) as client:
+        for result in client.infer_stream(frames()):
+            results.put(result)
+            seen = result.frame_id
+    assert seen == "9"
+
+
+@BOTH
+def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_s: list[float | None] = []
+
+    def noted(context: Any, default_s: float) -> Any:
+        left_s.append(context.time_remaining())
+        return deadline(context, default_s)
+
+    monkeypatch.setattr("patchserve_server.rpc.servicer.deadline", noted)
+    with connected(proxy) as client:
+        client.infer(card(1), timeout_s=1000)
+    assert left_s[0] is not None
+    assert 900 < left_s[0] <= 1000
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_tokens_pass(name: str, tmp_path: Path) -> None:
+    token, line = new_token("camera", [Scope.INFER, Scope.MANAGE])
+    tokens = tmp_path / "tokens"
+    tokens.write_text(line + "\n")
+    with serving(auth_tokens=tokens) as address, PROXIES[name](tmp_path, address) as proxy:
+        with connected(proxy, token=token) as client:
+            assert client.load_reference(card(1)).image_count == 1
+        with connected(proxy) as client, pytest.raises(Unauthenticated):
+            client.infer(card(1))
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_of_two_servers_the_one_that_is_gone_is_passed_over(name: str, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, serving() as address:
+        gone = f"127.0.0.1:{taken.getsockname()[1]}"
+        taken.close()
+        with PROXIES[name](tmp_path, gone, address) as proxy, connected(proxy) as client:
+            client.load_reference(card(1))
+            assert [client.infer(card(1)).reference_id for _ in range(10)] == ["default"] * 10
+
+
+def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
+    results: queue.Queue[FrameResult] = queue.Queue()
+    with ExitStack() as stack:
+        address = stack.enter_context(serving())
+        proxy = stack.enter_context(proxies.nginx(tmp_path, address))
+        client = stack.enter_context(connected(proxy))
+        client.load_reference(card(1))
+
+        def frames() -> Iterator[Frame]:
+            yield Frame(encoded(card(1)), "before")
+            results.get(timeout=20)
+            old = set(proxy.workers())
+            proxy.process.send_signal(signal.SIGHUP)
+            until_s = time.monotonic() + 20
+            while not set(proxy.workers()) - old:
+                assert time.monotonic() < until_s, "no new workers"
+                time.sleep(0.01)
+            with connected(proxy) as other:
+                yield Frame(encoded(card(1)), f"after {other.infer(card(1)).reference_id}")
+
+        seen = []
+        for result in client.infer_stream(frames()):  # not one that connects again
+            seen.append(result.frame_id)
+            results.put(result)
+    assert seen == ["before", "after default"]
+
+
+@pytest.mark.parametrize("name", PROXIES)
+def test_streams_outlive_a_rolling_restart_of_their_servers(name: str, tmp_path: Path) -> None:
+    for camera in rolled(name, 10, tmp_path):
+        camera.check()
+        assert camera.drained, "both servers were drained, so its own was"

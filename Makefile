@@ -53,6 +53,10 @@ bench: $(STAMP) $(PEERS_VENV)/.installed ## measure speed beside Flask, anomalib
 	$(PEERS) benchmarks/bench_search.py
 	$(PEERS) -m serving $(ARGS)
 
+.PHONY: reliability
+reliability: $(STAMP) ## overload, drains, kills, rubbish and a soak on a real server: an hour; ARGS="kill --amount 20" does some
+	PYTHONPATH=benchmarks $(BIN)/python -m reliability $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib's verdicts and coresets beside ours: DATASET=folder
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labelled pictures in the layout of MVTec AD))

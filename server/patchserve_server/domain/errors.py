@@ -30,6 +30,15 @@ class InvalidInputError(PatchserveError):
         self.field = field
 
 
+class MalformedMessageError(InvalidInputError):
+    """Bytes that are no message of the contract."""
+
+    reason = "MALFORMED_MESSAGE"
+
+    def __init__(self) -> None:
+        super().__init__("", "The bytes of the request are no message of this method; see the server's .proto files.")
+
+
 class InvalidImageError(InvalidInputError):
     """Bytes that are no picture we take. `field` defaults to `image`; a load names the picture, such as `images[3]`."""
 

@@ -11,11 +11,12 @@ from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
-from patchserve_server.domain.errors import StalledReaderError
+from patchserve_server.domain.errors import MalformedMessageError, StalledReaderError
 from patchserve_server.rpc.deadlines import within
 from patchserve_server.rpc.status import status_of
 
@@ -61,7 +62,7 @@ class StatusInterceptor(aio.ServerInterceptor):
             return handler
         return grpc.stream_stream_rpc_method_handler(
             self._with_status(handler.stream_stream, method),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_parsed_by(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -87,6 +88,16 @@ class StatusInterceptor(aio.ServerInterceptor):
         except aio.InternalError:  # it has gone in the middle of a message
             return False
         return True
+
+
+def _parsed_by(deserializer: Any) -> Callable[[bytes], Any]:  # noqa: ANN401 - grpc's handlers are untyped
+    def parsed(data: bytes) -> Any:  # noqa: ANN401
+        try:
+            return deserializer(data)
+        except DecodeError as error:
+            raise MalformedMessageError from error
+
+    return parsed
 
 
 class _Call:

@@ -1,0 +1,43 @@
+"""`make reliability`: runs what is named, prints what was found, and writes out/reliability/NAME.json."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from reliability import drain, fuzz, kill, overload, soak
+from reliability.scene import Result
+
+OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
+# What each does by default: seconds, or a number of kills, stops or inputs.
+RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
+    "overload": (overload.run, 120),
+    "drain": (drain.run, 50),
+    "kill": (kill.run, 200),
+    "fuzz": (fuzz.run, 100_000),
+    "soak": (soak.run, 1200),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="make reliability", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[[], *RUNS], metavar="NAME", help=f"{', '.join(RUNS)}; none: all")
+    parser.add_argument("--amount", type=int, help="seconds of overload and soak; kills, stops or inputs of the others")
+    arguments = parser.parse_args()
+    OUT.mkdir(parents=True, exist_ok=True)
+    for name in arguments.names or RUNS:
+        run, amount = RUNS[name]
+        result = asyncio.run(run(arguments.amount or amount))
+        (OUT / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
+        Console().print(f"[bold]{name}[/bold]")
+        Console().print_json(data=result)
+
+
+if __name__ == "__main__":
+    main()

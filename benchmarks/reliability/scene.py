@@ -1,0 +1,131 @@
+"""A real server with the embedded backbone, its vital signs, and the pictures that it is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+from grpc import aio
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from patchserve.v1 import reference_pb2, service_pb2_grpc
+
+PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
+GOOD = [path.read_bytes() for path in sorted((PARCELS / "train" / "good").iterdir())]
+TEST = [path.read_bytes() for path in sorted((PARCELS / "test").rglob("*.jpg"))]
+MESSAGES = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
+if TYPE_CHECKING:
+    Stub: TypeAlias = service_pb2_grpc.PatchCoreServiceAsyncStub
+else:
+    Stub = service_pb2_grpc.PatchCoreServiceStub
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Vitals:
+    """Of the server's process."""
+
+    rss_mib: float
+    files: int
+    threads: int
+
+
+class Server:
+    """`patchserve-server serve` on a free port, in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str, log: Path) -> None:
+        self.process = process
+        self.address = address
+        self._log = log
+
+    @property
+    def log(self) -> str:
+        return _text(self._log)
+
+    def vitals(self) -> Vitals:
+        proc = Path(f"/proc/{self.process.pid}")
+        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+        return Vitals(
+            int(status["VmRSS"].split()[0]) / 1024, len(list((proc / "fd").iterdir())), int(status["Threads"])
+        )
+
+    async def stop(self, number: int = signal.SIGTERM) -> int:
+        """Its exit code."""
+        if self.process.returncode is None:
+            self.process.send_signal(number)
+        return await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
+@asynccontextmanager
+async def server(*flags: str) -> AsyncIterator[Server]:
+    with tempfile.NamedTemporaryFile() as log:
+        command = [str(Path(sys.executable).parent / "patchserve-server"), "serve"]
+        command += ["--backbone", "efficientnet_lite2", "--port", "0", *flags]
+        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        assert process.stdout is not None
+        line = (await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)).decode()
+        if " listening on " not in line:
+            raise RuntimeError(f"The server did not start: {_text(Path(log.name))}")
+        running = Server(process, line.split(" listening on ")[1].split()[0], Path(log.name))
+        try:
+            yield running
+        finally:
+            await running.stop(signal.SIGKILL)
+
+
+@asynccontextmanager
+async def client(address: str) -> AsyncIterator[Stub]:
+    """On a connection of its own."""
+    async with aio.insecure_channel(address, [*MESSAGES, ("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield service_pb2_grpc.PatchCoreServiceStub(channel)
+
+
+async def load(stub: Stub, reference_id: str = "", images: list[bytes] | None = None) -> reference_pb2.Reference:
+    request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=images or GOOD[:1])
+    return (await stub.LoadReference(request)).reference
+
+
+def reason_of(error: aio.AioRpcError) -> str:
+    """The reason in its ErrorInfo, else its code."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            return reason_in(status_pb2.Status.FromString(value)) or error.code().name
+    return error.code().name
+
+
+def reason_in(status: status_pb2.Status) -> str:
+    info = error_details_pb2.ErrorInfo()
+    detail: any_pb2.Any
+    for detail in status.details:
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
+
+
+def progress() -> Progress:
+    """Shown on a terminal only."""
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    return Progress(*columns, disable=not sys.stderr.isatty(), transient=True)
+
+
+def percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+
+
+Result = dict[str, Any]

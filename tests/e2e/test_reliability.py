@@ -1,0 +1,42 @@
+"""What `make reliability` measures at length, in short: the same code, and the same promises."""
+
+from __future__ import annotations
+
+from reliability import drain, fuzz, kill, overload, soak
+
+
+async def test_a_short_soak_loses_and_doubles_nothing() -> None:
+    found = await soak.run(12)
+    assert found["wrong"] == {}
+    assert found["errors_in_log"] == 0
+    assert found["frames_answered"] == found["frames_sent"] > 0
+    assert found["done"].keys() >= {"unary", "stream", "cancelled", "bad input", "change"}
+    assert found["idle_after"]["files"] < 200
+    assert found["exit_code"] == 0
+
+
+async def test_after_a_few_kills_every_reference_is_whole() -> None:
+    found = await kill.run(3)
+    assert found["problems"] == []
+
+
+async def test_a_few_stops_under_load_answer_every_accepted_frame() -> None:
+    found = await drain.run(2)
+    assert found["frames_accepted_and_not_answered"] == 0
+    assert found["calls_lost"] == 0
+    assert found["streams_ended_with"].keys() == {"DRAINING"}
+    assert found["exit_codes"] == {"0": 2}
+
+
+async def test_some_rubbish_is_no_fault_of_the_server() -> None:
+    found = await fuzz.run(1500, seed=1)
+    assert found["bugs"] == []
+    assert found["tracebacks_in_log"] == 0
+    assert found["alive_at_the_end"]
+
+
+async def test_more_than_it_can_do_is_refused_and_nothing_else_goes_wrong() -> None:
+    found = await overload.run(5)
+    assert found["other_errors"] == {}
+    assert found["refused"] > 0
+    assert found["goodput_share"] > 0

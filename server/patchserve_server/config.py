@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     max_calls: int = Field(default=512, ge=2)
     """The most calls under way at once, open streams included."""
     client_share: float = Field(default=0.5, gt=0, le=1)
-    """The share of all these that one client may take. 1 where a proxy makes one client of all."""
+    """The share of all these that one client may take, half of it by streams. 1 where a proxy makes all clients one."""
     max_in_flight: int = Field(default=64, ge=1)
     """The most frames under way at once in one stream."""
     default_in_flight: int = Field(default=8, ge=1)

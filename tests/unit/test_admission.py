@@ -86,6 +86,25 @@ async def test_while_a_stream_waits_single_calls_leave_it_half() -> None:
     assert len(calls) == 4
 
 
+async def test_streams_of_a_client_leave_half_of_its_share_to_its_single_calls() -> None:
+    bound = admission(places=16, size=1600, share=0.5)
+    frames = [bound.take_for_stream(Flow("a", 1 + number % 4), Room(1, 10)) for number in range(8)]
+    assert [frame is not None for frame in frames] == [True] * 4 + [False] * 4
+    assert bound.take("a", Room(4))
+    with pytest.raises(QueueFullError, match="one client"):
+        bound.take("a", Room(1))
+
+
+async def test_a_batch_of_more_than_half_a_clients_share_comes_in_alone() -> None:
+    bound = admission(places=16, size=1600, share=0.5)
+    frame = await bound.wait(Flow("a", 1), Room(1, 10))
+    batch = asyncio.create_task(bound.wait(Flow("a", 2), Room(8, 80)))
+    await settle()
+    assert not batch.done()
+    frame.release()
+    assert (await asyncio.wait_for(batch, 10)).room == Room(8, 80)
+
+
 async def test_streams_and_clients_take_turns() -> None:
     bound, order = admission(places=2), []
     held = await bound.wait(Flow("x", 1), MESSAGE)
@@ -102,7 +121,7 @@ async def test_streams_and_clients_take_turns() -> None:
 
 
 async def test_who_has_its_share_does_not_hold_up_others() -> None:
-    bound = admission(places=8, share=0.25)
+    bound = admission(places=8, share=0.5)
     for _ in range(2):
         await bound.wait(Flow("greedy", 1), Room(1))
     blocked = asyncio.create_task(bound.wait(Flow("greedy", 1), Room(1)))

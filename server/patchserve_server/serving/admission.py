@@ -77,7 +77,8 @@ class Admission:
     """A single call that does not fit is refused at once; a stream waits, and streams and clients take turns.
 
     Streams take at most half, so that single calls get in; while a stream waits, single calls take at most the other
-    half. `largest` is what one call may need: no share is less than that.
+    half. Of a client's share its streams take at most half too, or its cameras would keep out its own single calls.
+    `largest` is what one call may need: no share is less than that.
     """
 
     def __init__(self, what: str, bound: Room, *, share: float, largest: Room) -> None:
@@ -88,7 +89,8 @@ class Admission:
         self.per_client = bound.share(share, largest)
         self._calls = NOTHING
         self._streams = NOTHING
-        self._clients: dict[str, Room] = {}
+        self._client_streams = self.per_client.share(0.5, largest)
+        self._held: dict[tuple[str, bool], Room] = {}  # by client, and whether by its streams
         self._waiting: FairQueue[_Waiting] = FairQueue()
 
     def take(self, client: str, room: Room) -> Hold:
@@ -97,7 +99,8 @@ class Admission:
         Raises:
             QueueFullError: it does not fit, or would be more than the client's share.
         """
-        if not self._held(client, room).fits(self.per_client):
+        own = self._of(client, streamed=False) + self._of(client, streamed=True)
+        if not (own + room).fits(self.per_client):
             message = (
                 f"You have as many {self._what} under way as one client may, {self._words(self.per_client)}; try "
                 "again shortly, or send less at once."
@@ -142,9 +145,9 @@ class Admission:
             self._streams += change
         else:
             self._calls += change
-        self._clients[client] = self._held(client, change)
-        if self._clients[client] == NOTHING:
-            del self._clients[client]
+        self._held[client, streamed] = self._of(client, streamed=streamed) + change
+        if self._held[client, streamed] == NOTHING:
+            del self._held[client, streamed]
         if not change.fits(NOTHING):
             return
         self._grant()
@@ -167,10 +170,15 @@ class Admission:
                 waiting.granted.set_result(Hold(self, waiting.client, waiting.room, streamed=True))
 
     def _within_share(self, waiting: _Waiting) -> bool:
-        return self._held(waiting.client, waiting.room).fits(self.per_client)
+        held = self._of(waiting.client, streamed=True)
+        streams = held + waiting.room
+        # What is more than half by itself, a batch of the Open Inference Protocol, comes in alone.
+        if held != NOTHING and not streams.fits(self._client_streams):
+            return False
+        return (streams + self._of(waiting.client, streamed=False)).fits(self.per_client)
 
-    def _held(self, client: str, more: Room) -> Room:
-        return self._clients.get(client, NOTHING) + more
+    def _of(self, client: str, *, streamed: bool) -> Room:
+        return self._held.get((client, streamed), NOTHING)
 
     def _words(self, bound: Room) -> str:
         return f"{bound.places} of {bound.bytes / 2**20:.0f} MiB together" if bound.bytes else f"{bound.places}"

@@ -95,6 +95,15 @@ def nested_tiff(entry: tuple[int, int, int, int], *, whole: bool) -> bytes:
     return data + struct.pack("<H", 1 if whole else 9) + struct.pack("<HHLL", *entry) + bytes(4 * whole)
 
 
+def pages(number: int) -> bytes:
+    """A sound picture on each page."""
+    entries = sorted([(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 0), (279, 4, 1, 16)])
+    size = 2 + 12 * len(entries) + 4
+    page = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLL", *entry) for entry in entries)
+    chain = (page + struct.pack("<L", (8 + size * (at + 1)) * (at + 1 < number)) for at in range(number))
+    return struct.pack("<2sHL", b"II", 42, 8) + b"".join(chain)
+
+
 def two_faced_tiff() -> bytes:
     """Harmless as the BigTIFF it calls itself; 2,000,000 strips as the classic TIFF that Pillow takes it for."""
     short = {258: 8, 259: 1, 262: 1, 277: 1}
@@ -125,6 +134,12 @@ CATALOGUE: dict[str, Callable[[], bytes]] = {
     "jpeg with junk between segments": lambda: jpeg_with(b"\xff\xfe\0\2" + b"\0" * 4_000_000),
     "jpeg of markers only": lambda: b"\xff\xd8" + b"\xff" * 100_000,
     "tiff with a directory that points to itself": lambda: struct.pack("<2sHLHL", b"II", 42, 8, 0, 8),
+    "tiff with 500,000 directories in a chain": lambda: (
+        struct.pack("<2sHL", b"II", 42, 8)
+        + b"".join(struct.pack("<HL", 0, 14 + 6 * number) for number in range(500_000))
+    ),
+    "tiff with a picture on each of 20,000 pages": lambda: pages(20_000),
+    "tiff with an EXIF directory in its own EXIF directory": lambda: nested_tiff((0x8769, 4, 1, 8), whole=True),
     "tiff with a directory outside": lambda: struct.pack("<2sHL", b"II", 42, 2**31),
     "tiff with a million strips": lambda: grey_tiff((273, 3, 4_000_000, 8), (278, 4, 1, 1), after=b"\0" * 8_000_000),
     "tiff with huge tiles": lambda: grey_tiff((322, 4, 1, 32768), (323, 4, 1, 32768), (324, 4, 1, 8), (325, 4, 1, 9)),

@@ -169,6 +169,7 @@ async def run(duration_s: float) -> Result:
         "wrong": {name: count for name, count in tally.wrong.items() if count},
         "errors_in_log": errors,
         "second_and_last_quarter": middle,
+        "rss_mib": [round(one.rss_mib) for one in samples],
         "rss_ratio": middle["rss_mib"][1] / middle["rss_mib"][0],
         "idle_after": asdict(idle),
         "exit_code": code,

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
 from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from fakes.detector import FakeDetector
+from fakes.grey import grey_png
 from fakes.pictures import card, encoded
 from fakes.tensors import of_files, of_pixels, values
 from PIL import Image
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
-from patchserve.v1 import inference_pb2
+from patchserve.v1 import inference_pb2, reference_pb2
 
 KServe = open_inference_pb2_grpc.GRPCInferenceServiceStub
 SCORES = ("score", "is_anomalous", "damage_percentage")
@@ -195,3 +198,52 @@ def test_more_pictures_than_a_request_may_have_are_refused(kserve: KServe) -> No
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
     assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 pictures here.")
+
+
+def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        call()
+    return refusal(caught.value)[:2]
+
+
+def test_each_picture_of_a_batch_takes_a_place_of_its_clients_share() -> None:
+    detector = FakeDetector()
+    with (
+        serving(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        kserve = KServe(channel)
+        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+        detector.gate.clear()
+        two = of_files("default", grey_png(1), grey_png(2))
+        under_way = kserve.ModelInfer.future(two)
+        while len(detector.batches) < 2:
+            time.sleep(0.01)
+        full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        assert refusal_of(lambda: kserve.ModelInfer(two)) == full
+        one = of_files("nowhere", grey_png(3))
+        assert refusal_of(lambda: kserve.ModelInfer(one)) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
+        waiting = kserve.ModelStreamInfer(iter([two]))  # a stream waits for room
+        detector.gate.set()
+        assert len(values(under_way.result(), "score")) == 2
+        assert len(values(next(waiting).infer_response, "score")) == 2
+
+
+def test_probes_are_answered_when_no_call_gets_in() -> None:
+    detector = FakeDetector()
+    with (
+        serving(detector=detector, max_calls=2, client_share=0.5) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
+        kserve = KServe(channel)
+        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+        detector.gate.clear()
+        under_way = kserve.ModelInfer.future(of_files("default", grey_png(1)))
+        while not detector.batches:
+            time.sleep(0.01)
+        about = pb.ModelMetadataRequest(name="default")
+        assert refusal_of(lambda: kserve.ModelMetadata(about)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
+        assert kserve.ServerLive(pb.ServerLiveRequest()).live
+        assert kserve.ModelReady(pb.ModelReadyRequest(name="default")).ready
+        detector.gate.set()
+        assert under_way.exception() is None

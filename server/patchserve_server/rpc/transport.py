@@ -19,6 +19,7 @@ KEEPALIVE_TIME_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
 MIN_PING_INTERVAL_S: Final = 10
 MAX_CONNECTION_IDLE_S: Final = 900
+_BESIDE_CALLS: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +43,8 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
     options = {
         "grpc.max_receive_message_length": listening.max_message_bytes,
         "grpc.max_send_message_length": listening.max_message_bytes,
-        "grpc.max_concurrent_streams": listening.max_calls,
+        # More than there may be calls: a call too many is refused, and a probe answered, on the same connection too.
+        "grpc.max_concurrent_streams": listening.max_calls + _BESIDE_CALLS,
         "grpc.so_reuseport": 0,  # a second server on the port is a mistake, not a peer
         # A peer that is gone without a word is noticed, and its streams are freed, within 80 s.
         "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,

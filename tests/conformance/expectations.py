@@ -1,0 +1,117 @@
+"""What a runner printed, in one form for all of them, and how it is compared with what was expected."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from typing import Any
+
+from conformance.calls import Json, method_of
+from google.protobuf import json_format, message_factory
+from google.rpc import code_pb2
+from PIL import Image
+
+TOLERANCE = 1e-4  # of scores: pictures that happen to share a batch may differ in the last bits
+_PICTURES = ("overlay_png", "image", "values")
+
+
+def full(rpc: str, response: Json) -> Json:
+    """A response with every field by its name in the proto file, those at their defaults too, and bytes described."""
+    message = message_factory.GetMessageClass(method_of(rpc).output_type)()
+    json_format.ParseDict(response, message)
+    response = described(
+        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    )
+    assert isinstance(response, dict)
+    return response
+
+
+def described(value: Any, name: str = "") -> Any:
+    """Pictures as "PNG 320x240" or "12 bytes", errors inside of streams as code, reason and fields, no times."""
+    if isinstance(value, list):
+        return [described(item, name) for item in value]
+    if isinstance(value, dict):
+        if name == "error":
+            return status_facts(value)
+        return {
+            key: described(item, key)
+            for key, item in value.items()
+            if key not in ("timing", "create_time", "update_time")
+        }
+    if name in _PICTURES and value:
+        return picture_facts(base64.b64decode(value))
+    return value
+
+
+def picture_facts(content: bytes) -> str:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            picture.load()
+            return f"{picture.format} {picture.width}x{picture.height}"
+    except OSError:
+        return f"{len(content)} bytes"
+
+
+def status_facts(status: Json) -> Json:
+    """A google.rpc.Status as JSON -> code, reason, fields."""
+    details = {detail["@type"].rpartition(".")[2]: detail for detail in status["details"]}
+    violations = details.get("BadRequest", {}).get("field_violations", [])
+    return {
+        "code": code_pb2.Code.Name(status["code"]),
+        "reason": details["ErrorInfo"]["reason"],
+        "fields": [violation["field"] for violation in violations],
+    }
+
+
+def facts(case: Json, line: Json) -> Json:
+    """A line in the words of an expectation."""
+    error = line["error"] or {}
+    return {
+        "code": line["code"],
+        "reason": error.get("reason"),
+        "fields": [violation["field"] for violation in error.get("field_violations", [])],
+        "subjects": [violation["subject"] for violation in error.get("precondition_violations", [])],
+        "resource": error.get("resource_name"),
+        "retry": error.get("retry_after_s") is not None,
+        "responses": [full(case["rpc"], response) for response in line["responses"]],
+        "calls": [
+            facts(step["call"], call)
+            for step, call in zip(
+                (step for step in case.get("steps", []) if "call" in step), line["calls"], strict=True
+            )
+        ],
+    }
+
+
+def differences(expected: Any, found: Any, where: str = "") -> list[str]:
+    """Where `found` is not what was expected; objects are compared by the keys of `expected`."""
+    if isinstance(expected, dict):
+        if not isinstance(found, dict):
+            return [f"{where}: {found!r} is no object"]
+        return [
+            line for key, value in expected.items() for line in differences(value, found.get(key), f"{where}.{key}")
+        ]
+    if isinstance(expected, list):
+        if not isinstance(found, list) or len(found) != len(expected):
+            return [f"{where}: {len(expected)} expected, not {found!r}"]
+        pairs = enumerate(zip(expected, found, strict=True))
+        return [line for index, pair in pairs for line in differences(*pair, f"{where}[{index}]")]
+    if isinstance(expected, float) and isinstance(found, int | float):
+        same = math.isclose(expected, found, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    else:
+        same = bool(found) if expected == "*" else expected == found
+    return [] if same else [f"{where}: {expected!r} expected, not {found!r}"]
+
+
+def unmet(case: Json, found: Json) -> list[str]:
+    """What of a case's expectation does not hold."""
+    expected = {"code": "OK", **case["expect"]}
+    count, some = expected.pop("count", None), expected.pop("any", [])
+    for call in expected.get("calls", []):
+        call.setdefault("code", "OK")
+    lines = differences(expected, found)
+    if count is not None and len(found["responses"]) != count:
+        lines.append(f"{count} responses expected, not {len(found['responses'])}")
+    lines += [f"no response is {one}" for one in some if all(differences(one, it) for it in found["responses"])]
+    return lines

@@ -1,0 +1,130 @@
+"""The runner in Python: the client package where it says all that a case does, the generated stubs for the rest.
+
+The package hides the messages of streams and the pages of lists, and sends no nonsense: those cases use the stubs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from conformance.calls import TIMEOUT_S, Caller, Json, outcome, read_cases
+
+from patchserve_client import Client, InferenceResult, PatchserveError, ReferenceInfo, TlsConfig
+from patchserve_client._connection import Connection
+
+_ENUM_PREFIXES = re.compile("^(HEATMAP_SCALE|OVERLAY_FORMAT|LOAD_MODE|SCORING_PROFILE)_")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--server", required=True)
+    parser.add_argument("--cases", required=True, type=Path)
+    parser.add_argument("--pictures", required=True, type=Path)
+    for name in ("--ca", "--cert", "--key", "--token"):
+        parser.add_argument(name)
+    given = parser.parse_args()
+    tls = TlsConfig(given.ca, given.cert, given.key) if given.ca else None
+    connection = Connection(given.server, TIMEOUT_S, TIMEOUT_S, tls, given.token, 64)
+    credentials, options = connection.credentials(), connection.options()
+    channel = (
+        grpc.secure_channel(given.server, credentials, options)
+        if credentials
+        else grpc.insecure_channel(given.server, options)
+    )
+    with channel:
+        caller = Caller(channel, given.pictures, given.token)
+        for case in read_cases(given.cases):
+            call = TYPED.get(case["rpc"])
+            if call is None:
+                result = caller.run(case)
+            else:
+                token = case.get("token", given.token) or None
+                with Client(given.server, timeout_s=case.get("timeout_s", TIMEOUT_S), tls=tls, token=token) as client:
+                    result = typed(call, client, case["request"], given.pictures)
+            print(json.dumps({"name": case["name"], **result}), flush=True)
+
+
+def typed(call: Callable[..., Json], client: Client, request: Json, pictures: Path) -> Json:
+    """The outcome of a call of the client package."""
+    try:
+        return outcome([call(client, **arguments(request, pictures))], None, [])
+    except PatchserveError as error:
+        return outcome([], error, [])
+
+
+def arguments(request: Json, pictures: Path) -> dict[str, Any]:
+    """A message's fields as the package's methods take them: flat, enums by their short names."""
+    flat: dict[str, Any] = {}
+    for key, value in request.items():
+        name = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
+        if name == "output":
+            flat |= arguments(value, pictures)
+        elif name == "coreset":
+            flat |= {f"coreset_{part}": number for part, number in arguments(value, pictures).items()}
+        elif name == "images":
+            flat[name] = [pictures / image[1:] for image in value]
+        elif name == "image":
+            flat[name] = pictures / value[1:]
+        else:
+            flat[name] = _ENUM_PREFIXES.sub("", value).lower() if str(value).isupper() else value
+    return flat
+
+
+def reference(info: ReferenceInfo) -> Json:
+    """The Reference that it was made of, but for its times."""
+    fields = dataclasses.asdict(info)
+    fields["profile"] = info.profile and f"SCORING_PROFILE_{info.profile.name}"
+    method = info.calibration.method
+    fields["calibration"]["method"] = method and f"CALIBRATION_METHOD_{method.name}"
+    coreset = {"ratio": fields.pop("coreset_ratio"), "max_patches": fields.pop("coreset_max_patches")}
+    fields["coreset"] = {name: value for name, value in coreset.items() if value}
+    left_out = ("create_time", "update_time", "region_of_interest", *(name for name in fields if not fields[name]))
+    return {name: value for name, value in fields.items() if name not in left_out}
+
+
+def inference(result: InferenceResult) -> Json:
+    """The InferResponse that it was made of, but for its timing."""
+    fields = dataclasses.asdict(dataclasses.replace(result, score_map=None, encoded_overlay=None))
+    message = {name: fields[name] for name in ("reference_id", "reference_revision", "damage", "anomaly", "regions")}
+    for region in message["regions"]:
+        region["polygon"] = [{"x_px": x_px, "y_px": y_px} for x_px, y_px in region["polygon"]]
+    if (overlay := result.encoded_overlay) is not None:
+        message["overlay"] = dataclasses.asdict(overlay)
+        picture = base64.b64encode(message["overlay"].pop("data")).decode()
+        if overlay.media_type == "image/png":
+            message["overlay_png"] = picture
+        else:
+            message["overlay"]["image"] = picture
+    if result.score_map is not None:
+        height, width = result.score_map.shape
+        values = base64.b64encode(result.score_map.astype("<f4").tobytes()).decode()
+        message["score_map"] = {"height": height, "width": width, "values": values}
+    return message
+
+
+def server_info(client: Client) -> Json:
+    fields = dataclasses.asdict(client.server_info())
+    fields["heatmap_scale"] = f"HEATMAP_SCALE_{fields['heatmap_scale'].name}"
+    return fields
+
+
+TYPED: dict[str, Callable[..., Json]] = {
+    "LoadReference": lambda client, images=(), **fields: {
+        "reference": reference(client.load_reference(images, **fields))
+    },
+    "GetReference": lambda client, **fields: {"reference": reference(client.get_reference(**fields))},
+    "DeleteReference": lambda client, **fields: {"revision": client.delete_reference(**fields)},
+    "Infer": lambda client, image=b"", **fields: inference(client.infer(image, **fields)),
+    "GetServerInfo": server_info,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,110 @@
+"""Clients of every language see the same: each carries out the cases against a real server."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance.calls import Json, read_cases
+from conformance.expectations import differences, facts, unmet
+from conformance.languages import LANGUAGES, REPO, Language
+from conformance.pictures import write_pictures
+from e2e.guarded import serving
+from e2e.harness import ServerProcess
+from fakes.certificates import Authority
+
+from patchserve_server.access.tokens import new_token
+from patchserve_server.domain.access import Scope
+
+CASES = Path(__file__).parent / "cases"
+SUITES = ("service", "limits", "guarded")
+RUNNER_TIMEOUT_S = 120
+Run = Callable[[Language, str], dict[str, Json]]
+
+
+def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
+    """Starts what a suite of cases asks for and writes the cases to a file; gives the runner's flags."""
+    told = json.loads((CASES / f"{suite}.json").read_text())
+    if suite == "guarded":
+        address, *flags = guarded(told["cases"], folder, stack)
+    else:
+        server = ServerProcess(*told["server_flags"])
+        stack.callback(server.stop)
+        address, flags = server.wait_ready(), []
+    cases, pictures = folder / "cases.json", folder / "pictures"
+    cases.write_text(json.dumps(told))
+    pictures.mkdir()
+    write_pictures(pictures)
+    return ["--server", address, "--cases", str(cases), "--pictures", str(pictures), *flags]
+
+
+def guarded(cases: list[Json], folder: Path, stack: ExitStack) -> list[str]:
+    """A server with TLS, client certificates and tokens, which the cases are given by their kinds."""
+    tokens, lines = {"none": ""}, []
+    for scope in Scope:
+        tokens[scope.value], line = new_token("robot", [scope])
+        lines.append(line)
+    tokens["expired"], line = new_token("robot", list(Scope), datetime.now(UTC) - timedelta(seconds=1))
+    tokens["wrong"], _ = new_token("robot", list(Scope))
+    for case in cases:
+        case["token"] = tokens[case["token"]]
+    (folder / "tokens").write_text("\n".join([*lines, line, ""]))
+    authority = Authority()
+    (folder / "ca.pem").write_bytes(authority.certificate)
+    (cert, key), (own_cert, own_key) = authority.write(folder, "server"), authority.write(folder, "client")
+    settings: dict[str, Any] = {"tls_cert": cert, "tls_key": key, "tls_client_ca": folder / "ca.pem"}
+    address = stack.enter_context(serving(auth_tokens=folder / "tokens", **settings))
+    return [address, "--ca", str(folder / "ca.pem"), "--cert", str(own_cert), "--key", str(own_key)]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """Runs a language's runner over a suite, once; gives its lines by the names of their cases."""
+    with ExitStack() as stack:
+        flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), stack))
+
+        @cache
+        def lines(language: Language, suite: str) -> dict[str, Json]:
+            environment = os.environ | {"PYTHONPATH": f"{REPO / 'tests'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+            command = [*language.runner, *flags(suite)]
+            done = subprocess.run(
+                command,
+                capture_output=True,
+                text=True,
+                timeout=RUNNER_TIMEOUT_S,
+                env=environment,
+                cwd=REPO,
+                check=False,
+            )
+            assert done.returncode == 0, done.stderr
+            return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+
+        yield lines
+
+
+def cases_of_all() -> list[Any]:
+    return [
+        pytest.param(suite, case, id=f"{suite}-{case['name']}")
+        for suite in SUITES
+        for case in read_cases(CASES / f"{suite}.json")
+    ]
+
+
+@pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
+@pytest.mark.parametrize(("suite", "case"), cases_of_all())
+def test_every_client_sees_the_same(run: Run, suite: str, case: Json, language: Language) -> None:
+    if not language.is_built:
+        pytest.skip(f"the client in {language.name} is not built: make test-clients")
+    line = run(language, suite)[case["name"]]
+    found = facts(case, line)
+    assert not unmet(case, found), line["error"]
+    if case.get("compare", True):
+        assert not differences(facts(case, run(LANGUAGES[0], suite)[case["name"]]), found)

@@ -9,18 +9,37 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[2]
 
 
+CLIENT = REPO / "client"
+
+
 @dataclass(frozen=True)
 class Language:
-    """`runner` is the command of the conformance runner, `built` a file that is there once the client is built."""
+    """`runner` is the command of the conformance runner, `built` a file that is there once the client is built.
+
+    `command` is its command line, with load, infer and stream; None: it is tested elsewhere.
+    """
 
     name: str
     runner: tuple[str, ...]
     built: Path | None = None
+    command: tuple[str, ...] | None = None
 
     @property
     def is_built(self) -> bool:
         return self.built is None or self.built.exists()
 
 
+def compiled(name: str, built: Path, *command: str) -> Language:
+    """A client whose command line has the runner as one of its commands."""
+    return Language(name, (*command, "conformance"), built, command)
+
+
+NODE = CLIENT / "node/dist/cli.js"
+GO = CLIENT / "go/build/patchserve-go"
+
 # The others are compared with the first.
-LANGUAGES = (Language("python", (sys.executable, "-m", "conformance.python_runner")),)
+LANGUAGES = (
+    Language("python", (sys.executable, "-m", "conformance.python_runner")),
+    compiled("node", NODE, "node", str(NODE)),
+    compiled("go", GO, str(GO)),
+)

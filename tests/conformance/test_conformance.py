@@ -71,8 +71,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     with ExitStack() as stack:
         flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), stack))
 
-        @cache
-        def lines(language: Language, suite: str) -> dict[str, Json]:
+        @cache  # of what the runner printed, so that one that fails is not run for every case
+        def printed(language: Language, suite: str) -> subprocess.CompletedProcess[str]:
             environment = os.environ | {"PYTHONPATH": f"{REPO / 'tests'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
             command = [*language.runner, *flags(suite)]
             done = subprocess.run(

@@ -1,0 +1,152 @@
+// Calls over @grpc/grpc-js with the messages of @bufbuild/protobuf.
+import {
+  type DescMessage,
+  type DescMethod,
+  type DescMethodBiDiStreaming,
+  type DescMethodClientStreaming,
+  type DescMethodUnary,
+  type MessageInitShape,
+  type MessageShape,
+  create,
+  fromBinary,
+  toBinary,
+} from "@bufbuild/protobuf";
+import {
+  type CallOptions,
+  Client,
+  type ClientDuplexStream,
+  type ClientWritableStream,
+  Metadata,
+  type ServiceError,
+  credentials,
+} from "@grpc/grpc-js";
+import { readFileSync } from "node:fs";
+import { PatchserveError } from "./errors.js";
+
+const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
+
+export interface ChannelOptions {
+  /** Encryption; every path is to a PEM file. `ca`: who may sign the server's certificate, left out: the well-known. */
+  tls?: { ca?: string; cert?: string; key?: string };
+  /** The bearer token. */
+  token?: string;
+  /** Send the token unencrypted to another machine, where something else protects the way. */
+  insecureToken?: boolean;
+}
+
+export class Channel {
+  private readonly client: Client;
+
+  constructor(
+    server: string,
+    private readonly options: ChannelOptions = {},
+  ) {
+    const { tls, token, insecureToken } = options;
+    if (token && !tls && !insecureToken && !/^(localhost|127\.0\.0\.1|\[::1\]):\d+$/.test(server)) {
+      throw new Error(`The token would travel to ${server} unencrypted: use TLS, or insecureToken.`);
+    }
+    const read = (path?: string) => (path === undefined ? null : readFileSync(path));
+    const security = tls
+      ? credentials.createSsl(read(tls.ca), read(tls.key), read(tls.cert))
+      : credentials.createInsecure();
+    this.client = new Client(server, security, {
+      "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
+      "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
+      "grpc.keepalive_time_ms": 60_000,
+    });
+  }
+
+  close(): void {
+    this.client.close();
+  }
+
+  unary<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodUnary<I, O>,
+    request: MessageInitShape<I>,
+    call: CallOptions,
+    token = this.options.token,
+  ): Promise<MessageShape<O>> {
+    return new Promise((resolve, reject) => {
+      const [path, write, read] = wire(method);
+      const message = create(method.input, request);
+      this.client.makeUnaryRequest(path, write, read, message, metadata(token), call, answer(resolve, reject));
+    });
+  }
+
+  /** A stream of requests, and the one answer to it. */
+  clientStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodClientStreaming<I, O>,
+    call: CallOptions,
+    token = this.options.token,
+  ): [ClientWritableStream<MessageShape<I>>, Promise<MessageShape<O>>] {
+    const { promise, resolve, reject } = deferred<MessageShape<O>>();
+    const [path, write, read] = wire(method);
+    const sending = this.client.makeClientStreamRequest(
+      path,
+      write,
+      read,
+      metadata(token),
+      call,
+      answer(resolve, reject),
+    );
+    return [sending, promise];
+  }
+
+  duplex<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodBiDiStreaming<I, O>,
+    call: CallOptions,
+    token = this.options.token,
+  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
+    return this.client.makeBidiStreamRequest(...wire(method), metadata(token), call);
+  }
+}
+
+/**
+ * Writes one message, and waits while the other side takes no more: HTTP/2's flow control holds the sender back.
+ * Resolves to false where the call has ended.
+ */
+export function send<T>(call: ClientWritableStream<T> | ClientDuplexStream<T, unknown>, message: T): Promise<boolean> {
+  if (call.destroyed || call.writableEnded) return Promise.resolve(false);
+  if (call.write(message)) return Promise.resolve(true);
+  return new Promise((resolve) => {
+    const events = { drain: () => done(true), status: () => done(false), error: () => done(false) };
+    const done = (sent: boolean) => {
+      for (const [event, listener] of Object.entries(events)) call.removeListener(event, listener);
+      resolve(sent);
+    };
+    for (const [event, listener] of Object.entries(events)) call.on(event, listener);
+  });
+}
+
+function metadata(token: string | undefined): Metadata {
+  const headers = new Metadata();
+  if (token) headers.set("authorization", `Bearer ${token}`);
+  return headers;
+}
+
+function wire<I extends DescMessage, O extends DescMessage>(
+  method: DescMethod & { input: I; output: O },
+): [string, (message: MessageShape<I>) => Buffer, (bytes: Buffer) => MessageShape<O>] {
+  return [
+    `/${method.parent.typeName}/${method.name}`,
+    (message) => Buffer.from(toBinary(method.input, message)),
+    (bytes) => fromBinary(method.output, bytes),
+  ];
+}
+
+function answer<T>(resolve: (value: T) => void, reject: (error: Error) => void) {
+  return (error: ServiceError | null, value?: T) => {
+    if (error) reject(PatchserveError.fromCall(error));
+    else resolve(value as T);
+  };
+}
+
+function deferred<T>() {
+  let resolve!: (value: T) => void;
+  let reject!: (error: Error) => void;
+  const promise = new Promise<T>((yes, no) => {
+    resolve = yes;
+    reject = no;
+  });
+  return { promise, resolve, reject };
+}

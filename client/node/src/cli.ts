@@ -1,0 +1,99 @@
+#!/usr/bin/env node
+// patchserve-node: load a reference, inspect pictures, stream a folder.
+import { readFileSync, readdirSync, writeFileSync } from "node:fs";
+import { extname, join } from "node:path";
+import { parseArgs } from "node:util";
+import { PatchserveClient, PatchserveError, type InferResponse } from "./client.js";
+import { conformance } from "./conformance.js";
+
+const USAGE = `patchserve-node [options] load FOLDER        build the reference from the pictures in FOLDER
+patchserve-node [options] infer IMAGE        inspect one picture; --overlay FILE writes the heat map over it
+patchserve-node [options] stream FOLDER      inspect every picture in FOLDER, one stream; --overlay FOLDER
+patchserve-node [options] conformance        --cases FILE --pictures FOLDER: see tests/conformance
+
+--server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
+--tls   --ca FILE   --cert FILE --key FILE   --token TOKEN, or the variable PATCHSERVE_TOKEN   --insecure-token`;
+
+const PICTURES = new Set([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]);
+
+const text = { type: "string" } as const;
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    server: { ...text, default: "localhost:50051" },
+    reference: { ...text, default: "default" },
+    timeout: { ...text, default: "30" },
+    overlay: text,
+    tls: { type: "boolean" },
+    ca: text,
+    cert: text,
+    key: text,
+    token: { ...text, default: process.env.PATCHSERVE_TOKEN },
+    "insecure-token": { type: "boolean" },
+    cases: text,
+    pictures: text,
+  },
+});
+const [command, path] = positionals;
+const { ca, cert, key, overlay, reference, server, token } = values;
+const tls = values.tls || ca || cert ? { ca, cert, key } : undefined;
+const options = { tls, token, insecureToken: values["insecure-token"], timeoutMs: Number(values.timeout) * 1000 };
+
+try {
+  if (command === "conformance" && values.cases && values.pictures) {
+    await conformance(server, options, values.cases, values.pictures);
+  } else if (path !== undefined && (command === "load" || command === "infer" || command === "stream")) {
+    const client = new PatchserveClient(server, options);
+    await { load, infer, stream }[command](client, path);
+    client.close();
+  } else {
+    console.error(USAGE);
+    process.exitCode = 2;
+  }
+} catch (error) {
+  if (!(error instanceof PatchserveError) && !(error instanceof Error && "code" in error)) throw error;
+  const { reason = "", code } = error as PatchserveError;
+  console.error(`${[code, reason].filter(Boolean).join(" ")}: ${error.message}`);
+  process.exitCode = 1;
+}
+
+function names(folder: string): string[] {
+  return readdirSync(folder).filter((name) => PICTURES.has(extname(name).toLowerCase())).sort();
+}
+
+async function load(client: PatchserveClient, folder: string) {
+  function* images() {
+    for (const name of names(folder)) yield readFileSync(join(folder, name));
+  }
+  const loaded = await client.loadReference(images(), { referenceId: reference });
+  console.log(`${loaded.referenceId}: ${loaded.imageCount} pictures, revision ${loaded.revision}`);
+}
+
+function verdict(name: string, { anomaly }: InferResponse): string {
+  return `${name}: ${anomaly!.isAnomalous ? "anomalous" : "normal"}, score ${anomaly!.score.toFixed(3)}`;
+}
+
+async function infer(client: PatchserveClient, image: string) {
+  const output = { overlay: overlay !== undefined };
+  const found = await client.infer({ referenceId: reference, image: readFileSync(image), output });
+  if (overlay !== undefined) writeFileSync(overlay, found.overlayPng);
+  console.log(verdict(image, found));
+}
+
+async function stream(client: PatchserveClient, folder: string) {
+  function* frames() {
+    for (const frameId of names(folder)) yield { frameId, image: readFileSync(join(folder, frameId)) };
+  }
+  for await (const { case: kind, value } of client.inferStream(frames(), { referenceId: reference, output: { overlay: overlay !== undefined } })) {
+    if (kind === "notice") console.error(value.message);
+    if (kind !== "result") continue;
+    const { frameId, outcome } = value;
+    if (outcome.case === "response") {
+      if (overlay !== undefined) writeFileSync(join(overlay, `${frameId}.png`), outcome.value.overlayPng);
+      console.log(verdict(frameId, outcome.value));
+    } else if (outcome.case === "error") {
+      const error = PatchserveError.fromStatus(outcome.value);
+      console.log(`${frameId}: ${error.code} ${error.reason}: ${error.message}`);
+    }
+  }
+}

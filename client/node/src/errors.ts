@@ -1,0 +1,64 @@
+// What a server, or the way to it, can answer with.
+import { type Message, fromBinary } from "@bufbuild/protobuf";
+import { type GenMessage } from "@bufbuild/protobuf/codegenv2";
+import { anyUnpack, durationMs } from "@bufbuild/protobuf/wkt";
+import { type ServiceError, status } from "@grpc/grpc-js";
+import {
+  BadRequestSchema,
+  ErrorInfoSchema,
+  PreconditionFailureSchema,
+  RequestInfoSchema,
+  ResourceInfoSchema,
+  RetryInfoSchema,
+} from "./gen/google/rpc/error_details_pb.js";
+import { type Status, StatusSchema } from "./gen/google/rpc/status_pb.js";
+
+const DOMAIN = "patchserve.v1";
+
+/**
+ * A failed call, or a failed frame of a stream. `code` is the gRPC code's name, such as "NOT_FOUND"; `reason` the
+ * server's own name for the case, such as "REFERENCE_NOT_FOUND", and empty where the server did not say.
+ */
+export class PatchserveError extends Error {
+  override readonly name = "PatchserveError";
+  readonly code: string;
+  readonly reason: string;
+  readonly fieldViolations: { field: string; description: string }[];
+  readonly preconditionViolations: { type: string; subject: string; description: string }[];
+  readonly resourceName: string;
+  /** Finds an INTERNAL error in the server's log. */
+  readonly requestId: string;
+  /** When trying again makes sense; undefined where the server does not say. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(code: number, message: string, details: Status["details"] = [], options?: ErrorOptions) {
+    super(message, options);
+    const detail = <T extends Message>(schema: GenMessage<T>): T | undefined => {
+      for (const packed of details) {
+        const found = anyUnpack(packed, schema);
+        if (found !== undefined) return found as T;
+      }
+      return undefined;
+    };
+    const info = detail(ErrorInfoSchema);
+    const delay = detail(RetryInfoSchema)?.retryDelay;
+    this.code = status[code] ?? "UNKNOWN";
+    this.reason = info?.domain === DOMAIN ? info.reason : "";
+    this.fieldViolations = detail(BadRequestSchema)?.fieldViolations ?? [];
+    this.preconditionViolations = detail(PreconditionFailureSchema)?.violations ?? [];
+    this.resourceName = detail(ResourceInfoSchema)?.resourceName ?? "";
+    this.requestId = detail(RequestInfoSchema)?.requestId ?? "";
+    this.retryAfterMs = delay && durationMs(delay);
+  }
+
+  static fromStatus(failed: Status): PatchserveError {
+    return new PatchserveError(failed.code, failed.message, failed.details);
+  }
+
+  /** gRPC's error, with the details that its trailers carry. */
+  static fromCall(error: ServiceError): PatchserveError {
+    const [packed] = error.metadata?.get("grpc-status-details-bin") ?? [];
+    const details = packed instanceof Buffer ? fromBinary(StatusSchema, packed).details : [];
+    return new PatchserveError(error.code, error.details || error.message, details, { cause: error });
+  }
+}

@@ -27,7 +27,7 @@ from patchserve_server.domain.access import Scope
 CASES = Path(__file__).parent / "cases"
 SUITES = ("service", "limits", "guarded")
 RUNNER_TIMEOUT_S = 120
-Run = Callable[[Language, str], dict[str, Json]]
+Run = Callable[[Language, str, str], Json]
 
 
 def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
@@ -67,7 +67,7 @@ def guarded(cases: list[Json], folder: Path, stack: ExitStack) -> list[str]:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
-    """Runs a language's runner over a suite, once; gives its lines by the names of their cases."""
+    """Runs a language's runner over a suite, once; gives the line of a case."""
     with ExitStack() as stack:
         flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), stack))
 
@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
         def printed(language: Language, suite: str) -> subprocess.CompletedProcess[str]:
             environment = os.environ | {"PYTHONPATH": f"{REPO / 'tests'}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
             command = [*language.runner, *flags(suite)]
-            done = subprocess.run(
+            return subprocess.run(
                 command,
                 capture_output=True,
                 text=True,
@@ -84,10 +84,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
                 cwd=REPO,
                 check=False,
             )
-            assert done.returncode == 0, done.stderr
-            return {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
 
-        yield lines
+        def line(language: Language, suite: str, name: str) -> Json:
+            done = printed(language, suite)
+            lines = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+            assert name in lines, f"The runner ended with {done.returncode} before this case. {done.stderr}"
+            return lines[name]
+
+        yield line
 
 
 def cases_of_all() -> list[Any]:
@@ -103,8 +107,8 @@ def cases_of_all() -> list[Any]:
 def test_every_client_sees_the_same(run: Run, suite: str, case: Json, language: Language) -> None:
     if not language.is_built:
         pytest.skip(f"the client in {language.name} is not built: make test-clients")
-    line = run(language, suite)[case["name"]]
+    line = run(language, suite, case["name"])
     found = facts(case, line)
     assert not unmet(case, found), line["error"]
     if case.get("compare", True):
-        assert not differences(facts(case, run(LANGUAGES[0], suite)[case["name"]]), found)
+        assert not differences(facts(case, run(LANGUAGES[0], suite, case["name"])), found)

@@ -63,15 +63,20 @@ class Call {
   ) {
     const deadline = Date.now() + (one.timeout_s ?? TIMEOUT_S) * 1000;
     this.stream = channel.duplex({ ...method, methodKind: "bidi_streaming" } as any, { deadline }, one.token);
-    this.stream.on("data", (message) => {
-      this.responses.push(toJson(method.output, message, { registry }));
-      this.changed();
-    });
-    this.stream.on("error", (error: ServiceError) => (this.error = PatchserveError.fromCall(error)));
-    this.stream.on("close", () => {
-      this.ended = true;
-      this.changed();
-    });
+    void this.read();
+  }
+
+  private async read(): Promise<void> {
+    try {
+      for await (const message of this.stream) {
+        this.responses.push(toJson(this.method.output, message, { registry }));
+        this.changed();
+      }
+    } catch (error) {
+      this.error = PatchserveError.fromCall(error as ServiceError);
+    }
+    this.ended = true;
+    this.changed();
   }
 
   send(request: JsonValue): Promise<boolean> {

@@ -1,0 +1,183 @@
+// Command patchserve-go loads a reference, inspects pictures and streams a folder.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc/status"
+
+	"patchserve"
+	"patchserve/pb"
+)
+
+const usage = `patchserve-go load [options] FOLDER     build the reference from the pictures in FOLDER
+patchserve-go infer [options] IMAGE     inspect one picture; --overlay FILE writes the heat map over it
+patchserve-go stream [options] FOLDER   inspect every picture in FOLDER, one stream; --overlay FOLDER
+patchserve-go conformance [options]     --cases FILE --pictures FOLDER: see tests/conformance
+`
+
+var (
+	flags     = flag.NewFlagSet("patchserve-go", flag.ExitOnError)
+	server    = flags.String("server", "localhost:50051", "the server, `HOST:PORT`")
+	reference = flags.String("reference", "default", "the reference's `ID`")
+	timeout   = flags.Duration("timeout", 10*time.Minute, "how long all may take")
+	overlay   = flags.String("overlay", "", "the `FILE` (stream: the folder) for the heat map over the picture")
+	cases     = flags.String("cases", "", "the `FILE` of cases")
+	pictures  = flags.String("pictures", "", "the `FOLDER` of the pictures that cases name")
+	options   patchserve.Options
+)
+
+func main() {
+	flags.BoolVar(&options.TLS, "tls", false, "encrypt the connection; implied by the next two")
+	flags.StringVar(&options.CA, "ca", "", "a PEM `FILE`: who may sign the server's certificate")
+	flags.StringVar(&options.Cert, "cert", "", "a PEM `FILE`: the client's own certificate")
+	flags.StringVar(&options.Key, "key", "", "a PEM `FILE`: the key of --cert")
+	flags.StringVar(&options.Token, "token", os.Getenv("PATCHSERVE_TOKEN"), "the bearer `TOKEN`, or the variable PATCHSERVE_TOKEN")
+	flags.BoolVar(&options.InsecureToken, "insecure-token", false, "send the token unencrypted to another machine")
+	flags.Usage = func() {
+		fmt.Fprint(flags.Output(), usage)
+		flags.PrintDefaults()
+	}
+	commands := map[string]func(context.Context, *patchserve.Client, string) error{
+		"load": load, "infer": infer, "stream": stream, "conformance": nil,
+	}
+	if len(os.Args) < 2 {
+		flags.Usage()
+		os.Exit(2)
+	}
+	command, known := commands[os.Args[1]]
+	_ = flags.Parse(os.Args[min(2, len(os.Args)):])
+	if !known || (command != nil) != (flags.NArg() == 1) {
+		flags.Usage()
+		os.Exit(2)
+	}
+	if err := run(command); err != nil {
+		if _, ok := status.FromError(err); ok {
+			failed := patchserve.ErrorOf(err)
+			fmt.Fprintf(os.Stderr, "%s %s: %s\n", codeName(failed.Code), failed.Reason, failed.Message)
+		} else {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
+}
+
+func run(command func(context.Context, *patchserve.Client, string) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
+	defer cancel()
+	if command == nil {
+		return conformance(ctx)
+	}
+	client, err := patchserve.Dial(*server, options)
+	if err != nil {
+		return err
+	}
+	defer client.Close()
+	return command(ctx, client, flags.Arg(0))
+}
+
+func load(ctx context.Context, client *patchserve.Client, folder string) error {
+	next, err := files(folder)
+	if err != nil {
+		return err
+	}
+	loaded, err := client.Load(ctx, &pb.LoadReferenceRequest{ReferenceId: *reference}, func() ([]byte, error) {
+		_, image, err := next()
+		return image, err
+	})
+	if err == nil {
+		fmt.Printf("%s: %d pictures, revision %s\n", loaded.ReferenceId, loaded.ImageCount, loaded.Revision)
+	}
+	return err
+}
+
+func infer(ctx context.Context, client *patchserve.Client, path string) error {
+	image, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	output := &pb.OutputOptions{Overlay: *overlay != ""}
+	found, err := client.Infer(ctx, &pb.InferRequest{ReferenceId: *reference, Image: image, Output: output})
+	if err != nil {
+		return err
+	}
+	fmt.Println(verdict(path, found))
+	if *overlay == "" {
+		return nil
+	}
+	return os.WriteFile(*overlay, found.OverlayPng, 0o644)
+}
+
+func stream(ctx context.Context, client *patchserve.Client, folder string) error {
+	next, err := files(folder)
+	if err != nil {
+		return err
+	}
+	config := &pb.StreamConfig{ReferenceId: *reference, Output: &pb.OutputOptions{Overlay: *overlay != ""}}
+	return client.Stream(ctx, config, func() (*pb.Frame, error) {
+		name, image, err := next()
+		return &pb.Frame{FrameId: name, Image: image}, err
+	}, handle)
+}
+
+func handle(message *pb.InferStreamResponse) error {
+	if notice := message.GetNotice(); notice != nil {
+		fmt.Fprintln(os.Stderr, notice.Message)
+	}
+	result := message.GetResult()
+	if result == nil {
+		return nil
+	}
+	if failed := result.GetError(); failed != nil {
+		why := patchserve.ErrorOfFrame(failed)
+		fmt.Printf("%s: %s %s: %s\n", result.FrameId, codeName(why.Code), why.Reason, why.Message)
+		return nil
+	}
+	fmt.Println(verdict(result.FrameId, result.GetResponse()))
+	if *overlay == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(*overlay, result.FrameId+".png"), result.GetResponse().OverlayPng, 0o644)
+}
+
+func verdict(name string, found *pb.InferResponse) string {
+	word := "normal"
+	if found.Anomaly.IsAnomalous {
+		word = "anomalous"
+	}
+	return fmt.Sprintf("%s: %s, score %.3f", name, word, found.Anomaly.Score)
+}
+
+// files reads the pictures of a folder one after the other, in the order of their names, and ends with io.EOF.
+func files(folder string) (func() (string, []byte, error), error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		return nil, err
+	}
+	return func() (string, []byte, error) {
+		for len(entries) > 0 {
+			name := entries[0].Name()
+			entries = entries[1:]
+			switch strings.ToLower(filepath.Ext(name)) {
+			case ".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp":
+				image, err := os.ReadFile(filepath.Join(folder, name))
+				return name, image, err
+			}
+		}
+		return "", nil, io.EOF
+	}, nil
+}
+
+func min(a, b int) int {
+	if a < b {
+		return a
+	}
+	return b
+}

@@ -9,6 +9,7 @@ PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 TRITON_VENV := .venv-triton
 STUBS := protos/python
+PAGE := docs/protocol.md
 SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
@@ -104,6 +105,32 @@ $(TRITON_VENV)/.installed: requirements/triton.txt
 	$(make-venv)
 	@touch $@
 
+# A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
+LANGUAGES := node go
+
+.PHONY: test-clients
+test-clients: $(STAMP) $(LANGUAGES:%=client-%) ## build the clients in other languages; test that all of them see the same
+	$(BIN)/python -m pytest tests/conformance $(ARGS)
+
+.PHONY: client-node
+client-node: ## build client/node (needs Node.js 20 or newer)
+	cd client/node && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund && npm run $(if $(MAKE_TERMOUT),,--silent) build
+
+GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-5-dev libprotobuf-dev protobuf-compiler \
+  protoc-gen-go protoc-gen-go-grpc
+
+.PHONY: client-go
+client-go: ## build client/go (needs packages of Debian's, which root gets by itself)
+	$(call debian-packages,$(GO_PACKAGES))
+	$(MAKE) --no-print-directory -C client/go
+
+# Installs what is missing where it may, and otherwise says what to install.
+define debian-packages
+	@dpkg-query -W $(1) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) >/dev/null; } || \
+		{ echo "Install these first: apt-get install $(1)"; exit 1; }
+endef
+
 .PHONY: sbom
 sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: everything that the server is made of, from the lock (CycloneDX)
 	@mkdir -p out
@@ -131,17 +158,24 @@ lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) requirements/audit.in -o requirements/audit.txt
 
 .PHONY: protos
-protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract and generate the Python stubs again
+protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, generate the Python stubs and docs/protocol.md again
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code --path patchserve
 	mkdir -p $(STUBS)
+	cd protos && ../$(BIN)/buf build --path patchserve/v1 --exclude-imports -o - | ../$(BIN)/python protocol_page.py > ../$(PAGE)
 	rm -rf $(STUBS)/patchserve/*/*_pb2*
 	$(PROTOC) --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) protos/patchserve/*/*.proto
 	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
 
 .PHONY: protos-check
-protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail where the committed stubs are not those of the contract
-	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs
+protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail where the contract broke, or what is made of it is not up to date
+	cd protos && ../$(BIN)/buf breaking --path patchserve --against baseline.binpb
+	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs PAGE=$(PROTOS_VENV)/protocol.md
+	diff $(PROTOS_VENV)/protocol.md docs/protocol.md
 	diff -r -x __init__.py -x __pycache__ -x py.typed $(PROTOS_VENV)/stubs/patchserve protos/python/patchserve
+
+.PHONY: protos-baseline
+protos-baseline: $(STAMP) ## take the contract as it is for what later ones must not break: with every release
+	cd protos && ../$(BIN)/buf build --exclude-source-info --path patchserve -o baseline.binpb
 
 $(PROTOS_VENV)/.installed: requirements/protos.txt
 	$(make-venv)

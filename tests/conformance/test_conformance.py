@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,10 @@ from typing import Any
 import pytest
 from conformance.calls import Json, read_cases
 from conformance.expectations import differences, facts, unmet
+from conformance.guarded import guarded
 from conformance.languages import LANGUAGES, REPO, Language
 from conformance.pictures import write_pictures
-from e2e.guarded import serving
 from e2e.harness import ServerProcess
-from fakes.certificates import Authority
-
-from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
 
 CASES = Path(__file__).parent / "cases"
 SUITES = ("service", "limits", "guarded")
@@ -34,35 +29,19 @@ def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
     """Starts what a suite of cases asks for and writes the cases to a file; gives the runner's flags."""
     told = json.loads((CASES / f"{suite}.json").read_text())
     if suite == "guarded":
-        address, *flags = guarded(told["cases"], folder, stack)
+        server = stack.enter_context(guarded(folder))
+        address, flags = server.address, server.flags
+        for case in told["cases"]:
+            case["token"] = server.tokens[case["token"]]
     else:
-        server = ServerProcess(*told["server_flags"])
-        stack.callback(server.stop)
-        address, flags = server.wait_ready(), []
+        process = ServerProcess(*told["server_flags"])
+        stack.callback(process.stop)
+        address, flags = process.wait_ready(), ()
     cases, pictures = folder / "cases.json", folder / "pictures"
     cases.write_text(json.dumps(told))
     pictures.mkdir()
     write_pictures(pictures)
     return ["--server", address, "--cases", str(cases), "--pictures", str(pictures), *flags]
-
-
-def guarded(cases: list[Json], folder: Path, stack: ExitStack) -> list[str]:
-    """A server with TLS, client certificates and tokens, which the cases are given by their kinds."""
-    tokens, lines = {"none": ""}, []
-    for scope in Scope:
-        tokens[scope.value], line = new_token("robot", [scope])
-        lines.append(line)
-    tokens["expired"], line = new_token("robot", list(Scope), datetime.now(UTC) - timedelta(seconds=1))
-    tokens["wrong"], _ = new_token("robot", list(Scope))
-    for case in cases:
-        case["token"] = tokens[case["token"]]
-    (folder / "tokens").write_text("\n".join([*lines, line, ""]))
-    authority = Authority()
-    (folder / "ca.pem").write_bytes(authority.certificate)
-    (cert, key), (own_cert, own_key) = authority.write(folder, "server"), authority.write(folder, "client")
-    settings: dict[str, Any] = {"tls_cert": cert, "tls_key": key, "tls_client_ca": folder / "ca.pem"}
-    address = stack.enter_context(serving(auth_tokens=folder / "tokens", **settings))
-    return [address, "--ca", str(folder / "ca.pem"), "--cert", str(own_cert), "--key", str(own_key)]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +66,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 
         def line(language: Language, suite: str, name: str) -> Json:
             done = printed(language, suite)
-            lines = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
+            lines: dict[str, Json] = {line["name"]: line for line in map(json.loads, done.stdout.splitlines())}
             assert name in lines, f"The runner ended with {done.returncode} before this case. {done.stderr}"
             return lines[name]
 

@@ -51,9 +51,8 @@ try {
     process.exitCode = 2;
   }
 } catch (error) {
-  if (!(error instanceof PatchserveError) && !(error instanceof Error && "code" in error)) throw error;
-  const { reason = "", code } = error as PatchserveError;
-  console.error(`${[code, reason].filter(Boolean).join(" ")}: ${error.message}`);
+  const said = error instanceof PatchserveError ? `${error.code} ${error.reason}: ` : "";
+  console.error(said + (error as Error).message);
   process.exitCode = 1;
 }
 

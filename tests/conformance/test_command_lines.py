@@ -1,0 +1,102 @@
+"""The command lines of the clients in other languages say the same, over TLS and with a token."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conformance.guarded import Guarded, guarded
+from conformance.languages import LANGUAGES, Language
+from conformance.pictures import write_pictures
+from PIL import Image
+
+WITH_COMMANDS = [language for language in LANGUAGES if language.command]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Pictures to load in `good`, pictures to inspect in `new`."""
+    path = tmp_path_factory.mktemp("pictures")
+    for part in ("good", "new"):
+        (path / part).mkdir()
+    write_pictures(path)
+    for number in range(4):
+        shutil.copy(path / f"card-{number}.jpg", path / "good")
+    for name in ("intact.jpg", "cut.jpg", "scratched.jpg", "note.txt"):
+        shutil.copy(path / name, path / "new")
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    with guarded(tmp_path_factory.mktemp("guarded")) as running:
+        yield running
+
+
+@pytest.fixture(params=WITH_COMMANDS, ids=lambda language: language.name)
+def language(request: pytest.FixtureRequest) -> Language:
+    chosen: Language = request.param
+    if not chosen.is_built:
+        pytest.skip(f"the client in {chosen.name} is not built: make test-clients")
+    return chosen
+
+
+def run(language: Language, command: str, *arguments: str | Path) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error."""
+    assert language.command is not None
+    line = [*language.command, command, *map(str, arguments)]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path, tmp_path: Path) -> None:
+    way = ("--server", server.address, *server.flags, "--token", server.tokens["both"], "--reference", language.name)
+    code, out, err = run(language, "load", *way, folder / "good")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{language.name}: 4 pictures, revision [0-9a-f]{{64}}\n", out)
+
+    picture, overlay = folder / "new" / "scratched.jpg", tmp_path / "overlay.png"
+    code, out, err = run(language, "infer", *way, "--overlay", overlay, picture)
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(picture))}: (anomalous|normal), score \d\.\d{{3}}\n", out)
+    with Image.open(overlay) as drawn:
+        assert (drawn.format, drawn.size) == ("PNG", (320, 240))
+
+    code, out, err = run(language, "stream", *way, "--overlay", tmp_path, folder / "new")
+    assert (code, err) == (0, "")
+    cut, intact, scratched = out.splitlines()
+    assert cut.startswith("cut.jpg: INVALID_ARGUMENT UNDECODABLE_IMAGE: ")
+    assert intact.startswith("intact.jpg: ")
+    assert scratched.startswith("scratched.jpg: ")
+    assert {path.name for path in tmp_path.glob("*.jpg.png")} == {"intact.jpg.png", "scratched.jpg.png"}
+
+
+def test_a_refusal_is_told(language: Language, server: Guarded, folder: Path) -> None:
+    picture = folder / "new" / "intact.jpg"
+    way = ("--server", server.address, *server.flags, "--reference", "nobody")
+    code, out, err = run(language, "infer", *way, "--token", server.tokens["infer"], picture)
+    assert (code, out) == (1, "")
+    assert err.startswith("NOT_FOUND REFERENCE_NOT_FOUND: ")
+    code, _, err = run(language, "load", *way, "--token", server.tokens["infer"], folder / "good")
+    assert code == 1
+    assert err.startswith("PERMISSION_DENIED SCOPE_MISSING: ")
+
+
+def test_a_token_is_not_sent_unencrypted_to_another_machine(language: Language, folder: Path) -> None:
+    picture = folder / "new" / "intact.jpg"
+    code, _, err = run(language, "infer", "--server", "camera.invalid:50051", "--token", "secret", picture)
+    assert code == 1
+    assert "unencrypted" in err
+    assert len(err.splitlines()) == 1
+    assert "secret" not in err
+
+
+def test_a_file_that_is_not_there_is_told(language: Language, server: Guarded) -> None:
+    code, _, err = run(language, "infer", "--server", server.address, *server.flags, "no-such.jpg")
+    assert code == 1
+    assert "no-such.jpg" in err
+    assert len(err.splitlines()) == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,16 @@ PEERS = {"The peers' environment": requirements_in("peers.in")}
 AUDIT = {"The audit's environment": requirements_in("audit.in")}
 TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
 DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
+
+
+def test_every_dependency_of_the_client_for_node_has_its_line() -> None:
+    package = json.loads((REPO / "client/node/package.json").read_text())
+    section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
+    rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
+    assert rows[2:] == [*package["dependencies"], *package["devDependencies"]]
+    lock = json.loads((REPO / "client/node/package-lock.json").read_text())
+    assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+    assert all("integrity" in entry for name, entry in lock["packages"].items() if name)
 
 
 def names(requirements: Iterable[Requirement]) -> list[str]:

@@ -1,0 +1,103 @@
+"""The code of the clients' READMEs is compiled and run against a server."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conformance.languages import CLIENT, GO, NODE
+from e2e.guarded import serving
+from fakes.pictures import card, encoded
+
+GO_PROGRAM = """package main
+
+import (
+\t"context"
+\t"io"
+\t"log"
+\t"os"
+\t"time"
+
+\t"patchserve"
+\t"patchserve/pb"
+)
+
+func main() {
+\timage, err := os.ReadFile("parcel.jpg")
+\tif err != nil {
+\t\tlog.Fatal(err)
+\t}
+\tif err := run(image); err != nil {
+\t\tlog.Fatal(err)
+\t}
+}
+
+func run(image []byte) error {
+%s\treturn nil
+}
+"""
+
+
+@pytest.fixture
+def address() -> Iterator[str]:
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, seed in (("good.jpg", 0), ("parcel.jpg", 1)):
+        (tmp_path / name).write_bytes(encoded(card(seed)))
+    return tmp_path
+
+
+def example(language: str, marker: str, address: str) -> str:
+    """The one code block of a README, for this server."""
+    (block,) = re.findall(
+        rf"^```{marker}\n(.+?)^```$", (CLIENT / language / "README.md").read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert "localhost:50051" in block
+    return str(block).replace("localhost:50051", address)
+
+
+def done(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    result = subprocess.run(
+        [*map(str, command)],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result
+
+
+@pytest.mark.skipif(not NODE.exists(), reason="the client in node is not built: make test-clients")
+def test_the_example_for_node_runs(address: str, folder: Path) -> None:
+    place = CLIENT / "node/dist/readme"
+    place.mkdir(exist_ok=True)
+    (place / "example.ts").write_text(example("node", "ts", address))
+    options = ("--target", "es2022", "--module", "nodenext", "--strict", "--types", "node", "--rootDir", ".")
+    done("npx", "tsc", "--ignoreConfig", *options, "example.ts", cwd=place)
+    first, second = done("node", place / "example.js", cwd=folder).stdout.splitlines()
+    assert re.fullmatch(r"(true|false) 0\.\d+ \d{3,}", first)
+    assert second == "1 response"
+
+
+@pytest.mark.skipif(not GO.exists(), reason="the client in go is not built: make test-clients")
+def test_the_example_for_go_runs(address: str, folder: Path) -> None:
+    place = CLIENT / "go/build/readme"
+    place.mkdir(exist_ok=True)
+    code = example("go", "go", address)
+    indented = "".join(f"\t{line}" if line.strip() else line for line in code.splitlines(keepends=True))
+    (place / "main.go").write_text(GO_PROGRAM % indented)
+    gopath = f"{CLIENT / 'go/build/gopath'}:/usr/share/gocode"
+    done("go", "build", "-o", folder / "example", "main.go", cwd=place, GO111MODULE="off", GOPATH=gopath)
+    printed = done(folder / "example", cwd=folder).stderr
+    assert re.search(r" (true|false) 0\.\d+ \d{3,}\n$", printed)

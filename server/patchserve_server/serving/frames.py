@@ -126,6 +126,7 @@ class FrameQueue:
         self._not_started.pop(sequence, None)
         del self._work[sequence]
         self._finish(sequence, frame, result)
+        del result  # an error's frames are this one too: in a circle they would keep the bank in memory
 
     def _finish(self, sequence: int, frame: Frame, result: Inspection | Exception) -> None:
         outcome = FrameOutcome(frame.frame_id, frame.capture_time, sequence, result)

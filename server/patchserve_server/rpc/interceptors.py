@@ -120,7 +120,7 @@ class _Call:
             return
         status: status_pb2.Status = status_of(error, self._request_id)
         _log.info("%s %s %s %.0f ms: %s", self._request_id, self._name, self._who(), took_ms, status.message)
-        # grpc keeps what it raises here in a circle; the frames of the error must not stay with it, nor the bank they had.
+        # grpc keeps what it raises here in a circle; the frames of the error must not stay with it, nor their bank.
         del error, _trace
         try:
             await self._context.abort_with_status(rpc_status.to_status(status))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -71,6 +72,36 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
             return lines[name]
 
         yield line
+
+
+# These take other files, a full disk, a bug, a start, a stop, a minute of not reading, or bytes that are no message.
+NOT_A_CALLERS_DOING = {
+    "BANK_MISMATCH",
+    "DRAINING",
+    "INTERNAL",
+    "MALFORMED_MESSAGE",
+    "NOT_READY",
+    "READER_STALLED",
+    "REFERENCE_DAMAGED",
+    "STORAGE_FULL",
+    "STORAGE_UNAVAILABLE",
+}
+
+
+def reasons(value: Any) -> set[str]:
+    """Every reason in an expectation, also of the results of a stream."""
+    if isinstance(value, list):
+        return {reason for item in value for reason in reasons(item)}
+    if isinstance(value, dict):
+        return {value["reason"]} if value.get("reason") else reasons(list(value.values()))
+    return set()
+
+
+def test_every_error_that_a_caller_can_cause_has_a_case() -> None:
+    page = (REPO / "docs/errors.md").read_text()
+    documented = set(re.findall(r"^\| ([A-Z_]+) \| [A-Z_]+ \|", page, re.MULTILINE))
+    covered = {reason for suite in SUITES for case in read_cases(CASES / f"{suite}.json") for reason in reasons(case)}
+    assert documented - NOT_A_CALLERS_DOING == covered
 
 
 def cases_of_all() -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 import tempfile
@@ -39,6 +40,7 @@ class Vitals:
     rss_mib: float
     files: int
     threads: int
+    cpu_s: float
 
 
 class Server:
@@ -56,9 +58,10 @@ class Server:
     def vitals(self) -> Vitals:
         proc = Path(f"/proc/{self.process.pid}")
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        return Vitals(
-            int(status["VmRSS"].split()[0]) / 1024, len(list((proc / "fd").iterdir())), int(status["Threads"])
-        )
+        used = (proc / "stat").read_text().rpartition(")")[2].split()
+        cpu_s = (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
+        rss_mib = int(status["VmRSS"].split()[0]) / 1024
+        return Vitals(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]), cpu_s)
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Its exit code."""

@@ -14,6 +14,7 @@ from contextlib import suppress
 from grpc import aio
 
 from patchserve.v1 import inference_pb2
+from reliability import probe
 from reliability.scene import TEST, Result, Server, Stub, client, load, percentile, progress, reason_of, server
 
 FACTOR = 4
@@ -57,9 +58,7 @@ async def capacity(stub: Stub, duration_s: float) -> float:
 
 async def _probe(address: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "reliability.probe", address, stdin=pipe, stdout=pipe
-    )
+    return await asyncio.create_subprocess_exec(sys.executable, probe.__file__, address, stdin=pipe, stdout=pipe)
 
 
 async def _offer(stub: Stub, rate: float, duration_s: float) -> _Seen:
@@ -83,12 +82,12 @@ async def _measured(running: Server, stub: Stub, duration_s: float) -> Result:
     quiet = running.vitals()
     can = await capacity(stub, _CAPACITY_S)
     before = running.vitals()
-    probe = await _probe(running.address)
+    asking = await _probe(running.address)
     begun, own_cpu_s = time.perf_counter(), time.process_time()
     seen = await _offer(stub, FACTOR * can, duration_s)
     took_s, own_cpu_s = time.perf_counter() - begun, time.process_time() - own_cpu_s
     busy = running.vitals()
-    health_ms: list[float] = json.loads((await probe.communicate(b"\n"))[0])
+    health_ms: list[float] = json.loads((await asking.communicate(b"\n"))[0])
     await asyncio.sleep(2)
     after = running.vitals()
     again = await capacity(stub, _CAPACITY_S)

@@ -143,6 +143,9 @@ class Unimplemented(PatchserveError):
     default_code = "UNIMPLEMENTED"
 
 
+# What grpcio says of a call that the server's gRPC threw away unread as it stopped. Our own cancellations differ.
+_NEVER_BEGUN = ("CANCELLED", "Received RST_STREAM with error code 8")
+
 _BY_CODE = {error.default_code: error for error in PatchserveError.__subclasses__()}
 
 
@@ -177,6 +180,8 @@ def _from_rpc_error(error: grpc.RpcError, server: str) -> PatchserveError:
     text = error.details() or "no details"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         text = f"No server answers at {server}: {text}"
+    elif error.code() is grpc.StatusCode.CANCELLED and text in _NEVER_BEGUN:
+        return Unavailable(f"The server at {server} stopped before it began this call.")
     elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
         text = f"No answer from {server} in time; the deadline is timeout_s."
     return _error(error.code().name, text, ErrorDetails())

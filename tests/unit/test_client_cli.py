@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -439,29 +438,6 @@ def test_what_is_no_video_is_said(run: Run, folder: Path) -> None:
     code, _, stderr = run("stream", folder / "notes.txt")
     assert code == 2
     assert "OpenCV cannot open" in stderr
-
-
-def test_ctrl_c_ends_a_stream_with_its_summary(fake: FakeServer, folder: Path) -> None:
-    arguments = command("stream", folder, "--server", fake.address, "--fps", 0.5)
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
-    assert process.stdout is not None
-    started = [process.stdout.readline(), process.stdout.readline()]
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=30)
-    assert "a.png" in started[1]
-    assert "1 frame in" in stdout
-    assert (process.returncode, stderr) == (0, "")
-
-
-def test_ctrl_c_ends_infer_at_once(fake: FakeServer, folder: Path) -> None:
-    fake.delay_s = 20
-    process = subprocess.Popen(
-        command("infer", folder, "--server", fake.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    fake.wait_for_request("Infer", 3)
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=10)
-    assert (process.returncode, stdout, stderr) == (130, "", "Interrupted.\n")
 
 
 def test_a_terminal_gets_colours_and_a_progress_bar_a_pipe_neither(fake: FakeServer, folder: Path) -> None:

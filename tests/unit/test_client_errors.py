@@ -125,6 +125,16 @@ def test_errors_of_the_connection_name_the_server() -> None:
     assert "timeout_s" in late.message
 
 
+@pytest.mark.parametrize("text", ["CANCELLED", "Received RST_STREAM with error code 8"])
+def test_a_call_that_a_stopping_server_threw_away_may_be_made_again(text: str) -> None:
+    error = raised(rpc_error(grpc.StatusCode.CANCELLED, text))
+    assert isinstance(error, Unavailable)
+    assert (error.code, error.reason) == ("UNAVAILABLE", "")
+    assert "host:1" in error.message
+    own = raised(rpc_error(grpc.StatusCode.CANCELLED, "Locally cancelled by application!"))
+    assert isinstance(own, patchserve_client.Cancelled)
+
+
 def test_an_error_survives_pickling() -> None:
     error = from_status(Fault(grpc.StatusCode.NOT_FOUND, "text", "REASON").status())
     again = pickle.loads(pickle.dumps(error))

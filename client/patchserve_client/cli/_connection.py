@@ -145,7 +145,10 @@ def _errors_told(server: str) -> Iterator[None]:
         raise  # who reads our output has had enough: Typer ends quietly
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # In the middle of a lock of gRPC's, Ctrl-C leaves it as "cannot release un-acquired lock".
+        if not isinstance(error if isinstance(error, KeyboardInterrupt) else error.__context__, KeyboardInterrupt):
+            raise
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 
 from patchserve_client import Frame
 
@@ -31,11 +34,34 @@ class Pace:
         self._due_s = max(due_s, now_s - self._interval_s) + self._interval_s
 
 
-def folder_frames(pictures: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]]) -> Iterator[Frame]:
-    """Pictures as if a camera took them. What cannot be read goes to `unreadable` and is left out."""
+@contextmanager
+def set_by_ctrl_c() -> Iterator[Event]:
+    """An event that the first Ctrl-C sets, for frames to end by; the second interrupts as ever.
+
+    An interrupt instead would come in the middle of gRPC's locks, and leave answers behind that are under way.
+    """
+    event = Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def end(*_: object) -> None:
+        event.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def folder_frames(
+    pictures: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
+) -> Iterator[Frame]:
+    """Pictures as if a camera took them, until `end` is set. What cannot be read goes to `unreadable`, left out."""
     pace = Pace(fps)
     for picture in pictures:
-        time.sleep(pace.wait_s(time.monotonic()))
+        if end.wait(pace.wait_s(time.monotonic())):
+            return
         pace.taken(time.monotonic())
         try:
             image = picture.read_bytes()

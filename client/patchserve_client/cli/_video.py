@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -47,11 +48,11 @@ class Video:
             raise typer.BadParameter(f"OpenCV cannot open {source} as a video, a camera or a stream.")
         self.fps: float | None = self._capture.get(self._cv2.CAP_PROP_FPS) or None
 
-    def frames(self, fps: float | None) -> Iterator[Frame]:
-        """At most `fps` a second: of a file's own time; of ours where frames come live, the newest each time."""
+    def frames(self, fps: float | None, end: Event) -> Iterator[Frame]:
+        """At most `fps` a second until `end` is set: of a file's own time, else of ours, the newest each time."""
         pace, number = Pace(fps), 0
         try:
-            while self._capture.grab():
+            while not end.is_set() and self._capture.grab():
                 now_s = time.monotonic() if self._live or self.fps is None else number / self.fps
                 number += 1
                 if pace.wait_s(now_s):

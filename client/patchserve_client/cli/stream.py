@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from threading import Event
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +27,7 @@ from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._output import Column, Table, say, say_json
 from patchserve_client.cli._overlays import FormatOption, MaxSideOption
 from patchserve_client.cli._pictures import pictures_in
-from patchserve_client.cli._sources import folder_frames
+from patchserve_client.cli._sources import folder_frames, set_by_ctrl_c
 from patchserve_client.cli._video import AnnotatedVideo, Video
 
 _DEFAULT_FPS = 10.0  # of an annotated video whose source has none
@@ -61,7 +62,7 @@ def stream(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="End after so many frames.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
 ) -> None:
-    """Inspect frames as they come, until they end or Ctrl-C.
+    """Inspect frames as they come, until they end or Ctrl-C; the second Ctrl-C does not wait for answers.
 
     A folder's pictures are taken by name. Cameras, videos and streams need OpenCV: pip install "patchserve[video]".
 
@@ -71,10 +72,10 @@ def stream(
     if annotated_video is None and (overlay_format, overlay_max_side) != (None, None):
         raise typer.BadParameter("--overlay-format and --overlay-max-side are about the frames of --annotated-video.")
     unreadable: deque[tuple[str, OSError]] = deque()
-    frames, source_fps = _frames(source, fps, unreadable)
-    video = AnnotatedVideo(annotated_video, fps or source_fps or _DEFAULT_FPS) if annotated_video else None
     report = _Report(as_json=as_json)
-    with settings.client() as client, contextlib.ExitStack() as cleanup:
+    with set_by_ctrl_c() as end, settings.client() as client, contextlib.ExitStack() as cleanup:
+        frames, source_fps = _frames(source, fps, unreadable, end)
+        video = AnnotatedVideo(annotated_video, fps or source_fps or _DEFAULT_FPS) if annotated_video else None
         cleanup.callback(report.end)
         results = cleanup.enter_context(
             contextlib.closing(
@@ -96,28 +97,27 @@ def stream(
         )
         if video is not None:
             cleanup.callback(video.close)
-        with contextlib.suppress(KeyboardInterrupt):  # the way to end a camera's stream
-            for result in results:
-                report.left_out(unreadable)
-                report.frame(result)
-                if video is not None and result.result is not None:
-                    video.add(result.result)
+        for result in results:
+            report.left_out(unreadable)
+            report.frame(result)
+            if video is not None and result.result is not None:
+                video.add(result.result)
         report.left_out(unreadable)
     if report.counts["error"]:
         raise typer.Exit(1)
 
 
 def _frames(
-    source: str, fps: float | None, unreadable: deque[tuple[str, OSError]]
+    source: str, fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
 ) -> tuple[Iterator[Frame], float | None]:
     """The frames, and how many a second the source itself has."""
     path = Path(source)
     if path.is_dir():
-        return folder_frames(pictures_in([path]), fps, unreadable), None
+        return folder_frames(pictures_in([path]), fps, unreadable, end), None
     if not (path.is_file() or source.isdigit() or "://" in source):
         raise typer.BadParameter(f"{source} is no folder, no video file, no camera's index and no URL.")
     video = Video(source)
-    return video.frames(fps), video.fps
+    return video.frames(fps, end), video.fps
 
 
 class _Report:

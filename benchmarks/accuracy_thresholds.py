@@ -1,0 +1,121 @@
+"""What each statistic of the reference pictures' own scores is worth as a threshold, on a labelled data set.
+
+    .venv/bin/python benchmarks/accuracy_thresholds.py DATASET [--profile paper] [--coreset-ratio 0.1]
+
+Each reference is loaded once; all statistics see its leave-one-out scores, and no test picture. Where fewer references
+are drawn than there are, means over several draws.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median, stdev
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from patchserve_client.evaluation import Dataset, read_dataset
+from patchserve_server import imaging
+from patchserve_server.domain.reference import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.engine import calibration
+from patchserve_server.engine.backbones import BACKBONES
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.network import open_network
+
+DRAWS = {8: 8, 30: 4, 10**6: 1}  # reference pictures -> draws
+Scores = Sequence[float]
+
+
+def quantile(share: float) -> Callable[[Scores], float]:
+    return lambda scores: float(np.quantile(scores, share))
+
+
+def mean_and(deviations: float) -> Callable[[Scores], float]:
+    return lambda scores: fmean(scores) + deviations * stdev(scores)
+
+
+def median_and(deviations: float) -> Callable[[Scores], float]:
+    """The robust form of `mean_and`: median absolute deviations, scaled to a normal distribution's."""
+
+    def limit(scores: Scores) -> float:
+        middle = median(scores)
+        return middle + deviations * 1.4826 * median(abs(score - middle) for score in scores)
+
+    return limit
+
+
+STATISTICS: dict[str, Callable[[Scores], float]] = {
+    "shipped": calibration.upper_limit,
+    "max": max,
+    **{f"quantile {share}": quantile(share) for share in (0.85, 0.9, 0.95, 0.99)},
+    **{f"mean + {k} sd": mean_and(k) for k in (1, 1.5, 2, 3)},
+    **{f"median + {k} MAD": median_and(k) for k in (1, 1.5, 2, 3)},
+}
+
+
+def balanced_accuracy(intact: NDArray[np.float64], defective: NDArray[np.float64], threshold: float) -> float:
+    return float((np.mean(intact <= threshold) + np.mean(defective > threshold)) / 2)
+
+
+def scores_of(
+    detector: PatchCoreDetector, pictures: NDArray[np.uint8], references: NDArray[np.uint8], options: ReferenceOptions
+) -> tuple[Scores, NDArray[np.float64]]:
+    """The left-out scores of the references, and the raw scores of pictures."""
+    with patch.object(calibration, "upper_limit", wraps=calibration.upper_limit) as limit:
+        model = detector.fit(references, options, lambda _stage, _done, _all: None)
+    detections, _ = detector.detect(model, pictures)
+    return limit.call_args_list[0].args[0], np.array([found.anomaly.raw_score for found in detections])
+
+
+def inputs_of(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
+    limits = imaging.ImageLimits()
+    return np.stack([imaging.to_model_input(imaging.decode(path.read_bytes(), limits), size_px) for path in paths])
+
+
+def measured(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
+    """References -> statistic -> (false alarms, balanced accuracy, that of the best threshold) of each draw."""
+    detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
+    size_px = BACKBONES["efficientnet_lite2"].input_size_px
+    good = inputs_of(dataset.references, size_px)
+    tests = inputs_of([picture.path for picture in dataset.pictures], size_px)
+    is_defective = np.array([picture.defect is not None for picture in dataset.pictures])
+    rows: dict[int, dict[str, list[tuple[float, float, float]]]] = {}
+    dice = random.Random(0)
+    work = [min(count, len(good)) for count, draws in DRAWS.items() for _ in range(draws)]
+    for count in track(work, "references", console=Console(stderr=True), transient=True):
+        chosen = sorted(dice.sample(range(len(good)), count))
+        normal, raw = scores_of(detector, tests, good[chosen], options)
+        intact, defective = raw[~is_defective], raw[is_defective]
+        best = max(balanced_accuracy(intact, defective, threshold) for threshold in raw)
+        for name, statistic in STATISTICS.items():
+            threshold = statistic(normal)
+            row = float(np.mean(intact > threshold)), balanced_accuracy(intact, defective, threshold), best
+            rows.setdefault(count, {}).setdefault(name, []).append(row)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", type=Path)
+    parser.add_argument("--profile", choices=["notebook", "paper"], default="notebook")
+    parser.add_argument("--coreset-ratio", type=float)
+    asked = parser.parse_args()
+    options = ReferenceOptions(ScoringProfile[asked.profile.upper()], CoresetOptions(asked.coreset_ratio))
+    for count, found in measured(read_dataset(asked.dataset), options).items():
+        table = Table("threshold", "false alarms", "balanced accuracy", "below the best", title=f"{count} references")
+        for name, rows in found.items():
+            alarms, accuracy, best = (fmean(column) for column in zip(*rows, strict=True))
+            table.add_row(name, f"{alarms:.1%}", f"{accuracy:.3f}", f"{best - accuracy:.3f}")
+        Console().print(table)
+
+
+if __name__ == "__main__":
+    main()

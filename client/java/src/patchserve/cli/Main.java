@@ -12,6 +12,8 @@ import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.util.List;
 import java.util.Locale;
+import java.util.logging.Level;
+import java.util.logging.Logger;
 import java.util.regex.Pattern;
 import patchserve.client.PatchserveException;
 import patchserve.v1.Frame;
@@ -32,6 +34,7 @@ import picocli.CommandLine.ScopeType;
 /** Loads a reference, inspects pictures and streams a folder. */
 @Command(name = "patchserve-java", description = "A client of patchserve, for visual anomaly detection.")
 final class Main {
+    private static final Logger GRPC = Logger.getLogger("io.grpc"); // held, since a logger that nobody holds is forgotten
     private static final Pattern PICTURE = Pattern.compile("(?i).+\\.(bmp|jpe?g|png|tiff?|webp)");
 
     @Option(names = {"-h", "--help"}, usageHelp = true, scope = ScopeType.INHERIT, description = "print this")
@@ -43,6 +46,7 @@ final class Main {
         // Whatever the locale: the messages of servers and the names of files are not all ASCII.
         System.setOut(new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8));
         System.setErr(new PrintStream(new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8));
+        GRPC.setLevel(Level.OFF); // what it has to say comes as an exception too
         var line = new CommandLine(new Main()).setExecutionExceptionHandler((error, command, parsed) -> {
             System.err.println(said(error));
             return CommandLine.ExitCode.SOFTWARE;

@@ -48,8 +48,10 @@ public final class PatchserveException extends RuntimeException {
     public static PatchserveException of(StatusRuntimeException failed) {
         Status status = failed.getStatus();
         String message = Objects.requireNonNullElse(status.getDescription(), "");
-        if (status.getCause() != null) { // no answer came: what stood in the way is further down
-            message += ": " + Throwables.getRootCause(status.getCause()).getMessage();
+        if (status.getCause() != null) { // no answer came: gRPC speaks of its pipelines, the cause of what is wrong
+            Throwable root = Throwables.getRootCause(status.getCause());
+            message = message.lines().findFirst().orElse("") + ": "
+                    + Objects.requireNonNullElse(root.getMessage(), root.toString());
         }
         return new PatchserveException(status.getCode(), message, details(failed.getTrailers()), failed);
     }

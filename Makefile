@@ -106,7 +106,7 @@ $(TRITON_VENV)/.installed: requirements/triton.txt
 	@touch $@
 
 # A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
-LANGUAGES := node go
+LANGUAGES := node go java
 
 .PHONY: test-clients
 test-clients: $(STAMP) $(LANGUAGES:%=client-%) ## build the clients in other languages; test that all of them see the same
@@ -123,6 +123,15 @@ GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-
 client-go: ## build client/go (needs packages of Debian's, which root gets by itself)
 	$(call debian-packages,$(GO_PACKAGES))
 	$(MAKE) --no-print-directory -C client/go
+
+JAVA_PACKAGES := libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrpc-java libguava-java libnetty-java \
+  libperfmark-java libpicocli-java libprotobuf-dev libprotobuf-java openjdk-17-jdk-headless protobuf-compiler \
+  protobuf-compiler-grpc-java-plugin
+
+.PHONY: client-java
+client-java: ## build client/java (needs packages of Debian's, which root gets by itself)
+	$(call debian-packages,$(JAVA_PACKAGES))
+	$(MAKE) --no-print-directory -C client/java
 
 # Installs what is missing where it may, and otherwise says what to install.
 define debian-packages

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, GO, NODE
+from conformance.languages import CLIENT, GO, JAVA, NODE
 from e2e.guarded import serving
 from fakes.pictures import card, encoded
 
@@ -38,6 +38,21 @@ func main() {
 
 func run(image []byte) error {
 %s\treturn nil
+}
+"""
+
+JAVA_PROGRAM = """
+import com.google.protobuf.ByteString;
+import java.nio.file.*;
+import java.time.Duration;
+import java.util.List;
+import patchserve.client.*;
+import patchserve.v1.*;
+
+class Example {
+    public static void main(String[] arguments) throws Exception {
+        var image = ByteString.copyFrom(Files.readAllBytes(Path.of("parcel.jpg")));
+%s    }
 }
 """
 
@@ -101,3 +116,12 @@ def test_the_example_for_go_runs(address: str, folder: Path) -> None:
     done("go", "build", "-o", folder / "example", "main.go", cwd=place, GO111MODULE="off", GOPATH=gopath)
     printed = done(folder / "example", cwd=folder).stderr
     assert re.search(r" (true|false) 0\.\d+ \d{3,}\n$", printed)
+
+
+@pytest.mark.skipif(not JAVA.exists(), reason="the client in java is not built: make test-clients")
+def test_the_example_for_java_runs(address: str, folder: Path) -> None:
+    (folder / "Example.java").write_text(JAVA_PROGRAM % example("java", "java", address))
+    library = CLIENT / "java/build/patchserve-client.jar"
+    first, second = done("java", "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
+    assert re.fullmatch(r"(true|false) 0\.\d+ \d{3,}", first)
+    assert second == "1 RESPONSE"

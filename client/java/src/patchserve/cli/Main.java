@@ -1,0 +1,180 @@
+package patchserve.cli;
+
+import com.google.protobuf.ByteString;
+import java.io.FileDescriptor;
+import java.io.FileOutputStream;
+import java.io.IOException;
+import java.io.PrintStream;
+import java.io.UncheckedIOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
+import java.nio.file.NoSuchFileException;
+import java.nio.file.Path;
+import java.util.List;
+import java.util.Locale;
+import java.util.logging.Level;
+import java.util.logging.Logger;
+import java.util.regex.Pattern;
+import patchserve.client.PatchserveException;
+import patchserve.v1.Frame;
+import patchserve.v1.FrameResult;
+import patchserve.v1.InferRequest;
+import patchserve.v1.InferResponse;
+import patchserve.v1.InferStreamResponse;
+import patchserve.v1.LoadReferenceRequest;
+import patchserve.v1.OutputOptions;
+import patchserve.v1.StreamConfig;
+import picocli.CommandLine;
+import picocli.CommandLine.Command;
+import picocli.CommandLine.Mixin;
+import picocli.CommandLine.Option;
+import picocli.CommandLine.Parameters;
+import picocli.CommandLine.ScopeType;
+
+/** Loads a reference, inspects pictures and streams a folder. */
+@Command(name = "patchserve-java", description = "A client of patchserve, for visual anomaly detection.")
+final class Main {
+    private static final Logger GRPC = Logger.getLogger("io.grpc"); // held, since a logger that nobody holds is forgotten
+    private static final Pattern PICTURE = Pattern.compile("(?i).+\\.(bmp|jpe?g|png|tiff?|webp)");
+
+    @Option(names = {"-h", "--help"}, usageHelp = true, scope = ScopeType.INHERIT, description = "print this")
+    private boolean help;
+
+    private Main() {}
+
+    public static void main(String[] arguments) {
+        // Whatever the locale: the messages of servers and the names of files are not all ASCII.
+        System.setOut(new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8));
+        System.setErr(new PrintStream(new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8));
+        GRPC.setLevel(Level.OFF); // what it has to say comes as an exception too
+        var line = new CommandLine(new Main()).setExecutionExceptionHandler((error, command, parsed) -> {
+            System.err.println(said(error));
+            return CommandLine.ExitCode.SOFTWARE;
+        });
+        System.exit(line.execute(arguments));
+    }
+
+    @Command(description = "Build the reference from the pictures in FOLDER.")
+    void load(@Mixin Connection connection, @Parameters(paramLabel = "FOLDER") Path folder) throws IOException {
+        try (var client = connection.open(connection.token())) {
+            var start = LoadReferenceRequest.newBuilder().setReferenceId(connection.reference).build();
+            var images = pictures(folder).stream().map(Main::content).iterator();
+            var loaded = client.load(start, images, connection.timeout());
+            System.out.println(loaded.getReferenceId() + ": " + loaded.getImageCount() + " pictures, revision "
+                    + loaded.getRevision());
+        }
+    }
+
+    @Command(description = "Inspect one picture.")
+    void infer(
+            @Mixin Connection connection,
+            @Option(names = "--overlay", paramLabel = "FILE", description = "for the heat map") Path overlay,
+            @Parameters(paramLabel = "PICTURE") Path picture) {
+        try (var client = connection.open(connection.token())) {
+            var request = InferRequest.newBuilder()
+                    .setReferenceId(connection.reference)
+                    .setImage(content(picture))
+                    .setOutput(output(overlay))
+                    .build();
+            var found = client.infer(request, connection.timeout());
+            write(overlay, found);
+            System.out.println(verdict(picture.toString(), found));
+        }
+    }
+
+    @Command(description = "Inspect every picture in FOLDER, in one stream.")
+    void stream(
+            @Mixin Connection connection,
+            @Option(names = "--overlay", paramLabel = "FOLDER", description = "for NAME.png each") Path overlay,
+            @Parameters(paramLabel = "FOLDER") Path folder)
+            throws IOException {
+        try (var client = connection.open(connection.token())) {
+            var config = StreamConfig.newBuilder()
+                    .setReferenceId(connection.reference)
+                    .setOutput(output(overlay))
+                    .build();
+            var frames = pictures(folder).stream().map(Main::frame).iterator();
+            client.stream(config, frames, message -> handle(message, overlay), connection.timeout());
+        }
+    }
+
+    @Command(description = "Carry out the cases of tests/conformance.")
+    void conformance(
+            @Mixin Connection connection,
+            @Option(names = "--cases", paramLabel = "FILE", required = true, description = "the cases") Path cases,
+            @Option(names = "--pictures", paramLabel = "FOLDER", required = true, description = "theirs") Path folder)
+            throws IOException {
+        try (var client = connection.open("")) { // each call has its own token
+            new Conformance(client, folder).run(cases, connection.token());
+        }
+    }
+
+    private static void handle(InferStreamResponse message, Path overlays) {
+        if (message.hasNotice()) {
+            System.err.println(message.getNotice().getMessage());
+        }
+        if (!message.hasResult()) {
+            return;
+        }
+        FrameResult result = message.getResult();
+        if (result.hasError()) {
+            System.out.println(result.getFrameId() + ": " + said(PatchserveException.ofFrame(result.getError())));
+            return;
+        }
+        write(overlays == null ? null : overlays.resolve(result.getFrameId() + ".png"), result.getResponse());
+        System.out.println(verdict(result.getFrameId(), result.getResponse()));
+    }
+
+    private static String verdict(String name, InferResponse found) {
+        var anomaly = found.getAnomaly();
+        String word = anomaly.getIsAnomalous() ? "anomalous" : "normal";
+        return String.format(Locale.ROOT, "%s: %s, score %.3f", name, word, anomaly.getScore());
+    }
+
+    private static String said(Throwable error) {
+        if (error instanceof PatchserveException failed) {
+            String reason = failed.reason().isEmpty() ? "" : " " + failed.reason();
+            return failed.code() + reason + ": " + failed.getMessage();
+        }
+        if (error instanceof NoSuchFileException missing) {
+            return missing.getFile() + ": there is no such file";
+        }
+        if (error instanceof UncheckedIOException wrapped) {
+            return said(wrapped.getCause());
+        }
+        return error instanceof IllegalArgumentException ? error.getMessage() : error.toString();
+    }
+
+    private static OutputOptions output(Path overlay) {
+        return OutputOptions.newBuilder().setOverlay(overlay != null).build();
+    }
+
+    private static void write(Path overlay, InferResponse found) {
+        try {
+            if (overlay != null) {
+                Files.write(overlay, found.getOverlayPng().toByteArray());
+            }
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+
+    /** The pictures of a folder in the order of their names. */
+    private static List<Path> pictures(Path folder) throws IOException {
+        try (var entries = Files.list(folder)) {
+            return entries.filter(path -> PICTURE.matcher(path.getFileName().toString()).matches()).sorted().toList();
+        }
+    }
+
+    private static Frame frame(Path picture) {
+        return Frame.newBuilder().setFrameId(picture.getFileName().toString()).setImage(content(picture)).build();
+    }
+
+    private static ByteString content(Path picture) {
+        try {
+            return ByteString.copyFrom(Files.readAllBytes(picture));
+        } catch (IOException error) {
+            throw new UncheckedIOException(error);
+        }
+    }
+}

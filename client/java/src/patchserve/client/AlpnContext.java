@@ -1,0 +1,98 @@
+package patchserve.client;
+
+import io.netty.buffer.ByteBufAllocator;
+import io.netty.handler.codec.http2.Http2SecurityUtil;
+import io.netty.handler.ssl.ApplicationProtocolNegotiator;
+import io.netty.handler.ssl.SslContext;
+import io.netty.handler.ssl.SslContextBuilder;
+import io.netty.handler.ssl.SslProvider;
+import io.netty.handler.ssl.SupportedCipherSuiteFilter;
+import java.nio.file.Path;
+import java.util.Arrays;
+import java.util.List;
+import javax.net.ssl.SSLEngine;
+import javax.net.ssl.SSLException;
+import javax.net.ssl.SSLSessionContext;
+
+/**
+ * TLS of the JDK that offers HTTP/2 (ALPN). Debian's netty comes without the classes that would do so, and without a
+ * native library that it finds.
+ */
+final class AlpnContext extends SslContext {
+    private static final String HTTP_2 = "h2";
+    private final SslContext context;
+
+    private AlpnContext(SslContext context) {
+        this.context = context;
+    }
+
+    /** Every path is to a PEM file; null: the authorities that Java knows, and no certificate of one's own. */
+    static SslContext of(Path ca, Path cert, Path key) {
+        var builder = SslContextBuilder.forClient()
+                .sslProvider(SslProvider.JDK)
+                .ciphers(Http2SecurityUtil.CIPHERS, SupportedCipherSuiteFilter.INSTANCE);
+        if (ca != null) {
+            builder.trustManager(ca.toFile());
+        }
+        if (cert != null) {
+            builder.keyManager(cert.toFile(), key.toFile());
+        }
+        try {
+            return new AlpnContext(builder.build());
+        } catch (SSLException error) {
+            throw new IllegalArgumentException(error.getMessage(), error);
+        }
+    }
+
+    private static SSLEngine offering(SSLEngine engine) {
+        var parameters = engine.getSSLParameters();
+        parameters.setApplicationProtocols(new String[] {HTTP_2});
+        engine.setSSLParameters(parameters);
+        return engine;
+    }
+
+    @Override
+    public SSLEngine newEngine(ByteBufAllocator allocator) {
+        return offering(context.newEngine(allocator));
+    }
+
+    @Override
+    public SSLEngine newEngine(ByteBufAllocator allocator, String host, int port) {
+        return offering(context.newEngine(allocator, host, port));
+    }
+
+    /**
+     * What may come of it. gRPC asks netty what was agreed on, and netty says null for an engine that is not its own.
+     * It can only be what was offered, or nothing: then a server that does not speak HTTP/2 fails at the next step.
+     */
+    @Override
+    @SuppressWarnings("deprecation") // netty calls the type its own, but asks every SslContext for it
+    public ApplicationProtocolNegotiator applicationProtocolNegotiator() {
+        return () -> Arrays.asList(HTTP_2, null);
+    }
+
+    @Override
+    public boolean isClient() {
+        return true;
+    }
+
+    @Override
+    public List<String> cipherSuites() {
+        return context.cipherSuites();
+    }
+
+    @Override
+    public long sessionCacheSize() {
+        return context.sessionCacheSize();
+    }
+
+    @Override
+    public long sessionTimeout() {
+        return context.sessionTimeout();
+    }
+
+    @Override
+    public SSLSessionContext sessionContext() {
+        return context.sessionContext();
+    }
+}

@@ -1,0 +1,96 @@
+package patchserve.client;
+
+import com.google.common.net.HostAndPort;
+import com.google.common.net.InetAddresses;
+import io.grpc.Grpc;
+import io.grpc.InsecureChannelCredentials;
+import io.grpc.ManagedChannel;
+import io.grpc.Metadata;
+import io.grpc.netty.NettySslContextChannelCredentials;
+import io.grpc.stub.MetadataUtils;
+import java.nio.file.Path;
+import java.util.concurrent.TimeUnit;
+
+/** How a server is reached: as it comes in plain text and without a token. */
+public final class ConnectionOptions {
+    private static final int MAX_MESSAGE_BYTES = 64 << 20;
+
+    private boolean tls;
+    private Path ca;
+    private Path cert;
+    private Path key;
+    private String token = "";
+    private boolean insecureToken;
+
+    /** Encryption; implied by the files. */
+    public ConnectionOptions tls(boolean encrypted) {
+        tls = encrypted;
+        return this;
+    }
+
+    /** A PEM file: who may sign the server's certificate; null: the authorities that Java knows. */
+    public ConnectionOptions ca(Path pem) {
+        ca = pem;
+        return this;
+    }
+
+    /** PEM files: the client's own certificate and its key (PKCS 8), for a server that asks for one; null: none. */
+    public ConnectionOptions cert(Path certPem, Path keyPem) {
+        cert = certPem;
+        key = keyPem;
+        return this;
+    }
+
+    /** The bearer token; empty: none. */
+    public ConnectionOptions token(String bearer) {
+        token = bearer;
+        return this;
+    }
+
+    /** Send the token unencrypted to another machine, where something else protects the way. */
+    public ConnectionOptions insecureToken(boolean allowed) {
+        insecureToken = allowed;
+        return this;
+    }
+
+    ManagedChannel channel(String server) {
+        HostAndPort address = HostAndPort.fromString(server);
+        if (address.getHost().isEmpty() || !address.hasPort()) {
+            throw new IllegalArgumentException("A server is named HOST:PORT, not " + server + ".");
+        }
+        if ((cert == null) != (key == null)) {
+            throw new IllegalArgumentException("A certificate and its key go together: give both or neither.");
+        }
+        boolean encrypted = tls || ca != null || cert != null;
+        if (!token.isEmpty() && !encrypted && !insecureToken && !isHere(address.getHost())) {
+            throw new IllegalArgumentException(
+                    "The token would travel to " + server + " unencrypted: use TLS, or insecureToken.");
+        }
+        var credentials = encrypted
+                ? NettySslContextChannelCredentials.create(AlpnContext.of(ca, cert, key))
+                : InsecureChannelCredentials.create();
+        var builder = Grpc.newChannelBuilderForAddress(address.getHost(), address.getPort(), credentials)
+                .maxInboundMessageSize(MAX_MESSAGE_BYTES)
+                // A dead peer is noticed within 80 s while a call is under way.
+                .keepAliveTime(60, TimeUnit.SECONDS)
+                .keepAliveTimeout(20, TimeUnit.SECONDS);
+        if (!token.isEmpty()) {
+            builder.intercept(MetadataUtils.newAttachHeadersInterceptor(bearer(token)));
+        }
+        return builder.build();
+    }
+
+    /** A token as the header of a call; empty: no header. */
+    public static Metadata bearer(String token) {
+        var headers = new Metadata();
+        if (!token.isEmpty()) {
+            headers.put(Metadata.Key.of("authorization", Metadata.ASCII_STRING_MARSHALLER), "Bearer " + token);
+        }
+        return headers;
+    }
+
+    private static boolean isHere(String host) {
+        return host.equals("localhost")
+                || InetAddresses.isInetAddress(host) && InetAddresses.forString(host).isLoopbackAddress();
+    }
+}

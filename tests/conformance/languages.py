@@ -36,10 +36,12 @@ def compiled(name: str, built: Path, *command: str) -> Language:
 
 NODE = CLIENT / "node/dist/cli.js"
 GO = CLIENT / "go/build/patchserve-go"
+CPP = CLIENT / "cpp/build/patchserve-cpp"
 
 # The others are compared with the first.
 LANGUAGES = (
     Language("python", (sys.executable, "-m", "conformance.python_runner")),
     compiled("node", NODE, "node", str(NODE)),
     compiled("go", GO, str(GO)),
+    compiled("cpp", CPP, str(CPP)),
 )

@@ -67,9 +67,11 @@ def test_the_versions_are_those_of_the_locks() -> None:
     table = {language: versions for language, *versions in rows}
     node: dict[str, Any] = json.loads((REPO / "client/node/package.json").read_text())["dependencies"]
     go = (REPO / "client/go/go.mod").read_text()
+    cpp = (REPO / "client/cpp/CMakeLists.txt").read_text()
     assert table == {
         "Python, oldest": [pinned("oldest.txt", "grpcio"), pinned("oldest.txt", "protobuf")],
         "Python, newest": [pinned("dev.txt", "grpcio"), pinned("dev.txt", "protobuf")],
         "TypeScript": [node["@grpc/grpc-js"], node["@bufbuild/protobuf"]],
         "Go": [re.findall(rf"google.golang.org/{name} v(\S+)", go)[0] for name in ("grpc", "protobuf")],
+        "C++": [re.findall(rf"find_package\({name} ([\d.]+)", cpp)[0] for name in ("gRPC", "Protobuf")],
     }

@@ -106,7 +106,7 @@ $(TRITON_VENV)/.installed: requirements/triton.txt
 	@touch $@
 
 # A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
-LANGUAGES := node go java
+LANGUAGES := node go java cpp
 
 .PHONY: test-clients
 test-clients: $(STAMP) $(LANGUAGES:%=client-%) ## build the clients in other languages; test that all of them see the same
@@ -132,6 +132,15 @@ JAVA_PACKAGES := libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrp
 client-java: ## build client/java (needs packages of Debian's, which root gets by itself)
 	$(call debian-packages,$(JAVA_PACKAGES))
 	$(MAKE) --no-print-directory -C client/java
+
+CPP_PACKAGES := cmake g++ libgrpc++-dev libprotobuf-dev protobuf-compiler protobuf-compiler-grpc libcli11-dev \
+  nlohmann-json3-dev doctest-dev
+
+.PHONY: client-cpp
+client-cpp: ## build client/cpp (needs packages of Debian's, which root gets by itself)
+	$(call debian-packages,$(CPP_PACKAGES))
+	cmake -S client/cpp -B client/cpp/build $(if $(MAKE_TERMOUT),,>/dev/null)
+	MAKEFLAGS= cmake --build client/cpp/build --parallel 2 $(if $(MAKE_TERMOUT),,>/dev/null)
 
 # Installs what is missing where it may, and otherwise says what to install.
 define debian-packages

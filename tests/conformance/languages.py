@@ -37,6 +37,7 @@ def compiled(name: str, built: Path, *command: str) -> Language:
 NODE = CLIENT / "node/dist/cli.js"
 GO = CLIENT / "go/build/patchserve-go"
 JAVA = CLIENT / "java/build/patchserve-java.jar"
+CPP = CLIENT / "cpp/build/patchserve-cpp"
 
 # The others are compared with the first.
 LANGUAGES = (
@@ -44,4 +45,5 @@ LANGUAGES = (
     compiled("node", NODE, "node", str(NODE)),
     compiled("go", GO, str(GO)),
     compiled("java", JAVA, "java", "-jar", str(JAVA)),
+    compiled("cpp", CPP, str(CPP)),
 )

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, GO, JAVA, NODE
+from conformance.languages import CLIENT, CPP, GO, JAVA, NODE
 from e2e.guarded import serving
 from fakes.pictures import card, encoded
 
@@ -125,3 +125,15 @@ def test_the_example_for_java_runs(address: str, folder: Path) -> None:
     first, second = done("java", "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
     assert re.fullmatch(r"(true|false) 0\.\d+ \d{3,}", first)
     assert second == "1 RESPONSE"
+
+
+@pytest.mark.skipif(not CPP.exists(), reason="the client in cpp is not built: make test-clients")
+def test_the_example_for_cpp_runs(address: str, folder: Path) -> None:
+    (folder / "example.cpp").write_text(example("cpp", "cpp", address))
+    include = (f"-I{CLIENT / 'cpp/include'}", f"-I{CPP.parent / 'generated'}")
+    libraries = done("pkg-config", "--libs", "grpc++", "protobuf", cwd=folder).stdout.split()
+    ours = ("example.cpp", CPP.parent / "libpatchserve.a")
+    done("g++", "-std=c++20", *include, *ours, *libraries, "-o", "example", cwd=folder)
+    first, *frames = done(folder / "example", cwd=folder).stdout.splitlines()
+    assert re.fullmatch(r"[01] 0\.\d+ \d{3,}", first)
+    assert frames == ["0 1", "1 1", "2 1"]

@@ -68,10 +68,12 @@ def test_the_versions_are_those_of_the_locks() -> None:
     node: dict[str, Any] = json.loads((REPO / "client/node/package.json").read_text())["dependencies"]
     java = (REPO / "client/java/Makefile").read_text()
     go = (REPO / "client/go/go.mod").read_text()
+    cpp = (REPO / "client/cpp/CMakeLists.txt").read_text()
     assert table == {
         "Python, oldest": [pinned("oldest.txt", "grpcio"), pinned("oldest.txt", "protobuf")],
         "Python, newest": [pinned("dev.txt", "grpcio"), pinned("dev.txt", "protobuf")],
         "TypeScript": [node["@grpc/grpc-js"], node["@bufbuild/protobuf"]],
         "Go": [re.findall(rf"google.golang.org/{name} v(\S+)", go)[0] for name in ("grpc", "protobuf")],
         "Java": [re.findall(rf"^{name} := (\S+)", java, re.MULTILINE)[0] for name in ("GRPC", "PROTOBUF")],
+        "C++": [re.findall(rf"find_package\({name} ([\d.]+)", cpp)[0] for name in ("gRPC", "Protobuf")],
     }

@@ -1,0 +1,83 @@
+// patchserve-cpp: load a reference, inspect pictures, stream a folder.
+#include <cstdlib>
+#include <exception>
+#include <iostream>
+
+#include <CLI/CLI.hpp>
+
+#include "commands.h"
+
+namespace patchserve::cli {
+namespace {
+
+void add_connection(CLI::App& command, Settings& settings) {
+    Options& options = settings.options;
+    command.add_option("--server", settings.server, "the server")->type_name("HOST:PORT")->capture_default_str();
+    command.add_flag("--tls", options.tls, "encrypt the connection; implied by the next two");
+    command.add_option("--ca", options.ca, "a PEM file: who may sign the server's certificate")->type_name("FILE");
+    command.add_option("--cert", options.cert, "a PEM file: the client's own certificate")->type_name("FILE");
+    command.add_option("--key", options.key, "a PEM file: the key of --cert")->type_name("FILE");
+    command.add_option("--token", options.token, "the bearer token")->type_name("TOKEN")->envname("PATCHSERVE_TOKEN");
+    command.add_flag("--insecure-token", options.insecure_token, "send the token unencrypted to another machine");
+}
+
+using Run = void (*)(const Settings&);
+
+CLI::App& add_command(CLI::App& app, Settings& settings, const char* name, const char* about, Run run) {
+    CLI::App& command = *app.add_subcommand(name, about);
+    command.callback([&settings, run] { run(settings); });
+    add_connection(command, settings);
+    return command;
+}
+
+void add_inspection(CLI::App& command, Settings& settings, const char* path, const char* about) {
+    command.add_option("--reference", settings.reference, "the reference's id")->type_name("ID")->capture_default_str();
+    command.add_option("--timeout", settings.timeout_s, "how long all may take")
+        ->type_name("SECONDS")
+        ->check(CLI::Range(0.001, 1e6))
+        ->capture_default_str();
+    command.add_option(path, settings.path, about)->type_name("")->required();
+}
+
+int run(int argc, char** argv) {
+    Settings settings;
+    CLI::App app("A client of patchserve, a gRPC server for visual anomaly detection.", "patchserve-cpp");
+    app.require_subcommand(1);
+
+    CLI::App& loading = add_command(app, settings, "load", "build the reference from the pictures in a folder", load);
+    add_inspection(loading, settings, "FOLDER", "pictures of undamaged items");
+
+    CLI::App& inferring = add_command(app, settings, "infer", "inspect one picture", infer);
+    inferring.add_option("--overlay", settings.overlay, "where to write the heat map over it")->type_name("FILE");
+    add_inspection(inferring, settings, "IMAGE", "the picture");
+
+    CLI::App& streaming = add_command(app, settings, "stream", "inspect every picture in a folder, one stream", stream);
+    streaming.add_option("--overlay", settings.overlay, "where to write NAME.png for each")->type_name("FOLDER");
+    add_inspection(streaming, settings, "FOLDER", "the pictures");
+
+    CLI::App& runner = add_command(app, settings, "conformance", "carry out cases of tests/conformance", conformance);
+    runner.add_option("--cases", settings.cases, "the cases")->type_name("FILE")->required();
+    runner.add_option("--pictures", settings.pictures, "the pictures that cases name")->type_name("FOLDER")->required();
+
+    try {
+        app.parse(argc, argv);
+    } catch (const CLI::ParseError& error) {
+        return app.exit(error) == 0 ? 0 : 2;  // 0: --help
+    } catch (const Error& error) {
+        std::cerr << code_name(error.code) << (error.reason.empty() ? "" : " ") << error.reason << ": " << error.what()
+                  << std::endl;
+        return 1;
+    } catch (const std::exception& error) {
+        std::cerr << error.what() << std::endl;
+        return 1;
+    }
+    return 0;
+}
+
+}  // namespace
+}  // namespace patchserve::cli
+
+int main(int argc, char** argv) {
+    setenv("GRPC_VERBOSITY", "NONE", 0);  // a failure is one line, not gRPC's log too
+    return patchserve::cli::run(argc, argv);
+}

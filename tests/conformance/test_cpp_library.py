@@ -1,0 +1,25 @@
+"""The C++ client's own tests: what cases cannot ask for, such as callbacks that fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from conformance.languages import CPP
+from e2e.guarded import serving
+from fakes.pictures import card, encoded
+
+from patchserve_client import Client
+
+TESTS = CPP.parent / "client-test"
+
+
+@pytest.mark.skipif(not TESTS.exists(), reason="the client in cpp is not built: make test-clients")
+def test_the_library_for_cpp() -> None:
+    with serving() as address:
+        with Client(address) as client:
+            client.load_reference([encoded(card(0))], "kept")
+        environment = {**os.environ, "PATCHSERVE_ADDRESS": address}
+        done = subprocess.run([TESTS], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr

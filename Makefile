@@ -108,8 +108,11 @@ $(TRITON_VENV)/.installed: requirements/triton.txt
 # A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
 LANGUAGES := node go java cpp
 
+.PHONY: clients
+clients: $(LANGUAGES:%=client-%) ## build the clients in other languages
+
 .PHONY: test-clients
-test-clients: $(STAMP) $(LANGUAGES:%=client-%) ## build the clients in other languages; test that all of them see the same
+test-clients: $(STAMP) clients test-triton ## build the clients, test that all of them see the same, and test-triton
 	$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 .PHONY: client-node

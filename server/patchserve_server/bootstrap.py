@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -42,6 +43,7 @@ MIB = 2**20
 FORCED_EXIT_CODE = 130
 INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's pictures
 _SWITCH_INTERVAL_S = 0.0005
+_NICENESS = 10
 _NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
 
 _log = logging.getLogger(__name__)
@@ -143,7 +145,7 @@ def _ready_line(address: str, application: Application) -> str:
 
 async def _application(settings: Settings, pools: ExitStack) -> Application:
     def pool(name: str, threads: int) -> ThreadPoolExecutor:
-        executor = ThreadPoolExecutor(threads, thread_name_prefix=name)
+        executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=_yield_to_the_loop)
         pools.callback(executor.shutdown, wait=False, cancel_futures=True)
         return executor
 
@@ -207,6 +209,15 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         pictures=admissions.pictures,
         loads=admissions.loads,
     )
+
+
+def _yield_to_the_loop() -> None:
+    """Gives this thread, and those that it starts, what the event loop and gRPC leave of the cores.
+
+    Refusals and health checks are a moment's work each; among threads that compute they would wait their turn.
+    """
+    if sys.platform == "linux":  # where threads have a priority each
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
 
 
 def _warm_detector(settings: Settings) -> Detector:

@@ -30,6 +30,22 @@ def test_a_single_call_over_the_bound_is_refused_with_a_delay(room: Room) -> Non
     assert caught.value.retry_after_s
 
 
+def test_refusals_are_told_in_sum(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    bound = admission()
+
+    def refused(times: int) -> None:
+        for _ in range(times):
+            with pytest.raises(QueueFullError):
+                bound.take("a", Room(9))
+
+    refused(5)
+    now_s += 10
+    refused(2)
+    assert [record.getMessage().rpartition(" ")[2] for record in caplog.records] == ["1", "5"]
+
+
 def test_places_come_back() -> None:
     bound = admission(places=2)
     first, second = bound.take("a", Room(1)), bound.take("b", Room(1))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
+import time
 from dataclasses import dataclass
 from typing import Self
 
@@ -10,6 +13,9 @@ from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.serving.fairness import FairQueue, Flow
 
 RETRY_AFTER_S = 0.5
+_TELL_EVERY_S = 10.0
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Admission:
         self._client_streams = self.per_client.share(0.5, largest)
         self._held: dict[tuple[str, bool], Room] = {}  # by client, and whether by its streams
         self._waiting: FairQueue[_Waiting] = FairQueue()
+        self._refused = 0
+        self._told_s = -math.inf
 
     def take(self, client: str, room: Room) -> Hold:
         """Room for a single call.
@@ -105,7 +113,7 @@ class Admission:
                 f"You have as many {self._what} under way as one client may, {self._words(self.per_client)}; try "
                 "again shortly, or send less at once."
             )
-            raise QueueFullError(message, RETRY_AFTER_S)
+            raise self._refusal(message)
         calls = self._calls + room
         fits = (calls + self._streams).fits(self.bound)
         if self._waiting and room.places and not calls.fits(self._for_calls):
@@ -115,8 +123,16 @@ class Admission:
                 f"As many {self._what} are under way as the server takes, {self._words(self.bound)}; try again "
                 "shortly, or send less at once."
             )
-            raise QueueFullError(message, RETRY_AFTER_S)
+            raise self._refusal(message)
         return Hold(self, client, room, streamed=False)
+
+    def _refusal(self, message: str) -> QueueFullError:
+        self._refused += 1
+        now_s = time.monotonic()
+        if now_s >= self._told_s + _TELL_EVERY_S:
+            _log.warning("Calls refused for want of room, %s, since the last such line: %d", self._what, self._refused)
+            self._refused, self._told_s = 0, now_s
+        return QueueFullError(message, RETRY_AFTER_S)
 
     def take_for_stream(self, flow: Flow, room: Room) -> Hold | None:
         """Room for a frame, or None where it would have to wait."""

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -75,11 +76,15 @@ def _text(log: Path) -> str:
 
 
 @asynccontextmanager
-async def server(*flags: str) -> AsyncIterator[Server]:
+async def server(*flags: str, cores: set[int] | None = None) -> AsyncIterator[Server]:
+    """cores: the only ones that it runs on; None: all."""
     with tempfile.NamedTemporaryFile() as log:
         command = [str(Path(sys.executable).parent / "patchserve-server"), "serve"]
         command += ["--backbone", "efficientnet_lite2", "--port", "0", *flags]
-        process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE, stderr=log)
+        pinned = None if cores is None else partial(os.sched_setaffinity, 0, cores)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=log, preexec_fn=pinned
+        )
         assert process.stdout is not None
         line = (await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)).decode()
         if " listening on " not in line:

@@ -10,6 +10,13 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
+def _cores() -> int:
+    """Those that this process may run on: a container may have fewer than the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Settings(BaseSettings):
     """Every setting has a flag (--max-message-mib) and a variable (PATCHSERVE_MAX_MESSAGE_MIB); the flag wins."""
 
@@ -100,7 +107,7 @@ class Settings(BaseSettings):
     """The most pictures of one reference that are inspected together."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long a picture may wait for others to be inspected with, in milliseconds: for GPUs, a CPU gains nothing."""
-    threads: int = Field(default_factory=lambda: os.cpu_count() or 1, ge=1)
+    threads: int = Field(default_factory=_cores, ge=1)
     """The threads that the backbone may use, and as many again that decode and draw."""
     drain_delay_s: float = Field(default=1.0, ge=0)
     """How long a stopping server still takes calls after its health turned to NOT_SERVING, in seconds."""

@@ -252,13 +252,14 @@ def test_a_stream_outlives_its_connections_age_and_new_calls_connect_anew() -> N
 
 def test_what_was_accepted_before_a_stop_is_answered() -> None:
     stop = threading.Event()
-    with scene(stop=stop, drain_grace_s=60.0, client_share=1) as at:
+    with scene(stop=stop, drain_grace_s=60.0, client_share=1, max_pending_images=8) as at:
         at.detector.fit_gate.clear()
-        calls: list[Any] = [at.stub.Infer.future(PICTURE) for _ in range(8)]
+        asked = [at.stub.Infer.future(PICTURE) for _ in range(9)]
+        until(lambda: len(refused(asked)) == 1)  # then the others are accepted
+        calls: list[Any] = [call for call in asked if not call.done()]
         calls.append(at.stub.LoadReference.future(reference_pb2.LoadReferenceRequest(images=[grey_png(1)])))
         loads = reference_pb2.ListLoadsRequest()
         until(lambda: bool(at.stub.ListLoads(loads).loads) and bool(at.detector.batches))
-        until(lambda: at.stub.GetServerInfo(INFO) is not None)
         stop.set()
         with grpc.insecure_channel(at.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)

@@ -147,7 +147,7 @@ def _errors_told(server: str) -> Iterator[None]:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (KeyboardInterrupt, RuntimeError) as error:
         # In the middle of a lock of gRPC's, Ctrl-C leaves it as "cannot release un-acquired lock".
-        if not isinstance(error if isinstance(error, KeyboardInterrupt) else error.__context__, KeyboardInterrupt):
+        if not any(isinstance(one, KeyboardInterrupt) for one in (error, error.__context__)):
             raise
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None

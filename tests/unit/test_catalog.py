@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 from fakes.grey import reference
@@ -24,6 +25,8 @@ from patchserve_server.serving.catalog import Catalog
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
 BUDGET = 10_000
+
+T = TypeVar("T")
 
 
 class FailingStore(MemoryReferenceStore):
@@ -244,3 +247,26 @@ async def test_a_start_with_more_banks_than_fit_serves_them_all(tmp_path: Path) 
         assert loaded(catalog) == ["c"]
         for name in ("a", "b", "c"):
             assert (await catalog.get(name)).reference_id == name
+
+
+class ForgetsNothing(ThreadPoolExecutor):
+    """A pool whose thread has not let go of its last task yet, always."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.tasks: list[object] = []
+
+    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
+        future = super().submit(fn, *args, **kwargs)
+        self.tasks.append((fn, args, kwargs, future))
+        return future
+
+
+async def test_a_bank_that_a_thread_of_the_pool_has_just_read_or_saved_can_leave_at_once(tmp_path: Path) -> None:
+    with ForgetsNothing() as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
+        catalog = Catalog(store, executor, max_bank_bytes=reference(images=3).model.bank.nbytes)
+        for name in ("a", "b", "c"):
+            await catalog.publish(reference(name, images=3))
+        for name in ("a", "b", "c"):
+            assert (await catalog.get(name)).reference_id == name
+        assert len(executor.tasks) >= 6

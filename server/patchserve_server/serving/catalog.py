@@ -54,8 +54,8 @@ class Catalog:
         """Reads every stored reference; one that cannot be read is named in the log and answered with its error."""
         for reference_id in await self._on_store(self._store.list_ids):
             try:
-                reference = await self._on_store(self._store.load, reference_id)
-                await self._make_room(reference.facts)
+                reference = await self._load(reference_id)
+                self._make_room(reference.facts)
             except PatchserveError as error:
                 _log.error("Reference %r is not served: %s", reference_id, error.message)
                 self._damaged[reference_id] = error
@@ -87,9 +87,9 @@ class Catalog:
         if (still := next((it for it in self._alive if it.facts == facts), None)) is not None:
             self._keep(still)
             return
-        await self._make_room(facts)
+        self._make_room(facts)
         try:
-            reference = await self._on_store(self._store.load, facts.reference_id)
+            reference = await self._load(facts.reference_id)
         except (ReferenceNotFoundError, ReferenceDamagedError) as error:
             _log.error("Reference %r is not served any longer: %s", facts.reference_id, error.message)
             del self._facts[facts.reference_id]
@@ -136,8 +136,8 @@ class Catalog:
         async with self._change:
             if replaces is not None and self.find(reference.reference_id) != replaces.facts:
                 raise ReferenceChangedError(reference.reference_id)
-            await self._make_room(reference.facts)
-            await self._on_store(self._store.save, reference)
+            self._make_room(reference.facts)
+            await self._save(reference)
             self._keep(reference)
             self._tell(reference.reference_id, reference)
 
@@ -179,7 +179,7 @@ class Catalog:
         self._in_memory[reference.reference_id] = reference
         self._alive.add(reference)
 
-    async def _make_room(self, facts: ReferenceFacts) -> None:
+    def _make_room(self, facts: ReferenceFacts) -> None:
         """Lets banks go until another has room, those first that were not used longest.
 
         Raises:
@@ -189,7 +189,6 @@ class Catalog:
             idle = [reference_id for reference_id in self._in_memory if reference_id != facts.reference_id]
             while idle and self._with(facts, self._alive) > self._max_bank_bytes:
                 del self._in_memory[idle.pop(0)]
-                await asyncio.sleep(0)  # the loop itself may hold what a read has just given
         needed = self._with(facts, self._alive)
         if needed > self._max_bank_bytes:
             message = (
@@ -203,6 +202,18 @@ class Catalog:
         replaced = self._in_memory.get(facts.reference_id)
         others = (it.model.bank.nbytes for it in references if it is not replaced)
         return sum(nbytes + self._bytes_per_reference for nbytes in (facts.bank_bytes, *others))
+
+    # A pool's thread drops the arguments and the result of its last task at some later moment. A bank among them would
+    # count as in use until then, so both ways it goes through a list that is empty once the task is done.
+
+    async def _load(self, reference_id: str) -> Reference:
+        box: list[Reference] = []
+        await self._on_store(lambda: box.append(self._store.load(reference_id)))
+        return box.pop()
+
+    async def _save(self, reference: Reference) -> None:
+        box = [reference]
+        await self._on_store(lambda: self._store.save(box.pop()))
 
     def _on_store(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)

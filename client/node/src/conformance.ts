@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { Channel, type ChannelOptions, send } from "./channel.js";
 import { PatchserveError } from "./errors.js";
 import { file_google_rpc_error_details } from "./gen/google/rpc/error_details_pb.js";
-import { Health } from "./gen/health/v1/health_pb.js";
+import { Health } from "./gen/grpc/health/v1/health_pb.js";
 import { PatchCoreService } from "./gen/patchserve/v1/service_pb.js";
 
 const TIMEOUT_S = 60;

@@ -7,10 +7,10 @@ import com.google.protobuf.DynamicMessage;
 import com.google.protobuf.InvalidProtocolBufferException;
 import com.google.protobuf.util.JsonFormat;
 import com.google.rpc.ErrorDetailsProto;
-import grpc.health.v1.HealthOuterClass;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
 import io.grpc.MethodDescriptor;
+import io.grpc.health.v1.HealthProto;
 import io.grpc.protobuf.ProtoUtils;
 import java.time.Duration;
 import java.util.concurrent.TimeUnit;
@@ -34,7 +34,7 @@ final class AnyCall {
     private boolean ended;
 
     AnyCall(Channel channel, String rpc, Duration timeout, String token) {
-        var file = rpc.equals("Check") ? HealthOuterClass.getDescriptor() : patchserve.v1.Service.getDescriptor();
+        var file = rpc.equals("Check") ? HealthProto.getDescriptor() : patchserve.v1.Service.getDescriptor();
         method = file.getServices().get(0).findMethodByName(rpc);
         var onTheWire = MethodDescriptor.<DynamicMessage, DynamicMessage>newBuilder()
                 .setType(MethodDescriptor.MethodType.BIDI_STREAMING)

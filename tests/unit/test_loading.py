@@ -166,7 +166,7 @@ async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
     await bench.load(10)
     bench.detector.fit_gate.clear()
     both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
-    await asyncio.sleep(0.05)
+    await until(lambda: [load.stage for load in bench.loader.under_way()] == [LoadStage.EMBED] * 2)
     bench.detector.fit_gate.set()
     results = await asyncio.gather(*both, return_exceptions=True)
     assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
@@ -176,7 +176,7 @@ async def test_two_appends_at_once_do_not_lose_a_picture(bench: Bench) -> None:
 async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))
-    await asyncio.sleep(0.05)
+    await until(lambda: [load.stage for load in bench.loader.under_way()] == [LoadStage.EMBED])
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
         await load

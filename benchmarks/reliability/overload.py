@@ -80,7 +80,8 @@ async def _offer(stub: Stub, rate: float, duration_s: float) -> _Seen:
 
 async def _measured(running: Server, stub: Stub, duration_s: float) -> Result:
     await capacity(stub, 5)  # so that all memory that is ever needed has been taken
-    can = await capacity(stub, _CAPACITY_S)
+    capacity_s = min(_CAPACITY_S, duration_s)
+    can = await capacity(stub, capacity_s)
     before = running.vitals()
     asking = await _probe(running.address)
     begun = time.perf_counter()
@@ -89,7 +90,7 @@ async def _measured(running: Server, stub: Stub, duration_s: float) -> Result:
     health_ms: list[float] = json.loads((await asking.communicate(b"\n"))[0])
     await asyncio.sleep(2)
     after = running.vitals()
-    again = await capacity(stub, _CAPACITY_S)
+    again = await capacity(stub, capacity_s)
     return {
         "capacity_per_s": can,
         "capacity_after_per_s": again,

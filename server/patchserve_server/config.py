@@ -108,7 +108,8 @@ class Settings(BaseSettings):
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long a picture may wait for others to be inspected with, in milliseconds: for GPUs, a CPU gains nothing."""
     threads: int = Field(default_factory=_cores, ge=1)
-    """The threads that the backbone may use, and as many again that decode and draw."""
+    """The threads that the backbone may use, and as many again that decode and draw. A quota of CPU time
+    (a container's limit) is not looked at: say it here."""
     drain_delay_s: float = Field(default=1.0, ge=0)
     """How long a stopping server still takes calls after its health turned to NOT_SERVING, in seconds."""
     drain_grace_s: float = Field(default=30.0, ge=0)

@@ -54,7 +54,7 @@ class Catalog:
         """Reads every stored reference; one that cannot be read is named in the log and answered with its error."""
         for reference_id in await self._on_store(self._store.list_ids):
             try:
-                reference = await self._load(reference_id)
+                reference = await self._on_store(self._store.load, reference_id)
                 self._make_room(reference.facts)
             except PatchserveError as error:
                 _log.error("Reference %r is not served: %s", reference_id, error.message)
@@ -89,7 +89,7 @@ class Catalog:
             return
         self._make_room(facts)
         try:
-            reference = await self._load(facts.reference_id)
+            reference = await self._on_store(self._store.load, facts.reference_id)
         except (ReferenceNotFoundError, ReferenceDamagedError) as error:
             _log.error("Reference %r is not served any longer: %s", facts.reference_id, error.message)
             del self._facts[facts.reference_id]
@@ -137,7 +137,7 @@ class Catalog:
             if replaces is not None and self.find(reference.reference_id) != replaces.facts:
                 raise ReferenceChangedError(reference.reference_id)
             self._make_room(reference.facts)
-            await self._save(reference)
+            await self._on_store(self._store.save, reference)
             self._keep(reference)
             self._tell(reference.reference_id, reference)
 
@@ -203,17 +203,9 @@ class Catalog:
         others = (it.model.bank.nbytes for it in references if it is not replaced)
         return sum(nbytes + self._bytes_per_reference for nbytes in (facts.bank_bytes, *others))
 
-    # A pool's thread drops the arguments and the result of its last task at some later moment. A bank among them would
-    # count as in use until then, so both ways it goes through a list that is empty once the task is done.
-
-    async def _load(self, reference_id: str) -> Reference:
-        box: list[Reference] = []
-        await self._on_store(lambda: box.append(self._store.load(reference_id)))
-        return box.pop()
-
-    async def _save(self, reference: Reference) -> None:
-        box = [reference]
-        await self._on_store(lambda: self._store.save(box.pop()))
-
-    def _on_store(self, function: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._executor, function, *arguments)
+    async def _on_store(self, function: Callable[..., T], *arguments: object) -> T:
+        # The pool's thread lets go of its last task at some later moment. A bank among a task's arguments or its result
+        # would count as in use until then, so both go through lists that are empty once the task is done.
+        given, found = [arguments], list[T]()
+        await asyncio.get_running_loop().run_in_executor(self._executor, lambda: found.append(function(*given.pop())))
+        return found.pop()

@@ -41,7 +41,6 @@ class Vitals:
     rss_mib: float
     files: int
     threads: int
-    cpu_s: float
 
 
 class Server:
@@ -59,10 +58,8 @@ class Server:
     def vitals(self) -> Vitals:
         proc = Path(f"/proc/{self.process.pid}")
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        used = (proc / "stat").read_text().rpartition(")")[2].split()
-        cpu_s = (int(used[11]) + int(used[12])) / os.sysconf("SC_CLK_TCK")
         rss_mib = int(status["VmRSS"].split()[0]) / 1024
-        return Vitals(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]), cpu_s)
+        return Vitals(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
 
     async def stop(self, number: int = signal.SIGTERM) -> int:
         """Its exit code."""

@@ -2,7 +2,7 @@
 
     python -m e2e.rolling --proxy nginx --seconds 60
 
-with tests/ on the path does it for a minute and prints what it saw; a test does it for some seconds.
+with tests/ on the path does it for a minute and prints what it saw; a test does it until each was drained once.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fakes.detector import FakeDetector
 from fakes.grey import grey_input, reference
+from fakes.waiting import until
 
 from patchserve_server.serving.batching import Batcher
 
@@ -20,8 +21,7 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 async def wait_for_batches(detector: FakeDetector, count: int) -> None:
-    while len(detector.batches) < count:  # noqa: ASYNC110 - the batch runs on a thread
-        await asyncio.sleep(0.001)
+    await until(lambda: len(detector.batches) >= count)
 
 
 async def test_pictures_that_wait_together_go_together(pool: ThreadPoolExecutor) -> None:

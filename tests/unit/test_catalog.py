@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import pytest
 from fakes.grey import reference
+from fakes.waiting import until
 
 from patchserve_server.domain.errors import (
     MemoryBudgetError,
@@ -155,8 +156,7 @@ async def test_a_save_that_has_begun_is_finished_though_its_caller_leaves(
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await publishing
-    while catalog.find("default") is None:  # noqa: ASYNC110 - the save runs on a thread
-        await asyncio.sleep(0.001)
+    await until(lambda: catalog.find("default") is not None)
     assert store.load("default") is published
 
 

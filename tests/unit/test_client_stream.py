@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 import grpc
 import pytest
 from fakes.fake_server import FakeServer, Fault, dropped, not_found, png, serving
+from fakes.waiting import until
 
 from patchserve.v1 import stream_pb2
 from patchserve_client import (
@@ -42,9 +43,7 @@ def fake() -> Iterator[FakeServer]:
 
 
 async def no_task_left() -> None:
-    async with asyncio.timeout(10):
-        while asyncio.all_tasks() != {asyncio.current_task()}:  # noqa: ASYNC110 - nothing tells when
-            await asyncio.sleep(0.001)
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
 
 
 def inspect_sync(address: str, frames: Iterable[Any], *, stop_after: int | None = None, **options: Any) -> Any:

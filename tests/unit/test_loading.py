@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from fakes.detector import FakeDetector
 from fakes.grey import grey_png
+from fakes.waiting import until
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
@@ -72,12 +73,6 @@ class Bench:
 async def pictures(*levels: int) -> AsyncIterator[bytes]:
     for level in levels:
         yield grey_png(level) if level >= 0 else b""
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not holds():  # noqa: ASYNC110 - nothing tells when
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks
 LOCK := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11
 # Passed on by serve, demo, test and bench: make test ARGS="-k stream"
 ARGS ?=
-# A labelled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
+# A labeled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
 DATASET ?=
 
 .PHONY: help
@@ -52,7 +52,7 @@ serve: $(STAMP) ## start the server with the best backbone that is to be had
 bench: $(STAMP) $(PEERS_VENV)/.installed ## measure speed beside Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
 	$(PEERS) benchmarks/bench_search.py
-	$(PEERS) -m serving $(ARGS)
+	$(PEERS) -m throughput $(ARGS)
 
 .PHONY: reliability
 reliability: $(STAMP) ## overload, drains, kills, rubbish and a soak on a real server: an hour; ARGS="kill --amount 20" does some
@@ -60,7 +60,7 @@ reliability: $(STAMP) ## overload, drains, kills, rubbish and a soak on a real s
 
 .PHONY: bench-peers
 bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib's verdicts and coresets beside ours: DATASET=folder
-	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labelled pictures in the layout of MVTec AD))
+	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labeled images in the layout of MVTec AD))
 	$(PEERS) benchmarks/bench_coreset.py $(ARGS)
 	$(PEERS) benchmarks/accuracy_anomalib.py "$(DATASET)"
 
@@ -91,7 +91,7 @@ check: lint test ## lint and test
 
 .PHONY: test-oldest
 test-oldest: $(OLDEST_VENV)/.installed ## test the client against the oldest dependencies that it allows
-	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/test_client_*.py tests/unit/test_evaluat*.py $(ARGS)
+	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/client $(ARGS)
 
 $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)

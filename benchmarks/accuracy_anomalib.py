@@ -1,9 +1,9 @@
-"""How well anomalib's PatchCore does with the embedded backbone, on a labelled data set: `make bench-peers`.
+"""How well anomalib's PatchCore does with the embedded backbone, on a labeled data set: `make bench-peers`.
 
-anomalib's own model does all the work: 3 x 3 pooling, k-center coreset, score re-weighted by 9 neighbours, smoothed
-map. It is given our preparation of the pictures, and either the blocks' plain outputs, as its own feature extractor
+anomalib's own model does all the work: 3 x 3 pooling, k-center coreset, score re-weighted by 9 neighbors, smoothed
+map. It is given our preparation of the images, and either the blocks' plain outputs, as its own feature extractor
 takes them, or the layers as our engine hands them on. The metrics are those of `patchserve evaluate`. Times are of one
-picture that is prepared already, one at a time.
+image that is prepared already, one at a time.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from patchserve_client.evaluation.dataset import read_mask
 from patchserve_client.evaluation.image_metrics import image_metrics
 from patchserve_client.evaluation.pixel_metrics import PixelTally
 from patchserve_server import imaging
-from patchserve_server.engine.backbones import BACKBONES
-from patchserve_server.engine.network import Network, open_network
+from patchserve_server.engine.backbone.architectures import BACKBONES
+from patchserve_server.engine.backbone.network import Network, open_network
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "accuracy_anomalib.json"
 BACKBONE = BACKBONES["efficientnet_lite2"]
@@ -55,8 +55,8 @@ class PlainLayers(nn.Module):
         self.extractor = TimmFeatureExtractor(whole, BLOCKS)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (BACKBONE.mean, BACKBONE.std))
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        layers: dict[str, Tensor] = self.extractor((pictures / 255 - self.mean) / self.std)
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        layers: dict[str, Tensor] = self.extractor((images / 255 - self.mean) / self.std)
         return layers
 
 
@@ -69,8 +69,8 @@ class ServerLayers(nn.Module):
         probe = self.network.layers(np.zeros((1, BACKBONE.input_size_px, BACKBONE.input_size_px, 3), np.uint8))
         self.names = [f"layer{position}" for position in range(len(probe))]
 
-    def forward(self, pictures: Tensor) -> dict[str, Tensor]:
-        inputs = pictures.permute(0, 2, 3, 1).to(torch.uint8).numpy()
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        inputs = images.permute(0, 2, 3, 1).to(torch.uint8).numpy()
         return dict(zip(self.names, self.network.layers(inputs), strict=True))
 
 
@@ -92,17 +92,17 @@ class Row:
     average_precision: float | None
     pixel_auroc: float | None
     aupro: float | None
-    ms_per_picture: float  # median: embedding, search, score and map
+    ms_per_image: float  # median: embedding, search, score and map
 
 
 def prepared(path: Path) -> Tensor:
-    """A picture as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
-    picture = imaging.decode(path.read_bytes(), imaging.ImageLimits())
-    return torch.tensor(imaging.to_model_input(picture, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
+    """An image as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
+    image = imaging.decode(path.read_bytes(), imaging.ImageLimits())
+    return torch.tensor(imaging.to_model_input(image, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
 
 
 def embedded(dataset: Dataset, extractor: PlainLayers | ServerLayers) -> PatchcoreModel:
-    """A model of anomalib's with all patches of the reference pictures in its store."""
+    """A model of anomalib's with all patches of the reference images in its store."""
     model = PatchcoreModel(layers=["layer1"], backbone="resnet18", pre_trained=False)  # it insists on one of its own
     model.layers, model.feature_extractor = extractor.names, extractor
     model.train()  # collects patches; no network is trained
@@ -140,18 +140,18 @@ def fill_bank(model: PatchcoreModel, patches: list[Tensor], ratio: float) -> Non
 
 def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float) -> Row:
     model.eval()
-    defective = np.array([picture.defect is not None for picture in dataset.pictures])
+    defective = np.array([image.defect is not None for image in dataset.images])
     scores, times_ms, pixels = [], [], PixelTally()
-    for picture in dataset.pictures:
-        inputs = prepared(picture.path)
+    for image in dataset.images:
+        inputs = prepared(image.path)
         began = time.perf_counter()
         found = model(inputs)
         times_ms.append((time.perf_counter() - began) * 1000)
         scores.append(float(found.pred_score))
-        if picture.defect is None:
-            pixels.add(found.anomaly_map[0, 0].numpy(), np.zeros(picture.size_px[::-1], np.bool_))
-        elif picture.mask_path is not None:
-            pixels.add(found.anomaly_map[0, 0].numpy(), read_mask(picture.mask_path))
+        if image.defect is None:
+            pixels.add(found.anomaly_map[0, 0].numpy(), np.zeros(image.size_px[::-1], np.bool_))
+        elif image.mask_path is not None:
+            pixels.add(found.anomaly_map[0, 0].numpy(), read_mask(image.mask_path))
     unknown = np.zeros(
         len(scores)
     )  # the model has neither a threshold nor a percentage: what rests on them is left out
@@ -165,7 +165,7 @@ def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: floa
         average_precision=metrics.average_precision,
         pixel_auroc=pixels.auroc(),
         aupro=pixels.aupro(),
-        ms_per_picture=statistics.median(times_ms),
+        ms_per_image=statistics.median(times_ms),
     )
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     rows = [asdict(row) for row in all_rows(dataset, arguments.seed)]
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
     arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
-    title = f"{rows[0]['system']}, {len(dataset.references)} references, {len(dataset.pictures)} test pictures"
+    title = f"{rows[0]['system']}, {len(dataset.references)} references, {len(dataset.images)} test images"
     table = Table(*(name.replace("_", " ") for name in list(rows[0])[1:]), title=title)
     for row in rows:
         values = list(row.values())[1:]

@@ -1,8 +1,8 @@
-"""What each statistic of the reference pictures' own scores is worth as a threshold, on a labelled data set.
+"""What each statistic of the reference images' own scores is worth as a threshold, on a labeled data set.
 
     .venv/bin/python benchmarks/accuracy_thresholds.py DATASET [--profile paper] [--coreset-ratio 0.1]
 
-Each reference is loaded once; all statistics see its leave-one-out scores, and no test picture. Where fewer references
+Each reference is loaded once; all statistics see its leave-one-out scores, and no test image. Where fewer references
 are drawn than there are, means over several draws.
 """
 
@@ -25,12 +25,12 @@ from rich.table import Table
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_server import imaging
 from patchserve_server.domain.reference import CoresetOptions, ReferenceOptions, ScoringProfile
-from patchserve_server.engine import calibration
-from patchserve_server.engine.backbones import BACKBONES
+from patchserve_server.engine.backbone.architectures import BACKBONES
+from patchserve_server.engine.backbone.network import open_network
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.network import open_network
+from patchserve_server.engine.patchcore import calibration
 
-DRAWS = {8: 8, 30: 4, 10**6: 1}  # reference pictures -> draws
+DRAWS = {8: 8, 30: 4, 10**6: 1}  # reference images -> draws
 Scores = Sequence[float]
 
 
@@ -66,12 +66,12 @@ def balanced_accuracy(intact: NDArray[np.float64], defective: NDArray[np.float64
 
 
 def scores_of(
-    detector: PatchCoreDetector, pictures: NDArray[np.uint8], references: NDArray[np.uint8], options: ReferenceOptions
+    detector: PatchCoreDetector, images: NDArray[np.uint8], references: NDArray[np.uint8], options: ReferenceOptions
 ) -> tuple[Scores, NDArray[np.float64]]:
-    """The left-out scores of the references, and the raw scores of pictures."""
+    """The left-out scores of the references, and the raw scores of images."""
     with patch.object(calibration, "upper_limit", wraps=calibration.upper_limit) as limit:
         model = detector.fit(references, options, lambda _stage, _done, _all: None)
-    detections, _ = detector.detect(model, pictures)
+    detections, _ = detector.detect(model, images)
     return limit.call_args_list[0].args[0], np.array([found.anomaly.raw_score for found in detections])
 
 
@@ -85,8 +85,8 @@ def measured(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str,
     detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
     size_px = BACKBONES["efficientnet_lite2"].input_size_px
     good = inputs_of(dataset.references, size_px)
-    tests = inputs_of([picture.path for picture in dataset.pictures], size_px)
-    is_defective = np.array([picture.defect is not None for picture in dataset.pictures])
+    tests = inputs_of([image.path for image in dataset.images], size_px)
+    is_defective = np.array([image.defect is not None for image in dataset.images])
     rows: dict[int, dict[str, list[tuple[float, float, float]]]] = {}
     dice = random.Random(0)
     work = [min(count, len(good)) for count, draws in DRAWS.items() for _ in range(draws)]

@@ -1,4 +1,4 @@
-"""The backbones in torch and in OpenVINO, one picture at a time and eight: `make bench`.
+"""The backbones in torch and in OpenVINO, one image at a time and eight: `make bench`.
 
 Measured in turns in one run, weights random where they do not come with the package: speed does not depend on them. The
 ratios are the result; the milliseconds are this machine's of this minute. Writes out/bench/backbone.json.
@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.models import wide_resnet50_2
 
-from patchserve_server.engine.network import Network, open_network
-from patchserve_server.engine.openvino_runtime import has_bf16
-from patchserve_server.engine.precision import with_precision
+from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.engine.backbone.openvino_runtime import has_bf16
+from patchserve_server.engine.backbone.precision import with_precision
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "backbone.json"
 ROUNDS = {"wide_resnet50_2": 10, "efficientnet_lite2": 40}
@@ -56,11 +56,13 @@ def rows(backbone: str, repeats: int) -> list[dict[str, Any]]:
     converted_s = time.perf_counter() - begun
     if has_bf16():
         runtimes["OpenVINO bf16"] = with_precision(in_torch, "bf16")
-    pictures = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 224, 224, 3), dtype=np.uint8)
-    runtimes["OpenVINO int8"] = with_precision(in_torch, "int8").tailored(pictures, lambda _stage, _done, _total: None)
+    images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 224, 224, 3), dtype=np.uint8)
+    runtimes["OpenVINO int8"] = with_precision(in_torch, "int8").for_reference(
+        images, lambda _stage, _done, _total: None
+    )
 
     def run(network: Network, batch: int) -> Callable[[], object]:
-        return torch.inference_mode()(lambda: network.layers(pictures[:batch]))
+        return torch.inference_mode()(lambda: network.layers(images[:batch]))
 
     found = {
         batch: best_ms(repeats, {name: run(network, batch) for name, network in runtimes.items()}) for batch in BATCHES
@@ -80,7 +82,7 @@ def rows(backbone: str, repeats: int) -> list[dict[str, Any]]:
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
     results = [row for backbone, repeats in ROUNDS.items() for row in rows(backbone, repeats)]
-    columns = [f"{what}, {batch} at once" for batch in BATCHES for what in ("ms a picture", "times torch's speed")]
+    columns = [f"{what}, {batch} at once" for batch in BATCHES for what in ("ms an image", "times torch's speed")]
     table = Table("backbone", "runtime", *columns, title="backbones on the CPU")
     for row in results:
         cells = [f"{row[what][batch]:.2f}" for batch in BATCHES for what in ("ms", "ratio")]

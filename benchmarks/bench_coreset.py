@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from patchserve_server.engine.coreset import select_coreset
+from patchserve_server.engine.patchcore.coreset import select_coreset
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "coreset.json"
 ROWS = 78_400

@@ -1,4 +1,4 @@
-"""Nearest neighbours against scikit-learn, coreset selection against the plain greedy loop: `make bench`.
+"""Nearest neighbors against scikit-learn, coreset selection against the plain greedy loop: `make bench`.
 
 faiss's flat index is a peer too. All are measured in turns in one run, on made-up patches that lie in clusters as real
 ones do. The ratios are the result; the milliseconds are this machine's of this minute. On one core the processor's time
@@ -23,13 +23,13 @@ from rich.table import Table
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from patchserve_server.engine.coreset import select_coreset
-from patchserve_server.engine.neighbours import BankIndex, nearest
-from patchserve_server.engine.sketch import multiplies_bfloat16
+from patchserve_server.engine.patchcore.coreset import select_coreset
+from patchserve_server.engine.search.bfloat16_bounds import multiplies_bfloat16
+from patchserve_server.engine.search.exact import BankIndex, nearest
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "search.json"
 DIM = 1536
-# queries, rows, channels, neighbours, and how often each is measured; the fifth is the embedded backbone's
+# queries, rows, channels, neighbors, and how often each is measured; the fifth is the embedded backbone's
 SEARCHES = (
     (784, 784, DIM, 9, 15),
     (784, 784, DIM, 1, 15),
@@ -43,11 +43,11 @@ CORESET_COUNT = 1_568
 
 
 def clustered(rows: int, seed: int, dim: int = DIM) -> Tensor:
-    """Patches (rows, dim) float32 around 200 centres."""
+    """Patches (rows, dim) float32 around 200 centers."""
     generator = torch.Generator().manual_seed(seed)
-    centres = torch.randn(200, dim, generator=generator)
+    centers = torch.randn(200, dim, generator=generator)
     which = torch.randint(0, 200, (rows,), generator=generator)
-    return centres[which] + 0.5 * torch.randn(rows, dim, generator=generator)
+    return centers[which] + 0.5 * torch.randn(rows, dim, generator=generator)
 
 
 def best_ms(repeats: int, *measured: Callable[[], object]) -> list[float]:

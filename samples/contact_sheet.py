@@ -1,4 +1,4 @@
-"""One page that shows what was found on every picture."""
+"""One page that shows what was found on every image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ THUMB_PX = (252, 189)
 GAP, MARGIN, HEADER, CAPTION, FRAME = 6, 28, 118, 40, 3
 PAGE, PANEL, TEXT, MUTED = "#11151a", "#1b2128", "#eef1f4", "#98a3ae"
 GREEN, RED, AMBER = "#2fa66a", "#e5484d", "#f2a33a"
-HEADS = ("picture", "heat map, calibrated", "heat map, relative")
+HEADS = ("image", "heat map, calibrated", "heat map, relative")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A picture, its two overlays, and what is said of it."""
+    """An image, its two overlays, and what is said of it."""
 
     name: str
-    pictures: tuple[Image.Image, Image.Image, Image.Image]
+    images: tuple[Image.Image, Image.Image, Image.Image]
     is_anomalous: bool
     is_right: bool
     numbers: str
@@ -62,13 +62,13 @@ def _cell(
     draw.text((left + 2 * GAP, middle), cell.name, TEXT, _font(19), anchor="lm")
     draw.text((box[2] - 2 * GAP, middle), cell.numbers, MUTED, _font(16), anchor="rm")
     verdict = "anomalous" if cell.is_anomalous else "intact"
-    centre = left + size[0] // 2 - 60
+    center = left + size[0] // 2 - 60
     half = draw.textlength(verdict, _font(16)) / 2 + 12
-    colour = AMBER if cell.is_anomalous else GREEN
-    draw.rounded_rectangle((centre - half, middle - 13, centre + half, middle + 13), radius=13, fill=colour)
-    draw.text((centre, middle), verdict, PAGE, _font(16), anchor="mm")
-    for index, picture in enumerate(cell.pictures):
-        thumb = picture.convert("RGB").resize(THUMB_PX, Image.Resampling.LANCZOS)
+    color = AMBER if cell.is_anomalous else GREEN
+    draw.rounded_rectangle((center - half, middle - 13, center + half, middle + 13), radius=13, fill=color)
+    draw.text((center, middle), verdict, PAGE, _font(16), anchor="mm")
+    for index, image in enumerate(cell.images):
+        thumb = image.convert("RGB").resize(THUMB_PX, Image.Resampling.LANCZOS)
         page.paste(thumb, (left + 2 * GAP + index * (THUMB_PX[0] + GAP), top + CAPTION + GAP))
 
 

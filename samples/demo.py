@@ -41,11 +41,11 @@ class DemoError(Exception):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was said of one picture, and what is true."""
+    """What was said of one image, and what is true."""
 
     path: Path
     calibrated: InferenceResult  # asked for by Infer
-    relative: InferenceResult  # the same picture as a frame of InferStream
+    relative: InferenceResult  # the same image as a frame of InferStream
 
     @property
     def name(self) -> str:
@@ -118,23 +118,23 @@ def running_server(backbone: str, log: Path) -> Iterator[str]:
             raise DemoError(f"The server ended with exit code {code}.\n{server.log_tail()}")
 
 
-def inspect(client: Client, pictures: list[Path]) -> tuple[list[Finding], dict[str, float]]:
-    """Every picture by Infer, then all of them by InferStream, and the seconds that each took.
+def inspect(client: Client, images: list[Path]) -> tuple[list[Finding], dict[str, float]]:
+    """Every image by Infer, then all of them by InferStream, and the seconds that each took.
 
     Raises:
         DemoError: a frame failed, or the two ways do not agree.
     """
     begun = time.perf_counter()
     silent = not console.is_terminal
-    steps = track(pictures, "Infer", console=console, transient=True, disable=silent)
+    steps = track(images, "Infer", console=console, transient=True, disable=silent)
     single = [client.infer(path, overlay=True, heatmap_scale="calibrated") for path in steps]
     between = time.perf_counter()
-    frames = [Frame(path, frame_id=path.relative_to(PARCELS).as_posix()) for path in pictures]
+    frames = [Frame(path, frame_id=path.relative_to(PARCELS).as_posix()) for path in images]
     stream = client.infer_stream(frames, overlay=True, heatmap_scale="relative")
     streamed = list(track(stream, "InferStream", len(frames), console=console, transient=True, disable=silent))
     times = {"infer_s": between - begun, "stream_s": time.perf_counter() - between}
     findings = []
-    for path, frame, by_infer, by_stream in zip(pictures, frames, single, streamed, strict=True):
+    for path, frame, by_infer, by_stream in zip(images, frames, single, streamed, strict=True):
         if by_stream.result is None or by_stream.frame_id != frame.frame_id:
             raise DemoError(f"Frame {frame.frame_id!r} came back as {by_stream.frame_id!r}: {by_stream.error}")
         if by_stream.result.anomaly.is_anomalous != by_infer.anomaly.is_anomalous:
@@ -152,7 +152,7 @@ def introduce(info: ServerInfo, address: str) -> None:
 
 def table(findings: list[Finding]) -> Table:
     shown = Table(box=box.SIMPLE_HEAD)
-    for heading in ("picture", "verdict", ""):
+    for heading in ("image", "verdict", ""):
         shown.add_column(heading, no_wrap=True)
     for heading in ("score", "area %", "regions", "damage %", "ms"):
         shown.add_column(heading, justify="right", no_wrap=True)
@@ -180,15 +180,15 @@ def counts(findings: list[Finding]) -> dict[str, int]:
     }
 
 
-def write_pictures(out: Path, findings: list[Finding], info: ServerInfo, reference: ReferenceInfo) -> None:
+def write_images(out: Path, findings: list[Finding], info: ServerInfo, reference: ReferenceInfo) -> None:
     cells = []
     for found in findings:
         answer = found.calibrated
         overlays = [result.overlay for result in (answer, found.relative)]
         overlays[0].save(out / "overlays" / f"{found.name.replace(' ', '_')}.png")
         numbers = f"score {answer.anomaly.score:.2f}   damage {answer.damage.damage_percentage:.1f} %"
-        pictures = (Image.open(found.path), *overlays)
-        cells.append(Cell(found.name, pictures, answer.anomaly.is_anomalous, found.is_right, numbers))
+        images = (Image.open(found.path), *overlays)
+        cells.append(Cell(found.name, images, answer.anomaly.is_anomalous, found.is_right, numbers))
     subtitle = (
         f"patchserve {info.version}, {info.backbone} on {info.device}.  "
         f"Reference: {reference.image_count} intact parcels.  "
@@ -205,9 +205,9 @@ def summary(
         "reference": asdict(reference),
         "verdicts": counts(findings),
         "times": {name: round(seconds, 3) for name, seconds in times.items()},
-        "pictures": [
+        "images": [
             {
-                "picture": found.path.relative_to(PARCELS).as_posix(),
+                "image": found.path.relative_to(PARCELS).as_posix(),
                 "truth": "damaged" if found.is_damaged else "intact",
                 "right": found.is_right,
                 "anomaly": asdict(found.calibrated.anomaly),
@@ -245,11 +245,11 @@ def demo(out: Path, backbone: str) -> None:
             reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()))
         loaded = time.perf_counter()
         console.print(f"Reference: {reference.image_count} intact parcels, {reference.patch_count} patches")
-        pictures = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))
-        findings, times = inspect(client, pictures)
+        images = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))
+        findings, times = inspect(client, images)
     console.print(table(findings))
     times = {"start_s": started - begun, "load_s": loaded - started, **times, "all_s": time.perf_counter() - begun}
-    write_pictures(out, findings, info, reference)
+    write_images(out, findings, info, reference)
     report = summary(info, reference, findings, times)
     (out / "summary.json").write_text(json.dumps(report, indent=2, default=str) + "\n")
     found = counts(findings)

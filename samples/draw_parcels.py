@@ -1,6 +1,6 @@
 """Draws the sample parcels again: python samples/draw_parcels.py [--out FOLDER] [--only NAME ...].
 
-The same code draws the same pictures: every one has its own fixed seed.
+The same code draws the same images: every one has its own fixed seed.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from parcel_scene import damage
-from parcel_scene.scene import Damage, Picture, take
+from parcel_scene.scene import Damage, Photograph, take
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -41,21 +41,21 @@ SCENES: dict[str, tuple[int, Damage | None]] = {
 """Name to the seed of the scene and what happened to the parcel. Sheet coordinates in mm."""
 
 
-def draw(name: str) -> Picture:
+def draw(name: str) -> Photograph:
     seed, harm = SCENES[name]
     return take(seed, harm)
 
 
-def save(folder: Path, name: str, picture: Picture) -> None:
+def save(folder: Path, name: str, image: Photograph) -> None:
     """Writes the JPEG and, for a damaged parcel, its mask, where tools for MVTec AD data sets look for them."""
     path = folder / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(picture.pixels).save(path, quality=88, subsampling="4:2:0", optimize=True)
-    if picture.mask.any():
+    Image.fromarray(image.pixels).save(path, quality=88, subsampling="4:2:0", optimize=True)
+    if image.mask.any():
         kind, number = name.split("/")[1:]
         mask_path = folder / "ground_truth" / kind / f"{number}_mask.png"
         mask_path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(picture.mask).save(mask_path, optimize=True)
+        Image.fromarray(image.mask).save(mask_path, optimize=True)
 
 
 def main() -> None:

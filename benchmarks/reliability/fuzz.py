@@ -1,4 +1,4 @@
-"""Rubbish by the hundred thousand: pictures, messages and streams that nobody would send. None may be an INTERNAL."""
+"""Rubbish by the hundred thousand: images, messages and streams that nobody would send. None may be an INTERNAL."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from PIL import Image
 from patchserve.v1 import inference_pb2, stream_pb2
 from reliability.scene import MESSAGES, TEST, Result, Stub, client, load, progress, reason_in, reason_of, server
 
-_SIDE_PX = 48  # so that what still is a picture takes little time
+_SIDE_PX = 48  # so that what still is an image takes little time
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 _WORKERS = 16
 _SERVICE = "/patchserve.v1.PatchCoreService"
@@ -24,23 +24,23 @@ _BUGS = {"INTERNAL", "UNKNOWN"}
 _NUMBERS = (0.0, -1.0, 1e308, float("nan"), float("inf"), -float("inf"), 1e-300)
 
 
-def _pictures() -> list[bytes]:
+def _images() -> list[bytes]:
     """One small file of each format, those with more than pixels among them."""
-    picture = Image.open(io.BytesIO(TEST[0])).convert("RGB").resize((_SIDE_PX, _SIDE_PX))
+    image = Image.open(io.BytesIO(TEST[0])).convert("RGB").resize((_SIDE_PX, _SIDE_PX))
     exif = Image.Exif()
     exif[0x0112], exif[0x010E] = 6, "a text" * 20
     files = []
     for name in _FORMATS:
         buffer = io.BytesIO()
         more: dict[str, Any] = {"exif": exif} if name in ("JPEG", "PNG", "WEBP", "TIFF") else {}
-        picture.save(buffer, name, **more)
+        image.save(buffer, name, **more)
         files.append(buffer.getvalue())
     for mode in ("L", "1", "P", "RGBA", "I;16", "CMYK"):
         buffer = io.BytesIO()
-        picture.convert("L").convert(mode).save(buffer, "TIFF")
+        image.convert("L").convert(mode).save(buffer, "TIFF")
         files.append(buffer.getvalue())
     buffer = io.BytesIO()
-    picture.save(buffer, "TIFF", save_all=True, append_images=[picture] * 3)
+    image.save(buffer, "TIFF", save_all=True, append_images=[image] * 3)
     return [*files, buffer.getvalue()]
 
 
@@ -88,10 +88,10 @@ class _Tally:
             self.bugs.append(f"{what()}: {error.details()}")
 
 
-async def _picture(stub: Stub, tally: _Tally, dice: random.Random, files: list[bytes]) -> None:
+async def _image(stub: Stub, tally: _Tally, dice: random.Random, files: list[bytes]) -> None:
     data = _mutated(dice.choice(files), dice, files)
     output = inference_pb2.OutputOptions(overlay=dice.random() < 0.1)
-    tally.inputs["pictures"] += 1
+    tally.inputs["images"] += 1
     try:
         await stub.Infer(inference_pb2.InferRequest(image=data, output=output), timeout=60)
         tally.answers["taken"] += 1
@@ -174,7 +174,7 @@ async def _bytes(channel: aio.Channel, tally: _Tally, dice: random.Random, files
 
 
 async def run(count: int, seed: int = 0) -> Result:
-    tally, files, done = _Tally(), _pictures(), 0
+    tally, files, done = _Tally(), _images(), 0
     begun = time.perf_counter()
 
     def numbers() -> Iterator[int]:
@@ -199,7 +199,7 @@ async def run(count: int, seed: int = 0) -> Result:
                             case 1:
                                 await _bytes(channel, tally, dice, files)
                             case _:
-                                await _picture(stub, tally, dice, files)
+                                await _image(stub, tally, dice, files)
                         done += 1
                         if done % 500 == 0:
                             highest = max(highest, running.vitals().rss_mib)

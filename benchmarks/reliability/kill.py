@@ -25,7 +25,7 @@ class _Known:
 
     revision: str = ""
     images: int = 0
-    asked: int | None = None  # how many pictures the reference has if the last call took effect
+    asked: int | None = None  # how many images the reference has if the last call took effect
     problems: list[str] = field(default_factory=list)
 
     def check(self, found: reference_pb2.Reference | None) -> None:
@@ -33,7 +33,7 @@ class _Known:
             if self.revision:
                 self.problems.append("an acknowledged revision is gone")
         elif found.revision != self.revision and (self.asked is None or found.image_count != self.asked):
-            self.problems.append(f"{found.image_count} pictures where {self.images} or {self.asked} were to be")
+            self.problems.append(f"{found.image_count} images where {self.images} or {self.asked} were to be")
         elif found.revision == self.revision and found.image_count != self.images:
             self.problems.append("an old revision of another size")
         self.revision, self.images = (found.revision, found.image_count) if found else ("", 0)

@@ -45,7 +45,7 @@ class _Seen:
 
 
 async def capacity(stub: Stub, duration_s: float) -> float:
-    """Pictures a second of callers who wait for each answer, as many as keep the server busy."""
+    """Images a second of callers who wait for each answer, as many as keep the server busy."""
     seen, end = _Seen(), time.perf_counter() + duration_s
 
     async def caller() -> None:
@@ -124,7 +124,7 @@ def _halves() -> Iterator[tuple[set[int], set[int]]]:
 
 
 async def run(duration_s: float) -> Result:
-    # All callers of this run are one client, and as many pictures may wait as take about a second.
+    # All callers of this run are one client, and as many images may wait as take about a second.
     flags = "--client-share", "1", "--max-pending-images", "32"
     with _halves() as (theirs, ours):
         async with server(*flags, cores=theirs) as running, client(running.address) as stub:

@@ -1,4 +1,4 @@
-"""A real server with the embedded backbone, its vital signs, and the pictures that it is shown."""
+"""A real server with the embedded backbone, its vital signs, and the images that it is shown."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from reliability.scene import GOOD, TEST, Result, Stub, Vitals, client, load, progress, reason_of, server
 
 _SAMPLES = 60
-_BAD = [b"", b"no picture", TEST[0][:2000], b"\x89PNG\r\n\x1a\n" + bytes(100), TEST[0][:-500] + bytes(400)]
+_BAD = [b"", b"no image", TEST[0][:2000], b"\x89PNG\r\n\x1a\n" + bytes(100), TEST[0][:-500] + bytes(400)]
 _UNDER_LOAD = {"QUEUE_FULL"}
 
 

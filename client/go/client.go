@@ -105,13 +105,13 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return false }
 
-// Load builds or extends a reference from pictures of undamaged items, sent one by one; it returns when it serves. next
-// gives the encoded pictures, and io.EOF after the last.
+// Load builds or extends a reference from images of undamaged items, sent one by one; it returns when it serves. next
+// gives the encoded images, and io.EOF after the last.
 func (c *Client) Load(
 	ctx context.Context, start *pb.LoadReferenceRequest, next func() ([]byte, error),
 ) (*pb.Reference, error) {
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel() // half of the pictures must not become the reference
+	defer cancel() // half of the images must not become the reference
 	stream, err := c.LoadReferenceStream(ctx)
 	if err != nil {
 		return nil, err

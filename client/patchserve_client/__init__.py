@@ -1,4 +1,4 @@
-"""The client of patchserve: ask a server whether pictures show something that the undamaged ones do not.
+"""The client of patchserve: ask a server whether images show something that the undamaged ones do not.
 
 from patchserve_client import Client
 

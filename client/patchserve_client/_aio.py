@@ -43,7 +43,7 @@ _T = TypeVar("_T")
 class AsyncClient:
     """`Client` for asyncio: the same arguments, calls and errors, awaited. Make it inside the loop that uses it.
 
-    Files are read and pictures encoded in worker threads, so that the loop is never held.
+    Files are read and images encoded in worker threads, so that the loop is never held.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class AsyncClient:
                     await call.done_writing()
                     return load.convert(await call)
             finally:
-                call.cancel()  # half of the pictures must not become the reference
+                call.cancel()  # half of the images must not become the reference
 
     async def infer(
         self,

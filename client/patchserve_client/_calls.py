@@ -1,6 +1,6 @@
 """What a client says and how it takes the answer, without saying how it is sent: shared by both clients.
 
-Everything here may read files and encode pictures, hence block.
+Everything here may read files and encode images, hence block.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def health(service: str) -> Call[bool]:
 
 @dataclass(frozen=True, slots=True)
 class StreamedLoad:
-    """A load for LoadReferenceStream. `messages` reads each picture when it is asked for."""
+    """A load for LoadReferenceStream. `messages` reads each image when it is asked for."""
 
     messages: Iterator[reference_pb2.LoadReferenceStreamRequest]
     convert: Callable[[Any], ReferenceInfo]
@@ -141,20 +141,20 @@ def prepare_load(
         approximate_search=approximate_search,
         expected_revision=expected_revision,
     )
-    pictures = map(encoded, _pictures(images))
+    encoded_images = map(encoded, _images(images))
     first: list[bytes] = []
     if LoadMode(mode) is LoadMode.REPLACE or expected_revision:
         size_bytes = 0
-        for picture in pictures:
-            first.append(picture)
-            size_bytes += len(picture)
+        for image in encoded_images:
+            first.append(image)
+            size_bytes += len(image)
             if size_bytes > UNARY_LOAD_BYTES:
                 break
         else:
             request.images.extend(first)
             return Call("LoadReference", request, _loaded)
     start = reference_pb2.LoadReferenceStreamRequest(start=request)
-    rest = (reference_pb2.LoadReferenceStreamRequest(image=picture) for picture in itertools.chain(first, pictures))
+    rest = (reference_pb2.LoadReferenceStreamRequest(image=image) for image in itertools.chain(first, encoded_images))
     return StreamedLoad(itertools.chain([start], rest), _loaded)
 
 
@@ -162,8 +162,8 @@ def _loaded(answer: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads' answers
     return _convert.reference_info(answer.reference)
 
 
-def _pictures(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """A single picture counts as a set of one. Arrays and images are iterable too, hence the tests of type."""
+def _images(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
+    """A single image counts as a set of one. Arrays and images are iterable too, hence the tests of type."""
     single = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
     if single or hasattr(type(images), "__array_interface__"):  # Pillow images and NumPy arrays
         return [images]  # type: ignore[list-item]

@@ -106,19 +106,19 @@ class Client:
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> ReferenceInfo:
-        """Builds (REPLACE) or extends (APPEND) a reference from pictures of undamaged items; returns when it serves.
+        """Builds (REPLACE) or extends (APPEND) a reference from images of undamaged items; returns when it serves.
 
-        `search_radius`, a share of the picture's side, is for a fixed camera: patches are compared only with those that
+        `search_radius`, a share of the image's side, is for a fixed camera: patches are compared only with those that
         lie no farther away. With `region_of_interest` only what lies in one of its polygons counts.
-        `approximate_search` makes huge banks faster on a CPU, at the price of one neighbour in twenty at most.
+        `approximate_search` makes huge banks faster on a CPU, at the price of one neighbor in twenty at most.
 
-        Pictures are read one after the other, and beyond 16 MiB in all they are streamed, so that a large set never
+        Images are read one after the other, and beyond 16 MiB in all they are streamed, so that a large set never
         lies in memory. A streamed load is not repeated when the server is UNAVAILABLE, nor is an APPEND without
         `expected_revision`, which must not happen twice.
 
         Raises:
             PatchserveError: what the server says.
-            OSError, TypeError, ValueError: a picture or an option is not usable; nothing was loaded.
+            OSError, TypeError, ValueError: an image or an option is not usable; nothing was loaded.
         """
         load = _calls.prepare_load(
             images,
@@ -139,7 +139,7 @@ class Client:
 
     def _load_streamed(self, load: _calls.StreamedLoad, deadline_s: float) -> ReferenceInfo:
         opened: concurrent.futures.Future[grpc.Future[LoadReferenceStreamResponse]] = concurrent.futures.Future()
-        # Half of the pictures must not become the reference: a picture that cannot be read cancels the call.
+        # Half of the images must not become the reference: an image that cannot be read cancels the call.
         outbox = Outbox(load.messages, on_error=lambda: opened.result().cancel())
         with outbox.error_first(), translated(self._connection.server):
             call = self._stub.LoadReferenceStream.future(
@@ -166,25 +166,25 @@ class Client:
         expected_revision: str = "",
         timeout_s: float | None = None,
     ) -> InferenceResult:
-        """Inspects one picture.
+        """Inspects one image.
 
         Args:
             image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array: (H, W) uint8 or
-                uint16 grey, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: turn them first.
+                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: turn them first.
             reference_id: what to compare with.
-            overlay: whether to draw the heat map over the picture.
-            heatmap_scale: its colours; None: the server's setting.
+            overlay: whether to draw the heat map over the image.
+            heatmap_scale: its colors; None: the server's setting.
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
             sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
             overlay_format: PNG is lossless, JPEG the fastest, WEBP the smallest.
-            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the picture's own size.
+            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the image's own size.
             expected_revision: refuse another revision of the reference; empty: the present one.
             timeout_s: the deadline, in seconds; None: the client's.
 
         Raises:
             PatchserveError: what the server says.
-            OSError, TypeError, ValueError: the picture or an option is not usable.
+            OSError, TypeError, ValueError: the image or an option is not usable.
         """
         call = _calls.infer(
             image,
@@ -227,15 +227,15 @@ class Client:
         results of the frames before it. There is no deadline on the whole; `frame_timeout_s` bounds each frame.
 
         Args:
-            frames: pictures, or `Frame`s that carry an id and a capture time.
+            frames: images, or `Frame`s that carry an id and a capture time.
             reference_id: what to compare with; the stream keeps the revision that it opened with.
-            overlay: whether to draw the heat map over each picture.
-            heatmap_scale: its colours; None: the server's setting.
+            overlay: whether to draw the heat map over each image.
+            heatmap_scale: its colors; None: the server's setting.
             score_map: whether to send the raw distances.
             max_regions: the most regions to list; None: 16.
             sensitivity: thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
             overlay_format: PNG is lossless, JPEG the fastest, WEBP the smallest.
-            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the picture's own size.
+            overlay_max_side_px: scale what is larger down, 16 to 65535; None: the image's own size.
             max_in_flight: the most frames under way at once; None: the server's default.
             overflow: BLOCK holds `frames` back and loses nothing; DROP_OLDEST is for live cameras.
             ordering: of the results.

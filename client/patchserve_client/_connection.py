@@ -89,7 +89,7 @@ class Connection:
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            # A request larger than this buffer (256 KiB as gRPC ships) is never retried: a picture would not be.
+            # A request larger than this buffer (256 KiB as gRPC ships) is never retried: an image would not be.
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
             # gRPC would ask the proxy of http_proxy for this machine's own ports too.
             ("grpc.enable_http_proxy", int(not self._on_this_machine)),

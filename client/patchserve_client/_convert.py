@@ -187,7 +187,7 @@ def _frame_result(message: stream_pb2.FrameResult) -> types.FrameResult:
 
 
 def frame_request(frame: types.Frame | types.ImageSource) -> stream_pb2.InferStreamRequest:
-    """Reads or encodes the picture: blocking."""
+    """Reads or encodes the image: blocking."""
     if not isinstance(frame, types.Frame):
         frame = types.Frame(frame)
     message = stream_pb2.Frame(frame_id=frame.frame_id, image=encoded(frame.image))
@@ -263,7 +263,7 @@ def load_request(
     approximate_search: bool | None,
     expected_revision: str,
 ) -> reference_pb2.LoadReferenceRequest:
-    """A load without its pictures."""
+    """A load without its images."""
     request = reference_pb2.LoadReferenceRequest(
         reference_id=reference_id,
         mode=reference_pb2.LoadMode.Value(f"LOAD_MODE_{types.LoadMode(mode).name}"),

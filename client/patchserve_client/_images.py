@@ -1,4 +1,4 @@
-"""Pictures as the bytes that the contract takes."""
+"""Images as the bytes that the contract takes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 
 
 def encoded(image: ImageSource) -> bytes:
-    """The bytes of a file as they are, or the PNG of pixels. Whether bytes are a picture is for the server to say.
+    """The bytes of a file as they are, or the PNG of pixels. Whether bytes are an image is for the server to say.
 
     Raises:
         OSError: a file cannot be read.
-        TypeError, ValueError: not a picture in any form that `ImageSource` names.
+        TypeError, ValueError: not an image in any form that `ImageSource` names.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
@@ -37,14 +37,14 @@ def _pillow(image: object) -> Image:
         upright = ImageOps.exif_transpose(image)  # a PNG of pixels has no orientation tag left to tell it
         return upright if upright.mode in _PNG_MODES else upright.convert("RGB")
     if not isinstance(image, np.ndarray):
-        message = f"A picture is a path, encoded bytes, a Pillow image or a NumPy array, not {type(image).__name__}."
+        message = f"An image is a path, encoded bytes, a Pillow image or a NumPy array, not {type(image).__name__}."
         raise TypeError(message)
     shape = image.shape
-    grey = len(shape) == 2 and image.dtype in (np.uint8, np.uint16)  # noqa: PLR2004
-    coloured = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
-    if not (grey or coloured) or 0 in shape:
+    gray = len(shape) == 2 and image.dtype in (np.uint8, np.uint16)  # noqa: PLR2004
+    colored = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
+    if not (gray or colored) or 0 in shape:
         raise ValueError(
-            "An array is (H, W) uint8 or uint16 grey, or (H, W, 3) RGB or (H, W, 4) RGBA uint8, "
+            "An array is (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8, "
             f"not {shape} {image.dtype}."
         )
     return Image.fromarray(image)

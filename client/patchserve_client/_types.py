@@ -18,11 +18,11 @@ if TYPE_CHECKING:  # NumPy and Pillow are loaded by the first call that needs th
     from PIL.Image import Image
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image | NDArray[np.generic]"
-"""A picture: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
+"""An image: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
 
 
 Polygon: TypeAlias = Sequence[tuple[float, float]]
-"""Three or more corners (x, y) as shares of a picture's width and height, 0 to 1 from its top left."""
+"""Three or more corners (x, y) as shares of an image's width and height, 0 to 1 from its top left."""
 
 
 class LoadMode(enum.StrEnum):
@@ -36,7 +36,7 @@ class LoadStage(enum.StrEnum):
     """What a load does on the server, in this order."""
 
     RECEIVE = "receive"
-    QUANTISE = "quantise"
+    QUANTIZE = "quantize"
     EMBED = "embed"
     CORESET = "coreset"
     CALIBRATE = "calibrate"
@@ -51,14 +51,14 @@ class ScoringProfile(enum.StrEnum):
 
 
 class CalibrationMethod(enum.StrEnum):
-    """Where the scores of normal pictures came from."""
+    """Where the scores of normal images came from."""
 
     LEAVE_ONE_OUT = "leave_one_out"
     AUGMENTED_VIEWS = "augmented_views"
 
 
 class HeatmapScale(enum.StrEnum):
-    """How raw distances become the overlay's colours."""
+    """How raw distances become the overlay's colors."""
 
     RELATIVE = "relative"
     CALIBRATED = "calibrated"
@@ -95,7 +95,7 @@ class NoticeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DamageScore:
-    """The notebook's own measure, on the map stretched to each picture's own range; rank by AnomalyScore instead."""
+    """The notebook's own measure, on the map stretched to each image's own range; rank by AnomalyScore instead."""
 
     damage_percentage: float  # 0..100
     anomaly_detected: bool
@@ -115,7 +115,7 @@ class AnomalyScore:
 
 @dataclass(frozen=True, slots=True)
 class BoundingBox:
-    """A rectangle in pixels of the upright source picture."""
+    """A rectangle in pixels of the upright source image."""
 
     x_px: int
     y_px: int
@@ -125,7 +125,7 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area over the patch threshold, in pixels of the upright source picture."""
+    """A connected area over the patch threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
@@ -148,7 +148,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedOverlay:
-    """The heat map over the picture, as the server sent it."""
+    """The heat map over the image, as the server sent it."""
 
     data: bytes
     media_type: str  # such as "image/png"
@@ -160,7 +160,7 @@ class EncodedOverlay:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferenceResult:
-    """What was found on one picture."""
+    """What was found on one image."""
 
     reference_id: str
     reference_revision: str
@@ -173,7 +173,7 @@ class InferenceResult:
 
     @property
     def overlay(self) -> Image | None:
-        """The heat map over the picture, decoded when first used; None where none was asked for."""
+        """The heat map over the image, decoded when first used; None where none was asked for."""
         if self.encoded_overlay is None:
             return None
         from PIL import Image  # noqa: PLC0415 - loaded on first use
@@ -183,7 +183,7 @@ class InferenceResult:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSpread:
-    """The spread of the raw image scores of normal pictures."""
+    """The spread of the raw image scores of normal images."""
 
     count: int
     min: float
@@ -194,7 +194,7 @@ class ScoreSpread:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The raw thresholds of a reference, found from its own pictures alone."""
+    """The raw thresholds of a reference, found from its own images alone."""
 
     method: CalibrationMethod | None  # None: one that this client does not know
     image_threshold: float
@@ -222,7 +222,7 @@ class ReferenceInfo:
     coreset_ratio: float | None
     coreset_max_patches: int | None
     search_radius: float | None  # None: everywhere
-    region_of_interest: tuple[Polygon, ...]  # empty: the whole picture
+    region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
 
@@ -233,10 +233,10 @@ class LoadProgress:
 
     reference_id: str
     stage: LoadStage | None  # None: one that this client does not know
-    steps_done: int  # of this stage: pictures, in CORESET chosen patches
+    steps_done: int  # of this stage: images, in CORESET chosen patches
     steps_total: int  # 0: unknown
     start_time: datetime  # UTC
-    image_count: int  # pictures received so far
+    image_count: int  # images received so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +285,7 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the server runs, and whether it can inspect pictures now."""
+    """Whether the server runs, and whether it can inspect images now."""
 
     alive: bool
     ready: bool
@@ -293,7 +293,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One picture of a stream; `frame_id` (at most 128 bytes) and `capture_time` come back with its result."""
+    """One image of a stream; `frame_id` (at most 128 bytes) and `capture_time` come back with its result."""
 
     image: ImageSource
     frame_id: str = ""

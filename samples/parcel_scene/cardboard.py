@@ -36,7 +36,7 @@ def _flutes(sheet: Sheet, rng: np.random.Generator, x: Array, y: Array) -> None:
 
 
 def _paper(sheet: Sheet, rng: np.random.Generator) -> None:
-    """Colour that wanders, cloudy formation, fibres and specks."""
+    """Color that wanders, cloudy formation, fibres and specks."""
     wander, cloud, grain = (fractal(rng, SHAPE, size * PX_PER_MM) for size in (120, 9, 1.2))
     sheet.albedo *= (1 + 0.030 * wander + 0.028 * cloud + 0.045 * grain)[..., None]
     sheet.albedo *= 1 + 0.012 * wander[..., None] * np.asarray((-0.5, 0.2, 1.0), np.float32)

@@ -36,17 +36,17 @@ def conveyor(rng: np.random.Generator) -> Plane:
         (0.96, 0.99, 1.02), np.float32
     )
     solid = smoothstep(1.0, 0.955, np.abs(round_mm / RADIUS_MM))
-    colour = steel * solid[..., None] + 0.012 * (1 - solid[..., None])
+    color = steel * solid[..., None] + 0.012 * (1 - solid[..., None])
     gloss = 0.75 * solid
     across = y - RAIL_MM
     under = smoothstep(-4, 2, across)  # the rollers' ends vanish below the rail
     rail, shine = _rail(rng, across)
-    colour += (rail - colour) * under[..., None]
+    color += (rail - color) * under[..., None]
     gloss += (shine - gloss) * under
     tilt = np.where(across > -1, 0, tilt)
     beyond = smoothstep(RAIL_WIDTH_MM, RAIL_WIDTH_MM + 3, across)
-    colour += (_floor(rng, x, y) - colour) * beyond[..., None]
-    return Plane(colour.astype(np.float32), (gloss * (1 - beyond)).astype(np.float32), tilt.astype(np.float32))
+    color += (_floor(rng, x, y) - color) * beyond[..., None]
+    return Plane(color.astype(np.float32), (gloss * (1 - beyond)).astype(np.float32), tilt.astype(np.float32))
 
 
 def _rail(rng: np.random.Generator, across: Array) -> tuple[Array, Array]:

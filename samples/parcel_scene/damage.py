@@ -102,18 +102,18 @@ def _fibre_ends(sheet: Sheet, rng: np.random.Generator, spine: Array, across: Ar
     sheet.blend((0.74, 0.58, 0.42), blurred(ends.astype(np.float32) / 255, 0.1))
 
 
-def puncture(sheet: Sheet, rng: np.random.Generator, centre_mm: Point, radius_mm: float) -> None:
+def puncture(sheet: Sheet, rng: np.random.Generator, center_mm: Point, radius_mm: float) -> None:
     """A hole driven in: board pushed inward around it, cracked liner bent into it, a fibrous rim."""
     x, y = grid_mm()
-    centre = np.array(centre_mm)
+    center = np.array(center_mm)
     angle = np.sort(rng.uniform(0, 2 * np.pi, 26))
     ray = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     size = radius_mm * (0.72 + 0.28 * rng.beta(1.2, 1.2, 26))
-    hole = polygon(centre + ray * size[:, None])
-    rim = polygon(centre + ray * (size + rng.uniform(1.2, 4.0, 26))[:, None])
-    from_centre = np.hypot(x - centre[0], y - centre[1])
+    hole = polygon(center + ray * size[:, None])
+    rim = polygon(center + ray * (size + rng.uniform(1.2, 4.0, 26))[:, None])
+    from_center = np.hypot(x - center[0], y - center[1])
 
-    sheet.height_mm -= 0.45 * radius_mm * np.exp(-((from_centre / (1.45 * radius_mm)) ** 2))
+    sheet.height_mm -= 0.45 * radius_mm * np.exp(-((from_center / (1.45 * radius_mm)) ** 2))
     ring = blurred(rim, 1.0) - blurred(hole, 1.0)
     sheet.height_mm += 1.3 * np.clip(ring, 0, 1)
     sheet.blend((0.68, 0.51, 0.34), 0.85 * rim * (1 - hole))
@@ -124,27 +124,27 @@ def puncture(sheet: Sheet, rng: np.random.Generator, centre_mm: Point, radius_mm
     sheet.blend(DARK, hole)
     sheet.blend(np.asarray(INNER, np.float32) * 0.42, 0.9 * blurred(wall, 0.3))
     for _ in range(6):
-        _petal(sheet, rng, centre, radius_mm)
+        _petal(sheet, rng, center, radius_mm)
     cracks = np.zeros(SHAPE, np.float32)
     for heading in rng.uniform(0, 2 * np.pi, 6):
         length_mm = radius_mm * rng.uniform(0.5, 1.25)
         steps = np.linspace(0.85 * radius_mm, radius_mm + length_mm, 9)[:, None]
-        line = centre + steps * np.array((math.cos(heading), math.sin(heading))) + rng.normal(0, 0.6, (9, 2))
+        line = center + steps * np.array((math.cos(heading), math.sin(heading))) + rng.normal(0, 0.6, (9, 2))
         cracks = np.maximum(cracks, stroke(line, 0.5, 0.2))
     sheet.tint((0.30, 0.27, 0.25), 0.8 * cracks)
     sheet.blend(PALE, 0.5 * np.clip(np.roll(cracks, (2, 2), (0, 1)) - cracks, 0, 1))
     sheet.gloss *= 1 - rim
-    dent = smoothstep(1.5 * radius_mm, 1.3 * radius_mm, from_centre)
+    dent = smoothstep(1.5 * radius_mm, 1.3 * radius_mm, from_center)
     sheet.damage = np.maximum.reduce([sheet.damage, rim, hole, dent, blurred(cracks, 0.5) * 2]).clip(0, 1)
 
 
-def _petal(sheet: Sheet, rng: np.random.Generator, centre: Array, radius_mm: float) -> None:
+def _petal(sheet: Sheet, rng: np.random.Generator, center: Array, radius_mm: float) -> None:
     """A tongue of liner folded into the hole."""
     heading, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.4)
     ends = [
-        centre + 0.95 * radius_mm * np.array((math.cos(heading + w), math.sin(heading + w))) for w in (-width, width)
+        center + 0.95 * radius_mm * np.array((math.cos(heading + w), math.sin(heading + w))) for w in (-width, width)
     ]
-    tip = centre + rng.uniform(0.25, 0.6) * radius_mm * np.array((math.cos(heading), math.sin(heading)))
+    tip = center + rng.uniform(0.25, 0.6) * radius_mm * np.array((math.cos(heading), math.sin(heading)))
     tongue = polygon(np.array([ends[0], tip, ends[1]]), 0.25)
     lit = 0.30 + 0.45 * max(0.0, math.cos(heading - math.radians(50)))
     sheet.blend(tuple(lit * c for c in INNER), 0.92 * tongue)
@@ -159,8 +159,8 @@ def stain(
     """
     x, y = grid_mm()
     field = np.full(SHAPE, -9.0, np.float32)
-    for centre_x, centre_y, width, height in blots:
-        distance = np.hypot((x - centre_x) / (width / 2), (y - centre_y) / (height / 2))
+    for center_x, center_y, width, height in blots:
+        distance = np.hypot((x - center_x) / (width / 2), (y - center_y) / (height / 2))
         field = np.maximum(field, 1 - distance)
     field += 0.10 * fractal(rng, SHAPE, 26 * PX_PER_MM, 4) + 0.018 * fractal(rng, SHAPE, 3 * PX_PER_MM, 3)
     wet = smoothstep(-0.05, 0.10, field)

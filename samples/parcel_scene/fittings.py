@@ -12,26 +12,26 @@ from parcel_scene.sheet import LENGTH_MM, PX_PER_MM, SHAPE, WIDTH_MM, Sheet, blu
 
 def tape(sheet: Sheet, rng: np.random.Generator) -> None:
     """A strip of brown film along the seam, down over the right side to a serrated end."""
-    centre_mm, half_mm = WIDTH_MM / 2 + rng.normal(0, 1.2), 25.0
+    center_mm, half_mm = WIDTH_MM / 2 + rng.normal(0, 1.2), 25.0
     skew_mm, end_mm = rng.normal(0, 1.0), LENGTH_MM + 58 + rng.normal(0, 2.5)
     teeth = np.arange(-half_mm, half_mm + 0.1, 1.25)
-    serrated = np.stack([end_mm + 1.3 * (np.arange(len(teeth)) % 2), centre_mm + skew_mm + teeth], axis=1)
-    outline = np.concatenate([[[-2.0, centre_mm + half_mm - skew_mm], [-2.0, centre_mm - half_mm - skew_mm]], serrated])
+    serrated = np.stack([end_mm + 1.3 * (np.arange(len(teeth)) % 2), center_mm + skew_mm + teeth], axis=1)
+    outline = np.concatenate([[[-2.0, center_mm + half_mm - skew_mm], [-2.0, center_mm - half_mm - skew_mm]], serrated])
     film = polygon(outline)
     rim = np.clip(film - blurred(film, 0.5), 0, 1)
     sheet.blend((0.40, 0.205, 0.085), 0.55 * film)
     sheet.tint((0.88, 0.83, 0.76), film)
     sheet.blend((0.62, 0.45, 0.28), 0.5 * rim)
     sheet.height_mm *= 1 - 0.6 * film
-    sheet.height_mm += 0.05 * film + film * _wrinkles(rng, centre_mm, half_mm)
+    sheet.height_mm += 0.05 * film + film * _wrinkles(rng, center_mm, half_mm)
     sheet.gloss += (1 - sheet.gloss) * film
 
 
-def _wrinkles(rng: np.random.Generator, centre_mm: float, half_mm: float) -> Array:
+def _wrinkles(rng: np.random.Generator, center_mm: float, half_mm: float) -> Array:
     """Relief of a film that was pulled over cardboard by hand: waves along it, creases across it, air below."""
     relief = 0.05 * fractal(rng, SHAPE, 22 * PX_PER_MM, 3) + 0.010 * fractal(rng, SHAPE, 4 * PX_PER_MM, 2)
     for _ in range(7):
-        start = np.array((rng.uniform(5, LENGTH_MM + 50), centre_mm + rng.uniform(-1, 1) * half_mm))
+        start = np.array((rng.uniform(5, LENGTH_MM + 50), center_mm + rng.uniform(-1, 1) * half_mm))
         heading, length_mm = rng.normal(math.pi / 2, 0.5), rng.uniform(8, 30)
         crease = start + np.linspace(0, length_mm, 8)[:, None] * np.array((math.cos(heading), math.sin(heading)))
         crease += rng.normal(0, 0.5, crease.shape)
@@ -39,14 +39,14 @@ def _wrinkles(rng: np.random.Generator, centre_mm: float, half_mm: float) -> Arr
     return relief
 
 
-def paste(sheet: Sheet, art: Image.Image, centre_mm: tuple[float, float], angle_deg: float) -> Array:
-    """Lays a drawing (RGBA, sRGB, at PX_PER_MM) on the sheet, turned about its centre; returns where it lies (H, W)."""
+def paste(sheet: Sheet, art: Image.Image, center_mm: tuple[float, float], angle_deg: float) -> Array:
+    """Lays a drawing (RGBA, sRGB, at PX_PER_MM) on the sheet, turned about its center; returns where it lies (H, W)."""
     pixels = np.asarray(art, np.float32) / 255
-    colour, alpha = pixels[..., :3] ** 2.2, pixels[..., 3:]
+    color, alpha = pixels[..., :3] ** 2.2, pixels[..., 3:]
     turn = cv2.getRotationMatrix2D((art.width / 2, art.height / 2), angle_deg, 1.0)
-    turn[:, 2] += np.array(centre_mm) * PX_PER_MM - (art.width / 2, art.height / 2)
+    turn[:, 2] += np.array(center_mm) * PX_PER_MM - (art.width / 2, art.height / 2)
     layer = cv2.warpAffine(
-        np.concatenate([colour * alpha, alpha], axis=2), turn, (SHAPE[1], SHAPE[0]), flags=cv2.INTER_AREA
+        np.concatenate([color * alpha, alpha], axis=2), turn, (SHAPE[1], SHAPE[0]), flags=cv2.INTER_AREA
     )
     sheet.albedo *= 1 - layer[..., 3:]
     sheet.albedo += layer[..., :3]
@@ -57,8 +57,8 @@ def paste(sheet: Sheet, art: Image.Image, centre_mm: tuple[float, float], angle_
 def shipping_label(sheet: Sheet, rng: np.random.Generator) -> None:
     """A thermal label on the front flap."""
     angle = rng.normal(0, 0.9)
-    centre = (218 + rng.normal(0, 1.5), 192 + rng.normal(0, 1.2))
-    paper = paste(sheet, _label_art(rng), centre, angle)
+    center = (218 + rng.normal(0, 1.5), 192 + rng.normal(0, 1.2))
+    paper = paste(sheet, _label_art(rng), center, angle)
     sheet.height_mm *= 1 - 0.7 * paper
     sheet.height_mm += 0.12 * paper + 0.03 * paper * fractal(rng, SHAPE, 30 * PX_PER_MM, 2)
     sheet.tint((0.55, 0.52, 0.5), 0.6 * np.clip(blurred(paper, 0.8) - paper, 0, 1))

@@ -1,6 +1,6 @@
 """The box as a mesh in space, and the camera that sees it.
 
-World: millimetres, x to the right along the conveyor, y away from the camera, z up, the top of the rollers at z = 0.
+World: millimeters, x to the right along the conveyor, y away from the camera, z up, the top of the rollers at z = 0.
 """
 
 import math
@@ -14,7 +14,7 @@ from parcel_scene.sheet import HEIGHT_MM, LENGTH_MM, WIDTH_MM
 
 CELL_MM = 2.5
 Deformation = Callable[[Array], Array]
-"""Rest positions (..., 3) on a box whose foot is centred on the origin, to displacements (..., 3), all in mm."""
+"""Rest positions (..., 3) on a box whose foot is centered on the origin, to displacements (..., 3), all in mm."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Mesh:
     along_x: Array  # (V, 3) the world direction of the sheet's x
     along_y: Array  # (V, 3) the world direction of the sheet's y
     sheet_mm: Array  # (V, 2)
-    bend: Array  # (V,) mm: how far the surface bulges (+) or dents (-) against its neighbours
+    bend: Array  # (V,) mm: how far the surface bulges (+) or dents (-) against its neighbors
     moved_mm: Array  # (V,) how far damage moved it
 
 
@@ -90,10 +90,10 @@ def _grid_triangles(rows: int, columns: int) -> Array:
 
 
 def _bend(points: Array, normal: Array) -> Array:
-    """How far each point of a grid (R, C, 3) stands out from the middle of its neighbours, in mm: (R, C)."""
+    """How far each point of a grid (R, C, 3) stands out from the middle of its neighbors, in mm: (R, C)."""
     padded = np.pad(points, ((1, 1), (1, 1), (0, 0)), mode="reflect", reflect_type="odd")
-    neighbours = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
-    return ((points - neighbours) * normal).sum(axis=-1)
+    neighbors = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
+    return ((points - neighbors) * normal).sum(axis=-1)
 
 
 def handled(rng: np.random.Generator) -> Deformation:
@@ -141,8 +141,8 @@ class Camera:
         """World points (N, 3) to pixels and depth (N, 3)."""
         seen = (points - np.array(self.position)) @ self.axes().T
         scale = self.focal_px / seen[:, 2]
-        centre = np.array((self.width_px, self.height_px)) / 2
-        return np.column_stack([seen[:, :2] * scale[:, None] + centre, seen[:, 2]])
+        center = np.array((self.width_px, self.height_px)) / 2
+        return np.column_stack([seen[:, :2] * scale[:, None] + center, seen[:, 2]])
 
     def plane_points(self) -> Array:
         """Where each pixel's ray meets the plane z = 0: world x and y (H, W, 2)."""

@@ -27,7 +27,7 @@ class Light:
         level = math.cos(elevation)
         return np.array((level * math.cos(azimuth), level * math.sin(azimuth), math.sin(elevation)))
 
-    def colour(self) -> Array:
+    def color(self) -> Array:
         return self.strength * np.array((1 + 0.5 * self.warmth, 1.0, 1 - self.warmth))
 
 
@@ -37,7 +37,7 @@ WINDOW = np.array((0.75, -0.62, 0.25))  # a paler light from the right, on the s
 
 
 def shade_conveyor(camera: Camera, mesh: Mesh, light: Light, plane: Plane) -> Array:
-    """The picture without the box but with its shadow: (H, W, 3) linear."""
+    """The image without the box but with its shadow: (H, W, 3) linear."""
     points = camera.plane_points()
     lamp = light.direction()
     disc = lamp + 0.16 * _spiral(40)
@@ -51,7 +51,7 @@ def shade_conveyor(camera: Camera, mesh: Mesh, light: Light, plane: Plane) -> Ar
     place = np.concatenate([points, np.zeros_like(points[..., :1])], axis=-1)
     to_eye = _unit(np.array(camera.position) - place)
     shine = 0.9 * _reflection(normal, to_eye, place, gloss, light) * (0.25 + 0.75 * key) * sky**1.5
-    return at(plane.albedo, points) * (light.colour() * facing * key + SKY * deep * sky**1.2) + shine
+    return at(plane.albedo, points) * (light.color() * facing * key + SKY * deep * sky**1.2) + shine
 
 
 def shade_box(camera: Camera, mesh: Mesh, seen: Seen, sheet: Sheet, light: Light) -> Array:
@@ -74,7 +74,7 @@ def shade_box(camera: Camera, mesh: Mesh, seen: Seen, sheet: Sheet, light: Light
     open_sky = (1 - 0.55 * low_down) * np.exp(2.6 * np.clip(bend, -1, 0) - moved / 130)
     up = 0.5 + 0.5 * normal[:, 2:]
     ambient = SKY * up + GROUND * (1 - up) + 0.16 * np.clip(normal @ _unit(WINDOW), 0, None)[:, None]
-    diffuse = albedo * (light.colour() * facing[:, None] + ambient * open_sky[:, None])
+    diffuse = albedo * (light.color() * facing[:, None] + ambient * open_sky[:, None])
     return diffuse + _reflection(normal, to_eye, place, gloss, light)
 
 
@@ -90,7 +90,7 @@ def _reflection(normal: Array, to_eye: Array, place: Array, gloss: Array, light:
     fresnel = 0.04 + 0.96 * (1 - np.clip(towards_eye, 0, 1)) ** 5
     bright = gloss * fresnel * (9.0 * towards_lamp**90 + 4.5 * tubes + 0.5)
     paper = 0.02 * towards_lamp**12 * (1 - gloss)
-    return (bright + paper)[..., None] * light.colour()
+    return (bright + paper)[..., None] * light.color()
 
 
 def photograph(linear: Array, rng: np.random.Generator) -> Array:

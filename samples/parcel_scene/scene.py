@@ -1,4 +1,4 @@
-"""One picture: a parcel as it happened to lie, in the light of the moment, seen by the fixed camera."""
+"""One image: a parcel as it happened to lie, in the light of the moment, seen by the fixed camera."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,15 +27,15 @@ class Damage:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Photograph:
     """A photograph and where it shows damage."""
 
     pixels: NDArray[np.uint8]  # (H, W, 3) RGB
     mask: NDArray[np.uint8]  # (H, W) 0 or 255
 
 
-def take(seed: int, damage: Damage | None) -> Picture:
-    """The picture of this seed. With another damage, or none, everything else in it stays the same."""
+def take(seed: int, damage: Damage | None) -> Photograph:
+    """The image of this seed. With another damage, or none, everything else in it stays the same."""
     rng = np.random.default_rng(seed)
     yaw_deg, place_mm = -31 + rng.normal(0, 1.1), (rng.normal(0, 3.5), rng.normal(0, 3.0))
     lamp = light.Light(
@@ -57,7 +57,7 @@ def take(seed: int, damage: Damage | None) -> Picture:
     seen = raster.look(CAMERA, mesh)
     linear = light.shade_conveyor(CAMERA, mesh, lamp, _conveyor())
     linear[seen.inside] = light.shade_box(CAMERA, mesh, seen, sheet, lamp)
-    return Picture(light.photograph(linear, film_rng), _mask(whole, mesh, seen, sheet))
+    return Photograph(light.photograph(linear, film_rng), _mask(whole, mesh, seen, sheet))
 
 
 @cache

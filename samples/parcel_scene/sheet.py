@@ -25,12 +25,12 @@ class Sheet:
     gloss: Array  # (H, W) 0: paper, 1: film
     damage: Array  # (H, W) 0..1, where the parcel is damaged
 
-    def blend(self, colour: Array | tuple[float, float, float], alpha: Array) -> None:
-        """Lays a colour over the surface: alpha (H, W)."""
-        self.albedo += (np.asarray(colour, np.float32) - self.albedo) * alpha[..., None]
+    def blend(self, color: Array | tuple[float, float, float], alpha: Array) -> None:
+        """Lays a color over the surface: alpha (H, W)."""
+        self.albedo += (np.asarray(color, np.float32) - self.albedo) * alpha[..., None]
 
     def tint(self, factor: tuple[float, float, float], alpha: Array) -> None:
-        """Multiplies the surface's colour, as a translucent film or a liquid does."""
+        """Multiplies the surface's color, as a translucent film or a liquid does."""
         self.albedo *= 1 + (np.asarray(factor, np.float32) - 1) * alpha[..., None]
 
 

@@ -26,22 +26,22 @@ from patchserve_server.engine import create_detector
 from patchserve_server.imaging import MAX_SIDE_PX, ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
-from patchserve_server.serving.admission import Admission, Room
+from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.serving.fairness import Turns
+from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import LocalInspector
-from patchserve_server.serving.loading import Loader, LoadOptions
 from patchserve_server.serving.outputs import FolderSink
-from patchserve_server.serving.sessions import Sessions
+from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.streams import Streams
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
 T = TypeVar("T")
 
 MIB = 2**20
 FORCED_EXIT_CODE = 130
-INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's pictures
+INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's images
 _SWITCH_INTERVAL_S = 0.0005
 _NICENESS = 10
 _NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
@@ -153,8 +153,8 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
     admissions = _admissions(settings)
     limits = _limits(settings, admissions)
     image_limits = ImageLimits(limits.max_image_bytes, limits.max_image_pixels)
-    pictures, inference, fitting, storage = (
-        pool("pictures", settings.threads),
+    images, inference, fitting, storage = (
+        pool("images", settings.threads),
         pool("inference", INFERENCE_WORKERS),
         pool("fitting", 1),
         pool("storage", 1),
@@ -179,18 +179,18 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
             max_batch_size=settings.max_batch_size,
             max_queue_delay_s=settings.max_queue_delay_ms / 1000,
         ),
-        pictures,
+        images,
         # Enough for a batch in work, the next one, and threads that decode and draw: more would only wait elsewhere.
-        Turns(2 * settings.max_batch_size + 2 * settings.threads),
+        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
         input_size_px=detector.info.input_size_px,
         limits=image_limits,
         default_scale=scale,
         sink=FolderSink(settings.save_outputs) if settings.save_outputs else None,
     )
-    loader = Loader(
+    loader = ReferenceBuilder(
         detector,
         catalog,
-        pictures=pictures,
+        images=images,
         fitting=fitting,
         limits=image_limits,
         max_images=settings.max_reference_images,
@@ -204,9 +204,9 @@ async def _application(settings: Settings, pools: ExitStack) -> Application:
         catalog=catalog,
         loader=loader,
         inspector=inspector,
-        sessions=Sessions(catalog, inspector, admissions.pictures, max_active=settings.max_batch_size),
+        sessions=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
         calls=admissions.calls,
-        pictures=admissions.pictures,
+        images=admissions.images,
         loads=admissions.loads,
     )
 
@@ -250,8 +250,8 @@ def _open_store(folder: Path | None, closing: ExitStack) -> ReferenceStore:
     return store
 
 
-async def _preload(loader: Loader, folder: Path) -> None:
-    files = await asyncio.to_thread(_pictures_in, folder)
+async def _preload(loader: ReferenceBuilder, folder: Path) -> None:
+    files = await asyncio.to_thread(_images_in, folder)
 
     async def images() -> AsyncIterator[bytes]:
         for path in files:
@@ -262,30 +262,30 @@ async def _preload(loader: Loader, folder: Path) -> None:
     except PatchserveError as error:
         names = ", ".join(f"images[{index}] = {path.name}" for index, path in enumerate(files[:20]))
         raise StartupError(f"--preload {folder}: {error.message} ({names or 'the folder is empty'})") from error
-    _log.info("Reference %r is made of %d pictures", reference.reference_id, len(files))
+    _log.info("Reference %r is made of %d images", reference.reference_id, len(files))
 
 
-def _pictures_in(folder: Path) -> list[Path]:
+def _images_in(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
     except OSError as error:
-        raise StartupError(f"--preload {folder}: {error.strerror}. Name a folder of pictures.") from error
+        raise StartupError(f"--preload {folder}: {error.strerror}. Name a folder of images.") from error
 
 
 @dataclass(frozen=True, slots=True)
 class _Admissions:
     calls: Admission
-    pictures: Admission
+    images: Admission
     loads: Admission
 
 
 def _admissions(settings: Settings) -> _Admissions:
-    share, one, message = settings.client_share, Room(1), Room(1, settings.max_message_mib * MIB)
-    pictures = Room(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    share, one, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
+    images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
     return _Admissions(
-        calls=Admission("calls", Room(settings.max_calls), share=share, largest=one),
-        pictures=Admission("pictures", pictures, share=share, largest=message),
-        loads=Admission("loads", Room(settings.max_pending_loads), share=share, largest=one),
+        calls=Admission("calls", Capacity(settings.max_calls), share=share, largest=one),
+        images=Admission("images", images, share=share, largest=message),
+        loads=Admission("loads", Capacity(settings.max_pending_loads), share=share, largest=one),
     )
 
 
@@ -302,13 +302,13 @@ def _limits(settings: Settings, admissions: _Admissions) -> ServerLimits:
         default_timeout_s=settings.default_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         max_bank_bytes=settings.max_bank_mib * MIB,
-        max_pending_bytes=admissions.pictures.bound.bytes,
+        max_pending_bytes=admissions.images.bound.bytes,
         max_pending_loads=settings.max_pending_loads,
         max_calls=settings.max_calls,
         max_batch_size=settings.max_batch_size,
         stream_write_timeout_s=settings.stream_write_timeout_s,
-        max_client_pending_images=admissions.pictures.per_client.places,
-        max_client_pending_bytes=admissions.pictures.per_client.bytes,
+        max_client_pending_images=admissions.images.per_client.places,
+        max_client_pending_bytes=admissions.images.per_client.bytes,
         max_client_pending_loads=admissions.loads.per_client.places,
         max_client_calls=admissions.calls.per_client.places,
         max_connection_age_s=settings.max_connection_age_s,

@@ -14,7 +14,7 @@ from pydantic_settings import CliApp
 
 from patchserve_server.access.tokens import expiry, is_name, new_token
 from patchserve_server.config import Settings
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
 
 PROGRAM = "patchserve-server"

@@ -63,28 +63,28 @@ class Settings(BaseSettings):
     store: Path | None = None
     """The folder that keeps references over restarts. Left out: they live in memory only."""
     preload: Path | None = None
-    """A folder of pictures of undamaged items, loaded at start as reference "default"."""
+    """A folder of images of undamaged items, loaded at start as reference "default"."""
     save_outputs: Path | None = None
     """A folder that keeps every overlay that is drawn. Left out: none is kept."""
     heatmap_scale: Literal["relative", "calibrated"] = "relative"
-    """The overlay's colours where a request does not say."""
+    """The overlay's colors where a request does not say."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
     """The largest message taken or sent, in MiB."""
     max_image_mib: int = Field(default=32, ge=1, le=1024)
-    """The largest encoded picture, in MiB."""
+    """The largest encoded image, in MiB."""
     max_image_megapixels: int = Field(default=64, ge=1, le=1024)
-    """The most pixels of a picture, in millions."""
+    """The most pixels of an image, in millions."""
     max_reference_images: int = Field(default=1000, ge=1)
-    """The most pictures in one reference."""
+    """The most images in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
     """The memory that all banks together may take, with their networks where the precision is int8, in MiB.
 
     With --store, those that were not used longest make room and are read again when asked for; else a load over it is
     refused."""
     max_pending_images: int = Field(default=64, ge=2)
-    """The most pictures under way at once, over all calls; streams take at most half."""
+    """The most images under way at once, over all calls; streams take at most half."""
     max_pending_mib: int = Field(default=256, ge=1)
-    """The most encoded pictures and answers under way at once, in MiB; never less than --max-message-mib."""
+    """The most encoded images and answers under way at once, in MiB; never less than --max-message-mib."""
     max_pending_loads: int = Field(default=4, ge=1)
     """The most loads under way at once."""
     max_calls: int = Field(default=512, ge=2)
@@ -104,9 +104,9 @@ class Settings(BaseSettings):
     max_connection_age_s: float = Field(default=0.0, ge=0)
     """After so many seconds a connection takes no new calls, so that clients connect anew; 0: never. Streams go on."""
     max_batch_size: int = Field(default=8, ge=1)
-    """The most pictures of one reference that are inspected together."""
+    """The most images of one reference that are inspected together."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
-    """How long a picture may wait for others to be inspected with, in milliseconds: for GPUs, a CPU gains nothing."""
+    """How long an image may wait for others to be inspected with, in milliseconds: for GPUs, a CPU gains nothing."""
     threads: int = Field(default_factory=_cores, ge=1)
     """The threads that the backbone may use, and as many again that decode and draw. A quota of CPU time
     (a container's limit) is not looked at: say it here."""

@@ -16,25 +16,25 @@ import patchserve.v1.GetReferenceRequest;
 import patchserve.v1.LoadReferenceRequest;
 import patchserve.v1.StreamConfig;
 
-/** What callers of the client for Java do to it while a call is under way: {@code SERVER PICTURE}. */
+/** What callers of the client for Java do to it while a call is under way: {@code SERVER IMAGE}. */
 class JavaCallbacks {
     private static final Duration SOON = Duration.ofSeconds(60);
     private static final StreamConfig CONFIG = StreamConfig.newBuilder().setReferenceId("cards").build();
 
     private static PatchserveClient client;
-    private static ByteString picture;
+    private static ByteString image;
 
     public static void main(String[] arguments) throws Exception {
-        picture = ByteString.copyFrom(Files.readAllBytes(Path.of(arguments[1])));
+        image = ByteString.copyFrom(Files.readAllBytes(Path.of(arguments[1])));
         client = PatchserveClient.connect(arguments[0]);
-        client.load(start("cards"), List.of(picture).iterator(), SOON);
+        client.load(start("cards"), List.of(image).iterator(), SOON);
         framesThatThrow();
         handlerThatThrows();
         streamThatEndsWhileFramesAreAwaited();
         deadline();
         interrupt();
         framesAreAskedForAsTheyAreTaken();
-        picturesThatThrow();
+        imagesThatThrow();
         loadThatEndsEarly();
         close();
     }
@@ -84,7 +84,7 @@ class JavaCallbacks {
 
     /** The rest of 300 frames of a megabyte waits here while the server works, not in memory. */
     private static void framesAreAskedForAsTheyAreTaken() {
-        var large = Frame.newBuilder().setImage(picture.concat(ByteString.copyFrom(new byte[1 << 20]))).build();
+        var large = Frame.newBuilder().setImage(image.concat(ByteString.copyFrom(new byte[1 << 20]))).build();
         var asked = new AtomicInteger();
         var answered = new AtomicInteger();
         var lead = new AtomicInteger();
@@ -99,14 +99,14 @@ class JavaCallbacks {
         check(lead.get() < 100);
     }
 
-    private static void picturesThatThrow() {
+    private static void imagesThatThrow() {
         var mine = new IllegalStateException("the archive is damaged");
         var left = new AtomicInteger(2);
         Iterator<ByteString> images = endless(() -> {
             if (left.getAndDecrement() == 0) {
                 throw mine;
             }
-            return picture;
+            return image;
         });
         check(mine == thrown(() -> client.load(start("half"), images, SOON)));
         var request = GetReferenceRequest.newBuilder().setReferenceId("half").build();
@@ -121,7 +121,7 @@ class JavaCallbacks {
     }
 
     private static void loadThatEndsEarly() {
-        var failed = failure(() -> client.load(start("not an id"), endless(() -> picture), SOON));
+        var failed = failure(() -> client.load(start("not an id"), endless(() -> image), SOON));
         check(failed.code() == Status.Code.INVALID_ARGUMENT);
         check(failed.fieldViolations().get(0).getField().equals("reference_id"));
     }
@@ -137,7 +137,7 @@ class JavaCallbacks {
     }
 
     private static Frame frame() {
-        return Frame.newBuilder().setImage(picture).build();
+        return Frame.newBuilder().setImage(image).build();
     }
 
     /** A frame that does not come. */

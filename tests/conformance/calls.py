@@ -55,9 +55,9 @@ def error_json(error: PatchserveError) -> Json:
 class Caller:
     """Calls over one channel."""
 
-    def __init__(self, channel: grpc.Channel, pictures: Path, token: str | None) -> None:
+    def __init__(self, channel: grpc.Channel, images: Path, token: str | None) -> None:
         self._channel = channel
-        self._pictures = pictures
+        self._images = images
         self._token = token
 
     def run(self, case: Json) -> Json:
@@ -83,13 +83,13 @@ class Caller:
         return outcome(responses, error, calls)
 
     def filled(self, value: Any) -> Any:
-        """The same with the contents of pictures for their names."""
+        """The same with the contents of images for their names."""
         if isinstance(value, dict):
             return {key: self.filled(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self.filled(item) for item in value]
         if isinstance(value, str) and value.startswith("@"):
-            return base64.b64encode((self._pictures / value[1:]).read_bytes()).decode()
+            return base64.b64encode((self._images / value[1:]).read_bytes()).decode()
         return value
 
     def _wait_for_loads(self, count: int, token: str | None) -> None:

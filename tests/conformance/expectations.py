@@ -12,8 +12,8 @@ from google.protobuf import json_format, message_factory
 from google.rpc import code_pb2
 from PIL import Image
 
-TOLERANCE = 1e-4  # of scores: pictures that happen to share a batch may differ in the last bits
-_PICTURES = ("overlay_png", "image", "values")
+TOLERANCE = 1e-4  # of scores: images that happen to share a batch may differ in the last bits
+_IMAGES = ("overlay_png", "image", "values")
 
 
 def full(rpc: str, response: Json) -> Json:
@@ -28,7 +28,7 @@ def full(rpc: str, response: Json) -> Json:
 
 
 def described(value: Any, name: str = "") -> Any:
-    """Pictures as "PNG 320x240" or "12 bytes", errors inside of streams as code, reason and fields, no times."""
+    """Images as "PNG 320x240" or "12 bytes", errors inside of streams as code, reason and fields, no times."""
     if isinstance(value, list):
         return [described(item, name) for item in value]
     if isinstance(value, dict):
@@ -39,16 +39,16 @@ def described(value: Any, name: str = "") -> Any:
             for key, item in value.items()
             if key not in ("timing", "create_time", "update_time")
         }
-    if name in _PICTURES and value:
-        return picture_facts(base64.b64decode(value))
+    if name in _IMAGES and value:
+        return image_facts(base64.b64decode(value))
     return value
 
 
-def picture_facts(content: bytes) -> str:
+def image_facts(content: bytes) -> str:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
-            picture.load()
-            return f"{picture.format} {picture.width}x{picture.height}"
+        with Image.open(io.BytesIO(content)) as image:
+            image.load()
+            return f"{image.format} {image.width}x{image.height}"
     except OSError:
         return f"{len(content)} bytes"
 

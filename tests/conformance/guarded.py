@@ -12,7 +12,7 @@ from e2e.guarded import serving
 from fakes.certificates import Authority
 
 from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--server", required=True)
     parser.add_argument("--cases", required=True, type=Path)
-    parser.add_argument("--pictures", required=True, type=Path)
+    parser.add_argument("--images", required=True, type=Path)
     for name in ("--ca", "--cert", "--key", "--token"):
         parser.add_argument(name)
     given = parser.parse_args()
@@ -40,7 +40,7 @@ def main() -> None:
         else grpc.insecure_channel(given.server, options)
     )
     with channel:
-        caller = Caller(channel, given.pictures, given.token)
+        caller = Caller(channel, given.images, given.token)
         for case in read_cases(given.cases):
             call = TYPED.get(case["rpc"])
             if call is None:
@@ -48,31 +48,31 @@ def main() -> None:
             else:
                 token = case.get("token", given.token) or None
                 with Client(given.server, timeout_s=case.get("timeout_s", TIMEOUT_S), tls=tls, token=token) as client:
-                    result = typed(call, client, case["request"], given.pictures)
+                    result = typed(call, client, case["request"], given.images)
             print(json.dumps({"name": case["name"], **result}), flush=True)
 
 
-def typed(call: Callable[..., Json], client: Client, request: Json, pictures: Path) -> Json:
+def typed(call: Callable[..., Json], client: Client, request: Json, images: Path) -> Json:
     """The outcome of a call of the client package."""
     try:
-        return outcome([call(client, **arguments(request, pictures))], None, [])
+        return outcome([call(client, **arguments(request, images))], None, [])
     except PatchserveError as error:
         return outcome([], error, [])
 
 
-def arguments(request: Json, pictures: Path) -> dict[str, Any]:
+def arguments(request: Json, images: Path) -> dict[str, Any]:
     """A message's fields as the package's methods take them: flat, enums by their short names."""
     flat: dict[str, Any] = {}
     for key, value in request.items():
         name = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
         if name == "output":
-            flat |= arguments(value, pictures)
+            flat |= arguments(value, images)
         elif name == "coreset":
-            flat |= {f"coreset_{part}": number for part, number in arguments(value, pictures).items()}
+            flat |= {f"coreset_{part}": number for part, number in arguments(value, images).items()}
         elif name == "images":
-            flat[name] = [pictures / image[1:] for image in value]
+            flat[name] = [images / image[1:] for image in value]
         elif name == "image":
-            flat[name] = pictures / value[1:]
+            flat[name] = images / value[1:]
         else:
             flat[name] = _ENUM_PREFIXES.sub("", value).lower() if str(value).isupper() else value
     return flat
@@ -98,11 +98,11 @@ def inference(result: InferenceResult) -> Json:
         region["polygon"] = [{"x_px": x_px, "y_px": y_px} for x_px, y_px in region["polygon"]]
     if (overlay := result.encoded_overlay) is not None:
         message["overlay"] = dataclasses.asdict(overlay)
-        picture = base64.b64encode(message["overlay"].pop("data")).decode()
+        image = base64.b64encode(message["overlay"].pop("data")).decode()
         if overlay.media_type == "image/png":
-            message["overlay_png"] = picture
+            message["overlay_png"] = image
         else:
-            message["overlay"]["image"] = picture
+            message["overlay"]["image"] = image
     if result.score_map is not None:
         height, width = result.score_map.shape
         values = base64.b64encode(result.score_map.astype("<f4").tobytes()).decode()

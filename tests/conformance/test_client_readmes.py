@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conformance.languages import CLIENT, CPP, GO, JAVA, NODE
 from e2e.guarded import serving
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 GO_PROGRAM = """package main
 

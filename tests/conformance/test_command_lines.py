@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 from conformance.guarded import Guarded, guarded
+from conformance.images import write_images
 from conformance.languages import LANGUAGES, Language
-from conformance.pictures import write_pictures
 from PIL import Image
 
 WITH_COMMANDS = [language for language in LANGUAGES if language.command]
@@ -19,11 +19,11 @@ WITH_COMMANDS = [language for language in LANGUAGES if language.command]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pictures to load in `good`, pictures to inspect in `new`."""
-    path = tmp_path_factory.mktemp("pictures")
+    """Images to load in `good`, images to inspect in `new`."""
+    path = tmp_path_factory.mktemp("images")
     for part in ("good", "new"):
         (path / part).mkdir()
-    write_pictures(path)
+    write_images(path)
     for number in range(4):
         shutil.copy(path / f"card-{number}.jpg", path / "good")
     for name in ("intact.jpg", "cut.jpg", "scratched.jpg", "note.txt"):
@@ -57,12 +57,12 @@ def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path
     way = ("--server", server.address, *server.flags, "--token", server.tokens["both"], "--reference", language.name)
     code, out, err = run(language, "load", *way, folder / "good")
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{language.name}: 4 pictures, revision [0-9a-f]{{64}}\n", out)
+    assert re.fullmatch(rf"{language.name}: 4 images, revision [0-9a-f]{{64}}\n", out)
 
-    picture, overlay = folder / "new" / "scratched.jpg", tmp_path / "overlay.png"
-    code, out, err = run(language, "infer", *way, "--overlay", overlay, picture)
+    image, overlay = folder / "new" / "scratched.jpg", tmp_path / "overlay.png"
+    code, out, err = run(language, "infer", *way, "--overlay", overlay, image)
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{re.escape(str(picture))}: (anomalous|normal), score \d\.\d{{3}}\n", out)
+    assert re.fullmatch(rf"{re.escape(str(image))}: (anomalous|normal), score \d\.\d{{3}}\n", out)
     with Image.open(overlay) as drawn:
         assert (drawn.format, drawn.size) == ("PNG", (320, 240))
 
@@ -76,9 +76,9 @@ def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path
 
 
 def test_a_refusal_is_told(language: Language, server: Guarded, folder: Path) -> None:
-    picture = folder / "new" / "intact.jpg"
+    image = folder / "new" / "intact.jpg"
     way = ("--server", server.address, *server.flags, "--reference", "nobody")
-    code, out, err = run(language, "infer", *way, "--token", server.tokens["infer"], picture)
+    code, out, err = run(language, "infer", *way, "--token", server.tokens["infer"], image)
     assert (code, out) == (1, "")
     assert err.startswith("NOT_FOUND REFERENCE_NOT_FOUND: ")
     code, _, err = run(language, "load", *way, "--token", server.tokens["infer"], folder / "good")
@@ -87,8 +87,8 @@ def test_a_refusal_is_told(language: Language, server: Guarded, folder: Path) ->
 
 
 def test_a_token_is_not_sent_unencrypted_to_another_machine(language: Language, folder: Path) -> None:
-    picture = folder / "new" / "intact.jpg"
-    code, _, err = run(language, "infer", "--server", "camera.invalid:50051", "--token", "secret", picture)
+    image = folder / "new" / "intact.jpg"
+    code, _, err = run(language, "infer", "--server", "camera.invalid:50051", "--token", "secret", image)
     assert code == 1
     assert "unencrypted" in err
     assert len(err.splitlines()) == 1

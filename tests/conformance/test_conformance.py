@@ -16,8 +16,8 @@ import pytest
 from conformance.calls import Json, read_cases
 from conformance.expectations import differences, facts, unmet
 from conformance.guarded import guarded
+from conformance.images import write_images
 from conformance.languages import LANGUAGES, REPO, Language
-from conformance.pictures import write_pictures
 from e2e.harness import ServerProcess
 
 CASES = Path(__file__).parent / "cases"
@@ -38,11 +38,11 @@ def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
         process = ServerProcess(*told["server_flags"])
         stack.callback(process.stop)
         address, flags = process.wait_ready(), ()
-    cases, pictures = folder / "cases.json", folder / "pictures"
+    cases, images = folder / "cases.json", folder / "images"
     cases.write_text(json.dumps(told))
-    pictures.mkdir()
-    write_pictures(pictures)
-    return ["--server", address, "--cases", str(cases), "--pictures", str(pictures), *flags]
+    images.mkdir()
+    write_images(images)
+    return ["--server", address, "--cases", str(cases), "--images", str(images), *flags]
 
 
 @pytest.fixture(scope="module")

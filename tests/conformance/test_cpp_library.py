@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from conformance.languages import CPP
 from e2e.guarded import serving
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve_client import Client
 

@@ -9,13 +9,13 @@ import pytest
 from conformance.languages import CLIENT, JAVA
 from e2e.guarded import serving
 from fakes.certificates import Authority
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 pytestmark = pytest.mark.skipif(not JAVA.exists(), reason="the client in java is not built: make test-clients")
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     path = tmp_path / "card.jpg"
     path.write_bytes(encoded(card(0)))
     return path
@@ -25,10 +25,10 @@ def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["java", *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_callbacks_that_fail_and_streams_that_end_leave_nothing_behind(picture: Path) -> None:
+def test_callbacks_that_fail_and_streams_that_end_leave_nothing_behind(image: Path) -> None:
     library, program = CLIENT / "java/build/patchserve-client.jar", Path(__file__).with_name("JavaCallbacks.java")
     with serving() as address:
-        done = run("-cp", library, program, address, picture)
+        done = run("-cp", library, program, address, image)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -42,7 +42,7 @@ def test_callbacks_that_fail_and_streams_that_end_leave_nothing_behind(picture: 
     ids=["trusted", "signed by another authority", "the certificate of another address"],
 )
 def test_only_a_server_that_can_prove_its_name_is_trusted(
-    host: str, authority: str, complaint: str, picture: Path, tmp_path: Path
+    host: str, authority: str, complaint: str, image: Path, tmp_path: Path
 ) -> None:
     known, stranger = Authority(), Authority("Another Authority")
     (tmp_path / "known.pem").write_bytes(known.certificate)
@@ -50,7 +50,7 @@ def test_only_a_server_that_can_prove_its_name_is_trusted(
     cert, key = known.write(tmp_path, "server")
     with serving(host=host, tls_cert=cert, tls_key=key) as address:
         server = f"{host}:{address.rpartition(':')[2]}"
-        done = run("-jar", JAVA, "infer", "--server", server, "--ca", tmp_path / f"{authority}.pem", picture)
+        done = run("-jar", JAVA, "infer", "--server", server, "--ca", tmp_path / f"{authority}.pem", image)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith(complaint)
     assert len(done.stderr.splitlines()) == 1

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import grpc
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
@@ -69,8 +69,8 @@ class ServerProcess:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
 
-def load(stub: Stub, reference_id: str, pictures: int = 4, **fields: object) -> reference_pb2.Reference:
-    images = [encoded(card(seed)) for seed in range(pictures)]
+def load(stub: Stub, reference_id: str, image_count: int = 4, **fields: object) -> reference_pb2.Reference:
+    images = [encoded(card(seed)) for seed in range(image_count)]
     request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=images, **fields)  # type: ignore[arg-type]
     return stub.LoadReference(request).reference
 

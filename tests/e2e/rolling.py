@@ -20,7 +20,7 @@ from pathlib import Path
 
 from e2e import proxies
 from e2e.harness import ServerProcess
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve_client import AsyncClient, Client, Frame, FrameResult, NoticeKind, StreamNotice, TlsConfig
 
@@ -42,9 +42,9 @@ class Camera:
     _last_s: float | None = None
 
     def frames(self) -> Iterator[Frame]:
-        pictures = [encoded(card(seed)) for seed in range(4)]
+        images = [encoded(card(seed)) for seed in range(4)]
         while not self.off.wait(FRAME_EVERY_S):
-            yield Frame(pictures[self.sent % 4], str(self.sent))
+            yield Frame(images[self.sent % 4], str(self.sent))
             self.sent += 1
 
     async def frames_awaited(self) -> AsyncIterator[Frame]:
@@ -86,7 +86,7 @@ class Camera:
 
 
 def start(port: int = 0) -> ServerProcess:
-    """A server with the reference that all have: the same pictures give the same revision."""
+    """A server with the reference that all have: the same images give the same revision."""
     server = ServerProcess("--port", str(port), "--drain-delay-s", "1", "--drain-grace-s", "20")
     with Client(server.wait_ready()) as client:
         client.load_reference([card(seed) for seed in range(4)])

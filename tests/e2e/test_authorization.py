@@ -23,7 +23,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc import authorization
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from e2e.guarded import serving
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve_client import Client, InvalidArgument
 from patchserve_server.domain.reference import Reference
@@ -35,21 +35,21 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, list[weakr
         gc.enable()
 
 
-@pytest.mark.parametrize("picture", [INTACT, INTACT[:1500], b""], ids=["intact", "cut", "empty"])
+@pytest.mark.parametrize("image", [INTACT, INTACT[:1500], b""], ids=["intact", "cut", "empty"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["single", "streamed"])
 def test_nothing_of_a_deleted_reference_stays(
-    client: tuple[Client, list[weakref.ref[Reference]]], picture: bytes, streamed: bool
+    client: tuple[Client, list[weakref.ref[Reference]]], image: bytes, streamed: bool
 ) -> None:
     calls, kept = client
     calls.load_reference(INTACT, "brief")
     if streamed:
-        (found,) = calls.infer_stream([picture], "brief")
-        assert (found.error is None) == (picture is INTACT)
-    elif picture is INTACT:
-        calls.infer(picture, "brief")
+        (found,) = calls.infer_stream([image], "brief")
+        assert (found.error is None) == (image is INTACT)
+    elif image is INTACT:
+        calls.infer(image, "brief")
     else:
         with pytest.raises(InvalidArgument):
-            calls.infer(picture, "brief")
+            calls.infer(image, "brief")
     calls.delete_reference("brief")
     # The server ends a call's task after its answer; a further call comes after that.
     for _ in range(50):

@@ -8,42 +8,42 @@ from pathlib import Path
 
 import pytest
 from e2e.harness import ServerProcess
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from typer.testing import CliRunner
 
 from patchserve_client import AsyncClient, Client, FailedPrecondition, InvalidArgument, NotFound
 from patchserve_client.cli import app
 
 
-def test_a_reference_lives_and_pictures_are_inspected(server: ServerProcess) -> None:
-    pictures = [card(seed) for seed in range(4)]
+def test_a_reference_lives_and_images_are_inspected(server: ServerProcess) -> None:
+    images = [card(seed) for seed in range(4)]
     with Client(server.address) as client:
         assert client.health().ready
-        loaded = client.load_reference(pictures, "client-sync")
+        loaded = client.load_reference(images, "client-sync")
         assert loaded.image_count == 4
         assert client.get_reference("client-sync") == loaded
         assert loaded in list(client.list_references())
-        result = client.infer(pictures[0], "client-sync", overlay=True, score_map=True)
+        result = client.infer(images[0], "client-sync", overlay=True, score_map=True)
         assert not result.anomaly.is_anomalous
         assert result.anomaly.raw_threshold == loaded.threshold
         assert result.overlay is not None
-        assert result.overlay.size == pictures[0].size
+        assert result.overlay.size == images[0].size
         assert result.score_map is not None
         assert result.score_map.min() >= 0
         grown = client.load_reference([card(9)], "client-sync", mode="append")
         assert grown.image_count == 5
         with pytest.raises(FailedPrecondition) as mismatch:
-            client.infer(pictures[0], "client-sync", expected_revision=loaded.revision)
+            client.infer(images[0], "client-sync", expected_revision=loaded.revision)
         assert mismatch.value.reason == "REVISION_MISMATCH"
         assert client.delete_reference("client-sync", expected_revision=grown.revision) == grown.revision
         with pytest.raises(NotFound):
-            client.infer(pictures[0], "client-sync")
+            client.infer(images[0], "client-sync")
 
 
 async def test_frames_stream_both_ways(server: ServerProcess) -> None:
     async def frames() -> AsyncIterator[bytes]:
         for number in range(12):
-            yield b"no picture" if number % 5 == 4 else encoded(card(number))
+            yield b"no image" if number % 5 == 4 else encoded(card(number))
 
     async with AsyncClient(server.address) as client:
         await client.load_reference([card(seed) for seed in range(3)], "client-asyncio")
@@ -72,7 +72,7 @@ def test_the_command_loads_and_inspects_a_folder(server: ServerProcess, tmp_path
         "infer", str(tmp_path), "--reference", "client-command", "--json", "--out", str(tmp_path / "out")
     )
     assert code == 0
-    assert json.loads(stdout)["summary"] == {"pictures": 3, "intact": 3, "anomalous": 0, "error": 0}
+    assert json.loads(stdout)["summary"] == {"images": 3, "intact": 3, "anomalous": 0, "error": 0}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{seed}_overlay.png" for seed in range(3)]
     code, stdout = run("stream", str(tmp_path), "--reference", "client-command")
     assert code == 0

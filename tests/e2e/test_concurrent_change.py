@@ -11,7 +11,7 @@ import grpc
 from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
 from fakes.detector import FakeDetector
-from fakes.grey import grey_png
+from fakes.gray import gray_png
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 
@@ -49,13 +49,13 @@ class Client:
     def _step(self, stub: Stub) -> None:
         match self._random.choices(["infer", "load", "append", "delete"], [10, 4, 3, 1])[0]:
             case "infer":
-                answer = stub.Infer(inference_pb2.InferRequest(image=grey_png(100)), timeout=60)
+                answer = stub.Infer(inference_pb2.InferRequest(image=gray_png(100)), timeout=60)
                 self.seen.add(answer.reference_revision)
             case "delete":
                 stub.DeleteReference(reference_pb2.DeleteReferenceRequest(), timeout=60)
             case mode:
                 request = reference_pb2.LoadReferenceRequest(
-                    images=[grey_png(self._random.randrange(256))], mode=APPEND if mode == "append" else REPLACE
+                    images=[gray_png(self._random.randrange(256))], mode=APPEND if mode == "append" else REPLACE
                 )
                 self.made.add(stub.LoadReference(request, timeout=60).reference.revision)
 

@@ -16,7 +16,7 @@ import pytest
 from e2e.guarded import serving
 from e2e.harness import ServerProcess, refusal
 from fakes.certificates import Authority, Issuer
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from typer.testing import CliRunner
 
 from patchserve.v1 import reference_pb2, service_pb2_grpc
@@ -32,7 +32,7 @@ from patchserve_client import (
 )
 from patchserve_client.cli import app
 from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
 
 PATIENCE_S = 30
@@ -75,14 +75,14 @@ def files(tmp_path: Path) -> Files:
 
 
 def test_our_client_over_mutual_tls_with_a_token(files: Files, tmp_path: Path) -> None:
-    pictures = [card(seed) for seed in range(3)]
+    images = [card(seed) for seed in range(3)]
     with serving(**files.tls, tls_client_ca=files.ca, auth_tokens=files.tokens) as address:
         with Client(address, tls=files.mutual, token=files.token) as client:
-            assert client.load_reference(pictures, "belt").image_count == 3
-            assert client.infer(pictures[0], "belt").reference_id == "belt"
-            assert len(list(client.infer_stream(pictures, "belt"))) == 3
+            assert client.load_reference(images, "belt").image_count == 3
+            assert client.infer(images[0], "belt").reference_id == "belt"
+            assert len(list(client.infer_stream(images, "belt"))) == 3
         with Client(address, tls=files.mutual, token=files.infer_token) as client:
-            assert client.infer(pictures[0], "belt").reference_id == "belt"
+            assert client.infer(images[0], "belt").reference_id == "belt"
             with pytest.raises(PermissionDenied) as denied:
                 client.delete_reference("belt")
             assert denied.value.reason == "SCOPE_MISSING"

@@ -59,9 +59,9 @@ def test_twice_in_a_row_with_no_network_and_the_usual_port_taken(tmp_path: Path)
     assert report["server"]["fallback_reason"] == ""
     assert report["reference"]["image_count"] == 8
     assert report["verdicts"] == {"right": 12, "missed": 0, "false_alarms": 0}
-    assert sorted(entry["picture"] for entry in report["pictures"]) == NAMES
-    for entry in report["pictures"]:
-        damaged = "/good/" not in entry["picture"]
+    assert sorted(entry["image"] for entry in report["images"]) == NAMES
+    for entry in report["images"]:
+        damaged = "/good/" not in entry["image"]
         assert entry["truth"] == ("damaged" if damaged else "intact")
         assert entry["anomaly"]["is_anomalous"] is damaged
         assert (entry["anomaly"]["score"] > 0.5) is damaged

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from e2e.harness import ServerProcess
-from fakes.pictures import card
+from fakes.images import card
 from PIL import Image, ImageChops
 
 from patchserve_client import Client

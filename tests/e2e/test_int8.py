@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve.v1 import inference_pb2, service_pb2_grpc
 from patchserve.v1.server_info_pb2 import GetServerInfoRequest

@@ -13,8 +13,8 @@ import pytest
 from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
 from fakes.detector import FakeDetector
-from fakes.grey import grey_png
-from fakes.pictures import card, encoded
+from fakes.gray import gray_png
+from fakes.images import card, encoded
 from fakes.tensors import of_files, of_pixels, values
 from PIL import Image
 
@@ -90,11 +90,11 @@ def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_pixels_are_a_picture_like_any_other(kserve: KServe, stub: Stub, typed: bool) -> None:
+def test_pixels_are_an_image_like_any_other(kserve: KServe, stub: Stub, typed: bool) -> None:
     load(stub, "oip-pixels")
-    pictures = [card(9), card(9, scratched=True)]
-    from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in pictures), outputs=SCORES))
-    pixels = np.stack([np.asarray(each) for each in pictures])
+    images = [card(9), card(9, scratched=True)]
+    from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in images), outputs=SCORES))
+    pixels = np.stack([np.asarray(each) for each in images])
     from_pixels = kserve.ModelInfer(of_pixels("oip-pixels", pixels, SCORES, typed=typed))
     assert np.allclose(scores(from_pixels), scores(from_files), atol=1e-5)
     alone = kserve.ModelInfer(of_pixels("oip-pixels", pixels[1], SCORES, typed=typed))
@@ -146,7 +146,7 @@ def test_an_unknown_model_and_another_version_are_refused(kserve: KServe, stub: 
     assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
 
 
-def test_a_bad_picture_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) -> None:
+def test_a_bad_image_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-bad", 1)
     good = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
@@ -172,7 +172,7 @@ def test_a_stream_ends_when_the_server_drains() -> None:
     asked, draining = threading.Event(), threading.Event()
 
     def requests() -> Iterator[pb.ModelInferRequest]:
-        yield of_files("none", b"picture")
+        yield of_files("none", b"image")
         asked.set()
         draining.wait(60)
 
@@ -191,13 +191,13 @@ def test_a_stream_ends_when_the_server_drains() -> None:
         stopping.join(60)
 
 
-def test_more_pictures_than_a_request_may_have_are_refused(kserve: KServe) -> None:
+def test_more_images_than_a_request_may_have_are_refused(kserve: KServe) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files("oip-many", *[b"picture"] * 33))
+        kserve.ModelInfer(of_files("oip-many", *[b"image"] * 33))
     code, _, details = refusal(caught.value)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
-    assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 pictures here.")
+    assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 images here.")
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
@@ -206,22 +206,22 @@ def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return refusal(caught.value)[:2]
 
 
-def test_each_picture_of_a_batch_takes_a_place_of_its_clients_share() -> None:
+def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
     detector = FakeDetector()
     with (
         serving(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
-        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
-        two = of_files("default", grey_png(1), grey_png(2))
+        two = of_files("default", gray_png(1), gray_png(2))
         under_way = kserve.ModelInfer.future(two)
         while len(detector.batches) < 2:
             time.sleep(0.01)
         full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert refusal_of(lambda: kserve.ModelInfer(two)) == full
-        one = of_files("nowhere", grey_png(3))
+        one = of_files("nowhere", gray_png(3))
         assert refusal_of(lambda: kserve.ModelInfer(one)) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
         waiting = kserve.ModelStreamInfer(iter([two]))  # a stream waits for room
         detector.gate.set()
@@ -236,9 +236,9 @@ def test_probes_are_answered_when_no_call_gets_in() -> None:
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
-        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+        Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
-        under_way = kserve.ModelInfer.future(of_files("default", grey_png(1)))
+        under_way = kserve.ModelInfer.future(of_files("default", gray_png(1)))
         while not detector.batches:
             time.sleep(0.01)
         about = pb.ModelMetadataRequest(name="default")

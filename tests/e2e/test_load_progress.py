@@ -11,34 +11,34 @@ from typing import Any
 import grpc
 import pytest
 from e2e.harness import ServerProcess, Stub
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve.v1 import reference_pb2
 from patchserve_client import Client, LoadProgress, LoadStage
 
-PICTURES = 6
+IMAGES = 6
 STAGES = list(LoadStage)
 SLOW_STAGES = {LoadStage.EMBED, LoadStage.CORESET, LoadStage.CALIBRATE}
 
 
 class HeldLoad:
-    """A streamed load with a coreset, whose last picture is not sent before `let_go`."""
+    """A streamed load with a coreset, whose last image is not sent before `let_go`."""
 
     def __init__(self, stub: Stub, reference_id: str, seed: int = 0, last: bytes = b"") -> None:
         self._may_end = threading.Event()
-        self._pictures = [encoded(card(seed + number)) for number in range(PICTURES)]
+        self._images = [encoded(card(seed + number)) for number in range(IMAGES)]
         if last:
-            self._pictures[-1] = last
+            self._images[-1] = last
         self.call: Any = stub.LoadReferenceStream.future(self._messages(reference_id))
 
     def _messages(self, reference_id: str) -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
         coreset = reference_pb2.CoresetOptions(ratio=0.2)
         start = reference_pb2.LoadReferenceRequest(reference_id=reference_id, coreset=coreset)
         yield reference_pb2.LoadReferenceStreamRequest(start=start)
-        for image in self._pictures[:-1]:
+        for image in self._images[:-1]:
             yield reference_pb2.LoadReferenceStreamRequest(image=image)
         assert self._may_end.wait(60)
-        yield reference_pb2.LoadReferenceStreamRequest(image=self._pictures[-1])
+        yield reference_pb2.LoadReferenceStreamRequest(image=self._images[-1])
 
     def let_go(self) -> None:
         self._may_end.set()
@@ -51,18 +51,18 @@ def wait_for(asked: Callable[[], list[LoadProgress]], holds: Callable[[list[Load
 
 
 def all_but_the_last_received(loads: list[LoadProgress]) -> bool:
-    return [load.image_count for load in loads] == [PICTURES - 1]
+    return [load.image_count for load in loads] == [IMAGES - 1]
 
 
 def watched(stub: Stub, client: Client, reference_id: str, seed: int) -> list[LoadProgress]:
-    """Everything that was told of one load, from the moment that all pictures but one had come."""
+    """Everything that was told of one load, from the moment that all images but one had come."""
     load = HeldLoad(stub, reference_id, seed)
     wait_for(lambda: client.list_loads(reference_id), all_but_the_last_received)
     seen = client.list_loads(reference_id)
     load.let_go()
     while not load.call.done():
         seen += client.list_loads(reference_id)
-    assert load.call.result().reference.image_count == PICTURES
+    assert load.call.result().reference.image_count == IMAGES
     assert client.list_loads(reference_id) == []
     return seen
 
@@ -74,14 +74,14 @@ def test_a_load_moves_from_stage_to_stage(server: ServerProcess, stub: Stub) -> 
         for attempt in range(20):  # a stage can pass between two questions
             seen = watched(stub, client, "watched", seed=100 * attempt)
             held = seen[0]
-            assert (held.stage, held.steps_done, held.steps_total) == (LoadStage.RECEIVE, PICTURES - 1, 0)
+            assert (held.stage, held.steps_done, held.steps_total) == (LoadStage.RECEIVE, IMAGES - 1, 0)
             assert before <= held.start_time <= datetime.now(UTC)
             assert {load.start_time for load in seen} == {held.start_time}
             told = [(STAGES.index(load.stage), load.steps_done) for load in seen if load.stage is not None]
             assert len(told) == len(seen)
             assert told == sorted(told)
             later = [load for load in seen if load.stage is not LoadStage.RECEIVE]
-            assert all(load.steps_done <= load.steps_total and load.image_count == PICTURES for load in later)
+            assert all(load.steps_done <= load.steps_total and load.image_count == IMAGES for load in later)
             stages |= {load.stage for load in seen}
             if stages >= SLOW_STAGES:
                 break
@@ -90,7 +90,7 @@ def test_a_load_moves_from_stage_to_stage(server: ServerProcess, stub: Stub) -> 
 
 def test_a_load_that_fails_leaves_nothing(server: ServerProcess, stub: Stub) -> None:
     with Client(server.address) as client:
-        load = HeldLoad(stub, "failing", last=b"no picture")
+        load = HeldLoad(stub, "failing", last=b"no image")
         wait_for(lambda: client.list_loads("failing"), all_but_the_last_received)
         load.let_go()
         with pytest.raises(grpc.RpcError):

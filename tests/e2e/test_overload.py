@@ -18,7 +18,7 @@ from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
 from e2e.test_stream import Feed, config, frame
 from fakes.detector import FakeDetector
-from fakes.grey import grey_png
+from fakes.gray import gray_png
 from fakes.relay import relayed
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -27,11 +27,11 @@ from PIL import Image
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.bootstrap import INFERENCE_WORKERS
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 
 EXHAUSTED, LATE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED
-PICTURE = inference_pb2.InferRequest(image=grey_png(100))
-NOWHERE = inference_pb2.InferRequest(reference_id="nowhere", image=grey_png(100))
+IMAGE = inference_pb2.InferRequest(image=gray_png(100))
+NOWHERE = inference_pb2.InferRequest(reference_id="nowhere", image=gray_png(100))
 INFO = server_info_pb2.GetServerInfoRequest()
 
 
@@ -71,7 +71,7 @@ def scene(**settings: Any) -> Iterator[Scene]:
         address = stack.enter_context(serving(detector=detector, max_batch_size=1, **settings))
         built = Scene(stack, detector, address)
         if "auth_tokens" not in settings:
-            built.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[grey_png(100)]))
+            built.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
         yield built
 
@@ -83,7 +83,7 @@ def refused(calls: Sequence[Any]) -> list[tuple[grpc.StatusCode, str]]:
 
 def test_what_is_over_the_bound_is_refused_at_once_and_the_rest_answered() -> None:
     with scene(max_pending_images=4, client_share=1) as at:
-        calls = [at.stub.Infer.future(PICTURE) for _ in range(6)]
+        calls = [at.stub.Infer.future(IMAGE) for _ in range(6)]
         until(lambda: len(refused(calls)) == 2)
         error = next(call.exception() for call in calls if call.done())
         assert isinstance(error, grpc.RpcError)
@@ -95,7 +95,7 @@ def test_what_is_over_the_bound_is_refused_at_once_and_the_rest_answered() -> No
         until(at.has_room)
 
 
-def test_the_bytes_of_pictures_are_bounded_too() -> None:
+def test_the_bytes_of_images_are_bounded_too() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)  # 700 KB
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
@@ -103,7 +103,7 @@ def test_the_bytes_of_pictures_are_bounded_too() -> None:
     with scene(max_pending_mib=1, max_message_mib=1) as at:
         calls = [at.stub.Infer.future(large) for _ in range(2)]
         until(lambda: len(refused(calls)) == 1)
-        small = at.stub.Infer.future(PICTURE)
+        small = at.stub.Infer.future(IMAGE)
         at.detector.gate.set()
         assert small.exception() is None
         assert len([call for call in calls if call.exception() is None]) == 1
@@ -114,11 +114,11 @@ def test_a_client_that_takes_its_share_does_not_keep_out_another(tmp_path: Path)
     (tmp_path / "tokens").write_text("\n".join(lines) + "\n")
     greedy, modest = ((("authorization", f"Bearer {token}"),) for token in tokens)
     with scene(max_pending_images=4, auth_tokens=tmp_path / "tokens") as at:
-        load = reference_pb2.LoadReferenceRequest(images=[grey_png(100)])
+        load = reference_pb2.LoadReferenceRequest(images=[gray_png(100)])
         at.stub.LoadReference(load, metadata=greedy)
-        calls = [at.stub.Infer.future(PICTURE, metadata=greedy) for _ in range(8)]
+        calls = [at.stub.Infer.future(IMAGE, metadata=greedy) for _ in range(8)]
         until(lambda: len(refused(calls)) == 6)
-        others = [at.stub.Infer.future(PICTURE, metadata=modest) for _ in range(2)]
+        others = [at.stub.Infer.future(IMAGE, metadata=modest) for _ in range(2)]
         at.detector.gate.set()
         assert [call.exception() for call in others] == [None, None]
         assert len([call for call in calls if call.exception() is None]) == 2
@@ -148,7 +148,7 @@ def test_loads_are_bounded_before_they_are_sent() -> None:
     with scene(max_pending_loads=1) as at:
         feed: Any = Feed()
         load = at.stub.LoadReferenceStream.future(iter(feed))  # has sent nothing
-        request = reference_pb2.LoadReferenceRequest(images=[grey_png(100)])
+        request = reference_pb2.LoadReferenceRequest(images=[gray_png(100)])
 
         def second_is_refused() -> bool:
             call = at.stub.LoadReference.future(request)
@@ -162,21 +162,21 @@ def test_loads_are_bounded_before_they_are_sent() -> None:
 
 def test_what_nobody_waits_for_is_not_computed() -> None:
     with scene(max_pending_images=INFERENCE_WORKERS + 1, client_share=1) as at:
-        kept = [at.stub.Infer.future(PICTURE) for _ in range(INFERENCE_WORKERS)]
+        kept = [at.stub.Infer.future(IMAGE) for _ in range(INFERENCE_WORKERS)]
         until(lambda: len(at.detector.batches) == INFERENCE_WORKERS)
-        gone = at.stub.Infer.future(PICTURE)
+        gone = at.stub.Infer.future(IMAGE)
         until(lambda: not at.has_room())
         gone.cancel()
         until(at.has_room)
         at.detector.gate.set()
         assert [call.exception() for call in kept] == [None] * INFERENCE_WORKERS
-        assert at.stub.Infer(PICTURE).reference_id == "default"
+        assert at.stub.Infer(IMAGE).reference_id == "default"
         assert len(at.detector.batches) == INFERENCE_WORKERS + 1
 
 
 def test_a_call_without_a_deadline_has_one() -> None:
     with scene(default_timeout_s=0.5) as at:
-        calls = [at.stub.Infer.future(PICTURE) for _ in range(2 * INFERENCE_WORKERS)]
+        calls = [at.stub.Infer.future(IMAGE) for _ in range(2 * INFERENCE_WORKERS)]
         assert {refusal(call.exception())[:2] for call in calls} == {(LATE, "DEADLINE")}  # type: ignore[arg-type]
         at.detector.gate.set()
         assert len(at.detector.batches) == INFERENCE_WORKERS, "the others were given up in the queue"
@@ -211,7 +211,7 @@ def test_a_reader_that_stalls_is_cut_and_frees_what_it_had(caplog: pytest.LogCap
         at.detector.gate.set()
         stalled = stall(at)
         until(lambda: "nobody has read" in caplog.text)
-        other = at.client().InferStream(iter([config(""), frame(0, grey_png(100))]), timeout=60)
+        other = at.client().InferStream(iter([config(""), frame(0, gray_png(100))]), timeout=60)
         assert next(other).HasField("ready")
         assert next(other).result.HasField("response"), "the one place of streams is free again"
         with pytest.raises(grpc.RpcError) as caught:
@@ -244,7 +244,7 @@ def test_a_stream_outlives_its_connections_age_and_new_calls_connect_anew() -> N
                 return relay.accepted > 2
 
             until(connected_anew)
-            feed.send(frame(0, grey_png(100)))
+            feed.send(frame(0, gray_png(100)))
             assert next(stream).result.HasField("response")
             feed.close()
             assert list(stream) == []
@@ -254,10 +254,10 @@ def test_what_was_accepted_before_a_stop_is_answered() -> None:
     stop = threading.Event()
     with scene(stop=stop, drain_grace_s=60.0, client_share=1, max_pending_images=8) as at:
         at.detector.fit_gate.clear()
-        asked = [at.stub.Infer.future(PICTURE) for _ in range(9)]
+        asked = [at.stub.Infer.future(IMAGE) for _ in range(9)]
         until(lambda: len(refused(asked)) == 1)  # then the others are accepted
         calls: list[Any] = [call for call in asked if not call.done()]
-        calls.append(at.stub.LoadReference.future(reference_pb2.LoadReferenceRequest(images=[grey_png(1)])))
+        calls.append(at.stub.LoadReference.future(reference_pb2.LoadReferenceRequest(images=[gray_png(1)])))
         loads = reference_pb2.ListLoadsRequest()
         until(lambda: bool(at.stub.ListLoads(loads).loads) and bool(at.detector.batches))
         stop.set()

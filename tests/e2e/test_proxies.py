@@ -18,14 +18,14 @@ from e2e import proxies
 from e2e.guarded import serving
 from e2e.harness import load, refusal
 from e2e.rolling import PROXIES, rolled
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
 from patchserve.v1 import inference_pb2, service_pb2_grpc
 from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
 from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc.deadlines import deadline
 
 MIB = 2**20
@@ -68,13 +68,13 @@ def test_calls_errors_with_their_details_and_health(proxy: proxies.Proxy) -> Non
 
 
 @BOTH
-def test_pictures_of_many_megabytes_both_ways(proxy: proxies.Proxy) -> None:
-    picture = noise(1800)
+def test_images_of_many_megabytes_both_ways(proxy: proxies.Proxy) -> None:
+    image = noise(1800)
     with connected(proxy) as client:
-        result = client.infer(picture, overlay=True)
+        result = client.infer(image, overlay=True)
         assert result.encoded_overlay is not None
         assert len(result.encoded_overlay.data) > MIB
-        frames = [encoded(picture, "PNG")] * 3
+        frames = [encoded(image, "PNG")] * 3
         assert min(map(len, frames)) > 9 * MIB
         assert [frame.error for frame in client.infer_stream(frames)] == [None] * 3, "a stream's size has no end"
 

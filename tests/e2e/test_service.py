@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 from e2e.harness import ServerProcess, Stub, load, refusal
-from fakes.pictures import SIZE_PX, card, encoded
+from fakes.images import SIZE_PX, card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from PIL import Image
@@ -33,8 +33,8 @@ def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
     assert (loaded.image_count, loaded.patch_count, loaded.backbone) == (6, 6 * 196, "efficientnet_lite2")
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
 
-    def infer(picture: Image.Image) -> inference_pb2.InferResponse:
-        return stub.Infer(inference_pb2.InferRequest(reference_id="cards", image=encoded(picture), output=output))
+    def infer(image: Image.Image) -> inference_pb2.InferResponse:
+        return stub.Infer(inference_pb2.InferRequest(reference_id="cards", image=encoded(image), output=output))
 
     intact, damaged = infer(card(50)), infer(card(51, scratched=True))
     assert not intact.anomaly.is_anomalous
@@ -88,8 +88,8 @@ def test_what_is_not_asked_for_is_not_sent(stub: Stub) -> None:
 
 
 def test_the_pristine_reference_is_not_anomalous(stub: Stub) -> None:
-    for pictures in (1, 4):
-        load(stub, "pristine", pictures)
+    for images in (1, 4):
+        load(stub, "pristine", images)
         response = stub.Infer(inference_pb2.InferRequest(reference_id="pristine", image=encoded(card(0))))
         assert not response.anomaly.is_anomalous
         assert response.anomaly.raw_score < response.anomaly.raw_threshold
@@ -195,8 +195,8 @@ def test_with_a_search_radius_what_is_normal_elsewhere_is_an_anomaly_here(stub: 
     assert (near.search_radius, near.patch_count) == (0.1, anywhere.patch_count)
     assert near.revision != anywhere.revision
 
-    def score(reference_id: str, picture: Image.Image) -> float:
-        request = inference_pb2.InferRequest(reference_id=reference_id, image=encoded(picture))
+    def score(reference_id: str, image: Image.Image) -> float:
+        request = inference_pb2.InferRequest(reference_id=reference_id, image=encoded(image))
         return stub.Infer(request).anomaly.score
 
     assert score("near", card(50)) < 0.5 < score("near", card(51, scratched=True))
@@ -267,11 +267,11 @@ def test_a_deleted_reference_is_gone(stub: Stub) -> None:
     [
         ([], "images", "INVALID_FIELD"),
         ([b""], "images[0]", "EMPTY_IMAGE"),
-        ([encoded(card()), b"GIF89a not a picture"], "images[1]", "UNDECODABLE_IMAGE"),
+        ([encoded(card()), b"GIF89a not an image"], "images[1]", "UNDECODABLE_IMAGE"),
         ([encoded(card()), encoded(card(1))[:2000]], "images[1]", "UNDECODABLE_IMAGE"),
     ],
 )
-def test_a_bad_picture_is_named_and_the_old_revision_stays(
+def test_a_bad_image_is_named_and_the_old_revision_stays(
     stub: Stub, images: list[bytes], field: str, reason: str
 ) -> None:
     before = load(stub, "steady", 1)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 import grpc
 import pytest
 from e2e.harness import ServerProcess, Stub, load, refusal
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve.v1 import reference_pb2, stream_pb2
 
@@ -96,7 +96,7 @@ def test_the_sender_is_held_back(stub: Stub) -> None:
 def test_completion_order_answers_a_broken_frame_first(stub: Stub) -> None:
     load(stub, "unordered", 1)
     ordering = stream_pb2.RESULT_ORDERING_COMPLETION
-    requests = [frame(number, encoded(card(1))) for number in range(4)] + [frame(4, b"no picture")]
+    requests = [frame(number, encoded(card(1))) for number in range(4)] + [frame(4, b"no image")]
     call = stub.InferStream(iter([config("unordered", ordering=ordering), *requests]), timeout=60)
     order = [result.sequence for result in results(call)]
     assert sorted(order) == [0, 1, 2, 3, 4]

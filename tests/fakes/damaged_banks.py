@@ -119,8 +119,8 @@ CONTENT = {
         f"{name} of two axes": (f"array {name} is not", arrays_with(**{name: ARRAYS[name][:, None]}))
         for name in ("image_index", "grid_index", "spacing")
     },
-    "image_index below": ("names a picture that is not there", arrays_with(image_index=BANK.image_index - 1)),
-    "image_index above": ("names a picture that is not there", arrays_with(image_index=BANK.image_index + 1)),
+    "image_index below": ("names an image that is not there", arrays_with(image_index=BANK.image_index - 1)),
+    "image_index above": ("names an image that is not there", arrays_with(image_index=BANK.image_index + 1)),
     "grid_index of float32": ("does not hold the arrays", arrays_with(grid_index=BANK.grid_index.astype(np.float32))),
     "grid_index below": ("grid_index names a place that is not there", with_first("grid_index", -1)),
     "grid_index other": ("does not have the digest", arrays_with(grid_index=BANK.grid_index + np.int32(1))),
@@ -130,8 +130,8 @@ CONTENT = {
         for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5)
     },
     "spacing other": ("does not have the digest", arrays_with(spacing=np.nextafter(BANK.spacing, np.float32(9)))),
-    "inputs not square": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
-    "inputs grey": ("square RGB pictures", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
+    "inputs not square": ("square RGB images", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
+    "inputs gray": ("square RGB images", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
 }
 
 BANKS: dict[str, tuple[str, Harm]] = {

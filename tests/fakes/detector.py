@@ -1,4 +1,4 @@
-"""A detector without a network: a picture's score is its mean distance in grey levels from the reference's mean."""
+"""A detector without a network: an image's score is its mean distance in gray levels from the reference's mean."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import AnomalyScore, DamageScore, Detection
+from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
-from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
@@ -66,11 +66,11 @@ class FakeDetector:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        return [_detect(model, picture) for picture in inputs], DetectionTimes(1.0, 1.0)
+        return [_detect(model, image) for image in inputs], DetectionTimes(1.0, 1.0)
 
 
-def _detect(model: ReferenceModel, picture: ModelInputs) -> Detection:
-    difference = np.abs(picture.astype(np.float32) - model.bank.patches.mean(axis=0)).mean(axis=2)  # (S, S)
+def _detect(model: ReferenceModel, image: ModelInputs) -> Detection:
+    difference = np.abs(image.astype(np.float32) - model.bank.patches.mean(axis=0)).mean(axis=2)  # (S, S)
     raw, threshold = float(difference.mean()), model.calibration.image_threshold
     anomaly = AnomalyScore(raw / (raw + threshold), raw, threshold, raw > threshold, 0.0)
     return Detection(difference, DamageScore(0.0, anomaly_detected=False), anomaly)

@@ -1,4 +1,4 @@
-"""A patchserve server with a script instead of an engine: red pictures are anomalous, all others intact."""
+"""A patchserve server with a script instead of an engine: red images are anomalous, all others intact."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
-def png(colour: str = "green", size: tuple[int, int] = (32, 24)) -> bytes:
-    """An encoded picture of one colour."""
+def png(color: str = "green", size: tuple[int, int] = (32, 24)) -> bytes:
+    """An encoded image of one color."""
     buffer = io.BytesIO()
-    Image.new("RGB", size, colour).save(buffer, "PNG")
+    Image.new("RGB", size, color).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -62,9 +62,9 @@ class Fault:
 
 
 def bad_image(what: str = "image") -> Fault:
-    violation = error_details_pb2.BadRequest.FieldViolation(field=what, description="Not a picture.")
+    violation = error_details_pb2.BadRequest.FieldViolation(field=what, description="Not an image.")
     details = [error_details_pb2.BadRequest(field_violations=[violation])]
-    return Fault(grpc.StatusCode.INVALID_ARGUMENT, "The bytes are no picture.", "UNDECODABLE_IMAGE", details)
+    return Fault(grpc.StatusCode.INVALID_ARGUMENT, "The bytes are no image.", "UNDECODABLE_IMAGE", details)
 
 
 def not_found(reference_id: str) -> Fault:
@@ -85,7 +85,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     delay_s: float = 0.0  # before a unary answer
     build_s: float = 0.0  # of a streamed load: one that is cancelled ends like a complete one, and is told so later
     page_size: int = 2
-    overlay: bytes = b""  # instead of a PNG of the picture's size
+    overlay: bytes = b""  # instead of a PNG of the image's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
     stream_end: tuple[int, Fault] | None = None  # after so many frames, with this
@@ -246,10 +246,10 @@ def _decoded(image: bytes) -> Image.Image | None:
 
 
 def inspected(reference_id: str, image: bytes, output: Any) -> inference_pb2.InferResponse | Fault:
-    picture = _decoded(image)
-    if picture is None:
+    decoded = _decoded(image)
+    if decoded is None:
         return bad_image()
-    red, green, _ = np.asarray(picture).mean(axis=(0, 1))
+    red, green, _ = np.asarray(decoded).mean(axis=(0, 1))
     raw = 30.0 if red > green else 5.0
     anomaly = inference_pb2.AnomalyScore(
         score=raw / (raw + 10), raw_score=raw, raw_threshold=10, is_anomalous=raw > 10, anomalous_area_percentage=12.5
@@ -266,10 +266,10 @@ def inspected(reference_id: str, image: bytes, output: Any) -> inference_pb2.Inf
         timing=inference_pb2.Timing(total_ms=4.5),
     )
     if output.overlay:
-        _draw(answer, picture, output)
+        _draw(answer, decoded, output)
     if output.score_map:
         values = np.arange(6, dtype="<f4")
-        width, height = picture.size
+        width, height = decoded.size
         answer.score_map.CopyFrom(
             inference_pb2.ScoreMap(
                 height=2, width=3, values=values.tobytes(), source_width_px=width, source_height_px=height
@@ -278,17 +278,17 @@ def inspected(reference_id: str, image: bytes, output: Any) -> inference_pb2.Inf
     return answer
 
 
-def _draw(answer: inference_pb2.InferResponse, picture: Image.Image, output: Any) -> None:
+def _draw(answer: inference_pb2.InferResponse, image: Image.Image, output: Any) -> None:
     kind = {inference_pb2.OVERLAY_FORMAT_JPEG: "JPEG", inference_pb2.OVERLAY_FORMAT_WEBP: "WEBP"}.get(
         output.overlay_format, "PNG"
     )
-    overlay, file = Image.new("RGB", picture.size, "orange"), io.BytesIO()
+    overlay, file = Image.new("RGB", image.size, "orange"), io.BytesIO()
     if output.overlay_max_side_px:
         overlay.thumbnail((output.overlay_max_side_px, output.overlay_max_side_px))
     overlay.save(file, kind)
     answer.overlay.media_type = f"image/{kind.lower()}"
     answer.overlay.width_px, answer.overlay.height_px = overlay.size
-    answer.overlay.source_width_px, answer.overlay.source_height_px = picture.size
+    answer.overlay.source_width_px, answer.overlay.source_height_px = image.size
     if kind == "PNG":
         answer.overlay_png = file.getvalue()
     else:

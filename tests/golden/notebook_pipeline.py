@@ -61,8 +61,8 @@ class NotebookPipeline:
 
 
 def _overlay(map01: NDArray[np.float32], image: Image.Image) -> NDArray[np.uint8]:
-    colours = cv2.applyColorMap((map01 * 255).astype(np.uint8), cv2.COLORMAP_JET)
-    colours = cv2.cvtColor(colours, cv2.COLOR_BGR2RGB)
+    colors = cv2.applyColorMap((map01 * 255).astype(np.uint8), cv2.COLORMAP_JET)
+    colors = cv2.cvtColor(colors, cv2.COLOR_BGR2RGB)
     small = np.asarray(image.convert("RGB").resize((SIZE_PX, SIZE_PX)))  # PIL's default filter: bicubic
-    blend = cv2.addWeighted(small, 0.5, colours, 0.5, 0)
+    blend = cv2.addWeighted(small, 0.5, colors, 0.5, 0)
     return np.asarray(Image.fromarray(blend).resize(image.size, Image.Resampling.LANCZOS))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
-from fakes.pictures import encoded
+from fakes.images import encoded
 from golden import notebook_pipeline
 from PIL import Image
 from torchvision.models import wide_resnet50_2
@@ -24,7 +24,7 @@ from patchserve_server.engine import PatchCoreDetector, create_detector
 
 MAP_TOLERANCE = 1e-4
 PERCENTAGE_TOLERANCE = 0.05
-OVERLAY_MEAN_TOLERANCE = 0.2  # grey levels
+OVERLAY_MEAN_TOLERANCE = 0.2  # gray levels
 OVERLAY_MAX_TOLERANCE = 8  # a heat level may round either way
 
 _SHARED = Path(os.environ.get("PATCHSERVE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -32,7 +32,7 @@ _SHARED = Path(os.environ.get("PATCHSERVE_TEST_DATA", Path(__file__).parents[3] 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The state dict of a wide_resnet50_2 as torchvision initialises it after torch.manual_seed(0)."""
+    """The state dict of a wide_resnet50_2 as torchvision initializes it after torch.manual_seed(0)."""
     path = tmp_path_factory.mktemp("weights") / "wide_resnet50_2.pth"
     torch.manual_seed(0)
     torch.save(wide_resnet50_2().state_dict(), path)
@@ -50,8 +50,8 @@ def detector(weights: Path) -> PatchCoreDetector:
     return create_detector(backbone="wide_resnet50_2", weights=weights, device="cpu", threads=1)
 
 
-def textured_picture(seed: int, size_px: tuple[int, int], *, damaged: bool = False) -> Image.Image:
-    """Grain on a coarse pattern of colours, (width, height); a damaged one has a dark crossed-out spot."""
+def textured_image(seed: int, size_px: tuple[int, int], *, damaged: bool = False) -> Image.Image:
+    """Grain on a coarse pattern of colors, (width, height); a damaged one has a dark crossed-out spot."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8)).resize(size_px, Image.Resampling.BICUBIC)
     grain = rng.normal(0, 12, (size_px[1], size_px[0], 1))
@@ -65,7 +65,7 @@ def textured_picture(seed: int, size_px: tuple[int, int], *, damaged: bool = Fal
 
 def model_inputs(images: Sequence[Image.Image]) -> ModelInputs:
     scaled = [image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for image in images]
-    return np.stack([np.asarray(picture) for picture in scaled])
+    return np.stack([np.asarray(one) for one in scaled])
 
 
 def assert_parity(
@@ -86,16 +86,16 @@ def assert_parity(
 
 
 def test_one_reference(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
-    assert_parity(notebook, detector, [textured_picture(1, (320, 240))], textured_picture(2, (500, 333), damaged=True))
+    assert_parity(notebook, detector, [textured_image(1, (320, 240))], textured_image(2, (500, 333), damaged=True))
 
 
 def test_several_references(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
-    references = [textured_picture(seed, (300 + 20 * seed, 260)) for seed in (3, 4, 5)]
-    assert_parity(notebook, detector, references, textured_picture(4, (300, 400), damaged=True))
+    references = [textured_image(seed, (300 + 20 * seed, 260)) for seed in (3, 4, 5)]
+    assert_parity(notebook, detector, references, textured_image(4, (300, 400), damaged=True))
 
 
 def test_the_reference_itself(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
-    reference = textured_picture(6, (224, 224))
+    reference = textured_image(6, (224, 224))
     assert_parity(notebook, detector, [reference], reference)
 
 
@@ -123,8 +123,8 @@ def assert_server_parity(
     notebook: notebook_pipeline.NotebookPipeline, stub: Stub, references: Sequence[bytes], image: bytes
 ) -> None:
     """Over a real socket, from encoded bytes to the overlay's PNG."""
-    pictures = [Image.open(io.BytesIO(data)) for data in references]
-    expected_map, expected_percentage, expected_overlay = notebook.run(pictures, Image.open(io.BytesIO(image)))
+    decoded = [Image.open(io.BytesIO(data)) for data in references]
+    expected_map, expected_percentage, expected_overlay = notebook.run(decoded, Image.open(io.BytesIO(image)))
     loaded = stub.LoadReference(reference_pb2.LoadReferenceRequest(images=references)).reference
     assert (loaded.patch_count, loaded.feature_dim) == (784 * len(references), 1536)
     output = inference_pb2.OutputOptions(
@@ -143,8 +143,8 @@ def assert_server_parity(
 
 
 def test_the_server(notebook: notebook_pipeline.NotebookPipeline, stub: Stub) -> None:
-    references = [encoded(textured_picture(seed, (320, 240)), kind) for seed, kind in ((1, "PNG"), (7, "JPEG"))]
-    image = encoded(textured_picture(2, (500, 333), damaged=True))
+    references = [encoded(textured_image(seed, (320, 240)), kind) for seed, kind in ((1, "PNG"), (7, "JPEG"))]
+    image = encoded(textured_image(2, (500, 333), damaged=True))
     assert_server_parity(notebook, stub, references[:1], image)
     assert_server_parity(notebook, stub, references, image)
 

@@ -1,4 +1,4 @@
-"""Whatever the bytes: a picture within the limits or a clear refusal, in bounded time and memory."""
+"""Whatever the bytes: an image within the limits or a clear refusal, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
     return struct.pack("<2sHLH", b"II", 42, 8, len(entries)) + directory + struct.pack("<L", 0) + after
 
 
-def grey_tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
+def gray_tiff(*entries: tuple[int, int, int, int], after: bytes = b"") -> bytes:
     """16 x 16, where the entries do not say otherwise."""
     common = [(256, 4, 1, 16), (257, 4, 1, 16), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1), (277, 3, 1, 1)]
     by_tag = {entry[0]: entry for entry in (*common, *entries)}
@@ -81,22 +81,22 @@ def many_scans() -> bytes:
 
 
 def empty_scans(number: int) -> bytes:
-    """Baseline, one component a scan: each is a pass over the picture, though none holds a bit."""
+    """Baseline, one component a scan: each is a pass over the image, though none holds a bit."""
     data = encoded("JPEG", 1000)
     scan = b"\xff\xda\0\x08\1" + data[data.index(b"\xff\xc0") + 10 :][:1] + b"\0\0\x3f\0"
     return data[: data.index(b"\xff\xda")] + scan * number + b"\xff\xd9"
 
 
 def nested_tiff(entry: tuple[int, int, int, int], *, whole: bool) -> bytes:
-    """A sound picture whose EXIF directory, at the end, holds one entry; a cut one claims more."""
+    """A sound image whose EXIF directory, at the end, holds one entry; a cut one claims more."""
     values = bytes(range(1, 9)) * 3_000_000
     end = 8 + 2 + 8 * 12 + 4 + len(values)
-    data = grey_tiff((273, 4, 1, 8), (34665, 4, 1, end), after=values)
+    data = gray_tiff((273, 4, 1, 8), (34665, 4, 1, end), after=values)
     return data + struct.pack("<H", 1 if whole else 9) + struct.pack("<HHLL", *entry) + bytes(4 * whole)
 
 
 def pages(number: int) -> bytes:
-    """A sound picture on each page."""
+    """A sound image on each page."""
     entries = sorted([(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, 8), (262, 3, 1, 1), (273, 4, 1, 0), (279, 4, 1, 16)])
     size = 2 + 12 * len(entries) + 4
     page = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLL", *entry) for entry in entries)
@@ -114,7 +114,7 @@ def two_faced_tiff() -> bytes:
     return b"MM\0\x2b" + struct.pack(">LQ", 16, 16 + len(classic)) + classic + big + bytes(2_000_000)
 
 
-CATALOGUE: dict[str, Callable[[], bytes]] = {
+CATALOG: dict[str, Callable[[], bytes]] = {
     "png with huge sides": lambda: png(65535, 65535),
     "png with the largest sides": lambda: png(2**31 - 1, 2**31 - 1),
     "png with one endless row": lambda: png(900_000, 1),
@@ -138,14 +138,14 @@ CATALOGUE: dict[str, Callable[[], bytes]] = {
         struct.pack("<2sHL", b"II", 42, 8)
         + b"".join(struct.pack("<HL", 0, 14 + 6 * number) for number in range(500_000))
     ),
-    "tiff with a picture on each of 20,000 pages": lambda: pages(20_000),
+    "tiff with an image on each of 20,000 pages": lambda: pages(20_000),
     "tiff with an EXIF directory in its own EXIF directory": lambda: nested_tiff((0x8769, 4, 1, 8), whole=True),
     "tiff with a directory outside": lambda: struct.pack("<2sHL", b"II", 42, 2**31),
-    "tiff with a million strips": lambda: grey_tiff((273, 3, 4_000_000, 8), (278, 4, 1, 1), after=b"\0" * 8_000_000),
-    "tiff with huge tiles": lambda: grey_tiff((322, 4, 1, 32768), (323, 4, 1, 32768), (324, 4, 1, 8), (325, 4, 1, 9)),
-    "tiff with strips outside": lambda: grey_tiff((273, 4, 1, 2**31), (278, 4, 1, 16), (279, 4, 1, 256)),
-    "tiff that lies about its rows": lambda: grey_tiff((273, 4, 1, 0), (278, 4, 1, 2**27), (279, 4, 1, 40)),
-    "tiff with millions of bit depths": lambda: grey_tiff(
+    "tiff with a million strips": lambda: gray_tiff((273, 3, 4_000_000, 8), (278, 4, 1, 1), after=b"\0" * 8_000_000),
+    "tiff with huge tiles": lambda: gray_tiff((322, 4, 1, 32768), (323, 4, 1, 32768), (324, 4, 1, 8), (325, 4, 1, 9)),
+    "tiff with strips outside": lambda: gray_tiff((273, 4, 1, 2**31), (278, 4, 1, 16), (279, 4, 1, 256)),
+    "tiff that lies about its rows": lambda: gray_tiff((273, 4, 1, 0), (278, 4, 1, 2**27), (279, 4, 1, 40)),
+    "tiff with millions of bit depths": lambda: gray_tiff(
         (273, 4, 1, 8), (258, 3, 4_000_000, 8), after=b"\1" * 8_000_000
     ),
     "tiff with millions of EXIF rationals": lambda: nested_tiff((0x9999, 5, 3_000_000, 8), whole=True),
@@ -182,9 +182,9 @@ def bmp(width: int, height: int, *, compression: int) -> bytes:
 
 
 @pytest.mark.timeout(20)
-@pytest.mark.parametrize("name", CATALOGUE)
-def test_the_catalogue(name: str) -> None:
-    survives(CATALOGUE[name]())
+@pytest.mark.parametrize("name", CATALOG)
+def test_the_catalog(name: str) -> None:
+    survives(CATALOG[name]())
 
 
 COSTLY = [
@@ -210,16 +210,16 @@ COSTLY = [
 def test_what_costs_more_than_it_can_be_worth_is_refused(name: str) -> None:
     """Pillow alone would take most of these, after seconds to minutes or with gigabytes."""
     with pytest.raises(InvalidImageError, match=r"more than|at most|not taken"):
-        decode_rgb(CATALOGUE[name](), LIMITS)
+        decode_rgb(CATALOG[name](), LIMITS)
 
 
-def test_the_catalogue_takes_no_memory_to_speak_of() -> None:
+def test_the_catalog_takes_no_memory_to_speak_of() -> None:
     """In a process of its own, so that its highest mark of memory is the decoder's."""
     program = (
         "import resource, sys; sys.path[:0] = sys.argv[1:]\n"
-        "from hostile.test_hostile_images import CATALOGUE, survives\n"
+        "from hostile.test_hostile_images import CATALOG, survives\n"
         "peak_kib = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "files = [make() for make in CATALOGUE.values()]\n"
+        "files = [make() for make in CATALOG.values()]\n"
         "before = peak_kib()\n"
         "[survives(file) for file in files]\n"
         "print(peak_kib() - before)\n"
@@ -274,6 +274,6 @@ def test_odd_shapes(size_px: tuple[int, int]) -> None:
 @pytest.mark.parametrize("name", ["png with huge sides", "tiff with a million strips", "jpeg with 5,000 scans", "gif"])
 def test_a_refusal_says_what_was_wrong(name: str) -> None:
     with pytest.raises(InvalidImageError) as caught:
-        decode_rgb(CATALOGUE[name](), LIMITS)
+        decode_rgb(CATALOG[name](), LIMITS)
     assert len(caught.value.message) > 20
     assert caught.value.message.endswith(".")

@@ -1,4 +1,4 @@
-"""Names that are paths, pictures that are addresses, texts made for a log: sent to every RPC that takes them."""
+"""Names that are paths, images that are addresses, texts made for a log: sent to every RPC that takes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 import pytest
 from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, Stub, load, refusal
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.store import DiskReferenceStore
@@ -113,15 +113,15 @@ def test_a_revision_that_is_none_gets_into_no_answer_and_no_log(
     assert revision not in str(caught.value.details()) + caplog.text
 
 
-def test_a_picture_that_names_a_picture_is_not_opened(stub: Stub, tmp_path: Path) -> None:
-    picture = tmp_path / "picture.png"
-    card(1).save(picture)
+def test_a_image_that_names_an_image_is_not_opened(stub: Stub, tmp_path: Path) -> None:
+    file = tmp_path / "image.png"
+    card(1).save(file)
     names = [
-        str(picture),
-        picture.as_uri(),
-        f"@{picture}",
-        f"<img src='{picture}'/>",
-        f"<svg><image href='{picture}'/></svg>",
+        str(file),
+        file.as_uri(),
+        f"@{file}",
+        f"<img src='{file}'/>",
+        f"<svg><image href='{file}'/></svg>",
     ]
     for name in names:
         for ask in (

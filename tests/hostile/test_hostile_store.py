@@ -21,7 +21,7 @@ from patchserve_server.domain.errors import ReferenceDamagedError
 from patchserve_server.store import DiskReferenceStore, bank_file
 from patchserve_server.store.records import DamageError
 
-CATALOGUE = NOT_A_FILE | NOT_THE_FILES | RECORDS | BANKS
+CATALOG = NOT_A_FILE | NOT_THE_FILES | RECORDS | BANKS
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +56,7 @@ def refusal(store: DiskReferenceStore, root: Path) -> str:
     return message
 
 
-@pytest.mark.parametrize(("words", "harm"), CATALOGUE.values(), ids=CATALOGUE)
+@pytest.mark.parametrize(("words", "harm"), CATALOG.values(), ids=CATALOG)
 def test_damage_is_refused_by_name_and_can_be_mended(
     store: DiskReferenceStore, root: Path, words: str, harm: Harm
 ) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from e2e.guarded import serving
 from e2e.harness import load, refusal
-from fakes.pictures import card, encoded
+from fakes.images import card, encoded
 from fakes.tensors import of_files, of_pixels, values
 from hypothesis import given
 from hypothesis import strategies as st
@@ -83,14 +83,14 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
     ("minus one file", files, shaped(-1), "inputs[0].shape"),
     ("too many files", files, shaped(MAX_IMAGES + 1), "inputs[0].shape"),
     ("as many files as there are numbers", files, shaped(2**63 - 1), "inputs[0].shape"),
-    ("grey pixels", pixels, shaped(2, 2), "inputs[0].shape"),
+    ("gray pixels", pixels, shaped(2, 2), "inputs[0].shape"),
     ("four channels", pixels, shaped(1, 3, 4), "inputs[0].shape"),
     ("channels first", pixels, shaped(3, 2, 2), "inputs[0].shape"),
     ("no rows", pixels, shaped(0, 2, 3), "inputs[0].shape"),
     ("negative sides", pixels, shaped(-2, -2, 3), "inputs[0].shape"),
     ("five axes", pixels, shaped(1, 1, 2, 2, 3), "inputs[0].shape"),
     ("sides whose product overflows", pixels, shaped(2**62, 4, 3), "raw_input_contents[0]"),
-    ("too many pictures", pixels, shaped(MAX_IMAGES + 1, 2, 2, 3), "inputs[0].shape"),
+    ("too many images", pixels, shaped(MAX_IMAGES + 1, 2, 2, 3), "inputs[0].shape"),
     ("fewer pixels than said", pixels, shaped(2, 3, 3), "raw_input_contents[0]"),
     ("more pixels than said", pixels, shaped(2, 1, 3), "raw_input_contents[0]"),
     ("no contents", pixels, lambda r: r.ClearField("raw_input_contents"), "inputs[0].contents"),
@@ -111,7 +111,7 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
     ),
     ("fewer typed files", typed_files, shaped(3), "inputs[0].contents"),
     ("fewer typed pixels", typed_pixels, shaped(2, 3, 3), "inputs[0].contents"),
-    ("typed pixels of a huge picture", typed_pixels, shaped(2**62, 2**62, 3), "inputs[0].contents"),
+    ("typed pixels of a huge image", typed_pixels, shaped(2**62, 2**62, 3), "inputs[0].contents"),
     (
         "a pixel of 256",
         typed_pixels,

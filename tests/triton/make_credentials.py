@@ -6,7 +6,7 @@ from pathlib import Path
 from fakes.certificates import Authority
 
 from patchserve_server.access.tokens import new_token
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 
 folder = Path(sys.argv[1])
 authority = Authority()

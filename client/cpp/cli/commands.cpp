@@ -20,20 +20,20 @@ namespace {
 
 namespace fs = std::filesystem;
 
-constexpr std::array PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"};
+constexpr std::array IMAGES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"};
 
 std::unique_ptr<grpc::ClientContext> context_of(const Settings& settings) {
     return within(std::chrono::round<std::chrono::nanoseconds>(std::chrono::duration<double>(settings.timeout_s)));
 }
 
-/// The pictures of a folder, one after the other, in the order of their names.
+/// The images of a folder, one after the other, in the order of their names.
 class Folder {
 public:
     explicit Folder(const fs::path& path) {
         for (const auto& entry : fs::directory_iterator(path)) {
             std::string suffix = entry.path().extension().string();
             std::ranges::transform(suffix, suffix.begin(), [](unsigned char letter) { return std::tolower(letter); });
-            if (std::ranges::find(PICTURES, suffix) != PICTURES.end()) {
+            if (std::ranges::find(IMAGES, suffix) != IMAGES.end()) {
                 paths_.push_back(entry.path());
             }
         }
@@ -87,7 +87,7 @@ void load(const Settings& settings) {
         return frame ? std::optional(std::move(*frame->mutable_image())) : std::nullopt;
     };
     const v1::Reference loaded = client.load(*context_of(settings), start, next);
-    std::cout << loaded.reference_id() << ": " << loaded.image_count() << " pictures, revision " << loaded.revision()
+    std::cout << loaded.reference_id() << ": " << loaded.image_count() << " images, revision " << loaded.revision()
               << std::endl;
 }
 

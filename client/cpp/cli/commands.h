@@ -13,8 +13,8 @@ struct Settings {
     std::string reference = "default";
     double timeout_s = 600;
     std::string overlay;          // empty: none is asked for
-    std::string path;             // the folder or the picture
-    std::string cases, pictures;  // of conformance
+    std::string path;             // the folder or the image
+    std::string cases, images;  // of conformance
 };
 
 void load(const Settings& settings);

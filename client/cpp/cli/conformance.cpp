@@ -56,7 +56,7 @@ Json described(const Error& error) {
 
 class Runner {
 public:
-    Runner(const Client& client, std::filesystem::path pictures) : client_(client), pictures_(std::move(pictures)) {}
+    Runner(const Client& client, std::filesystem::path images) : client_(client), images_(std::move(images)) {}
 
     Json carry_out(const Json& one, std::string token) const {
         token = one.value("token", token);
@@ -107,20 +107,20 @@ private:
         }
     }
 
-    /// The same with the contents of pictures for their names.
+    /// The same with the contents of images for their names.
     Json filled(Json value) const {
         if (value.is_structured()) {
             for (Json& item : value) {
                 item = filled(std::move(item));
             }
         } else if (value.is_string() && value.get_ref<const std::string&>().starts_with('@')) {
-            return absl::Base64Escape(read_file(pictures_ / value.get_ref<const std::string&>().substr(1)));
+            return absl::Base64Escape(read_file(images_ / value.get_ref<const std::string&>().substr(1)));
         }
         return value;
     }
 
     const Client& client_;
-    const std::filesystem::path pictures_;
+    const std::filesystem::path images_;
 };
 
 }  // namespace
@@ -129,7 +129,7 @@ void conformance(const Settings& settings) {
     Options options = settings.options;
     options.token.clear();  // each call has its own
     const Client client(settings.server, options);
-    const Runner runner(client, settings.pictures);
+    const Runner runner(client, settings.images);
     const Json suite = Json::parse(read_file(settings.cases));
     for (const Json& one : suite.at("cases")) {
         Json line = {{"name", one.at("name")}};

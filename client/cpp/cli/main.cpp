@@ -1,4 +1,4 @@
-// patchserve-cpp: load a reference, inspect pictures, stream a folder.
+// patchserve-cpp: load a reference, inspect images, stream a folder.
 #include <cstdlib>
 #include <exception>
 #include <iostream>
@@ -44,20 +44,20 @@ int run(int argc, char** argv) {
     CLI::App app("A client of patchserve, a gRPC server for visual anomaly detection.", "patchserve-cpp");
     app.require_subcommand(1);
 
-    CLI::App& loading = add_command(app, settings, "load", "build the reference from the pictures in a folder", load);
-    add_inspection(loading, settings, "FOLDER", "pictures of undamaged items");
+    CLI::App& loading = add_command(app, settings, "load", "build the reference from the images in a folder", load);
+    add_inspection(loading, settings, "FOLDER", "images of undamaged items");
 
-    CLI::App& inferring = add_command(app, settings, "infer", "inspect one picture", infer);
+    CLI::App& inferring = add_command(app, settings, "infer", "inspect one image", infer);
     inferring.add_option("--overlay", settings.overlay, "where to write the heat map over it")->type_name("FILE");
-    add_inspection(inferring, settings, "IMAGE", "the picture");
+    add_inspection(inferring, settings, "IMAGE", "the image");
 
-    CLI::App& streaming = add_command(app, settings, "stream", "inspect every picture in a folder, one stream", stream);
+    CLI::App& streaming = add_command(app, settings, "stream", "inspect every image in a folder, one stream", stream);
     streaming.add_option("--overlay", settings.overlay, "where to write NAME.png for each")->type_name("FOLDER");
-    add_inspection(streaming, settings, "FOLDER", "the pictures");
+    add_inspection(streaming, settings, "FOLDER", "the images");
 
     CLI::App& runner = add_command(app, settings, "conformance", "carry out cases of tests/conformance", conformance);
     runner.add_option("--cases", settings.cases, "the cases")->type_name("FILE")->required();
-    runner.add_option("--pictures", settings.pictures, "the pictures that cases name")->type_name("FOLDER")->required();
+    runner.add_option("--images", settings.images, "the images that cases name")->type_name("FOLDER")->required();
 
     try {
         app.parse(argc, argv);

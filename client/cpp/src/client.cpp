@@ -58,7 +58,7 @@ v1::Reference Client::load(grpc::ClientContext& context, const v1::LoadReference
             message.set_image(std::move(*image));
         }
     } catch (...) {
-        context.TryCancel();  // half of the pictures must not become the reference
+        context.TryCancel();  // half of the images must not become the reference
         call->Finish();
         throw;
     }

@@ -33,7 +33,7 @@ v1::StreamConfig config_of(const std::string& reference) {
 v1::Frame bad_frame() {
     v1::Frame frame;
     frame.set_frame_id("bad");
-    frame.set_image("This is no picture.");
+    frame.set_image("This is no image.");
     return frame;
 }
 
@@ -111,7 +111,7 @@ TEST_CASE("a bad frame is a result, and the stream goes on") {
     CHECK(reasons == std::vector<std::string>(3, "UNDECODABLE_IMAGE"));
 }
 
-TEST_CASE("a load whose pictures cannot be read leaves no reference") {
+TEST_CASE("a load whose images cannot be read leaves no reference") {
     v1::LoadReferenceRequest start;
     start.set_reference_id("half");
     const auto next = []() -> std::optional<std::string> { throw Broken("the disk is gone"); };

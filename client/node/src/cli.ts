@@ -1,20 +1,20 @@
 #!/usr/bin/env node
-// patchserve-node: load a reference, inspect pictures, stream a folder.
+// patchserve-node: load a reference, inspect images, stream a folder.
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { PatchserveClient, PatchserveError, type InferResponse } from "./client.js";
 import { conformance } from "./conformance.js";
 
-const USAGE = `patchserve-node [options] load FOLDER        build the reference from the pictures in FOLDER
-patchserve-node [options] infer IMAGE        inspect one picture; --overlay FILE writes the heat map over it
-patchserve-node [options] stream FOLDER      inspect every picture in FOLDER, one stream; --overlay FOLDER
-patchserve-node [options] conformance        --cases FILE --pictures FOLDER: see tests/conformance
+const USAGE = `patchserve-node [options] load FOLDER        build the reference from the images in FOLDER
+patchserve-node [options] infer IMAGE        inspect one image; --overlay FILE writes the heat map over it
+patchserve-node [options] stream FOLDER      inspect every image in FOLDER, one stream; --overlay FOLDER
+patchserve-node [options] conformance        --cases FILE --images FOLDER: see tests/conformance
 
 --server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
 --tls   --ca FILE   --cert FILE --key FILE   --token TOKEN, or the variable PATCHSERVE_TOKEN   --insecure-token`;
 
-const PICTURES = new Set([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]);
+const IMAGES = new Set([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]);
 
 const text = { type: "string" } as const;
 const { values, positionals } = parseArgs({
@@ -31,7 +31,7 @@ const { values, positionals } = parseArgs({
     token: { ...text, default: process.env.PATCHSERVE_TOKEN },
     "insecure-token": { type: "boolean" },
     cases: text,
-    pictures: text,
+    images: text,
   },
 });
 const [command, path] = positionals;
@@ -40,8 +40,8 @@ const tls = values.tls || ca || cert ? { ca, cert, key } : undefined;
 const options = { tls, token, insecureToken: values["insecure-token"], timeoutMs: Number(values.timeout) * 1000 };
 
 try {
-  if (command === "conformance" && values.cases && values.pictures) {
-    await conformance(server, options, values.cases, values.pictures);
+  if (command === "conformance" && values.cases && values.images) {
+    await conformance(server, options, values.cases, values.images);
   } else if (path !== undefined && (command === "load" || command === "infer" || command === "stream")) {
     const client = new PatchserveClient(server, options);
     await { load, infer, stream }[command](client, path);
@@ -57,7 +57,7 @@ try {
 }
 
 function names(folder: string): string[] {
-  return readdirSync(folder).filter((name) => PICTURES.has(extname(name).toLowerCase())).sort();
+  return readdirSync(folder).filter((name) => IMAGES.has(extname(name).toLowerCase())).sort();
 }
 
 async function load(client: PatchserveClient, folder: string) {
@@ -65,7 +65,7 @@ async function load(client: PatchserveClient, folder: string) {
     for (const name of names(folder)) yield readFileSync(join(folder, name));
   }
   const loaded = await client.loadReference(images(), { referenceId: reference });
-  console.log(`${loaded.referenceId}: ${loaded.imageCount} pictures, revision ${loaded.revision}`);
+  console.log(`${loaded.referenceId}: ${loaded.imageCount} images, revision ${loaded.revision}`);
 }
 
 function verdict(name: string, { anomaly }: InferResponse): string {

@@ -44,7 +44,7 @@ export class PatchserveClient {
     this.channel.close();
   }
 
-  /** Builds or extends a reference from pictures of undamaged items, sent one by one; resolves when it serves. */
+  /** Builds or extends a reference from images of undamaged items, sent one by one; resolves when it serves. */
   async loadReference(
     images: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
     start: Init<typeof LoadReferenceRequestSchema> = {},
@@ -53,7 +53,7 @@ export class PatchserveClient {
       PatchCoreService.method.loadReferenceStream,
       deadline(this.loadTimeoutMs),
     );
-    answer.catch(() => {}); // it is awaited below; pictures may still be read when it fails
+    answer.catch(() => {}); // it is awaited below; images may still be read when it fails
     const say = (payload: Init<typeof LoadReferenceStreamRequestSchema>["payload"]) =>
       send(sending, create(LoadReferenceStreamRequestSchema, { payload }));
     try {
@@ -63,14 +63,14 @@ export class PatchserveClient {
         open = await say({ case: "image", value });
       }
     } catch (error) {
-      sending.cancel(); // half of the pictures must not become the reference
+      sending.cancel(); // half of the images must not become the reference
       throw error;
     }
     sending.end();
     return (await answer).reference!;
   }
 
-  /** Inspects one picture: {image, referenceId, output: {overlay: true}}. */
+  /** Inspects one image: {image, referenceId, output: {overlay: true}}. */
   infer(request: Init<typeof InferRequestSchema>, timeoutMs = this.timeoutMs): Promise<InferResponse> {
     return this.channel.unary(PatchCoreService.method.infer, request, deadline(timeoutMs));
   }

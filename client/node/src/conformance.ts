@@ -17,25 +17,25 @@ type Step = { send?: JsonValue; times?: number; await?: number; call?: Case; unt
 type Case = { name?: string; rpc: string; request?: JsonValue; steps?: Step[]; timeout_s?: number; token?: string };
 type Outcome = { code: string; error: object | null; responses: JsonValue[]; calls: Outcome[] };
 
-export async function conformance(server: string, options: ChannelOptions, cases: string, pictures: string) {
+export async function conformance(server: string, options: ChannelOptions, cases: string, images: string) {
   const channel = new Channel(server, options);
   for (const one of JSON.parse(readFileSync(cases, "utf8")).cases as Case[]) {
-    const outcome = await run(channel, pictures, one);
+    const outcome = await run(channel, images, one);
     console.log(JSON.stringify({ name: one.name, ...outcome }));
   }
   channel.close();
 }
 
-async function run(channel: Channel, pictures: string, one: Case): Promise<Outcome> {
+async function run(channel: Channel, images: string, one: Case): Promise<Outcome> {
   const call = new Call(channel, one);
   const calls: Outcome[] = [];
   for (const step of one.steps ?? [{ send: one.request }]) {
     if (step.send !== undefined) {
-      for (let time = 0; time < (step.times ?? 1); time++) await call.send(filled(step.send, pictures));
+      for (let time = 0; time < (step.times ?? 1); time++) await call.send(filled(step.send, images));
     } else if (step.await !== undefined) {
       await call.until(() => call.responses.length >= step.await!);
     } else if (step.call !== undefined) {
-      calls.push(await run(channel, pictures, { token: one.token, ...step.call }));
+      calls.push(await run(channel, images, { token: one.token, ...step.call }));
     } else if (step.until_loads !== undefined) {
       await untilLoads(channel, step.until_loads, one.token);
     } else {
@@ -99,14 +99,14 @@ async function untilLoads(channel: Channel, count: number, token: string | undef
   while ((await channel.unary(PatchCoreService.method.listLoads, request, { deadline }, token)).loads.length < count);
 }
 
-/** The same with the contents of pictures for their names. */
-function filled(value: JsonValue, pictures: string): JsonValue {
+/** The same with the contents of images for their names. */
+function filled(value: JsonValue, images: string): JsonValue {
   if (typeof value === "string") {
-    return value.startsWith("@") ? readFileSync(join(pictures, value.slice(1))).toString("base64") : value;
+    return value.startsWith("@") ? readFileSync(join(images, value.slice(1))).toString("base64") : value;
   }
-  if (Array.isArray(value)) return value.map((item) => filled(item, pictures));
+  if (Array.isArray(value)) return value.map((item) => filled(item, images));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, filled(item, pictures)]));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, filled(item, images)]));
 }
 
 function described(error: PatchserveError): object {

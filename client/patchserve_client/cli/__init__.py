@@ -8,7 +8,7 @@ from patchserve_client.cli._connection import remember_connection
 app = typer.Typer(
     name="patchserve",
     help=(
-        "Ask a patchserve server whether pictures show damage.\n\n"
+        "Ask a patchserve server whether images show damage.\n\n"
         "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer "
         "--fail-on-anomaly)."
     ),

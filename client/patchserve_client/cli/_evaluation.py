@@ -49,7 +49,7 @@ class Plan:
 
 
 def carry_out(settings: Settings, plan: Plan) -> bool:
-    """Measures, prints, writes and draws; tells whether every picture was inspected."""
+    """Measures, prints, writes and draws; tells whether every image was inspected."""
     try:
         dataset = read_dataset(plan.dataset)
         files = list(chosen_references(dataset, plan.reference_count, plan.seed))
@@ -59,8 +59,8 @@ def carry_out(settings: Settings, plan: Plan) -> bool:
         if folder is not None:  # what cannot be written is better known now
             folder.mkdir(parents=True, exist_ok=True)
     with settings.client() as client, _loaded(client, plan, files) as reference:
-        with progress("Inspecting", len(dataset.pictures)) as step:
-            findings = inspect(client, dataset.pictures, reference, frame_timeout_s=settings.timeout, step=step)
+        with progress("Inspecting", len(dataset.images)) as step:
+            findings = inspect(client, dataset.images, reference, frame_timeout_s=settings.timeout, step=step)
         numbers = report(dataset, reference, client.server_info(), findings)
         _say(numbers)
         if plan.json_file is not None:
@@ -73,12 +73,12 @@ def carry_out(settings: Settings, plan: Plan) -> bool:
 @contextlib.contextmanager
 def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[ReferenceInfo]:
     with contextlib.ExitStack() as cleanup:
-        with refused_file_named(files), load_shown(client, plan.reference_id, files) as pictures:
+        with refused_file_named(files), load_shown(client, plan.reference_id, files) as images:
             try:
                 reference = cleanup.enter_context(
                     loaded_reference(
                         client,
-                        pictures,
+                        images,
                         plan.reference_id,
                         profile=plan.profile,
                         coreset_ratio=plan.coreset_ratio,
@@ -97,18 +97,18 @@ def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[Reference
 def _say(numbers: dict[str, Any]) -> None:
     counts = numbers["counts"]
     say(
-        "{0}: {reference_pictures} reference pictures; {intact} intact and {defective} defective test pictures, "
+        "{0}: {reference_images} reference images; {intact} intact and {defective} defective test images, "
         "{damaged_regions} damaged regions".format(numbers["dataset"], **counts)
     )
     say("")
     say_table(["metric", "value"], [[name, _shown(numbers[name])] for name in METRICS])
     say("")
     rows = [
-        [defect, str(of_it["pictures"]), str(of_it["found"]), _shown(of_it["image_auroc"])]
+        [defect, str(of_it["images"]), str(of_it["found"]), _shown(of_it["image_auroc"])]
         for defect, of_it in numbers["defects"].items()
     ]
     if rows:
-        say_table(["defect", "pictures", "found", "image_auroc"], rows)
+        say_table(["defect", "images", "found", "image_auroc"], rows)
         say("")
     best = _shown(numbers["thresholds"]["best_score"])
     say(f"F1, balanced accuracy, false alarms and found: at the calibrated threshold, 0.5; the best would be {best}.")

@@ -1,4 +1,4 @@
-"""How far a load is, on a terminal: the pictures that are read, then what the server tells."""
+"""How far a load is, on a terminal: the images that are read, then what the server tells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ POLL_TIMEOUT_S: Final = 2.0
 
 _LABELS: Final = {
     LoadStage.RECEIVE: "Receiving",
-    LoadStage.QUANTISE: "Quantising",
+    LoadStage.QUANTIZE: "Quantizing",
     LoadStage.EMBED: "Embedding",
     LoadStage.CORESET: "Selecting patches",
     LoadStage.CALIBRATE: "Calibrating",
@@ -58,7 +58,7 @@ def _poll(client: Client, reference_id: str, bar: _LoadBar, ended: threading.Eve
 
 
 class _LoadBar:
-    """One line: the pictures that are sent until the server tells more, then the steps of its stage."""
+    """One line: the images that are sent until the server tells more, then the steps of its stage."""
 
     def __init__(self, drawn: Progress, count: int) -> None:
         self._drawn = drawn

@@ -18,7 +18,7 @@ def _radius(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (radius := float(text)) <= 1:
             return radius
-    raise typer.BadParameter(f"A search radius is a share of the picture's side, above 0 and at most 1, not {text!r}.")
+    raise typer.BadParameter(f"A search radius is a share of the image's side, above 0 and at most 1, not {text!r}.")
 
 
 Profile = Annotated[ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")]
@@ -29,7 +29,7 @@ CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help=
 ApproximateSearch = Annotated[
     bool,
     typer.Option(
-        "--approximate-search", help="For huge banks on a CPU: much faster, missing one neighbour in twenty at most."
+        "--approximate-search", help="For huge banks on a CPU: much faster, missing one neighbor in twenty at most."
     ),
 ]
 SearchRadius = Annotated[
@@ -37,7 +37,7 @@ SearchRadius = Annotated[
     typer.Option(
         parser=_radius,
         metavar="SHARE",
-        help="For a fixed camera: compare patches only this far around, as a share of the picture's side, 1 at most.",
+        help="For a fixed camera: compare patches only this far around, as a share of the image's side, 1 at most.",
     ),
 ]
 Regions = Annotated[

@@ -33,20 +33,20 @@ class Table:
         self._columns = columns
         self._titled = False
 
-    def row(self, cells: Sequence[str], colours: dict[int, str] | None = None) -> None:
-        """One line. `colours` by the cell's place; a cell too few leaves the rest of the line empty."""
+    def row(self, cells: Sequence[str], colors: dict[int, str] | None = None) -> None:
+        """One line. `colors` by the cell's place; a cell too few leaves the rest of the line empty."""
         if not self._titled:
             self._titled = True
             self.row([column.title for column in self._columns])
         padded = [column.cell(cell) for column, cell in zip(self._columns, cells, strict=False)]
         padded[-1] = padded[-1].rstrip()
-        for place, colour in (colours or {}).items():
-            padded[place] = typer.style(padded[place], fg=colour)
+        for place, color in (colors or {}).items():
+            padded[place] = typer.style(padded[place], fg=color)
         say("  ".join(padded))
 
 
 def say(text: str) -> None:
-    """A line on stdout; colours only where a person looks."""
+    """A line on stdout; colors only where a person looks."""
     typer.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 

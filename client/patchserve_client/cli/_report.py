@@ -19,11 +19,11 @@ RESULT_COLUMNS = (
     Column("regions", 7, right=True),
     Column("ms", 7, right=True),
 )
-COLOURS = {"intact": "green", "anomalous": "red", "error": "yellow", "dropped": "yellow"}
+COLORS = {"intact": "green", "anomalous": "red", "error": "yellow", "dropped": "yellow"}
 
 
 def verdict_of(outcome: Outcome) -> str:
-    """One of COLOURS."""
+    """One of COLORS."""
     if isinstance(outcome, InferenceResult):
         return "anomalous" if outcome.anomaly.is_anomalous else "intact"
     return "dropped" if isinstance(outcome, PatchserveError) and outcome.reason == "FRAME_DROPPED" else "error"
@@ -45,7 +45,7 @@ def cells(outcome: Outcome, verdict: str) -> list[str]:
 
 
 def as_json(outcome: Outcome, verdict: str) -> dict[str, Any]:
-    """The keys that every JSON output has for one picture."""
+    """The keys that every JSON output has for one image."""
     if not isinstance(outcome, InferenceResult):
         return {"verdict": verdict, "error": _error_json(outcome)}
     return {

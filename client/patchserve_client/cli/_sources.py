@@ -55,22 +55,22 @@ def set_by_ctrl_c() -> Iterator[Event]:
 
 
 def folder_frames(
-    pictures: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
+    files: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
 ) -> Iterator[Frame]:
-    """Pictures as if a camera took them, until `end` is set. What cannot be read goes to `unreadable`, left out."""
+    """Images as if a camera took them, until `end` is set. What cannot be read goes to `unreadable`, left out."""
     pace = Pace(fps)
-    for picture in pictures:
+    for file in files:
         if end.wait(pace.wait_s(time.monotonic())):
             return
         pace.taken(time.monotonic())
         try:
-            image = picture.read_bytes()
+            image = file.read_bytes()
         except OSError as error:
-            unreadable.append((picture.name, error))
+            unreadable.append((file.name, error))
         else:
-            yield Frame(image, _frame_id(picture.name))
+            yield Frame(image, _frame_id(file.name))
 
 
 def _frame_id(name: str) -> str:
-    """The end of a long name, which tells neighbours apart."""
+    """The end of a long name, which tells neighbors apart."""
     return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")

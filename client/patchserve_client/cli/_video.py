@@ -58,10 +58,10 @@ class Video:
                 if pace.wait_s(now_s):
                     continue
                 pace.taken(now_s)
-                decoded, picture = self._capture.retrieve()
+                decoded, pixels = self._capture.retrieve()
                 if decoded:
                     quality = [self._cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
-                    image = self._cv2.imencode(".jpg", picture, quality)[1].tobytes()
+                    image = self._cv2.imencode(".jpg", pixels, quality)[1].tobytes()
                     yield Frame(image, str(number - 1), datetime.now(UTC) if self._live else None)
         finally:
             self._capture.release()
@@ -89,23 +89,23 @@ class AnnotatedVideo:
         overlay = result.encoded_overlay
         if overlay is None:
             return
-        picture = self._cv2.imdecode(np.frombuffer(overlay.data, np.uint8), self._cv2.IMREAD_COLOR)
+        image = self._cv2.imdecode(np.frombuffer(overlay.data, np.uint8), self._cv2.IMREAD_COLOR)
         scale = (overlay.width_px / overlay.source_width_px, overlay.height_px / overlay.source_height_px)
-        colour = _RED if result.anomaly.is_anomalous else _GREEN
+        color = _RED if result.anomaly.is_anomalous else _GREEN
         outlines = [(np.array(region.polygon) * scale).astype(np.int32) for region in result.regions]
-        self._cv2.polylines(picture, outlines, isClosed=True, color=colour, thickness=2)
+        self._cv2.polylines(image, outlines, isClosed=True, color=color, thickness=2)
         text = f"{verdict_of(result)} {result.anomaly.score:.3f}"
-        self._cv2.putText(picture, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 4)
-        self._cv2.putText(picture, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, 2)
+        self._cv2.putText(image, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, (255, 255, 255), 4)
+        self._cv2.putText(image, text, (8, 28), self._cv2.FONT_HERSHEY_SIMPLEX, 0.8, color, 2)
         if self._writer is None:
-            self._size_px = (picture.shape[1], picture.shape[0])
+            self._size_px = (image.shape[1], image.shape[0])
             fourcc = self._cv2.VideoWriter.fourcc(*_FOURCC[self._path.suffix.lower()])
             self._writer = self._cv2.VideoWriter(str(self._path), fourcc, self._fps, self._size_px)
             if not self._writer.isOpened():
                 raise OSError(f"OpenCV cannot write {self._path}.")
-        if self._size_px != (picture.shape[1], picture.shape[0]):
-            picture = self._cv2.resize(picture, self._size_px)
-        self._writer.write(picture)
+        if self._size_px != (image.shape[1], image.shape[0]):
+            image = self._cv2.resize(image, self._size_px)
+        self._writer.write(image)
 
     def close(self) -> None:
         if self._writer is not None:

@@ -32,10 +32,10 @@ def evaluate(
         str, typer.Option(metavar="ID", help="The name of the reference that is loaded from train/good.")
     ] = "evaluation",
     references: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Load only so many pictures, the first ones by name.")
+        int | None, typer.Option(min=1, metavar="N", help="Load only so many images, the first ones by name.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw the pictures of --references instead, always the same ones.")
+        int | None, typer.Option(metavar="N", help="Draw the images of --references instead, always the same ones.")
     ] = None,
     profile: Profile = None,
     coreset_ratio: CoresetRatio = None,
@@ -51,16 +51,16 @@ def evaluate(
         typer.Option(metavar="DIR", file_okay=False, help="Draw roc.png, scores.png and mistakes.png here."),
     ] = None,
 ) -> None:
-    """Measure how good the verdicts are on labelled pictures.
+    """Measure how good the verdicts are on labeled images.
 
     Loads DATASET/train/good as a reference of its own, inspects DATASET/test/good and DATASET/test/<defect>, and
     compares with the masks in DATASET/ground_truth/<defect>/<stem>_mask.png where they are there. Needs scikit-learn
     and Matplotlib: pip install "patchserve[evaluate]".
 
-    Exit codes: 0 every picture was inspected; 1 one failed, or the server did; 2 wrong usage.
+    Exit codes: 0 every image was inspected; 1 one failed, or the server did; 2 wrong usage.
     """
     if seed is not None and references is None:
-        raise typer.BadParameter("--seed draws the pictures that --references counts: give both.")
+        raise typer.BadParameter("--seed draws the images that --references counts: give both.")
     check_coreset(coreset_ratio, coreset_max_patches)
     try:
         from patchserve_client.cli._evaluation import Plan, carry_out  # noqa: PLC0415 - optional, and slow to load

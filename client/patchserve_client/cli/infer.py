@@ -23,9 +23,9 @@ from patchserve_client import (
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._image_files import images_in, overlay_paths
 from patchserve_client.cli._output import Column, Table, progress, say, say_json
 from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
-from patchserve_client.cli._pictures import overlay_paths, pictures_in
 
 ANOMALY_FOUND = 3
 _AT_ONCE = 4
@@ -34,7 +34,7 @@ _TRIES_WHEN_FULL = 10
 
 @dataclass(frozen=True, slots=True)
 class _Inquiry:
-    """What is asked about every picture."""
+    """What is asked about every image."""
 
     client: Client
     reference: str
@@ -45,25 +45,25 @@ class _Inquiry:
     overlay_format: OverlayFormat
     overlay_max_side_px: int | None
 
-    def of(self, picture: Path) -> _report.Outcome:
-        """The result, or why this one picture has none.
+    def of(self, file: Path) -> _report.Outcome:
+        """The result, or why this one image has none.
 
         Raises:
-            PatchserveError: what any other picture would meet as well.
+            PatchserveError: what any other image would meet as well.
             OSError: the overlay cannot be written.
         """
         try:
-            image = picture.read_bytes()
+            image = file.read_bytes()
         except OSError as error:
             return error
         try:
             result = self._asked(image)
         except PatchserveError as error:
-            if not _is_about_the_picture(error):
+            if not _is_about_the_image(error):
                 raise
             return error
         if result.encoded_overlay is not None:
-            self.overlays[picture].write_bytes(result.encoded_overlay.data)
+            self.overlays[file].write_bytes(result.encoded_overlay.data)
         return result
 
     def _asked(self, image: bytes) -> InferenceResult:
@@ -86,7 +86,7 @@ class _Inquiry:
         raise AssertionError("The last try returns or raises.")
 
 
-def _is_about_the_picture(error: PatchserveError) -> bool:
+def _is_about_the_image(error: PatchserveError) -> bool:
     if isinstance(error, InvalidArgument):
         return all(violation.field == "image" for violation in error.field_violations)
     return isinstance(error, (DeadlineExceeded, Internal, ResourceExhausted))
@@ -95,12 +95,12 @@ def _is_about_the_picture(error: PatchserveError) -> bool:
 @connected
 def infer(
     settings: Settings,
-    pictures: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="What to compare with.")] = "default",
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write <stem>_overlay files here.")] = None,
     heatmap: Annotated[
-        HeatmapScale | None, typer.Option(help="The overlays' colours.  [default: the server's setting]")
+        HeatmapScale | None, typer.Option(help="The overlays' colors.  [default: the server's setting]")
     ] = None,
     overlay_format: FormatOption = None,
     overlay_max_side: MaxSideOption = None,
@@ -113,14 +113,14 @@ def infer(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="End with code 3 when a picture is anomalous.")
+        bool, typer.Option("--fail-on-anomaly", help="End with code 3 when an image is anomalous.")
     ] = False,
 ) -> None:
-    """Inspect pictures: files, or all those in a folder.
+    """Inspect images: files, or all those in a folder.
 
-    Lists the verdict of each. A picture that fails has an error in its row, and the rest goes on.
+    Lists the verdict of each. An image that fails has an error in its row, and the rest goes on.
 
-    Exit codes: 0 every picture was inspected; 1 one failed, or the server did; 2 wrong usage; 3 one is anomalous, with
+    Exit codes: 0 every image was inspected; 1 one failed, or the server did; 2 wrong usage; 3 one is anomalous, with
     --fail-on-anomaly (1 comes first).
     """
     if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
@@ -128,7 +128,7 @@ def infer(
             "--heatmap, --overlay-format and --overlay-max-side are about overlays: say with --out where to put them."
         )
         raise typer.BadParameter(text)
-    files = pictures_in(pictures)
+    files = images_in(images)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     drawn_as = overlay_format or OverlayFormat.PNG
@@ -170,7 +170,7 @@ class _Report:
         if self._results is None:
             overlay = [self._overlays[file].name] if drawn else []
             cells = [str(file), *_report.cells(outcome, verdict), *overlay]
-            self._table.row(cells, {1: _report.COLOURS[verdict]})
+            self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
             path = str(self._overlays[file]) if drawn else None
             self._results.append({"file": str(file), **_report.as_json(outcome, verdict), "overlay": path})
@@ -178,7 +178,7 @@ class _Report:
     def end(self) -> None:
         total = sum(self.counts.values())
         if self._results is not None:
-            say_json({"results": self._results, "summary": {"pictures": total, **self.counts}})
+            say_json({"results": self._results, "summary": {"images": total, **self.counts}})
             return
-        noun = "picture" if total == 1 else "pictures"
+        noun = "image" if total == 1 else "images"
         say("{0} {1}: {intact} intact, {anomalous} anomalous, {error} failed".format(total, noun, **self.counts))

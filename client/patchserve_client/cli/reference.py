@@ -10,6 +10,7 @@ import typer
 
 from patchserve_client import LoadMode, LoadProgress, ReferenceInfo
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._image_files import images_in
 from patchserve_client.cli._load_bar import load_shown
 from patchserve_client.cli._loading import (
     ApproximateSearch,
@@ -24,7 +25,6 @@ from patchserve_client.cli._loading import (
     refused_file_named,
 )
 from patchserve_client.cli._output import say, say_json, say_table
-from patchserve_client.cli._pictures import pictures_in
 
 app = typer.Typer(
     help="Load, list, show and delete references: sets of undamaged items.", no_args_is_help=True, rich_markup_mode=None
@@ -41,7 +41,7 @@ def load(
     *,
     reference_id: Annotated[str, typer.Option("--id", metavar="ID", help="The name of the reference.")] = "default",
     append: Annotated[
-        bool, typer.Option("--append", help="Add to the pictures that are there instead of replacing them.")
+        bool, typer.Option("--append", help="Add to the images that are there instead of replacing them.")
     ] = False,
     profile: Profile = None,
     coreset_ratio: CoresetRatio = None,
@@ -50,20 +50,20 @@ def load(
     regions: Regions = None,
     approximate_search: ApproximateSearch = False,
 ) -> None:
-    """Load pictures of undamaged items, files or folders, as a reference.
+    """Load images of undamaged items, files or folders, as a reference.
 
     Returns when the reference serves.
     """
     check_coreset(coreset_ratio, coreset_max_patches)
     polygons = [polygon(text) for text in regions or ()]
-    files = pictures_in(paths)
+    files = images_in(paths)
     with (
         settings.client() as client,
         refused_file_named(files),
-        load_shown(client, reference_id, files) as pictures,
+        load_shown(client, reference_id, files) as images,
     ):
         loaded = client.load_reference(
-            pictures,
+            images,
             reference_id,
             mode=LoadMode.APPEND if append else LoadMode.REPLACE,
             profile=profile,
@@ -74,7 +74,7 @@ def load(
             approximate_search=approximate_search or None,
         )
     say(
-        f"Loaded {loaded.reference_id}: {loaded.image_count} pictures, {loaded.patch_count} patches, "
+        f"Loaded {loaded.reference_id}: {loaded.image_count} images, {loaded.patch_count} patches, "
         f"threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}"
     )
 
@@ -91,7 +91,7 @@ def loads(settings: Settings, as_json: _Json = False) -> None:
     if not under_way:
         say("Nothing is being loaded.")
         return
-    titles = ["id", "stage", "steps", "pictures", "started"]
+    titles = ["id", "stage", "steps", "images", "started"]
     say_table(titles, [_load_cells(load) for load in under_way])
 
 
@@ -117,7 +117,7 @@ def list_(settings: Settings, as_json: _Json = False) -> None:
     if not references:
         say("The server holds no reference. Load one with `patchserve reference load FILE|DIR...`.")
         return
-    titles = ["id", "pictures", "patches", "profile", "threshold", "MiB", "updated", "revision"]
+    titles = ["id", "images", "patches", "profile", "threshold", "MiB", "updated", "revision"]
     say_table(titles, [_cells(reference) for reference in references])
 
 

@@ -24,9 +24,9 @@ from patchserve_client import (
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._image_files import images_in
 from patchserve_client.cli._output import Column, Table, say, say_json
 from patchserve_client.cli._overlays import FormatOption, MaxSideOption
-from patchserve_client.cli._pictures import pictures_in
 from patchserve_client.cli._sources import folder_frames, set_by_ctrl_c
 from patchserve_client.cli._video import AnnotatedVideo, Video
 
@@ -64,7 +64,7 @@ def stream(
 ) -> None:
     """Inspect frames as they come, until they end or Ctrl-C; the second Ctrl-C does not wait for answers.
 
-    A folder's pictures are taken by name. Cameras, videos and streams need OpenCV: pip install "patchserve[video]".
+    A folder's images are taken by name. Cameras, videos and streams need OpenCV: pip install "patchserve[video]".
 
     Exit codes: 0 every frame was inspected (or dropped, with --drop-oldest); 1 one failed, or the server did; 2 wrong
     usage.
@@ -83,7 +83,7 @@ def stream(
                     itertools.islice(frames, limit),
                     reference,
                     overlay=video is not None,
-                    # A fixed scale: stretched to each frame's own range, colours would flicker.
+                    # A fixed scale: stretched to each frame's own range, colors would flicker.
                     heatmap_scale=HeatmapScale.CALIBRATED if video else None,
                     overlay_format=overlay_format or OverlayFormat.PNG,
                     overlay_max_side_px=overlay_max_side,
@@ -113,7 +113,7 @@ def _frames(
     """The frames, and how many a second the source itself has."""
     path = Path(source)
     if path.is_dir():
-        return folder_frames(pictures_in([path]), fps, unreadable, end), None
+        return folder_frames(images_in([path]), fps, unreadable, end), None
     if not (path.is_file() or source.isdigit() or "://" in source):
         raise typer.BadParameter(f"{source} is no folder, no video file, no camera's index and no URL.")
     video = Video(source)
@@ -155,7 +155,7 @@ class _Report:
             say_json(event, indent=None)
             return
         place = "-" if sequence is None else str(sequence)
-        self._table.row([place, name, *_report.cells(outcome, verdict)], {2: _report.COLOURS[verdict]})
+        self._table.row([place, name, *_report.cells(outcome, verdict)], {2: _report.COLORS[verdict]})
 
     def notice(self, notice: StreamNotice) -> None:
         if self._as_json:

@@ -1,9 +1,9 @@
-"""How good a server's verdicts are on labelled pictures. Needs the extra `evaluate`."""
+"""How good a server's verdicts are on labeled images. Needs the extra `evaluate`."""
 
 from patchserve_client.evaluation.dataset import (
     Dataset,
     DatasetError,
-    LabelledPicture,
+    LabeledImage,
     chosen_references,
     read_dataset,
 )
@@ -22,7 +22,7 @@ __all__ = [
     "Dataset",
     "DatasetError",
     "Findings",
-    "LabelledPicture",
+    "LabeledImage",
     "ReferenceExistsError",
     "Verdict",
     "chosen_references",

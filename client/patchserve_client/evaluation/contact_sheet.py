@@ -18,16 +18,16 @@ _PAIRS_IN_A_ROW = 3
 _CELL_INCHES = 2.1
 _DPI = 120
 _MAX_SIDE_PX = 512
-_MISTAKE_COLOUR, _RIGHT_COLOUR = "#b3243b", "#444444"
+_MISTAKE_COLOR, _RIGHT_COLOR = "#b3243b", "#444444"
 
 
 def worst(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict]:
-    """The pictures furthest on the wrong side of the threshold; after the mistakes, the closest calls."""
+    """The images furthest on the wrong side of the threshold; after the mistakes, the closest calls."""
     return sorted(verdicts, key=lambda verdict: verdict.margin)[:count]
 
 
 def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Each of the worst pictures beside its overlay in the calibrated scale; masks are outlined.
+    """Each of the worst images beside its overlay in the calibrated scale; masks are outlined.
 
     Raises:
         PatchserveError: the server does not draw an overlay.
@@ -43,9 +43,9 @@ def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[V
     for cell in cells:
         cell.set_axis_off()
         cell.set_anchor("NW")
-    for verdict, picture_cell, overlay_cell in zip(shown, cells[::2], cells[1::2], strict=False):
+    for verdict, image_cell, overlay_cell in zip(shown, cells[::2], cells[1::2], strict=False):
         result = client.infer(
-            verdict.picture.path,
+            verdict.image.path,
             reference.reference_id,
             overlay=True,
             heatmap_scale=HeatmapScale.CALIBRATED,
@@ -54,28 +54,26 @@ def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[V
         )
         if result.overlay is not None:
             _show(overlay_cell, result.overlay, verdict)
-        with Image.open(verdict.picture.path) as picture:
-            _show(picture_cell, ImageOps.exif_transpose(picture), verdict)
-        _caption(picture_cell, verdict)
+        with Image.open(verdict.image.path) as image:
+            _show(image_cell, ImageOps.exif_transpose(image), verdict)
+        _caption(image_cell, verdict)
     figure.savefig(path, dpi=_DPI)
 
 
-def _show(cell: Axes, picture: Image.Image, verdict: Verdict) -> None:
-    width_px, height_px = picture.size
-    if picture.mode.startswith("I;16"):  # Pillow would cut the brighter values off
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    thumbnail = picture.convert("RGB")
+def _show(cell: Axes, image: Image.Image, verdict: Verdict) -> None:
+    width_px, height_px = image.size
+    if image.mode.startswith("I;16"):  # Pillow would cut the brighter values off
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    thumbnail = image.convert("RGB")
     thumbnail.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
     cell.imshow(np.asarray(thumbnail), extent=(0, width_px, height_px, 0))
-    if verdict.picture.mask_path is not None:
-        mask = read_mask(verdict.picture.mask_path)
+    if verdict.image.mask_path is not None:
+        mask = read_mask(verdict.image.mask_path)
         cell.contour(mask, [0.5], colors=["white"], linewidths=0.8)
 
 
 def _caption(cell: Axes, verdict: Verdict) -> None:
-    what = "right" if verdict.is_right else "missed" if verdict.picture.defect else "false alarm"
-    text = (
-        f"{what}: {verdict.picture.defect or 'intact'}, score {verdict.anomaly.score:.3f}\n{verdict.picture.path.name}"
-    )
-    colour = _RIGHT_COLOUR if verdict.is_right else _MISTAKE_COLOUR
-    cell.set_title(text, fontsize=8, loc="left", color=colour)
+    what = "right" if verdict.is_right else "missed" if verdict.image.defect else "false alarm"
+    text = f"{what}: {verdict.image.defect or 'intact'}, score {verdict.anomaly.score:.3f}\n{verdict.image.path.name}"
+    color = _RIGHT_COLOR if verdict.is_right else _MISTAKE_COLOR
+    cell.set_title(text, fontsize=8, loc="left", color=color)

@@ -1,4 +1,4 @@
-"""Labelled pictures in the layout of MVTec AD."""
+"""Labeled images in the layout of MVTec AD."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class DatasetError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class LabelledPicture:
-    """A test picture and what is true of it."""
+class LabeledImage:
+    """A test image and what is true of it."""
 
     path: Path
     name: str  # the path inside the data set
@@ -38,36 +38,36 @@ class Dataset:
     """What there is to learn from and to test with, by name."""
 
     root: Path
-    references: tuple[Path, ...]  # intact pictures to build a reference from, at least one
-    pictures: tuple[LabelledPicture, ...]  # at least one
+    references: tuple[Path, ...]  # intact images to build a reference from, at least one
+    images: tuple[LabeledImage, ...]  # at least one
     notes: tuple[str, ...]  # what a user should know of the data set, in sentences
 
 
 def read_dataset(root: Path) -> Dataset:
-    """Finds the pictures and masks of a data set, and reads the masks and the pictures' headers.
+    """Finds the images and masks of a data set, and reads the masks and the images' headers.
 
     Raises:
-        DatasetError: folders are missing or empty, a test picture or a mask is damaged, or a mask is not of its
-            picture's size.
+        DatasetError: folders are missing or empty, a test image or a mask is damaged, or a mask is not of its
+            image's size.
     """
     for needed in (root / "train" / GOOD, root / "test"):
         if not needed.is_dir():
             raise DatasetError(f"{root} has no folder {needed.relative_to(root)}. The layout is {LAYOUT}.")
     references = tuple(_files_in(root / "train" / GOOD))
     if not references:
-        raise DatasetError(f"{root / 'train' / GOOD} has no pictures (looked for {' '.join(_SUFFIXES)}).")
+        raise DatasetError(f"{root / 'train' / GOOD} has no images (looked for {' '.join(_SUFFIXES)}).")
     kinds = sorted(
         folder for folder in (root / "test").iterdir() if folder.is_dir() and not folder.name.startswith(".")
     )
-    pictures = {kind.name: tuple(_labelled(root, kind)) for kind in kinds}
-    if not any(pictures.values()):
-        raise DatasetError(f"{root / 'test'} has no folders with pictures. The layout is {LAYOUT}.")
-    notes = tuple(note for kind, found in pictures.items() for note in _notes(root, kind, found))
-    return Dataset(root, references, tuple(picture for found in pictures.values() for picture in found), notes)
+    images = {kind.name: tuple(_labeled(root, kind)) for kind in kinds}
+    if not any(images.values()):
+        raise DatasetError(f"{root / 'test'} has no folders with images. The layout is {LAYOUT}.")
+    notes = tuple(note for kind, found in images.items() for note in _notes(root, kind, found))
+    return Dataset(root, references, tuple(image for found in images.values() for image in found), notes)
 
 
 def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> tuple[Path, ...]:
-    """Some of the reference pictures: all without a count, the first ones by name without a seed, else drawn by it.
+    """Some of the reference images: all without a count, the first ones by name without a seed, else drawn by it.
 
     Raises:
         DatasetError: there are not so many.
@@ -76,7 +76,7 @@ def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> 
     if count is None:
         return available
     if count > len(available):
-        raise DatasetError(f"There are {len(available)} pictures in {available[0].parent}, not {count}.")
+        raise DatasetError(f"There are {len(available)} images in {available[0].parent}, not {count}.")
     return available[:count] if seed is None else tuple(sorted(random.Random(seed).sample(available, count)))  # noqa: S311 - not for secrets
 
 
@@ -101,20 +101,20 @@ def _files_in(folder: Path) -> list[Path]:
     )
 
 
-def _labelled(root: Path, folder: Path) -> Iterator[LabelledPicture]:
+def _labeled(root: Path, folder: Path) -> Iterator[LabeledImage]:
     for path in _files_in(folder):
         size_px = _upright_size_px(path)
         defect = None if folder.name == GOOD else folder.name
         mask_path = root / "ground_truth" / folder.name / f"{path.stem}_mask.png"
         usable = defect is not None and mask_path.is_file() and _marks_damage(mask_path, size_px)
         name = path.relative_to(root).as_posix()
-        yield LabelledPicture(path, name, defect, mask_path if usable else None, size_px)
+        yield LabeledImage(path, name, defect, mask_path if usable else None, size_px)
 
 
 def _marks_damage(mask_path: Path, size_px: tuple[int, int]) -> bool:
     mask = read_mask(mask_path)
     if mask.shape[::-1] != size_px:
-        sizes = "{1} x {0} pixels, its picture {2} x {3}".format(*mask.shape, *size_px)
+        sizes = "{1} x {0} pixels, its image {2} x {3}".format(*mask.shape, *size_px)
         raise DatasetError(f"{mask_path} has {sizes}: they must be alike.")
     return bool(mask.any())
 
@@ -125,21 +125,21 @@ def _upright_size_px(path: Path) -> tuple[int, int]:
             turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
             return (image.height, image.width) if turned else (image.width, image.height)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} is no picture: {error}") from error
+        raise DatasetError(f"{path} is no image: {error}") from error
 
 
-def _notes(root: Path, kind: str, pictures: tuple[LabelledPicture, ...]) -> Iterator[str]:
-    if not pictures:
-        yield f"test/{kind} has no pictures."
+def _notes(root: Path, kind: str, images: tuple[LabeledImage, ...]) -> Iterator[str]:
+    if not images:
+        yield f"test/{kind} has no images."
     if kind == GOOD:
         return
-    unmarked = [picture for picture in pictures if picture.mask_path is None]
+    unmarked = [image for image in images if image.mask_path is None]
     if unmarked:
         yield (
-            f"{len(unmarked)} of {len(pictures)} pictures in test/{kind} have no mask that marks damage: "
+            f"{len(unmarked)} of {len(images)} images in test/{kind} have no mask that marks damage: "
             "they count for the image metrics only."
         )
-    known = {f"{picture.path.stem}_mask.png" for picture in pictures}
+    known = {f"{image.path.stem}_mask.png" for image in images}
     strays = [mask.name for mask in (root / "ground_truth" / kind).glob("*_mask.png") if mask.name not in known]
     if strays:
-        yield f"{len(strays)} of the masks in ground_truth/{kind} fit no picture, such as {min(strays)}."
+        yield f"{len(strays)} of the masks in ground_truth/{kind} fit no image, such as {min(strays)}."

@@ -1,4 +1,4 @@
-"""How well the verdicts on whole pictures separate intact from defective ones."""
+"""How well the verdicts on whole images separate intact from defective ones."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 
 @dataclass(frozen=True, slots=True)
 class ImageMetrics:
-    """None: not defined, since intact or defective pictures are missing."""
+    """None: not defined, since intact or defective images are missing."""
 
     image_auroc: float | None = None
     average_precision: float | None = None
     f1: float | None = None  # this and the next at the calibrated threshold
     balanced_accuracy: float | None = None
-    best_balanced_accuracy: float | None = None  # at the threshold that these very pictures would choose
-    best_threshold: float | None = None  # pictures at or above it are flagged; None also: none would be
-    false_alarm_rate: float | None = None  # the share of intact pictures over the calibrated threshold
+    best_balanced_accuracy: float | None = None  # at the threshold that these very images would choose
+    best_threshold: float | None = None  # images at or above it are flagged; None also: none would be
+    false_alarm_rate: float | None = None  # the share of intact images over the calibrated threshold
     damage_percentage_auroc: float | None = None
 
 
@@ -30,7 +30,7 @@ def image_metrics(
     flagged: NDArray[np.bool_],
     damage_percentages: NDArray[np.floating[Any]],
 ) -> ImageMetrics:
-    """Measures one verdict per picture.
+    """Measures one verdict per image.
 
     Args:
         defective: (N,) the truth.
@@ -57,7 +57,7 @@ def image_metrics(
 
 
 def auroc(intact: NDArray[np.floating[Any]], defective: NDArray[np.floating[Any]]) -> float | None:
-    """The chance that a defective picture scores above an intact one; None where either are missing."""
+    """The chance that a defective image scores above an intact one; None where either are missing."""
     if not (intact.size and defective.size):
         return None
     truth = np.repeat([False, True], [intact.size, defective.size])

@@ -1,4 +1,4 @@
-"""How well score maps find the damaged pixels, in memory that does not grow with the pictures."""
+"""How well score maps find the damaged pixels, in memory that does not grow with the images."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from sklearn.metrics import auc, roc_auc_score, roc_curve
 # Scores less than 0.05 % apart may hence count as equal.
 _DROPPED_BITS = 12
 _BINS = 2 ** (31 - _DROPPED_BITS)
-_EIGHT_NEIGHBOURS = np.ones((3, 3))
+_EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
 def stretched(score_map: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A map (h, w) over a picture (H, W): bilinear, the corners of both laid over each other."""
+    """A map (h, w) over an image (H, W): bilinear, the corners of both laid over each other."""
     height_px, width_px = shape
     return np.asarray(Image.fromarray(score_map).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
 
 class PixelTally:
-    """Tallies score maps against masks, picture by picture."""
+    """Tallies score maps against masks, image by image."""
 
     def __init__(self) -> None:
         self._intact = np.zeros(_BINS, np.int64)  # pixels outside of all damage, by score
@@ -31,10 +31,10 @@ class PixelTally:
         self.region_count = 0
 
     def add(self, score_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        """Counts one picture; the map is stretched bilinearly over the mask.
+        """Counts one image; the map is stretched bilinearly over the mask.
 
         Args:
-            score_map: (h, w) 0 or more, over the whole picture.
+            score_map: (h, w) 0 or more, over the whole image.
             mask: (H, W) which pixels are damaged.
 
         Raises:
@@ -47,7 +47,7 @@ class PixelTally:
         self._intact += np.bincount(bins[~mask], minlength=_BINS)
         if not mask.any():
             return
-        regions, count = ndimage.label(mask, _EIGHT_NEIGHBOURS)  # (H, W) 1.. inside, 0 outside
+        regions, count = ndimage.label(mask, _EIGHT_NEIGHBORS)  # (H, W) 1.. inside, 0 outside
         areas_px = np.bincount(regions[mask])
         self.region_count += count
         self._damaged += np.bincount(bins[mask], minlength=_BINS)

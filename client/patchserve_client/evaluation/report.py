@@ -38,10 +38,10 @@ def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findi
     return {
         **{name: values[name] for name in METRICS},
         "counts": {
-            "reference_pictures": reference.image_count,
-            "intact": sum(verdict.picture.defect is None for verdict in verdicts),
-            "defective": sum(verdict.picture.defect is not None for verdict in verdicts),
-            "with_mask": sum(verdict.picture.mask_path is not None for verdict in verdicts),
+            "reference_images": reference.image_count,
+            "intact": sum(verdict.image.defect is None for verdict in verdicts),
+            "defective": sum(verdict.image.defect is not None for verdict in verdicts),
+            "with_mask": sum(verdict.image.mask_path is not None for verdict in verdicts),
             "damaged_regions": findings.pixels.region_count,
             "failed": len(findings.failed),
         },
@@ -56,14 +56,14 @@ def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findi
         "reference": dataclasses.asdict(reference),
         "server": dataclasses.asdict(server),
         "notes": [*dataset.notes, *_notes(values, verdicts)],
-        "pictures": [_picture(verdict) for verdict in verdicts],
-        "failed": [{"file": picture.name, "error": str(error)} for picture, error in findings.failed],
+        "images": [_image(verdict) for verdict in verdicts],
+        "failed": [{"file": image.name, "error": str(error)} for image, error in findings.failed],
     }
 
 
 def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
     return image_metrics(
-        np.array([verdict.picture.defect is not None for verdict in verdicts]),
+        np.array([verdict.image.defect is not None for verdict in verdicts]),
         np.array([verdict.anomaly.score for verdict in verdicts]),
         np.array([verdict.anomaly.is_anomalous for verdict in verdicts]),
         np.array([verdict.damage_percentage for verdict in verdicts]),
@@ -71,15 +71,15 @@ def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
 
 
 def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
-    """Of each kind of defect: how many there are, how many were found, and the AUROC against all intact pictures."""
+    """Of each kind of defect: how many there are, how many were found, and the AUROC against all intact images."""
     scores: dict[str | None, list[float]] = {}
     for verdict in verdicts:
-        scores.setdefault(verdict.picture.defect, []).append(verdict.anomaly.score)
+        scores.setdefault(verdict.image.defect, []).append(verdict.anomaly.score)
     intact = np.array(scores.pop(None, []))
-    found = [verdict.picture.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
+    found = [verdict.image.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
     return {
         str(defect): {
-            "pictures": len(of_it),
+            "images": len(of_it),
             "found": found.count(defect),
             "image_auroc": auroc(intact, np.array(of_it)),
         }
@@ -89,21 +89,21 @@ def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
 
 def _notes(values: dict[str, Any], verdicts: list[Verdict]) -> Iterator[str]:
     missing = [name for name in METRICS if values[name] is None]
-    defective = sum(verdict.picture.defect is not None for verdict in verdicts)
+    defective = sum(verdict.image.defect is not None for verdict in verdicts)
     if not defective:
-        yield f"There are no defective test pictures: {', '.join(missing)} are not defined."
+        yield f"There are no defective test images: {', '.join(missing)} are not defined."
         return
     if defective == len(verdicts):
         of_images = [name for name in missing if name not in PIXEL_METRICS]
-        yield f"There are no intact test pictures: {', '.join(of_images)} are not defined."
+        yield f"There are no intact test images: {', '.join(of_images)} are not defined."
     if set(PIXEL_METRICS) & set(missing):
         yield f"No mask marks damage: {' and '.join(PIXEL_METRICS)} are not defined."
 
 
-def _picture(verdict: Verdict) -> dict[str, Any]:
+def _image(verdict: Verdict) -> dict[str, Any]:
     return {
-        "file": verdict.picture.name,
-        "defect": verdict.picture.defect,
+        "file": verdict.image.name,
+        "defect": verdict.image.defect,
         "score": verdict.anomaly.score,
         "raw_score": verdict.anomaly.raw_score,
         "is_anomalous": verdict.anomaly.is_anomalous,

@@ -18,7 +18,7 @@ from patchserve_client import (
     ReferenceInfo,
     ScoringProfile,
 )
-from patchserve_client.evaluation.dataset import LabelledPicture, read_mask
+from patchserve_client.evaluation.dataset import LabeledImage, read_mask
 from patchserve_client.evaluation.pixel_metrics import PixelTally
 
 
@@ -28,29 +28,29 @@ class ReferenceExistsError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the server said of one test picture."""
+    """What the server said of one test image."""
 
-    picture: LabelledPicture
+    image: LabeledImage
     anomaly: AnomalyScore
     damage_percentage: float
 
     @property
     def is_right(self) -> bool:
-        return self.anomaly.is_anomalous == (self.picture.defect is not None)
+        return self.anomaly.is_anomalous == (self.image.defect is not None)
 
     @property
     def margin(self) -> float:
         """How far the score lies on the right side of its threshold; negative for a mistake."""
         distance = self.anomaly.score - 0.5
-        return distance if self.picture.defect else -distance
+        return distance if self.image.defect else -distance
 
 
 @dataclass(slots=True)
 class Findings:
-    """What the server said of all test pictures."""
+    """What the server said of all test images."""
 
     verdicts: list[Verdict] = field(default_factory=list)
-    failed: list[tuple[LabelledPicture, PatchserveError]] = field(default_factory=list)
+    failed: list[tuple[LabeledImage, PatchserveError]] = field(default_factory=list)
     pixels: PixelTally = field(default_factory=PixelTally)
 
 
@@ -98,28 +98,28 @@ def loaded_reference(
 
 def inspect(
     client: Client,
-    pictures: Sequence[LabelledPicture],
+    images: Sequence[LabeledImage],
     reference: ReferenceInfo,
     *,
     frame_timeout_s: float | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> Findings:
-    """Streams the test pictures through the server. A picture that it refuses is noted, and the rest goes on.
+    """Streams the test images through the server. An image that it refuses is noted, and the rest goes on.
 
     Args:
         client: a connection to the server that holds the reference.
-        pictures: what to inspect, at least one.
+        images: what to inspect, at least one.
         reference: what to compare with, in exactly this revision.
-        frame_timeout_s: how long one picture may take, in seconds; None: no limit.
-        step: called after each picture.
+        frame_timeout_s: how long one image may take, in seconds; None: no limit.
+        step: called after each image.
 
     Raises:
-        PatchserveError: the stream ended before its time, or no picture at all was inspected.
+        PatchserveError: the stream ended before its time, or no image at all was inspected.
         DatasetError: a mask is damaged.
     """
     findings = Findings()
     results = client.infer_stream(
-        (picture.path for picture in pictures),
+        (image.path for image in images),
         reference.reference_id,
         score_map=True,
         max_regions=0,
@@ -127,23 +127,23 @@ def inspect(
         expected_revision=reference.revision,
     )
     with contextlib.closing(results):
-        for picture, frame in zip(pictures, results, strict=True):
+        for image, frame in zip(images, results, strict=True):
             if frame.result is not None:
-                findings.verdicts.append(Verdict(picture, frame.result.anomaly, frame.result.damage.damage_percentage))
-                _tally(findings, picture, frame.result)
+                findings.verdicts.append(Verdict(image, frame.result.anomaly, frame.result.damage.damage_percentage))
+                _tally(findings, image, frame.result)
             elif frame.error is not None:
-                findings.failed.append((picture, frame.error))
+                findings.failed.append((image, frame.error))
             step()
     if not findings.verdicts:
         raise findings.failed[0][1]
     return findings
 
 
-def _tally(findings: Findings, picture: LabelledPicture, result: InferenceResult) -> None:
+def _tally(findings: Findings, image: LabeledImage, result: InferenceResult) -> None:
     if result.score_map is None:
         raise TypeError("The server sent no score map, though one was asked for.")
-    if picture.defect is None:
-        width_px, height_px = picture.size_px
+    if image.defect is None:
+        width_px, height_px = image.size_px
         findings.pixels.add(result.score_map, np.zeros((height_px, width_px), np.bool_))
-    elif picture.mask_path is not None:
-        findings.pixels.add(result.score_map, read_mask(picture.mask_path))
+    elif image.mask_path is not None:
+        findings.pixels.add(result.score_map, read_mask(image.mask_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from patchserve_server.domain.access import Caller
+from patchserve_server.domain.callers import Caller
 from patchserve_server.domain.errors import InvalidCredentialsError, UnauthenticatedError
 
 Taking: TypeAlias = Callable[[str], Caller]

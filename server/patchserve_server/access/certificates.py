@@ -10,8 +10,8 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from patchserve_server.access.watched import Watched
-from patchserve_server.domain.access import TlsIdentity
+from patchserve_server.access.reloading import Reloading
+from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
 
 READABLE_BY_ALL = 0o004
@@ -19,7 +19,7 @@ READABLE_BY_ALL = 0o004
 _log = logging.getLogger(__name__)
 
 
-def watched_identity(cert: Path, key: Path, client_ca: Path | None) -> Watched[TlsIdentity]:
+def reloading_identity(cert: Path, key: Path, client_ca: Path | None) -> Reloading[TlsIdentity]:
     """The identity in these files, renewed as they are.
 
     Raises:
@@ -28,7 +28,7 @@ def watched_identity(cert: Path, key: Path, client_ca: Path | None) -> Watched[T
     files = {"--tls-cert": cert, "--tls-key": key}
     if client_ca is not None:
         files["--tls-client-ca"] = client_ca
-    identity = Watched(files, _identity)
+    identity = Reloading(files, _identity)
     if key.stat().st_mode & READABLE_BY_ALL:
         _log.warning("--tls-key %s: every user of this machine can read it; take the right away (chmod 600)", key)
     return identity

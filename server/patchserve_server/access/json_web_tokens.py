@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import jwt
 
-from patchserve_server.access.watched import Watched
-from patchserve_server.domain.access import Caller, Scope
+from patchserve_server.access.reloading import Reloading
+from patchserve_server.domain.callers import Caller, Scope
 from patchserve_server.domain.errors import ExpiredCredentialsError, InvalidCredentialsError, StartupError
 
 # Signatures only: with HS256 the public key would be the secret.
@@ -23,7 +23,7 @@ Keys = dict[str, jwt.PyJWK]
 class JwtVerifier:
     """Takes what `issuer` signed for `audience`. `exp` is a must; scopes are those in `scope` or `scp`."""
 
-    def __init__(self, keys: Watched[Keys], *, issuer: str, audience: str) -> None:
+    def __init__(self, keys: Reloading[Keys], *, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
@@ -56,13 +56,13 @@ class JwtVerifier:
         return Caller(ascii(name)[1:-1][:_MAX_NAME], _scopes(claims))
 
 
-def watched_keys(path: Path) -> Watched[Keys]:
+def reloading_keys(path: Path) -> Reloading[Keys]:
     """The public keys in this JWKS file (RFC 7517), by key id, renewed as it is.
 
     Raises:
         StartupError: it cannot be read, is no JWKS, or has no key to check a signature with.
     """
-    return Watched({"--jwt-jwks": path}, _keys)
+    return Reloading({"--jwt-jwks": path}, _keys)
 
 
 def _keys(content: bytes) -> Keys:

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from patchserve_server.access.watched import Watched
-from patchserve_server.domain.access import Caller, Scope
+from patchserve_server.access.reloading import Reloading
+from patchserve_server.domain.callers import Caller, Scope
 from patchserve_server.domain.errors import ExpiredCredentialsError, InvalidCredentialsError, StartupError
 
 PREFIX: Final = "patchserve_"  # lets scanners of leaked secrets find one
@@ -40,7 +40,7 @@ Entries: TypeAlias = tuple[_Entry, ...]
 class TokenVerifier:
     """Takes the tokens whose hashes stand in the file."""
 
-    def __init__(self, entries: Watched[Entries]) -> None:
+    def __init__(self, entries: Reloading[Entries]) -> None:
         self._entries = entries
 
     def caller(self, token: str) -> Caller:
@@ -62,13 +62,13 @@ class TokenVerifier:
         return found.caller
 
 
-def watched_tokens(path: Path) -> Watched[Entries]:
+def reloading_tokens(path: Path) -> Reloading[Entries]:
     """The lines of this file, renewed as it is.
 
     Raises:
         StartupError: it cannot be read, has no line, or a line is not of the form; the message names the line.
     """
-    return Watched({"--auth-tokens": path}, lambda content: tuple(_entries(content)))
+    return Reloading({"--auth-tokens": path}, lambda content: tuple(_entries(content)))
 
 
 def new_token(name: str, scopes: Iterable[Scope], expires: datetime | None = None) -> tuple[str, str]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 
 
 class PatchserveError(Exception):
@@ -40,7 +40,7 @@ class MalformedMessageError(InvalidInputError):
 
 
 class InvalidImageError(InvalidInputError):
-    """Bytes that are no picture we take. `field` defaults to `image`; a load names the picture, such as `images[3]`."""
+    """Bytes that are no image we take. `field` defaults to `image`; a load names the image, such as `images[3]`."""
 
     reason = "INVALID_IMAGE"
 
@@ -84,7 +84,7 @@ class ReferenceNotFoundError(PatchserveError):
 
     def __init__(self, reference_id: str) -> None:
         super().__init__(
-            f'There is no reference "{reference_id}". Load pictures of undamaged items with LoadReference first; '
+            f'There is no reference "{reference_id}". Load images of undamaged items with LoadReference first; '
             "ListReferences tells what is there."
         )
         self.reference_id = reference_id

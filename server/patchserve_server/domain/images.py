@@ -1,4 +1,4 @@
-"""Pictures as arrays."""
+"""Images as arrays."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 RgbImage: TypeAlias = NDArray[np.uint8]
-"""One picture, upright (EXIF orientation applied): (H, W, 3) uint8, RGB."""
+"""One image, upright (EXIF orientation applied): (H, W, 3) uint8, RGB."""
 
 SentImage: TypeAlias = bytes | RgbImage
-"""One picture as its sender has it: an encoded file, or its pixels."""
+"""One image as its sender has it: an encoded file, or its pixels."""
 
 ModelInputs: TypeAlias = NDArray[np.uint8]
-"""Pictures scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
+"""Images scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
 
 AnomalyMap: TypeAlias = NDArray[np.float32]
 """Raw patch distances stretched over the model input: (S, S) float32, 0 or more."""

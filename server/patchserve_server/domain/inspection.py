@@ -1,4 +1,4 @@
-"""What is found on one picture."""
+"""What is found on one image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT_MAX_REGIONS = 16
 
 
 class HeatmapScale(enum.Enum):
-    """How raw distances become colours."""
+    """How raw distances become colors."""
 
     RELATIVE = "relative"
     CALIBRATED = "calibrated"
@@ -35,7 +35,7 @@ class OutputOptions:
     max_regions: int = DEFAULT_MAX_REGIONS
     sensitivity: float = 1.0  # thresholds are divided by it
     overlay_format: OverlayFormat = OverlayFormat.PNG
-    overlay_max_side_px: int = 0  # 0: the picture's own size
+    overlay_max_side_px: int = 0  # 0: the image's own size
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class AnomalyScore:
 
 @dataclass(frozen=True, slots=True)
 class BoundingBox:
-    """A rectangle in pixels of the upright source picture."""
+    """A rectangle in pixels of the upright source image."""
 
     x_px: int
     y_px: int
@@ -70,7 +70,7 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area over the patch threshold, in pixels of the upright source picture."""
+    """A connected area over the patch threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
@@ -90,7 +90,7 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EncodedOverlay:
-    """The heat map over the picture."""
+    """The heat map over the image."""
 
     data: bytes
     format: OverlayFormat
@@ -111,7 +111,7 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """The whole answer about one picture."""
+    """The whole answer about one image."""
 
     reference_id: str
     reference_revision: str

@@ -8,11 +8,11 @@ from typing import Protocol
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
-from patchserve_server.domain.progress import LoadStage
+from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceModel, ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
-"""Called with QUANTISE, EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
+"""Called with QUANTIZE, EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +49,14 @@ class Detector(Protocol):
         """What this detector's banks must match."""
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
-        """Builds the bank of a set of pictures and calibrates it. The result depends on nothing else.
+        """Builds the bank of a set of images and calibrates it. The result depends on nothing else.
 
         Raises:
             InvalidInputError: an option is out of its range.
         """
 
     def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        """The model of the old pictures and the new ones together; equal to `fit` of them all.
+        """The model of the old images and the new ones together; equal to `fit` of them all.
 
         Raises:
             BankMismatchError: the model was made by another backbone, other weights or another precision.
@@ -70,7 +70,7 @@ class Detector(Protocol):
         """
 
     def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
-        """One Detection for each picture, each independent of the others in the batch.
+        """One Detection for each image, each independent of the others in the batch.
 
         Raises:
             BankMismatchError: as above.

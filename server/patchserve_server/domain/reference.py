@@ -57,7 +57,7 @@ class ScoringProfile(enum.Enum):
 
 
 class CalibrationMethod(enum.Enum):
-    """Where the scores of normal pictures came from."""
+    """Where the scores of normal images came from."""
 
     LEAVE_ONE_OUT = "leave_one_out"
     AUGMENTED_VIEWS = "augmented_views"
@@ -82,10 +82,10 @@ class CoresetOptions:
 
 
 RelativePoint: TypeAlias = tuple[float, float]
-"""(x, y) as shares of a picture's width and height, 0 to 1 from its top left."""
+"""(x, y) as shares of an image's width and height, 0 to 1 from its top left."""
 
 RegionOfInterest: TypeAlias = tuple[tuple[RelativePoint, ...], ...]
-"""Polygons, not closed. What lies in any of them counts; with none, the whole picture does."""
+"""Polygons, not closed. What lies in any of them counts; with none, the whole image does."""
 
 MAX_REGION_POINTS = 500
 
@@ -94,7 +94,7 @@ def checked_region_of_interest(polygons: RegionOfInterest) -> RegionOfInterest:
     """The polygons themselves.
 
     Raises:
-        InvalidInputError: a polygon has fewer than 3 points, all have too many, or a point is not within the picture.
+        InvalidInputError: a polygon has fewer than 3 points, all have too many, or a point is not within the image.
     """
     name = "region_of_interest"
     points = [point for polygon in polygons for point in polygon]
@@ -103,7 +103,7 @@ def checked_region_of_interest(polygons: RegionOfInterest) -> RegionOfInterest:
     if len(points) > MAX_REGION_POINTS:
         raise InvalidInputError(name, f"{name} has at most {MAX_REGION_POINTS} points in all.")
     if not all(0 <= share <= 1 for point in points for share in point):  # catches NaN too
-        raise InvalidInputError(name, f"{name}: x and y are shares of the picture's width and height, 0 to 1.")
+        raise InvalidInputError(name, f"{name}: x and y are shares of the image's width and height, 0 to 1.")
     return polygons
 
 
@@ -115,21 +115,21 @@ def checked_search_radius(radius: float | None) -> float | None:
     """
     if radius is not None and not 0 < radius <= 1:  # catches NaN too
         message = (
-            "search_radius is a share of the picture's side, above 0 and at most 1; leave it out to search everywhere."
+            "search_radius is a share of the image's side, above 0 and at most 1; leave it out to search everywhere."
         )
         raise InvalidInputError("search_radius", message)
     return radius
 
 
 def checked_approximate_search(approximate_search: bool, search_radius: float | None) -> bool:
-    """Whether neighbours may be approximate, as given.
+    """Whether neighbors may be approximate, as given.
 
     Raises:
         InvalidInputError: they may be, and there is a search radius.
     """
     if approximate_search and search_radius is not None:
         message = (
-            "approximate_search is for neighbours from everywhere, and search_radius is set; leave one of the two out."
+            "approximate_search is for neighbors from everywhere, and search_radius is set; leave one of the two out."
         )
         raise InvalidInputError("approximate_search", message)
     return approximate_search
@@ -141,14 +141,14 @@ class ReferenceOptions:
 
     profile: ScoringProfile = ScoringProfile.NOTEBOOK
     coreset: CoresetOptions = field(default_factory=CoresetOptions)
-    search_radius: float | None = None  # a share of the picture's side, above 0 to 1; None: neighbours from everywhere
+    search_radius: float | None = None  # a share of the image's side, above 0 to 1; None: neighbors from everywhere
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # of a large bank; not with a search radius
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreSpread:
-    """The spread of the raw image scores of normal pictures."""
+    """The spread of the raw image scores of normal images."""
 
     count: int
     min: float
@@ -159,7 +159,7 @@ class ScoreSpread:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Raw thresholds found from the reference pictures alone."""
+    """Raw thresholds found from the reference images alone."""
 
     method: CalibrationMethod
     image_threshold: float
@@ -178,11 +178,11 @@ class MemoryBank:
 
     `image_index` and `grid_index` say where each row came from: calibration, APPEND and a search radius need it.
     `spacing` says how far apart the reference's own patches lie around a row, relative to the mean of all rows.
-    `inputs` keeps the scaled pictures themselves (150 KB each at 224 px), from which all else can be computed again.
+    `inputs` keeps the scaled images themselves (150 KB each at 224 px), from which all else can be computed again.
     """
 
     patches: NDArray[np.float32]  # (P, D)
-    image_index: NDArray[np.int32]  # (P,), which picture of `inputs`, 0..N-1
+    image_index: NDArray[np.int32]  # (P,), which image of `inputs`, 0..N-1
     grid_index: NDArray[np.int32]  # (P,), which place of the patch grid, row by row from the top left
     spacing: NDArray[np.float32]  # (P,), above 0
     inputs: ModelInputs  # (N, S, S, 3)
@@ -194,7 +194,7 @@ class MemoryBank:
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class ReferenceModel:
-    """What the engine makes of reference pictures: enough to score, without a name or a date."""
+    """What the engine makes of reference images: enough to score, without a name or a date."""
 
     spec: EmbeddingSpec
     options: ReferenceOptions

@@ -40,7 +40,7 @@ CaptureTime: TypeAlias = tuple[int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One encoded picture of a stream."""
+    """One encoded image of a stream."""
 
     frame_id: str
     capture_time: CaptureTime | None  # None: unknown

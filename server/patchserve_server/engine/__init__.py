@@ -16,11 +16,11 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import torch
 
+from patchserve_server.engine.backbone.devices import resolve_device
+from patchserve_server.engine.backbone.network import open_network
+from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.backbone.runtime import FP32
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.devices import resolve_device
-from patchserve_server.engine.network import open_network
-from patchserve_server.engine.precision import with_precision
-from patchserve_server.engine.runtime import FP32
 
 __all__ = ["PatchCoreDetector", "create_detector"]
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import Detection
+from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
-from patchserve_server.domain.progress import LoadStage
 from patchserve_server.domain.reference import (
     Calibration,
     EmbeddingSpec,
@@ -25,15 +25,15 @@ from patchserve_server.domain.reference import (
     ReferenceModel,
     ReferenceOptions,
 )
-from patchserve_server.engine.calibration import calibrate
-from patchserve_server.engine.coreset import coreset_count, select_coreset
-from patchserve_server.engine.devices import synchronize
-from patchserve_server.engine.inverted import InvertedLists
-from patchserve_server.engine.neighbours import BankIndex
-from patchserve_server.engine.network import Network
-from patchserve_server.engine.pipeline import Pipeline, RawScores
-from patchserve_server.engine.scoring import anomaly_score, damage_score
-from patchserve_server.engine.searcher import Searcher
+from patchserve_server.engine.backbone.devices import synchronize
+from patchserve_server.engine.backbone.network import Network
+from patchserve_server.engine.patchcore.calibration import calibrate
+from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
+from patchserve_server.engine.patchcore.pipeline import Pipeline, RawScores
+from patchserve_server.engine.patchcore.scoring import anomaly_score, damage_score
+from patchserve_server.engine.search.exact import BankIndex
+from patchserve_server.engine.search.ivf_index import IvfIndex
+from patchserve_server.engine.search.parallel import ParallelSearch
 
 _IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
 
@@ -52,7 +52,10 @@ class PatchCoreDetector:
         self._network = network
         self._threads = threads or torch.get_num_threads()
         searching = self._threads if network.device.type == "cpu" else 1
-        self._answering, self._fitting = Searcher(searching), Searcher(searching)  # an answer waits for no fit
+        self._answering, self._fitting = (
+            ParallelSearch(searching),
+            ParallelSearch(searching),
+        )  # an answer waits for no fit
         self._prepared: WeakKeyDictionary[ReferenceModel, _Prepared] = WeakKeyDictionary()
         self._prepared_lock = threading.Lock()
 
@@ -68,7 +71,7 @@ class PatchCoreDetector:
             precision=network.precision,
             input_size_px=network.spec.input_size_px,
             feature_dim=network.spec.feature_dim,
-            bytes_per_reference=network.spec.int8_bytes if network.quantiser else 0,
+            bytes_per_reference=network.spec.int8_bytes if network.quantizer else 0,
         )
 
     @property
@@ -78,7 +81,7 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """One pass of a grey picture, so that what is slow once is slow before the first caller waits for it."""
+        """One pass of a gray image, so that what is slow once is slow before the first caller waits for it."""
         size_px = self._network.spec.input_size_px
         pipeline = self._pipeline(ReferenceOptions())
         patches = pipeline.patches(np.full((1, size_px, size_px, 3), 128, np.uint8))
@@ -89,7 +92,7 @@ class PatchCoreDetector:
         coreset_count(len(inputs) * self._network.spec.patches_per_image, options.coreset)  # refuses before the work
         pipeline = self._fitting_pipeline(options)
         seen = pipeline.seen(inputs)
-        pipeline = pipeline.tailored(seen, progress)
+        pipeline = pipeline.for_reference(seen, progress)
         return self._model(pipeline, seen, pipeline.embed(seen, progress), progress)
 
     @torch.inference_mode()
@@ -97,10 +100,10 @@ class PatchCoreDetector:
         self._require(model)
         pipeline, bank = self._fitting_pipeline(model.options), model.bank
         together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
-        pipeline = pipeline.tailored(together, progress)
+        pipeline = pipeline.for_reference(together, progress)
         is_whole = len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image
         if is_whole and pipeline.network is self._network:
-            # Every row is there, in the pictures' order: embedding these pictures again would give the same.
+            # Every row is there, in the images' order: embedding these images again would give the same.
             new = pipeline.embed(inputs, progress)
             old = torch.from_numpy(bank.patches).view(len(bank.inputs), *new.shape[1:])
             vectors = torch.cat((old, new))
@@ -112,7 +115,7 @@ class PatchCoreDetector:
     def prepare(self, model: ReferenceModel) -> None:
         """Makes or finds what a reference has beside its stored form: its own network in int8, the lists of a bank."""
         self._prepare(model)
-        if self._network.quantiser is not None:  # warms the network up
+        if self._network.quantizer is not None:  # warms the network up
             self.detect(model, model.bank.inputs[:1])
 
     @torch.inference_mode()
@@ -139,7 +142,7 @@ class PatchCoreDetector:
         return Pipeline(self._network, options, self._fitting)
 
     def _model(self, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, progress: Progress) -> ReferenceModel:
-        """The model of pictures (N, S, S, 3) and all their patch vectors (N, P, D)."""
+        """The model of images (N, S, S, 3) and all their patch vectors (N, P, D)."""
         patches = vectors.flatten(0, 1)
         count = coreset_count(len(patches), pipeline.options.coreset)
         kept = torch.arange(len(patches))
@@ -165,12 +168,14 @@ class PatchCoreDetector:
             prepared = self._prepared.get(model)
             if prepared is None:
                 self._require(model)
-                pipeline = self._pipeline(model.options).tailored(model.bank.inputs, lambda _stage, _done, _all: None)
+                pipeline = self._pipeline(model.options).for_reference(
+                    model.bank.inputs, lambda _stage, _done, _all: None
+                )
                 lists = pipeline.lists(torch.from_numpy(model.bank.patches))
                 prepared = self._prepared[model] = self._ready(model, pipeline, lists)
             return prepared
 
-    def _ready(self, model: ReferenceModel, pipeline: Pipeline, lists: InvertedLists | None) -> _Prepared:
+    def _ready(self, model: ReferenceModel, pipeline: Pipeline, lists: IvfIndex | None) -> _Prepared:
         device, bank = self._network.device, model.bank
         index = BankIndex(
             torch.from_numpy(bank.patches).to(device),
@@ -195,7 +200,7 @@ class PatchCoreDetector:
                 + ", ".join(f"{name} {theirs[name]}" for name in differing)
                 + ", but this server runs "
                 + ", ".join(f"{name} {ours[name]}" for name in differing)
-                + ". Load its pictures again, or start the server as it was.",
+                + ". Load its images again, or start the server as it was.",
             )
 
 

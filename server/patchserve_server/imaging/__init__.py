@@ -6,18 +6,18 @@ from patchserve_server.imaging.decode import MAX_SIDE_PX, ImageLimits, decode, o
 from patchserve_server.imaging.encode import check_overlay_size, encode_overlay
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.overlay import Canvas, overlay_size, prepare_canvas, render_overlay
-from patchserve_server.imaging.picture import Picture
+from patchserve_server.imaging.pil_image import PilImage
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
 
-# Pictures are handled side by side on the server's own threads: a pool of OpenCV's under each would only contend.
+# Images are handled side by side on the server's own threads: a pool of OpenCV's under each would only contend.
 cv2.setNumThreads(1)
 
 __all__ = [
     "MAX_SIDE_PX",
     "Canvas",
     "ImageLimits",
-    "Picture",
+    "PilImage",
     "check_overlay_size",
     "decode",
     "encode_overlay",

@@ -1,4 +1,4 @@
-"""Encoded bytes to an upright picture. Sizes are checked before any pixel is decoded."""
+"""Encoded bytes to an upright image. Sizes are checked before any pixel is decoded."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from patchserve_server.domain.errors import (
     UndecodableImageError,
 )
 from patchserve_server.domain.images import SentImage
-from patchserve_server.imaging.picture import Picture
-from patchserve_server.imaging.structure import MeteredBytes, check_structure
+from patchserve_server.imaging.decode_guards import MeteredBytes, check_structure
+from patchserve_server.imaging.pil_image import PilImage
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 ALLOWED = "JPEG, PNG, WebP, BMP or TIFF"
 
 # Our own limit decides, per server; Pillow's is global and would also warn.
 Image.MAX_IMAGE_PIXELS = None
-# What a picture's bytes provoke is told to its sender, not to the log.
+# What an image's bytes provoke is told to its sender, not to the log.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_SIDE_PX = 65_535
-"""As JPEG has it. A picture of one row and a million columns costs a resize gigabytes, within any limit of pixels."""
+"""As JPEG has it. An image of one row and a million columns costs a resize gigabytes, within any limit of pixels."""
 
 _MAX_EXIF_BYTES = 2**20
 _THIRTY_TWO_BIT_MODES = ("I", "F")
@@ -41,19 +41,19 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings a picture upright, by its EXIF orientation."""
+"""What brings an image upright, by its EXIF orientation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """What a picture may cost."""
+    """What an image may cost."""
 
     max_bytes: int = 32 * 2**20
     max_pixels: int = 64_000_000
 
 
-def opened(image: SentImage, limits: ImageLimits) -> Picture:
-    """A picture from its file, or from its pixels, which only have to keep the limits.
+def opened(image: SentImage, limits: ImageLimits) -> PilImage:
+    """An image from its file, or from its pixels, which only have to keep the limits.
 
     Raises:
         InvalidImageError: as `decode`.
@@ -65,10 +65,10 @@ def opened(image: SentImage, limits: ImageLimits) -> Picture:
     return Image.fromarray(image)
 
 
-def decode(data: bytes, limits: ImageLimits) -> Picture:
-    """The first frame of a picture, its EXIF orientation applied.
+def decode(data: bytes, limits: ImageLimits) -> PilImage:
+    """The first frame of an image, its EXIF orientation applied.
 
-    Transparency and colour profiles are dropped, as by the notebook's convert("RGB"). Grey of 12 or 16 bits is scaled
+    Transparency and color profiles are dropped, as by the notebook's convert("RGB"). Gray of 12 or 16 bits is scaled
     to 8 so that white stays white; 32 bits have no agreed white and are refused.
 
     Raises:
@@ -77,19 +77,19 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
         UndecodableImageError: another format, truncated or damaged.
     """
     if not data:
-        raise EmptyImageError(f"The picture is empty; send the bytes of a {ALLOWED} file.")
+        raise EmptyImageError(f"The image is empty; send the bytes of a {ALLOWED} file.")
     if len(data) > limits.max_bytes:
-        message = f"The picture has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed."
+        message = f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed."
         raise ImageTooLargeError(message)
     check_structure(data)
     try:
-        with Image.open(MeteredBytes(data), formats=FORMATS) as picture:
-            _check_size(picture.size, limits)
-            return _to_rgb(_upright(picture))
+        with Image.open(MeteredBytes(data), formats=FORMATS) as image:
+            _check_size(image.size, limits)
+            return _to_rgb(_upright(image))
     except (ImageTooLargeError, UndecodableImageError):
         raise
     except UnidentifiedImageError:
-        raise UndecodableImageError(f"The bytes are not a {ALLOWED} picture, or its header is damaged.") from None
+        raise UndecodableImageError(f"The bytes are not a {ALLOWED} image, or its header is damaged.") from None
     except Exception as error:  # decoders raise whatever their formats provoke
         raise UndecodableImageError(_reason(error)) from error
 
@@ -97,52 +97,52 @@ def decode(data: bytes, limits: ImageLimits) -> Picture:
 def _check_size(size_px: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size_px
     if width * height > limits.max_pixels:
-        message = f"The picture has {width} x {height} pixels; at most {limits.max_pixels:,} are allowed."
+        message = f"The image has {width} x {height} pixels; at most {limits.max_pixels:,} are allowed."
         raise ImageTooLargeError(message)
     if max(width, height) > MAX_SIDE_PX:
-        message = f"The picture has {width} x {height} pixels; at most {MAX_SIDE_PX:,} a side are allowed."
+        message = f"The image has {width} x {height} pixels; at most {MAX_SIDE_PX:,} a side are allowed."
         raise ImageTooLargeError(message)
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    picture.load()  # before the EXIF data, which may follow the pixels; TIFF comes upright from here
-    turn = _TURN.get(_orientation(picture))
-    return picture if turn is None else picture.transpose(turn)
+def _upright(image: Image.Image) -> Image.Image:
+    image.load()  # before the EXIF data, which may follow the pixels; TIFF comes upright from here
+    turn = _TURN.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
-def _orientation(picture: Image.Image) -> int:
+def _orientation(image: Image.Image) -> int:
     """1 to 8, or anything else where broken EXIF data says so; 1 where they say nothing."""
-    if len(picture.info.get("exif", b"")) > _MAX_EXIF_BYTES:
+    if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return 1
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # noqa: BLE001 - parsers raise whatever their data provoke; broken EXIF data is as good as none
         return 1
 
 
-def _to_rgb(picture: Image.Image) -> Picture:
-    if picture.mode in _THIRTY_TWO_BIT_MODES:
-        message = "Pictures of 32 bits per channel are not taken; send 8 or 16 bits."
+def _to_rgb(image: Image.Image) -> PilImage:
+    if image.mode in _THIRTY_TWO_BIT_MODES:
+        message = "Images of 32 bits per channel are not taken; send 8 or 16 bits."
         raise UndecodableImageError(message)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray(_grey_levels(picture)[np.asarray(picture)])  # convert() would clip at 255
-    if picture.mode != "RGB":
-        picture.info.pop("transparency", None)  # not asked for, and a way to fail
-        picture = picture.convert("RGB")
-    return picture
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(_gray_levels(image)[np.asarray(image)])  # convert() would clip at 255
+    if image.mode != "RGB":
+        image.info.pop("transparency", None)  # not asked for, and a way to fail
+        image = image.convert("RGB")
+    return image
 
 
-def _grey_levels(picture: Image.Image) -> NDArray[np.uint8]:
+def _gray_levels(image: Image.Image) -> NDArray[np.uint8]:
     """The 8-bit level of each 16-bit value: (65536,)."""
     white, inverted = 65_535, False
-    if isinstance(picture, TiffImagePlugin.TiffImageFile):
-        white = 2 ** picture.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
-        inverted = picture.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        white = 2 ** image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
+        inverted = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     levels = np.rint(np.arange(65_536).clip(0, white) * (255 / white)).astype(np.uint8)
     return 255 - levels if inverted else levels
 
 
 def _reason(error: Exception) -> str:
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
-        return "The picture is truncated: its last part is missing."
-    return f"The bytes begin like a picture but are damaged; send the bytes of a whole {ALLOWED} file."
+        return "The image is truncated: its last part is missing."
+    return f"The bytes begin like an image but are damaged; send the bytes of a whole {ALLOWED} file."

@@ -30,7 +30,7 @@ def check_overlay_size(size_px: tuple[int, int], format_: OverlayFormat) -> None
     if max(size_px) > most:
         width, height = size_px
         message = (
-            f"The picture's overlay has {width} x {height} pixels; {format_.name} holds at most {most:,} a side: "
+            f"The image's overlay has {width} x {height} pixels; {format_.name} holds at most {most:,} a side: "
             "ask for another overlay_format, or for an overlay_max_side_px."
         )
         raise ImageTooLargeError(message)

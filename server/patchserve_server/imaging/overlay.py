@@ -1,4 +1,4 @@
-"""The heat map over the picture."""
+"""The heat map over the image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from PIL import Image
 from patchserve_server.domain.images import AnomalyMap, RgbImage
 from patchserve_server.domain.inspection import HeatmapScale, Region
 from patchserve_server.imaging.heatmap import HeatLevels, heat_levels
-from patchserve_server.imaging.picture import Picture, pixels_of
+from patchserve_server.imaging.pil_image import PilImage, pixels_of
 
 _HEAT_WEIGHT = 0.6
-"""How much of a red-hot spot is colour; the rest is the picture itself."""
+"""How much of a red-hot spot is color; the rest is the image itself."""
 _OUTLINE_RGB = (255, 255, 255)
 _CASING_RGB = (40, 40, 40)  # the outline shows on a white ground too
 _BAND_ROWS = 64
@@ -27,15 +27,15 @@ def _jet(levels: HeatLevels) -> RgbImage:
     return cv2.cvtColor(cv2.applyColorMap(levels, cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
 
 
-_PICTURE_SHARE = np.rint(255 - _HEAT_WEIGHT * np.arange(256)).astype(np.uint8).repeat(3).reshape(256, 1, 3)
-"""What is left of the picture at each level, in 1/255."""
-_HEAT_SHARE = np.rint(_jet(np.arange(256, dtype=np.uint8)[:, None]) * (1 - _PICTURE_SHARE / 255)).astype(np.uint8)
-"""What the colour adds at each level."""
+_IMAGE_SHARE = np.rint(255 - _HEAT_WEIGHT * np.arange(256)).astype(np.uint8).repeat(3).reshape(256, 1, 3)
+"""What is left of the image at each level, in 1/255."""
+_HEAT_SHARE = np.rint(_jet(np.arange(256, dtype=np.uint8)[:, None]) * (1 - _IMAGE_SHARE / 255)).astype(np.uint8)
+"""What the color adds at each level."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:
-    """What an overlay is drawn on: no more of a picture than it takes."""
+    """What an overlay is drawn on: no more of an image than it takes."""
 
     pixels: RgbImage  # RELATIVE: at the map's size; CALIBRATED: at the overlay's. It may be read-only
     scale: HeatmapScale
@@ -44,7 +44,7 @@ class Canvas:
 
 
 def overlay_size(source_size_px: tuple[int, int], max_side_px: int) -> tuple[int, int]:
-    """The picture's own (width, height), or the same shape with a longer side of max_side_px; 0: as it is."""
+    """The image's own (width, height), or the same shape with a longer side of max_side_px; 0: as it is."""
     longer = max(source_size_px)
     if not 0 < max_side_px < longer:
         return source_size_px
@@ -52,31 +52,31 @@ def overlay_size(source_size_px: tuple[int, int], max_side_px: int) -> tuple[int
     return width, height
 
 
-def prepare_canvas(picture: Picture, scale: HeatmapScale, *, map_side_px: int, size_px: tuple[int, int]) -> Canvas:
-    """Scales the picture down before anything is drawn on it, so that a smaller overlay costs less."""
+def prepare_canvas(image: PilImage, scale: HeatmapScale, *, map_side_px: int, size_px: tuple[int, int]) -> Canvas:
+    """Scales the image down before anything is drawn on it, so that a smaller overlay costs less."""
     if scale is HeatmapScale.RELATIVE:
-        pixels = np.asarray(picture.resize((map_side_px, map_side_px), Image.Resampling.BICUBIC))
+        pixels = np.asarray(image.resize((map_side_px, map_side_px), Image.Resampling.BICUBIC))
     else:
-        pixels = _scaled(picture, size_px)
-    return Canvas(pixels, scale, size_px, picture.size)
+        pixels = _scaled(image, size_px)
+    return Canvas(pixels, scale, size_px, image.size)
 
 
-def _scaled(picture: Picture, size_px: tuple[int, int]) -> RgbImage:
+def _scaled(image: PilImage, size_px: tuple[int, int]) -> RgbImage:
     """As good to look at as OpenCV's INTER_AREA, in a fifth to two thirds of its time."""
-    if size_px == picture.size:
-        return pixels_of(picture)
-    if max(picture.size) < 2 * max(size_px):  # each pixel still counts, between its neighbours
-        return cv2.resize(pixels_of(picture), size_px, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    return np.asarray(picture.resize(size_px, Image.Resampling.BILINEAR, reducing_gap=1.0))  # whole pixels first
+    if size_px == image.size:
+        return pixels_of(image)
+    if max(image.size) < 2 * max(size_px):  # each pixel still counts, between its neighbors
+        return cv2.resize(pixels_of(image), size_px, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
+    return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, reducing_gap=1.0))  # whole pixels first
 
 
 def render_overlay(
     canvas: Canvas, anomaly_map: AnomalyMap, *, patch_threshold: float, regions: Sequence[Region]
 ) -> RgbImage:
-    """The picture under its heat map (S, S), at the overlay's size (H, W, 3).
+    """The image under its heat map (S, S), at the overlay's size (H, W, 3).
 
-    RELATIVE is the notebook's: JET at equal weights over the picture at the map's size, stretched to the overlay's.
-    CALIBRATED keeps the picture sharp: the warmer a spot the more its colour covers, and regions are outlined.
+    RELATIVE is the notebook's: JET at equal weights over the image at the map's size, stretched to the overlay's.
+    CALIBRATED keeps the image sharp: the warmer a spot the more its color covers, and regions are outlined.
     """
     levels = heat_levels(anomaly_map, canvas.scale, patch_threshold)
     if canvas.scale is HeatmapScale.RELATIVE:
@@ -94,7 +94,7 @@ def _glowing(image: RgbImage, levels: HeatLevels) -> RgbImage:
     glowing = np.empty_like(image)
     for top in range(0, height, _BAND_ROWS):  # in bands, which stay in the cache
         band = slice(top, top + _BAND_ROWS)
-        share = cv2.applyColorMap(full[band], _PICTURE_SHARE)  # (rows, W, 3)
+        share = cv2.applyColorMap(full[band], _IMAGE_SHARE)  # (rows, W, 3)
         cv2.multiply(image[band], share, share, scale=1 / 255)
         cv2.add(share, cv2.applyColorMap(full[band], _HEAT_SHARE), glowing[band])
     return glowing
@@ -107,5 +107,5 @@ def _outline(image: RgbImage, regions: Sequence[Region], scale: NDArray[np.float
         np.rint((np.array(region.polygon) + 0.5) * scale - 0.5).astype(np.int32)[:, None]  # (points, 1, 2)
         for region in regions
     ]
-    for colour, width_px in ((_CASING_RGB, 3 * thickness_px), (_OUTLINE_RGB, thickness_px)):
-        cv2.polylines(image, outlines, isClosed=True, color=colour, thickness=width_px, lineType=cv2.LINE_AA)
+    for color, width_px in ((_CASING_RGB, 3 * thickness_px), (_OUTLINE_RGB, thickness_px)):
+        cv2.polylines(image, outlines, isClosed=True, color=color, thickness=width_px, lineType=cv2.LINE_AA)

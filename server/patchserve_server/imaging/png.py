@@ -11,14 +11,14 @@ from isal import isal_zlib
 from patchserve_server.domain.images import RgbImage
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # depth, colour type, and the only compression, filter method and interlacing to have
+_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # depth, color type, and the only compression, filter method and interlacing to have
 _FILTER_UP = 2
 _LEVEL = 1
 _BAND_ROWS = 128  # at a time: what is filtered is still in the cache when it is compressed
 
 
 def encode_png(image: RgbImage) -> bytes:
-    """A picture (H, W, 3) without loss, in a sixth of the time that libpng takes at its fastest, and no larger."""
+    """An image (H, W, 3) without loss, in a sixth of the time that libpng takes at its fastest, and no larger."""
     height, width = image.shape[:2]
     header = struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)
     return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *_data(image), _chunk(b"IEND", b"")])

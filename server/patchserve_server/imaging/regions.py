@@ -42,7 +42,7 @@ def _region(area: _Area, labels: NDArray[np.int32], patch_threshold: float, scal
     high = np.clip(np.ceil((left + width, top + height) * scale).astype(int), low + 1, size_px)
     shape = (labels[top : top + height, left : left + width] == area.label).astype(np.uint8)
     (outline, *_), _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-    # OpenCV goes counter-clockwise; the centre of a map pixel stands for it.
+    # OpenCV goes counter-clockwise; the center of a map pixel stands for it.
     points = np.clip(((outline[::-1, 0] + 0.5) * scale).astype(int), 0, size_px - 1)
     return Region(
         bounding_box=BoundingBox(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])),

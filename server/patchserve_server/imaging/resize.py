@@ -1,4 +1,4 @@
-"""Pictures scaled to the backbone's input."""
+"""Images scaled to the backbone's input."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.imaging.picture import Picture
+from patchserve_server.imaging.pil_image import PilImage
 
 
-def to_model_input(picture: Picture, size_px: int) -> ModelInputs:
-    """The whole picture, uncropped, stretched to (S, S, 3) by PIL's bilinear resize (notebook: Resize)."""
-    return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR))
+def to_model_input(image: PilImage, size_px: int) -> ModelInputs:
+    """The whole image, uncropped, stretched to (S, S, 3) by PIL's bilinear resize (notebook: Resize)."""
+    return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))

@@ -13,10 +13,10 @@ from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import KSERVE
 from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.interceptors import CALLER, Context, Handler, certificate_name
-from patchserve_server.serving.admission import Admission, Room
+from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import Application
 
-ONE: Final = Room(1)
+ONE: Final = Capacity(1)
 # Answered while the server starts and when it is full, as health checks are.
 PROBES: Final = frozenset(f"/{KSERVE}/{name}" for name in ("ServerLive", "ServerReady", "ModelReady"))
 _PROBE_TIMEOUT_S: Final = 10.0
@@ -32,7 +32,7 @@ def client_of(context: Context) -> str:
 
 
 class AdmissionInterceptor(aio.ServerInterceptor):
-    """Takes the place of a picture or of a load before its message is read: who is refused does not get to send it.
+    """Takes the place of an image or of a load before its message is read: who is refused does not get to send it.
 
     To that end a unary request is read here, as the stream of one message that it is on the wire.
     """
@@ -91,7 +91,7 @@ async def _only(requests: AsyncIterator[Any], context: Context, timeout_s: float
 def _place(application: Application, name: str, context: Context) -> AbstractContextManager[object]:
     admission: Admission | None = None
     if name in ("Infer", "ModelInfer"):
-        admission = application.pictures
+        admission = application.images
     elif name in ("LoadReference", "LoadReferenceStream"):
         admission = application.loads
     return nullcontext() if admission is None else admission.take(client_of(context), ONE)

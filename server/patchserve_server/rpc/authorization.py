@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha import reflection
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access import Authenticator
-from patchserve_server.domain.access import Scope
+from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import InvalidCredentialsError, PermissionDeniedError
 from patchserve_server.rpc.interceptors import CALLER, Context, Handler
 
@@ -95,7 +95,7 @@ class AuthorizationInterceptor(aio.ServerInterceptor):
 
 
 def _refusal(error: Exception) -> Handler:
-    """Answers before a message is read, whatever the method's kind: who is refused does not get to send a picture."""
+    """Answers before a message is read, whatever the method's kind: who is refused does not get to send an image."""
 
     async def refuse(_requests: object, _context: Context) -> AsyncIterator[Any]:
         raise error

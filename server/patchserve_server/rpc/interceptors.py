@@ -38,7 +38,7 @@ Place: TypeAlias = AbstractContextManager[object]
 
 
 class StatusInterceptor(aio.ServerInterceptor):
-    """Turns whatever a method of these services raises into a google.rpc.Status. Cancellation passes untouched.
+    """FairSemaphore whatever a method of these services raises into a google.rpc.Status. Cancellation passes untouched.
 
     Args:
         services: whose methods; all of them stream, as AdmissionInterceptor makes it.
@@ -66,13 +66,13 @@ class StatusInterceptor(aio.ServerInterceptor):
             response_serializer=handler.response_serializer,
         )
 
-    def _with_status(self, behaviour: Any, method: str) -> Any:  # noqa: ANN401 - grpc's handlers are untyped
+    def _with_status(self, behavior: Any, method: str) -> Any:  # noqa: ANN401 - grpc's handlers are untyped
         async def answer(requests: Any, context: Context) -> None:  # noqa: ANN401
             # The status of a caller who does not read waits for it; so long it counts as a call, and as nothing else.
             with ExitStack() as place:
                 async with _Call(method.rpartition("/")[2], context):
                     place.enter_context(self._place(method, context))
-                    async with aclosing(behaviour(requests, context)) as responses:
+                    async with aclosing(behavior(requests, context)) as responses:
                         async for response in responses:
                             if not await self._written(response, context):
                                 return

@@ -23,8 +23,8 @@ from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.interceptors import REQUEST_ID
 from patchserve_server.rpc.servicer import PatchCoreServicer
 from patchserve_server.serving.application import Application
-from patchserve_server.serving.fairness import Flow
-from patchserve_server.serving.sessions import RETRY_AFTER_DRAIN_S
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.streams import RETRY_AFTER_DRAIN_S
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -71,12 +71,12 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return kserve.metadata(facts, application.detector.input_size_px)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
-        return await _infer(self._main.application, Flow(client_of(context)), request, context)
+        return await _infer(self._main.application, FlowKey(client_of(context)), request, context)
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], context: Context
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        application, flow = self._main.application, Flow.of_stream(client_of(context))
+        application, flow = self._main.application, FlowKey.of_stream(client_of(context))
         async with aclosing(self._until_drained(request_iterator)) as requests:
             async for request in requests:
                 try:
@@ -116,7 +116,7 @@ async def _next(requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferR
 
 
 async def _infer(
-    application: Application, flow: Flow, request: pb.ModelInferRequest, context: Context
+    application: Application, flow: FlowKey, request: pb.ModelInferRequest, context: Context
 ) -> pb.ModelInferResponse:
     limits = application.limits
     most = max(1, min(limits.max_pending_images // 2, limits.max_client_pending_images))

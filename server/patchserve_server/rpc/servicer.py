@@ -84,7 +84,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def ListLoads(
         self, request: reference_pb2.ListLoadsRequest, context: Context
     ) -> reference_pb2.ListLoadsResponse:
-        loads = self.application.loader.under_way(convert.loads_of(request))
+        loads = self.application.loader.active_loads(convert.loads_of(request))
         return reference_pb2.ListLoadsResponse(loads=map(convert.load_message, loads))
 
     async def DeleteReference(

@@ -12,7 +12,7 @@ from typing import Final
 import grpc
 from grpc import aio
 
-from patchserve_server.domain.access import TlsIdentity
+from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
 
 KEEPALIVE_TIME_S: Final = 60
@@ -94,7 +94,7 @@ def _check(listening: Listening, *, authenticated: bool) -> None:
                 "--tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure."
             )
             raise StartupError(message)
-        what = "pictures, answers and tokens" if authenticated else "pictures and answers"
+        what = "images, answers and tokens" if authenticated else "images and answers"
         _log.warning("--insecure: %s travel unencrypted on %s", what, listening.host)
     if not authenticated and (listening.identity is None or listening.identity().client_ca is None):
         _log.warning(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from patchserve_server.domain.errors import QueueFullError
-from patchserve_server.serving.fairness import FairQueue, Flow
+from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 RETRY_AFTER_S = 0.5
 _TELL_EVERY_S = 10.0
@@ -19,34 +19,34 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Capacity:
     """Places and bytes: a bound, or what is taken of it."""
 
     places: int = 0
     bytes: int = 0
 
-    def __add__(self, other: Room) -> Room:
-        return Room(self.places + other.places, self.bytes + other.bytes)
+    def __add__(self, other: Capacity) -> Capacity:
+        return Capacity(self.places + other.places, self.bytes + other.bytes)
 
-    def __sub__(self, other: Room) -> Room:
-        return Room(self.places - other.places, self.bytes - other.bytes)
+    def __sub__(self, other: Capacity) -> Capacity:
+        return Capacity(self.places - other.places, self.bytes - other.bytes)
 
-    def fits(self, bound: Room) -> bool:
+    def fits(self, bound: Capacity) -> bool:
         return self.places <= bound.places and self.bytes <= bound.bytes
 
-    def share(self, share: float, at_least: Room) -> Room:
+    def share(self, share: float, at_least: Capacity) -> Capacity:
         """A part of it, never less than what a single call may need."""
         places, size = int(self.places * share), int(self.bytes * share)
-        return Room(max(places, at_least.places), max(size, at_least.bytes))
+        return Capacity(max(places, at_least.places), max(size, at_least.bytes))
 
 
-NOTHING = Room()
+NOTHING = Capacity()
 
 
-class Hold:
-    """Room that is taken until it is released, once; a context manager does that by itself."""
+class Permit:
+    """Capacity that is taken until it is released, once; a context manager does that by itself."""
 
-    def __init__(self, admission: Admission, client: str, room: Room, *, streamed: bool) -> None:
+    def __init__(self, admission: Admission, client: str, room: Capacity, *, streamed: bool) -> None:
         self._admission = admission
         self._client = client
         self._streamed = streamed
@@ -56,7 +56,7 @@ class Hold:
     def resize(self, size: int) -> None:
         """From now on it holds so many bytes. Never refused: what is there is there, and others wait for it."""
         if self.room != NOTHING:
-            self._change(Room(self.room.places, size))
+            self._change(Capacity(self.room.places, size))
 
     def release(self) -> None:
         self._change(NOTHING)
@@ -67,7 +67,7 @@ class Hold:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _change(self, room: Room) -> None:
+    def _change(self, room: Capacity) -> None:
         change, self.room = room - self.room, room
         self._admission.changed(self._client, change, streamed=self._streamed)
 
@@ -75,8 +75,8 @@ class Hold:
 @dataclass(eq=False, slots=True)
 class _Waiting:
     client: str
-    room: Room
-    granted: asyncio.Future[Hold]
+    room: Capacity
+    granted: asyncio.Future[Permit]
 
 
 class Admission:
@@ -87,7 +87,7 @@ class Admission:
     `largest` is what one call may need: no share is less than that.
     """
 
-    def __init__(self, what: str, bound: Room, *, share: float, largest: Room) -> None:
+    def __init__(self, what: str, bound: Capacity, *, share: float, largest: Capacity) -> None:
         self._what = what
         self.bound = bound
         self._for_streams = bound.share(0.5, largest)
@@ -96,13 +96,13 @@ class Admission:
         self._calls = NOTHING
         self._streams = NOTHING
         self._client_streams = self.per_client.share(0.5, largest)
-        self._held: dict[tuple[str, bool], Room] = {}  # by client, and whether by its streams
+        self._held: dict[tuple[str, bool], Capacity] = {}  # by client, and whether by its streams
         self._waiting: FairQueue[_Waiting] = FairQueue()
         self._refused = 0
         self._told_s = -math.inf
 
-    def take(self, client: str, room: Room) -> Hold:
-        """Room for a single call.
+    def take(self, client: str, room: Capacity) -> Permit:
+        """Capacity for a single call.
 
         Raises:
             QueueFullError: it does not fit, or would be more than the client's share.
@@ -124,7 +124,7 @@ class Admission:
                 "shortly, or send less at once."
             )
             raise self._refusal(message)
-        return Hold(self, client, room, streamed=False)
+        return Permit(self, client, room, streamed=False)
 
     def _refusal(self, message: str) -> QueueFullError:
         self._refused += 1
@@ -134,16 +134,16 @@ class Admission:
             self._refused, self._told_s = 0, now_s
         return QueueFullError(message, RETRY_AFTER_S)
 
-    def take_for_stream(self, flow: Flow, room: Room) -> Hold | None:
-        """Room for a frame, or None where it would have to wait."""
+    def take_for_stream(self, flow: FlowKey, room: Capacity) -> Permit | None:
+        """Capacity for a frame, or None where it would have to wait."""
         waiting = self._wait(flow, room)
         if waiting.granted.done():
             return waiting.granted.result()
         self._waiting.discard(flow, waiting)
         return None
 
-    async def wait(self, flow: Flow, room: Room) -> Hold:
-        """Room for a frame, as soon as it is the stream's turn and it fits."""
+    async def wait(self, flow: FlowKey, room: Capacity) -> Permit:
+        """Capacity for a frame, as soon as it is the stream's turn and it fits."""
         waiting = self._wait(flow, room)
         try:
             return await waiting.granted
@@ -155,8 +155,8 @@ class Admission:
         finally:
             self._grant()
 
-    def changed(self, client: str, change: Room, *, streamed: bool) -> None:
-        """Takes note of what a Hold takes or gives back."""
+    def changed(self, client: str, change: Capacity, *, streamed: bool) -> None:
+        """Takes note of what a Permit takes or gives back."""
         if streamed:
             self._streams += change
         else:
@@ -168,7 +168,7 @@ class Admission:
             return
         self._grant()
 
-    def _wait(self, flow: Flow, room: Room) -> _Waiting:
+    def _wait(self, flow: FlowKey, room: Capacity) -> _Waiting:
         waiting = _Waiting(flow.client, room, asyncio.get_running_loop().create_future())
         self._waiting.push(flow, waiting)
         self._grant()
@@ -183,7 +183,7 @@ class Admission:
                 return
             self._waiting.pop(flow)
             if not waiting.granted.done():
-                waiting.granted.set_result(Hold(self, waiting.client, waiting.room, streamed=True))
+                waiting.granted.set_result(Permit(self, waiting.client, waiting.room, streamed=True))
 
     def _within_share(self, waiting: _Waiting) -> bool:
         held = self._of(waiting.client, streamed=True)
@@ -193,8 +193,8 @@ class Admission:
             return False
         return (streams + self._of(waiting.client, streamed=False)).fits(self.per_client)
 
-    def _of(self, client: str, *, streamed: bool) -> Room:
+    def _of(self, client: str, *, streamed: bool) -> Capacity:
         return self._held.get((client, streamed), NOTHING)
 
-    def _words(self, bound: Room) -> str:
+    def _words(self, bound: Capacity) -> str:
         return f"{bound.places} of {bound.bytes / 2**20:.0f} MiB together" if bound.bytes else f"{bound.places}"

@@ -14,12 +14,12 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference import Reference
-from patchserve_server.serving.admission import Admission, Room
+from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.serving.fairness import Flow
+from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
-from patchserve_server.serving.loading import Loader, LoadOptions
-from patchserve_server.serving.sessions import Sessions
+from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.streams import Streams
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +57,46 @@ class Application:
     limits: ServerLimits
     heatmap_scale: HeatmapScale
     catalog: Catalog
-    loader: Loader
+    loader: ReferenceBuilder
     inspector: Inspector
-    sessions: Sessions
+    sessions: Streams
     calls: Admission
-    pictures: Admission  # of single calls, streams and loads together
+    images: Admission  # of single calls, streams and loads together
     loads: Admission
 
     async def infer(
         self, client: str, reference_id: str, expected_revision: str, image: bytes, options: OutputOptions
     ) -> Inspection:
-        """Inspects one picture whose place was taken, or refuses at once where its bytes are too many.
+        """Inspects one image whose place was taken, or refuses at once where its bytes are too many.
 
         Raises:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and what Inspector.inspect raises.
         """
-        with self.pictures.take(client, Room(bytes=len(image))):
+        with self.images.take(client, Capacity(bytes=len(image))):
             reference = await self.catalog.get(reference_id, expected_revision)
-            return await self.inspector.inspect(reference, image, options, Flow(client))
+            return await self.inspector.inspect(reference, image, options, FlowKey(client))
 
     async def infer_batch(
-        self, flow: Flow, reference_id: str, expected_revision: str, images: Sequence[SentImage], options: OutputOptions
+        self,
+        flow: FlowKey,
+        reference_id: str,
+        expected_revision: str,
+        images: Sequence[SentImage],
+        options: OutputOptions,
     ) -> list[Inspection]:
-        """Inspects pictures beside each other, all against one revision. All succeed or none.
+        """Inspects images beside each other, all against one revision. All succeed or none.
 
         A batch of a stream waits for room; any other, one of whose places was taken, is refused at once where there is
         none.
 
         Raises:
-            What `infer` raises; of a picture the field is `images[3]`.
+            What `infer` raises; of an image the field is `images[3]`.
         """
         sizes = sum(image.nbytes if isinstance(image, np.ndarray) else len(image) for image in images)
         if flow.stream:
-            hold = await self.pictures.wait(flow, Room(len(images), sizes))
+            hold = await self.images.wait(flow, Capacity(len(images), sizes))
         else:
-            hold = self.pictures.take(flow.client, Room(len(images) - 1, sizes))
+            hold = self.images.take(flow.client, Capacity(len(images) - 1, sizes))
 
         async def inspect(index: int, image: SentImage) -> Inspection:
             try:
@@ -109,26 +114,26 @@ class Application:
             return [task.result() for task in tasks]
 
     async def load(self, client: str, options: LoadOptions, images: Sequence[bytes]) -> Reference:
-        """Loads pictures that came in one message, or refuses at once where their bytes are too many.
+        """Loads images that came in one message, or refuses at once where their bytes are too many.
 
         Raises:
-            QueueFullError, and what Loader.load raises.
+            QueueFullError, and what ReferenceBuilder.load raises.
         """
-        with self.pictures.take(client, Room(bytes=sum(map(len, images)))):
+        with self.images.take(client, Capacity(bytes=sum(map(len, images)))):
             return await self.loader.load(options, _each(images), len(images))
 
     async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> Reference:
-        """Loads pictures that come one by one; each waits for room before the next is asked for.
+        """Loads images that come one by one; each waits for room before the next is asked for.
 
         Raises:
-            What Loader.load raises.
+            What ReferenceBuilder.load raises.
         """
-        async with aclosing(images), aclosing(self._admitted(Flow.of_stream(client), images)) as admitted:
+        async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
             return await self.loader.load(options, admitted)
 
-    async def _admitted(self, flow: Flow, images: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async def _admitted(self, flow: FlowKey, images: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         async for image in images:
-            with await self.pictures.wait(flow, Room(1, len(image))):
+            with await self.images.wait(flow, Capacity(1, len(image))):
                 yield image
 
 

@@ -1,4 +1,4 @@
-"""Micro-batches: pictures that wait for the detector together go through it together."""
+"""Micro-batches: images that wait for the detector together go through it together."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchserve_server.domain.reference import ReferenceModel
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Detected:
-    """One picture's share of a batch."""
+    """One image's share of a batch."""
 
     detection: Detection
     times: DetectionTimes  # the batch's
@@ -36,10 +36,10 @@ class _Waiting:
 class Batcher:
     """Feeds a detector from one queue.
 
-    Whenever one of the `workers` is free it takes what is there, up to `max_batch_size` pictures of one reference, the
-    oldest first. So batches grow under load, and where `max_queue_delay_s` lets a picture wait for company. An entry
-    whose caller has gone is skipped. Turns (fairness.py) bounds the queue and is fair: here first come, first served is
-    enough.
+    Whenever one of the `workers` is free it takes what is there, up to `max_batch_size` images of one reference, the
+    oldest first. So batches grow under load, and where `max_queue_delay_s` lets an image wait for company. An entry
+    whose caller has gone is skipped. FairSemaphore (fairness.py) bounds the queue and is fair: here first come,
+    first served is enough.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Batcher:
         self._batches: set[asyncio.Task[None]] = set()
 
     async def detect(self, model: ReferenceModel, model_input: ModelInputs) -> Detected:
-        """The detection of one picture, (S, S, 3) uint8.
+        """The detection of one image, (S, S, 3) uint8.
 
         Raises:
             BankMismatchError: the reference was made by another backbone, other weights or another precision.

@@ -193,7 +193,7 @@ class Catalog:
         if needed > self._max_bank_bytes:
             message = (
                 f"With this reference the banks in use would take {needed / 2**20:.0f} MiB; the server allows "
-                f"{self._max_bank_bytes / 2**20:.0f} MiB. Delete a reference, load fewer pictures or use a coreset."
+                f"{self._max_bank_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images or use a coreset."
             )
             raise MemoryBudgetError(message)
 

@@ -15,14 +15,14 @@ _NUMBERS = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
-class Flow:
+class FlowKey:
     """Work that is done in its own order: a stream, or all single calls of a client together (0)."""
 
     client: str
     stream: int = 0
 
     @classmethod
-    def of_stream(cls, client: str) -> Flow:
+    def of_stream(cls, client: str) -> FlowKey:
         return cls(client, next(_NUMBERS))
 
 
@@ -36,10 +36,10 @@ class FairQueue(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._clients)
 
-    def push(self, flow: Flow, item: T) -> None:
+    def push(self, flow: FlowKey, item: T) -> None:
         self._clients.setdefault(flow.client, {}).setdefault(flow.stream, deque()).append(item)
 
-    def discard(self, flow: Flow, item: T) -> None:
+    def discard(self, flow: FlowKey, item: T) -> None:
         """Takes an item out, if it is still there. Its flow keeps its turn where it has others."""
         streams = self._clients.get(flow.client, {})
         items = streams.get(flow.stream, deque())
@@ -50,15 +50,15 @@ class FairQueue(Generic[T]):
             if not streams:
                 del self._clients[flow.client]
 
-    def head(self, may: Callable[[T], bool] = lambda _: True) -> tuple[Flow, T] | None:
+    def head(self, may: Callable[[T], bool] = lambda _: True) -> tuple[FlowKey, T] | None:
         """The item whose turn it is, of those that may; others keep their place."""
         for client, streams in self._clients.items():
             for stream, items in streams.items():
                 if may(items[0]):
-                    return Flow(client, stream), items[0]
+                    return FlowKey(client, stream), items[0]
         return None
 
-    def pop(self, flow: Flow) -> T:
+    def pop(self, flow: FlowKey) -> T:
         """The flow's first item; the flow and its client go to the end."""
         streams = self._clients.pop(flow.client)
         items = streams.pop(flow.stream)
@@ -70,15 +70,15 @@ class FairQueue(Generic[T]):
         return item
 
 
-class Turns:
-    """A fixed number of pictures are worked on; the others wait in a fair queue. Admission bounds how many wait."""
+class FairSemaphore:
+    """A fixed number of images are worked on; the others wait in a fair queue. Admission bounds how many wait."""
 
     def __init__(self, places: int) -> None:
         self._free = places
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
-    async def turn(self, flow: Flow) -> AsyncIterator[None]:
+    async def turn(self, flow: FlowKey) -> AsyncIterator[None]:
         """Waits for a turn and has it until the block ends. Who leaves while it waits costs nobody anything."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.push(flow, turn)

@@ -1,4 +1,4 @@
-"""One picture in, one inspection out."""
+"""One image in, one inspection out."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from patchserve_server.domain.inspection import (
     Timing,
 )
 from patchserve_server.domain.reference import Calibration, Reference
-from patchserve_server.engine.scoring import anomaly_score
+from patchserve_server.engine.patchcore.scoring import anomaly_score
 from patchserve_server.serving.batching import Batcher
-from patchserve_server.serving.fairness import Flow, Turns
+from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 
 T = TypeVar("T")
 
@@ -32,11 +32,13 @@ T = TypeVar("T")
 class Inspector(Protocol):
     """Where inference happens is the inspector's secret: here it is in this process."""
 
-    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions, flow: Flow) -> Inspection:
-        """Compares one encoded picture with a reference, when it is the flow's turn.
+    async def inspect(
+        self, reference: Reference, image: SentImage, options: OutputOptions, flow: FlowKey
+    ) -> Inspection:
+        """Compares one encoded image with a reference, when it is the flow's turn.
 
         Raises:
-            InvalidImageError: it is no picture that we take.
+            InvalidImageError: it is no image that we take.
             BankMismatchError: the reference was made by another backbone, other weights or another precision.
         """
 
@@ -67,15 +69,15 @@ class _Timed(Generic[T]):
 class LocalInspector:
     """Decoding and rendering on a fixed pool of threads, the detector behind the batcher.
 
-    Pictures wait for their turn as they came, encoded. Only those whose turn it is are decoded, so that the queues
+    Images wait for their turn as they came, encoded. Only those whose turn it is are decoded, so that the queues
     behind stay short and what is decoded takes little memory. What has not begun when its caller leaves is not done.
     """
 
     def __init__(
         self,
         batcher: Batcher,
-        pictures: Executor,
-        turns: Turns,
+        images: Executor,
+        turns: FairSemaphore,
         *,
         input_size_px: int,
         limits: imaging.ImageLimits,
@@ -83,14 +85,16 @@ class LocalInspector:
         sink: OutputSink | None,
     ) -> None:
         self._batcher = batcher
-        self._pictures = pictures
+        self._images = images
         self._turns = turns
         self._input_size_px = input_size_px
         self._limits = limits
         self._default_scale = default_scale
         self._sink = sink
 
-    async def inspect(self, reference: Reference, image: SentImage, options: OutputOptions, flow: Flow) -> Inspection:
+    async def inspect(
+        self, reference: Reference, image: SentImage, options: OutputOptions, flow: FlowKey
+    ) -> Inspection:
         arrived = time.perf_counter()
         async with self._turns.turn(flow):
             return await self._inspect(reference, image, options, arrived)
@@ -136,15 +140,15 @@ class LocalInspector:
         return inspection
 
     def _prepare(self, image: SentImage, options: OutputOptions) -> _Prepared:
-        picture = imaging.opened(image, self._limits)
-        canvas = self._canvas(picture, options) if options.overlay else None
-        return _Prepared(imaging.to_model_input(picture, self._input_size_px), picture.size, canvas)
+        opened = imaging.opened(image, self._limits)
+        canvas = self._canvas(opened, options) if options.overlay else None
+        return _Prepared(imaging.to_model_input(opened, self._input_size_px), opened.size, canvas)
 
-    def _canvas(self, picture: imaging.Picture, options: OutputOptions) -> imaging.Canvas:
-        size_px = imaging.overlay_size(picture.size, options.overlay_max_side_px)
+    def _canvas(self, image: imaging.PilImage, options: OutputOptions) -> imaging.Canvas:
+        size_px = imaging.overlay_size(image.size, options.overlay_max_side_px)
         imaging.check_overlay_size(size_px, options.overlay_format)
         scale = options.heatmap_scale or self._default_scale
-        return imaging.prepare_canvas(picture, scale, map_side_px=self._input_size_px, size_px=size_px)
+        return imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
 
     def _draw(
         self, prepared: _Prepared, anomaly_map: AnomalyMap, patch_threshold: float, options: OutputOptions
@@ -165,7 +169,7 @@ class LocalInspector:
             value = work()
             return _Timed(value, (started - submitted) * 1000, (time.perf_counter() - started) * 1000)
 
-        return await asyncio.get_running_loop().run_in_executor(self._pictures, timed)
+        return await asyncio.get_running_loop().run_in_executor(self._images, timed)
 
 
 def _judged(detection: Detection, calibration: Calibration) -> Detection:

@@ -42,9 +42,9 @@ def check_bank(bank: MemoryBank) -> None:
         raise DamageError("its arrays patches, image_index, grid_index and spacing differ in length")
     _, height, width, channels = bank.inputs.shape
     if height != width or channels != 3:  # noqa: PLR2004
-        raise DamageError("its array inputs does not hold square RGB pictures")
+        raise DamageError("its array inputs does not hold square RGB images")
     if bank.image_index.min() < 0 or bank.image_index.max() >= len(bank.inputs):
-        raise DamageError("its array image_index names a picture that is not there")
+        raise DamageError("its array image_index names an image that is not there")
     if bank.grid_index.min() < 0:
         raise DamageError("its array grid_index names a place that is not there")
     if not (bank.spacing.min() > 0 and bank.spacing.max() < np.inf):

@@ -43,7 +43,7 @@ def lock_folder(root: Path) -> BinaryIO:
 
 @contextmanager
 def startup_errors(root: Path) -> Iterator[None]:
-    """Turns the system's errors into one that the operator, who named the folder, can act on.
+    """FairSemaphore the system's errors into one that the operator, who named the folder, can act on.
 
     Raises:
         StartupError: any of them.
@@ -59,7 +59,7 @@ def startup_errors(root: Path) -> Iterator[None]:
 
 @contextmanager
 def storage_errors(action: str) -> Iterator[None]:
-    """Turns the system's errors into the domain's; `action` such as `save reference "a"`.
+    """FairSemaphore the system's errors into the domain's; `action` such as `save reference "a"`.
 
     Raises:
         StorageFullError: no space, quota or file size left.

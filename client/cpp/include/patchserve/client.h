@@ -42,7 +42,7 @@ std::unique_ptr<grpc::ClientContext> within(std::chrono::nanoseconds timeout);
 class Client {
 public:
     using Methods = v1::PatchCoreService::StubInterface;
-    /// Gives the next encoded picture, or nothing after the last.
+    /// Gives the next encoded image, or nothing after the last.
     using NextImage = std::function<std::optional<std::string>()>;
     /// The same of frames. It may wait for one, and gives nothing as soon as the token asks to stop.
     using NextFrame = std::function<std::optional<v1::Frame>(std::stop_token)>;
@@ -56,7 +56,7 @@ public:
         return call(context, &Methods::Infer, request);
     }
 
-    /// Builds or extends a reference from pictures of undamaged items, sent one by one; returns when it serves. What
+    /// Builds or extends a reference from images of undamaged items, sent one by one; returns when it serves. What
     /// `next` throws cancels the load and is thrown on.
     v1::Reference load(grpc::ClientContext& context, const v1::LoadReferenceRequest& start,
                        const NextImage& next) const;

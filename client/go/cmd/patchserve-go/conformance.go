@@ -229,7 +229,7 @@ func newMessage(kind protoreflect.MessageDescriptor) proto.Message {
 	return found.New().Interface()
 }
 
-// filled is the same with the contents of pictures for their names.
+// filled is the same with the contents of images for their names.
 func filled(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
@@ -246,7 +246,7 @@ func filled(value any) any {
 		return result
 	case string:
 		if strings.HasPrefix(value, "@") {
-			content, err := os.ReadFile(filepath.Join(*pictures, value[1:]))
+			content, err := os.ReadFile(filepath.Join(*images, value[1:]))
 			if err != nil {
 				panic(err)
 			}

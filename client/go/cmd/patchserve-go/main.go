@@ -1,4 +1,4 @@
-// Command patchserve-go loads a reference, inspects pictures and streams a folder.
+// Command patchserve-go loads a reference, inspects images and streams a folder.
 package main
 
 import (
@@ -17,10 +17,10 @@ import (
 	"patchserve/pb"
 )
 
-const usage = `patchserve-go load [options] FOLDER     build the reference from the pictures in FOLDER
-patchserve-go infer [options] IMAGE     inspect one picture; --overlay FILE writes the heat map over it
-patchserve-go stream [options] FOLDER   inspect every picture in FOLDER, one stream; --overlay FOLDER
-patchserve-go conformance [options]     --cases FILE --pictures FOLDER: see tests/conformance
+const usage = `patchserve-go load [options] FOLDER     build the reference from the images in FOLDER
+patchserve-go infer [options] IMAGE     inspect one image; --overlay FILE writes the heat map over it
+patchserve-go stream [options] FOLDER   inspect every image in FOLDER, one stream; --overlay FOLDER
+patchserve-go conformance [options]     --cases FILE --images FOLDER: see tests/conformance
 `
 
 var (
@@ -28,9 +28,9 @@ var (
 	server    = flags.String("server", "localhost:50051", "the server, `HOST:PORT`")
 	reference = flags.String("reference", "default", "the reference's `ID`")
 	timeout   = flags.Duration("timeout", 10*time.Minute, "how long all may take")
-	overlay   = flags.String("overlay", "", "the `FILE` (stream: the folder) for the heat map over the picture")
+	overlay   = flags.String("overlay", "", "the `FILE` (stream: the folder) for the heat map over the image")
 	cases     = flags.String("cases", "", "the `FILE` of cases")
-	pictures  = flags.String("pictures", "", "the `FOLDER` of the pictures that cases name")
+	images  = flags.String("images", "", "the `FOLDER` of the images that cases name")
 	options   patchserve.Options
 )
 
@@ -93,7 +93,7 @@ func load(ctx context.Context, client *patchserve.Client, folder string) error {
 		return image, err
 	})
 	if err == nil {
-		fmt.Printf("%s: %d pictures, revision %s\n", loaded.ReferenceId, loaded.ImageCount, loaded.Revision)
+		fmt.Printf("%s: %d images, revision %s\n", loaded.ReferenceId, loaded.ImageCount, loaded.Revision)
 	}
 	return err
 }
@@ -155,7 +155,7 @@ func verdict(name string, found *pb.InferResponse) string {
 	return fmt.Sprintf("%s: %s, score %.3f", name, word, found.Anomaly.Score)
 }
 
-// files reads the pictures of a folder one after the other, in the order of their names, and ends with io.EOF.
+// files reads the images of a folder one after the other, in the order of their names, and ends with io.EOF.
 func files(folder string) (func() (string, []byte, error), error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

@@ -406,7 +406,7 @@ Global___InferTensorContents: _TypeAlias = InferTensorContents  # noqa: Y015
 
 @_typing.final
 class ModelInferRequest(_message.Message):
-    """Asks for the inspection of pictures."""
+    """Asks for the inspection of images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -593,7 +593,7 @@ Global___ModelInferRequest: _TypeAlias = ModelInferRequest  # noqa: Y015
 
 @_typing.final
 class ModelInferResponse(_message.Message):
-    """What was found on pictures."""
+    """What was found on images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -635,7 +635,7 @@ class ModelInferResponse(_message.Message):
         """Its type."""
         @_builtins.property
         def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-            """Its shape; the first is the number of pictures."""
+            """Its shape; the first is the number of images."""
 
         @_builtins.property
         def parameters(self) -> _containers.MessageMap[_builtins.str, Global___InferParameter]:
@@ -690,7 +690,7 @@ class ModelInferResponse(_message.Message):
     model_name: _builtins.str
     """The reference's id."""
     model_version: _builtins.str
-    """The revision that the pictures were compared with."""
+    """The revision that the images were compared with."""
     id: _builtins.str
     """The request's id."""
     @_builtins.property

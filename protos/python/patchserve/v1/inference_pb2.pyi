@@ -28,19 +28,19 @@ class _HeatmapScaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeatmapS
     HEATMAP_SCALE_UNSPECIFIED: _HeatmapScale.ValueType  # 0
     """The server's setting; GetServerInfo tells it. As shipped: RELATIVE."""
     HEATMAP_SCALE_RELATIVE: _HeatmapScale.ValueType  # 1
-    """Stretched from this picture's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
+    """Stretched from this image's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
     on an intact item.
     """
     HEATMAP_SCALE_CALIBRATED: _HeatmapScale.ValueType  # 2
     """A fixed scale around the reference's threshold: an intact item stays cold."""
 
 class HeatmapScale(_HeatmapScale, metaclass=_HeatmapScaleEnumTypeWrapper):
-    """How raw distances become colours."""
+    """How raw distances become colors."""
 
 HEATMAP_SCALE_UNSPECIFIED: HeatmapScale.ValueType  # 0
 """The server's setting; GetServerInfo tells it. As shipped: RELATIVE."""
 HEATMAP_SCALE_RELATIVE: HeatmapScale.ValueType  # 1
-"""Stretched from this picture's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
+"""Stretched from this image's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
 on an intact item.
 """
 HEATMAP_SCALE_CALIBRATED: HeatmapScale.ValueType  # 2
@@ -93,9 +93,9 @@ class OutputOptions(_message.Message):
     OVERLAY_FORMAT_FIELD_NUMBER: _builtins.int
     OVERLAY_MAX_SIDE_PX_FIELD_NUMBER: _builtins.int
     overlay: _builtins.bool
-    """Whether to draw the heat map over the picture. Absent (false): no overlay."""
+    """Whether to draw the heat map over the image. Absent (false): no overlay."""
     heatmap_scale: Global___HeatmapScale.ValueType
-    """The colours of the overlay. Unspecified: the server's setting."""
+    """The colors of the overlay. Unspecified: the server's setting."""
     score_map: _builtins.bool
     """Whether to send the raw score map. Absent (false): no map."""
     max_regions: _builtins.int
@@ -107,8 +107,8 @@ class OutputOptions(_message.Message):
     overlay_format: Global___OverlayFormat.ValueType
     """How the overlay is encoded. Unspecified: PNG."""
     overlay_max_side_px: _builtins.int
-    """The longer side of the overlay, in pixels, 16 to 65535: a larger picture is scaled down before it is drawn on, a
-    smaller one is left as it is. Absent (0): the picture's own size.
+    """The longer side of the overlay, in pixels, 16 to 65535: a larger image is scaled down before it is drawn on, a
+    smaller one is left as it is. Absent (0): the image's own size.
     """
     def __init__(
         self,
@@ -138,7 +138,7 @@ Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
 class InferRequest(_message.Message):
-    """Asks for the inspection of one picture."""
+    """Asks for the inspection of one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,7 +149,7 @@ class InferRequest(_message.Message):
     reference_id: _builtins.str
     """The reference to compare with. Empty: "default"."""
     image: _builtins.bytes
-    """The encoded picture: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo tells the limits."""
+    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo tells the limits."""
     expected_revision: _builtins.str
     """The revision that the caller means to compare with; any other is refused with FAILED_PRECONDITION. Empty: the present one."""
     @_builtins.property
@@ -174,8 +174,8 @@ Global___InferRequest: _TypeAlias = InferRequest  # noqa: Y015
 
 @_typing.final
 class DamageScore(_message.Message):
-    """The notebook's own measure, kept exact. It stretches every picture's map to its own range, so that even an intact item
-    has a hottest spot: rank pictures by AnomalyScore instead.
+    """The notebook's own measure, kept exact. It stretches every image's map to its own range, so that even an intact item
+    has a hottest spot: rank images by AnomalyScore instead.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -206,7 +206,7 @@ Global___DamageScore: _TypeAlias = DamageScore  # noqa: Y015
 
 @_typing.final
 class AnomalyScore(_message.Message):
-    """The verdict: absolute distances against a threshold calibrated on the reference pictures."""
+    """The verdict: absolute distances against a threshold calibrated on the reference images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -218,11 +218,11 @@ class AnomalyScore(_message.Message):
     score: _builtins.float
     """raw_score / (raw_score + raw_threshold): 0 to 1, and 0.5 exactly at the threshold."""
     raw_score: _builtins.float
-    """The picture's distance to the reference in feature space: 0 or more, comparable within one revision only."""
+    """The image's distance to the reference in feature space: 0 or more, comparable within one revision only."""
     raw_threshold: _builtins.float
     """The raw score at which `score` is 0.5: the reference's threshold, divided by the request's sensitivity."""
     is_anomalous: _builtins.bool
-    """Whether the picture is anomalous: score > 0.5."""
+    """Whether the image is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float
     """The share of pixels over the reference's patch threshold, in percent, 0 to 100; with a region of interest, of the
     pixels in it.
@@ -246,7 +246,7 @@ Global___AnomalyScore: _TypeAlias = AnomalyScore  # noqa: Y015
 
 @_typing.final
 class BoundingBox(_message.Message):
-    """A rectangle in pixels of the source picture, after its EXIF orientation was applied."""
+    """A rectangle in pixels of the source image, after its EXIF orientation was applied."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,9 +255,9 @@ class BoundingBox(_message.Message):
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     x_px: _builtins.int
-    """The left edge, 0 at the left of the picture."""
+    """The left edge, 0 at the left of the image."""
     y_px: _builtins.int
-    """The top edge, 0 at the top of the picture."""
+    """The top edge, 0 at the top of the image."""
     width_px: _builtins.int
     """The width, at least 1."""
     height_px: _builtins.int
@@ -280,7 +280,7 @@ Global___BoundingBox: _TypeAlias = BoundingBox  # noqa: Y015
 
 @_typing.final
 class Point(_message.Message):
-    """A point in pixels of the source picture."""
+    """A point in pixels of the source image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,9 +316,9 @@ class Region(_message.Message):
     AREA_PERCENTAGE_FIELD_NUMBER: _builtins.int
     PEAK_SCORE_FIELD_NUMBER: _builtins.int
     area_px: _builtins.float
-    """Its area in pixels of the source picture."""
+    """Its area in pixels of the source image."""
     area_percentage: _builtins.float
-    """The same as a share of the picture, in percent, 0 to 100."""
+    """The same as a share of the image, in percent, 0 to 100."""
     peak_score: _builtins.float
     """Its highest patch score, scaled as AnomalyScore.score is but against the patch threshold: above 0.5, at most 1."""
     @_builtins.property
@@ -348,7 +348,7 @@ Global___Region: _TypeAlias = Region  # noqa: Y015
 
 @_typing.final
 class ScoreMap(_message.Message):
-    """The raw patch distances as a map over the whole picture."""
+    """The raw patch distances as a map over the whole image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -363,12 +363,12 @@ class ScoreMap(_message.Message):
     """The columns of the map."""
     values: _builtins.bytes
     """height x width values: float32, little-endian, row by row from the top left; NaN outside of the reference's region
-    of interest. Stretch the map over source_width_px x source_height_px to lay it over the picture: nothing is cropped.
+    of interest. Stretch the map over source_width_px x source_height_px to lay it over the image: nothing is cropped.
     """
     source_width_px: _builtins.int
-    """The width of the source picture."""
+    """The width of the source image."""
     source_height_px: _builtins.int
-    """The height of the source picture."""
+    """The height of the source image."""
     def __init__(
         self,
         *,
@@ -388,7 +388,7 @@ Global___ScoreMap: _TypeAlias = ScoreMap  # noqa: Y015
 
 @_typing.final
 class Overlay(_message.Message):
-    """What the heat map over the picture was encoded as."""
+    """What the heat map over the image was encoded as."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -401,15 +401,15 @@ class Overlay(_message.Message):
     media_type: _builtins.str
     """"image/png", "image/jpeg" or "image/webp"."""
     width_px: _builtins.int
-    """The width in pixels: the picture's own, unless a smaller overlay was asked for."""
+    """The width in pixels: the image's own, unless a smaller overlay was asked for."""
     height_px: _builtins.int
     """The height in pixels."""
     image: _builtins.bytes
     """The encoded overlay where it is no PNG. Empty: it is in InferResponse.overlay_png."""
     source_width_px: _builtins.int
-    """The width of the source picture: regions are in its pixels."""
+    """The width of the source image: regions are in its pixels."""
     source_height_px: _builtins.int
-    """The height of the source picture."""
+    """The height of the source image."""
     def __init__(
         self,
         *,
@@ -447,7 +447,7 @@ class Timing(_message.Message):
     embed_ms: _builtins.float
     """The backbone's forward pass; in a batch, the batch's time."""
     search_ms: _builtins.float
-    """Nearest neighbours, map and scores."""
+    """Nearest neighbors, map and scores."""
     render_ms: _builtins.float
     """Regions, heat map, overlay and its encoding."""
     total_ms: _builtins.float
@@ -472,7 +472,7 @@ Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
 class InferResponse(_message.Message):
-    """What was found on one picture."""
+    """What was found on one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,11 +486,11 @@ class InferResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference that the picture was compared with."""
+    """The reference that the image was compared with."""
     reference_revision: _builtins.str
     """The revision of that reference."""
     overlay_png: _builtins.bytes
-    """The heat map over the picture, PNG. Empty where none was asked for, or one in another format: see `overlay`."""
+    """The heat map over the image, PNG. Empty where none was asked for, or one in another format: see `overlay`."""
     @_builtins.property
     def damage(self) -> Global___DamageScore:
         """The notebook's own measure."""

@@ -29,9 +29,9 @@ class _LoadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadMode.Val
     LOAD_MODE_UNSPECIFIED: _LoadMode.ValueType  # 0
     """REPLACE."""
     LOAD_MODE_REPLACE: _LoadMode.ValueType  # 1
-    """The new pictures take the place of the old ones."""
+    """The new images take the place of the old ones."""
     LOAD_MODE_APPEND: _LoadMode.ValueType  # 2
-    """The new pictures are added to the old ones; the profile and the coreset options stay those of the first load."""
+    """The new images are added to the old ones; the profile and the coreset options stay those of the first load."""
 
 class LoadMode(_LoadMode, metaclass=_LoadModeEnumTypeWrapper):
     """What a load does to a reference that exists already."""
@@ -39,9 +39,9 @@ class LoadMode(_LoadMode, metaclass=_LoadModeEnumTypeWrapper):
 LOAD_MODE_UNSPECIFIED: LoadMode.ValueType  # 0
 """REPLACE."""
 LOAD_MODE_REPLACE: LoadMode.ValueType  # 1
-"""The new pictures take the place of the old ones."""
+"""The new images take the place of the old ones."""
 LOAD_MODE_APPEND: LoadMode.ValueType  # 2
-"""The new pictures are added to the old ones; the profile and the coreset options stay those of the first load."""
+"""The new images are added to the old ones; the profile and the coreset options stay those of the first load."""
 Global___LoadMode: _TypeAlias = LoadMode  # noqa: Y015
 
 class _ScoringProfile:
@@ -81,19 +81,19 @@ class _CalibrationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cal
     CALIBRATION_METHOD_UNSPECIFIED: _CalibrationMethod.ValueType  # 0
     """Never sent."""
     CALIBRATION_METHOD_LEAVE_ONE_OUT: _CalibrationMethod.ValueType  # 1
-    """Three or more reference pictures: each is scored against the patches of all the others."""
+    """Three or more reference images: each is scored against the patches of all the others."""
     CALIBRATION_METHOD_AUGMENTED_VIEWS: _CalibrationMethod.ValueType  # 2
-    """One or two reference pictures: mildly altered views of them are scored against the bank."""
+    """One or two reference images: mildly altered views of them are scored against the bank."""
 
 class CalibrationMethod(_CalibrationMethod, metaclass=_CalibrationMethodEnumTypeWrapper):
-    """How the calibration got its scores of normal pictures."""
+    """How the calibration got its scores of normal images."""
 
 CALIBRATION_METHOD_UNSPECIFIED: CalibrationMethod.ValueType  # 0
 """Never sent."""
 CALIBRATION_METHOD_LEAVE_ONE_OUT: CalibrationMethod.ValueType  # 1
-"""Three or more reference pictures: each is scored against the patches of all the others."""
+"""Three or more reference images: each is scored against the patches of all the others."""
 CALIBRATION_METHOD_AUGMENTED_VIEWS: CalibrationMethod.ValueType  # 2
-"""One or two reference pictures: mildly altered views of them are scored against the bank."""
+"""One or two reference images: mildly altered views of them are scored against the bank."""
 Global___CalibrationMethod: _TypeAlias = CalibrationMethod  # noqa: Y015
 
 class _LoadStage:
@@ -105,37 +105,37 @@ class _LoadStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadStage.V
     LOAD_STAGE_UNSPECIFIED: _LoadStage.ValueType  # 0
     """Never sent."""
     LOAD_STAGE_RECEIVE: _LoadStage.ValueType  # 1
-    """Pictures come and are decoded."""
+    """Images come and are decoded."""
     LOAD_STAGE_EMBED: _LoadStage.ValueType  # 2
     """The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
     LOAD_STAGE_CORESET: _LoadStage.ValueType  # 3
     """The patches that are kept are chosen, where a coreset was asked for."""
     LOAD_STAGE_CALIBRATE: _LoadStage.ValueType  # 4
-    """Normal pictures are scored to find the thresholds."""
+    """Normal images are scored to find the thresholds."""
     LOAD_STAGE_SAVE: _LoadStage.ValueType  # 5
     """The revision is stored, and then serves."""
-    LOAD_STAGE_QUANTISE: _LoadStage.ValueType  # 6
-    """The backbone is quantised on the pictures, where the server's precision is int8. It takes as long for one picture
+    LOAD_STAGE_QUANTIZE: _LoadStage.ValueType  # 6
+    """The backbone is quantized on the images, where the server's precision is int8. It takes as long for one image
     as for many.
     """
 
 class LoadStage(_LoadStage, metaclass=_LoadStageEnumTypeWrapper):
-    """What a load does: RECEIVE, QUANTISE, EMBED, CORESET, CALIBRATE, SAVE, in this order."""
+    """What a load does: RECEIVE, QUANTIZE, EMBED, CORESET, CALIBRATE, SAVE, in this order."""
 
 LOAD_STAGE_UNSPECIFIED: LoadStage.ValueType  # 0
 """Never sent."""
 LOAD_STAGE_RECEIVE: LoadStage.ValueType  # 1
-"""Pictures come and are decoded."""
+"""Images come and are decoded."""
 LOAD_STAGE_EMBED: LoadStage.ValueType  # 2
 """The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
 LOAD_STAGE_CORESET: LoadStage.ValueType  # 3
 """The patches that are kept are chosen, where a coreset was asked for."""
 LOAD_STAGE_CALIBRATE: LoadStage.ValueType  # 4
-"""Normal pictures are scored to find the thresholds."""
+"""Normal images are scored to find the thresholds."""
 LOAD_STAGE_SAVE: LoadStage.ValueType  # 5
 """The revision is stored, and then serves."""
-LOAD_STAGE_QUANTISE: LoadStage.ValueType  # 6
-"""The backbone is quantised on the pictures, where the server's precision is int8. It takes as long for one picture
+LOAD_STAGE_QUANTIZE: LoadStage.ValueType  # 6
+"""The backbone is quantized on the images, where the server's precision is int8. It takes as long for one image
 as for many.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
@@ -168,7 +168,7 @@ Global___CoresetOptions: _TypeAlias = CoresetOptions  # noqa: Y015
 
 @_typing.final
 class RelativePoint(_message.Message):
-    """A point of a picture of any size."""
+    """A point of an image of any size."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -194,7 +194,7 @@ Global___RelativePoint: _TypeAlias = RelativePoint  # noqa: Y015
 
 @_typing.final
 class RelativePolygon(_message.Message):
-    """An area of a picture of any size."""
+    """An area of an image of any size."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -243,18 +243,18 @@ class LoadReferenceRequest(_message.Message):
     """
     search_radius: _builtins.float
     """For a fixed camera before items in a fixed place: patches are compared only with those of the reference that lie at
-    most this far away on either axis, as a share of the picture's side, above 0 and at most 1. So what is normal
+    most this far away on either axis, as a share of the image's side, above 0 and at most 1. So what is normal
     elsewhere can be an anomaly here. Absent: with all; with APPEND: as it was loaded (another is refused).
     """
     approximate_search: _builtins.bool
-    """For huge banks on a CPU: a patch looks for its neighbours only in the part of the bank that is most like it, which
+    """For huge banks on a CPU: a patch looks for its neighbors only in the part of the bank that is most like it, which
     takes a fraction of the time and misses one in twenty of them or fewer. A bank of fewer than 10,000 patches and a
     GPU are searched exactly all the same. Not together with search_radius. Absent: exact; with APPEND: as it was loaded
     (another is refused).
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Encoded pictures of undamaged items: JPEG, PNG, WebP, BMP or TIFF, at least one. GetServerInfo tells the limits."""
+        """Encoded images of undamaged items: JPEG, PNG, WebP, BMP or TIFF, at least one. GetServerInfo tells the limits."""
 
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
@@ -262,8 +262,8 @@ class LoadReferenceRequest(_message.Message):
 
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
-        """What counts of each picture, here and in every comparison: what lies in any of these polygons, 500 points in all at
-        most. The rest is painted over before anything looks at it. Empty: the whole picture; with APPEND: as it was loaded
+        """What counts of each image, here and in every comparison: what lies in any of these polygons, 500 points in all at
+        most. The rest is painted over before anything looks at it. Empty: the whole image; with APPEND: as it was loaded
         (another is refused).
         """
 
@@ -328,7 +328,7 @@ class LoadReferenceStreamRequest(_message.Message):
     START_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """One further encoded picture."""
+    """One further encoded image."""
     @_builtins.property
     def start(self) -> Global___LoadReferenceRequest:
         """First and once: all that LoadReference takes. Its `images` may be empty."""
@@ -375,7 +375,7 @@ Global___LoadReferenceStreamResponse: _TypeAlias = LoadReferenceStreamResponse  
 
 @_typing.final
 class ScoreSpread(_message.Message):
-    """The spread of raw image scores that normal pictures reached: how far apart verdicts are."""
+    """The spread of raw image scores that normal images reached: how far apart verdicts are."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -385,7 +385,7 @@ class ScoreSpread(_message.Message):
     STDDEV_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How many normal pictures or views were scored."""
+    """How many normal images or views were scored."""
     min: _builtins.float
     """The lowest raw score."""
     mean: _builtins.float
@@ -413,7 +413,7 @@ Global___ScoreSpread: _TypeAlias = ScoreSpread  # noqa: Y015
 
 @_typing.final
 class Calibration(_message.Message):
-    """The thresholds of a reference, found from its own pictures alone."""
+    """The thresholds of a reference, found from its own images alone."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,12 +424,12 @@ class Calibration(_message.Message):
     method: Global___CalibrationMethod.ValueType
     """Where the normal scores come from."""
     image_threshold: _builtins.float
-    """The raw image score above which a picture is anomalous."""
+    """The raw image score above which an image is anomalous."""
     patch_threshold: _builtins.float
     """The raw patch score above which a pixel counts as anomalous."""
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
-        """The raw image scores of the normal pictures or views."""
+        """The raw image scores of the normal images or views."""
 
     def __init__(
         self,
@@ -476,9 +476,9 @@ class Reference(_message.Message):
     revision: _builtins.str
     """The digest of everything that decides scores (hexadecimal SHA-256). Equal content has an equal revision."""
     image_count: _builtins.int
-    """How many pictures it was built from."""
+    """How many images it was built from."""
     patch_count: _builtins.int
-    """How many patches the memory bank holds: for one picture 784 with wide_resnet50_2 (28 x 28), 196 with
+    """How many patches the memory bank holds: for one image 784 with wide_resnet50_2 (28 x 28), 196 with
     efficientnet_lite2 (14 x 14); less with a coreset.
     """
     feature_dim: _builtins.int
@@ -498,7 +498,7 @@ class Reference(_message.Message):
     search_radius: _builtins.float
     """How far away patches are compared, as it was loaded. Absent: everywhere."""
     approximate_search: _builtins.bool
-    """Whether neighbours may be approximate, as it was loaded."""
+    """Whether neighbors may be approximate, as it was loaded."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """Its thresholds and where they come from."""
@@ -517,7 +517,7 @@ class Reference(_message.Message):
 
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
-        """What counts of each picture, as it was loaded. Empty: the whole picture."""
+        """What counts of each image, as it was loaded. Empty: the whole image."""
 
     def __init__(
         self,
@@ -690,13 +690,13 @@ class Load(_message.Message):
     stage: Global___LoadStage.ValueType
     """What it does now."""
     steps_done: _builtins.int
-    """The steps of this stage that are done: RECEIVE, EMBED and CALIBRATE count pictures, CORESET counts chosen patches,
-    QUANTISE counts views of pictures, SAVE is one step.
+    """The steps of this stage that are done: RECEIVE, EMBED and CALIBRATE count images, CORESET counts chosen patches,
+    QUANTIZE counts views of images, SAVE is one step.
     """
     steps_total: _builtins.int
-    """The steps of this stage in all. 0: unknown, as while a stream sends pictures."""
+    """The steps of this stage in all. 0: unknown, as while a stream sends images."""
     image_count: _builtins.int
-    """How many pictures it has received so far, without those that an APPEND adds to."""
+    """How many images it has received so far, without those that an APPEND adds to."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """When it began."""

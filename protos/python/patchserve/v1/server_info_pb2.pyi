@@ -62,15 +62,15 @@ class Limits(_message.Message):
     STREAM_WRITE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MAX_CONNECTION_AGE_S_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
-    """The largest encoded picture, in bytes."""
+    """The largest encoded image, in bytes."""
     max_image_pixels: _builtins.int
-    """The most pixels (width x height) of a picture, read from its header before it is decoded."""
+    """The most pixels (width x height) of an image, read from its header before it is decoded."""
     max_message_bytes: _builtins.int
     """The largest message that the server takes or sends, in bytes. Set your channel's own limits to it."""
     max_reference_images: _builtins.int
-    """The most pictures in one reference."""
+    """The most images in one reference."""
     max_pending_images: _builtins.int
-    """The most pictures under way at once, over all calls; a unary call over it is refused with RESOURCE_EXHAUSTED, a
+    """The most images under way at once, over all calls; a unary call over it is refused with RESOURCE_EXHAUSTED, a
     stream stops being read. Streams take at most half.
     """
     max_in_flight: _builtins.int
@@ -84,9 +84,9 @@ class Limits(_message.Message):
     load_timeout_s: _builtins.float
     """The deadline of a load that has none, in seconds."""
     max_image_side_px: _builtins.int
-    """The most pixels along a side of a picture."""
+    """The most pixels along a side of an image."""
     max_pending_bytes: _builtins.int
-    """The most encoded pictures and answers under way at once, in bytes, over all calls. A call over it is refused with
+    """The most encoded images and answers under way at once, in bytes, over all calls. A call over it is refused with
     RESOURCE_EXHAUSTED; a stream stops being read.
     """
     max_pending_loads: _builtins.int
@@ -104,7 +104,7 @@ class Limits(_message.Message):
     max_client_calls: _builtins.int
     """The same for max_calls."""
     max_batch_size: _builtins.int
-    """The most pictures of one reference that are inspected together."""
+    """The most images of one reference that are inspected together."""
     stream_write_timeout_s: _builtins.float
     """How long an answer may wait for a caller who does not read before the call ends with DEADLINE_EXCEEDED, in seconds."""
     max_connection_age_s: _builtins.float
@@ -176,11 +176,11 @@ class GetServerInfoResponse(_message.Message):
     precision: _builtins.str
     """The numeric precision of the backbone: "fp32", "bf16" or "int8"."""
     input_size_px: _builtins.int
-    """The side of the square that pictures are scaled to, in pixels."""
+    """The side of the square that images are scaled to, in pixels."""
     feature_dim: _builtins.int
     """The length of a patch's feature vector."""
     heatmap_scale: _inference_pb2.HeatmapScale.ValueType
-    """The overlay's colours where a request does not say."""
+    """The overlay's colors where a request does not say."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Every bound."""

@@ -31,7 +31,7 @@ if _version_not_supported:
 class PatchCoreServiceStub(object):
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
@@ -94,7 +94,7 @@ class PatchCoreServiceStub(object):
 class PatchCoreServiceServicer(object):
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
@@ -102,7 +102,7 @@ class PatchCoreServiceServicer(object):
     """
 
     def LoadReference(self, request, context):
-        """Builds a reference from 1..n pictures that fit one message. The answer comes when the reference is ready to serve;
+        """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
         an earlier revision serves until then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -110,7 +110,7 @@ class PatchCoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def LoadReferenceStream(self, request_iterator, context):
-        """The same for sets larger than one message: `start` first and once, then one picture a message.
+        """The same for sets larger than one message: `start` first and once, then one image a message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +146,7 @@ class PatchCoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Infer(self, request, context):
-        """Inspects one picture.
+        """Inspects one image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,7 +225,7 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
 class PatchCoreService(object):
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,

@@ -32,7 +32,7 @@ GRPC_VERSION: str
 class PatchCoreServiceStub:
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
@@ -44,11 +44,11 @@ class PatchCoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PatchCoreServiceAsyncStub: ...
     LoadReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.LoadReferenceRequest, _reference_pb2.LoadReferenceResponse]
-    """Builds a reference from 1..n pictures that fit one message. The answer comes when the reference is ready to serve;
+    """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
     an earlier revision serves until then.
     """
     LoadReferenceStream: _grpc.StreamUnaryMultiCallable[_reference_pb2.LoadReferenceStreamRequest, _reference_pb2.LoadReferenceStreamResponse]
-    """The same for sets larger than one message: `start` first and once, then one picture a message."""
+    """The same for sets larger than one message: `start` first and once, then one image a message."""
     GetReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceRequest, _reference_pb2.GetReferenceResponse]
     """Describes one reference. NOT_FOUND where it is not loaded."""
     ListReferences: _grpc.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]
@@ -60,7 +60,7 @@ class PatchCoreServiceStub:
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
     """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
-    """Inspects one picture."""
+    """Inspects one image."""
     InferStream: _grpc.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]
     """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame."""
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]
@@ -70,7 +70,7 @@ class PatchCoreServiceStub:
 class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
@@ -79,11 +79,11 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.LoadReferenceRequest, _reference_pb2.LoadReferenceResponse]  # type: ignore[assignment]
-    """Builds a reference from 1..n pictures that fit one message. The answer comes when the reference is ready to serve;
+    """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
     an earlier revision serves until then.
     """
     LoadReferenceStream: _aio.StreamUnaryMultiCallable[_reference_pb2.LoadReferenceStreamRequest, _reference_pb2.LoadReferenceStreamResponse]  # type: ignore[assignment]
-    """The same for sets larger than one message: `start` first and once, then one picture a message."""
+    """The same for sets larger than one message: `start` first and once, then one image a message."""
     GetReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceRequest, _reference_pb2.GetReferenceResponse]  # type: ignore[assignment]
     """Describes one reference. NOT_FOUND where it is not loaded."""
     ListReferences: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]  # type: ignore[assignment]
@@ -95,7 +95,7 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
     """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
-    """Inspects one picture."""
+    """Inspects one image."""
     InferStream: _aio.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]  # type: ignore[assignment]
     """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame."""
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]  # type: ignore[assignment]
@@ -104,7 +104,7 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
 class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Visual anomaly detection with PatchCore.
 
-    Load pictures of undamaged items as a reference, then ask of every further picture whether it is damaged, how
+    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
     sure that is, and where.
 
     Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
@@ -117,7 +117,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.LoadReferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.LoadReferenceResponse, _abc.Awaitable[_reference_pb2.LoadReferenceResponse]]:
-        """Builds a reference from 1..n pictures that fit one message. The answer comes when the reference is ready to serve;
+        """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
         an earlier revision serves until then.
         """
 
@@ -127,7 +127,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_reference_pb2.LoadReferenceStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.LoadReferenceStreamResponse, _abc.Awaitable[_reference_pb2.LoadReferenceStreamResponse]]:
-        """The same for sets larger than one message: `start` first and once, then one picture a message."""
+        """The same for sets larger than one message: `start` first and once, then one image a message."""
 
     @_abc_1.abstractmethod
     def GetReference(
@@ -169,7 +169,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _inference_pb2.InferRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_inference_pb2.InferResponse, _abc.Awaitable[_inference_pb2.InferResponse]]:
-        """Inspects one picture."""
+        """Inspects one image."""
 
     @_abc_1.abstractmethod
     def InferStream(

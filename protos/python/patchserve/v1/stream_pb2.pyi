@@ -151,7 +151,7 @@ Global___StreamConfig: _TypeAlias = StreamConfig  # noqa: Y015
 
 @_typing.final
 class Frame(_message.Message):
-    """One picture of a stream."""
+    """One image of a stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,7 +161,7 @@ class Frame(_message.Message):
     frame_id: _builtins.str
     """The caller's name for it, returned with its result; at most 128 bytes. Empty: none. It need not be unique."""
     image: _builtins.bytes
-    """The encoded picture: JPEG, PNG, WebP, BMP or TIFF."""
+    """The encoded image: JPEG, PNG, WebP, BMP or TIFF."""
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
         """When it was taken, returned with its result. Absent: unknown."""
@@ -195,7 +195,7 @@ class InferStreamRequest(_message.Message):
 
     @_builtins.property
     def frame(self) -> Global___Frame:
-        """A picture to inspect."""
+        """An image to inspect."""
 
     def __init__(
         self,

@@ -1,6 +1,7 @@
 """Protobuf to domain and back: `requests` are checked on their way in, `answers` go out."""
 
-from patchserve_server.rpc.convert.answers import (
+from patchserve_server.rpc.convert.requests import frame, load_options, loads_of, output_options, page, stream_config
+from patchserve_server.rpc.convert.responses import (
     infer_response,
     load_message,
     page_token,
@@ -8,7 +9,6 @@ from patchserve_server.rpc.convert.answers import (
     server_info,
     stream_event,
 )
-from patchserve_server.rpc.convert.requests import frame, load_options, loads_of, output_options, page, stream_config
 
 __all__ = [
     "frame",

@@ -15,8 +15,8 @@ from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection, OutputOptions
 from patchserve_server.domain.reference import ReferenceFacts, checked_expected_revision, checked_reference_id
+from patchserve_server.rpc.convert.enums import FORMATS, SCALES
 from patchserve_server.rpc.convert.requests import output_options
-from patchserve_server.rpc.convert.tables import FORMATS, SCALES
 from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, no_parameters, sent_images
 from patchserve_server.rpc.status import status_of
 

@@ -20,9 +20,9 @@ from patchserve_server.domain.reference import (
     checked_search_radius,
 )
 from patchserve_server.domain.stream import Frame, StreamConfig
-from patchserve_server.rpc.convert.tables import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, known
+from patchserve_server.rpc.convert.enums import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
 from patchserve_server.serving.application import ServerLimits
-from patchserve_server.serving.loading import LoadOptions
+from patchserve_server.serving.reference_builder import LoadOptions
 
 MAX_REGIONS: Final = 1000
 SENSITIVITY_RANGE: Final = (0.1, 10.0)
@@ -33,10 +33,10 @@ MAX_PAGE_SIZE: Final = 1000
 
 
 def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
-    """Everything of a load but its pictures."""
+    """Everything of a load but its images."""
     return LoadOptions(
         reference_id=checked_reference_id(request.reference_id),
-        append=known(MODES, request.mode, "mode"),
+        append=enum_value(MODES, request.mode, "mode"),
         chosen=_chosen_options(request),
         expected_revision=checked_expected_revision(request.expected_revision),
     )
@@ -45,7 +45,7 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
 def _chosen_options(request: reference_pb2.LoadReferenceRequest) -> dict[str, Any]:
     """The fields of ReferenceOptions that the caller named."""
     chosen: dict[str, Any] = {}
-    if (profile := known(PROFILES, request.profile, "profile")) is not None:
+    if (profile := enum_value(PROFILES, request.profile, "profile")) is not None:
         chosen["profile"] = profile
     if request.HasField("coreset"):
         chosen["coreset"] = _coreset_options(request.coreset)
@@ -87,14 +87,14 @@ def output_options(message: inference_pb2.OutputOptions, field: str = "output") 
     max_side_px = message.overlay_max_side_px
     if max_side_px and not shortest <= max_side_px <= longest:
         name = f"{field}.overlay_max_side_px"
-        raise InvalidInputError(name, f"{name} is {shortest} to {longest}; 0 takes the picture's own size.")
+        raise InvalidInputError(name, f"{name} is {shortest} to {longest}; 0 takes the image's own size.")
     return OutputOptions(
         overlay=message.overlay,
-        heatmap_scale=known(SCALES, message.heatmap_scale, f"{field}.heatmap_scale"),
+        heatmap_scale=enum_value(SCALES, message.heatmap_scale, f"{field}.heatmap_scale"),
         score_map=message.score_map,
         max_regions=max_regions,
         sensitivity=sensitivity,
-        overlay_format=known(FORMATS, message.overlay_format, f"{field}.overlay_format"),
+        overlay_format=enum_value(FORMATS, message.overlay_format, f"{field}.overlay_format"),
         overlay_max_side_px=max_side_px,
     )
 
@@ -113,8 +113,8 @@ def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> Str
         expected_revision=checked_expected_revision(message.expected_revision, "config.expected_revision"),
         output=output_options(message.output, "config.output"),
         max_in_flight=message.max_in_flight or limits.default_in_flight,
-        overflow=known(OVERFLOWS, message.overflow, "config.overflow"),
-        ordering=known(ORDERINGS, message.ordering, "config.ordering"),
+        overflow=enum_value(OVERFLOWS, message.overflow, "config.overflow"),
+        ordering=enum_value(ORDERINGS, message.ordering, "config.ordering"),
         frame_timeout_s=frame_timeout_s,
     )
 

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: what is taken and given, and pictures out of one that was sent."""
+"""Tensors of the Open Inference Protocol: what is taken and given, and images out of one that was sent."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Output:
     datatype: str
     contents: str
     dtype: str  # NumPy's; empty: bytes
-    value: Callable[[Inspection], Any]  # of one picture
+    value: Callable[[Inspection], Any]  # of one image
 
 
 INPUTS: Final = {
@@ -53,7 +53,7 @@ OUTPUTS: Final = {
 
 
 def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[SentImage]:
-    """The pictures of a request's one input.
+    """The images of a request's one input.
 
     Raises:
         InvalidInputError: name, type, shape and contents are not those of `image` or `pixels`, or do not agree.
@@ -73,7 +73,7 @@ def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[Sent
         raise InvalidInputError("inputs[0].contents", "Give contents or raw_input_contents, not both.")
     if known.datatype == "BYTES":
         return _files(request, shape[0])
-    return _pictures(request, shape)
+    return _images(request, shape)
 
 
 def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tuple[int, ...]:
@@ -81,14 +81,14 @@ def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tu
     field, shape = "inputs[0].shape", tuple(tensor.shape)
     if tensor.name == "image":
         if len(shape) != 1:
-            raise InvalidInputError(field, "The shape of image is [N], the number of pictures.")
+            raise InvalidInputError(field, "The shape of image is [N], the number of images.")
     else:
-        if len(shape) == 3:  # noqa: PLR2004 - one picture
+        if len(shape) == 3:  # noqa: PLR2004 - one image
             shape = (1, *shape)
         if len(shape) != 4 or shape[-1] != _CHANNELS or min(shape) < 1:  # noqa: PLR2004
             raise InvalidInputError(field, "The shape of pixels is [height, width, 3] or [N, height, width, 3].")
     if not 1 <= shape[0] <= max_images:
-        raise InvalidInputError(field, f"A request has 1 to {max_images} pictures here.")
+        raise InvalidInputError(field, f"A request has 1 to {max_images} images here.")
     return shape
 
 
@@ -97,7 +97,7 @@ def _files(request: pb.ModelInferRequest, count: int) -> list[SentImage]:
         return list(split_bytes(request.raw_input_contents[0], count))
     files = _typed(request.inputs[0], "bytes_contents")
     if len(files) != count:
-        text = f"The shape tells of {count} pictures, bytes_contents has {len(files)}."
+        text = f"The shape tells of {count} images, bytes_contents has {len(files)}."
         raise InvalidInputError("inputs[0].contents", text)
     return list(files)
 
@@ -134,7 +134,7 @@ def join_bytes(elements: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
 
 
-def _pictures(request: pb.ModelInferRequest, shape: tuple[int, ...]) -> list[SentImage]:
+def _images(request: pb.ModelInferRequest, shape: tuple[int, ...]) -> list[SentImage]:
     expected = math.prod(shape)
     if request.raw_input_contents:
         field, data = "raw_input_contents[0]", request.raw_input_contents[0]
@@ -146,8 +146,8 @@ def _pictures(request: pb.ModelInferRequest, shape: tuple[int, ...]) -> list[Sen
             data = b"".join(bytes(values[at : at + _CHUNK]) for at in range(0, expected, _CHUNK))
         except ValueError:
             raise InvalidInputError(field, "A value of UINT8 is 0 to 255.") from None
-    pictures: RgbImage = np.frombuffer(data, np.uint8).reshape(shape)
-    return list(pictures)
+    images: RgbImage = np.frombuffer(data, np.uint8).reshape(shape)
+    return list(images)
 
 
 def _check_length(field: str, expected: int, given: int) -> None:

@@ -46,11 +46,11 @@ final class Conformance {
             boolean cancel) {}
 
     private final PatchserveClient client;
-    private final Path pictures;
+    private final Path images;
 
-    Conformance(PatchserveClient client, Path pictures) {
+    Conformance(PatchserveClient client, Path images) {
         this.client = client;
-        this.pictures = pictures;
+        this.images = images;
     }
 
     void run(Path cases, String token) throws IOException {
@@ -107,7 +107,7 @@ final class Conformance {
         while (client.stub(timeout).withInterceptors(headers).listLoads(request).getLoadsCount() < count) {}
     }
 
-    /** The same with the contents of pictures for their names. */
+    /** The same with the contents of images for their names. */
     private JsonElement filled(JsonElement value) throws IOException {
         if (value.isJsonObject()) {
             var result = new JsonObject();
@@ -127,7 +127,7 @@ final class Conformance {
         if (!isName) {
             return value;
         }
-        byte[] content = Files.readAllBytes(pictures.resolve(value.getAsString().substring(1)));
+        byte[] content = Files.readAllBytes(images.resolve(value.getAsString().substring(1)));
         return new JsonPrimitive(Base64.getEncoder().encodeToString(content));
     }
 

@@ -31,11 +31,11 @@ import picocli.CommandLine.Option;
 import picocli.CommandLine.Parameters;
 import picocli.CommandLine.ScopeType;
 
-/** Loads a reference, inspects pictures and streams a folder. */
+/** Loads a reference, inspects images and streams a folder. */
 @Command(name = "patchserve-java", description = "A client of patchserve, for visual anomaly detection.")
 final class Main {
     private static final Logger GRPC = Logger.getLogger("io.grpc"); // held, since a logger that nobody holds is forgotten
-    private static final Pattern PICTURE = Pattern.compile("(?i).+\\.(bmp|jpe?g|png|tiff?|webp)");
+    private static final Pattern IMAGE = Pattern.compile("(?i).+\\.(bmp|jpe?g|png|tiff?|webp)");
 
     @Option(names = {"-h", "--help"}, usageHelp = true, scope = ScopeType.INHERIT, description = "print this")
     private boolean help;
@@ -54,35 +54,35 @@ final class Main {
         System.exit(line.execute(arguments));
     }
 
-    @Command(description = "Build the reference from the pictures in FOLDER.")
+    @Command(description = "Build the reference from the images in FOLDER.")
     void load(@Mixin Connection connection, @Parameters(paramLabel = "FOLDER") Path folder) throws IOException {
         try (var client = connection.open(connection.token())) {
             var start = LoadReferenceRequest.newBuilder().setReferenceId(connection.reference).build();
-            var images = pictures(folder).stream().map(Main::content).iterator();
+            var images = images(folder).stream().map(Main::content).iterator();
             var loaded = client.load(start, images, connection.timeout());
-            System.out.println(loaded.getReferenceId() + ": " + loaded.getImageCount() + " pictures, revision "
+            System.out.println(loaded.getReferenceId() + ": " + loaded.getImageCount() + " images, revision "
                     + loaded.getRevision());
         }
     }
 
-    @Command(description = "Inspect one picture.")
+    @Command(description = "Inspect one image.")
     void infer(
             @Mixin Connection connection,
             @Option(names = "--overlay", paramLabel = "FILE", description = "for the heat map") Path overlay,
-            @Parameters(paramLabel = "PICTURE") Path picture) {
+            @Parameters(paramLabel = "IMAGE") Path image) {
         try (var client = connection.open(connection.token())) {
             var request = InferRequest.newBuilder()
                     .setReferenceId(connection.reference)
-                    .setImage(content(picture))
+                    .setImage(content(image))
                     .setOutput(output(overlay))
                     .build();
             var found = client.infer(request, connection.timeout());
             write(overlay, found);
-            System.out.println(verdict(picture.toString(), found));
+            System.out.println(verdict(image.toString(), found));
         }
     }
 
-    @Command(description = "Inspect every picture in FOLDER, in one stream.")
+    @Command(description = "Inspect every image in FOLDER, in one stream.")
     void stream(
             @Mixin Connection connection,
             @Option(names = "--overlay", paramLabel = "FOLDER", description = "for NAME.png each") Path overlay,
@@ -93,7 +93,7 @@ final class Main {
                     .setReferenceId(connection.reference)
                     .setOutput(output(overlay))
                     .build();
-            var frames = pictures(folder).stream().map(Main::frame).iterator();
+            var frames = images(folder).stream().map(Main::frame).iterator();
             client.stream(config, frames, message -> handle(message, overlay), connection.timeout());
         }
     }
@@ -102,7 +102,7 @@ final class Main {
     void conformance(
             @Mixin Connection connection,
             @Option(names = "--cases", paramLabel = "FILE", required = true, description = "the cases") Path cases,
-            @Option(names = "--pictures", paramLabel = "FOLDER", required = true, description = "theirs") Path folder)
+            @Option(names = "--images", paramLabel = "FOLDER", required = true, description = "theirs") Path folder)
             throws IOException {
         try (var client = connection.open("")) { // each call has its own token
             new Conformance(client, folder).run(cases, connection.token());
@@ -159,20 +159,20 @@ final class Main {
         }
     }
 
-    /** The pictures of a folder in the order of their names. */
-    private static List<Path> pictures(Path folder) throws IOException {
+    /** The images of a folder in the order of their names. */
+    private static List<Path> images(Path folder) throws IOException {
         try (var entries = Files.list(folder)) {
-            return entries.filter(path -> PICTURE.matcher(path.getFileName().toString()).matches()).sorted().toList();
+            return entries.filter(path -> IMAGE.matcher(path.getFileName().toString()).matches()).sorted().toList();
         }
     }
 
-    private static Frame frame(Path picture) {
-        return Frame.newBuilder().setFrameId(picture.getFileName().toString()).setImage(content(picture)).build();
+    private static Frame frame(Path image) {
+        return Frame.newBuilder().setFrameId(image.getFileName().toString()).setImage(content(image)).build();
     }
 
-    private static ByteString content(Path picture) {
+    private static ByteString content(Path image) {
         try {
-            return ByteString.copyFrom(Files.readAllBytes(picture));
+            return ByteString.copyFrom(Files.readAllBytes(image));
         } catch (IOException error) {
             throw new UncheckedIOException(error);
         }

@@ -68,7 +68,7 @@ public final class PatchserveClient implements AutoCloseable {
         return PatchCoreServiceGrpc.newBlockingStub(channel).withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS);
     }
 
-    /** Inspects one picture. */
+    /** Inspects one image. */
     public InferResponse infer(InferRequest request, Duration timeout) {
         try {
             return stub(timeout).infer(request);
@@ -78,14 +78,14 @@ public final class PatchserveClient implements AutoCloseable {
     }
 
     /**
-     * Builds or extends a reference from encoded pictures of undamaged items, sent one by one; returns when it serves.
+     * Builds or extends a reference from encoded images of undamaged items, sent one by one; returns when it serves.
      * What {@code images} throws ends the load without a reference and is thrown here.
      */
     public Reference load(LoadReferenceRequest start, Iterator<ByteString> images, Duration timeout) {
         var first = LoadReferenceStreamRequest.newBuilder().setStart(start).build();
         var others = Iterators.transform(
                 images, image -> LoadReferenceStreamRequest.newBuilder().setImage(image).build());
-        // Left early, it cancels: half of the pictures must not become the reference.
+        // Left early, it cancels: half of the images must not become the reference.
         try (var call = open(PatchCoreServiceGrpc.getLoadReferenceStreamMethod(), within(timeout))) {
             call.sendAll(Iterators.concat(Iterators.singletonIterator(first), others));
             var answer = call.next();

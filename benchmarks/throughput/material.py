@@ -1,0 +1,129 @@
+"""What every system is given: images, weights and references."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageChops
+from torch import nn
+from torchvision.models import wide_resnet50_2
+
+from patchserve_server import imaging
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel, ReferenceOptions
+from patchserve_server.engine import PatchCoreDetector
+from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.search.parallel import ParallelSearch
+from patchserve_server.store import DiskReferenceStore
+
+WIDE_RESNET = "wide_resnet50_2"
+EMBEDDED = "efficientnet_lite2"
+REFERENCE_ID = "default"
+SIZE_PX = (1001, 712)  # (width, height)
+IMAGES = 8
+
+_PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
+_QUALITY = 90
+
+
+@dataclasses.dataclass(frozen=True)
+class Material:
+    """Files for one run."""
+
+    reference: Path  # one image of an intact parcel
+    images: list[Path]  # others, some damaged
+    weights: Path  # of wide_resnet50_2
+
+    def weights_of(self, backbone: str) -> Path | None:
+        return self.weights if backbone == WIDE_RESNET else None
+
+
+def prepare(folder: Path) -> Material:
+    reference, *_ = sorted((_PARCELS / "train" / "good").iterdir())
+    images = sorted((_PARCELS / "test").rglob("*.jpg"))[:IMAGES]
+    weights = folder / f"{WIDE_RESNET}.pth"
+    torch.save(_random_wide_resnet().state_dict(), weights)
+    (first,) = resized([reference], SIZE_PX, folder / "reference")
+    return Material(first, resized(images, SIZE_PX, folder / "images"), weights)
+
+
+def resized(images: Sequence[Path], size_px: tuple[int, int], folder: Path) -> list[Path]:
+    """JPEG files of the images, stretched to another size."""
+    folder.mkdir()
+    paths = [folder / f"{number}.jpg" for number in range(len(images))]
+    for image, path in zip(images, paths, strict=True):
+        Image.open(image).convert("RGB").resize(size_px, Image.Resampling.LANCZOS).save(path, quality=_QUALITY)
+    return paths
+
+
+def _random_wide_resnet() -> nn.Module:
+    """The same at every call. Speed does not depend on what a network has learned, but its units must answer."""
+    torch.manual_seed(0)
+    network: nn.Module = wide_resnet50_2()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    return network
+
+
+def opened(backbone: str, precision: str, weights: Path | None) -> Network:
+    """As the server runs it on the CPU."""
+    return with_precision(open_network(backbone, weights, torch.device("cpu")), precision)
+
+
+class Stores:
+    """Stored references of any size, made without calibrating them: that takes minutes and searches don't notice."""
+
+    def __init__(self, network: Network, most_images: int) -> None:
+        self._inputs = _parcels(most_images, network.spec.input_size_px)
+        pipeline = Pipeline(network, ReferenceOptions(), ParallelSearch())
+        with torch.inference_mode():
+            self._vectors = pipeline.embed(self._inputs, lambda *_: None).numpy()  # (N, P, D)
+        detector = PatchCoreDetector(network)
+        self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None)
+
+    def write(self, folder: Path, images: int, references: int) -> None:
+        """A folder of so many references of so many images each: default-0, default-1, ..."""
+        model, now = self._model(images), datetime.now(UTC)
+        store = DiskReferenceStore(folder)
+        for number in range(references):
+            store.save(Reference(f"{REFERENCE_ID}-{number}", revision_of(model), now, now, model))
+        store.close()
+
+    def _model(self, images: int) -> ReferenceModel:
+        one, vectors = self._of_one.bank, self._vectors[:images]
+        bank = MemoryBank(
+            vectors.reshape(-1, vectors.shape[-1]),
+            np.arange(images, dtype=np.int32).repeat(vectors.shape[1]),
+            np.tile(one.grid_index, images),
+            np.tile(one.spacing, images),
+            self._inputs[:images],
+        )
+        return dataclasses.replace(self._of_one, bank=bank)
+
+
+def _parcels(count: int, size_px: int) -> NDArray[np.uint8]:
+    """Different views of the intact samples: (count, S, S, 3)."""
+    intact = [Image.open(path).convert("RGB") for path in sorted((_PARCELS / "train" / "good").iterdir())]
+    views = []
+    for number in range(count):
+        repeat, which = divmod(number, len(intact))
+        moved = ImageChops.offset(intact[which], 7 * repeat, 5 * repeat)
+        file = io.BytesIO()
+        moved.save(file, "JPEG", quality=_QUALITY - repeat)
+        image = imaging.decode(file.getvalue(), imaging.ImageLimits())
+        views.append(imaging.to_model_input(image, size_px))
+    return np.stack(views)

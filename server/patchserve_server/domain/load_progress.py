@@ -1,0 +1,30 @@
+"""How far a load is."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+
+class LoadStage(enum.Enum):
+    """What a load does, in this order."""
+
+    RECEIVE = "receive"
+    QUANTIZE = "quantize"
+    EMBED = "embed"
+    CORESET = "coreset"
+    CALIBRATE = "calibrate"
+    SAVE = "save"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """A load at one moment."""
+
+    reference_id: str
+    stage: LoadStage
+    steps_done: int
+    steps_total: int  # 0: unknown
+    start_time: datetime  # UTC
+    image_count: int  # images received so far

@@ -1,0 +1,133 @@
+"""From distances to maps and scores."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchserve_server.domain.images import AnomalyMap
+from patchserve_server.domain.inspection import AnomalyScore, DamageScore
+from patchserve_server.engine.search.exact import BankIndex
+from patchserve_server.engine.search.parallel import ParallelSearch
+
+NOTEBOOK_NEIGHBORS = 9
+PAPER_NEIGHBORS = 1
+REWEIGHTING_NEIGHBORS = 9
+
+_SPACING_POWER = 0.4
+_TOP_SHARE = 0.03
+
+_DAMAGE_LEVEL = 0.5
+_DAMAGE_PERCENTAGE = 5.0
+_SMOOTHING_SIGMA_PX = 4.0
+_SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
+
+
+def mean_of_nearest(distances: Tensor) -> Tensor:
+    """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean.
+
+    Only the finite ones count, for a bank with fewer rows to offer; with none at all the score is infinity.
+    """
+    present = distances.isfinite()
+    means = distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
+    return means.where(present.any(dim=-1), torch.inf)
+
+
+def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
+
+    Each patch score is first divided by how far apart the reference's own patches lie around it, to the power 0.4:
+    where intact items differ much among themselves, a distance says less.
+
+    Args:
+        patch_scores: (B, Q).
+        spacing: (B, Q) of the neighbors of each patch, 1 on average.
+    """
+    scores = patch_scores / spacing.pow(_SPACING_POWER)
+    highest = max(1, round(_TOP_SHARE * scores.shape[1]))
+    return scores.topk(highest, dim=1).values.mean(dim=1)
+
+
+def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
+    """The mean spacing (...) of the rows (..., k) that were found; -1 stands for none. 1 without any."""
+    present = rows >= 0
+    sums = spacing[rows.clamp(min=0)].where(present, 0.0).sum(dim=-1)
+    return (sums / present.sum(dim=-1).clamp(min=1)).where(present.any(dim=-1), 1.0)
+
+
+def reweighted_score(
+    patch_scores: Tensor,
+    rows: Tensor,
+    patches: Tensor,
+    index: BankIndex,
+    searcher: ParallelSearch,
+    *,
+    exclude_groups: Tensor | None = None,
+) -> Tensor:
+    """The raw image score of the PAPER profile (Roth et al. 2022, eq. 7, b = 9).
+
+    The distance of the most anomalous patch, times 1 less the softmax share of its nearest bank patch m* among the 9
+    bank patches nearest to m*. A bank without 9 rows has no such neighborhood: the distance is taken as it is.
+
+    Args:
+        patch_scores: (B, Q) distances to the nearest bank patch.
+        rows: (B, Q) int64, that patch's row.
+        patches: (B, Q, D) float32.
+        index: the bank.
+        searcher: what looks for neighbors.
+        exclude_groups: (B,) integer, as in `nearest`.
+
+    Returns:
+        (B,) float32.
+    """
+    scores, worst = patch_scores.max(dim=1)
+    each = torch.arange(len(scores), device=scores.device)
+    support = index.patches[rows[each, worst]]  # m*, (B, D)
+    reach, around = searcher.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups)
+    if around.shape[1] < REWEIGHTING_NEIGHBORS:
+        return scores
+    distances = torch.linalg.vector_norm(index.patches[around] - patches[each, worst][:, None], dim=2)
+    weights = 1 - distances.softmax(dim=1)[:, 0]
+    return torch.where(reach[:, -1].isfinite(), weights * scores, scores)
+
+
+def notebook_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
+    """Patch scores (h, w) stretched bilinearly to (size_px, size_px), as the notebook does."""
+    stretched = cv2.resize(patch_scores, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+    return stretched.astype(np.float32, copy=False)
+
+
+def paper_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
+    """Patch scores (h, w) stretched bilinearly and smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
+    kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
+    stretched = notebook_map(patch_scores, size_px)
+    smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
+    return smooth.astype(np.float32, copy=False)
+
+
+def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
+    """The notebook's measure: the share of the map above half of its own range, detected when over 5 %."""
+    values = anomaly_map[~np.isnan(anomaly_map)].astype(np.float64)
+    scaled = (values - values.min()) / (values.max() - values.min() + 1e-8)
+    percentage = 100.0 * float(np.mean(scaled > _DAMAGE_LEVEL))
+    return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
+
+
+def anomaly_score(
+    raw_score: float, raw_threshold: float, anomaly_map: AnomalyMap, patch_threshold: float
+) -> AnomalyScore:
+    """The verdict: raw / (raw + threshold), 0.5 at the threshold and 0 for no distance at all.
+
+    All three numbers are rounded to float32 first, as they go over the wire: there too, score > 0.5 exactly where
+    raw_score > raw_threshold.
+    """
+    raw, threshold = np.float32(raw_score), np.float32(raw_threshold)
+    score = np.float32(float(raw) / (float(raw) + float(threshold))) if raw > 0 else np.float32(0)
+    is_anomalous = bool(raw > threshold)
+    if is_anomalous:
+        score = max(score, np.nextafter(np.float32(0.5), np.float32(1)))
+    area = 100.0 * np.count_nonzero(anomaly_map > patch_threshold) / np.count_nonzero(~np.isnan(anomaly_map))
+    return AnomalyScore(float(score), float(raw), float(threshold), is_anomalous, area)

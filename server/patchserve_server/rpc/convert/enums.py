@@ -1,0 +1,74 @@
+"""The enums of the contract beside those of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, TypeVar
+
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
+from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.reference import CalibrationMethod, ScoringProfile
+from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
+
+MODES: Final = {
+    reference_pb2.LOAD_MODE_UNSPECIFIED: False,
+    reference_pb2.LOAD_MODE_REPLACE: False,
+    reference_pb2.LOAD_MODE_APPEND: True,
+}
+STAGES: Final = {
+    LoadStage.RECEIVE: reference_pb2.LOAD_STAGE_RECEIVE,
+    LoadStage.QUANTIZE: reference_pb2.LOAD_STAGE_QUANTIZE,
+    LoadStage.EMBED: reference_pb2.LOAD_STAGE_EMBED,
+    LoadStage.CORESET: reference_pb2.LOAD_STAGE_CORESET,
+    LoadStage.CALIBRATE: reference_pb2.LOAD_STAGE_CALIBRATE,
+    LoadStage.SAVE: reference_pb2.LOAD_STAGE_SAVE,
+}
+PROFILES: Final = {
+    reference_pb2.SCORING_PROFILE_UNSPECIFIED: None,
+    reference_pb2.SCORING_PROFILE_NOTEBOOK: ScoringProfile.NOTEBOOK,
+    reference_pb2.SCORING_PROFILE_PAPER: ScoringProfile.PAPER,
+}
+METHODS: Final = {
+    CalibrationMethod.LEAVE_ONE_OUT: reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT,
+    CalibrationMethod.AUGMENTED_VIEWS: reference_pb2.CALIBRATION_METHOD_AUGMENTED_VIEWS,
+}
+SCALES: Final = {
+    inference_pb2.HEATMAP_SCALE_UNSPECIFIED: None,
+    inference_pb2.HEATMAP_SCALE_RELATIVE: HeatmapScale.RELATIVE,
+    inference_pb2.HEATMAP_SCALE_CALIBRATED: HeatmapScale.CALIBRATED,
+}
+FORMATS: Final = {
+    inference_pb2.OVERLAY_FORMAT_UNSPECIFIED: OverlayFormat.PNG,
+    inference_pb2.OVERLAY_FORMAT_PNG: OverlayFormat.PNG,
+    inference_pb2.OVERLAY_FORMAT_JPEG: OverlayFormat.JPEG,
+    inference_pb2.OVERLAY_FORMAT_WEBP: OverlayFormat.WEBP,
+}
+OVERFLOWS: Final = {
+    stream_pb2.OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.BLOCK,
+    stream_pb2.OVERFLOW_POLICY_BLOCK: OverflowPolicy.BLOCK,
+    stream_pb2.OVERFLOW_POLICY_DROP_OLDEST: OverflowPolicy.DROP_OLDEST,
+}
+ORDERINGS: Final = {
+    stream_pb2.RESULT_ORDERING_UNSPECIFIED: ResultOrdering.INPUT,
+    stream_pb2.RESULT_ORDERING_INPUT: ResultOrdering.INPUT,
+    stream_pb2.RESULT_ORDERING_COMPLETION: ResultOrdering.COMPLETION,
+}
+NOTICES: Final = {
+    NoticeKind.DRAINING: stream_pb2.NOTICE_KIND_DRAINING,
+    NoticeKind.REFERENCE_CHANGED: stream_pb2.NOTICE_KIND_REFERENCE_CHANGED,
+}
+
+K = TypeVar("K", bound=int)
+V = TypeVar("V")
+
+
+def enum_value(table: Mapping[K, V], value: K, field: str) -> V:
+    if value not in table:
+        raise InvalidInputError(field, f"{field} is {value}; known values are 0 to {max(table)}.")
+    return table[value]
+
+
+def enum_number(table: Mapping[K, V], value: V) -> K:
+    return {domain: number for number, domain in table.items()}[value]

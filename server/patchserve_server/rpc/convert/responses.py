@@ -1,0 +1,227 @@
+"""Domain to protobuf."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
+from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
+from patchserve_server.domain.load_progress import LoadProgress
+from patchserve_server.domain.reference import Calibration, CoresetOptions, ReferenceFacts, RelativePoint
+from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
+from patchserve_server.rpc.convert.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
+from patchserve_server.rpc.status import status_of
+from patchserve_server.serving.application import Application
+
+
+def page_token(last_id: str) -> str:
+    return base64.urlsafe_b64encode(last_id.encode("ascii")).decode()
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message
+
+
+def reference_message(facts: ReferenceFacts) -> reference_pb2.Reference:
+    options, kept = facts.options, facts.options.coreset
+    coreset = None
+    if kept != CoresetOptions():
+        coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
+    return reference_pb2.Reference(
+        reference_id=facts.reference_id,
+        revision=facts.revision,
+        image_count=facts.image_count,
+        patch_count=facts.patch_count,
+        feature_dim=facts.feature_dim,
+        profile=enum_number(PROFILES, options.profile),
+        calibration=_calibration_message(facts.calibration),
+        threshold=facts.calibration.image_threshold,
+        create_time=_timestamp(facts.create_time),
+        update_time=_timestamp(facts.update_time),
+        backbone=facts.spec.backbone,
+        weights_digest=facts.spec.weights_digest,
+        precision=facts.spec.precision,
+        coreset=coreset,
+        bank_bytes=facts.bank_bytes,
+        search_radius=options.search_radius,
+        region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
+        approximate_search=options.approximate_search,
+    )
+
+
+def _polygon_message(polygon: Sequence[RelativePoint]) -> reference_pb2.RelativePolygon:
+    points = [reference_pb2.RelativePoint(x=x, y=y) for x, y in polygon]
+    return reference_pb2.RelativePolygon(points=points)
+
+
+def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
+    spread = calibration.normal_scores
+    return reference_pb2.Calibration(
+        method=METHODS[calibration.method],
+        image_threshold=calibration.image_threshold,
+        patch_threshold=calibration.patch_threshold,
+        normal_scores=reference_pb2.ScoreSpread(
+            count=spread.count, min=spread.min, mean=spread.mean, stddev=spread.stddev, max=spread.max
+        ),
+    )
+
+
+def load_message(load: LoadProgress) -> reference_pb2.Load:
+    return reference_pb2.Load(
+        reference_id=load.reference_id,
+        stage=STAGES[load.stage],
+        steps_done=load.steps_done,
+        steps_total=load.steps_total,
+        start_time=_timestamp(load.start_time),
+        image_count=load.image_count,
+    )
+
+
+def infer_response(inspection: Inspection) -> inference_pb2.InferResponse:
+    overlay = inspection.overlay
+    damage, anomaly, timing = inspection.detection.damage, inspection.detection.anomaly, inspection.timing
+    return inference_pb2.InferResponse(
+        reference_id=inspection.reference_id,
+        reference_revision=inspection.reference_revision,
+        damage=inference_pb2.DamageScore(
+            damage_percentage=damage.damage_percentage,
+            anomaly_detected=damage.anomaly_detected,
+            threshold=damage.threshold,
+        ),
+        anomaly=inference_pb2.AnomalyScore(
+            score=anomaly.score,
+            raw_score=anomaly.raw_score,
+            raw_threshold=anomaly.raw_threshold,
+            is_anomalous=anomaly.is_anomalous,
+            anomalous_area_percentage=anomaly.anomalous_area_percentage,
+        ),
+        regions=[_region_message(region) for region in inspection.regions],
+        overlay_png=overlay.data if overlay is not None and overlay.format is OverlayFormat.PNG else b"",
+        overlay=_overlay_message(inspection),
+        score_map=_score_map_message(inspection),
+        timing=inference_pb2.Timing(
+            queue_ms=timing.queue_ms,
+            decode_ms=timing.decode_ms,
+            embed_ms=timing.embed_ms,
+            search_ms=timing.search_ms,
+            render_ms=timing.render_ms,
+            total_ms=timing.total_ms,
+        ),
+    )
+
+
+def _region_message(region: Region) -> inference_pb2.Region:
+    box = region.bounding_box
+    return inference_pb2.Region(
+        bounding_box=inference_pb2.BoundingBox(
+            x_px=box.x_px, y_px=box.y_px, width_px=box.width_px, height_px=box.height_px
+        ),
+        polygon=[inference_pb2.Point(x_px=x_px, y_px=y_px) for x_px, y_px in region.polygon],
+        area_px=region.area_px,
+        area_percentage=region.area_percentage,
+        peak_score=region.peak_score,
+    )
+
+
+def _overlay_message(inspection: Inspection) -> inference_pb2.Overlay | None:
+    overlay = inspection.overlay
+    if overlay is None:
+        return None
+    width_px, height_px = overlay.size_px
+    source_width_px, source_height_px = inspection.source_size_px
+    return inference_pb2.Overlay(
+        media_type=f"image/{overlay.format.value}",
+        width_px=width_px,
+        height_px=height_px,
+        image=b"" if overlay.format is OverlayFormat.PNG else overlay.data,
+        source_width_px=source_width_px,
+        source_height_px=source_height_px,
+    )
+
+
+def _score_map_message(inspection: Inspection) -> inference_pb2.ScoreMap | None:
+    if inspection.score_map is None:
+        return None
+    height, width = inspection.score_map.shape
+    source_width_px, source_height_px = inspection.source_size_px
+    return inference_pb2.ScoreMap(
+        height=height,
+        width=width,
+        values=inspection.score_map.astype(np.dtype("<f4"), copy=False).tobytes(),
+        source_width_px=source_width_px,
+        source_height_px=source_height_px,
+    )
+
+
+def stream_event(event: StreamReady | FrameOutcome | StreamNotice, request_id: str) -> stream_pb2.InferStreamResponse:
+    match event:
+        case StreamReady():
+            ready = stream_pb2.StreamReady(
+                reference_id=event.reference_id,
+                reference_revision=event.reference_revision,
+                max_in_flight=event.max_in_flight,
+            )
+            return stream_pb2.InferStreamResponse(ready=ready)
+        case StreamNotice():
+            notice = stream_pb2.StreamNotice(kind=NOTICES[event.kind], message=event.message)
+            return stream_pb2.InferStreamResponse(notice=notice)
+        case FrameOutcome():
+            return stream_pb2.InferStreamResponse(result=_frame_result(event, request_id))
+
+
+def _frame_result(outcome: FrameOutcome, request_id: str) -> stream_pb2.FrameResult:
+    message = stream_pb2.FrameResult(frame_id=outcome.frame_id, sequence=outcome.sequence)
+    if outcome.capture_time is not None:
+        seconds, nanos = outcome.capture_time
+        message.capture_time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
+    if isinstance(outcome.result, Inspection):
+        message.response.CopyFrom(infer_response(outcome.result))
+    else:
+        message.error.CopyFrom(status_of(outcome.result, request_id))
+    return message
+
+
+def server_info(application: Application, version: str) -> server_info_pb2.GetServerInfoResponse:
+    detector, limits = application.detector, application.limits
+    return server_info_pb2.GetServerInfoResponse(
+        version=version,
+        backbone=detector.backbone,
+        weights_digest=detector.weights_digest,
+        weights_source=detector.weights_source,
+        fallback_reason=detector.fallback_reason,
+        device=detector.device,
+        precision=detector.precision,
+        input_size_px=detector.input_size_px,
+        feature_dim=detector.feature_dim,
+        heatmap_scale=enum_number(SCALES, application.heatmap_scale),
+        limits=server_info_pb2.Limits(
+            max_image_bytes=limits.max_image_bytes,
+            max_image_pixels=limits.max_image_pixels,
+            max_image_side_px=limits.max_image_side_px,
+            max_message_bytes=limits.max_message_bytes,
+            max_reference_images=limits.max_reference_images,
+            max_pending_images=limits.max_pending_images,
+            max_in_flight=limits.max_in_flight,
+            default_in_flight=limits.default_in_flight,
+            default_timeout_s=limits.default_timeout_s,
+            max_bank_bytes=limits.max_bank_bytes,
+            load_timeout_s=limits.load_timeout_s,
+            max_pending_bytes=limits.max_pending_bytes,
+            max_pending_loads=limits.max_pending_loads,
+            max_calls=limits.max_calls,
+            max_client_pending_images=limits.max_client_pending_images,
+            max_client_pending_bytes=limits.max_client_pending_bytes,
+            max_client_pending_loads=limits.max_client_pending_loads,
+            max_client_calls=limits.max_client_calls,
+            max_batch_size=limits.max_batch_size,
+            stream_write_timeout_s=limits.stream_write_timeout_s,
+            max_connection_age_s=limits.max_connection_age_s,
+        ),
+    )

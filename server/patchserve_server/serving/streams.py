@@ -1,0 +1,140 @@
+"""A stream from its config to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+
+from patchserve_server.domain.errors import DrainingError, InvalidInputError, PatchserveError, ReferenceNotFoundError
+from patchserve_server.domain.inspection import Inspection
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.stream import (
+    Frame,
+    NoticeKind,
+    StreamConfig,
+    StreamEvent,
+    StreamNotice,
+    StreamReady,
+)
+from patchserve_server.serving.admission import Admission
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.frame_queue import FrameQueue, Inspect
+from patchserve_server.serving.inspector import Inspector
+
+MAX_FRAME_ID_BYTES = 128
+RETRY_AFTER_DRAIN_S = 1.0
+
+
+class Streams:
+    """Runs streams side by side. Each keeps the revision that it opened with."""
+
+    def __init__(self, catalog: Catalog, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
+        self._catalog = catalog
+        self._inspector = inspector
+        self._admission = admission
+        self._max_active = max_active
+        self._open: set[_Stream] = set()
+        self._draining = False
+
+    async def run(self, client: str, config: StreamConfig, frames: AsyncIterator[Frame]) -> AsyncGenerator[StreamEvent]:
+        """The stream's events: ready first, then an outcome for each frame, and notices. Close it to stop all work.
+
+        Raises:
+            ReferenceNotFoundError, RevisionMismatchError: at once; the former also after the last outcome, where the
+                reference was deleted meanwhile.
+            DrainingError: after the last outcome, when the server shuts down.
+            StreamProtocolError: whatever `frames` raises, after the last outcome.
+        """
+        reference = await self._catalog.get(config.reference_id, config.expected_revision)
+        flow = FlowKey.of_stream(client)
+        queue = FrameQueue(
+            config,
+            self._inspect_with(reference, config, flow),
+            max_active=self._max_active,
+            admission=self._admission,
+            flow=flow,
+        )
+        session = _Stream(reference, queue)
+        self._open.add(session)
+        try:
+            with self._catalog.listen(reference.reference_id, session.reference_changed):
+                yield StreamReady(reference.reference_id, reference.revision, config.max_in_flight)
+                session.start(frames)
+                if self._draining:
+                    session.drain()
+                async for event in session.queue.events():
+                    yield event
+                await session.ended()
+        finally:
+            self._open.discard(session)
+            await session.cancel()
+
+    def drain(self) -> None:
+        """Every stream, open or to come: reads no more, answers what it has accepted, and ends with DrainingError."""
+        self._draining = True
+        for session in list(self._open):
+            session.drain()
+
+    def _inspect_with(self, reference: Reference, config: StreamConfig, flow: FlowKey) -> Inspect:
+        async def inspect(frame: Frame) -> Inspection:
+            if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
+                raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
+            return await self._inspector.inspect(reference, frame.image, config.output, flow)
+
+        return inspect
+
+
+class _Stream:
+    """The reader of one stream and what may end it."""
+
+    def __init__(self, reference: Reference, queue: FrameQueue) -> None:
+        self.queue = queue
+        self._reference = reference
+        self._reader: asyncio.Task[None] | None = None
+        self._end: PatchserveError | None = None
+
+    def start(self, frames: AsyncIterator[Frame]) -> None:
+        if self._end is None:
+            self._reader = asyncio.create_task(self._read(frames))
+
+    async def _read(self, frames: AsyncIterator[Frame]) -> None:
+        try:
+            async for frame in frames:
+                await self.queue.put(frame)
+        finally:
+            self.queue.close()
+
+    def reference_changed(self, reference: Reference | None) -> None:
+        if reference is None:
+            self._stop(ReferenceNotFoundError(self._reference.reference_id))
+            return
+        message = (
+            f'Reference "{reference.reference_id}" is now at revision {reference.revision}; this stream keeps '
+            f"{self._reference.revision}. Open a new stream to use the new one."
+        )
+        self.queue.notify(StreamNotice(NoticeKind.REFERENCE_CHANGED, message))
+
+    def drain(self) -> None:
+        message = "The server is shutting down: it reads no more frames and answers those that it has accepted."
+        self.queue.notify(StreamNotice(NoticeKind.DRAINING, message))
+        self._stop(DrainingError("The server is shutting down; go on with another.", RETRY_AFTER_DRAIN_S))
+
+    def _stop(self, end: PatchserveError) -> None:
+        self._end = self._end or end
+        if self._reader is not None:
+            self._reader.cancel()
+        self.queue.close()  # the reader may not have run yet
+
+    async def ended(self) -> None:
+        """Raises what ended the stream, if it was not its caller."""
+        if self._end is not None:
+            raise self._end
+        if self._reader is not None:
+            await self._reader
+
+    async def cancel(self) -> None:
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.gather(self._reader, return_exceptions=True)
+        await self.queue.cancel()

@@ -1,0 +1,26 @@
+"""The images that cases name, made by formula."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fakes.images import card, encoded
+from PIL import Image
+
+
+def write_images(folder: Path) -> None:
+    """Writes every image of the cases into an existing folder."""
+    intact = card(9)
+    images = {f"card-{seed}.jpg": encoded(card(seed)) for seed in range(4)}
+    images |= {
+        "intact.jpg": encoded(intact),
+        "intact.bmp": encoded(intact, "BMP"),
+        "scratched.jpg": encoded(card(9, scratched=True)),
+        "cut.jpg": encoded(intact)[:1500],
+        "note.txt": b"This is no image.",
+        "large.bmp": encoded(Image.new("RGB", (800, 600)), "BMP"),  # 1.4 MB
+        "huge.bmp": encoded(Image.new("RGB", (1600, 1200)), "BMP"),  # 5.8 MB
+        "wide.png": encoded(Image.new("RGB", (1100, 1000)), "PNG"),  # few bytes, many pixels
+    }
+    for name, content in images.items():
+        (folder / name).write_bytes(content)

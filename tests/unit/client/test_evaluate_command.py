@@ -1,0 +1,280 @@
+"""`patchserve evaluate` against a scripted server, which takes red images for damaged ones."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+import pytest
+from fakes.fake_server import FakeServer, Fault, bad_image, png, reference, serving
+from PIL import Image
+from typer.testing import CliRunner
+
+from patchserve_client import Client
+from patchserve_client.cli import app
+from patchserve_client.evaluation import inspect, loaded_reference, read_dataset
+
+Outcome: TypeAlias = tuple[int, str, str]
+Run: TypeAlias = Callable[..., Outcome]
+METRICS = [
+    "image_auroc",
+    "average_precision",
+    "f1",
+    "balanced_accuracy",
+    "best_balanced_accuracy",
+    "false_alarm_rate",
+    "pixel_auroc",
+    "aupro",
+    "damage_percentage_auroc",
+]
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def run(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Runs a command line against the fake server; gives code, stdout and stderr."""
+    monkeypatch.setenv("PATCHSERVE_SERVER", fake.address)
+    monkeypatch.delenv("PATCHSERVE_TOKEN", raising=False)
+
+    def invoke(*arguments: object) -> Outcome:
+        result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result.exit_code, result.stdout, " ".join(result.stderr.replace("│", " ").split())
+
+    return invoke
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Three intact and three damaged images, of which one of each is taken for the other; two masks."""
+    colors = {
+        "train/good/0": "green",
+        "train/good/1": "green",
+        "train/good/2": "blue",
+        "test/good/a": "green",
+        "test/good/b": "red",
+        "test/good/c": "blue",
+        "test/crack/d": "red",
+        "test/crack/e": "green",
+        "test/dent/f": "red",
+    }
+    data = tmp_path / "data"
+    for name, color in colors.items():
+        path = data / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(color, (32, 24)))
+    (data / "ground_truth/crack").mkdir(parents=True)
+    for name in "de":
+        mask = Image.new("L", (32, 24))
+        mask.paste(255, (20, 14, 30, 22))  # the fake's map rises towards the lower right
+        mask.save(data / f"ground_truth/crack/{name}_mask.png")
+    return data
+
+
+def written(path: Path) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(path.read_text())
+    return document
+
+
+def test_all_numbers_of_a_run(run: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = run(root, "--json", tmp_path / "new" / "numbers.json")
+    assert code == 0
+    found = written(tmp_path / "new" / "numbers.json")
+    assert list(found)[: len(METRICS)] == METRICS
+    third = pytest.approx(1 / 3)
+    assert found["image_auroc"] == pytest.approx((2 / 3 * 2 / 3) + (2 / 3 * 1 / 3 + 1 / 3 * 2 / 3) / 2)
+    assert found["f1"] == found["balanced_accuracy"] == found["best_balanced_accuracy"] == pytest.approx(2 / 3)
+    assert found["false_alarm_rate"] == third
+    assert found["damage_percentage_auroc"] == 0.5
+    assert 0.7 < found["pixel_auroc"] < 1
+    assert 0.3 < found["aupro"] < 1
+    assert found["counts"] == {
+        "reference_images": 3,
+        "intact": 3,
+        "defective": 3,
+        "with_mask": 2,
+        "damaged_regions": 2,
+        "failed": 0,
+    }
+    assert found["defects"]["crack"] == {"images": 2, "found": 1, "image_auroc": pytest.approx(7 / 12)}
+    assert found["defects"]["dent"] == {"images": 1, "found": 1, "image_auroc": pytest.approx(5 / 6)}
+    assert found["thresholds"] == {"score": 0.5, "best_score": 0.75, "raw_score": 10.5, "raw_patch_score": 8.25}
+    assert found["server"]["backbone"] == "fake"
+    assert found["reference"]["revision"] == fake.requests["InferStream"][0].expected_revision
+    assert [image["file"] for image in found["images"]][:2] == ["test/crack/d.png", "test/crack/e.png"]
+    assert "1 of 1 images in test/dent have no mask" in stderr
+    rows = [line.split() for line in stdout.splitlines()]
+    assert ["image_auroc", f"{found['image_auroc']:.4f}"] in rows
+    assert ["crack", "2", "1", "0.5833"] in rows
+    assert "\x1b" not in stdout
+
+
+def test_the_reference_is_of_its_own_and_gone_afterwards(run: Run, fake: FakeServer, root: Path) -> None:
+    fake.references["default"] = reference("default", 1)
+    assert run(root)[0] == 0
+    assert set(fake.references) == {"default"}
+    assert run(root, "--keep", "--reference", "tiles")[0] == 0
+    assert set(fake.references) == {"default", "tiles"}
+    assert [request.reference_id for request in fake.requests["LoadReference"]] == ["evaluation", "tiles"]
+
+
+@pytest.mark.parametrize("keep", [(), ("--keep",)])
+def test_a_reference_that_is_there_is_left_alone(run: Run, fake: FakeServer, root: Path, keep: tuple[str, ...]) -> None:
+    fake.references["belt"] = before = reference("belt", 1)
+    code, stdout, stderr = run(root, "--reference", "belt", *keep)
+    assert (code, stdout) == (2, "")
+    assert 'The server holds a reference "belt" already. Name another' in stderr
+    assert "patchserve reference delete belt" in stderr
+    assert fake.references == {"belt": before}
+    assert not fake.requests["LoadReference"]
+
+
+def test_the_reference_is_loaded_as_the_options_say(run: Run, fake: FakeServer, root: Path) -> None:
+    run(root, "--references", 2, "--profile", "paper", "--coreset-ratio", 0.25)
+    run(root, "--references", 1, "--seed", 3, "--coreset-max-patches", 99, "--search-radius", 0.2)
+    first, second = fake.requests["LoadReference"]
+    folder = root / "train/good"
+    assert list(first.images) == [(folder / "0.png").read_bytes(), (folder / "1.png").read_bytes()]
+    assert (first.profile, first.coreset.ratio) == (2, 0.25)
+    assert (len(second.images), second.profile, second.coreset.max_patches) == (1, 0, 99)
+    assert (first.HasField("search_radius"), second.search_radius) == (False, 0.2)
+
+
+def test_an_image_that_fails_is_named_and_the_rest_is_measured(
+    run: Run, fake: FakeServer, root: Path, tmp_path: Path
+) -> None:
+    fake.frame_faults[1] = bad_image()
+    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json")
+    assert code == 1
+    assert "Error: test/crack/e.png: The bytes are no image." in stderr
+    found = written(tmp_path / "numbers.json")
+    assert (found["counts"]["defective"], found["counts"]["failed"]) == (2, 1)
+    assert found["image_auroc"] == pytest.approx(5 / 6)
+    assert [failure["file"] for failure in found["failed"]] == ["test/crack/e.png"]
+    assert "image_auroc" in stdout
+
+
+def test_where_every_image_fails_there_are_no_numbers(run: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
+    fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
+    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json")
+    assert (code, stdout) == (1, "")
+    assert "The bytes are no image." in stderr
+    assert not (tmp_path / "numbers.json").exists()
+    assert not fake.references
+
+
+def test_a_stream_that_ends_early_ends_the_run_and_leaves_no_reference(run: Run, fake: FakeServer, root: Path) -> None:
+    fake.stream_end = (2, Fault(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.", "DRAINING"))
+    code, stdout, stderr = run(root)
+    assert (code, stdout) == (1, "")
+    assert "The server is shutting down." in stderr
+    assert not fake.references
+
+
+def test_an_interrupt_leaves_no_reference(fake: FakeServer, root: Path) -> None:
+    def interrupt() -> None:
+        assert set(fake.references) == {"evaluation"}
+        raise KeyboardInterrupt
+
+    dataset = read_dataset(root)
+    with (
+        Client(fake.address) as client,
+        pytest.raises(KeyboardInterrupt),
+        loaded_reference(client, dataset.references, "evaluation") as loaded,
+    ):
+        inspect(client, dataset.images, loaded, step=interrupt)
+    assert not fake.references
+
+
+def test_a_reference_image_that_is_refused_is_named(run: Run, fake: FakeServer, root: Path) -> None:
+    (root / "train/good/1.png").write_bytes(b"no image")
+    code, _, stderr = run(root)
+    assert code == 1
+    assert f"{root / 'train/good/1.png'}: The bytes are no image. Nothing was loaded." in stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "undefined"),
+    [
+        ("test/good", ["image_auroc", "average_precision", "false_alarm_rate"]),
+        ("test/crack", ["pixel_auroc", "aupro"]),  # the dent has no mask
+    ],
+)
+def test_what_is_not_defined_is_null_and_said(
+    run: Run, root: Path, tmp_path: Path, folder: str, undefined: list[str]
+) -> None:
+    for path in (root / folder).iterdir():
+        path.unlink()
+    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json", "--out", tmp_path / "out")
+    assert code == 0
+    found = written(tmp_path / "numbers.json")
+    assert [found[name] for name in undefined] == [None] * len(undefined)
+    assert [name for name in undefined if name not in stderr] == []
+    assert "not defined" in stderr
+    assert [undefined[0], "-"] in [line.split() for line in stdout.splitlines()]
+    assert (tmp_path / "out/roc.png").stat().st_size
+
+
+def test_the_plots_are_images_and_ask_for_calibrated_overlays(
+    run: Run, fake: FakeServer, root: Path, tmp_path: Path
+) -> None:
+    code, _, _ = run(root, "--out", tmp_path / "out")
+    assert code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as drawn:
+            assert min(drawn.size) > 300
+            assert len(drawn.convert("RGB").getcolors(2**24) or []) > 10
+    asked = fake.requests["Infer"]
+    assert {request.output.heatmap_scale for request in asked} == {2}
+    images = [root / "test" / name for name in ("good/b.png", "crack/e.png")]
+    assert [request.image for request in asked[:2]] == [path.read_bytes() for path in images]  # the mistakes first
+
+
+def test_wrong_usage(run: Run, root: Path, tmp_path: Path) -> None:
+    for arguments, complaint in (
+        ((root / "test",), "has no folder train/good"),
+        ((root, "--references", 4), "There are 3 images"),
+        ((root, "--seed", 1), "give both"),
+        ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
+        ((root, "--coreset-ratio", 0), "above 0"),
+        ((root, "--search-radius", 2), "above 0 and at most 1"),
+        ((tmp_path / "nowhere",), "does not exist"),
+    ):
+        code, _, stderr = run(*arguments)
+        assert code == 2
+        assert complaint in stderr
+
+
+@pytest.mark.parametrize("missing", ["sklearn", "matplotlib", "scipy"])
+def test_the_extra_is_named_where_it_is_missing(
+    run: Run, root: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in list(sys.modules):
+        if name.startswith(("patchserve_client.evaluation", "patchserve_client.cli._evaluation")):
+            monkeypatch.delitem(sys.modules, name)
+        elif name.partition(".")[0] == missing:
+            monkeypatch.setitem(sys.modules, name, None)
+    code, _, stderr = run(root)
+    assert code == 2
+    assert f'Evaluation needs {missing}: pip install "patchserve[evaluate]"' in stderr
+
+
+def test_other_commands_do_not_load_the_extra() -> None:
+    code = (
+        "import sys, patchserve_client.cli; "
+        "print([name for name in ('sklearn', 'scipy', 'matplotlib', 'cv2') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == "[]"

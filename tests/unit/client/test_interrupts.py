@@ -1,0 +1,86 @@
+"""Ctrl-C, whenever it comes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer
+from fakes.fake_server import FakeServer, png, serving
+from fakes.terminal import command
+
+from patchserve_client.cli._connection import _errors_told
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Three images."""
+    for name, color in (("a", "green"), ("b", "red"), ("c", "blue")):
+        (tmp_path / f"{name}.png").write_bytes(png(color))
+    return tmp_path
+
+
+def test_ctrl_c_ends_a_stream_with_its_summary(fake: FakeServer, folder: Path) -> None:
+    arguments = command("stream", folder, "--server", fake.address, "--fps", 0.5)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
+    assert process.stdout is not None
+    started = [process.stdout.readline(), process.stdout.readline()]
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=30)
+    assert "a.png" in started[1]
+    assert "1 frame in" in stdout
+    assert (process.returncode, stderr) == (0, "")
+
+
+def test_a_second_ctrl_c_waits_for_no_answer(fake: FakeServer, folder: Path) -> None:
+    fake.read_frames.clear()
+    arguments = command("stream", folder, "--server", fake.address)
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    fake.wait_for_request("InferStream")
+    try:
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(1)
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=10)
+    finally:
+        fake.read_frames.set()
+    assert process.returncode == 130
+    assert "0 frames in" in stdout
+    assert stderr == "Interrupted.\n"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("release un-acquired lock")])
+def test_an_interrupt_in_the_middle_of_a_lock_is_one_too(
+    error: BaseException, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error.__context__ = KeyboardInterrupt()
+    with pytest.raises(typer.Exit) as left, _errors_told("here:1"):
+        raise error
+    assert left.value.exit_code == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_other_runtime_errors_are_not_interrupts() -> None:
+    with pytest.raises(RuntimeError, match="a bug"), _errors_told("here:1"):
+        raise RuntimeError("a bug")
+
+
+def test_ctrl_c_ends_infer_at_once(fake: FakeServer, folder: Path) -> None:
+    fake.delay_s = 20
+    process = subprocess.Popen(
+        command("infer", folder, "--server", fake.address), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    fake.wait_for_request("Infer", 3)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stdout, stderr) == (130, "", "Interrupted.\n")

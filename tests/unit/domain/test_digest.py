@@ -1,0 +1,174 @@
+"""The revision digest, against docs/format.md transcribed by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.references import make_model
+
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.reference import (
+    Calibration,
+    CalibrationMethod,
+    CoresetOptions,
+    EmbeddingSpec,
+    MemoryBank,
+    ReferenceModel,
+    ReferenceOptions,
+    ScoreSpread,
+    ScoringProfile,
+)
+
+
+def example() -> ReferenceModel:
+    """The worked example of docs/format.md."""
+    return ReferenceModel(
+        spec=EmbeddingSpec("wide_resnet50_2", "00ff", 'bilinear-224/"é"', "fp32"),
+        options=ReferenceOptions(
+            profile=ScoringProfile.PAPER,
+            coreset=CoresetOptions(ratio=0.1),
+            search_radius=0.25,
+            region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),),
+        ),
+        bank=MemoryBank(
+            patches=np.array([[1.0, -2.0], [0.5, 0.0]], np.float32),
+            image_index=np.array([0, 0], np.int32),
+            grid_index=np.array([0, 3], np.int32),
+            spacing=np.array([0.5, 1.5], np.float32),
+            inputs=np.array([[[[1, 2, 3]]]], np.uint8),
+        ),
+        calibration=Calibration(
+            CalibrationMethod.AUGMENTED_VIEWS,
+            1e-05,
+            12.0,
+            ScoreSpread(count=4, min=0.25, mean=0.5, stddev=0.0, max=1e16),
+        ),
+    )
+
+
+def test_the_worked_example() -> None:
+    message = (
+        b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
+        b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
+        b'"options": {"approximate_search": false, "coreset": {"max_patches": null, "ratio": 0.1}, '
+        b'"profile": "paper", "region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
+        b'"spec": {"backbone": "wide_resnet50_2", "precision": "fp32", '
+        b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "weights_digest": "00ff"}}'
+        b"\npatches <f4 (2, 2)\n"
+        + bytes.fromhex("0000803f 000000c0 0000003f 00000000")
+        + b"\nimage_index <i4 (2,)\n"
+        + bytes.fromhex("00000000 00000000")
+        + b"\ngrid_index <i4 (2,)\n"
+        + bytes.fromhex("00000000 03000000")
+        + b"\nspacing <f4 (2,)\n"
+        + bytes.fromhex("0000003f 0000c03f")
+        + b"\ninputs |u1 (1, 1, 1, 3)\n"
+        + bytes([1, 2, 3])
+    )
+    assert revision_of(example()) == hashlib.sha256(message).hexdigest()
+    page = Path(__file__).parents[3] / "docs/format.md"
+    assert revision_of(example()) in page.read_text()
+
+
+def test_equal_content_has_one_revision() -> None:
+    assert revision_of(make_model(5)) == revision_of(make_model(5))
+
+
+def test_the_layout_in_memory_does_not_matter() -> None:
+    model = make_model()
+    bank = dataclasses.replace(
+        model.bank,
+        patches=np.asfortranarray(model.bank.patches),
+        inputs=model.bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
+    )
+    assert not bank.patches.flags.c_contiguous
+    assert not bank.inputs.flags.c_contiguous
+    assert revision_of(dataclasses.replace(model, bank=bank)) == revision_of(model)
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "spec": {
+        "backbone": "x",
+        "weights_digest": "x",
+        "preprocessing": "x",
+        "precision": "x",
+    },
+    "options": {
+        "profile": ScoringProfile.NOTEBOOK,
+        "coreset": CoresetOptions(),
+        "search_radius": None,
+        "region_of_interest": (),
+        "approximate_search": True,
+    },
+    "calibration": {
+        "method": CalibrationMethod.LEAVE_ONE_OUT,
+        "image_threshold": 2e-05,
+        "patch_threshold": math.nextafter(12.0, 13.0),
+        "normal_scores": ScoreSpread(count=4, min=0.25, mean=0.5, stddev=0.0, max=2e16),
+    },
+    "bank": {
+        "patches": np.array([[1.0, -2.0], [0.5, -0.0]], np.float32),
+        "image_index": np.array([0, 1], np.int32),
+        "grid_index": np.array([1, 3], np.int32),
+        "spacing": np.array([0.5, 1.0], np.float32),
+        "inputs": np.array([[[[1, 2, 4]]]], np.uint8),
+    },
+}
+CORESET_CHANGES: dict[str, Any] = {"ratio": 0.2, "max_patches": 16}
+REGION_CHANGES = (
+    (((0.0, 0.0), (1.0, 0.0), (0.75, 0.5)),),
+    (((1.0, 0.0), (0.5, 0.75), (0.0, 0.0)),),
+    (((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),) * 2,
+    (((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)) * 2,),
+)
+SPREAD_CHANGES: dict[str, Any] = {"count": 5, "min": 0.125, "mean": 0.75, "stddev": 0.5, "max": 1.0}
+
+
+def changed_models() -> Iterator[ReferenceModel]:
+    """The example with each single fact changed in turn."""
+    model = example()
+    for part, changes in CHANGES.items():
+        for name, value in changes.items():
+            yield dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), **{name: value})})
+    for name, value in CORESET_CHANGES.items():
+        coreset = dataclasses.replace(model.options.coreset, **{name: value})
+        yield dataclasses.replace(model, options=dataclasses.replace(model.options, coreset=coreset))
+    for region in REGION_CHANGES:
+        yield dataclasses.replace(model, options=dataclasses.replace(model.options, region_of_interest=region))
+    for name, value in SPREAD_CHANGES.items():
+        spread = dataclasses.replace(model.calibration.normal_scores, **{name: value})
+        yield dataclasses.replace(model, calibration=dataclasses.replace(model.calibration, normal_scores=spread))
+
+
+def test_every_single_fact_counts() -> None:
+    revisions = [revision_of(example()), *map(revision_of, changed_models())]
+    assert len(set(revisions)) == len(revisions)
+
+
+def test_no_fact_is_missing_above() -> None:
+    model = example()
+    for whole, changes in (
+        *((getattr(model, part), changes) for part, changes in CHANGES.items()),
+        (model.options.coreset, CORESET_CHANGES),
+        (model.calibration.normal_scores, SPREAD_CHANGES),
+    ):
+        assert set(changes) == {field.name for field in dataclasses.fields(whole)}
+    assert set(CHANGES) == {field.name for field in dataclasses.fields(model)}
+
+
+@pytest.mark.parametrize(
+    "patches",
+    [np.zeros((1, 4), np.float32), np.zeros((4, 1), np.float32), np.zeros((2, 2), np.int32), np.zeros((2, 2), ">f4")],
+)
+def test_shape_and_type_count_where_the_bytes_are_equal(patches: np.ndarray) -> None:
+    model = example()
+    zero = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=np.zeros((2, 2), np.float32)))
+    other = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=patches))
+    assert revision_of(other) != revision_of(zero)

@@ -1,0 +1,167 @@
+"""Thresholds: where they come from, that they stay sound for odd references."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from fakes.images import card
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.reference import (
+    Calibration,
+    CalibrationMethod,
+    CoresetOptions,
+    ReferenceModel,
+    ReferenceOptions,
+    ScoringProfile,
+)
+from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.patchcore.calibration import altered_views, upper_limit
+
+FULL = CoresetOptions()
+
+
+@pytest.fixture(scope="module")
+def detector() -> PatchCoreDetector:
+    return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)
+
+
+def cards(*seeds: int) -> ModelInputs:
+    return np.stack([np.asarray(card(seed).resize((224, 224), Image.Resampling.BILINEAR)) for seed in seeds])
+
+
+def plain(*colors: tuple[int, int, int]) -> ModelInputs:
+    return np.stack([np.full((224, 224, 3), color, np.uint8) for color in colors])
+
+
+def fit(
+    detector: PatchCoreDetector, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions = FULL
+) -> ReferenceModel:
+    return detector.fit(inputs, ReferenceOptions(profile, coreset), lambda _stage, _done, _total: None)
+
+
+def raw_scores(detector: PatchCoreDetector, model: ReferenceModel, inputs: ModelInputs) -> list[float]:
+    return [found.anomaly.raw_score for found in detector.detect(model, inputs)[0]]
+
+
+def test_leaving_one_out_equals_banks_of_the_others(detector: PatchCoreDetector) -> None:
+    inputs = cards(1, 2, 3, 4)
+    calibration = fit(detector, inputs, ScoringProfile.PAPER).calibration
+    others = [fit(detector, np.delete(inputs, at, axis=0), ScoringProfile.PAPER) for at in range(4)]
+    scores = [raw_scores(detector, other, inputs[at : at + 1])[0] for at, other in enumerate(others)]
+    assert calibration.method is CalibrationMethod.LEAVE_ONE_OUT
+    assert_spread(calibration, scores)
+
+
+def test_spacing_and_left_out_scores_are_as_defined(detector: PatchCoreDetector) -> None:
+    """Against the definition in docs/adr/0006, written out one image and one row at a time."""
+    model = fit(detector, cards(1, 2, 3, 4), ScoringProfile.NOTEBOOK)
+    rows, image_index = model.bank.patches.astype(np.float64), model.bank.image_index
+    means, nearest = np.empty(len(rows)), np.empty((len(rows), 9), int)
+    for at, row in enumerate(rows):
+        distances = np.where(image_index == image_index[at], np.inf, np.linalg.norm(rows - row, axis=1))
+        nearest[at] = distances.argsort(kind="stable")[:9]
+        means[at] = distances[nearest[at]].mean()
+    spacing = np.maximum(means, 0.1 * means.mean()) / means.mean()
+    np.testing.assert_allclose(model.bank.spacing, spacing, rtol=1e-4)
+    spaced = means / spacing[nearest].mean(axis=1) ** 0.4
+    scores = [np.sort(spaced[image_index == at])[-6:].mean() for at in range(4)]  # 3 % of 196
+    assert_spread(model.calibration, scores)
+
+
+def assert_spread(calibration: Calibration, scores: Sequence[float]) -> None:
+    spread = calibration.normal_scores
+    assert spread.count == len(scores)
+    assert [spread.min, spread.mean, spread.stddev, spread.max] == pytest.approx(
+        [min(scores), np.mean(scores), np.std(scores), max(scores)], rel=1e-4
+    )
+    assert calibration.image_threshold == pytest.approx(np.mean(scores) + 1.5 * np.std(scores, ddof=1), rel=1e-4)
+
+
+@pytest.mark.parametrize("coreset", [FULL, CoresetOptions(ratio=0.1)])
+def test_two_images_have_no_spacing(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
+    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).bank
+    np.testing.assert_array_equal(bank.spacing, np.ones(len(bank.patches)))
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_images_are_altered(detector: PatchCoreDetector, profile: ScoringProfile, count: int) -> None:
+    inputs = cards(*range(count))
+    model = fit(detector, inputs, profile)
+    views = np.stack(list(itertools.chain.from_iterable(altered_views(image) for image in inputs)))
+    scores = raw_scores(detector, model, views)
+    assert model.calibration.method is CalibrationMethod.AUGMENTED_VIEWS
+    assert model.calibration.normal_scores.count == len(views)
+    assert model.calibration.image_threshold == pytest.approx(max(scores), rel=1e-4)
+
+
+def test_views_differ_and_are_always_the_same() -> None:
+    [image] = cards(1)
+    views = list(altered_views(image))
+    np.testing.assert_array_equal(views[0], image)
+    for one, other in itertools.combinations(views, 2):
+        assert not np.array_equal(one, other)
+    for view, again in zip(views, altered_views(image), strict=True):
+        assert (view.shape, view.dtype) == (image.shape, image.dtype)
+        np.testing.assert_array_equal(view, again)
+        assert np.abs(view.astype(int) - image).mean() < 25
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    once, thrice = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1,), (1, 1, 1)))
+    assert thrice.method is CalibrationMethod.AUGMENTED_VIEWS
+    assert thrice.normal_scores.count == once.normal_scores.count
+    repeated, distinct = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1, 2, 3, 1), (1, 2, 3)))
+    assert repeated.method is CalibrationMethod.LEAVE_ONE_OUT
+    assert repeated.normal_scores.count == distinct.normal_scores.count == 3
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize(
+    ("inputs", "coreset"),
+    [
+        (plain((0, 0, 0)), FULL),
+        (plain((9, 99, 199), (9, 99, 199), (9, 99, 199), (9, 99, 199)), FULL),
+        (plain((10, 10, 10), (10, 10, 11), (10, 11, 10)), FULL),
+        (cards(1, 1, 1, 1), FULL),
+        (cards(1, 2, 3), CoresetOptions(max_patches=16)),
+        (np.concatenate([cards(1, 2, 3, 4, 5), plain((250, 0, 0))]), FULL),
+        (np.concatenate([cards(1, 2, 3, 4, 5), plain((250, 0, 0))]), CoresetOptions(max_patches=16)),
+        (np.concatenate([plain((0, 0, 0), (0, 0, 2), (0, 2, 0)), cards(1)]), CoresetOptions(ratio=0.01)),
+    ],
+    ids=["black", "same plain", "near plain", "same", "16 rows", "odd one", "odd one, 16 rows", "rare one"],
+)
+def test_odd_references_have_sound_thresholds(
+    detector: PatchCoreDetector, profile: ScoringProfile, inputs: ModelInputs, coreset: CoresetOptions
+) -> None:
+    model = fit(detector, inputs, profile, coreset)
+    calibration, spread = model.calibration, model.calibration.normal_scores
+    assert 0 < calibration.image_threshold < np.inf
+    assert 0 < calibration.patch_threshold < np.inf
+    assert 0 <= spread.min <= spread.mean <= spread.max < np.inf
+    assert np.isfinite(spread.stddev)
+    assert not any(found.anomaly.is_anomalous for found in detector.detect(model, inputs)[0])
+
+
+@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60))
+def test_the_upper_limit_of_normal_values(values: list[float]) -> None:
+    limit = upper_limit(values)
+    exceeding = sum(value > limit for value in values)
+    if len(values) < 11:
+        assert limit >= np.mean(values) * (1 - 1e-9)
+    else:
+        assert limit in values
+        assert exceeding <= 0.08 * len(values)
+
+
+def test_the_upper_limit_of_twelve_is_their_highest() -> None:
+    assert upper_limit(list(range(11))) == 10
+    assert upper_limit(list(range(120))) == 110

@@ -1,0 +1,183 @@
+"""Maps and scores: exactly the notebook's, and sound at every edge of the paper's."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchserve_server.engine.patchcore.scoring import (
+    anomaly_score,
+    damage_score,
+    mean_of_nearest,
+    mean_spacing,
+    notebook_map,
+    paper_map,
+    reweighted_score,
+    spaced_score,
+)
+from patchserve_server.engine.search.exact import BankIndex, nearest
+from patchserve_server.engine.search.parallel import ParallelSearch
+
+NO_MAP = np.zeros((2, 2), np.float32)
+distances = st.floats(0, 1e6, width=32)
+
+
+def vectors(count: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def grid(seed: int) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).gamma(2, 3, (28, 28)).astype(np.float32)
+
+
+def test_patch_score_is_the_mean_of_what_there_is() -> None:
+    found = torch.tensor([[1.0, 2.0, 6.0], [1.0, 2.0, torch.inf], [torch.inf] * 3])
+    assert mean_of_nearest(found).tolist() == [3.0, 1.5, torch.inf]
+
+
+def test_the_image_score_is_the_mean_of_the_highest_scores() -> None:
+    scores = torch.arange(200.0).repeat(2, 1)
+    scores[1] = 3
+    assert spaced_score(scores, torch.ones(2, 200)).tolist() == pytest.approx([196.5, 3.0])  # 3 % of 200
+    assert spaced_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+
+
+def test_a_distance_says_less_where_the_reference_is_wide() -> None:
+    scores, spacing = torch.tensor([[4.0, 2.0], [4.0, 2.0]]), torch.tensor([[1.0, 1.0], [64.0, 1.0]])
+    assert spaced_score(scores, spacing).tolist() == pytest.approx([4.0, 2.0])
+
+
+def test_mean_spacing_is_of_the_rows_that_are_there() -> None:
+    rows = torch.tensor([[0, 2], [1, -1], [-1, -1]])
+    assert mean_spacing(torch.tensor([1.0, 2.0, 5.0]), rows).tolist() == [3.0, 2.0, 1.0]
+
+
+def test_notebook_map_is_the_notebooks() -> None:
+    scores = grid(seed=1)
+    expected = cv2.resize(scores.astype(np.float64), (224, 224), interpolation=cv2.INTER_LINEAR)
+    stretched = notebook_map(scores, 224)
+    assert stretched.shape == (224, 224)
+    assert stretched.dtype == np.float32
+    assert stretched == pytest.approx(expected, rel=1e-5)
+
+
+def test_paper_map_is_smoothed_with_sigma_4() -> None:
+    scores = grid(seed=2)
+    weights = np.exp(-(np.arange(-16, 17) ** 2) / (2 * 4**2))  # cut at 4 sigma
+    padded = np.pad(notebook_map(scores, 224).astype(np.float64), 16, mode="symmetric")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (33, 33))
+    expected = np.einsum("hwij,i,j->hw", windows, weights, weights, optimize=True) / weights.sum() ** 2
+    assert paper_map(scores, 224) == pytest.approx(expected, rel=1e-4)
+
+
+def test_damage_is_the_notebooks() -> None:
+    values = notebook_map(grid(seed=3), 224).astype(np.float64)
+    normalized = (values - values.min()) / (values.max() - values.min() + 1e-8)
+    damage = damage_score(values.astype(np.float32))
+    assert damage.damage_percentage == pytest.approx((normalized > 0.5).mean() * 100)
+    assert damage.threshold == 0.5
+
+
+@pytest.mark.parametrize(("hot_pixels", "detected"), [(0, False), (5, False), (6, True), (100, False)])
+def test_damage_is_detected_above_5_percent(hot_pixels: int, detected: bool) -> None:
+    values = np.full(100, 2, np.float32)
+    values[:hot_pixels] = 7
+    damage = damage_score(values.reshape(10, 10))
+    assert damage.anomaly_detected is detected
+    assert damage.damage_percentage == (hot_pixels if hot_pixels < 100 else 0)
+
+
+def equation_7(patches: Tensor, bank: Tensor) -> float:
+    """Straight from the paper, one image, float64."""
+    between = torch.linalg.vector_norm(patches.double()[:, None] - bank.double(), dim=2)
+    worst = int(between.amin(dim=1).argmax())
+    support = int(between[worst].argmin())
+    around = torch.linalg.vector_norm(bank.double() - bank.double()[support], dim=1).topk(9, largest=False).indices
+    return float((1 - between[worst, support].exp() / between[worst, around].exp().sum()) * between[worst, support])
+
+
+def reweighted(images: Tensor, index: BankIndex, groups: Tensor | None = None) -> Tensor:
+    count, patches, dim = images.shape
+    own = None if groups is None else groups.repeat_interleave(patches)
+    scores, rows = nearest(images.reshape(-1, dim), index, 1, exclude_groups=own)
+    flat = (count, patches)
+    return reweighted_score(scores.view(flat), rows.view(flat), images, index, ParallelSearch(), exclude_groups=groups)
+
+
+def test_image_score_follows_equation_7() -> None:
+    bank, images = vectors(80, 6, seed=4), 2 * vectors(60, 6, seed=5).view(3, 20, 6)
+    expected = [equation_7(image, bank) for image in images]
+    assert reweighted(images, BankIndex(bank)).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equation_7_leaves_out_the_own_rows() -> None:
+    bank, groups = vectors(90, 6, seed=6), torch.arange(90) // 30
+    scores = reweighted(bank.view(3, 30, 6), BankIndex(bank, groups), torch.arange(3))
+    expected = [equation_7(bank[groups == own], bank[groups != own]) for own in range(3)]
+    assert scores.tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_equation_7_is_sound_for_large_distances() -> None:
+    bank, images = 1e4 * vectors(50, 6, seed=7), 1e5 * vectors(10, 6, seed=8).view(1, 10, 6)
+    score = float(reweighted(images, BankIndex(bank))[0])
+    assert 0 < score <= float(nearest(images[0], BankIndex(bank), 1)[0].max())
+
+
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_a_tiny_bank_gives_the_distance_itself(rows: int) -> None:
+    bank, images = vectors(rows, 6, seed=9), vectors(10, 6, seed=10).view(2, 5, 6)
+    peaks = nearest(images.view(-1, 6), BankIndex(bank), 1)[0].view(2, 5).amax(dim=1)
+    assert torch.equal(reweighted(images, BankIndex(bank)), peaks)
+    padded = BankIndex(torch.cat((bank, images[0], images[0])), torch.tensor([0] * rows + [1] * 10))
+    assert torch.equal(reweighted(images, padded, torch.tensor([1, 1])), peaks)
+
+
+def test_the_reference_itself_scores_0() -> None:
+    bank = vectors(40, 6, seed=11)
+    assert reweighted(bank[None], BankIndex(bank)).tolist() == [0.0]
+
+
+@given(distances, distances)
+def test_verdict_score_and_raw_numbers_agree(raw: float, threshold: float) -> None:
+    found = anomaly_score(raw, threshold, NO_MAP, 1.0)
+    assert 0 <= found.score <= 1
+    assert found.is_anomalous == (found.score > 0.5) == (found.raw_score > found.raw_threshold)
+    on_the_wire = np.array([found.score, found.raw_score, found.raw_threshold], np.float32)
+    assert on_the_wire.tolist() == [found.score, found.raw_score, found.raw_threshold]
+    if raw + threshold > 0:
+        assert found.score == pytest.approx(raw / (raw + threshold), abs=1e-6)
+
+
+def test_one_step_above_the_threshold_is_anomalous() -> None:
+    above = math.nextafter(1.7, 2)
+    just_above = float(np.nextafter(np.float32(1.7), np.float32(2)))
+    assert not anomaly_score(1.7, 1.7, NO_MAP, 1.0).is_anomalous
+    assert not anomaly_score(above, 1.7, NO_MAP, 1.0).is_anomalous  # the same float32
+    assert anomaly_score(just_above, 1.7, NO_MAP, 1.0).is_anomalous
+
+
+def test_no_distance_is_no_anomaly_whatever_the_threshold() -> None:
+    for threshold in (0.0, 1e-6, 5.0):
+        found = anomaly_score(0.0, threshold, NO_MAP, threshold)
+        assert (found.score, found.is_anomalous, found.anomalous_area_percentage) == (0.0, False, 0.0)
+    assert anomaly_score(0.1, 0.0, NO_MAP, 0.0).score == 1.0
+
+
+def test_anomalous_area_is_what_lies_above_the_patch_threshold() -> None:
+    anomaly_map = np.array([[1, 2], [3, 4]], np.float32)
+    assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
+    assert anomaly_score(4.0, 2.0, anomaly_map, 0.5).anomalous_area_percentage == 100.0
+
+
+def test_what_is_not_looked_at_counts_neither_way() -> None:
+    anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
+    assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
+    assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

@@ -1,0 +1,129 @@
+"""Searching and choosing stay within their memory, seen at every operation that torch runs."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from patchserve_server.engine.patchcore.coreset import select_coreset
+from patchserve_server.engine.search import bfloat16_bounds
+from patchserve_server.engine.search.exact import BankIndex, nearest
+
+MIB = 2**20
+
+
+class AllocationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of the storages that operations made and that are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live_bytes = 0
+        self.peak_bytes = 0
+        self._known: set[int] = set()
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in given | self._known:
+                self._watch(leaf.untyped_storage())
+        return made
+
+    def _watch(self, storage: torch.UntypedStorage) -> None:
+        self._known.add(storage.data_ptr())
+        self.live_bytes += storage.nbytes()
+        self.peak_bytes = max(self.peak_bytes, self.live_bytes)
+        weakref.finalize(storage, self._forget, storage.data_ptr(), storage.nbytes())
+
+    def _forget(self, address: int, nbytes: int) -> None:
+        self._known.discard(address)
+        self.live_bytes -= nbytes
+
+
+def test_the_watch_sees_what_lives_and_what_died() -> None:
+    with AllocationWatch() as watch:
+        first = torch.ones(MIB // 4)
+        view = first[:10].add_(1)
+        second = torch.zeros(MIB // 2)
+        del second
+        third = torch.zeros(MIB // 4)
+    assert (watch.peak_bytes, watch.live_bytes) == (3 * MIB, 2 * MIB)
+    assert view.sum() + third.sum() == 20
+
+
+@pytest.mark.parametrize("limit_mib", [1, 4, 32])
+@pytest.mark.parametrize("exclusion", [False, True])
+@pytest.mark.parametrize("sketched", [False, True])
+def test_a_search_stays_within_its_bound(
+    limit_mib: int, exclusion: bool, sketched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: sketched)
+    bank = torch.randn(6000, 256, generator=torch.Generator().manual_seed(0))
+    bank[:3000] = 1e-4 * bank[:3000] + 5  # so alike that double precision is needed
+    queries, groups = torch.cat((bank[:300], bank[-300:])), torch.arange(6000) // 100
+    index = BankIndex(bank, groups)
+    index.sketch()  # belongs to the index, not to a search
+    with AllocationWatch() as watch:
+        nearest(
+            queries, index, 9, memory_limit_bytes=limit_mib * MIB, exclude_groups=groups[:600] if exclusion else None
+        )
+    results_bytes = 600 * 9 * (4 + 8)
+    assert watch.peak_bytes <= limit_mib * MIB + results_bytes
+
+
+@pytest.mark.parametrize("sketched", [False, True])
+def test_searches_at_the_same_time_each_stay_within_their_bound(
+    sketched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Threads share nothing but the index; so a pool of N threads takes N times the bound, however many wait."""
+    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: sketched)
+    bank = torch.randn(4000, 256, generator=torch.Generator().manual_seed(0))
+    index, queries = BankIndex(bank), bank[:300] + 1
+    expected = nearest(queries, BankIndex(bank), 5)
+    index.sketch()
+    together = Barrier(3)
+
+    def search(_: int) -> tuple[int, bool]:
+        together.wait()
+        with AllocationWatch() as watch:
+            found = nearest(queries, index, 5, memory_limit_bytes=4 * MIB)
+        return watch.peak_bytes, all(map(torch.equal, found, expected))
+
+    with ThreadPoolExecutor(3) as pool:
+        for peak_bytes, is_same in pool.map(search, range(3)):
+            assert is_same
+            assert peak_bytes <= 4 * MIB + 300 * 5 * (4 + 8)
+
+
+def test_preparing_a_bank_makes_no_copy_of_it() -> None:
+    bank = torch.ones(50_000, 64)
+    with AllocationWatch() as watch:
+        BankIndex(bank)
+    assert watch.peak_bytes < bank.nbytes / 3
+
+
+def test_a_sketch_takes_half_of_the_bank() -> None:
+    bank = torch.ones(5_000, 512)
+    index = BankIndex(bank)
+    with AllocationWatch() as watch:
+        index.sketch()
+    assert watch.live_bytes == (512 + 8) / (2 * 512) * bank.nbytes
+    assert watch.peak_bytes < 0.8 * bank.nbytes
+
+
+def test_choosing_a_coreset_makes_no_copy_of_the_features() -> None:
+    features = torch.randn(6000, 1536, generator=torch.Generator().manual_seed(0))
+    with AllocationWatch() as watch:
+        select_coreset(features, 60)
+    assert watch.peak_bytes < features.nbytes / 2

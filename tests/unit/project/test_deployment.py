@@ -1,0 +1,62 @@
+"""The manifest of docs/deployment agrees with the server. Its proxies are run by tests/e2e/test_proxies.py."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from patchserve_server.config import Settings
+from patchserve_server.rpc.authorization import SERVICE
+
+REPO = Path(__file__).resolve().parents[3]
+MANIFEST = (REPO / "docs" / "deployment" / "kubernetes.yaml").read_text()
+FLAGS = dict(re.findall(r"^ +- --([a-z-]+)=?(\S*)$", MANIFEST, re.MULTILINE))
+
+
+def number(pattern: str, text: str = MANIFEST) -> int:
+    (found,) = set(re.findall(pattern, text))
+    return int(found)
+
+
+def probe(name: str) -> str:
+    return MANIFEST.split(f" {name}:\n")[1].split("Probe:\n")[0].split("resources:")[0]
+
+
+def test_its_flags_are_settings() -> None:
+    assert FLAGS
+    settings = Settings(**{name.replace("-", "_"): value or True for name, value in FLAGS.items()})  # type: ignore[arg-type]
+    assert settings.insecure
+
+
+def test_it_is_killed_only_after_the_drain() -> None:
+    waits_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
+    assert number(r"terminationGracePeriodSeconds: (\d+)") > waits_s
+
+
+def test_the_drain_is_noticed_before_calls_are_refused() -> None:
+    readiness = probe("readinessProbe")
+    period_s, failures = number(r"periodSeconds: (\d+)", readiness), number(r"failureThreshold: (\d+)", readiness)
+    timeout_s = number(r"timeoutSeconds: (\d+)", readiness)
+    assert int(FLAGS["drain-delay-s"]) > period_s * failures + timeout_s
+
+
+def test_probes_ask_what_the_server_answers() -> None:
+    port = Settings.model_fields["port"].default
+    assert number(r"containerPort: (\d+)") == number(r"grpc: \{ port: (\d+)") == number(r" port: (\d+)") == port
+    assert set(re.findall(r"service: ([\w.]+) \}", MANIFEST)) == {SERVICE}
+    assert "service:" not in probe("livenessProbe"), "a server that drains is alive"
+
+
+def test_the_user_is_the_images() -> None:
+    assert number(r"runAsUser: (\d+)") == number(r"useradd --uid (\d+)", (REPO / "Dockerfile").read_text())
+
+
+@pytest.mark.parametrize(("proxy", "conf"), [("nginx", "nginx.conf"), ("Envoy", "envoy.yaml")])
+def test_the_page_names_settings_that_the_proxies_have(proxy: str, conf: str) -> None:
+    page, text = ((REPO / "docs" / "deployment" / name).read_text() for name in ("README.md", conf))
+    rows = re.findall(rf"^\| {proxy}: .* \| (`.*) \|$", page, re.MULTILINE)
+    assert rows
+    for setting in re.findall(r"`(\w+)`", " ".join(rows)):
+        assert re.search(rf"^ *{setting}\b", text, re.MULTILINE), setting

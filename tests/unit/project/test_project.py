@@ -1,0 +1,205 @@
+"""The project's own promises about its files."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import importlib.metadata
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+REPO = Path(__file__).resolve().parents[3]
+PYPROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
+MAX_LINES = 350
+
+# Written in pieces, so that this file does not find itself.
+MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("work", "home", "root", "Users"))
+REGISTRY_HOSTS = tuple(".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")))
+
+
+@functools.cache
+def project_files() -> tuple[Path, ...]:
+    """Every file that git tracks or would track."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPO,
+        capture_output=True,
+        check=False,
+    )
+    if listing.returncode != 0:
+        pytest.skip("not a git checkout: which files belong to the project is not known")
+    paths = (REPO / name for name in listing.stdout.decode().split("\0") if name)
+    return tuple(path for path in paths if path.is_file())
+
+
+def python_sources(*folders: str) -> list[Path]:
+    roots = [REPO / folder for folder in folders]
+    return [path for path in project_files() if path.suffix == ".py" and any(root in path.parents for root in roots)]
+
+
+def section_requirements() -> dict[str, list[Requirement]]:
+    """Section of docs/dependencies.md -> the direct dependencies of pyproject.toml that belong there."""
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    groups = PYPROJECT["dependency-groups"]
+    development = [line for group in groups.values() for line in group if isinstance(line, str)]
+    sections = {
+        "The client (base install)": PYPROJECT["project"]["dependencies"],
+        "Extra `evaluate`": extras["evaluate"],
+        "Extra `video`": extras["video"],
+        "Extra `int8`": extras["int8"],
+        "Extra `server`": extras["server"],
+        "Development": development,
+    }
+    return {title: [Requirement(line) for line in lines] for title, lines in sections.items()}
+
+
+def requirements_in(file_name: str) -> list[Requirement]:
+    lines = (REPO / "requirements" / file_name).read_text().splitlines()
+    return [Requirement(line) for line in lines if not line.startswith("#")]
+
+
+PEERS = {"The peers' environment": requirements_in("peers.in")}
+AUDIT = {"The audit's environment": requirements_in("audit.in")}
+TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
+DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
+
+
+def test_every_dependency_of_the_client_for_node_has_its_line() -> None:
+    package = json.loads((REPO / "client/node/package.json").read_text())
+    section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
+    rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
+    assert rows[2:] == [*package["dependencies"], *package["devDependencies"]]
+    lock = json.loads((REPO / "client/node/package-lock.json").read_text())
+    assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
+    assert all("integrity" in entry for name, entry in lock["packages"].items() if name)
+
+
+def names(requirements: Iterable[Requirement]) -> list[str]:
+    return sorted(canonicalize_name(requirement.name) for requirement in requirements)
+
+
+def locked(file_name: str) -> dict[str, str]:
+    pins = re.findall(r"^([a-z0-9.-]+)==([^ ;]+)", (REPO / "requirements" / file_name).read_text(), re.MULTILINE)
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+@pytest.mark.parametrize("title", DOCUMENTED)
+def test_every_direct_dependency_has_its_line(title: str) -> None:
+    page = (REPO / "docs/dependencies.md").read_text()
+    section = page.split(f"\n## {title}\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
+    rows = re.findall(r"^\| ([a-z][a-z0-9-]+) \| (\S.*) \|$", section, re.MULTILINE)
+    assert [name for name, _ in rows if name != "distribution"] == names(DOCUMENTED[title])
+
+
+@pytest.mark.parametrize(
+    ("lock", "titles"),
+    [
+        ("dev.txt", list(section_requirements())),
+        ("server.txt", ["The client (base install)", "Extra `server`"]),
+        ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *PEERS]),
+        ("audit.txt", list(AUDIT)),
+        ("triton.txt", ["The client (base install)", *TRITON]),
+    ],
+)
+def test_the_locks_satisfy_the_ranges(lock: str, titles: list[str]) -> None:
+    pins = locked(lock)
+    for title in titles:
+        for requirement in DOCUMENTED[title]:
+            assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_peers_run_on_the_same_torch() -> None:
+    ours, theirs = locked("dev.txt"), locked("peers.txt")
+    for name in ("torch", "torchvision", "numpy", "pillow", "scikit-learn"):
+        assert theirs[name] == ours[name], name
+
+
+def test_the_oldest_lock_holds_the_lower_bounds() -> None:
+    pins = locked("oldest.txt")
+    for requirement in section_requirements()["The client (base install)"]:
+        lower_bound = next(one.version for one in requirement.specifier if one.operator == ">=")
+        pin = pins[canonicalize_name(requirement.name)]
+        assert pin in (lower_bound, f"{lower_bound}.0"), requirement
+
+
+def third_party_imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            modules = [node.module or ""]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.import_module":
+            modules = [arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)]
+        else:
+            continue
+        for module in modules:
+            top = module.split(".")[0]
+            if top not in sys.stdlib_module_names and not top.startswith("patchserve"):
+                yield module
+
+
+@pytest.mark.parametrize(
+    ("folder", "titles"),
+    [
+        ("client/patchserve_client", ["The client (base install)", "Extra `evaluate`", "Extra `video`"]),
+        ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `int8`"]),
+    ],
+)
+def test_code_imports_only_what_is_declared(folder: str, titles: list[str]) -> None:
+    declared = {name for title in titles for name in names(section_requirements()[title])}
+    providers = importlib.metadata.packages_distributions()
+    sources = python_sources(folder)
+    assert sources
+    for path in sources:
+        for module in third_party_imports(path):
+            provided_by = {canonicalize_name(name) for name in providers[module.split(".")[0]]}
+            assert provided_by & declared, f"{path.relative_to(REPO)} imports {module}"
+
+
+def test_every_declared_dependency_is_imported() -> None:
+    providers = importlib.metadata.packages_distributions()
+    modules = {module for path in python_sources("client", "server") for module in third_party_imports(path)}
+    imported = {canonicalize_name(name) for module in modules for name in providers[module.split(".")[0]]}
+    declared = {
+        name for title, lines in section_requirements().items() if title != "Development" for name in names(lines)
+    }
+    assert declared <= imported
+
+
+def test_no_source_file_is_long() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in python_sources("server", "client")}
+    assert lengths
+    assert not {str(path.relative_to(REPO)): lines for path, lines in lengths.items() if lines > MAX_LINES}
+
+
+def test_no_file_names_a_machine_path_or_a_registry_host() -> None:
+    found = []
+    for path in project_files():
+        text = path.read_bytes().decode(errors="replace")
+        found += [f"{path.relative_to(REPO)}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
+    assert not found
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    broken = []
+    for page in (path for path in project_files() if path.suffix == ".md"):
+        targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
+        files = [target for target in targets if "://" not in target]
+        broken += [f"{page.relative_to(REPO)} -> {target}" for target in files if not (page.parent / target).exists()]
+    assert not broken
+
+
+def test_every_decision_is_listed() -> None:
+    pages = {path.name for path in (REPO / "docs/adr").glob("[0-9]*.md")}
+    listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (REPO / "docs/adr/README.md").read_text()))
+    assert pages == listed

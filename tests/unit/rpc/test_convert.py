@@ -1,0 +1,274 @@
+"""Requests are checked at the edge, and the message says what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.gray import reference
+from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.domain.errors import InvalidInputError, UndecodableImageError
+from patchserve_server.domain.inspection import (
+    DEFAULT_MAX_REGIONS,
+    AnomalyScore,
+    DamageScore,
+    Detection,
+    EncodedOverlay,
+    HeatmapScale,
+    Inspection,
+    OutputOptions,
+    OverlayFormat,
+)
+from patchserve_server.domain.load_progress import LoadProgress, LoadStage
+from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
+from patchserve_server.rpc import convert
+from patchserve_server.serving.application import ServerLimits
+from patchserve_server.serving.reference_builder import LoadOptions
+
+LIMITS = ServerLimits(
+    **{field.name: 1 for field in fields(ServerLimits)} | {"max_in_flight": 32, "default_in_flight": 8}
+)
+
+TRIANGLE = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
+NO_REGIONS: list[list[list[tuple[float, float]]]] = [
+    [[]],
+    [[(0, 0), (1, 1)]],
+    [TRIANGLE, [(0, 0), (1, 1)]],
+    [[(0, 0), (1, 0), (1, 1.0001)]],
+    [[(0, 0), (-1e-9, 0), (1, 1)]],
+    [[(0, 0), (math.nan, 0), (1, 1)]],
+    [TRIANGLE * 167],  # 501 points
+    [TRIANGLE] * 167,
+    [TRIANGLE] * 1_000,
+]
+SHARES = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
+POLYGONS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=9), max_size=9)
+
+
+def test_an_empty_load_takes_the_defaults() -> None:
+    options = convert.load_options(reference_pb2.LoadReferenceRequest())
+    assert options == LoadOptions("default", append=False, chosen={}, expected_revision="")
+
+
+def test_what_a_load_names_is_chosen_and_nothing_else() -> None:
+    request = reference_pb2.LoadReferenceRequest(
+        profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
+    )
+    assert convert.load_options(request).chosen == {
+        "profile": ScoringProfile.NOTEBOOK,
+        "coreset": CoresetOptions(),
+        "search_radius": 0.1,
+    }
+
+
+def with_region(polygons: Iterable[Iterable[tuple[float, float]]], **fields: Any) -> reference_pb2.LoadReferenceRequest:
+    region = [
+        reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in points])
+        for points in polygons
+    ]
+    return reference_pb2.LoadReferenceRequest(region_of_interest=region, **fields)
+
+
+@given(st.none() | st.floats(0, 1, exclude_min=True), POLYGONS)
+def test_a_search_radius_and_a_region_come_back_as_they_were_given(
+    radius: float | None, polygons: list[list[tuple[float, float]]]
+) -> None:
+    request = with_region(polygons, search_radius=radius)
+    chosen = convert.load_options(request).chosen
+    assert ("search_radius" in chosen, "region_of_interest" in chosen) == (radius is not None, polygons != [])
+    told = convert.reference_message(reference(**chosen).facts)
+    assert told.HasField("search_radius") == (radius is not None)
+    assert told.search_radius == (radius or 0)
+    assert list(told.region_of_interest) == list(request.region_of_interest)
+
+
+@pytest.mark.parametrize(
+    ("request_", "field"),
+    [
+        (reference_pb2.LoadReferenceRequest(reference_id="../etc"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="-a"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="a" * 65), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(reference_id="a\n"), "reference_id"),
+        (reference_pb2.LoadReferenceRequest(mode=7), "mode"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(profile=-1), "profile"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": 0.1, "max_patches": 20}), "coreset"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": 1.01}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": -0.1}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"ratio": math.nan}), "coreset.ratio"),  # type: ignore[arg-type]
+        (reference_pb2.LoadReferenceRequest(coreset={"max_patches": 15}), "coreset.max_patches"),  # type: ignore[arg-type]
+        *[
+            (reference_pb2.LoadReferenceRequest(search_radius=radius), "search_radius")
+            for radius in (0, -0.1, 1.0001, math.nan, math.inf)
+        ],
+        *[(with_region(polygons), "region_of_interest") for polygons in NO_REGIONS],
+    ],
+)
+def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        convert.load_options(request_)
+    assert caught.value.field == field
+    assert len(caught.value.message) > 20
+
+
+def test_the_most_points_of_a_region() -> None:
+    ring = [(0.5 + 0.4 * math.cos(turn), 0.5 + 0.4 * math.sin(turn)) for turn in range(500)]
+    assert convert.load_options(with_region([ring])).chosen["region_of_interest"] == (tuple(ring),)
+    with pytest.raises(InvalidInputError, match="at most 500 points in all"):
+        convert.load_options(with_region([ring[:-2], TRIANGLE]))
+    with pytest.raises(InvalidInputError, match="at least 3 points"):
+        convert.load_options(with_region([TRIANGLE, TRIANGLE[:2]]))
+    with pytest.raises(InvalidInputError, match="0 to 1"):
+        convert.load_options(with_region([[(0, 0), (100, 0), (100, 200)]]))  # pixels
+
+
+def test_output_options() -> None:
+    assert convert.output_options(inference_pb2.OutputOptions()) == OutputOptions(max_regions=DEFAULT_MAX_REGIONS)
+    asked = inference_pb2.OutputOptions(
+        overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED, score_map=True, max_regions=0
+    )
+    assert convert.output_options(asked) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
+    asked = inference_pb2.OutputOptions(overlay_format=inference_pb2.OVERLAY_FORMAT_WEBP, overlay_max_side_px=640)
+    assert convert.output_options(asked) == OutputOptions(overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
+    with pytest.raises(InvalidInputError, match="0 to 1000"):
+        convert.output_options(inference_pb2.OutputOptions(max_regions=1001))
+    for sensitivity in (0.0, 0.09, 10.1, math.nan, math.inf, -1.0):
+        with pytest.raises(InvalidInputError, match=r"0\.1 to 10"):
+            convert.output_options(inference_pb2.OutputOptions(sensitivity=sensitivity))
+    assert convert.output_options(inference_pb2.OutputOptions(sensitivity=0.1)).sensitivity == pytest.approx(0.1)
+    with pytest.raises(InvalidInputError, match="known values"):
+        convert.output_options(inference_pb2.OutputOptions(heatmap_scale=9))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("side_px", [0, 16, 65_535])
+def test_overlay_sizes_that_are_taken(side_px: int) -> None:
+    asked = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
+    assert convert.output_options(asked).overlay_max_side_px == side_px
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "says"),
+    [
+        *[
+            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535; 0 takes")
+            for side_px in (1, 15, 65_536, 2**32 - 1)
+        ],
+        *[
+            ({"overlay_format": number}, "output.overlay_format", f"is {number}; known values are 0 to 3")
+            for number in (-1, 4, 2**31 - 1)
+        ],
+    ],
+)
+def test_overlay_options_that_do_not_fit_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        convert.output_options(inference_pb2.OutputOptions(**options))
+    assert caught.value.field == field
+
+
+@pytest.mark.parametrize("format_", OverlayFormat)
+def test_an_overlay_is_told_with_its_type_and_sizes(format_: OverlayFormat) -> None:
+    anomaly_map = np.zeros((4, 4), np.float32)
+    detection = Detection(anomaly_map, DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
+    drawn = EncodedOverlay(b"drawn", format_, (64, 48))
+    told = convert.infer_response(Inspection("r", "v", detection, (1280, 960), overlay=drawn))
+    assert (told.overlay_png or told.overlay.image) == b"drawn"
+    assert bool(told.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
+    assert bool(told.overlay_png) != bool(told.overlay.image)
+    assert told.overlay.media_type == f"image/{format_.value}"
+    assert (told.overlay.width_px, told.overlay.height_px) == (64, 48)
+    assert (told.overlay.source_width_px, told.overlay.source_height_px) == (1280, 960)
+    assert not convert.infer_response(Inspection("r", "v", detection, (1280, 960))).HasField("overlay")
+
+
+def test_a_stream_config_takes_the_servers_defaults() -> None:
+    config = convert.stream_config(stream_pb2.StreamConfig(), LIMITS)
+    assert config.max_in_flight == 8
+    assert config.frame_timeout_s is None
+    assert config.overflow is OverflowPolicy.BLOCK
+    assert config.ordering is ResultOrdering.INPUT
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        (stream_pb2.StreamConfig(max_in_flight=33), "config.max_in_flight"),
+        (stream_pb2.StreamConfig(frame_timeout=Duration()), "config.frame_timeout"),
+        (stream_pb2.StreamConfig(frame_timeout=Duration(seconds=-1)), "config.frame_timeout"),
+        (stream_pb2.StreamConfig(overflow=5), "config.overflow"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(ordering=5), "config.ordering"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"max_regions": 5000}), "config.output.max_regions"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"overlay_format": 9}), "config.output.overlay_format"),  # type: ignore[arg-type]
+        (stream_pb2.StreamConfig(output={"overlay_max_side_px": 9}), "config.output.overlay_max_side_px"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_stream_config_that_does_not_fit_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        convert.stream_config(config, LIMITS)
+    assert caught.value.field == field
+
+
+def test_a_frame_comes_back_as_it_was_named() -> None:
+    message = stream_pb2.Frame(frame_id="7", image=b"x")
+    message.capture_time.seconds = -(2**60)  # no valid time, and none of our business
+    message.capture_time.nanos = -5
+    frame = convert.frame(message)
+    assert frame == Frame("7", (-(2**60), -5), b"x") or (frame.frame_id, frame.capture_time) == ("7", (-(2**60), -5))
+    outcome = FrameOutcome(frame.frame_id, frame.capture_time, 3, UndecodableImageError("no image"))
+    result = convert.stream_event(outcome, "r1").result
+    assert result.capture_time == message.capture_time
+    assert (result.frame_id, result.sequence, result.error.message) == ("7", 3, "no image")
+
+
+def test_page_tokens() -> None:
+    token = convert.page_token("some-id")
+    request = reference_pb2.ListReferencesRequest(page_size=5, page_token=token)
+    assert convert.page(request) == ("some-id", 5)
+    assert convert.page(reference_pb2.ListReferencesRequest()) == ("", 100)
+    for bad in ("%%%", "a", "w6k="):  # no base64, short, not ASCII within
+        with pytest.raises(InvalidInputError, match="page_token"):
+            convert.page(reference_pb2.ListReferencesRequest(page_token=bad))
+    with pytest.raises(InvalidInputError, match="1 to 1000"):
+        convert.page(reference_pb2.ListReferencesRequest(page_size=1001))
+
+
+def test_a_reference_is_told_whole() -> None:
+    told = convert.reference_message(reference("box", images=3).facts)
+    assert (told.reference_id, told.image_count, told.patch_count, told.feature_dim) == ("box", 3, 3, 3)
+    assert told.threshold == told.calibration.image_threshold == 20.0
+    assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
+    assert told.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
+    assert not told.HasField("coreset")
+    assert not told.HasField("search_radius")
+    assert not told.region_of_interest
+
+
+def test_a_score_map_goes_as_it_is_with_nan_where_nothing_counts() -> None:
+    score_map = np.array([[1, np.nan, 0.25], [np.nan, np.nan, 3]], np.float32)
+    detection = Detection(score_map, DamageScore(1.0, anomaly_detected=False), AnomalyScore(0.5, 1, 1, False, 0))
+    told = convert.infer_response(Inspection("box", "0" * 64, detection, (30, 20), score_map=score_map)).score_map
+    assert (told.height, told.width, told.source_width_px, told.source_height_px) == (2, 3, 30, 20)
+    np.testing.assert_array_equal(np.frombuffer(told.values, "<f4").reshape(2, 3), score_map)
+
+
+@pytest.mark.parametrize("stage", LoadStage)
+def test_a_load_is_told_whole(stage: LoadStage) -> None:
+    told = convert.load_message(LoadProgress("box", stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
+    assert reference_pb2.LoadStage.Name(told.stage) == f"LOAD_STAGE_{stage.name}"
+    assert (told.reference_id, told.steps_done, told.steps_total, told.image_count) == ("box", 3, 7, 4)
+    assert told.start_time.ToJsonString() == "2026-01-02T03:04:05Z"
+
+
+def test_loads_are_asked_for_by_reference_or_all() -> None:
+    assert convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="box")) == "box"
+    assert convert.loads_of(reference_pb2.ListLoadsRequest()) == ""
+    with pytest.raises(InvalidInputError, match="1 to 64"):
+        convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="../etc"))

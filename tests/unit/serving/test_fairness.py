@@ -1,0 +1,101 @@
+"""FairQueue and FairSemaphore: clients take turns, then their streams; nobody is forgotten."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter, defaultdict
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchserve_server.serving.fairness import FairQueue, FairSemaphore, FlowKey
+
+FLOWS = st.builds(FlowKey, st.sampled_from("abc"), st.integers(0, 2))
+
+
+def drained(queue: FairQueue[object]) -> list[FlowKey]:
+    order = []
+    while (found := queue.head()) is not None:
+        queue.pop(found[0])
+        order.append(found[0])
+    return order
+
+
+@given(st.lists(FLOWS, max_size=40))
+def test_every_item_comes_out_once_and_each_flow_in_its_order(flows: list[FlowKey]) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number, flow in enumerate(flows):
+        queue.push(flow, number)
+    out: dict[FlowKey, list[int]] = defaultdict(list)
+    while (found := queue.head()) is not None:
+        assert queue.pop(found[0]) == found[1]
+        out[found[0]].append(found[1])
+    assert not queue
+    assert {flow: [n for n, other in enumerate(flows) if other == flow] for flow in set(flows)} == dict(out)
+
+
+@given(st.lists(FLOWS, min_size=1, max_size=40))
+def test_while_two_clients_wait_neither_is_served_twice_in_a_row(flows: list[FlowKey]) -> None:
+    queue: FairQueue[object] = FairQueue()
+    for flow in flows:
+        queue.push(flow, None)
+    order, left = [flow.client for flow in drained(queue)], Counter(flow.client for flow in flows)
+    for at, client in enumerate(order):
+        if at and len(left) > 1:
+            assert client != order[at - 1]
+        left[client] -= 1
+        left += Counter()  # drops those that are done
+
+
+def test_streams_of_a_client_take_turns_among_themselves() -> None:
+    queue: FairQueue[object] = FairQueue()
+    for flow in [FlowKey("a", 1)] * 3 + [FlowKey("a", 2), FlowKey("b"), FlowKey("b")]:
+        queue.push(flow, None)
+    assert drained(queue) == [
+        FlowKey("a", 1),
+        FlowKey("b"),
+        FlowKey("a", 2),
+        FlowKey("b"),
+        FlowKey("a", 1),
+        FlowKey("a", 1),
+    ]
+
+
+async def test_a_lone_image_does_not_wait_behind_anothers_hundred() -> None:
+    turns, order = FairSemaphore(1), []
+
+    async def work(client: str) -> None:
+        async with turns.turn(FlowKey(client)):
+            order.append(client)
+            await asyncio.sleep(0)
+
+    crowd = [asyncio.create_task(work("crowd")) for _ in range(100)]
+    await asyncio.sleep(0)
+    await asyncio.gather(work("lone"), *crowd)
+    assert order.index("lone") < 5
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_whoever_leaves_at_whatever_moment_no_turn_is_lost(seed: int) -> None:
+    chance, turns, under_way, most = random.Random(seed), FairSemaphore(2), 0, 0
+
+    async def work() -> None:
+        nonlocal under_way, most
+        async with turns.turn(FlowKey(chance.choice("abc"), chance.randrange(2))):
+            under_way += 1
+            most = max(most, under_way)
+            try:
+                await asyncio.sleep(0)
+            finally:
+                under_way -= 1
+
+    tasks = [asyncio.create_task(work()) for _ in range(40)]
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        chance.choice(tasks).cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert most <= 2
+    async with asyncio.timeout(10), turns.turn(FlowKey("a")), turns.turn(FlowKey("b")):  # both are free again
+        pass

@@ -1,0 +1,265 @@
+"""FrameQueue: exactly one outcome for each accepted frame, in bounded room, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchserve_server.domain.errors import DeadlineError, FrameDroppedError, UndecodableImageError
+from patchserve_server.domain.inspection import OutputOptions
+from patchserve_server.domain.stream import (
+    Frame,
+    FrameOutcome,
+    NoticeKind,
+    OverflowPolicy,
+    ResultOrdering,
+    StreamConfig,
+    StreamNotice,
+)
+from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.frame_queue import FrameQueue, Inspect
+
+CONFIG = StreamConfig("default", "", OutputOptions(), max_in_flight=4)
+
+
+def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:
+    admission = Admission("images", Capacity(2 * places, 2**20), share=1, largest=Capacity(1, 2**19))
+    return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=FlowKey("a", 1))
+
+
+def frame(number: int) -> Frame:
+    return Frame(f"f{number}", (number, 0), b"")
+
+
+class Gates:
+    """An inspection per frame that ends when the test says so."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.results: dict[str, asyncio.Future[Any]] = {}
+
+    async def inspect(self, frame: Frame) -> Any:
+        self.started.append(frame.frame_id)
+        self.results[frame.frame_id] = asyncio.get_running_loop().create_future()
+        return await self.results[frame.frame_id]
+
+    async def open(self, frame_id: str, result: object = "fine") -> None:
+        await settle()
+        if isinstance(result, Exception):
+            self.results[frame_id].set_exception(result)
+        else:
+            self.results[frame_id].set_result(result)
+        await settle()
+
+
+def fine(outcome: FrameOutcome) -> bool:
+    result: object = outcome.result
+    return result == "fine"
+
+
+async def settle() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def collect(queue: FrameQueue) -> list[FrameOutcome]:
+    return [event async for event in queue.events() if isinstance(event, FrameOutcome)]
+
+
+async def test_outcomes_come_in_the_order_of_the_frames() -> None:
+    gates = Gates()
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
+    for number in range(3):
+        await queue.put(frame(number))
+    queue.close()
+    for number in (2, 0, 1):
+        await gates.open(f"f{number}")
+    outcomes = await collect(queue)
+    assert [(outcome.frame_id, outcome.sequence) for outcome in outcomes] == [("f0", 0), ("f1", 1), ("f2", 2)]
+    assert [outcome.capture_time for outcome in outcomes] == [(0, 0), (1, 0), (2, 0)]
+
+
+async def test_outcomes_come_as_they_are_done_where_asked() -> None:
+    gates = Gates()
+    queue = frame_queue(replace(CONFIG, ordering=ResultOrdering.COMPLETION), gates.inspect, max_active=4)
+    for number in range(3):
+        await queue.put(frame(number))
+    queue.close()
+    for number in (2, 0, 1):
+        await gates.open(f"f{number}")
+    assert [outcome.frame_id for outcome in await collect(queue)] == ["f2", "f0", "f1"]
+
+
+async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> None:
+    gates = Gates()
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
+    for number in range(4):
+        await queue.put(frame(number))
+    fifth = asyncio.create_task(queue.put(frame(4)))
+    await gates.open("f0")
+    assert not fifth.done(), "the outcome of f0 is done but not yet taken"
+    events = queue.events()
+    await anext(events)
+    taking_next = asyncio.ensure_future(anext(events))
+    await settle()
+    assert fifth.done()
+    taking_next.cancel()
+    await queue.cancel()
+
+
+async def test_only_max_active_frames_are_worked_on() -> None:
+    gates = Gates()
+    queue = frame_queue(CONFIG, gates.inspect, max_active=2)
+    for number in range(4):
+        await queue.put(frame(number))
+    await settle()
+    assert gates.started == ["f0", "f1"]
+    await gates.open("f1")
+    assert gates.started == ["f0", "f1", "f2"]
+    await queue.cancel()
+
+
+async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() -> None:
+    gates = Gates()
+    queue = frame_queue(replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST), gates.inspect, max_active=1)
+    for number in range(6):  # f0 is worked on; f1, f2 make room for f4, f5
+        await queue.put(frame(number))
+        await settle()
+    queue.close()
+    for number in (0, 3, 4, 5):
+        await gates.open(f"f{number}")
+    outcomes = await collect(queue)
+    assert [outcome.frame_id for outcome in outcomes] == [f"f{number}" for number in range(6)]
+    dropped = [outcome.frame_id for outcome in outcomes if isinstance(outcome.result, FrameDroppedError)]
+    assert dropped == ["f1", "f2"]
+
+
+async def test_drop_oldest_drops_the_new_frame_where_all_others_are_started() -> None:
+    gates = Gates()
+    config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST, max_in_flight=1)
+    queue = frame_queue(config, gates.inspect, max_active=1)
+    await queue.put(frame(0))
+    await settle()
+    await queue.put(frame(1))
+    queue.close()
+    await gates.open("f0")
+    first, second = await collect(queue)
+    assert fine(first)
+    assert isinstance(second.result, FrameDroppedError)
+
+
+async def test_drop_oldest_is_bounded_where_nobody_reads() -> None:
+    gates = Gates()
+    config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST)
+    queue = frame_queue(config, gates.inspect, max_active=1)
+
+    async def flood() -> None:
+        for number in range(10_000):
+            await queue.put(frame(number))
+
+    sender = asyncio.create_task(flood())
+    await settle()
+    assert not sender.done()
+    assert queue._owed < 100
+    sender.cancel()
+    await queue.cancel()
+
+
+async def test_a_late_frame_is_answered_with_a_deadline_error_and_the_stream_goes_on() -> None:
+    gates = Gates()
+    queue = frame_queue(replace(CONFIG, frame_timeout_s=0.02), gates.inspect, max_active=1)
+    await queue.put(frame(0))  # never done
+    await queue.put(frame(1))  # never started
+    events = queue.events()
+    first, second = await anext(events), await anext(events)
+    assert isinstance(first, FrameOutcome)
+    assert isinstance(first.result, DeadlineError)
+    assert isinstance(second, FrameOutcome)
+    assert isinstance(second.result, DeadlineError)
+    next_outcome = asyncio.ensure_future(anext(events))
+    await queue.put(frame(2))
+    await gates.open("f2")
+    third = await next_outcome
+    assert isinstance(third, FrameOutcome)
+    assert fine(third)
+
+
+@pytest.mark.parametrize("error", [UndecodableImageError("no"), RuntimeError("a bug")])
+async def test_an_error_is_the_outcome_of_its_frame_alone(error: Exception) -> None:
+    gates = Gates()
+    queue = frame_queue(CONFIG, gates.inspect, max_active=4)
+    await queue.put(frame(0))
+    await queue.put(frame(1))
+    queue.close()
+    await gates.open("f0", error)
+    await gates.open("f1")
+    first, second = await collect(queue)
+    assert first.result is error
+    assert fine(second)
+
+
+async def test_notices_come_among_the_outcomes() -> None:
+    queue = frame_queue(CONFIG, Gates().inspect, max_active=4)
+    queue.notify(StreamNotice(NoticeKind.DRAINING, "bye"))
+    queue.close()
+    assert [event async for event in queue.events()] == [StreamNotice(NoticeKind.DRAINING, "bye")]
+
+
+async def test_cancel_ends_all_work() -> None:
+    gates = Gates()
+    queue = frame_queue(CONFIG, gates.inspect, max_active=2)
+    for number in range(4):
+        await queue.put(frame(number))
+    await settle()
+    await queue.cancel()
+    assert all(result.cancelled() for result in gates.results.values())
+    assert len(asyncio.all_tasks()) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    max_in_flight=st.integers(1, 5),
+    max_active=st.integers(1, 4),
+    overflow=st.sampled_from(OverflowPolicy),
+    ordering=st.sampled_from(ResultOrdering),
+    frames=st.lists(st.sampled_from(["fine", "bad", "slow"]), max_size=40),
+)
+def test_every_accepted_frame_has_exactly_one_outcome(
+    max_in_flight: int, max_active: int, overflow: OverflowPolicy, ordering: ResultOrdering, frames: list[str]
+) -> None:
+    async def inspect(frame: Frame) -> Any:
+        what = frames[int(frame.frame_id)]
+        for _ in range(3 if what == "slow" else 1):
+            await asyncio.sleep(0)
+        if what == "bad":
+            raise UndecodableImageError("no")
+        return what
+
+    async def run() -> list[FrameOutcome]:
+        config = replace(CONFIG, max_in_flight=max_in_flight, overflow=overflow, ordering=ordering)
+        queue = frame_queue(config, inspect, max_active=max_active)
+
+        async def send() -> None:
+            for number in range(len(frames)):
+                await queue.put(Frame(str(number), None, b""))
+            queue.close()
+
+        sender = asyncio.create_task(send())
+        outcomes = await collect(queue)
+        await sender
+        return outcomes
+
+    outcomes = asyncio.run(run())
+    assert sorted(outcome.sequence for outcome in outcomes) == list(range(len(frames)))
+    if ordering is ResultOrdering.INPUT:
+        assert [outcome.sequence for outcome in outcomes] == list(range(len(frames)))
+    for outcome in outcomes:
+        assert outcome.frame_id == str(outcome.sequence)
+        if overflow is OverflowPolicy.BLOCK:
+            assert isinstance(outcome.result, UndecodableImageError) == (frames[outcome.sequence] == "bad")

@@ -1,0 +1,112 @@
+"""LocalInspector: what is asked for is drawn, what is not is not computed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from fakes.detector import INPUT_SIZE_PX, FakeDetector
+from fakes.gray import gray_png, reference
+
+from patchserve_server import imaging
+from patchserve_server.domain.errors import ImageTooLargeError
+from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.outputs import FolderSink
+
+FLOW = FlowKey("a")
+STEPS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
+
+
+@contextlib.asynccontextmanager
+async def inspector(detector: FakeDetector, outputs: Path | None = None) -> AsyncIterator[LocalInspector]:
+    with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images:
+        yield LocalInspector(
+            Batcher(detector, inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
+            images,
+            FairSemaphore(4),
+            input_size_px=INPUT_SIZE_PX,
+            limits=imaging.ImageLimits(),
+            default_scale=HeatmapScale.RELATIVE,
+            sink=FolderSink(outputs) if outputs else None,
+        )
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The steps of the way back from a map, as they are taken."""
+    steps: list[str] = []
+
+    def counted(name: str) -> None:
+        step = getattr(imaging, name)
+
+        def call(*args: object, **kwargs: object) -> object:
+            steps.append(name)
+            return step(*args, **kwargs)
+
+        monkeypatch.setattr(imaging.overlay if name == "heat_levels" else imaging, name, call)
+
+    for name in STEPS:
+        counted(name)
+    return steps
+
+
+OVERLAY = ["prepare_canvas", "render_overlay", "heat_levels", "encode_overlay"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (OutputOptions(max_regions=0), []),
+        (OutputOptions(max_regions=0, score_map=True), []),
+        (OutputOptions(max_regions=0, overlay_format=OverlayFormat.JPEG, overlay_max_side_px=16), []),
+        (OutputOptions(), ["find_regions"]),
+        (OutputOptions(max_regions=0, overlay=True), OVERLAY),
+        (OutputOptions(overlay=True), [OVERLAY[0], "find_regions", *OVERLAY[1:]]),
+    ],
+)
+async def test_what_is_not_asked_for_is_not_computed(
+    taken: list[str], options: OutputOptions, expected: list[str]
+) -> None:
+    async with inspector(FakeDetector()) as local:
+        inspection = await local.inspect(reference(level=100), gray_png(160), options, FLOW)
+    assert taken == expected
+    assert (inspection.overlay is None) == (not options.overlay)
+    assert (inspection.score_map is None) == (not options.score_map)
+    assert bool(inspection.regions) == bool(options.max_regions)
+    assert (inspection.timing.render_ms == 0) == (expected == [])
+
+
+@pytest.mark.parametrize("format_", OverlayFormat)
+async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
+    tmp_path: Path, format_: OverlayFormat
+) -> None:
+    options = OutputOptions(overlay=True, overlay_format=format_, overlay_max_side_px=16)
+    async with inspector(FakeDetector(), tmp_path) as local:
+        inspection = await local.inspect(reference(level=100), gray_png(160, (32, 20)), options, FLOW)
+    assert inspection.overlay is not None
+    assert (inspection.overlay.format, inspection.overlay.size_px) == (format_, (16, 10))
+    assert inspection.source_size_px == (32, 20)
+    (kept,) = sorted(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
+    assert kept.suffix == {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[format_.value]
+    assert kept.read_bytes() == inspection.overlay.data
+
+
+async def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed() -> None:
+    detector, image = FakeDetector(), gray_png(160, (16_384, 2))
+    async with inspector(detector) as local:
+        with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP holds at most 16,383"):
+            await local.inspect(
+                reference(), image, OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP), FLOW
+            )
+        assert detector.batches == []
+        smaller = OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
+        overlay = (await local.inspect(reference(), image, smaller, FLOW)).overlay
+        await local.inspect(reference(), image, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW)
+    assert overlay is not None
+    assert overlay.size_px == (640, 1)

@@ -1,0 +1,235 @@
+"""ReferenceBuilder: images become a served revision, or nothing changes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from fakes.detector import FakeDetector
+from fakes.gray import gray_png
+from fakes.waiting import until
+
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.errors import (
+    EmptyImageError,
+    InvalidInputError,
+    PreconditionError,
+    ReferenceChangedError,
+    ReferenceNotFoundError,
+    RevisionMismatchError,
+)
+from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceOptions, ScoringProfile
+from patchserve_server.imaging import ImageLimits
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.store import MemoryReferenceStore
+
+MAX_IMAGES = 4
+LEFT_HALF = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
+CHOSEN: dict[str, Any] = {
+    "profile": ScoringProfile.PAPER,
+    "coreset": CoresetOptions(ratio=0.5),
+    "search_radius": 0.25,
+    "region_of_interest": LEFT_HALF,
+}
+
+
+class WatchedStore(MemoryReferenceStore):
+    """Calls `saving` before each save."""
+
+    saving: Callable[[], object] = staticmethod(lambda: None)
+
+    def save(self, reference: Reference) -> None:
+        self.saving()
+        super().save(reference)
+
+
+class Bench:
+    """A loader over fakes."""
+
+    def __init__(self, pool: ThreadPoolExecutor) -> None:
+        self.detector = FakeDetector()
+        self.store = WatchedStore()
+        self.catalog = Catalog(self.store, pool, max_bank_bytes=2**20)
+        self.loader = ReferenceBuilder(
+            self.detector,
+            self.catalog,
+            images=pool,
+            fitting=pool,
+            limits=ImageLimits(),
+            max_images=MAX_IMAGES,
+        )
+
+    async def load(self, *levels: int, **options: Any) -> Any:
+        return await self.loader.load(LoadOptions(**options), images(*levels))
+
+
+async def images(*levels: int) -> AsyncIterator[bytes]:
+    for level in levels:
+        yield gray_png(level) if level >= 0 else b""
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ThreadPoolExecutor(4) as pool:
+        yield Bench(pool)
+
+
+async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
+    loaded = await bench.load(10, 20)
+    assert await bench.catalog.get("default") is loaded
+    assert loaded.revision == revision_of(loaded.model)
+    assert (await bench.load(10, 20)).revision == loaded.revision
+    assert (await bench.load(20, 10)).revision != loaded.revision
+
+
+async def test_a_load_takes_what_was_chosen_and_the_defaults_for_the_rest(bench: Bench) -> None:
+    assert (await bench.load(10)).model.options == ReferenceOptions()
+    loaded = await bench.load(10, chosen={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
+    assert loaded.model.options == ReferenceOptions(search_radius=0.25, region_of_interest=LEFT_HALF)
+
+
+@pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
+async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: tuple[str, ...]) -> None:
+    first = await bench.load(10, chosen=CHOSEN)
+    again = {name: CHOSEN[name] for name in named}
+    grown = await bench.load(20, append=True, chosen=again, expected_revision=first.revision)
+    assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
+    assert grown.model.options == ReferenceOptions(**CHOSEN)
+    assert grown.create_time == first.create_time
+    assert grown.update_time >= first.update_time
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
+        ({"reference_id": "nobody"}, ReferenceNotFoundError),
+        ({"expected_revision": "0" * 64}, RevisionMismatchError),
+    ],
+)
+async def test_an_append_that_does_not_fit_is_refused(
+    bench: Bench, options: dict[str, Any], error: type[Exception]
+) -> None:
+    await bench.load(10)
+    with pytest.raises(error):
+        await bench.load(20, append=True, **options)
+
+
+@pytest.mark.parametrize(
+    ("loaded_with", "name", "value"),
+    [
+        *[({}, name, value) for name, value in CHOSEN.items()],
+        (CHOSEN, "profile", ScoringProfile.NOTEBOOK),
+        (CHOSEN, "coreset", CoresetOptions(max_patches=16)),
+        (CHOSEN, "coreset", CoresetOptions()),
+        (CHOSEN, "search_radius", 0.5),
+        (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
+    ],
+)
+async def test_an_append_with_another_option_is_refused_by_its_name(
+    bench: Bench, loaded_with: dict[str, Any], name: str, value: object
+) -> None:
+    first = await bench.load(10, chosen=loaded_with)
+    message = (
+        f'Reference "default" was loaded with another {name}, which APPEND keeps. Leave {name} out, or load the '
+        "reference again with REPLACE."
+    )
+    with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
+        await bench.load(20, append=True, chosen={**loaded_with, name: value})
+    assert await bench.catalog.get("default") is first
+
+
+async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
+    before = await bench.load(10)
+    with pytest.raises(EmptyImageError) as caught:
+        await bench.load(1, 2, -1)
+    assert caught.value.field == "images[2]"
+    with pytest.raises(InvalidInputError, match="at least one"):
+        await bench.load()
+    with pytest.raises(InvalidInputError, match="at most 4"):
+        await bench.load(1, 2, 3, 4, append=True)
+    assert await bench.catalog.get("default") is before
+
+
+async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
+    await bench.load(10)
+    bench.detector.fit_gate.clear()
+    both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
+    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED] * 2)
+    bench.detector.fit_gate.set()
+    results = await asyncio.gather(*both, return_exceptions=True)
+    assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
+    assert len((await bench.catalog.get("default")).model.bank.inputs) == 2
+
+
+async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
+    bench.detector.fit_gate.clear()
+    load = asyncio.create_task(bench.load(10))
+    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED])
+    load.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await load
+    ended = threading.Event()
+    bench.detector.fitted = ended.set  # called after the progress report, which is never reached
+    bench.detector.fit_gate.set()
+    assert not ended.wait(0.2)
+    assert bench.catalog.find("default") is None
+
+
+async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> None:
+    seen: list[tuple[LoadStage, int, int, int]] = []
+
+    def look() -> None:
+        (load,) = bench.loader.active_loads("belt")
+        seen.append((load.stage, load.steps_done, load.steps_total, load.image_count))
+
+    async def looked_at() -> AsyncIterator[bytes]:
+        for level in (10, 20):
+            look()
+            yield gray_png(level)
+        look()
+
+    bench.detector.fitted = look
+    bench.store.saving = look
+    assert bench.loader.active_loads() == []
+    await bench.loader.load(LoadOptions("belt"), looked_at(), 2)
+    receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
+    assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
+    assert bench.loader.active_loads() == []
+
+
+async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None:
+    bench.detector.fit_gate.clear()
+    both = [
+        asyncio.create_task(bench.load(*levels, reference_id=name)) for name, levels in (("a", (1,)), ("b", (2, 3)))
+    ]
+    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED] * 2)
+    assert [(load.reference_id, load.steps_done, load.steps_total) for load in bench.loader.active_loads()] == [
+        ("a", 0, 1),
+        ("b", 0, 2),
+    ]
+    bench.detector.fit_gate.set()
+    await asyncio.gather(*both)
+
+
+async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
+    with pytest.raises(EmptyImageError):
+        await bench.load(1, -1)
+    with pytest.raises(ReferenceNotFoundError):
+        await bench.load(1, append=True)
+    assert bench.loader.active_loads() == []
+
+    bench.detector.fit_gate.clear()
+    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
+    await until(lambda: len(bench.loader.active_loads()) == 2)
+    for load in under_way:
+        load.cancel()
+    await asyncio.gather(*under_way, return_exceptions=True)
+    assert bench.loader.active_loads() == []
+    bench.detector.fit_gate.set()

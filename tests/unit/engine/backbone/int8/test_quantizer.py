@@ -177,7 +177,7 @@ def test_a_restart_finds_the_network(detector: PatchCoreDetector, cache: Path, m
     restarted = int8_detector(cache)
     stored = dataclasses.replace(model)
     restarted.prepare(stored)
-    monkeypatch.setattr(Quantizer, "tailored", nothing_is_quantized)
+    monkeypatch.setattr(Quantizer, "for_reference", nothing_is_quantized)
     (after,) = restarted.detect(stored, SCRATCHED)[0]
     assert after.anomaly == before.anomaly
     np.testing.assert_array_equal(after.anomaly_map, before.anomaly_map)

@@ -27,7 +27,8 @@ RUN /opt/build/bin/python -m hatchling build --target wheel --directory /wheels 
 ARG BACKBONE=wide_resnet50_2
 ENV TORCH_HOME=/opt/weights
 RUN mkdir -p "$TORCH_HOME" && /opt/patchserve/bin/python -c \
-    "import sys; from patchserve_server.engine.backbone.architectures import BACKBONES; BACKBONES[sys.argv[1]].pretrained()" "$BACKBONE"
+    "import sys; from patchserve_server.bootstrap.process import configure_process; configure_process(); \
+    from patchserve_server.engine.backbone.architectures import BACKBONES; BACKBONES[sys.argv[1]].pretrained()" "$BACKBONE"
 
 FROM ${BASE}
 ARG BACKBONE=wide_resnet50_2

@@ -28,6 +28,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from patchserve_server.bootstrap.process import configure_process
+
+configure_process()  # before the engine imports OpenVINO
+
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_client.evaluation.dataset import read_mask
 from patchserve_client.evaluation.image_metrics import image_metrics

@@ -22,6 +22,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from patchserve_server.bootstrap.process import configure_process
+
+configure_process()  # before the engine imports OpenVINO
+
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_server import imaging
 from patchserve_server.domain.reference import CoresetOptions, ReferenceOptions, ScoringProfile

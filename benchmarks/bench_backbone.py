@@ -20,6 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from torchvision.models import wide_resnet50_2
 
+from patchserve_server.bootstrap.process import configure_process
+
+configure_process()  # before the engine imports OpenVINO
+
 from patchserve_server.engine.backbone.network import Network, open_network
 from patchserve_server.engine.backbone.openvino_runtime import has_bf16
 from patchserve_server.engine.backbone.precision import with_precision

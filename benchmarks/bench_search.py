@@ -23,6 +23,10 @@ from rich.table import Table
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from patchserve_server.bootstrap.process import configure_process
+
+configure_process()  # before the engine imports OpenVINO
+
 from patchserve_server.engine.patchcore.coreset import select_coreset
 from patchserve_server.engine.search.bfloat16_bounds import multiplies_bfloat16
 from patchserve_server.engine.search.exact import BankIndex, nearest

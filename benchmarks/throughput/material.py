@@ -15,6 +15,10 @@ from PIL import Image, ImageChops
 from torch import nn
 from torchvision.models import wide_resnet50_2
 
+from patchserve_server.bootstrap.process import configure_process
+
+configure_process()  # before the engine imports OpenVINO
+
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel, ReferenceOptions

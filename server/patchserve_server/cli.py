@@ -13,6 +13,8 @@ from pydantic import ValidationError
 from pydantic_settings import CliApp
 
 from patchserve_server.access.tokens import expiry, is_name, new_token
+from patchserve_server.bootstrap import serve
+from patchserve_server.bootstrap.process import configure_process
 from patchserve_server.config import Settings
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
@@ -34,9 +36,7 @@ def main() -> None:
     settings = _settings(sys.argv[2:])
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
-    # Imported late: --help and a bad flag need no torch.
-    from patchserve_server.bootstrap import serve  # noqa: PLC0415
-
+    configure_process()
     try:
         asyncio.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
     except StartupError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fakes.detector import FakeDetector
 
-from patchserve_server import bootstrap
+from patchserve_server.bootstrap import composition, lifecycle
 from patchserve_server.config import Settings
 
 
@@ -32,7 +32,7 @@ def serving(**settings: Any) -> Iterator[str]:
 
     async def serve() -> None:
         try:
-            await bootstrap.serve(chosen, ready.set_result)
+            await lifecycle.serve(chosen, ready.set_result)
         finally:
             stop.set()  # the loop waits for the thread that waits for this
 
@@ -45,8 +45,8 @@ def serving(**settings: Any) -> Iterator[str]:
             ready.set_exception(error)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bootstrap, "_warm_detector", lambda _settings: detector or FakeDetector())
-        patch.setattr(bootstrap, "_stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
+        patch.setattr(composition, "open_detector", lambda _settings: detector or FakeDetector())
+        patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
         thread = threading.Thread(target=run)
         thread.start()
         try:

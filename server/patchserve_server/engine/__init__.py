@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
-
-# Both stand before the imports, since several modules below import torch and OpenVINO.
-# Read when torch is imported. Otherwise its threads spin for a while after each operation, and take the cores from the
-# backbone's, which are not torch's on a CPU.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# OpenVINO and NNCF tell their maker over the network of every import and conversion, unless this module is not to be
-# had.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import torch
 

@@ -117,7 +117,10 @@ def test_images_run_side_by_side_only_where_there_are_enough_for_all_threads(net
 
 def test_openvino_tells_nobody(tmp_path: Path) -> None:
     """In a process of its own, whose home folder would get the id that reports carry."""
-    code = "import patchserve_server.engine, sys; print([name for name in sys.modules if 'openvino_telemetry' in name])"
+    code = (
+        "from patchserve_server.bootstrap.process import configure_process; configure_process(); "
+        "import patchserve_server.engine, sys; print([name for name in sys.modules if 'openvino_telemetry' in name])"
+    )
     told = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | {"HOME": str(tmp_path)},

@@ -252,6 +252,7 @@ def test_on_cuda_there_is_no_int8() -> None:
 def test_nncf_tells_nobody(tmp_path: Path) -> None:
     """In a process of its own, whose home folder would get the id that reports carry."""
     code = (
+        "from patchserve_server.bootstrap.process import configure_process; configure_process(); "
         "from patchserve_server.engine import create_detector; import sys; "
         "create_detector(backbone='efficientnet_lite2', device='cpu', precision='int8'); "
         "print([name for name in sys.modules if 'openvino_telemetry' in name])"

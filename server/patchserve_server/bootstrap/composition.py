@@ -1,0 +1,194 @@
+"""The composition root: every object of the server is created and connected here."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from patchserve_server.access import Credentials, open_credentials
+from patchserve_server.bootstrap.limits import MIB, open_admissions, server_limits
+from patchserve_server.bootstrap.process import lower_thread_priority
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import BankMismatchError
+from patchserve_server.domain.inspection import HeatmapScale
+from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.reference import Reference
+from patchserve_server.engine import create_detector
+from patchserve_server.imaging import ImageLimits
+from patchserve_server.rpc.server import GrpcServer
+from patchserve_server.rpc.transport import Listening
+from patchserve_server.serving.application import Application, ServerLimits
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import FairSemaphore
+from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.outputs import FolderSink
+from patchserve_server.serving.preload import FolderReader, preload
+from patchserve_server.serving.reference_builder import ReferenceBuilder
+from patchserve_server.serving.streams import Streams
+from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+
+INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's images
+_NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
+
+_log = logging.getLogger(__name__)
+
+
+def read_credentials(settings: Settings) -> Credentials:
+    return open_credentials(
+        tls_cert=settings.tls_cert,
+        tls_key=settings.tls_key,
+        tls_client_ca=settings.tls_client_ca,
+        auth_tokens=settings.auth_tokens,
+        jwt_issuer=settings.jwt_issuer,
+        jwt_audience=settings.jwt_audience,
+        jwt_jwks=settings.jwt_jwks,
+    )
+
+
+def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
+    identity = credentials.identity
+    listening = Listening(
+        settings.host,
+        settings.port,
+        settings.max_message_mib * MIB,
+        settings.max_calls,
+        settings.stream_write_timeout_s,
+        settings.max_connection_age_s,
+        identity=(lambda: identity.value) if identity else None,
+        insecure=settings.insecure,
+    )
+    return GrpcServer(listening, version("patchserve"), credentials.authenticator)
+
+
+async def create_application(settings: Settings, resources: ExitStack) -> Application:
+    """Everything behind the socket, warm. `resources` closes the pools and the store.
+
+    Raises:
+        StartupError: the backbone, the store or the preloaded images cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    admissions = open_admissions(settings)
+    limits = server_limits(settings, admissions)
+    pools = _open_pools(settings, resources)
+    detector = await loop.run_in_executor(pools.inference, open_detector, settings)
+    store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
+    catalog = await _open_catalog(store, detector, pools, limits)
+    inspector = _create_inspector(settings, detector, pools, limits)
+    builder = ReferenceBuilder(
+        detector,
+        catalog,
+        images=pools.images,
+        fitting=pools.fitting,
+        limits=_image_limits(limits),
+        max_images=limits.max_reference_images,
+    )
+    if settings.preload is not None:
+        await preload(builder, FolderReader(settings.preload))
+    return Application(
+        detector=detector.info,
+        limits=limits,
+        heatmap_scale=HeatmapScale(settings.heatmap_scale),
+        catalog=catalog,
+        loader=builder,
+        inspector=inspector,
+        sessions=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
+        calls=admissions.calls,
+        images=admissions.images,
+        loads=admissions.loads,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Pools:
+    images: ThreadPoolExecutor
+    inference: ThreadPoolExecutor
+    fitting: ThreadPoolExecutor
+    storage: ThreadPoolExecutor
+
+
+def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
+    def pool(name: str, threads: int) -> ThreadPoolExecutor:
+        executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=lower_thread_priority)
+        resources.callback(executor.shutdown, wait=False, cancel_futures=True)
+        return executor
+
+    return _Pools(
+        images=pool("images", settings.threads),
+        inference=pool("inference", INFERENCE_WORKERS),
+        fitting=pool("fitting", 1),
+        storage=pool("storage", 1),
+    )
+
+
+def open_detector(settings: Settings) -> Detector:
+    """The detector, warm. Blocks."""
+    detector = create_detector(
+        backbone=settings.backbone,
+        weights=settings.weights,
+        device=settings.device,
+        precision=settings.precision,
+        cache=settings.store and settings.store / _NETWORKS,
+        threads=settings.threads,
+    )
+    detector.warm_up()
+    return detector
+
+
+def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
+    if folder is None:
+        _log.info("References are kept in memory only; --store DIR keeps them over a restart")
+        return MemoryReferenceStore()
+    store = DiskReferenceStore(folder)
+    resources.callback(store.close)
+    return store
+
+
+async def _open_catalog(store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits) -> Catalog:
+    catalog = Catalog(
+        store,
+        pools.storage,
+        max_bank_bytes=limits.max_bank_bytes,
+        bytes_per_reference=detector.info.bytes_per_reference,
+    )
+    await catalog.load_all()
+    for reference in catalog.in_memory():
+        await asyncio.get_running_loop().run_in_executor(pools.inference, _prepare, detector, reference)
+    return catalog
+
+
+def _prepare(detector: Detector, reference: Reference) -> None:
+    """Does what would make its first request slow; where it cannot be used, requests are answered with the error."""
+    try:
+        detector.prepare(reference.model)
+    except BankMismatchError as error:
+        _log.warning("Reference %r: %s", reference.reference_id, error.message)
+
+
+def _create_inspector(settings: Settings, detector: Detector, pools: _Pools, limits: ServerLimits) -> LocalInspector:
+    batcher = Batcher(
+        detector,
+        pools.inference,
+        workers=INFERENCE_WORKERS,
+        max_batch_size=settings.max_batch_size,
+        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+    )
+    return LocalInspector(
+        batcher,
+        pools.images,
+        # Enough for a batch in work, the next one, and threads that decode and draw: more would only wait elsewhere.
+        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
+        input_size_px=detector.info.input_size_px,
+        limits=_image_limits(limits),
+        default_scale=HeatmapScale(settings.heatmap_scale),
+        sink=FolderSink(settings.save_outputs) if settings.save_outputs else None,
+    )
+
+
+def _image_limits(limits: ServerLimits) -> ImageLimits:
+    return ImageLimits(limits.max_image_bytes, limits.max_image_pixels)

@@ -1,0 +1,88 @@
+"""The life of the server process: start, ready, drain after a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import Callable, Coroutine
+from contextlib import ExitStack
+from importlib.metadata import version
+from typing import Any, TypeVar
+
+from patchserve_server.access import keep_fresh
+from patchserve_server.bootstrap import composition
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.serving.application import Application
+
+T = TypeVar("T")
+
+FORCED_EXIT_CODE = 130
+
+_log = logging.getLogger(__name__)
+
+
+async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. A second signal ends the process at once with FORCED_EXIT_CODE.
+
+    Args:
+        settings: all settings.
+        announce: called with one line when the server is ready.
+
+    Raises:
+        StartupError: the server cannot start with these settings.
+    """
+    stop = stop_on_signals()
+    credentials = composition.read_credentials(settings)
+    server = composition.create_server(settings, credentials)
+    address = await server.start()
+    with ExitStack() as resources:
+        reloading = asyncio.create_task(keep_fresh(credentials.watched))
+        resources.callback(reloading.cancel)
+        try:
+            application = await _unless_stopped(composition.create_application(settings, resources), stop)
+            if application is not None:
+                await server.ready(application)
+                announce(_ready_line(address, application))
+                await stop
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+        except StartupError:
+            await server.drain(delay_s=0, grace_s=0)
+            raise
+        await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+        _log.info("Stopped")
+
+
+def stop_on_signals() -> asyncio.Future[None]:
+    """A future that the first SIGTERM or SIGINT completes. The second ends the process at once."""
+    loop = asyncio.get_running_loop()
+    stop: asyncio.Future[None] = loop.create_future()
+
+    def on_signal() -> None:
+        if stop.done():
+            os._exit(FORCED_EXIT_CODE)
+        stop.set_result(None)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    return stop
+
+
+async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:
+    """The result of `starting`, or None if the stop comes first."""
+    task = asyncio.create_task(starting)
+    try:
+        await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
+        return None if stop.done() else await task
+    finally:
+        task.cancel()  # changes nothing once it is done
+
+
+def _ready_line(address: str, application: Application) -> str:
+    detector = application.detector
+    return (
+        f"patchserve {version('patchserve')} listening on {address} "
+        f"({detector.backbone}, {detector.precision}, {detector.device})"
+    )

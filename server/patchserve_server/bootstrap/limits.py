@@ -1,0 +1,57 @@
+"""From settings to the bounds of the server: ServerLimits, and the admissions that enforce some of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchserve_server.config import Settings
+from patchserve_server.imaging import MAX_SIDE_PX
+from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.application import ServerLimits
+
+MIB = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """Who gets a permit for a call, an image, a load."""
+
+    calls: Admission
+    images: Admission
+    loads: Admission
+
+
+def open_admissions(settings: Settings) -> Admissions:
+    share, one, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
+    images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    return Admissions(
+        calls=Admission("calls", Capacity(settings.max_calls), share=share, largest=one),
+        images=Admission("images", images, share=share, largest=message),
+        loads=Admission("loads", Capacity(settings.max_pending_loads), share=share, largest=one),
+    )
+
+
+def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
+    return ServerLimits(
+        max_image_bytes=settings.max_image_mib * MIB,
+        max_image_pixels=settings.max_image_megapixels * 1_000_000,
+        max_image_side_px=MAX_SIDE_PX,
+        max_message_bytes=settings.max_message_mib * MIB,
+        max_reference_images=settings.max_reference_images,
+        max_pending_images=settings.max_pending_images,
+        max_in_flight=settings.max_in_flight,
+        default_in_flight=min(settings.default_in_flight, settings.max_in_flight),
+        default_timeout_s=settings.default_timeout_s,
+        load_timeout_s=settings.load_timeout_s,
+        max_bank_bytes=settings.max_bank_mib * MIB,
+        max_pending_bytes=admissions.images.bound.bytes,
+        max_pending_loads=settings.max_pending_loads,
+        max_calls=settings.max_calls,
+        max_batch_size=settings.max_batch_size,
+        stream_write_timeout_s=settings.stream_write_timeout_s,
+        max_client_pending_images=admissions.images.per_client.places,
+        max_client_pending_bytes=admissions.images.per_client.bytes,
+        max_client_pending_loads=admissions.loads.per_client.places,
+        max_client_calls=admissions.calls.per_client.places,
+        max_connection_age_s=settings.max_connection_age_s,
+    )

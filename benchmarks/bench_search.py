@@ -28,8 +28,9 @@ from patchserve_server.bootstrap.process import configure_process
 configure_process()  # before the engine imports OpenVINO
 
 from patchserve_server.engine.patchcore.coreset import select_coreset
+from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.bfloat16_bounds import multiplies_bfloat16
-from patchserve_server.engine.search.exact import BankIndex, nearest
+from patchserve_server.engine.search.nearest import nearest
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "search.json"
 DIM = 1536
@@ -76,7 +77,7 @@ def flat_index(bank: Tensor, k: int) -> Callable[[Tensor], Any]:
 
 def search_rows(count: int, rows: int, dim: int, k: int, repeats: int) -> list[dict[str, Any]]:
     queries, bank = clustered(count, 1, dim), clustered(rows, 2, dim)
-    index = BankIndex(bank)
+    index = BankIndex.build(bank)
     brute = NearestNeighbors(n_neighbors=k, algorithm="brute").fit(bank.numpy())
     flat = flat_index(bank, k)
     expected, expected_rows = brute.kneighbors(queries.numpy())
@@ -110,7 +111,7 @@ def plain_greedy(features: Tensor, count: int) -> Tensor:
 
 
 def covering_radius(features: Tensor, rows: Tensor) -> float:
-    return float(nearest(features, BankIndex(features[rows]), 1)[0].max())
+    return float(nearest(features, BankIndex.build(features[rows]), 1)[0].max())
 
 
 def coreset_row() -> dict[str, Any]:

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.errors import BankMismatchError
@@ -31,8 +33,7 @@ from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, RawScores
 from patchserve_server.engine.patchcore.scoring import anomaly_score, damage_score
-from patchserve_server.engine.search.exact import BankIndex
-from patchserve_server.engine.search.ivf_index import IvfIndex
+from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
 _IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
@@ -85,7 +86,7 @@ class PatchCoreDetector:
         size_px = self._network.spec.input_size_px
         pipeline = self._pipeline(ReferenceOptions())
         patches = pipeline.patches(np.full((1, size_px, size_px, 3), 128, np.uint8))
-        pipeline.score(patches, BankIndex(patches[0]))
+        pipeline.score(patches, BankIndex.build(patches[0]))
 
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
@@ -113,7 +114,7 @@ class PatchCoreDetector:
 
     @torch.inference_mode()
     def prepare(self, model: ReferenceModel) -> None:
-        """Makes or finds what a reference has beside its stored form: its own network in int8, the lists of a bank."""
+        """Builds what a reference has beside its stored form: its own network in int8, the index of its bank."""
         self._prepare(model)
         if self._network.quantizer is not None:  # warms the network up
             self.detect(model, model.bank.inputs[:1])
@@ -159,7 +160,15 @@ class PatchCoreDetector:
         bank = MemoryBank(patches.numpy(), image_index.int().numpy(), grid_index.int().numpy(), normal.spacing, inputs)
         model = ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
         with self._prepared_lock:
-            self._prepared[model] = self._ready(model, replace(pipeline, searcher=self._answering), normal.lists)
+            self._prepared[model] = _Prepared(
+                replace(pipeline, searcher=self._answering),
+                replace(
+                    normal.index,
+                    patches=self._tensor(bank.patches),  # the bank's own rows, so that they are in memory once
+                    groups=None,
+                    spacing=self._tensor(bank.spacing),
+                ),
+            )
         return model
 
     def _prepare(self, model: ReferenceModel) -> _Prepared:
@@ -171,19 +180,19 @@ class PatchCoreDetector:
                 pipeline = self._pipeline(model.options).for_reference(
                     model.bank.inputs, lambda _stage, _done, _all: None
                 )
-                lists = pipeline.lists(torch.from_numpy(model.bank.patches))
-                prepared = self._prepared[model] = self._ready(model, pipeline, lists)
+                bank = model.bank
+                index = BankIndex.build(
+                    self._tensor(bank.patches),
+                    places=self._tensor(bank.grid_index),
+                    spacing=self._tensor(bank.spacing),
+                    approximate=model.options.approximate_search,
+                )
+                prepared = self._prepared[model] = _Prepared(pipeline, index)
             return prepared
 
-    def _ready(self, model: ReferenceModel, pipeline: Pipeline, lists: IvfIndex | None) -> _Prepared:
-        device, bank = self._network.device, model.bank
-        index = BankIndex(
-            torch.from_numpy(bank.patches).to(device),
-            places=torch.from_numpy(bank.grid_index).to(device),
-            spacing=torch.from_numpy(bank.spacing).to(device),
-            lists=lists,
-        )
-        return _Prepared(pipeline, index)
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        """On the device; on the CPU it shares the array's memory."""
+        return torch.from_numpy(values).to(self._network.device)
 
     def _require(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors mean something else than those of this detector."""

@@ -20,7 +20,7 @@ from patchserve_server.engine.backbone.network import Network
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, converted, has_bf16
 from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
 from patchserve_server.engine.patchcore.pipeline import Pipeline
-from patchserve_server.engine.search.exact import BankIndex
+from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
 AUTO = "auto"
@@ -78,7 +78,7 @@ def _map(network: Network, images: ModelInputs) -> AnomalyMap:
     """The second image's map against the first."""
     pipeline = Pipeline(network, ReferenceOptions(), ParallelSearch())
     reference, image = (pipeline.patches(one[None]) for one in images)
-    return pipeline.score(image, BankIndex(reference[0]))[0].anomaly_map
+    return pipeline.score(image, BankIndex.build(reference[0]))[0].anomaly_map
 
 
 def _drawn(size_px: int) -> ModelInputs:

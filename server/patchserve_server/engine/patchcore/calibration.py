@@ -23,8 +23,7 @@ from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
 from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline, RawScores
 from patchserve_server.engine.patchcore.scoring import mean_of_nearest
-from patchserve_server.engine.search.exact import BankIndex
-from patchserve_server.engine.search.ivf_index import IvfIndex
+from patchserve_server.engine.search.bank_index import BankIndex
 
 _LEAST_FOR_LEAVE_ONE_OUT = 3
 _NORMAL_SHARE = 0.91
@@ -44,7 +43,7 @@ class Normal:
 
     spacing: NDArray[np.float32]  # (K,), above 0
     calibration: Calibration
-    lists: IvfIndex | None  # of the bank, where it is searched by them
+    index: BankIndex  # of the bank
 
 
 def calibrate(pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Tensor, progress: Progress) -> Normal:
@@ -61,7 +60,7 @@ def calibrate(pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, kept: Te
         progress: called with the images scored.
     """
     same_as = _first_equal(inputs)
-    progress(LoadStage.CALIBRATE, 0, len(set(same_as.tolist())))  # the lists of a huge bank take some seconds
+    progress(LoadStage.CALIBRATE, 0, len(set(same_as.tolist())))  # the IVF index of a huge bank takes some seconds
     bank = _Bank.of(pipeline, same_as, vectors, kept)
     if len(bank.images) >= _LEAST_FOR_LEAVE_ONE_OUT:
         left_out = _left_out(pipeline, bank, progress)
@@ -104,11 +103,14 @@ class _Bank:
         groups = same_as.repeat_interleave(places).to(device)
         place = torch.arange(places, device=device).repeat(count)
         on_device = kept.to(device)
+        approximate = pipeline.options.approximate_search
         if len(kept) == len(rows):
-            every = index = BankIndex(rows, groups, place, lists=pipeline.lists(rows))
+            every = index = BankIndex.build(rows, groups=groups, places=place, approximate=approximate)
         else:
-            every, own = BankIndex(rows, groups, place), rows[on_device]
-            index = BankIndex(own, groups[on_device], place[on_device], lists=pipeline.lists(own))
+            every = BankIndex.build(rows, groups=groups, places=place)
+            index = BankIndex.build(
+                rows[on_device], groups=groups[on_device], places=place[on_device], approximate=approximate
+            )
         return cls(sorted(set(same_as.tolist())), same_as, vectors, kept, groups[on_device], index, every)
 
     @property
@@ -124,7 +126,7 @@ class _Bank:
         return torch.tensor([at], device=self.index.patches.device)
 
     def spaced(self, spacing: Tensor) -> _Bank:
-        return dataclasses.replace(self, index=dataclasses.replace(self.index, spacing=spacing))
+        return dataclasses.replace(self, index=self.index.with_spacing(spacing))
 
     def judge(self, pipeline: Pipeline, at: int, found: Neighbors, *, excluded: bool) -> list[RawScores]:
         return pipeline.judge(found, self.patches(at), self.index, self.group(at) if excluded else None)
@@ -132,7 +134,7 @@ class _Bank:
     def normal(self, calibration: Calibration) -> Normal:
         spacing = self.index.spacing
         known = torch.ones(len(self.kept)) if spacing is None else spacing.cpu()
-        return Normal(known.numpy(), calibration, self.index.lists)
+        return Normal(known.numpy(), calibration, self.index)
 
 
 def _left_out(pipeline: Pipeline, bank: _Bank, progress: Progress) -> dict[int, Neighbors]:
@@ -146,13 +148,12 @@ def _left_out(pipeline: Pipeline, bank: _Bank, progress: Progress) -> dict[int, 
 
 def _with_own_rows(pipeline: Pipeline, bank: _Bank, at: int, left_out: Neighbors) -> Neighbors:
     """What an image finds in the whole bank, its own rows included."""
-    if bank.index.lists is not None:  # the whole bank as it is searched later, and fast
+    if bank.index.ivf is not None:  # the whole bank as it is searched later, and fast
         return pipeline.search(bank.patches(at), bank.index)
     own = (bank.groups == at).nonzero()[:, 0]
     if not len(own):
         return left_out
-    places = None if bank.index.places is None else bank.index.places[own]
-    mine = pipeline.search(bank.patches(at), BankIndex(bank.index.patches[own], places=places))
+    mine = pipeline.search(bank.patches(at), bank.index.subset(own))
     own_rows = torch.where(mine.rows < 0, mine.rows, own[mine.rows.clamp(min=0)])
     rows, order = torch.cat((own_rows, left_out.rows), dim=2).sort(dim=2)  # the lower row first among equals
     distances = torch.cat((mine.distances, left_out.distances), dim=2).gather(2, order)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import CoresetOptions
-from patchserve_server.engine.search.exact import BankIndex
+from patchserve_server.engine.search.row_norms import RowNorms
 
 MIN_PATCHES = 16
 
@@ -60,38 +60,39 @@ def select_coreset(
         raise ValueError(f"A coreset has at least 1 row, not {count}.")
     count = min(count, len(features))
     generator = torch.Generator().manual_seed(seed)
-    points = BankIndex(_projected(features, generator))
+    points = _projected(features, generator)
+    norms = RowNorms.build(points)
     remaining = torch.full((len(points),), torch.inf, device=features.device)  # squared distance to the nearest chosen
     picks = torch.randint(len(points), (1,), generator=generator).to(features.device)
     chosen = [picks]
     done = 1
     progress(done, count)
     while done < count:
-        _approach(remaining, points, picks)
-        picks = _next_picks(remaining, points, count - done)
+        _approach(remaining, points, norms, picks)
+        picks = _next_picks(remaining, points, norms, count - done)
         chosen.append(picks)
         done += len(picks)
         progress(done, count)
     return torch.cat(chosen)
 
 
-def _approach(remaining: Tensor, points: BankIndex, picks: Tensor) -> None:
+def _approach(remaining: Tensor, points: Tensor, norms: RowNorms, picks: Tensor) -> None:
     """Lowers `remaining` in place by the new picks, and rules the picks themselves out.
 
     With c the center, |p - q|^2 = |p - c|^2 + |q - c|^2 + 2 c(q - c) - 2 p(q - c): only the picks are centered, which
     costs no copy of the points.
     """
-    centered = points.patches[picks] - points.center
-    norms = points.squared_norms.float()
-    constants = norms[picks] + 2 * (centered @ points.center)
+    centered = points[picks] - norms.center
+    squared_norms = norms.squared.float()
+    constants = squared_norms[picks] + 2 * (centered @ norms.center)
     for start in range(0, len(points), _ROWS_PER_BLOCK):
         part = slice(start, start + _ROWS_PER_BLOCK)
-        nearest = torch.addmm(constants, points.patches[part], centered.T, alpha=-2).amin(dim=1)
-        torch.minimum(remaining[part], nearest.add_(norms[part]), out=remaining[part])
+        nearest = torch.addmm(constants, points[part], centered.T, alpha=-2).amin(dim=1)
+        torch.minimum(remaining[part], nearest.add_(squared_norms[part]), out=remaining[part])
     remaining[picks] = -torch.inf
 
 
-def _next_picks(remaining: Tensor, points: BankIndex, limit: int) -> Tensor:
+def _next_picks(remaining: Tensor, points: Tensor, norms: RowNorms, limit: int) -> Tensor:
     """The next rows that the greedy algorithm chooses, one or more, without a pass over all points for each.
 
     A pick only lowers `remaining`. So while the farthest point of a pool of far ones, brought up to date, is still as
@@ -99,14 +100,14 @@ def _next_picks(remaining: Tensor, points: BankIndex, limit: int) -> Tensor:
     """
     far, pool = remaining.topk(min(_POOL + 1, len(points)))
     outside = far[-1].item() if len(pool) < len(points) else -math.inf
-    near, norms = points.patches[pool] - points.center, points.squared_norms[pool].float()
+    near, squared_norms = points[pool] - norms.center, norms.squared[pool].float()
     picks: list[int] = []
     while len(picks) < limit:
         best = int(far.argmax())
         if picks and far[best].item() <= outside:
             break
         picks.append(best)
-        distances = torch.addmv(norms, near, near[best], alpha=-2).add_(norms[best])
+        distances = torch.addmv(squared_norms, near, near[best], alpha=-2).add_(squared_norms[best])
         torch.minimum(far, distances, out=far)
         far[best] = -math.inf
     return pool[picks]

@@ -25,8 +25,7 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
 )
-from patchserve_server.engine.search.exact import BankIndex
-from patchserve_server.engine.search.ivf_index import IvfIndex
+from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
 
@@ -92,10 +91,6 @@ class Pipeline:
             vectors[at] = self.patches(inputs[at : at + 1])[0]
             progress(LoadStage.EMBED, at + 1, len(inputs))
         return vectors
-
-    def lists(self, patches: Tensor) -> IvfIndex | None:
-        """Of a bank (P, D) on the device, where it is to be searched by them; this may take a while."""
-        return IvfIndex.of(patches) if self.options.approximate_search else None
 
     def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbors:
         """The nearest rows of each patch, as many as the profile needs.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.inspection import AnomalyScore, DamageScore
-from patchserve_server.engine.search.exact import BankIndex
+from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
 NOTEBOOK_NEIGHBORS = 9

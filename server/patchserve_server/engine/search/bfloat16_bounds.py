@@ -1,11 +1,12 @@
-"""Lower bounds of distances by one product in bfloat16, for processors that multiply it faster than float32.
+"""Lower bounds of distances from one bfloat16 matrix product, for processors that are faster at it than in float32.
 
-Of a vector x, less a common center, stay x' rounded to bfloat16 and the length of x - x'. As
+Let x' be a vector x, minus a common center, rounded to bfloat16. By the triangle and Cauchy-Schwarz inequalities
 
     q b  <=  q'b' + |q - q'| |b'| + |q| |b - b'|
 
-half of |q - b|^2 = |q|^2 + |b|^2 - 2 qb has a lower bound in which every term is something of q times something of b:
-a few more columns of the same product. So nothing here is a guess: a row whose bound is above a distance is farther.
+so half of |q - b|^2 = |q|^2 + |b|^2 - 2 qb has a lower bound in which every term is a product of a number of q and a
+number of b. These numbers become 8 more columns of the vectors, and one matrix product gives the bounds. They are
+strict: a row whose bound is above a distance is farther away than that distance.
 """
 
 from __future__ import annotations
@@ -15,80 +16,109 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS_AT_ONCE = 256
-_MORE_COLUMNS = 8
-_ROUNDED_UP = 1 + 2.0**-7  # times this a number is no smaller after rounding to bfloat16 than it was before
+LEAST_ROWS = 2000  # in a smaller bank the bounds cost more than they save
+
+_EXTRA_COLUMNS = 8  # half of |q|^2 and of |b|^2 as 3 numbers each, and the two products of lengths
+_ROWS_PER_BLOCK = 256
+_ROUND_UP = 1 + 2.0**-7  # a number times this is not below the number after rounding to bfloat16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bfloat16Bounds:
-    """The rows of a bank in bfloat16, in half of the bank's memory."""
+    """The rows of a bank in bfloat16: half of the bank's memory again."""
 
     columns: Tensor  # (P, D + 8) bfloat16
     center: Tensor  # (D,) float32
 
+    def __post_init__(self) -> None:
+        if self.columns.ndim != 2 or self.center.shape != (self.columns.shape[1] - _EXTRA_COLUMNS,):  # noqa: PLR2004
+            shapes = tuple(self.columns.shape), tuple(self.center.shape)
+            raise ValueError(f"The columns must be (P, D + 8) and the center (D,), not {shapes[0]} and {shapes[1]}.")
+
     @classmethod
-    def of(cls, patches: Tensor, center: Tensor) -> Bfloat16Bounds:
-        """The sketch of a bank (P, D) float32. Any center (D,) will do; the mean makes the bounds tight."""
+    def build(cls, patches: Tensor, center: Tensor) -> Bfloat16Bounds:
+        """Bounds of a bank (P, D) float32. They hold for any center (D,); with the mean they are tight."""
         columns = _empty_columns(patches)
-        for part in _parts(patches):
-            rounded, norm, lost, halved = _taken_apart(patches[part] - center)
-            longest = norm * _ROUNDED_UP  # of x'
-            torch.cat((rounded, torch.ones_like(halved), halved, _up(longest), _up(lost)), dim=1, out=columns[part])
+        for block in _blocks(patches):
+            rounded, norm, residual, half_squared = _rounded_with_norms(patches[block] - center)
+            rounded_norm = norm * _ROUND_UP  # at least |b'|
+            ones = torch.ones_like(half_squared)
+            parts = (rounded, ones, half_squared, _round_up(rounded_norm), _round_up(residual))
+            torch.cat(parts, dim=1, out=columns[block])
         return cls(columns, center)
 
-    def of_queries(self, queries: Tensor) -> Tensor:
-        """(Q, D + 8) bfloat16: times `columns`, transposed, a bound for each query and row."""
+    def query_columns(self, queries: Tensor) -> Tensor:
+        """(Q, D + 8) bfloat16. The product with `columns`, transposed, is the bound for each query and row."""
         columns = _empty_columns(queries)
-        for part in _parts(queries):
-            rounded, norm, lost, halved = _taken_apart(queries[part] - self.center)
-            torch.cat((-rounded, halved, torch.ones_like(halved), -_up(lost), -_up(norm)), dim=1, out=columns[part])
+        for block in _blocks(queries):
+            rounded, norm, residual, half_squared = _rounded_with_norms(queries[block] - self.center)
+            ones = torch.ones_like(half_squared)
+            parts = (-rounded, half_squared, ones, -_round_up(residual), -_round_up(norm))
+            torch.cat(parts, dim=1, out=columns[block])
         return columns
 
     def highest_bound(self, distances: Tensor) -> Tensor:
         """(Q,) bfloat16: a row with a bound above it is farther away than the distance (Q,).
 
-        The bounds come out rounded, so this is rounded too: that keeps the order of any two numbers. The distance may
-        be a little short itself, and products too small for a float32 count as 0.
+        Bounds come out rounded to bfloat16, so this value is rounded too: rounding keeps the order of two numbers. The
+        margin covers a distance that is slightly too short, and products that are too small for a float32.
         """
-        lost = self.columns.shape[1] * torch.finfo(torch.float32).tiny
-        return distances.square().mul(0.5 * (1 + 1e-4)).add(lost).to(self.columns.dtype)
+        underflow = self.columns.shape[1] * torch.finfo(torch.float32).tiny
+        return distances.square().mul(0.5 * (1 + 1e-4)).add(underflow).to(self.columns.dtype)
+
+    @property
+    def nbytes(self) -> int:
+        """Without the center, which the bank's norms hold."""
+        return self.columns.nbytes
+
+    @staticmethod
+    def predict_nbytes(rows: int, dim: int) -> int:
+        """`nbytes` of the bounds of a bank (rows, dim)."""
+        return 2 * rows * (dim + _EXTRA_COLUMNS)
+
+
+def bounds_pay(rows: int, device: torch.device) -> bool:
+    """Whether bounds make a search of so many rows faster."""
+    return rows >= LEAST_ROWS and multiplies_bfloat16(device)
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has instructions for it; without them torch takes many times as long as for float32.
+    """Whether the processor has bfloat16 instructions. Without them torch is many times slower than in float32.
 
-    On a GPU the products in float32 are no bottleneck.
+    False on a GPU, where float32 products are no bottleneck.
     """
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _empty_columns(vectors: Tensor) -> Tensor:
-    return vectors.new_empty((len(vectors), vectors.shape[1] + _MORE_COLUMNS), dtype=torch.bfloat16)
+    return vectors.new_empty((len(vectors), vectors.shape[1] + _EXTRA_COLUMNS), dtype=torch.bfloat16)
 
 
-def _parts(vectors: Tensor) -> list[slice]:
-    return [slice(start, start + _ROWS_AT_ONCE) for start in range(0, len(vectors), _ROWS_AT_ONCE)]
+def _blocks(vectors: Tensor) -> list[slice]:
+    return [slice(start, start + _ROWS_PER_BLOCK) for start in range(0, len(vectors), _ROWS_PER_BLOCK)]
 
 
-def _taken_apart(centered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Of (N, D): rounded (N, D) bfloat16; norm (N, 1); length lost (N, 1); half the squared norm (N, 3), in bfloat16.
+def _rounded_with_norms(centered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Vectors x (N, D) in bfloat16, and the norms that the bounds need.
 
-    The third is made longer and the last smaller by the most that sums of D + 8 products in float32 can be wrong.
+    Returns:
+        x' (N, D) bfloat16; |x| (N, 1); |x - x'| (N, 1); half of |x|^2 as a sum of three bfloat16 numbers (N, 3).
+        The third is rounded up and the fourth down by the largest error of a float32 sum of D + 8 products.
     """
-    sums = (centered.shape[1] + 2 * _MORE_COLUMNS) * torch.finfo(torch.float32).eps / 2
+    sum_error = (centered.shape[1] + 2 * _EXTRA_COLUMNS) * torch.finfo(torch.float32).eps / 2
     rounded = centered.bfloat16()
     norm = torch.linalg.vector_norm(centered, dim=1, keepdim=True, dtype=torch.float64)
-    lost = torch.linalg.vector_norm(centered - rounded, dim=1, keepdim=True) * (1 + sums) + sums * norm
-    halved = norm.square() * (0.5 - sums)
-    first = halved.bfloat16()
-    second = (halved - first).bfloat16()
-    third = (halved - first - second).bfloat16()
-    return rounded, norm, lost, torch.cat((first, second, third), dim=1)
+    residual = torch.linalg.vector_norm(centered - rounded, dim=1, keepdim=True) * (1 + sum_error) + sum_error * norm
+    half_squared = norm.square() * (0.5 - sum_error)
+    first = half_squared.bfloat16()
+    second = (half_squared - first).bfloat16()
+    third = (half_squared - first - second).bfloat16()
+    return rounded, norm, residual, torch.cat((first, second, third), dim=1)
 
 
-def _up(lengths: Tensor) -> Tensor:
-    return (lengths * _ROUNDED_UP).bfloat16()
+def _round_up(lengths: Tensor) -> Tensor:
+    """Lengths in bfloat16, none shorter than before."""
+    return (lengths * _ROUND_UP).bfloat16()

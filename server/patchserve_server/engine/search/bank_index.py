@@ -1,0 +1,122 @@
+"""A memory bank with what a search needs beside its rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from patchserve_server.engine.search.bfloat16_bounds import Bfloat16Bounds, bounds_pay
+from patchserve_server.engine.search.ivf_index import IvfIndex, cell_count, ivf_pays
+from patchserve_server.engine.search.row_norms import RowNorms
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BankIndex:
+    """A memory bank that is ready to be searched, on the device of its rows. Make one with `build`.
+
+    Only a search that excludes rows needs `groups` and `places`.
+    """
+
+    patches: Tensor  # (P, D) float32
+    norms: RowNorms
+    groups: Tensor | None = None  # (P,) int32, the image that a row comes from
+    places: Tensor | None = None  # (P,) int32, the row's position in the patch grid, 0..G-1
+    spacing: Tensor | None = None  # (P,) float32, above 0: for scores, not for the search
+    bounds: Bfloat16Bounds | None = None
+    ivf: IvfIndex | None = None
+    centroids: BankIndex | None = None  # of the IVF index
+
+    def __post_init__(self) -> None:
+        if tuple(self.patches.shape) != (len(self.norms.squared), len(self.norms.center)):
+            raise ValueError(f"The norms do not fit a bank of shape {tuple(self.patches.shape)}.")
+        for name in ("groups", "places", "spacing"):
+            values = getattr(self, name)
+            if values is not None and values.shape != self.patches.shape[:1]:
+                raise ValueError(f"{name} must have one value for each of {len(self)} rows, not {tuple(values.shape)}.")
+        if self.bounds is not None and len(self.bounds.columns) != len(self):
+            raise ValueError(f"The bounds are of {len(self.bounds.columns)} rows, the bank has {len(self)}.")
+        if (self.ivf is None) != (self.centroids is None):
+            raise ValueError("An IVF index and the index of its centroids come together.")
+
+    @classmethod
+    def build(
+        cls,
+        patches: Tensor,
+        *,
+        groups: Tensor | None = None,
+        places: Tensor | None = None,
+        spacing: Tensor | None = None,
+        approximate: bool = False,
+    ) -> BankIndex:
+        """Index of a bank (P, D) float32, which is not copied.
+
+        Args:
+            patches: the rows, P above 0.
+            groups: (P,) integer.
+            places: (P,) integer.
+            spacing: (P,) float32.
+            approximate: use an IVF index, where it makes the search faster. Building one takes seconds.
+
+        Raises:
+            ValueError: a shape does not fit.
+        """
+        index = cls(patches, RowNorms.build(patches), _int32(groups), _int32(places), spacing)
+        return index._accelerated(approximate=approximate)
+
+    def subset(self, rows: Tensor, *, approximate: bool = False) -> BankIndex:
+        """Index of a copy of the rows (K,) int64, around the same center, so that no norm is computed again.
+
+        A search finds the same distances in it as in `build(patches[rows])`.
+        """
+        groups, places, spacing = (
+            None if values is None else values[rows] for values in (self.groups, self.places, self.spacing)
+        )
+        index = BankIndex(self.patches[rows], self.norms.subset(rows), groups, places, spacing)
+        return index._accelerated(approximate=approximate)
+
+    def with_spacing(self, spacing: Tensor) -> BankIndex:
+        """The same index with a spacing (P,) float32 for each row."""
+        return replace(self, spacing=spacing)
+
+    def __len__(self) -> int:
+        return len(self.patches)
+
+    @property
+    def nbytes(self) -> int:
+        """Everything that the index holds, its rows included."""
+        parts = (self.patches, self.norms, self.groups, self.places, self.spacing, self.bounds, self.ivf)
+        return sum(part.nbytes for part in (*parts, self.centroids) if part is not None)
+
+    def _accelerated(self, *, approximate: bool) -> BankIndex:
+        if approximate and ivf_pays(len(self), self.patches.device):
+            ivf = IvfIndex.build(self.patches)
+            return replace(self, ivf=ivf, centroids=BankIndex.build(ivf.centroids))
+        if bounds_pay(len(self), self.patches.device):
+            return replace(self, bounds=Bfloat16Bounds.build(self.patches, self.norms.center))
+        return self
+
+
+def predict_nbytes(
+    rows: int, dim: int, device: torch.device, *, approximate: bool = False, values_per_row: int = 0
+) -> int:
+    """`BankIndex.nbytes` of an index before it is built.
+
+    Args:
+        rows: P.
+        dim: D.
+        device: where the rows will be.
+        approximate: as in `BankIndex.build`.
+        values_per_row: how many of groups, places and spacing the index will have.
+    """
+    nbytes = 4 * rows * (dim + values_per_row) + RowNorms.predict_nbytes(rows, dim)
+    if approximate and ivf_pays(rows, device):
+        return nbytes + IvfIndex.predict_nbytes(rows, dim) + predict_nbytes(cell_count(rows), dim, device)
+    if bounds_pay(rows, device):
+        return nbytes + Bfloat16Bounds.predict_nbytes(rows, dim)
+    return nbytes
+
+
+def _int32(values: Tensor | None) -> Tensor | None:
+    return None if values is None else values.int()

@@ -23,7 +23,8 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
 )
-from patchserve_server.engine.search.exact import BankIndex, nearest
+from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.parallel import ParallelSearch
 
 NO_MAP = np.zeros((2, 2), np.float32)
@@ -115,34 +116,34 @@ def reweighted(images: Tensor, index: BankIndex, groups: Tensor | None = None) -
 def test_image_score_follows_equation_7() -> None:
     bank, images = vectors(80, 6, seed=4), 2 * vectors(60, 6, seed=5).view(3, 20, 6)
     expected = [equation_7(image, bank) for image in images]
-    assert reweighted(images, BankIndex(bank)).tolist() == pytest.approx(expected, rel=1e-5)
+    assert reweighted(images, BankIndex.build(bank)).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_equation_7_leaves_out_the_own_rows() -> None:
     bank, groups = vectors(90, 6, seed=6), torch.arange(90) // 30
-    scores = reweighted(bank.view(3, 30, 6), BankIndex(bank, groups), torch.arange(3))
+    scores = reweighted(bank.view(3, 30, 6), BankIndex.build(bank, groups=groups), torch.arange(3))
     expected = [equation_7(bank[groups == own], bank[groups != own]) for own in range(3)]
     assert scores.tolist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_equation_7_is_sound_for_large_distances() -> None:
     bank, images = 1e4 * vectors(50, 6, seed=7), 1e5 * vectors(10, 6, seed=8).view(1, 10, 6)
-    score = float(reweighted(images, BankIndex(bank))[0])
-    assert 0 < score <= float(nearest(images[0], BankIndex(bank), 1)[0].max())
+    score = float(reweighted(images, BankIndex.build(bank))[0])
+    assert 0 < score <= float(nearest(images[0], BankIndex.build(bank), 1)[0].max())
 
 
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_a_tiny_bank_gives_the_distance_itself(rows: int) -> None:
     bank, images = vectors(rows, 6, seed=9), vectors(10, 6, seed=10).view(2, 5, 6)
-    peaks = nearest(images.view(-1, 6), BankIndex(bank), 1)[0].view(2, 5).amax(dim=1)
-    assert torch.equal(reweighted(images, BankIndex(bank)), peaks)
-    padded = BankIndex(torch.cat((bank, images[0], images[0])), torch.tensor([0] * rows + [1] * 10))
+    peaks = nearest(images.view(-1, 6), BankIndex.build(bank), 1)[0].view(2, 5).amax(dim=1)
+    assert torch.equal(reweighted(images, BankIndex.build(bank)), peaks)
+    padded = BankIndex.build(torch.cat((bank, images[0], images[0])), groups=torch.tensor([0] * rows + [1] * 10))
     assert torch.equal(reweighted(images, padded, torch.tensor([1, 1])), peaks)
 
 
 def test_the_reference_itself_scores_0() -> None:
     bank = vectors(40, 6, seed=11)
-    assert reweighted(bank[None], BankIndex(bank)).tolist() == [0.0]
+    assert reweighted(bank[None], BankIndex.build(bank)).tolist() == [0.0]
 
 
 @given(distances, distances)

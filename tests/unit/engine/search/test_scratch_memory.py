@@ -1,4 +1,4 @@
-"""Searching and choosing stay within their memory, seen at every operation that torch runs."""
+"""Search and coreset selection stay within their memory limits, checked at every operation of torch."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from torch.utils._pytree import tree_leaves
 
 from patchserve_server.engine.patchcore.coreset import select_coreset
 from patchserve_server.engine.search import bfloat16_bounds
-from patchserve_server.engine.search.exact import BankIndex, nearest
+from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.nearest import nearest
 
 MIB = 2**20
 
 
 class AllocationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of the storages that operations made and that are still alive."""
+    """Counts the bytes of all storages that operations made and that are still alive."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -51,7 +52,7 @@ class AllocationWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.live_bytes -= nbytes
 
 
-def test_the_watch_sees_what_lives_and_what_died() -> None:
+def test_the_watch_counts_what_is_alive() -> None:
     with AllocationWatch() as watch:
         first = torch.ones(MIB // 4)
         view = first[:10].add_(1)
@@ -64,16 +65,15 @@ def test_the_watch_sees_what_lives_and_what_died() -> None:
 
 @pytest.mark.parametrize("limit_mib", [1, 4, 32])
 @pytest.mark.parametrize("exclusion", [False, True])
-@pytest.mark.parametrize("sketched", [False, True])
-def test_a_search_stays_within_its_bound(
-    limit_mib: int, exclusion: bool, sketched: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("with_bounds", [False, True])
+def test_a_search_stays_within_its_limit(
+    limit_mib: int, exclusion: bool, with_bounds: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: sketched)
+    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: with_bounds)
     bank = torch.randn(6000, 256, generator=torch.Generator().manual_seed(0))
-    bank[:3000] = 1e-4 * bank[:3000] + 5  # so alike that double precision is needed
+    bank[:3000] = 1e-4 * bank[:3000] + 5  # so similar that float64 is needed
     queries, groups = torch.cat((bank[:300], bank[-300:])), torch.arange(6000) // 100
-    index = BankIndex(bank, groups)
-    index.sketch()  # belongs to the index, not to a search
+    index = BankIndex.build(bank, groups=groups)
     with AllocationWatch() as watch:
         nearest(
             queries, index, 9, memory_limit_bytes=limit_mib * MIB, exclude_groups=groups[:600] if exclusion else None
@@ -82,16 +82,13 @@ def test_a_search_stays_within_its_bound(
     assert watch.peak_bytes <= limit_mib * MIB + results_bytes
 
 
-@pytest.mark.parametrize("sketched", [False, True])
-def test_searches_at_the_same_time_each_stay_within_their_bound(
-    sketched: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Threads share nothing but the index; so a pool of N threads takes N times the bound, however many wait."""
-    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: sketched)
+@pytest.mark.parametrize("with_bounds", [False, True])
+def test_concurrent_searches_each_stay_within_their_limit(with_bounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads share only the index, so a pool of N threads takes N times the limit, however many callers wait."""
+    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: with_bounds)
     bank = torch.randn(4000, 256, generator=torch.Generator().manual_seed(0))
-    index, queries = BankIndex(bank), bank[:300] + 1
-    expected = nearest(queries, BankIndex(bank), 5)
-    index.sketch()
+    index, queries = BankIndex.build(bank), bank[:300] + 1
+    expected = nearest(queries, BankIndex.build(bank), 5)
     together = Barrier(3)
 
     def search(_: int) -> tuple[int, bool]:
@@ -106,23 +103,24 @@ def test_searches_at_the_same_time_each_stay_within_their_bound(
             assert peak_bytes <= 4 * MIB + 300 * 5 * (4 + 8)
 
 
-def test_preparing_a_bank_makes_no_copy_of_it() -> None:
+def test_building_an_index_does_not_copy_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: False)
     bank = torch.ones(50_000, 64)
     with AllocationWatch() as watch:
-        BankIndex(bank)
+        BankIndex.build(bank)
     assert watch.peak_bytes < bank.nbytes / 3
 
 
-def test_a_sketch_takes_half_of_the_bank() -> None:
+def test_bounds_take_half_of_the_bank() -> None:
     bank = torch.ones(5_000, 512)
-    index = BankIndex(bank)
+    center = bank.mean(dim=0)
     with AllocationWatch() as watch:
-        index.sketch()
-    assert watch.live_bytes == (512 + 8) / (2 * 512) * bank.nbytes
+        bounds = bfloat16_bounds.Bfloat16Bounds.build(bank, center)
+    assert watch.live_bytes == bounds.nbytes == (512 + 8) / (2 * 512) * bank.nbytes
     assert watch.peak_bytes < 0.8 * bank.nbytes
 
 
-def test_choosing_a_coreset_makes_no_copy_of_the_features() -> None:
+def test_selecting_a_coreset_does_not_copy_the_features() -> None:
     features = torch.randn(6000, 1536, generator=torch.Generator().manual_seed(0))
     with AllocationWatch() as watch:
         select_coreset(features, 60)

@@ -30,7 +30,7 @@ from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_server import imaging
 from patchserve_server.domain.reference import CoresetOptions, ReferenceOptions, ScoringProfile
 from patchserve_server.engine.backbone.architectures import BACKBONES
-from patchserve_server.engine.backbone.network import open_network
+from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import calibration
 
@@ -86,7 +86,7 @@ def inputs_of(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
 
 def measured(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
     """References -> statistic -> (false alarms, balanced accuracy, that of the best threshold) of each draw."""
-    detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
+    detector = PatchCoreDetector(load_backbone("efficientnet_lite2", None, torch.device("cpu")))
     size_px = BACKBONES["efficientnet_lite2"].input_size_px
     good = inputs_of(dataset.references, size_px)
     tests = inputs_of([image.path for image in dataset.images], size_px)

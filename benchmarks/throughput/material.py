@@ -22,9 +22,11 @@ configure_process()  # before the engine imports OpenVINO
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel, ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector
-from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.parallel import ParallelSearch
 from patchserve_server.store import DiskReferenceStore
@@ -83,20 +85,22 @@ def _random_wide_resnet() -> nn.Module:
     return network
 
 
-def opened(backbone: str, precision: str, weights: Path | None) -> Network:
+def opened(name: str, precision: str, weights: Path | None) -> Backbone:
     """As the server runs it on the CPU."""
-    return with_precision(open_network(backbone, weights, torch.device("cpu")), precision)
+    in_torch = load_backbone(name, weights, torch.device("cpu"))
+    return with_precision(in_torch, precision, map_difference=map_difference)
 
 
 class Stores:
     """Stored references of any size, made without calibrating them: that takes minutes and searches don't notice."""
 
-    def __init__(self, network: Network, most_images: int) -> None:
-        self._inputs = _parcels(most_images, network.spec.input_size_px)
-        pipeline = Pipeline(network, ReferenceOptions(), ParallelSearch())
+    def __init__(self, backbone: Backbone, most_images: int) -> None:
+        self._inputs = _parcels(most_images, backbone.spec.input_size_px)
+        runtime = backbone.runtime_for(self._inputs, lambda *_: None)
+        pipeline = Pipeline(backbone.spec, runtime, ReferenceOptions(), ParallelSearch())
         with torch.inference_mode():
             self._vectors = pipeline.embed(self._inputs, lambda *_: None).numpy()  # (N, P, D)
-        detector = PatchCoreDetector(network)
+        detector = PatchCoreDetector(backbone)
         self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None)
 
     def write(self, folder: Path, images: int, references: int) -> None:

@@ -20,7 +20,8 @@ from torchvision.models import wide_resnet50_2
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 
 MAP_TOLERANCE = 1e-4
 PERCENTAGE_TOLERANCE = 0.05

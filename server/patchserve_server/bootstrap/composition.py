@@ -18,7 +18,7 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference import Reference
-from patchserve_server.engine import create_detector
+from patchserve_server.engine.factory import create_detector
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening

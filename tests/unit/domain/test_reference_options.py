@@ -17,7 +17,8 @@ from patchserve_server.domain.reference import (
     RegionOfInterest,
     ScoringProfile,
 )
-from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 from patchserve_server.engine.patchcore.pipeline import places_within
 from patchserve_server.engine.patchcore.region_of_interest import region_mask_of
 

@@ -27,7 +27,8 @@ from patchserve_server.domain.reference import (
     ReferenceOptions,
     ScoringProfile,
 )
-from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 
 FULL = CoresetOptions()
 TENTH = CoresetOptions(ratio=0.1)

@@ -99,7 +99,7 @@ class _Bank:
 
     @classmethod
     def of(cls, pipeline: Pipeline, same_as: Tensor, vectors: Tensor, kept: Tensor) -> _Bank:
-        device, (count, places, _) = pipeline.network.device, vectors.shape
+        device, (count, places, _) = pipeline.runtime.device, vectors.shape
         rows = vectors.flatten(0, 1).to(device)
         groups = same_as.repeat_interleave(places).to(device)
         place = torch.arange(places, device=device).repeat(count)

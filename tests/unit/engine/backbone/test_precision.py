@@ -17,17 +17,18 @@ import torch
 from fakes.images import card
 from fakes.networks import random_wide_resnet
 from numpy.typing import NDArray
+from patchserve_server.engine.backbone.network import Network, open_network
 from torch import Tensor, nn
 
 from patchserve_server.domain.errors import BankMismatchError, StartupError
 from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector, create_detector
 from patchserve_server.engine.backbone import precision
 from patchserve_server.engine.backbone.architectures import BACKBONES
-from patchserve_server.engine.backbone.network import Network, open_network
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, converted, has_bf16
 from patchserve_server.engine.backbone.precision import TOLERANCE, map_difference, with_precision
 from patchserve_server.engine.backbone.runtime import TorchRuntime
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 
 CPU = torch.device("cpu")
 IMAGES: NDArray[np.uint8] = np.stack([np.asarray(card(seed).resize((224, 224))) for seed in range(3)])

@@ -21,7 +21,8 @@ from patchserve_server.domain.reference import (
     ReferenceOptions,
     ScoringProfile,
 )
-from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 from patchserve_server.engine.patchcore.calibration import altered_views, upper_limit
 
 FULL = CoresetOptions()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from patchserve.v1 import reference_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector
-from patchserve_server.engine.backbone.network import open_network
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.search import ivf_index
 from patchserve_server.engine.search.exact import BankIndex, nearest
 from patchserve_server.engine.search.ivf_index import IvfIndex
@@ -109,7 +109,7 @@ def test_a_small_bank_is_searched_exactly() -> None:
 
 
 def test_a_reference_remembers_it_and_judges_alike() -> None:
-    detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
+    detector = PatchCoreDetector(load_backbone("efficientnet_lite2", None, torch.device("cpu")))
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
     nothing = lambda _stage, _done, _total: None  # noqa: E731
     exact = detector.fit(images, ReferenceOptions(), nothing)

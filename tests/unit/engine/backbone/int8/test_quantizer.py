@@ -17,21 +17,22 @@ import torch
 from fakes.images import card
 from fakes.networks import random_wide_resnet
 from numpy.typing import NDArray
+from patchserve_server.engine.backbone.network import open_network
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import BankMismatchError, StartupError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import CoresetOptions, ReferenceModel, ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector, create_detector
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.int8 import quantizer
 from patchserve_server.engine.backbone.int8.quantizer import Quantizer
 from patchserve_server.engine.backbone.int8.synthetic_defects import synthetic_defects
-from patchserve_server.engine.backbone.network import open_network
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
 from patchserve_server.engine.backbone.precision import with_precision
 from patchserve_server.engine.backbone.runtime import TorchRuntime
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 
 IMAGES: NDArray[np.uint8] = np.stack([np.asarray(card(seed).resize((224, 224))) for seed in range(4)])
 SCRATCHED: NDArray[np.uint8] = np.asarray(card(9, scratched=True).resize((224, 224)))[None]

@@ -38,7 +38,7 @@ from patchserve_client.evaluation.image_metrics import image_metrics
 from patchserve_client.evaluation.pixel_metrics import PixelTally
 from patchserve_server import imaging
 from patchserve_server.engine.backbone.architectures import BACKBONES
-from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.engine.backbone.loading import load_backbone
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "accuracy_anomalib.json"
 BACKBONE = BACKBONES["efficientnet_lite2"]
@@ -69,13 +69,13 @@ class ServerLayers(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.network: Network = open_network(BACKBONE.name, None, torch.device("cpu"))
-        probe = self.network.layers(np.zeros((1, BACKBONE.input_size_px, BACKBONE.input_size_px, 3), np.uint8))
+        self.runtime = load_backbone(BACKBONE.name, None, torch.device("cpu")).runtime
+        probe = self.runtime.layers(np.zeros((1, BACKBONE.input_size_px, BACKBONE.input_size_px, 3), np.uint8))
         self.names = [f"layer{position}" for position in range(len(probe))]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         inputs = images.permute(0, 2, 3, 1).to(torch.uint8).numpy()
-        return dict(zip(self.names, self.network.layers(inputs), strict=True))
+        return dict(zip(self.names, self.runtime.layers(inputs), strict=True))
 
 
 EXTRACTORS: dict[str, type[PlainLayers | ServerLayers]] = {

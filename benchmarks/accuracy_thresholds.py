@@ -28,9 +28,9 @@ configure_process()  # before the engine imports OpenVINO
 
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_server import imaging
-from patchserve_server.domain.reference import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 from patchserve_server.engine.backbone.architectures import BACKBONES
-from patchserve_server.engine.backbone.network import open_network
+from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import calibration
 
@@ -74,9 +74,9 @@ def scores_of(
 ) -> tuple[Scores, NDArray[np.float64]]:
     """The left-out scores of the references, and the raw scores of images."""
     with patch.object(calibration, "upper_limit", wraps=calibration.upper_limit) as limit:
-        model = detector.fit(references, options, lambda _stage, _done, _all: None)
-    detections, _ = detector.detect(model, images)
-    return limit.call_args_list[0].args[0], np.array([found.anomaly.raw_score for found in detections])
+        scorer = detector.fit(references, options, lambda _stage, _done, _total: None)
+    raw_scores, _ = scorer.score(images)
+    return limit.call_args_list[0].args[0], np.array([raw.image_score for raw in raw_scores])
 
 
 def inputs_of(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
@@ -86,7 +86,7 @@ def inputs_of(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
 
 def measured(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
     """References -> statistic -> (false alarms, balanced accuracy, that of the best threshold) of each draw."""
-    detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
+    detector = PatchCoreDetector(load_backbone("efficientnet_lite2", None, torch.device("cpu")))
     size_px = BACKBONES["efficientnet_lite2"].input_size_px
     good = inputs_of(dataset.references, size_px)
     tests = inputs_of([image.path for image in dataset.images], size_px)

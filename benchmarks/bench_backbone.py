@@ -24,22 +24,26 @@ from patchserve_server.bootstrap.process import configure_process
 
 configure_process()  # before the engine imports OpenVINO
 
-from patchserve_server.engine.backbone.network import Network, open_network
-from patchserve_server.engine.backbone.openvino_runtime import has_bf16
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.backbone.openvino_runtime import supports_bf16
 from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+from patchserve_server.engine.map_difference import map_difference
 
 RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "backbone.json"
 ROUNDS = {"wide_resnet50_2": 10, "efficientnet_lite2": 40}
 BATCHES = (1, 8)
 
 
-def opened(backbone: str) -> Network:
-    if backbone != "wide_resnet50_2":
-        return open_network(backbone, None, torch.device("cpu"))
+def in_torch(name: str) -> SharedBackbone[TorchRuntime]:
+    if name != "wide_resnet50_2":
+        return load_backbone(name, None, torch.device("cpu"))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.pth"
         torch.save(wide_resnet50_2().state_dict(), file)
-        return open_network(backbone, file, torch.device("cpu"))
+        return load_backbone(name, file, torch.device("cpu"))
 
 
 def best_ms(repeats: int, measured: dict[str, Callable[[], object]]) -> dict[str, float]:
@@ -53,39 +57,39 @@ def best_ms(repeats: int, measured: dict[str, Callable[[], object]]) -> dict[str
     return {name: min(taken) for name, taken in times.items()}
 
 
-def rows(backbone: str, repeats: int) -> list[dict[str, Any]]:
-    in_torch = opened(backbone)
-    begun = time.perf_counter()
-    runtimes = {"torch fp32": in_torch, "OpenVINO fp32": with_precision(in_torch, "fp32")}
-    converted_s = time.perf_counter() - begun
-    if has_bf16():
-        runtimes["OpenVINO bf16"] = with_precision(in_torch, "bf16")
+def rows(name: str, repeats: int) -> list[dict[str, Any]]:
+    backbone = in_torch(name)
     images = np.random.default_rng(0).integers(0, 256, (max(BATCHES), 224, 224, 3), dtype=np.uint8)
-    runtimes["OpenVINO int8"] = with_precision(in_torch, "int8").for_reference(
-        images, lambda _stage, _done, _total: None
-    )
 
-    def run(network: Network, batch: int) -> Callable[[], object]:
-        return torch.inference_mode()(lambda: network.layers(images[:batch]))
+    def runtime(precision: str) -> Runtime:
+        return with_precision(backbone, precision, map_difference=map_difference).runtime_for(images, lambda *_: None)
 
-    found = {
-        batch: best_ms(repeats, {name: run(network, batch) for name, network in runtimes.items()}) for batch in BATCHES
-    }
+    begun = time.perf_counter()
+    runtimes = {"torch fp32": backbone.runtime, "OpenVINO fp32": runtime("fp32")}
+    converted_s = time.perf_counter() - begun
+    if supports_bf16():
+        runtimes["OpenVINO bf16"] = runtime("bf16")
+    runtimes["OpenVINO int8"] = runtime("int8")
+
+    def run(one: Runtime, batch: int) -> Callable[[], object]:
+        return torch.inference_mode()(lambda: one.layers(images[:batch]))
+
+    found = {batch: best_ms(repeats, {label: run(one, batch) for label, one in runtimes.items()}) for batch in BATCHES}
     return [
         {
-            "backbone": backbone,
-            "runtime": name,
-            "ms": {batch: found[batch][name] / batch for batch in BATCHES},
-            "ratio": {batch: found[batch]["torch fp32"] / found[batch][name] for batch in BATCHES},
-            "conversion_s": None if network is in_torch else converted_s,
+            "backbone": name,
+            "runtime": label,
+            "ms": {batch: found[batch][label] / batch for batch in BATCHES},
+            "ratio": {batch: found[batch]["torch fp32"] / found[batch][label] for batch in BATCHES},
+            "conversion_s": None if one is backbone.runtime else converted_s,
         }
-        for name, network in runtimes.items()
+        for label, one in runtimes.items()
     ]
 
 
 def main() -> None:
     torch.set_num_threads(os.cpu_count() or 1)
-    results = [row for backbone, repeats in ROUNDS.items() for row in rows(backbone, repeats)]
+    results = [row for name, repeats in ROUNDS.items() for row in rows(name, repeats)]
     columns = [f"{what}, {batch} at once" for batch in BATCHES for what in ("ms an image", "times torch's speed")]
     table = Table("backbone", "runtime", *columns, title="backbones on the CPU")
     for row in results:

@@ -1,6 +1,6 @@
 """What has no socket, one image after the other: the bare backbone, and anomalib's inferencers.
 
-bare: our network's layers, of prepared inputs: no server of it can be faster.
+bare: our backbone's layers, of prepared inputs: no server of it can be faster.
 torch, openvino: anomalib's PatchCore around the same weights, with the reference image's patches as its bank, given
 the path of a JPEG. Its export to OpenVINO has to be told that there is one image at a time: as it stands in 2.7 the
 number of images is fixed at the example's, two.
@@ -29,10 +29,10 @@ _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
 
 def bare(options: argparse.Namespace) -> tuple[str, Callable[[Path], object]]:
-    network = opened(options.backbone, options.precision, options.weights)
-    inputs = {path: _prepared(path, network.spec.input_size_px) for path in [*options.images, options.reference]}
-    network = network.for_reference(inputs[options.reference], lambda _stage, _done, _total: None)
-    return network.precision, torch.inference_mode()(lambda path: network.layers(inputs[path]))
+    backbone = opened(options.backbone, options.precision, options.weights)
+    inputs = {path: _prepared(path, backbone.spec.input_size_px) for path in [*options.images, options.reference]}
+    runtime = backbone.runtime_for(inputs[options.reference], lambda _stage, _done, _total: None)
+    return runtime.precision, torch.inference_mode()(lambda path: runtime.layers(inputs[path]))
 
 
 def _prepared(path: Path, size_px: int) -> ModelInputs:

@@ -21,10 +21,14 @@ configure_process()  # before the engine imports OpenVINO
 
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel, ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector
-from patchserve_server.engine.backbone.network import Network, open_network
+from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.parallel import ParallelSearch
 from patchserve_server.store import DiskReferenceStore
@@ -83,28 +87,30 @@ def _random_wide_resnet() -> nn.Module:
     return network
 
 
-def opened(backbone: str, precision: str, weights: Path | None) -> Network:
+def opened(name: str, precision: str, weights: Path | None) -> Backbone:
     """As the server runs it on the CPU."""
-    return with_precision(open_network(backbone, weights, torch.device("cpu")), precision)
+    in_torch = load_backbone(name, weights, torch.device("cpu"))
+    return with_precision(in_torch, precision, map_difference=map_difference)
 
 
 class Stores:
     """Stored references of any size, made without calibrating them: that takes minutes and searches don't notice."""
 
-    def __init__(self, network: Network, most_images: int) -> None:
-        self._inputs = _parcels(most_images, network.spec.input_size_px)
-        pipeline = Pipeline(network, ReferenceOptions(), ParallelSearch())
+    def __init__(self, backbone: Backbone, most_images: int) -> None:
+        self._inputs = _parcels(most_images, backbone.spec.input_size_px)
+        runtime = backbone.runtime_for(self._inputs, lambda *_: None)
+        pipeline = Pipeline.build(backbone.spec, runtime, ReferenceOptions(), ParallelSearch())
         with torch.inference_mode():
-            self._vectors = pipeline.embed(self._inputs, lambda *_: None).numpy()  # (N, P, D)
-        detector = PatchCoreDetector(network)
-        self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None)
+            self._vectors = pipeline.embed_each(self._inputs, lambda *_: None).numpy()  # (N, P, D)
+        detector = PatchCoreDetector(backbone)
+        self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None).model
 
     def write(self, folder: Path, images: int, references: int) -> None:
         """A folder of so many references of so many images each: default-0, default-1, ..."""
         model, now = self._model(images), datetime.now(UTC)
         store = DiskReferenceStore(folder)
         for number in range(references):
-            store.save(Reference(f"{REFERENCE_ID}-{number}", revision_of(model), now, now, model))
+            store.save(Reference(ReferenceId(f"{REFERENCE_ID}-{number}"), revision_of(model), now, now, model))
         store.close()
 
     def _model(self, images: int) -> ReferenceModel:

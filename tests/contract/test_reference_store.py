@@ -17,19 +17,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import InvalidInputError, ReferenceNotFoundError
+from patchserve_server.domain.errors import ReferenceNotFoundError
 from patchserve_server.domain.ports import ReferenceStore
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
-    CoresetOptions,
     EmbeddingSpec,
     MemoryBank,
     Reference,
     ReferenceModel,
+    ScoreSpread,
+)
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import (
+    CoresetOptions,
     ReferenceOptions,
     RegionOfInterest,
-    ScoreSpread,
     ScoringProfile,
 )
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
@@ -72,6 +75,10 @@ points = st.tuples(st.floats(-0.0, 1), st.floats(-0.0, 1))
 regions: st.SearchStrategy[RegionOfInterest] = st.lists(st.lists(points, min_size=3).map(tuple), max_size=3).map(tuple)
 
 
+coresets = st.builds(CoresetOptions) | st.builds(CoresetOptions, ratio=shares)
+coresets |= st.builds(CoresetOptions, max_patches=st.integers(16))
+
+
 @st.composite
 def models(draw: st.DrawFn) -> ReferenceModel:
     """Any sound model; patch values of any bits, NaN and subnormal too."""
@@ -90,7 +97,7 @@ def models(draw: st.DrawFn) -> ReferenceModel:
         EmbeddingSpec(draw(words), draw(words), draw(words), draw(words)),
         ReferenceOptions(
             profile=draw(st.sampled_from(ScoringProfile)),
-            coreset=CoresetOptions(ratio=draw(st.none() | shares), max_patches=draw(st.none() | st.integers(1))),
+            coreset=draw(coresets),
             search_radius=draw(st.none() | shares),
             region_of_interest=draw(regions),
         ),
@@ -104,7 +111,7 @@ def references(draw: st.DrawFn) -> Reference:
     reference_id = draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True))
     times = st.datetimes(timezones=st.just(UTC))
     model = draw(models())
-    return Reference(reference_id, revision_of(model), draw(times), draw(times), model)
+    return Reference(ReferenceId(reference_id), revision_of(model), draw(times), draw(times), model)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -117,21 +124,21 @@ def test_save_then_load_is_identity(store: ReferenceStore, reference: Reference)
 def test_what_is_not_there_is_not_found(store: ReferenceStore) -> None:
     store.save(make_reference("other"))
     with pytest.raises(ReferenceNotFoundError, match='"parcel"'):
-        store.load("parcel")
+        store.load(ReferenceId("parcel"))
     with pytest.raises(ReferenceNotFoundError, match='"parcel"'):
-        store.delete("parcel")
+        store.delete(ReferenceId("parcel"))
     assert store.list_ids() == ["other"]
 
 
 def test_a_save_replaces(store: ReferenceStore) -> None:
     first, second = make_reference(seed=1), make_reference(seed=2, patches=90, images=2)
     store.save(first)
-    before = store.load("parcel")
+    before = store.load(ReferenceId("parcel"))
     store.save(second)
-    assert content(store.load("parcel")) == content(second)
+    assert content(store.load(ReferenceId("parcel"))) == content(second)
     assert content(before) == content(first), "what was loaded earlier stays as it was"
     store.save(first)
-    assert content(store.load("parcel")) == content(first)
+    assert content(store.load(ReferenceId("parcel"))) == content(first)
     assert store.list_ids() == ["parcel"]
 
 
@@ -140,7 +147,7 @@ def test_equal_content_saved_later_has_the_later_time(store: ReferenceStore) -> 
     later = dataclasses.replace(first, update_time=first.update_time + timedelta(days=1))
     store.save(first)
     store.save(later)
-    assert content(store.load("parcel")) == content(later)
+    assert content(store.load(ReferenceId("parcel"))) == content(later)
 
 
 def test_ids_are_listed_in_order(store: ReferenceStore) -> None:
@@ -149,7 +156,7 @@ def test_ids_are_listed_in_order(store: ReferenceStore) -> None:
         store.save(make_reference(reference_id, seed))
     assert store.list_ids() == sorted(ids)
     for seed, reference_id in enumerate(ids):
-        assert content(store.load(reference_id)) == content(make_reference(reference_id, seed))
+        assert content(store.load(ReferenceId(reference_id))) == content(make_reference(reference_id, seed))
 
 
 def test_an_empty_store_lists_nothing(store: ReferenceStore) -> None:
@@ -160,22 +167,14 @@ def test_delete_removes_one_id_only(store: ReferenceStore) -> None:
     store.save(make_reference("parcel", 1))
     store.save(make_reference("parcel", 2))
     store.save(make_reference("other", 3))
-    store.delete("parcel")
+    store.delete(ReferenceId("parcel"))
     with pytest.raises(ReferenceNotFoundError):
-        store.load("parcel")
+        store.load(ReferenceId("parcel"))
     with pytest.raises(ReferenceNotFoundError):
-        store.delete("parcel")
+        store.delete(ReferenceId("parcel"))
     assert store.list_ids() == ["other"]
     store.save(make_reference("parcel", 1))
-    assert content(store.load("parcel")) == content(make_reference("parcel", 1))
-
-
-@pytest.mark.parametrize("bad", [".", "..", ".lock", "a/b", "../a", "a\0", "a\n", "é", "x" * 65, "-a"])
-def test_ids_that_are_no_ids_are_refused(store: ReferenceStore, bad: str) -> None:
-    for call in (store.load, store.delete, lambda name: store.save(make_reference(name))):
-        with pytest.raises(InvalidInputError, match="1 to 64"):
-            call(bad)
-    assert store.list_ids() == []
+    assert content(store.load(ReferenceId("parcel"))) == content(make_reference("parcel", 1))
 
 
 @pytest.mark.parametrize("order", ["F", "strided"])
@@ -186,7 +185,7 @@ def test_the_layout_in_memory_does_not_matter(store: ReferenceStore, order: str)
     assert not laid_out.flags.c_contiguous
     strange = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=laid_out))
     store.save(named(strange))
-    assert content(store.load("parcel")) == content(named(model))
+    assert content(store.load(ReferenceId("parcel"))) == content(named(model))
 
 
 def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
@@ -199,9 +198,9 @@ def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
             if task % 4 == 0:
                 store.save(possible[task // 4 % len(possible)])
             elif task % 16 == 5:
-                store.delete("parcel")
+                store.delete(ReferenceId("parcel"))
             else:
-                return content(store.load("parcel"))
+                return content(store.load(ReferenceId("parcel")))
         except ReferenceNotFoundError:
             pass
         return None
@@ -210,7 +209,7 @@ def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
         met = set(threads.map(work, range(160)))
     assert met - {None} <= contents
     store.save(possible[0])
-    assert content(store.load("parcel")) == content(possible[0])
+    assert content(store.load(ReferenceId("parcel"))) == content(possible[0])
 
 
 def test_threads_may_save_different_ids(store: ReferenceStore) -> None:
@@ -228,7 +227,7 @@ def test_what_was_saved_outlives_the_store(subject: Subject) -> None:
     kept, deleted = make_reference("kept", 1), make_reference("deleted", 2)
     for reference in (make_reference("kept", 3), kept, deleted):
         subject.store.save(reference)
-    subject.store.delete("deleted")
+    subject.store.delete(ReferenceId("deleted"))
     again = subject.reopen()
     assert again.list_ids() == ["kept"]
-    assert content(again.load("kept")) == content(kept)
+    assert content(again.load(ReferenceId("kept"))) == content(kept)

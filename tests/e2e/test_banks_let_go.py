@@ -5,42 +5,42 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Iterator
+from typing import TypeAlias
 
+import numpy as np
 import pytest
 from e2e.guarded import serving
 from fakes.images import card, encoded
 
 from patchserve_client import Client, InvalidArgument
-from patchserve_server.domain.reference import Reference
-from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.open_references import OpenReference, OpenReferences
 
 INTACT = encoded(card(0))
+Banks: TypeAlias = "list[weakref.ref[np.ndarray]]"
 
 
 @pytest.fixture
-def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, list[weakref.ref[Reference]]]]:
-    """A client of a server in this process, and every reference that the server has kept."""
-    kept: list[weakref.ref[Reference]] = []
-    keep = Catalog._keep
+def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Banks]]:
+    """A client of a server in this process, and every bank that it has opened."""
+    banks: Banks = []
+    add = OpenReferences.add
 
-    def noting(catalog: Catalog, reference: Reference) -> None:
-        kept.append(weakref.ref(reference))
-        keep(catalog, reference)
+    def add_and_note(references: OpenReferences, opened: OpenReference) -> None:
+        banks.append(weakref.ref(opened.scorer.model.bank.patches))
+        add(references, opened)
 
-    monkeypatch.setattr(Catalog, "_keep", noting)
+    monkeypatch.setattr(OpenReferences, "add", add_and_note)
     with serving() as address, Client(address) as connected:
         gc.collect()
         gc.disable()
-        yield connected, kept
+        yield connected, banks
         gc.enable()
 
 
 @pytest.mark.parametrize("image", [INTACT, INTACT[:1500], b""], ids=["intact", "cut", "empty"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["single", "streamed"])
-def test_nothing_of_a_deleted_reference_stays(
-    client: tuple[Client, list[weakref.ref[Reference]]], image: bytes, streamed: bool
-) -> None:
-    calls, kept = client
+def test_nothing_of_a_deleted_reference_stays(client: tuple[Client, Banks], image: bytes, streamed: bool) -> None:
+    calls, banks = client
     calls.load_reference(INTACT, "brief")
     if streamed:
         (found,) = calls.infer_stream([image], "brief")
@@ -54,7 +54,7 @@ def test_nothing_of_a_deleted_reference_stays(
     # The server ends a call's task after its answer; a further call comes after that.
     for _ in range(50):
         calls.server_info()
-        if kept[0]() is None:
+        if banks[0]() is None:
             break
-    assert len(kept) == 1
-    assert kept[0]() is None
+    assert len(banks) == 1
+    assert banks[0]() is None

@@ -19,7 +19,7 @@ from fakes.images import card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
-from patchserve_server.engine.backbone.openvino_runtime import has_bf16
+from patchserve_server.engine.backbone.openvino_runtime import supports_bf16
 
 
 @contextmanager
@@ -141,7 +141,7 @@ def test_a_server_that_cannot_start_says_why(flags: list[str], code: int, says: 
 
 
 def test_a_precision_runs_where_the_processor_has_it_and_is_refused_elsewhere() -> None:
-    if has_bf16():
+    if supports_bf16():
         with running("--precision", "bf16") as (_, stub):
             assert load(stub, "default", 1).precision == "bf16"
             assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).precision == "bf16"
@@ -149,7 +149,7 @@ def test_a_precision_runs_where_the_processor_has_it_and_is_refused_elsewhere() 
     server = ServerProcess("--precision", "bf16")
     assert server.process.wait(60) == 1
     server.stop()
-    assert "use --precision fp32" in server.log[-1]
+    assert "Use --precision fp32" in server.log[-1]
 
 
 def test_a_port_in_use_is_named() -> None:

@@ -23,6 +23,7 @@ from fakes.references import EPOCH, content, make_reference
 
 from patchserve_server.domain.errors import ReferenceNotFoundError, StorageFullError
 from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import DiskReferenceStore
 
 KILLS = 40
@@ -48,7 +49,7 @@ def say(*words: object) -> None:
 def change(store: DiskReferenceStore, step: int) -> None:
     reference = state_after(step)
     if reference is None:
-        store.delete("parcel")
+        store.delete(ReferenceId("parcel"))
     else:
         store.save(reference)
 
@@ -140,7 +141,7 @@ def found(root: Path) -> tuple[object, ...] | None:
     """What a new server finds. That it starts at all shows that the lock died with its holder."""
     store = DiskReferenceStore(root)
     try:
-        reference = store.load("parcel")
+        reference = store.load(ReferenceId("parcel"))
     except ReferenceNotFoundError:
         assert store.list_ids() == []
         return None

@@ -1,40 +1,50 @@
-"""A detector without a network: an image's score is its mean distance in gray levels from the reference's mean."""
+"""A detector without a network: the score of an image is its mean distance in gray levels from the reference's mean."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import AnomalyScore, DamageScore, Detection
+from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
+from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer, ScoringTimes
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
     EmbeddingSpec,
     MemoryBank,
+    ReferenceInfo,
     ReferenceModel,
-    ReferenceOptions,
     ScoreSpread,
 )
+from patchserve_server.domain.reference_options import ReferenceOptions
 
 INPUT_SIZE_PX = 16
+SPEC = EmbeddingSpec("fake", "0" * 64, "none", "fp32")
 
 
 class FakeDetector:
-    """Records its batches; `gate` holds every detect back until it is set; `failure` is raised by the next detect."""
+    """Records its batches and openings.
 
-    def __init__(self) -> None:
+    `gate` holds every `score` back until it is set, `fit_gate` every fit, and an event in `open_gates` the opening of
+    a model with that many images. `failure` is raised by the next `score`. `extra_nbytes` is the memory of a scorer
+    beside its bank.
+    """
+
+    def __init__(self, extra_nbytes: int = 0) -> None:
         self.batches: list[int] = []
-        self.gate = threading.Event()
-        self.gate.set()
+        self.gate = _open_gate()
         self.failure: Exception | None = None
-        self.fit_gate = threading.Event()
-        self.fit_gate.set()
+        self.fit_gate = _open_gate()
         self.fitted: Callable[[], None] = lambda: None
+        self.openings: list[ReferenceModel] = []
+        self.open_gates: dict[int, threading.Event] = {}
+        self._extra_nbytes = extra_nbytes
 
     @property
     def info(self) -> DetectorInfo:
@@ -42,35 +52,65 @@ class FakeDetector:
 
     @property
     def spec(self) -> EmbeddingSpec:
-        return EmbeddingSpec("fake", "0" * 64, "none", "fp32")
+        return SPEC
 
-    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
         self.fitted()
-        patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
-        index = np.arange(len(inputs), dtype=np.int32)
-        bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)
-        calibration = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 20.0, 20.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
-        return ReferenceModel(self.spec, options, bank, calibration)
+        return self._scorer(fake_model(inputs, options))
 
-    def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        return self.fit(np.concatenate([model.bank.inputs, inputs]), model.options, progress)
+    def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
+        return self.fit(np.concatenate([base.model.bank.inputs, inputs]), base.model.options, progress)
 
-    def prepare(self, model: ReferenceModel) -> None:
-        pass
+    def open(self, model: ReferenceModel) -> Scorer:
+        self.openings.append(model)
+        if (gate := self.open_gates.get(len(model.bank.inputs))) is not None:
+            assert gate.wait(30)
+        if model.spec != self.spec:
+            raise BankMismatchError(
+                "", f"This reference was built with {model.spec}, but this server runs {self.spec}."
+            )
+        return self._scorer(model)
 
-    def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
-        self.batches.append(len(inputs))
-        assert self.gate.wait(30)
-        if self.failure is not None:
-            failure, self.failure = self.failure, None
+    def open_nbytes(self, info: ReferenceInfo) -> int:
+        return info.bank_bytes + self._extra_nbytes
+
+    def _scorer(self, model: ReferenceModel) -> FakeScorer:
+        return FakeScorer(model, self, model.bank.nbytes + self._extra_nbytes)
+
+
+@dataclass(frozen=True, eq=False)
+class FakeScorer:
+    model: ReferenceModel
+    detector: FakeDetector = field(default_factory=FakeDetector)
+    nbytes: int = 0
+
+    def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
+        detector = self.detector
+        detector.batches.append(len(inputs))
+        assert detector.gate.wait(30)
+        if detector.failure is not None:
+            failure, detector.failure = detector.failure, None
             raise failure
-        return [_detect(model, image) for image in inputs], DetectionTimes(1.0, 1.0)
+        return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
 
 
-def _detect(model: ReferenceModel, image: ModelInputs) -> Detection:
+def fake_model(inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:
+    """A bank of one row for each image: its mean color."""
+    patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
+    index = np.arange(len(inputs), dtype=np.int32)
+    bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)
+    calibration = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 20.0, 20.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
+    return ReferenceModel(SPEC, options, bank, calibration)
+
+
+def _score(model: ReferenceModel, image: ModelInputs) -> RawScores:
     difference = np.abs(image.astype(np.float32) - model.bank.patches.mean(axis=0)).mean(axis=2)  # (S, S)
-    raw, threshold = float(difference.mean()), model.calibration.image_threshold
-    anomaly = AnomalyScore(raw / (raw + threshold), raw, threshold, raw > threshold, 0.0)
-    return Detection(difference, DamageScore(0.0, anomaly_detected=False), anomaly)
+    return RawScores(float(difference.mean()), difference)
+
+
+def _open_gate() -> threading.Event:
+    gate = threading.Event()
+    gate.set()
+    return gate

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import io
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from fakes.detector import INPUT_SIZE_PX, FakeDetector
+from fakes.detector import INPUT_SIZE_PX, FakeDetector, FakeScorer, fake_model
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import Reference, ReferenceOptions
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.serving.open_references import OpenReference
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -26,7 +28,17 @@ def gray_png(level: int, size_px: tuple[int, int] = (24, 20)) -> bytes:
     return buffer.getvalue()
 
 
-def reference(reference_id: str = "default", level: int = 100, images: int = 1, **options: Any) -> Reference:
+def reference(
+    reference_id: str = "default", level: int = 100, images: int = 1, options: ReferenceOptions | None = None
+) -> Reference:
     inputs = np.stack([gray_input(level)] * images)
-    model = FakeDetector().fit(inputs, ReferenceOptions(**options), lambda *_: None)
-    return Reference(reference_id, revision_of(model), CREATED, CREATED, model)
+    model = fake_model(inputs, options or ReferenceOptions())
+    return Reference(ReferenceId(reference_id), revision_of(model), CREATED, CREATED, model)
+
+
+def scorer(reference: Reference, detector: FakeDetector | None = None) -> FakeScorer:
+    return FakeScorer(reference.model, detector or FakeDetector(), reference.model.bank.nbytes)
+
+
+def opened(reference: Reference, detector: FakeDetector | None = None) -> OpenReference:
+    return OpenReference(reference.info, scorer(reference, detector))

@@ -1,14 +1,25 @@
-"""A wide_resnet50_2 with random weights that every layer answers to."""
+"""A wide_resnet50_2 with random weights whose layers are all active."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 from torchvision.models import wide_resnet50_2
 
 
+@dataclass(frozen=True)
+class WideResNet:
+    """The full network with random weights, and a file of its state dict."""
+
+    network: nn.Module
+    weights: Path
+
+
 def random_wide_resnet() -> nn.Module:
-    """The full network, its batch norms included: the same at every call."""
+    """The full network with its batch norms: the same at each call."""
     torch.manual_seed(0)
     whole: nn.Module = wide_resnet50_2().eval()
     for module in whole.modules():
@@ -17,5 +28,5 @@ def random_wide_resnet() -> nn.Module:
             assert module.running_mean is not None
             nn.init.uniform_(module.weight.data, 0.5, 1.5)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)  # all of one sign would put out every unit
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)  # with one sign only, every unit would be off
     return whole

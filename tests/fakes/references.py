@@ -11,14 +11,14 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
-    CoresetOptions,
     EmbeddingSpec,
     MemoryBank,
     Reference,
     ReferenceModel,
-    ReferenceOptions,
     ScoreSpread,
 )
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -49,7 +49,7 @@ def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) ->
 
 
 def named(model: ReferenceModel, reference_id: str = "parcel", update_time: datetime = EPOCH) -> Reference:
-    return Reference(reference_id, revision_of(model), EPOCH, update_time, model)
+    return Reference(ReferenceId(reference_id), revision_of(model), EPOCH, update_time, model)
 
 
 def model_content(model: ReferenceModel) -> tuple[object, ...]:

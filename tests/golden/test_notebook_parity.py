@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
+from fakes.engine import fit, inspect
 from fakes.images import encoded
 from golden import notebook_pipeline
 from PIL import Image
@@ -19,8 +20,8 @@ from torchvision.models import wide_resnet50_2
 
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector, create_detector
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.factory import create_detector
 
 MAP_TOLERANCE = 1e-4
 PERCENTAGE_TOLERANCE = 0.05
@@ -75,14 +76,14 @@ def assert_parity(
     image: Image.Image,
 ) -> None:
     expected_map, expected_percentage, _ = notebook.run(references, image)
-    model = detector.fit(model_inputs(references), ReferenceOptions(), lambda _stage, _done, _total: None)
-    [detection], _ = detector.detect(model, model_inputs([image]))
-    raw = detection.anomaly_map
+    scorer = fit(detector, model_inputs(references))
+    [judged] = inspect(scorer, model_inputs([image]))
+    raw = judged.anomaly_map
     scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
-    assert model.bank.patches.shape == (784 * len(references), 1536)
+    assert scorer.model.bank.patches.shape == (784 * len(references), 1536)
     np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
-    assert detection.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
-    assert detection.damage.anomaly_detected == (expected_percentage > 5.0)
+    assert judged.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
+    assert judged.damage.anomaly_detected == (expected_percentage > 5.0)
 
 
 def test_one_reference(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:

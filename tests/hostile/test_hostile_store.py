@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 
 from patchserve_server.domain.errors import ReferenceDamagedError
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import DiskReferenceStore, bank_file
 from patchserve_server.store.records import DamageError
 
@@ -45,7 +46,7 @@ def store(root: Path) -> Iterator[DiskReferenceStore]:
 
 def refusal(store: DiskReferenceStore, root: Path) -> str:
     with pytest.raises(ReferenceDamagedError) as caught:
-        store.load("victim")
+        store.load(ReferenceId("victim"))
     assert caught.value.subject == "victim"
     message = caught.value.message
     assert str(root.parent) not in message
@@ -62,19 +63,19 @@ def test_damage_is_refused_by_name_and_can_be_mended(
 ) -> None:
     harm(root)
     assert words in refusal(store, root)
-    assert content(store.load("other")) == content(OTHER)
+    assert content(store.load(ReferenceId("other"))) == content(OTHER)
     assert store.list_ids() == ["other", "victim"]
     store.close()
     again = DiskReferenceStore(root)
     refusal(again, root)
     again.save(VICTIM)
-    assert content(again.load("victim")) == content(VICTIM), "loading it again mends it"
+    assert content(again.load(ReferenceId("victim"))) == content(VICTIM), "loading it again mends it"
     harm(root)
-    again.delete("victim")
+    again.delete(ReferenceId("victim"))
     assert again.list_ids() == ["other"], "deleting it works too"
-    assert content(again.load("other")) == content(OTHER)
+    assert content(again.load(ReferenceId("other"))) == content(OTHER)
     again.save(VICTIM)
-    assert content(again.load("victim")) == content(VICTIM)
+    assert content(again.load(ReferenceId("victim"))) == content(VICTIM)
     again.close()
 
 
@@ -84,7 +85,7 @@ def test_what_lies_outside_is_neither_read_nor_touched(store: DiskReferenceStore
     before = sorted(outside.rglob("*"))
     refusal(store, root)
     store.save(VICTIM)
-    store.delete("victim")
+    store.delete(ReferenceId("victim"))
     assert sorted(outside.rglob("*")) == before
 
 
@@ -128,7 +129,7 @@ def test_any_bytes_either_load_as_saved_or_are_refused(
         changed[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
     path.write_bytes(changed)
     try:
-        loaded = store.load("victim")
+        loaded = store.load(ReferenceId("victim"))
     except ReferenceDamagedError:
         refusal(store, root)
     else:  # such as another space or another date

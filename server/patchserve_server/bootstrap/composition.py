@@ -14,11 +14,9 @@ from patchserve_server.access import Credentials, open_credentials
 from patchserve_server.bootstrap.limits import MIB, open_admissions, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
-from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
-from patchserve_server.domain.reference import Reference
-from patchserve_server.engine import create_detector
+from patchserve_server.engine.factory import create_detector
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
@@ -34,6 +32,7 @@ from patchserve_server.serving.streams import Streams
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
 INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's images
+OPENING_WORKERS = 4  # one slow opening does not delay the others
 _NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
 
 _log = logging.getLogger(__name__)
@@ -109,6 +108,7 @@ class _Pools:
     images: ThreadPoolExecutor
     inference: ThreadPoolExecutor
     fitting: ThreadPoolExecutor
+    opening: ThreadPoolExecutor
     storage: ThreadPoolExecutor
 
 
@@ -122,6 +122,7 @@ def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
         images=pool("images", settings.threads),
         inference=pool("inference", INFERENCE_WORKERS),
         fitting=pool("fitting", 1),
+        opening=pool("opening", OPENING_WORKERS),
         storage=pool("storage", 1),
     )
 
@@ -150,29 +151,13 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
 
 
 async def _open_catalog(store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits) -> Catalog:
-    catalog = Catalog(
-        store,
-        pools.storage,
-        max_bank_bytes=limits.max_bank_bytes,
-        bytes_per_reference=detector.info.bytes_per_reference,
-    )
+    catalog = Catalog(store, detector, storage=pools.storage, opening=pools.opening, max_bytes=limits.max_bank_bytes)
     await catalog.load_all()
-    for reference in catalog.in_memory():
-        await asyncio.get_running_loop().run_in_executor(pools.inference, _prepare, detector, reference)
     return catalog
-
-
-def _prepare(detector: Detector, reference: Reference) -> None:
-    """Does what would make its first request slow; where it cannot be used, requests are answered with the error."""
-    try:
-        detector.prepare(reference.model)
-    except BankMismatchError as error:
-        _log.warning("Reference %r: %s", reference.reference_id, error.message)
 
 
 def _create_inspector(settings: Settings, detector: Detector, pools: _Pools, limits: ServerLimits) -> LocalInspector:
     batcher = Batcher(
-        detector,
         pools.inference,
         workers=INFERENCE_WORKERS,
         max_batch_size=settings.max_batch_size,

@@ -9,9 +9,10 @@ import json
 import numpy as np
 
 from patchserve_server.domain.reference import ReferenceModel
+from patchserve_server.domain.reference_id import Revision
 
 
-def revision_of(model: ReferenceModel) -> str:
+def revision_of(model: ReferenceModel) -> Revision:
     """SHA-256 (hexadecimal) over spec, options, calibration and arrays: equal content, equal revision."""
     digest = hashlib.sha256()
     facts = {
@@ -24,4 +25,4 @@ def revision_of(model: ReferenceModel) -> str:
         array: np.ndarray = np.ascontiguousarray(getattr(model.bank, name))
         digest.update(f"\n{name} {array.dtype.str} {array.shape}\n".encode())
         digest.update(array.data)
-    return digest.hexdigest()
+    return Revision(digest.hexdigest())

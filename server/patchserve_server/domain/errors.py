@@ -1,11 +1,11 @@
-"""The error tree. Every error that a caller may see is one of these; rpc/status.py gives each its gRPC code.
+"""The error tree. Every error that a caller may see is in it; rpc/status.py maps each to its gRPC code.
 
-A message says what was wrong and what is allowed. It never holds a path, a trace or a secret.
+A message says what was wrong and what is allowed. It never contains a path, a trace or a secret.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from patchserve_server.domain.callers import Scope
 
@@ -19,9 +19,15 @@ class PatchserveError(Exception):
         super().__init__(message)
         self.message = message
 
+    def copy(self) -> Self:
+        """The same error without its traceback, to keep or to raise again: a traceback keeps whole banks in memory."""
+        error = type(self).__new__(type(self), *self.args)
+        error.__dict__.update(self.__dict__)
+        return error
+
 
 class InvalidInputError(PatchserveError):
-    """A request that can never succeed as it is. `field` is the request's field, such as `output.max_regions`."""
+    """A request that can never succeed unchanged. `field` is the request's field, such as `output.max_regions`."""
 
     reason = "INVALID_FIELD"
 
@@ -29,27 +35,33 @@ class InvalidInputError(PatchserveError):
         super().__init__(message)
         self.field = field
 
+    def at(self, field: str) -> Self:
+        """The same error for another field."""
+        error = self.copy()
+        error.field = field
+        return error
+
+    def inside(self, prefix: str) -> Self:
+        """The same error for a field of the message `prefix`: `ratio` inside `coreset` is `coreset.ratio`."""
+        return self.at(f"{prefix}.{self.field}" if self.field else prefix)
+
 
 class MalformedMessageError(InvalidInputError):
-    """Bytes that are no message of the contract."""
+    """Bytes that are not a message of the contract."""
 
     reason = "MALFORMED_MESSAGE"
 
     def __init__(self) -> None:
-        super().__init__("", "The bytes of the request are no message of this method; see the server's .proto files.")
+        super().__init__("", "The request cannot be parsed as a message of this method; see the .proto files.")
 
 
 class InvalidImageError(InvalidInputError):
-    """Bytes that are no image we take. `field` defaults to `image`; a load names the image, such as `images[3]`."""
+    """Bytes that are not a supported image. `field` is `image`, or in a load `images[3]`, for example."""
 
     reason = "INVALID_IMAGE"
 
     def __init__(self, message: str, field: str = "image") -> None:
         super().__init__(field, message)
-
-    def at(self, field: str) -> InvalidImageError:
-        """The same error, said of another field."""
-        return type(self)(self.message, field)
 
 
 class EmptyImageError(InvalidImageError):
@@ -59,7 +71,7 @@ class EmptyImageError(InvalidImageError):
 
 
 class UndecodableImageError(InvalidImageError):
-    """Not a format that we take, truncated or damaged."""
+    """Not a supported format, truncated or damaged."""
 
     reason = "UNDECODABLE_IMAGE"
 
@@ -71,7 +83,7 @@ class ImageTooLargeError(InvalidImageError):
 
 
 class StreamProtocolError(InvalidInputError):
-    """Messages of a stream in an order that the contract does not allow. Closes the stream."""
+    """The messages of a stream came in a wrong order. Closes the stream."""
 
     reason = "STREAM_PROTOCOL"
 
@@ -85,13 +97,13 @@ class ReferenceNotFoundError(PatchserveError):
     def __init__(self, reference_id: str) -> None:
         super().__init__(
             f'There is no reference "{reference_id}". Load images of undamaged items with LoadReference first; '
-            "ListReferences tells what is there."
+            "ListReferences lists the references that exist."
         )
         self.reference_id = reference_id
 
 
 class PreconditionError(PatchserveError):
-    """The request is sound but does not fit what is there. `subject` is the reference's id."""
+    """The request is valid but does not fit the reference's state. `subject` is the reference's id."""
 
     reason = "PRECONDITION"
 
@@ -110,23 +122,23 @@ class RevisionMismatchError(PreconditionError):
 
 
 class BankMismatchError(PreconditionError):
-    """A bank that another backbone, other weights or another precision made: never mixed, never guessed."""
+    """A bank that was made with another backbone, other weights or another precision. Such banks are never used."""
 
     reason = "BANK_MISMATCH"
 
     def of(self, reference_id: str) -> BankMismatchError:
-        """The same error, with the id of the reference, which the engine does not know."""
+        """The same error with the id of the reference, which the engine does not know."""
         return BankMismatchError(reference_id, self.message)
 
 
 class ReferenceDamagedError(PreconditionError):
-    """A stored reference whose files do not hold what they should."""
+    """A stored reference whose files are damaged."""
 
     reason = "REFERENCE_DAMAGED"
 
 
 class ReferenceChangedError(PatchserveError):
-    """Another call changed the reference in between; trying again is sound."""
+    """Another call changed the reference in the meantime; the caller may retry."""
 
     reason = "REFERENCE_CHANGED"
 
@@ -136,7 +148,7 @@ class ReferenceChangedError(PatchserveError):
 
 
 class ExhaustedError(PatchserveError):
-    """A bound was reached. `retry_after_s` is when trying again makes sense, None where it does not."""
+    """A limit was reached. `retry_after_s` is when a retry makes sense; None: never."""
 
     reason = "EXHAUSTED"
 
@@ -150,25 +162,25 @@ class QueueFullError(ExhaustedError):
 
 
 class FrameDroppedError(ExhaustedError):
-    """A frame that made room for a newer one (DROP_OLDEST)."""
+    """A frame that was dropped in favor of a newer one (DROP_OLDEST)."""
 
     reason = "FRAME_DROPPED"
 
 
 class MemoryBudgetError(ExhaustedError):
-    """A bank that does not fit the memory budget."""
+    """A reference that does not fit the memory limit."""
 
     reason = "MEMORY_BUDGET"
 
 
 class StorageFullError(ExhaustedError):
-    """The store could not take a save: disk full or quota reached. The old revision stays."""
+    """The store could not save: disk full or quota reached. The old revision stays."""
 
     reason = "STORAGE_FULL"
 
 
 class UnavailableError(PatchserveError):
-    """Not able to serve just now. `retry_after_s` is when trying again makes sense."""
+    """Not able to serve now. `retry_after_s` is when a retry makes sense."""
 
     reason = "UNAVAILABLE"
 
@@ -186,30 +198,30 @@ class DrainingError(UnavailableError):
 
 
 class StorageUnavailableError(UnavailableError):
-    """The store could not be read or written (read-only, input/output error). What is in memory still serves."""
+    """The store could not be read or written (read-only, input/output error). Open references still serve."""
 
     reason = "STORAGE_UNAVAILABLE"
 
 
 class DeadlineError(PatchserveError):
-    """Nobody waits any more, or a frame grew older than its stream allows."""
+    """The deadline of a call, or the time limit of a frame, has passed."""
 
     reason = "DEADLINE"
 
 
 class StalledReaderError(DeadlineError):
-    """A caller does not read the answers that wait for it."""
+    """The caller does not read the answers that are ready."""
 
     reason = "READER_STALLED"
 
 
 class UnauthenticatedError(PatchserveError):
-    """A call without a credential, where one is needed. No message ever holds what was sent."""
+    """A call without a credential that needs one. No message repeats what was sent."""
 
     reason = "NO_CREDENTIALS"
 
     def __init__(
-        self, message: str = "This server needs a token: send the metadata `authorization: Bearer TOKEN`."
+        self, message: str = "This server requires a token: send the metadata `authorization: Bearer TOKEN`."
     ) -> None:
         super().__init__(message)
 
@@ -217,7 +229,7 @@ class UnauthenticatedError(PatchserveError):
 class InvalidCredentialsError(UnauthenticatedError):
     reason = "INVALID_CREDENTIALS"
 
-    def __init__(self, message: str = "The bearer token is none that this server takes.") -> None:
+    def __init__(self, message: str = "The bearer token is not valid here.") -> None:
         super().__init__(message)
 
 
@@ -229,15 +241,15 @@ class ExpiredCredentialsError(UnauthenticatedError):
 
 
 class PermissionDeniedError(PatchserveError):
-    """A credential that is good, without the scope that the method needs."""
+    """A valid credential without the scope that the method needs."""
 
     reason = "SCOPE_MISSING"
 
     def __init__(self, method: str, scope: Scope) -> None:
-        super().__init__(f'{method} needs a token with the scope "{scope}", which this one does not have.')
+        super().__init__(f'{method} needs a token with the scope "{scope}", which this token does not have.')
 
 
 class StartupError(PatchserveError):
-    """The server cannot start as it was told to. The message says what to do; the CLI prints it and exits."""
+    """The server cannot start with these settings. The message says what to do; the CLI prints it and exits."""
 
     reason = "STARTUP"

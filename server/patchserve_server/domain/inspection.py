@@ -1,13 +1,18 @@
-"""What is found on one image."""
+"""The inspection of one image: what is asked for, scores, regions, overlay."""
 
 from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
 
+from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import AnomalyMap
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 DEFAULT_MAX_REGIONS = 16
+MAX_REGIONS = 1000
+SENSITIVITY_RANGE = (0.1, 10.0)
+OVERLAY_SIDE_RANGE_PX = (16, 65_535)
 
 
 class HeatmapScale(enum.Enum):
@@ -27,20 +32,44 @@ class OverlayFormat(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What an answer contains beside the scores. What is not asked for is not computed."""
+    """What an answer contains beside the scores. What is not asked for is not computed.
+
+    Raises:
+        InvalidInputError: a value is out of its range.
+    """
 
     overlay: bool = False
     heatmap_scale: HeatmapScale | None = None  # None: the server's setting
     score_map: bool = False
-    max_regions: int = DEFAULT_MAX_REGIONS
-    sensitivity: float = 1.0  # thresholds are divided by it
+    max_regions: int = DEFAULT_MAX_REGIONS  # 0 to MAX_REGIONS
+    sensitivity: float = 1.0  # thresholds are divided by it; within SENSITIVITY_RANGE
     overlay_format: OverlayFormat = OverlayFormat.PNG
-    overlay_max_side_px: int = 0  # 0: the image's own size
+    overlay_max_side_px: int = 0  # within OVERLAY_SIDE_RANGE_PX; 0: the image's own size
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_regions <= MAX_REGIONS:
+            raise InvalidInputError("max_regions", f"max_regions is 0 to {MAX_REGIONS}.")
+        low, high = SENSITIVITY_RANGE
+        # The contract's field is a float32, in which 0.1 is a little less or more; the comparison also refuses NaN.
+        if not low * (1 - 1e-6) <= self.sensitivity <= high:
+            raise InvalidInputError("sensitivity", f"sensitivity is {low:g} to {high:g}.")
+        shortest, longest = OVERLAY_SIDE_RANGE_PX
+        if self.overlay_max_side_px and not shortest <= self.overlay_max_side_px <= longest:
+            message = f"overlay_max_side_px is {shortest} to {longest}, or 0 for the image's own size."
+            raise InvalidInputError("overlay_max_side_px", message)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RawScores:
+    """The distances of one image to a bank, before any threshold."""
+
+    image_score: float
+    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
 
 
 @dataclass(frozen=True, slots=True)
 class DamageScore:
-    """The notebook's own measure, on the map stretched to its own range (DESIGN: Notebook pipeline)."""
+    """The notebook's own measure, on the map scaled to its own range (docs/adr/0004)."""
 
     damage_percentage: float  # 0..100
     anomaly_detected: bool
@@ -49,7 +78,7 @@ class DamageScore:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScore:
-    """The verdict: absolute distances against the calibrated threshold."""
+    """The calibrated measure: absolute distances against the threshold."""
 
     score: float  # 0..1, 0.5 at the threshold
     raw_score: float
@@ -79,11 +108,10 @@ class Region:
     peak_score: float  # 0.5..1, scaled like AnomalyScore.score but against the patch threshold
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Detection:
-    """What the engine says of one model input."""
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The raw scores of one image, judged."""
 
-    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
     damage: DamageScore
     anomaly: AnomalyScore
 
@@ -113,9 +141,9 @@ class Timing:
 class Inspection:
     """The whole answer about one image."""
 
-    reference_id: str
-    reference_revision: str
-    detection: Detection
+    reference_id: ReferenceId
+    reference_revision: Revision
+    verdict: Verdict
     source_size_px: tuple[int, int]  # (width, height)
     regions: tuple[Region, ...] = ()
     overlay: EncodedOverlay | None = None  # None: not asked for
@@ -124,5 +152,6 @@ class Inspection:
 
     @property
     def nbytes(self) -> int:
-        """What it takes in memory until it is sent, without small things."""
-        return self.detection.anomaly_map.nbytes + (len(self.overlay.data) if self.overlay is not None else 0)
+        """The memory that it takes until it is sent: score map and overlay."""
+        score_map = 0 if self.score_map is None else self.score_map.nbytes
+        return score_map + (0 if self.overlay is None else len(self.overlay.data))

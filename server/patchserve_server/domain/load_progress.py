@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from patchserve_server.domain.reference_id import ReferenceId
+
 
 class LoadStage(enum.Enum):
     """What a load does, in this order."""
@@ -22,7 +24,7 @@ class LoadStage(enum.Enum):
 class LoadProgress:
     """A load at one moment."""
 
-    reference_id: str
+    reference_id: ReferenceId
     stage: LoadStage
     steps_done: int
     steps_total: int  # 0: unknown

@@ -1,4 +1,4 @@
-"""What serving asks of the layers below it. Fakes in tests/ implement the same."""
+"""The interfaces between `serving` and the layers below it. The fakes in tests/ implement the same."""
 
 from __future__ import annotations
 
@@ -7,102 +7,111 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import Detection
+from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceModel, ReferenceOptions
+from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
-"""Called with QUANTIZE, EMBED, CORESET or CALIBRATE, the steps done and the steps in all; from a worker thread."""
+"""Called from a worker thread with QUANTIZE, EMBED, CORESET or CALIBRATE, the steps done and the total of steps."""
 
 
 @dataclass(frozen=True, slots=True)
 class DetectorInfo:
-    """What a detector is, for GetServerInfo."""
+    """The description of a detector, for GetServerInfo."""
 
     backbone: str
     weights_digest: str
     weights_source: str
-    fallback_reason: str  # empty: the backbone asked for
+    fallback_reason: str  # empty: this is the backbone that was asked for
     device: str  # "cpu", "cuda:0"
     precision: str
     input_size_px: int
     feature_dim: int
-    bytes_per_reference: int = 0  # of main memory, beside the bank: a network of its own
 
 
 @dataclass(frozen=True, slots=True)
-class DetectionTimes:
-    """Milliseconds of one batch."""
+class ScoringTimes:
+    """Where the time of one batch went."""
 
     embed_ms: float
     search_ms: float
 
 
+class Scorer(Protocol):
+    """An open reference: everything in memory that scoring needs. Blocking; called from several threads at once."""
+
+    @property
+    def model(self) -> ReferenceModel: ...
+
+    @property
+    def nbytes(self) -> int:
+        """All memory that this scorer holds: bank, indexes, a network of its own, copies on a device."""
+
+    def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
+        """The raw scores of each model input (B, S, S, 3). No result depends on the other inputs."""
+
+
 class Detector(Protocol):
-    """PatchCore over one backbone. Blocking; called from worker threads, several at once."""
+    """PatchCore on one backbone. Blocking; called from several threads at once."""
 
     @property
     def info(self) -> DetectorInfo: ...
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """What this detector's banks must match."""
+        """What a bank must match to be opened here."""
 
-    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
-        """Builds the bank of a set of images and calibrates it. The result depends on nothing else.
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
+        """Builds and calibrates a model from model inputs (N, S, S, 3), and opens it.
 
-        Raises:
-            InvalidInputError: an option is out of its range.
+        Equal inputs and options give equal models.
         """
 
-    def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        """The model of the old images and the new ones together; equal to `fit` of them all.
+    def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
+        """Builds and opens the model of the base's images and the new ones; equal to `fit` of all of them.
 
-        Raises:
-            BankMismatchError: the model was made by another backbone, other weights or another precision.
+        `base` comes from this detector.
         """
 
-    def prepare(self, model: ReferenceModel) -> None:
-        """Does now what the first `detect` of a stored model would have to wait for.
+    def open(self, model: ReferenceModel) -> Scorer:
+        """Prepares a stored model for scoring. May take seconds; afterwards `score` is fast from its first call.
 
         Raises:
-            BankMismatchError: as above.
+            BankMismatchError: another backbone, other weights or another precision made the model.
         """
 
-    def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
-        """One Detection for each image, each independent of the others in the batch.
-
-        Raises:
-            BankMismatchError: as above.
-        """
+    def open_nbytes(self, info: ReferenceInfo) -> int:
+        """The `nbytes` of the scorer that `open` would return, known before the memory is taken."""
 
 
 class ReferenceStore(Protocol):
     """Where references live beyond a call. Blocking, safe from several threads."""
 
     is_durable: bool
-    """Whether what was saved can leave memory and be loaded again."""
+    """Whether a saved reference can leave memory and be loaded again."""
 
     def save(self, reference: Reference) -> None:
-        """Makes this revision the current one of its id. All or nothing: a kill leaves the old or the new.
+        """Makes this revision the current one of its id. Atomic: after a kill, the store has the old or the new one.
 
         Raises:
             StorageFullError, StorageUnavailableError: the old revision stays.
         """
 
-    def load(self, reference_id: str) -> Reference:
+    def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision.
 
         Raises:
             ReferenceNotFoundError: there is none.
-            ReferenceDamagedError: its files do not hold what they should.
+            ReferenceDamagedError: its files are damaged.
             StorageUnavailableError: it cannot be read.
         """
 
-    def list_ids(self) -> Sequence[str]:
+    def list_ids(self) -> Sequence[ReferenceId]:
         """The ids that have a current revision, sorted; damaged ones too."""
 
-    def delete(self, reference_id: str) -> None:
+    def delete(self, reference_id: ReferenceId) -> None:
         """Removes every revision of this id.
 
         Raises:

@@ -1,16 +1,19 @@
-"""Frames of a stream and what becomes of them."""
+"""Streams: their settings, frames and outcomes."""
 
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import Inspection, OutputOptions
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 
 class OverflowPolicy(enum.Enum):
-    """What happens to a frame that comes while max_in_flight frames are under way."""
+    """What happens to a frame that arrives while max_in_flight frames are being processed."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"
@@ -23,19 +26,29 @@ class ResultOrdering(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamConfig:
-    """Settings of one stream, checked and with the defaults filled in."""
+    """Settings of one stream, with the defaults filled in.
 
-    reference_id: str
-    expected_revision: str  # empty: the present one
+    Raises:
+        InvalidInputError: a value is out of its range.
+    """
+
+    reference_id: ReferenceId
+    expected_revision: Revision | None  # None: the current one
     output: OutputOptions
     max_in_flight: int
     overflow: OverflowPolicy = OverflowPolicy.BLOCK
     ordering: ResultOrdering = ResultOrdering.INPUT
-    frame_timeout_s: float | None = None
+    frame_timeout_s: float | None = None  # None: no limit
+
+    def __post_init__(self) -> None:
+        if self.max_in_flight < 1:
+            raise InvalidInputError("max_in_flight", "max_in_flight is 1 or more.")
+        if self.frame_timeout_s is not None and not 0 < self.frame_timeout_s < math.inf:
+            raise InvalidInputError("frame_timeout", "frame_timeout is positive; leave it out for no limit.")
 
 
 CaptureTime: TypeAlias = tuple[int, int]
-"""The caller's own clock, returned as it came and never interpreted: seconds since the epoch, nanoseconds."""
+"""The caller's own clock, returned unchanged and never interpreted: seconds since the epoch, nanoseconds."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,9 +62,9 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameOutcome:
-    """What became of one accepted frame: an inspection, or the error that stands in its place.
+    """The inspection of one accepted frame, or the error that takes its place.
 
-    An error that is no PatchserveError is a fault of ours; rpc/status.py says so to the caller without its details.
+    An error that is not a PatchserveError is a bug; rpc/status.py reports it to the caller without its details.
     """
 
     frame_id: str
@@ -62,10 +75,10 @@ class FrameOutcome:
 
 @dataclass(frozen=True, slots=True)
 class StreamReady:
-    """The stream is open, with what was granted."""
+    """The stream is open; these are the values in effect."""
 
-    reference_id: str
-    reference_revision: str
+    reference_id: ReferenceId
+    reference_revision: Revision
     max_in_flight: int
 
 
@@ -76,7 +89,7 @@ class NoticeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """Something a caller should know that is no result."""
+    """Information for the caller that is not a result."""
 
     kind: NoticeKind
     message: str

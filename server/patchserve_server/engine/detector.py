@@ -1,223 +1,199 @@
-"""PatchCore over one network: the engine's face to the layers above."""
+"""PatchCore on one backbone: what the engine offers to the layers above."""
 
 from __future__ import annotations
 
 import dataclasses
-import threading
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-from weakref import WeakKeyDictionary
+from dataclasses import replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import Detection
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectionTimes, DetectorInfo, Progress
-from patchserve_server.domain.reference import (
-    Calibration,
-    EmbeddingSpec,
-    MemoryBank,
-    ReferenceModel,
-    ReferenceOptions,
-)
-from patchserve_server.engine.backbone.devices import synchronize
-from patchserve_server.engine.backbone.network import Network
+from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
+from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
-from patchserve_server.engine.patchcore.pipeline import Pipeline, RawScores
-from patchserve_server.engine.patchcore.scoring import anomaly_score, damage_score
-from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
+from patchserve_server.engine.patchcore.region_of_interest import build_roi_mask
+from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch
-
-_IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Prepared:
-    pipeline: Pipeline
-    index: BankIndex
 
 
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
-    def __init__(self, network: Network, threads: int | None = None) -> None:
+    def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
         """threads: how many search at once; None: as many as torch uses."""
-        self._network = network
+        self._backbone = backbone
         self._threads = threads or torch.get_num_threads()
-        searching = self._threads if network.device.type == "cpu" else 1
-        self._answering, self._fitting = (
-            ParallelSearch(searching),
-            ParallelSearch(searching),
-        )  # an answer waits for no fit
-        self._prepared: WeakKeyDictionary[ReferenceModel, _Prepared] = WeakKeyDictionary()
-        self._prepared_lock = threading.Lock()
+        search_threads = self._threads if backbone.device.type == "cpu" else 1
+        # Two pools, so that a request does not wait for a fit.
+        self._scoring_search, self._fitting_search = ParallelSearch(search_threads), ParallelSearch(search_threads)
 
     @property
     def info(self) -> DetectorInfo:
-        network = self._network
+        backbone = self._backbone
         return DetectorInfo(
-            backbone=network.spec.name,
-            weights_digest=network.weights_digest,
-            weights_source=network.weights_source,
-            fallback_reason=network.fallback_reason,
-            device=str(network.device),
-            precision=network.precision,
-            input_size_px=network.spec.input_size_px,
-            feature_dim=network.spec.feature_dim,
-            bytes_per_reference=network.spec.int8_bytes if network.quantizer else 0,
+            backbone=backbone.spec.name,
+            weights_digest=backbone.weights_digest,
+            weights_source=backbone.weights_source,
+            fallback_reason=backbone.fallback_reason,
+            device=str(backbone.device),
+            precision=backbone.precision,
+            input_size_px=backbone.spec.input_size_px,
+            feature_dim=backbone.spec.feature_dim,
         )
 
     @property
     def spec(self) -> EmbeddingSpec:
-        network = self._network
-        return EmbeddingSpec(network.spec.name, network.weights_digest, network.spec.preprocessing, network.precision)
+        backbone = self._backbone
+        return EmbeddingSpec(
+            backbone.spec.name, backbone.weights_digest, backbone.spec.preprocessing, backbone.precision
+        )
 
     @torch.inference_mode()
     def warm_up(self) -> None:
-        """One pass of a gray image, so that what is slow once is slow before the first caller waits for it."""
-        size_px = self._network.spec.input_size_px
-        pipeline = self._pipeline(ReferenceOptions())
-        patches = pipeline.patches(np.full((1, size_px, size_px, 3), 128, np.uint8))
+        """Runs one gray image through backbone and search, because their first run is slow."""
+        size_px = self._backbone.spec.input_size_px
+        inputs = np.full((1, size_px, size_px, 3), 128, np.uint8)
+        if self._backbone.bytes_per_reference:
+            return  # each reference has a network of its own, which `open` warms up
+        runtime = self._backbone.runtime_for(inputs, _ignore_progress)
+        pipeline = self._pipeline(runtime, ReferenceOptions(), self._scoring_search)
+        patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
     @torch.inference_mode()
-    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> ReferenceModel:
-        coreset_count(len(inputs) * self._network.spec.patches_per_image, options.coreset)  # refuses before the work
-        pipeline = self._fitting_pipeline(options)
-        seen = pipeline.seen(inputs)
-        pipeline = pipeline.for_reference(seen, progress)
-        return self._model(pipeline, seen, pipeline.embed(seen, progress), progress)
+    def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
+        masked = self._mask(inputs, options)
+        pipeline = self._fitting_pipeline(masked, options, progress)
+        return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
 
     @torch.inference_mode()
-    def extend(self, model: ReferenceModel, inputs: ModelInputs, progress: Progress) -> ReferenceModel:
-        self._require(model)
-        pipeline, bank = self._fitting_pipeline(model.options), model.bank
-        together = np.concatenate((bank.inputs, pipeline.seen(inputs)))
-        pipeline = pipeline.for_reference(together, progress)
-        is_whole = len(bank.patches) == len(bank.inputs) * self._network.spec.patches_per_image
-        if is_whole and pipeline.network is self._network:
-            # Every row is there, in the images' order: embedding these images again would give the same.
-            new = pipeline.embed(inputs, progress)
-            old = torch.from_numpy(bank.patches).view(len(bank.inputs), *new.shape[1:])
-            vectors = torch.cat((old, new))
+    def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
+        bank, options = base.model.bank, base.model.options
+        new = self._mask(inputs, options)
+        masked = np.concatenate((bank.inputs, new))
+        pipeline = self._fitting_pipeline(masked, options, progress)
+        has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_per_image
+        if has_all_rows and not self._backbone.bytes_per_reference:
+            # The rows of the old images are there, in order: embedding these images again would give the same.
+            new_vectors = pipeline.embed_each(new, progress)
+            old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
+            vectors = torch.cat((old_vectors, new_vectors))
         else:
-            vectors = pipeline.embed(together, progress)
-        return self._model(pipeline, together, vectors, progress)
+            vectors = pipeline.embed_each(masked, progress)
+        return self._build(pipeline, masked, vectors, progress)
 
     @torch.inference_mode()
-    def prepare(self, model: ReferenceModel) -> None:
-        """Builds what a reference has beside its stored form: its own network in int8, the index of its bank."""
-        self._prepare(model)
-        if self._network.quantizer is not None:  # warms the network up
-            self.detect(model, model.bank.inputs[:1])
+    def open(self, model: ReferenceModel) -> Scorer:
+        self._require_match(model)
+        device, bank, options = self._backbone.device, model.bank, model.options
+        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
+        index = BankIndex.build(
+            torch.from_numpy(bank.patches).to(device),
+            places=torch.from_numpy(bank.grid_index).to(device),
+            spacing=torch.from_numpy(bank.spacing).to(device),
+            approximate=options.approximate_search,
+        )
+        scorer = self._scorer(model, self._pipeline(runtime, options, self._scoring_search), index)
+        if self._backbone.bytes_per_reference:
+            scorer.score(bank.inputs[:1])  # the first run of a network is slow
+        return scorer
 
-    @torch.inference_mode()
-    def detect(self, model: ReferenceModel, inputs: ModelInputs) -> tuple[Sequence[Detection], DetectionTimes]:
-        prepared = self._prepare(model)
-        pipeline, index = prepared.pipeline, prepared.index
-        detections: list[Detection] = []
-        embed_s = search_s = 0.0
-        for start in range(0, len(inputs), _IMAGES_PER_PASS):
-            begun = time.perf_counter()
-            patches = pipeline.patches(inputs[start : start + _IMAGES_PER_PASS])
-            synchronize(self._network.device)
-            embedded = time.perf_counter()
-            detections += [_detection(raw, model.calibration) for raw in pipeline.score(patches, index)]
-            embed_s += embedded - begun
-            search_s += time.perf_counter() - embedded
-        return detections, DetectionTimes(embed_ms=1000 * embed_s, search_ms=1000 * search_s)
+    def open_nbytes(self, info: ReferenceInfo) -> int:
+        device = self._backbone.device
+        index_nbytes = predict_nbytes(
+            info.patch_count,
+            info.feature_dim,
+            device,
+            approximate=info.options.approximate_search,
+            values_per_row=2,  # places and spacing
+        )
+        shared = 4 * info.patch_count * info.feature_dim if device.type == "cpu" else 0
+        masks = pipeline_nbytes(self._backbone.spec, info.options)
+        return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
 
-    def _pipeline(self, options: ReferenceOptions) -> Pipeline:
-        return Pipeline(self._network, options, self._answering)
+    def _mask(self, inputs: ModelInputs, options: ReferenceOptions) -> ModelInputs:
+        spec = self._backbone.spec
+        mask = build_roi_mask(options.region_of_interest, spec.input_size_px, spec.grid)
+        return inputs if mask is None else mask.cover(inputs)
 
-    def _fitting_pipeline(self, options: ReferenceOptions) -> Pipeline:
-        torch.set_num_threads(self._threads)  # torch has a number for each thread that calls it; a coreset wants all
-        return Pipeline(self._network, options, self._fitting)
+    def _pipeline(self, runtime: Runtime, options: ReferenceOptions, parallel_search: ParallelSearch) -> Pipeline:
+        return Pipeline.build(self._backbone.spec, runtime, options, parallel_search)
 
-    def _model(self, pipeline: Pipeline, inputs: ModelInputs, vectors: Tensor, progress: Progress) -> ReferenceModel:
-        """The model of images (N, S, S, 3) and all their patch vectors (N, P, D)."""
-        patches = vectors.flatten(0, 1)
-        count = coreset_count(len(patches), pipeline.options.coreset)
-        kept = torch.arange(len(patches))
-        if count < len(patches):
-            rows = select_coreset(
-                patches.to(self._network.device),
-                count,
-                progress=lambda done, all_: progress(LoadStage.CORESET, done, all_),
-            )
-            kept = rows.cpu().sort().values
-            patches = patches[kept]
-        normal = calibrate(pipeline, inputs, vectors, kept, progress)
-        image_index, grid_index = kept.div(vectors.shape[1], rounding_mode="floor"), kept % vectors.shape[1]
-        bank = MemoryBank(patches.numpy(), image_index.int().numpy(), grid_index.int().numpy(), normal.spacing, inputs)
-        model = ReferenceModel(self.spec, pipeline.options, bank, normal.calibration)
-        with self._prepared_lock:
-            self._prepared[model] = _Prepared(
-                replace(pipeline, searcher=self._answering),
-                replace(
-                    normal.index,
-                    patches=self._tensor(bank.patches),  # the bank's own rows, so that they are in memory once
-                    groups=None,
-                    spacing=self._tensor(bank.spacing),
-                ),
-            )
-        return model
+    def _fitting_pipeline(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Pipeline:
+        torch.set_num_threads(self._threads)  # torch's setting belongs to the calling thread; a coreset needs them all
+        return self._pipeline(self._backbone.runtime_for(masked, progress), options, self._fitting_search)
 
-    def _prepare(self, model: ReferenceModel) -> _Prepared:
-        """The model ready for use: prepared once, freed with the model."""
-        with self._prepared_lock:
-            prepared = self._prepared.get(model)
-            if prepared is None:
-                self._require(model)
-                pipeline = self._pipeline(model.options).for_reference(
-                    model.bank.inputs, lambda _stage, _done, _all: None
-                )
-                bank = model.bank
-                index = BankIndex.build(
-                    self._tensor(bank.patches),
-                    places=self._tensor(bank.grid_index),
-                    spacing=self._tensor(bank.spacing),
-                    approximate=model.options.approximate_search,
-                )
-                prepared = self._prepared[model] = _Prepared(pipeline, index)
-            return prepared
+    def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
+        """The scorer of masked inputs (N, S, S, 3) and all their patch vectors (N, P, D)."""
+        selected = self._select(vectors.flatten(0, 1), pipeline.options, progress)
+        calibrated = calibrate(pipeline, masked, vectors, selected, progress)
+        index, device = calibrated.index, self._backbone.device
+        spacing = torch.ones(len(index)) if index.spacing is None else index.spacing.cpu()
+        positions = vectors.shape[1]
+        bank = MemoryBank(
+            patches=index.patches.cpu().numpy(),
+            image_index=selected.div(positions, rounding_mode="floor").int().numpy(),
+            grid_index=(selected % positions).int().numpy(),
+            spacing=spacing.numpy(),
+            inputs=masked,
+        )
+        model = ReferenceModel(self.spec, pipeline.options, bank, calibrated.calibration)
+        index = replace(
+            index,
+            groups=None,
+            places=torch.from_numpy(bank.grid_index).to(device),
+            spacing=torch.from_numpy(bank.spacing).to(device),
+        )
+        return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), index)
 
-    def _tensor(self, values: NDArray[Any]) -> Tensor:
-        """On the device; on the CPU it shares the array's memory."""
-        return torch.from_numpy(values).to(self._network.device)
+    def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
+        """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""
+        count = coreset_count(len(patches), options.coreset)
+        if count == len(patches):
+            return torch.arange(count)
+        rows = select_coreset(
+            patches.to(self._backbone.device),
+            count,
+            progress=lambda done, total: progress(LoadStage.CORESET, done, total),
+        )
+        return rows.cpu().sort().values
 
-    def _require(self, model: ReferenceModel) -> None:
-        """Refuses a bank whose vectors mean something else than those of this detector."""
-        bank, network = model.bank, self._network.spec
-        places = max(network.patches_per_image, int(bank.grid_index.max()) + 1)
+    def _scorer(self, model: ReferenceModel, pipeline: Pipeline, index: BankIndex) -> PatchCoreScorer:
+        # On the CPU, the index uses the bank's own rows.
+        shared = model.bank.patches.nbytes if self._backbone.device.type == "cpu" else 0
+        nbytes = model.bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
+        return PatchCoreScorer(model, pipeline, index, nbytes)
+
+    def _require_match(self, model: ReferenceModel) -> None:
+        """Refuses a bank whose vectors do not mean the same as those of this detector."""
+        bank, architecture = model.bank, self._backbone.spec
+        positions = max(architecture.patches_per_image, int(bank.grid_index.max()) + 1)
         theirs, ours = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec)
-        theirs["patches"] = f"{places} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
-        ours["patches"] = f"{network.patches_per_image} x {network.feature_dim} of {network.input_size_px} px"
-        differing = [name for name in ours if theirs[name] != ours[name]]
-        if differing:
+        theirs["patches"] = f"{positions} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
+        ours["patches"] = (
+            f"{architecture.patches_per_image} x {architecture.feature_dim} of {architecture.input_size_px} px"
+        )
+        different = [name for name in ours if theirs[name] != ours[name]]
+        if different:
             raise BankMismatchError(
                 "",
                 "This reference was built with "
-                + ", ".join(f"{name} {theirs[name]}" for name in differing)
+                + ", ".join(f"{name} {theirs[name]}" for name in different)
                 + ", but this server runs "
-                + ", ".join(f"{name} {ours[name]}" for name in differing)
-                + ". Load its images again, or start the server as it was.",
+                + ", ".join(f"{name} {ours[name]}" for name in different)
+                + ". Load its images again, or start the server with the former settings.",
             )
 
 
-def _detection(raw: RawScores, calibration: Calibration) -> Detection:
-    return Detection(
-        anomaly_map=raw.anomaly_map,
-        damage=damage_score(raw.anomaly_map),
-        anomaly=anomaly_score(
-            raw.image_score, calibration.image_threshold, raw.anomaly_map, calibration.patch_threshold
-        ),
-    )
+def _ignore_progress(_stage: LoadStage, _done: int, _total: int) -> None:
+    pass

@@ -60,15 +60,15 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         if not self._main.is_ready:
             return pb.ModelReadyResponse(ready=False)
         try:
-            self._main.application.catalog.facts(reference_id, revision)
+            self._main.application.catalog.info(reference_id, revision)
         except (ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError):
             return pb.ModelReadyResponse(ready=False)
         return pb.ModelReadyResponse(ready=True)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, context: Context) -> pb.ModelMetadataResponse:
         application = self._main.application
-        facts = application.catalog.facts(*kserve.model(request.name, request.version))
-        return kserve.metadata(facts, application.detector.input_size_px)
+        info = application.catalog.info(*kserve.model(request.name, request.version))
+        return kserve.metadata(info, application.detector.input_size_px)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:
         return await _infer(self._main.application, FlowKey(client_of(context)), request, context)

@@ -10,7 +10,6 @@ from grpc import aio
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.domain.errors import DeadlineError, NotReadyError, StreamProtocolError
-from patchserve_server.domain.reference import checked_expected_revision, checked_reference_id
 from patchserve_server.domain.stream import Frame
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.admission import client_of
@@ -51,7 +50,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         async with deadline(context, application.limits.load_timeout_s):
             options = convert.load_options(request)
             reference = await application.load(client_of(context), options, request.images)
-        return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference.facts))
+        return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
 
     async def LoadReferenceStream(
         self, request_iterator: AsyncIterator[reference_pb2.LoadReferenceStreamRequest], context: Context
@@ -63,13 +62,13 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
                 raise StreamProtocolError("The first message of LoadReferenceStream is `start`.")
             images = _images(start.start, request_iterator)
             reference = await application.load_stream(client_of(context), convert.load_options(start.start), images)
-        return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference.facts))
+        return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference))
 
     async def GetReference(
         self, request: reference_pb2.GetReferenceRequest, context: Context
     ) -> reference_pb2.GetReferenceResponse:
-        facts = self.application.catalog.facts(checked_reference_id(request.reference_id))
-        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(facts))
+        info = self.application.catalog.info(convert.reference_id(request.reference_id))
+        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(info))
 
     async def ListReferences(
         self, request: reference_pb2.ListReferencesRequest, context: Context
@@ -92,8 +91,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.DeleteReferenceResponse:
         application = self.application
         async with deadline(context, application.limits.default_timeout_s):
-            reference_id = checked_reference_id(request.reference_id)
-            expected = checked_expected_revision(request.expected_revision)
+            reference_id = convert.reference_id(request.reference_id)
+            expected = convert.expected_revision(request.expected_revision)
             revision = await application.catalog.delete(reference_id, expected)
         return reference_pb2.DeleteReferenceResponse(revision=revision)
 
@@ -102,8 +101,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         async with deadline(context, application.limits.default_timeout_s):
             inspection = await application.infer(
                 client_of(context),
-                checked_reference_id(request.reference_id),
-                checked_expected_revision(request.expected_revision),
+                convert.reference_id(request.reference_id),
+                convert.expected_revision(request.expected_revision),
                 request.image,
                 convert.output_options(request.output),
             )

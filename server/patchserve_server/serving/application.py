@@ -13,7 +13,8 @@ from patchserve_server.domain.errors import InvalidImageError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
 from patchserve_server.domain.ports import DetectorInfo
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
@@ -65,7 +66,12 @@ class Application:
     loads: Admission
 
     async def infer(
-        self, client: str, reference_id: str, expected_revision: str, image: bytes, options: OutputOptions
+        self,
+        client: str,
+        reference_id: ReferenceId,
+        expected_revision: Revision | None,
+        image: bytes,
+        options: OutputOptions,
     ) -> Inspection:
         """Inspects one image whose place was taken, or refuses at once where its bytes are too many.
 
@@ -73,14 +79,14 @@ class Application:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and what Inspector.inspect raises.
         """
         with self.images.take(client, Capacity(bytes=len(image))):
-            reference = await self.catalog.get(reference_id, expected_revision)
-            return await self.inspector.inspect(reference, image, options, FlowKey(client))
+            async with self.catalog.use(reference_id, expected_revision) as reference:
+                return await self.inspector.inspect(reference, image, options, FlowKey(client))
 
     async def infer_batch(
         self,
         flow: FlowKey,
-        reference_id: str,
-        expected_revision: str,
+        reference_id: ReferenceId,
+        expected_revision: Revision | None,
         images: Sequence[SentImage],
         options: OutputOptions,
     ) -> list[Inspection]:
@@ -105,15 +111,15 @@ class Application:
                 raise error.at(f"images[{index}]") from error
 
         with hold:
-            reference = await self.catalog.get(reference_id, expected_revision)
-            try:
-                async with asyncio.TaskGroup() as group:
-                    tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
-            except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
-            return [task.result() for task in tasks]
+            async with self.catalog.use(reference_id, expected_revision) as reference:
+                try:
+                    async with asyncio.TaskGroup() as group:
+                        tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
+                except ExceptionGroup as errors:
+                    raise errors.exceptions[0] from None
+                return [task.result() for task in tasks]
 
-    async def load(self, client: str, options: LoadOptions, images: Sequence[bytes]) -> Reference:
+    async def load(self, client: str, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:
         """Loads images that came in one message, or refuses at once where their bytes are too many.
 
         Raises:
@@ -122,7 +128,7 @@ class Application:
         with self.images.take(client, Capacity(bytes=sum(map(len, images)))):
             return await self.loader.load(options, _each(images), len(images))
 
-    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> Reference:
+    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> ReferenceInfo:
         """Loads images that come one by one; each waits for room before the next is asked for.
 
         Raises:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
+from patchserve_server.domain.reference_id import ReferenceId
 
 
 class TrackedLoad:
@@ -34,7 +35,7 @@ class LoadTracker:
         self._entries: list[TrackedLoad] = []
 
     @contextmanager
-    def entry(self, reference_id: str, image_total: int) -> Iterator[TrackedLoad]:
+    def entry(self, reference_id: ReferenceId, image_total: int) -> Iterator[TrackedLoad]:
         """A load that receives images, `image_total` of them; 0: unknown. It is on the board until the block ends."""
         entry = TrackedLoad(LoadProgress(reference_id, LoadStage.RECEIVE, 0, image_total, datetime.now(UTC), 0))
         with self._lock:
@@ -45,8 +46,8 @@ class LoadTracker:
             with self._lock:
                 self._entries.remove(entry)
 
-    def snapshot(self, reference_id: str = "") -> list[LoadProgress]:
-        """The loads of this reference, or of all where it is empty; the oldest first."""
+    def snapshot(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
+        """The loads of this reference, or all; the oldest first."""
         with self._lock:
             loads = [entry.progress for entry in self._entries]
-        return [load for load in loads if reference_id in ("", load.reference_id)]
+        return [load for load in loads if reference_id in (None, load.reference_id)]

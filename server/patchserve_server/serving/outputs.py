@@ -25,7 +25,7 @@ class FolderSink:
         self._number = itertools.count(1)
 
     def keep(self, inspection: Inspection, overlay: EncodedOverlay) -> None:
-        verdict = "anomalous" if inspection.detection.anomaly.is_anomalous else "intact"
+        verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         name = f"{time}-{next(self._number):06d}-{inspection.reference_id}-{verdict}.{_SUFFIX[overlay.format]}"
         try:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from patchserve_server.domain.errors import InvalidImageError, PatchserveError, StartupError
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 
 _log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class FolderReader:
         return (self._path / name).read_bytes()
 
 
-async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> Reference:
+async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceInfo:
     """Build the reference "default" from every image of the folder.
 
     Raises:
@@ -68,5 +68,5 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> Reference:
         raise StartupError(f"--preload {folder}: {reading}: {error.message}") from error
     except PatchserveError as error:
         raise StartupError(f"--preload {folder}: {error.message}") from error
-    _log.info("Loaded reference %r from %d images in %s", reference.reference_id, reference.facts.image_count, folder)
+    _log.info("Loaded reference %r from %d images in %s", reference.reference_id, reference.image_count, folder)
     return reference

@@ -1,40 +1,42 @@
-"""Images of undamaged items become a reference."""
+"""Builds references from images of undamaged items."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 import numpy as np
 
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import BankMismatchError, InvalidImageError, InvalidInputError, PreconditionError
+from patchserve_server.domain.errors import InvalidImageError, InvalidInputError, PreconditionError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
-from patchserve_server.domain.ports import Detector
-from patchserve_server.domain.reference import DEFAULT_REFERENCE_ID, Reference, ReferenceModel, ReferenceOptions
+from patchserve_server.domain.ports import Detector, Scorer
+from patchserve_server.domain.reference import Reference, ReferenceInfo
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
+from patchserve_server.domain.reference_options import RequestedOptions
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
+from patchserve_server.serving.open_references import OpenReference
 
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
     """How a reference is to be loaded."""
 
-    reference_id: str = DEFAULT_REFERENCE_ID
+    reference_id: ReferenceId = DEFAULT_REFERENCE_ID
     append: bool = False
-    chosen: Mapping[str, Any] = field(default_factory=dict)  # ReferenceOptions by name; others as loaded, or default
-    expected_revision: str = ""  # empty: whatever is there
+    requested: RequestedOptions = field(default_factory=RequestedOptions)
+    expected_revision: Revision | None = None  # None: any
 
 
 class ReferenceBuilder:
-    """Builds references. Decoding shares the images' pool; fitting has threads of its own: inference goes on."""
+    """Builds references. Decoding shares the pool of the images; fitting has its own threads, so inference goes on."""
 
     def __init__(
         self,
@@ -52,64 +54,56 @@ class ReferenceBuilder:
         self._fitting = fitting
         self._limits = limits
         self._max_images = max_images
-        self._board = LoadTracker()
+        self._tracker = LoadTracker()
 
-    def active_loads(self, reference_id: str = "") -> list[LoadProgress]:
-        """How far the loads of this reference are, or all loads where it is empty; the oldest first."""
-        return self._board.snapshot(reference_id)
+    def active_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
+        """The progress of the loads of this reference, or of all loads; the oldest first."""
+        return self._tracker.snapshot(reference_id)
 
-    async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> Reference:
-        """Builds, saves and serves a revision; the one before serves until then.
+    async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> ReferenceInfo:
+        """Builds, saves and serves a revision. The old revision serves until then.
 
         Args:
             options: everything but the images.
             images: encoded images.
-            image_total: how many there are, for those who ask how far it is; 0: unknown.
+            image_total: how many there are, for ListLoads; 0: unknown.
 
         Raises:
-            InvalidInputError: no image, too many, a bad one (named as `images[i]`) or an option that does not fit.
-            ReferenceNotFoundError, RevisionMismatchError, BankMismatchError: there is nothing fitting to append to.
-            ReferenceChangedError: another call changed what was being appended to.
-            ExhaustedError: no room for the bank, in memory or in the store. Nothing is lost in any of these.
+            InvalidInputError: no image, too many, or a bad one (named as `images[i]`).
+            ReferenceNotFoundError, RevisionMismatchError, BankMismatchError, PreconditionError: there is no suitable
+                reference to append to.
+            ReferenceChangedError: another call changed the reference in the meantime.
+            ExhaustedError: no room for the bank, in memory or in the store. Nothing is lost in any of these cases.
         """
-        with self._board.entry(options.reference_id, image_total) as entry:
-            return await self._load(options, images, entry)
+        with self._tracker.entry(options.reference_id, image_total) as load:
+            if options.append:
+                async with self._catalog.use(options.reference_id, options.expected_revision) as base:
+                    _check_same_options(options.requested, base.info)
+                    return await self._build(options, base, images, load)
+            if options.expected_revision is not None:
+                self._catalog.info(options.reference_id, options.expected_revision)
+            return await self._build(options, None, images, load)
 
-    async def _load(self, options: LoadOptions, images: AsyncIterator[bytes], entry: TrackedLoad) -> Reference:
-        base = await self._base(options)
-        inputs = await self._decode_all(images, 0 if base is None else len(base.model.bank.inputs), entry)
-        entry.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
-        model, revision = await self._fit(options, base, inputs, entry)
-        entry.reached(LoadStage.SAVE, 0, 1)
+    async def _build(
+        self, options: LoadOptions, base: OpenReference | None, images: AsyncIterator[bytes], load: TrackedLoad
+    ) -> ReferenceInfo:
+        inputs = await self._decode_all(images, 0 if base is None else base.info.image_count, load)
+        load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
+        scorer, revision = await self._fit(options.requested, base, inputs, load)
+        load.reached(LoadStage.SAVE, 0, 1)
         now = datetime.now(UTC)
-        before = base or self._catalog.find(options.reference_id)
+        before = base.info if base is not None else self._catalog.find(options.reference_id)
         reference = Reference(
             reference_id=options.reference_id,
             revision=revision,
             create_time=before.create_time if before else now,
             update_time=now,
-            model=model,
+            model=scorer.model,
         )
-        await self._catalog.publish(reference, replaces=base)
-        return reference
+        await self._catalog.publish(reference, scorer, replaces=None if base is None else base.info)
+        return reference.info
 
-    async def _base(self, options: LoadOptions) -> Reference | None:
-        """What is appended to; None where the load replaces."""
-        if not options.append:
-            if options.expected_revision:
-                self._catalog.facts(options.reference_id, options.expected_revision)
-            return None
-        base = await self._catalog.get(options.reference_id, options.expected_revision)
-        for name, value in options.chosen.items():
-            if getattr(base.model.options, name) != value:
-                message = (
-                    f'Reference "{base.reference_id}" was loaded with another {name}, which APPEND keeps. Leave {name} '
-                    "out, or load the reference again with REPLACE."
-                )
-                raise PreconditionError(base.reference_id, message)
-        return base
-
-    async def _decode_all(self, images: AsyncIterator[bytes], already: int, entry: TrackedLoad) -> list[ModelInputs]:
+    async def _decode_all(self, images: AsyncIterator[bytes], already: int, load: TrackedLoad) -> list[ModelInputs]:
         inputs: list[ModelInputs] = []
         size_px = self._detector.info.input_size_px
         async for data in images:
@@ -122,7 +116,7 @@ class ReferenceBuilder:
                 )
             except InvalidImageError as error:
                 raise error.at(f"images[{len(inputs)}]") from error
-            entry.received(len(inputs))
+            load.received(len(inputs))
         if not inputs:
             message = "A reference needs at least one image of an undamaged item."
             raise InvalidInputError("images", message)
@@ -132,31 +126,42 @@ class ReferenceBuilder:
         return imaging.to_model_input(imaging.decode(data, self._limits), size_px)
 
     async def _fit(
-        self, options: LoadOptions, base: Reference | None, inputs: list[ModelInputs], entry: TrackedLoad
-    ) -> tuple[ReferenceModel, str]:
-        """The model and its revision."""
+        self,
+        requested: RequestedOptions,
+        base: OpenReference | None,
+        inputs: list[ModelInputs],
+        load: TrackedLoad,
+    ) -> tuple[Scorer, Revision]:
+        """The new open reference and its revision."""
         abandoned = threading.Event()
 
         def progress(stage: LoadStage, done: int, total: int) -> None:
             if abandoned.is_set():
                 raise _AbandonedError
-            entry.reached(stage, done, total)
+            load.reached(stage, done, total)
 
-        def fit() -> tuple[ReferenceModel, str]:
-            images = np.stack(inputs)  # (N, S, S, 3)
-            if base is not None:
-                model = self._detector.extend(base.model, images, progress)
+        def fit() -> tuple[Scorer, Revision]:
+            stacked = np.stack(inputs)  # (N, S, S, 3)
+            if base is None:
+                scorer = self._detector.fit(stacked, requested.with_defaults(), progress)
             else:
-                model = self._detector.fit(images, ReferenceOptions(**options.chosen), progress)
-            return model, revision_of(model)
+                scorer = self._detector.extend(base.scorer, stacked, progress)
+            return scorer, revision_of(scorer.model)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
-        except BankMismatchError as error:
-            raise error.of(options.reference_id) from error
         finally:
             abandoned.set()
 
 
+def _check_same_options(requested: RequestedOptions, base: ReferenceInfo) -> None:
+    if (name := requested.first_difference(base.options)) is not None:
+        message = (
+            f'Reference "{base.reference_id}" was loaded with another {name}, which APPEND cannot change. Leave {name} '
+            "out, or load the reference again with REPLACE."
+        )
+        raise PreconditionError(base.reference_id, message)
+
+
 class _AbandonedError(Exception):
-    """Ends a fit whose caller has gone. Nobody sees it."""
+    """Ends a fit whose caller has left. Nobody sees it."""

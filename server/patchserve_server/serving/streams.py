@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 
 from patchserve_server.domain.errors import DrainingError, InvalidInputError, PatchserveError, ReferenceNotFoundError
 from patchserve_server.domain.inspection import Inspection
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.stream import (
     Frame,
     NoticeKind,
@@ -21,6 +21,7 @@ from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
+from patchserve_server.serving.open_references import OpenReference
 
 MAX_FRAME_ID_BYTES = 128
 RETRY_AFTER_DRAIN_S = 1.0
@@ -46,37 +47,37 @@ class Streams:
             DrainingError: after the last outcome, when the server shuts down.
             StreamProtocolError: whatever `frames` raises, after the last outcome.
         """
-        reference = await self._catalog.get(config.reference_id, config.expected_revision)
-        flow = FlowKey.of_stream(client)
-        queue = FrameQueue(
-            config,
-            self._inspect_with(reference, config, flow),
-            max_active=self._max_active,
-            admission=self._admission,
-            flow=flow,
-        )
-        session = _Stream(reference, queue)
-        self._open.add(session)
-        try:
-            with self._catalog.listen(reference.reference_id, session.reference_changed):
-                yield StreamReady(reference.reference_id, reference.revision, config.max_in_flight)
-                session.start(frames)
-                if self._draining:
-                    session.drain()
-                async for event in session.queue.events():
-                    yield event
-                await session.ended()
-        finally:
-            self._open.discard(session)
-            await session.cancel()
+        async with self._catalog.use(config.reference_id, config.expected_revision) as reference:
+            info, flow = reference.info, FlowKey.of_stream(client)
+            queue = FrameQueue(
+                config,
+                self._inspect_with(reference, config, flow),
+                max_active=self._max_active,
+                admission=self._admission,
+                flow=flow,
+            )
+            stream = _Stream(info, queue)
+            self._open.add(stream)
+            try:
+                with self._catalog.listen(info.reference_id, stream.reference_changed):
+                    yield StreamReady(info.reference_id, info.revision, config.max_in_flight)
+                    stream.start(frames)
+                    if self._draining:
+                        stream.drain()
+                    async for event in stream.queue.events():
+                        yield event
+                    await stream.ended()
+            finally:
+                self._open.discard(stream)
+                await stream.cancel()
 
     def drain(self) -> None:
         """Every stream, open or to come: reads no more, answers what it has accepted, and ends with DrainingError."""
         self._draining = True
-        for session in list(self._open):
-            session.drain()
+        for stream in list(self._open):
+            stream.drain()
 
-    def _inspect_with(self, reference: Reference, config: StreamConfig, flow: FlowKey) -> Inspect:
+    def _inspect_with(self, reference: OpenReference, config: StreamConfig, flow: FlowKey) -> Inspect:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
@@ -88,7 +89,7 @@ class Streams:
 class _Stream:
     """The reader of one stream and what may end it."""
 
-    def __init__(self, reference: Reference, queue: FrameQueue) -> None:
+    def __init__(self, reference: ReferenceInfo, queue: FrameQueue) -> None:
         self.queue = queue
         self._reference = reference
         self._reader: asyncio.Task[None] | None = None
@@ -105,7 +106,7 @@ class _Stream:
         finally:
             self.queue.close()
 
-    def reference_changed(self, reference: Reference | None) -> None:
+    def reference_changed(self, reference: ReferenceInfo | None) -> None:
         if reference is None:
             self._stop(ReferenceNotFoundError(self._reference.reference_id))
             return

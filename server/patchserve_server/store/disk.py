@@ -15,7 +15,8 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     StartupError,
 )
-from patchserve_server.domain.reference import Reference, checked_reference_id
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.files import (
     discard,
     exists,
@@ -80,7 +81,7 @@ class DiskReferenceStore:
             StorageFullError, StorageUnavailableError: the old revision stays.
             ValueError: the content could not be loaded again, or is not what the revision names: a bug of the caller.
         """
-        reference_id = checked_reference_id(reference.reference_id)
+        reference_id = reference.reference_id
         pointer = Pointer(
             format_version=FORMAT_VERSION,
             reference_id=reference_id,
@@ -97,7 +98,7 @@ class DiskReferenceStore:
             with self._turn:
                 _publish(staged, self._root / reference_id, reference.revision)
 
-    def load(self, reference_id: str) -> Reference:
+    def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision, proven by its digest.
 
         Raises:
@@ -105,7 +106,6 @@ class DiskReferenceStore:
             ReferenceDamagedError: its files do not hold what they should.
             StorageUnavailableError: it cannot be read.
         """
-        reference_id = checked_reference_id(reference_id)
         folder = self._root / reference_id
         try:
             with storage_errors(f'read reference "{reference_id}"'):
@@ -118,25 +118,24 @@ class DiskReferenceStore:
         except DamageError as error:
             message = f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it.'
             raise ReferenceDamagedError(reference_id, message) from error
-        return Reference(reference_id, pointer.revision, pointer.create_time, pointer.update_time, model)
+        return Reference(reference_id, Revision(pointer.revision), pointer.create_time, pointer.update_time, model)
 
-    def list_ids(self) -> Sequence[str]:
+    def list_ids(self) -> Sequence[ReferenceId]:
         """The ids that have a current revision, sorted; damaged ones too.
 
         Raises:
             StorageUnavailableError: the folder cannot be read.
         """
         with storage_errors("list its references"):
-            return sorted(folder.name for folder in self._folders() if exists(folder / _POINTER))
+            return sorted(ReferenceId(folder.name) for folder in self._folders() if exists(folder / _POINTER))
 
-    def delete(self, reference_id: str) -> None:
+    def delete(self, reference_id: ReferenceId) -> None:
         """Removes every revision of this id, a damaged one too.
 
         Raises:
             ReferenceNotFoundError: there is none.
             StorageFullError, StorageUnavailableError: it cannot be removed; it still loads.
         """
-        reference_id = checked_reference_id(reference_id)
         folder = self._root / reference_id
         with storage_errors(f'delete reference "{reference_id}"'), self._turn:
             if not exists(folder / _POINTER):
@@ -162,9 +161,10 @@ class DiskReferenceStore:
 
 def _is_reference_id(name: str) -> bool:
     try:
-        return checked_reference_id(name) == name
+        ReferenceId(name)
     except InvalidInputError:
         return False
+    return True
 
 
 def _read_pointer(folder: Path) -> Pointer:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from patchserve_server.domain.errors import ReferenceNotFoundError
-from patchserve_server.domain.reference import Reference, checked_reference_id
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId
 
 
 class MemoryReferenceStore:
@@ -14,32 +15,32 @@ class MemoryReferenceStore:
     is_durable = False
 
     def __init__(self) -> None:
-        self._references: dict[str, Reference] = {}
+        self._references: dict[ReferenceId, Reference] = {}
 
     def save(self, reference: Reference) -> None:
         """Makes this revision the current one of its id."""
-        self._references[checked_reference_id(reference.reference_id)] = reference
+        self._references[reference.reference_id] = reference
 
-    def load(self, reference_id: str) -> Reference:
+    def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision.
 
         Raises:
             ReferenceNotFoundError: there is none.
         """
-        reference = self._references.get(checked_reference_id(reference_id))
+        reference = self._references.get(reference_id)
         if reference is None:
             raise ReferenceNotFoundError(reference_id)
         return reference
 
-    def list_ids(self) -> Sequence[str]:
+    def list_ids(self) -> Sequence[ReferenceId]:
         """The ids that have a current revision, sorted."""
         return sorted(self._references.copy())
 
-    def delete(self, reference_id: str) -> None:
+    def delete(self, reference_id: ReferenceId) -> None:
         """Forgets this id.
 
         Raises:
             ReferenceNotFoundError: there is none.
         """
-        if self._references.pop(checked_reference_id(reference_id), None) is None:
+        if self._references.pop(reference_id, None) is None:
             raise ReferenceNotFoundError(reference_id)

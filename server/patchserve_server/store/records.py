@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -15,18 +15,11 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
-    model_validator,
 )
 
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.reference import (
-    Calibration,
-    EmbeddingSpec,
-    ReferenceOptions,
-    checked_approximate_search,
-    checked_region_of_interest,
-    checked_search_radius,
-)
+from patchserve_server.domain.reference import Calibration, EmbeddingSpec
+from patchserve_server.domain.reference_options import ReferenceOptions
 
 FORMAT_VERSION = 1
 REVISION_PATTERN = "^[0-9a-f]{64}$"
@@ -77,25 +70,6 @@ class Manifest(_Record):
     options: ReferenceOptions
     calibration: Calibration
 
-    @model_validator(mode="after")
-    def _sound_calibration(self) -> Self:
-        spread = self.calibration.normal_scores
-        if min(self.calibration.image_threshold, self.calibration.patch_threshold) < 0:
-            raise ValueError("a threshold is negative")
-        if spread.count < 1 or min(spread.min, spread.mean, spread.stddev) < 0 or spread.max < spread.min:
-            raise ValueError("the spread of normal scores is impossible")
-        return self
-
-    @model_validator(mode="after")
-    def _sound_options(self) -> Self:
-        try:
-            checked_search_radius(self.options.search_radius)
-            checked_region_of_interest(self.options.region_of_interest)
-            checked_approximate_search(self.options.approximate_search, self.options.search_radius)
-        except InvalidInputError as error:
-            raise ValueError(error.message.removesuffix(".")) from error
-        return self
-
 
 RecordT = TypeVar("RecordT", Pointer, Manifest)
 
@@ -116,6 +90,10 @@ def decode(kind: type[RecordT], data: bytes) -> RecordT:
         as_written = json.loads(data, object_pairs_hook=unique_keys)
     except ValidationError as error:
         raise DamageError(f"its {kind.__name__.lower()} cannot be read ({_first_fault(error)})") from None
+    except InvalidInputError as error:
+        raise DamageError(
+            f"its {kind.__name__.lower()} cannot be read ({quoted(error.message.removesuffix('.'))})"
+        ) from None
     except ValueError as error:
         raise DamageError(f"its {kind.__name__.lower()} cannot be read ({quoted(str(error))})") from None
     if record.model_dump(mode="json") != as_written:

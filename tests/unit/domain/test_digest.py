@@ -17,14 +17,12 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
-    CoresetOptions,
     EmbeddingSpec,
     MemoryBank,
     ReferenceModel,
-    ReferenceOptions,
     ScoreSpread,
-    ScoringProfile,
 )
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 
 
 def example() -> ReferenceModel:
@@ -136,9 +134,12 @@ def changed_models() -> Iterator[ReferenceModel]:
     model = example()
     for part, changes in CHANGES.items():
         for name, value in changes.items():
-            yield dataclasses.replace(model, **{part: dataclasses.replace(getattr(model, part), **{name: value})})
+            # No options have both, so this is compared with the model that lacks the radius only.
+            others = {"search_radius": None} if name == "approximate_search" else {}
+            changed = dataclasses.replace(getattr(model, part), **{name: value}, **others)
+            yield dataclasses.replace(model, **{part: changed})
     for name, value in CORESET_CHANGES.items():
-        coreset = dataclasses.replace(model.options.coreset, **{name: value})
+        coreset = CoresetOptions(**{name: value})
         yield dataclasses.replace(model, options=dataclasses.replace(model.options, coreset=coreset))
     for region in REGION_CHANGES:
         yield dataclasses.replace(model, options=dataclasses.replace(model.options, region_of_interest=region))

@@ -1,178 +1,82 @@
-"""What a reference is loaded with decides what counts: a region of interest, a search radius."""
+"""Options check themselves: none exists that is out of its range."""
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
-import torch
-from fakes.images import card
-from PIL import Image
+import math
+from typing import Any
 
-from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import Detection
-from patchserve_server.domain.reference import (
+import pytest
+
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
+from patchserve_server.domain.reference_options import (
+    MAX_REGION_POINTS,
     CoresetOptions,
-    ReferenceModel,
     ReferenceOptions,
-    RegionOfInterest,
+    RequestedOptions,
     ScoringProfile,
 )
-from patchserve_server.engine import PatchCoreDetector, create_detector
-from patchserve_server.engine.patchcore.pipeline import places_within
-from patchserve_server.engine.patchcore.region_of_interest import region_mask_of
 
-LEFT_HALF: RegionOfInterest = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
-CORNERS: RegionOfInterest = (
-    ((0.0, 0.0), (0.25, 0.0), (0.25, 0.25), (0.0, 0.25)),
-    ((0.75, 0.75), (1.0, 0.75), (1.0, 1.0), (0.75, 1.0)),
-)
-
-
-@pytest.fixture(scope="module")
-def detector() -> PatchCoreDetector:
-    return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)
-
-
-def cards(*seeds: int) -> ModelInputs:
-    return np.stack([np.asarray(card(seed).resize((224, 224), Image.Resampling.BILINEAR)) for seed in seeds])
-
-
-def noisy(inputs: ModelInputs, columns: slice) -> ModelInputs:
-    changed = inputs.copy()
-    noise = np.random.default_rng(9).integers(0, 256, changed[:, :, columns].shape, dtype=np.uint8)
-    changed[:, :, columns] = noise
-    return changed
-
-
-def fit(detector: PatchCoreDetector, inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:
-    return detector.fit(inputs, options, lambda _stage, _done, _total: None)
-
-
-def detect(detector: PatchCoreDetector, model: ReferenceModel, inputs: ModelInputs) -> Detection:
-    return detector.detect(model, inputs)[0][0]
-
-
-def test_no_region_is_the_whole_image() -> None:
-    assert region_mask_of((), 224, (14, 14)) is None
-
-
-def test_a_region_is_drawn_to_the_pixel() -> None:
-    found = region_mask_of(LEFT_HALF, 224, (14, 14))
-    assert found is not None
-    expected = np.zeros((224, 224), bool)
-    expected[:, :112] = True
-    assert np.count_nonzero(found.pixels != expected) <= 224  # the border itself may fall on either side
-    np.testing.assert_array_equal(found.patches.reshape(14, 14), np.arange(14) < np.full((14, 1), 7))
-
-
-def test_regions_add_up_where_they_overlap() -> None:
-    apart = region_mask_of(CORNERS, 224, (14, 14))
-    whole = region_mask_of((*CORNERS, *LEFT_HALF, *LEFT_HALF), 224, (14, 14))
-    assert apart is not None
-    assert whole is not None
-    assert apart.pixels[10, 10]
-    assert apart.pixels[210, 210]
-    assert not apart.pixels[10, 210]
-    assert whole.pixels[100, 50]
-    assert (whole.pixels >= apart.pixels).all()
+TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    "polygon",
+    ("options", "field", "says"),
     [
-        ((0.5, 0.5),) * 3,
-        ((0.1, 0.5), (0.9, 0.5), (0.5, 0.501)),
-        ((0.999, 0.0), (1.0, 0.0), (1.0, 1.0)),
-        ((1.0, 1.0),) * 3,
-        ((0.0, 0.0),) * 3,
+        ({"ratio": 0.0}, "ratio", "above 0 and at most 1, not 0"),
+        ({"ratio": 1.5}, "ratio", "above 0 and at most 1, not 1.5"),
+        ({"ratio": math.nan}, "ratio", "not nan"),
+        ({"max_patches": 15}, "max_patches", "at least 16, not 15"),
+        ({"ratio": 0.5, "max_patches": 100}, "", "not both"),
     ],
 )
-def test_a_sliver_still_has_a_patch(polygon: tuple[tuple[float, float], ...]) -> None:
-    found = region_mask_of((polygon,), 224, (14, 14))
-    assert found is not None
-    assert found.pixels.any()
-    assert found.patches.any()
+def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, says: str) -> None:
+    with pytest.raises(InvalidInputError, match=says) as caught:
+        CoresetOptions(**options)
+    assert caught.value.field == field
+    assert caught.value.inside("coreset").field == ".".join(filter(None, ("coreset", field)))
 
 
-@pytest.mark.parametrize("profile", ScoringProfile)
-def test_what_lies_outside_of_the_region_changes_nothing(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
-    options = ReferenceOptions(profile, region_of_interest=LEFT_HALF)
-    inputs, outside, inside = cards(1, 2, 3), slice(114, None), slice(40, 80)
-    model = fit(detector, inputs, options)
-    altered = fit(detector, noisy(inputs, outside), options)
-    np.testing.assert_array_equal(altered.bank.patches, model.bank.patches)
-    assert altered.calibration == model.calibration
-    plain, changed = detect(detector, model, cards(4)), detect(detector, model, noisy(cards(4), outside))
-    assert changed.anomaly == plain.anomaly
-    assert changed.damage == plain.damage
-    np.testing.assert_array_equal(changed.anomaly_map, plain.anomaly_map)
-    assert not plain.anomaly.is_anomalous
-    damaged = detect(detector, model, noisy(cards(4), inside))
-    assert damaged.anomaly.is_anomalous
-    assert damaged.anomaly.anomalous_area_percentage > plain.anomaly.anomalous_area_percentage
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        *[({"search_radius": radius}, "search_radius") for radius in (0, -0.1, 1.0001, math.nan, math.inf)],
+        ({"search_radius": 0.2, "approximate_search": True}, "approximate_search"),
+        ({"region_of_interest": (TRIANGLE[:2],)}, "region_of_interest"),
+        ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),)}, "region_of_interest"),
+        ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, math.nan)),)}, "region_of_interest"),
+        ({"region_of_interest": (((0.0, 0.0),) * (MAX_REGION_POINTS + 1),)}, "region_of_interest"),
+    ],
+)
+@pytest.mark.parametrize("kind", [ReferenceOptions, RequestedOptions])
+def test_options_out_of_range_are_refused(kind: type, options: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        kind(**options)
+    assert caught.value.field == field
 
 
-def test_the_map_says_nothing_about_the_outside(detector: PatchCoreDetector) -> None:
-    model = fit(detector, cards(1), ReferenceOptions(region_of_interest=LEFT_HALF))
-    anomaly_map = detect(detector, model, cards(2)).anomaly_map
-    assert np.isnan(anomaly_map[:, 114:]).all()
-    assert np.isfinite(anomaly_map[:, :111]).all()
+def test_what_was_not_requested_has_its_default() -> None:
+    requested = RequestedOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
+    assert requested.with_defaults() == ReferenceOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
+    assert RequestedOptions().with_defaults() == ReferenceOptions()
 
 
-def test_extending_keeps_region_and_radius(detector: PatchCoreDetector) -> None:
-    options = ReferenceOptions(search_radius=0.2, region_of_interest=LEFT_HALF)
-    together = fit(detector, cards(1, 2, 3), options)
-    grown = detector.extend(fit(detector, cards(1, 2), options), cards(3), lambda *_: None)
-    assert grown.options == options
-    np.testing.assert_array_equal(grown.bank.patches, together.bank.patches)
-    np.testing.assert_array_equal(grown.bank.inputs, together.bank.inputs)
-    assert grown.calibration == together.calibration
+def test_only_what_was_requested_can_differ() -> None:
+    options = ReferenceOptions(ScoringProfile.PAPER, CoresetOptions(ratio=0.5), search_radius=0.25)
+    assert RequestedOptions().first_difference(options) is None
+    assert RequestedOptions(ScoringProfile.PAPER, search_radius=0.25).first_difference(options) is None
+    assert RequestedOptions(coreset=CoresetOptions()).first_difference(options) == "coreset"
+    assert RequestedOptions(approximate_search=True).first_difference(options) == "approximate_search"
 
 
-def test_places_within_a_radius() -> None:
-    reach = places_within(0.25, (4, 8)).view(4, 8, 4, 8)
-    assert torch.equal(reach[0, 0].nonzero().amax(dim=0), torch.tensor([1, 2]))
-    assert torch.equal(reach[2, 4].nonzero().amin(dim=0), torch.tensor([1, 2]))
-    assert torch.equal(reach[2, 4].nonzero().amax(dim=0), torch.tensor([3, 6]))
-    assert places_within(1.0, (4, 8)).all()
-    least = places_within(1e-9, (4, 8)).view(4, 8, 4, 8)
-    assert int(least[1, 1].sum()) == 9
+@pytest.mark.parametrize("thresholds", [(-1.0, 1.0), (1.0, -1.0)])
+def test_no_threshold_is_negative(thresholds: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="negative"):
+        Calibration(CalibrationMethod.LEAVE_ONE_OUT, *thresholds, SPREAD)
 
 
-def turned(inputs: ModelInputs) -> ModelInputs:
-    return inputs[:, ::-1, ::-1].copy()
-
-
-@pytest.mark.parametrize("profile", ScoringProfile)
-def test_only_with_a_radius_it_matters_where_things_are(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
-    """A card upside down has only patches that the reference knows, all in the wrong place."""
-    inputs = np.concatenate([cards(1, 2, 3, 4), turned(cards(1, 2, 3, 4))])
-    both_ways = fit(detector, inputs, ReferenceOptions(profile))
-    assert not detect(detector, both_ways, turned(cards(1))).anomaly.is_anomalous
-    one_way = fit(detector, cards(1, 2, 3, 4), ReferenceOptions(profile, search_radius=0.1))
-    anywhere = fit(detector, cards(1, 2, 3, 4), ReferenceOptions(profile))
-    image = turned(cards(5))
-    near, far = (detect(detector, model, image).anomaly.score for model in (one_way, anywhere))
-    assert near > far
-    assert detect(detector, one_way, image).anomaly.is_anomalous
-    assert detect(detector, one_way, cards(5)).anomaly.score < near
-
-
-def test_a_radius_of_the_whole_image_is_none(detector: PatchCoreDetector) -> None:
-    everywhere, whole = (
-        fit(detector, cards(1, 2, 3), ReferenceOptions(search_radius=radius)) for radius in (None, 1.0)
-    )
-    assert whole.calibration == everywhere.calibration
-    one, other = (detect(detector, model, cards(4)) for model in (everywhere, whole))
-    np.testing.assert_array_equal(one.anomaly_map, other.anomaly_map)
-
-
-@pytest.mark.parametrize("profile", ScoringProfile)
-def test_where_a_coreset_left_no_row_near_all_are_searched(
-    detector: PatchCoreDetector, profile: ScoringProfile
-) -> None:
-    options = ReferenceOptions(profile, CoresetOptions(max_patches=16), search_radius=0.05)
-    model = fit(detector, cards(1, 2, 3), options)
-    found = detect(detector, model, cards(4))
-    assert np.isfinite(found.anomaly_map).all()
-    assert np.isfinite(found.anomaly.raw_score)
+@pytest.mark.parametrize("numbers", [(0, 0, 0, 0, 0), (1, -1, 0, 0, 0), (1, 2, 2, 0, 1), (1, 0, 0, -1, 0)])
+def test_no_spread_of_scores_is_impossible(numbers: tuple[int, float, float, float, float]) -> None:
+    with pytest.raises(ValueError, match="impossible"):
+        ScoreSpread(*numbers)

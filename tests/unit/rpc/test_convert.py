@@ -21,15 +21,16 @@ from patchserve_server.domain.inspection import (
     DEFAULT_MAX_REGIONS,
     AnomalyScore,
     DamageScore,
-    Detection,
     EncodedOverlay,
     HeatmapScale,
     Inspection,
     OutputOptions,
     OverlayFormat,
+    Verdict,
 )
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
-from patchserve_server.domain.reference import CoresetOptions, ScoringProfile
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_options import CoresetOptions, RequestedOptions, ScoringProfile
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
 from patchserve_server.rpc import convert
 from patchserve_server.serving.application import ServerLimits
@@ -51,24 +52,25 @@ NO_REGIONS: list[list[list[tuple[float, float]]]] = [
     [TRIANGLE] * 167,
     [TRIANGLE] * 1_000,
 ]
+BOX, REVISION = ReferenceId("box"), Revision("0" * 64)
 SHARES = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
 POLYGONS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=9), max_size=9)
 
 
 def test_an_empty_load_takes_the_defaults() -> None:
     options = convert.load_options(reference_pb2.LoadReferenceRequest())
-    assert options == LoadOptions("default", append=False, chosen={}, expected_revision="")
+    assert options == LoadOptions(
+        ReferenceId("default"), append=False, requested=RequestedOptions(), expected_revision=None
+    )
 
 
-def test_what_a_load_names_is_chosen_and_nothing_else() -> None:
+def test_only_the_options_that_a_load_names_are_requested() -> None:
     request = reference_pb2.LoadReferenceRequest(
         profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
     )
-    assert convert.load_options(request).chosen == {
-        "profile": ScoringProfile.NOTEBOOK,
-        "coreset": CoresetOptions(),
-        "search_radius": 0.1,
-    }
+    assert convert.load_options(request).requested == RequestedOptions(
+        profile=ScoringProfile.NOTEBOOK, coreset=CoresetOptions(), search_radius=0.1
+    )
 
 
 def with_region(polygons: Iterable[Iterable[tuple[float, float]]], **fields: Any) -> reference_pb2.LoadReferenceRequest:
@@ -84,9 +86,10 @@ def test_a_search_radius_and_a_region_come_back_as_they_were_given(
     radius: float | None, polygons: list[list[tuple[float, float]]]
 ) -> None:
     request = with_region(polygons, search_radius=radius)
-    chosen = convert.load_options(request).chosen
-    assert ("search_radius" in chosen, "region_of_interest" in chosen) == (radius is not None, polygons != [])
-    told = convert.reference_message(reference(**chosen).facts)
+    requested = convert.load_options(request).requested
+    assert requested.search_radius == radius
+    assert (requested.region_of_interest is None) == (polygons == [])
+    told = convert.reference_message(reference(options=requested.with_defaults()).info)
     assert told.HasField("search_radius") == (radius is not None)
     assert told.search_radius == (radius or 0)
     assert list(told.region_of_interest) == list(request.region_of_interest)
@@ -122,8 +125,8 @@ def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadRe
 
 def test_the_most_points_of_a_region() -> None:
     ring = [(0.5 + 0.4 * math.cos(turn), 0.5 + 0.4 * math.sin(turn)) for turn in range(500)]
-    assert convert.load_options(with_region([ring])).chosen["region_of_interest"] == (tuple(ring),)
-    with pytest.raises(InvalidInputError, match="at most 500 points in all"):
+    assert convert.load_options(with_region([ring])).requested.region_of_interest == (tuple(ring),)
+    with pytest.raises(InvalidInputError, match="at most 500 points"):
         convert.load_options(with_region([ring[:-2], TRIANGLE]))
     with pytest.raises(InvalidInputError, match="at least 3 points"):
         convert.load_options(with_region([TRIANGLE, TRIANGLE[:2]]))
@@ -159,7 +162,7 @@ def test_overlay_sizes_that_are_taken(side_px: int) -> None:
     ("options", "field", "says"),
     [
         *[
-            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535; 0 takes")
+            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535, or 0")
             for side_px in (1, 15, 65_536, 2**32 - 1)
         ],
         *[
@@ -176,17 +179,16 @@ def test_overlay_options_that_do_not_fit_name_their_field(options: dict[str, Any
 
 @pytest.mark.parametrize("format_", OverlayFormat)
 def test_an_overlay_is_told_with_its_type_and_sizes(format_: OverlayFormat) -> None:
-    anomaly_map = np.zeros((4, 4), np.float32)
-    detection = Detection(anomaly_map, DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
+    verdict = Verdict(DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
     drawn = EncodedOverlay(b"drawn", format_, (64, 48))
-    told = convert.infer_response(Inspection("r", "v", detection, (1280, 960), overlay=drawn))
+    told = convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960), overlay=drawn))
     assert (told.overlay_png or told.overlay.image) == b"drawn"
     assert bool(told.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
     assert bool(told.overlay_png) != bool(told.overlay.image)
     assert told.overlay.media_type == f"image/{format_.value}"
     assert (told.overlay.width_px, told.overlay.height_px) == (64, 48)
     assert (told.overlay.source_width_px, told.overlay.source_height_px) == (1280, 960)
-    assert not convert.infer_response(Inspection("r", "v", detection, (1280, 960))).HasField("overlay")
+    assert not convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960))).HasField("overlay")
 
 
 def test_a_stream_config_takes_the_servers_defaults() -> None:
@@ -241,7 +243,7 @@ def test_page_tokens() -> None:
 
 
 def test_a_reference_is_told_whole() -> None:
-    told = convert.reference_message(reference("box", images=3).facts)
+    told = convert.reference_message(reference("box", images=3).info)
     assert (told.reference_id, told.image_count, told.patch_count, told.feature_dim) == ("box", 3, 3, 3)
     assert told.threshold == told.calibration.image_threshold == 20.0
     assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
@@ -253,15 +255,15 @@ def test_a_reference_is_told_whole() -> None:
 
 def test_a_score_map_goes_as_it_is_with_nan_where_nothing_counts() -> None:
     score_map = np.array([[1, np.nan, 0.25], [np.nan, np.nan, 3]], np.float32)
-    detection = Detection(score_map, DamageScore(1.0, anomaly_detected=False), AnomalyScore(0.5, 1, 1, False, 0))
-    told = convert.infer_response(Inspection("box", "0" * 64, detection, (30, 20), score_map=score_map)).score_map
+    verdict = Verdict(DamageScore(1.0, anomaly_detected=False), AnomalyScore(0.5, 1, 1, False, 0))
+    told = convert.infer_response(Inspection(BOX, REVISION, verdict, (30, 20), score_map=score_map)).score_map
     assert (told.height, told.width, told.source_width_px, told.source_height_px) == (2, 3, 30, 20)
     np.testing.assert_array_equal(np.frombuffer(told.values, "<f4").reshape(2, 3), score_map)
 
 
 @pytest.mark.parametrize("stage", LoadStage)
 def test_a_load_is_told_whole(stage: LoadStage) -> None:
-    told = convert.load_message(LoadProgress("box", stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
+    told = convert.load_message(LoadProgress(BOX, stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
     assert reference_pb2.LoadStage.Name(told.stage) == f"LOAD_STAGE_{stage.name}"
     assert (told.reference_id, told.steps_done, told.steps_total, told.image_count) == ("box", 3, 7, 4)
     assert told.start_time.ToJsonString() == "2026-01-02T03:04:05Z"
@@ -269,6 +271,6 @@ def test_a_load_is_told_whole(stage: LoadStage) -> None:
 
 def test_loads_are_asked_for_by_reference_or_all() -> None:
     assert convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="box")) == "box"
-    assert convert.loads_of(reference_pb2.ListLoadsRequest()) == ""
+    assert convert.loads_of(reference_pb2.ListLoadsRequest()) is None
     with pytest.raises(InvalidInputError, match="1 to 64"):
         convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="../etc"))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.detector import FakeDetector
-from fakes.gray import gray_input, reference
+from fakes.gray import gray_input, reference, scorer
 from fakes.waiting import until
 
 from patchserve_server.serving.batching import Batcher
@@ -26,73 +26,73 @@ async def wait_for_batches(detector: FakeDetector, count: int) -> None:
 
 async def test_images_that_wait_together_go_together(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
-    model = reference(level=100).model
+    batcher = Batcher(pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
+    wanted = scorer(reference(level=100), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.detect(model, gray_input(level))) for level in (100, 110, 120, 130, 140)]
+    calls = [asyncio.create_task(batcher.score(wanted, gray_input(level))) for level in (100, 110, 120, 130, 140)]
     await wait_for_batches(detector, 1)
     detector.gate.set()
-    raw_scores = [(await call).detection.anomaly.raw_score for call in calls]
+    raw_scores = [(await call).raw.image_score for call in calls]
     assert raw_scores == [0, 10, 20, 30, 40]
     assert detector.batches == [1, 3, 1]  # the first found the worker free
 
 
 async def test_a_lone_image_does_not_wait_for_company(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    await batcher.detect(reference().model, gray_input(0))
+    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    await batcher.score(scorer(reference(), detector), gray_input(0))
     assert detector.batches == [1]
 
 
 async def test_an_image_waits_for_company_only_so_long(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
-    found = await batcher.detect(reference().model, gray_input(0))
+    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
+    found = await batcher.score(scorer(reference(), detector), gray_input(0))
     assert detector.batches == [1]
     assert found.queue_ms >= 50
 
 
 async def test_company_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
-    dark, bright = reference(level=0).model, reference(level=200).model
-    calls = [asyncio.create_task(batcher.detect(model, gray_input(0))) for model in (dark, bright, dark, bright)]
-    assert [(await call).detection.anomaly.raw_score for call in calls] == [0, 200, 0, 200]
+    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
+    calls = [asyncio.create_task(batcher.score(one, gray_input(0))) for one in (dark, bright, dark, bright)]
+    assert [(await call).raw.image_score for call in calls] == [0, 200, 0, 200]
     assert detector.batches == [2, 2]
 
 
 async def test_a_caller_who_leaves_ends_no_others_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
-    model = reference(level=0).model
-    leaving = asyncio.create_task(batcher.detect(model, gray_input(0)))
+    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
+    wanted = scorer(reference(level=0), detector)
+    leaving = asyncio.create_task(batcher.score(wanted, gray_input(0)))
     await asyncio.sleep(0)
     leaving.cancel()
-    await batcher.detect(model, gray_input(0))
+    await batcher.score(wanted, gray_input(0))
     assert detector.batches == [1]
 
 
 async def test_images_of_other_references_keep_their_place(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    dark, bright = reference(level=0).model, reference(level=200).model
+    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
     detector.gate.clear()
-    first = asyncio.create_task(batcher.detect(dark, gray_input(0)))
+    first = asyncio.create_task(batcher.score(dark, gray_input(0)))
     await wait_for_batches(detector, 1)
-    calls = [asyncio.create_task(batcher.detect(model, gray_input(200))) for model in (dark, bright, dark, bright)]
+    calls = [asyncio.create_task(batcher.score(one, gray_input(200))) for one in (dark, bright, dark, bright)]
     await asyncio.sleep(0)
     detector.gate.set()
     await first
-    assert [(await call).detection.anomaly.raw_score for call in calls] == [200, 0, 200, 0]
+    assert [(await call).raw.image_score for call in calls] == [200, 0, 200, 0]
     assert detector.batches == [1, 2, 2]
 
 
 async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    model = reference().model
+    batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
+    wanted = scorer(reference(), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.detect(model, gray_input(0))) for _ in range(3)]
+    calls = [asyncio.create_task(batcher.score(wanted, gray_input(0))) for _ in range(3)]
     await wait_for_batches(detector, 1)
     calls[1].cancel()
     detector.gate.set()
@@ -103,10 +103,10 @@ async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecuto
 
 async def test_a_failure_reaches_its_batch_and_no_other(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    model = reference().model
+    batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
+    wanted = scorer(reference(), detector)
     detector.failure = RuntimeError("boom")
-    first, second = (asyncio.create_task(batcher.detect(model, gray_input(0))) for _ in range(2))
+    first, second = (asyncio.create_task(batcher.score(wanted, gray_input(0))) for _ in range(2))
     with pytest.raises(RuntimeError, match="boom"):
         await first
-    assert (await second).detection.anomaly.raw_score == 100
+    assert (await second).raw.image_score == 100

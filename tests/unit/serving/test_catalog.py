@@ -1,19 +1,23 @@
-"""Catalog: the store first, then memory; changes one at a time; listeners told."""
+"""Catalog: the store first, then memory; changes one at a time; openings once and beside each other."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, closing
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
-from fakes.gray import reference
+from fakes.detector import SPEC, FakeDetector
+from fakes.gray import reference, scorer
 from fakes.waiting import until
 
+from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
+    BankMismatchError,
     MemoryBudgetError,
     ReferenceChangedError,
     ReferenceDamagedError,
@@ -21,13 +25,15 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
     StorageFullError,
 )
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.reference import Reference, ReferenceInfo
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
 BUDGET = 10_000
-
-T = TypeVar("T")
+OTHER_REVISION = Revision("0" * 64)
+A, B, C, D = (ReferenceId(name) for name in "abcd")
 
 
 class FailingStore(MemoryReferenceStore):
@@ -41,10 +47,28 @@ class FailingStore(MemoryReferenceStore):
             raise StorageFullError("no room")
         super().save(reference)
 
-    def load(self, reference_id: str) -> Reference:
+    def load(self, reference_id: ReferenceId) -> Reference:
         if reference_id in self.damaged:
             raise ReferenceDamagedError(reference_id, "torn")
         return super().load(reference_id)
+
+
+class Pools:
+    """The pools of a catalog over fakes."""
+
+    def __init__(self, storage: ThreadPoolExecutor, opening: ThreadPoolExecutor) -> None:
+        self.storage, self.opening = storage, opening
+        self.detector = FakeDetector()
+
+    def catalog(self, store: ReferenceStore, max_bytes: int = BUDGET, detector: FakeDetector | None = None) -> Catalog:
+        detector = detector or self.detector
+        return Catalog(store, detector, storage=self.storage, opening=self.opening, max_bytes=max_bytes)
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    with ThreadPoolExecutor(1) as storage, ThreadPoolExecutor(2) as opening:
+        yield Pools(storage, opening)
 
 
 @pytest.fixture
@@ -53,220 +77,289 @@ def store() -> FailingStore:
 
 
 @pytest.fixture
-def catalog(store: FailingStore) -> Iterator[Catalog]:
-    with ThreadPoolExecutor(1) as executor:
-        yield Catalog(store, executor, max_bank_bytes=BUDGET)
+def catalog(store: FailingStore, pools: Pools) -> Catalog:
+    return pools.catalog(store)
+
+
+@pytest.fixture
+def durable_store(tmp_path: Path) -> Iterator[DiskReferenceStore]:
+    with closing(DiskReferenceStore(tmp_path / "store")) as store:
+        yield store
+
+
+@pytest.fixture
+def durable(durable_store: DiskReferenceStore, pools: Pools) -> Catalog:
+    """With room for three references of 3 images each."""
+    return pools.catalog(durable_store, 3 * reference(images=3).model.bank.nbytes)
+
+
+async def publish(catalog: Catalog, published: Reference, replaces: ReferenceInfo | None = None) -> Reference:
+    await catalog.publish(published, scorer(published), replaces=replaces)
+    return published
+
+
+async def current(catalog: Catalog, reference_id: str = "default", expected: Revision | None = None) -> ReferenceInfo:
+    """The revision that a request would use now."""
+    async with catalog.use(ReferenceId(reference_id), expected) as opened:
+        return opened.info
 
 
 async def test_what_is_published_serves_and_is_stored(catalog: Catalog, store: FailingStore) -> None:
-    published = reference()
-    await catalog.publish(published)
-    assert (await catalog.get("default")) is published
-    assert store.load("default") is published
-    assert await catalog.get("default", published.revision) is published
+    published = await publish(catalog, reference())
+    assert await current(catalog) == published.info
+    assert store.load(DEFAULT_REFERENCE_ID) is published
+    assert await current(catalog, expected=published.revision) == published.info
     with pytest.raises(RevisionMismatchError, match="not at the expected"):
-        await catalog.get("default", "0" * 64)
+        await current(catalog, expected=OTHER_REVISION)
 
 
 async def test_an_unknown_reference_says_what_to_call(catalog: Catalog) -> None:
     with pytest.raises(ReferenceNotFoundError, match="LoadReference"):
-        await catalog.get("default")
+        await current(catalog)
     with pytest.raises(ReferenceNotFoundError):
-        await catalog.delete("default", "")
+        await catalog.delete(DEFAULT_REFERENCE_ID)
 
 
 async def test_a_failed_save_leaves_the_old_revision(catalog: Catalog, store: FailingStore) -> None:
-    old = reference(level=1)
-    await catalog.publish(old)
+    old = await publish(catalog, reference(level=1))
     store.full = True
     with pytest.raises(StorageFullError):
-        await catalog.publish(reference(level=2))
-    assert await catalog.get("default") is old
+        await publish(catalog, reference(level=2))
+    assert await current(catalog) == old.info
 
 
-async def test_a_base_that_was_changed_meanwhile_is_not_overwritten(catalog: Catalog) -> None:
-    old, other, mine = reference(level=1), reference(level=2), reference(level=3)
-    await catalog.publish(old)
-    await catalog.publish(other)
+async def test_a_base_that_was_changed_in_the_meantime_is_not_overwritten(catalog: Catalog) -> None:
+    old = await publish(catalog, reference(level=1))
+    other = await publish(catalog, reference(level=2))
     with pytest.raises(ReferenceChangedError):
-        await catalog.publish(mine, replaces=old)
-    assert await catalog.get("default") is other
+        await publish(catalog, reference(level=3), replaces=old.info)
+    assert await current(catalog) == other.info
 
 
-async def test_banks_over_the_budget_are_refused(catalog: Catalog) -> None:
-    small = reference("small", images=4)
-    await catalog.publish(small)
+async def test_references_over_the_memory_limit_are_refused(catalog: Catalog) -> None:
+    await publish(catalog, reference("small", images=4))
     with pytest.raises(MemoryBudgetError, match="Delete a reference"):
-        await catalog.publish(reference("large", images=10))
-    assert [reference.reference_id for reference in catalog.page("", 10)[0]] == ["small"]
-    await catalog.publish(reference("small", images=9))  # takes the place of the old one
+        await publish(catalog, reference("large", images=10))
+    assert [info.reference_id for info in catalog.page("", 10)[0]] == ["small"]
+    await publish(catalog, reference("small", images=9))  # in place of the old one
 
 
-async def test_what_a_reference_takes_beside_its_bank_counts(store: FailingStore) -> None:
-    with ThreadPoolExecutor(1) as executor:
-        catalog = Catalog(store, executor, max_bank_bytes=BUDGET, bytes_per_reference=BUDGET // 3)
-        await catalog.publish(reference("first"))
-        await catalog.publish(reference("second"))
-        await catalog.publish(reference("second", level=2))
-        with pytest.raises(MemoryBudgetError, match="Delete a reference"):
-            await catalog.publish(reference("third"))
+async def test_everything_that_a_scorer_holds_counts(store: FailingStore, pools: Pools) -> None:
+    detector = FakeDetector(extra_nbytes=BUDGET // 3)
+    catalog = pools.catalog(store, detector=detector)
+    for name, level in (("first", 1), ("second", 1), ("second", 2)):
+        published = reference(name, level)
+        await catalog.publish(published, detector.open(published.model))
+    with pytest.raises(MemoryBudgetError, match="Delete a reference"):
+        await publish(catalog, reference("third"))
 
 
-async def test_references_come_back_and_a_damaged_one_is_told_by_name(store: FailingStore) -> None:
+async def test_references_come_back_and_a_damaged_one_is_named(store: FailingStore, pools: Pools) -> None:
     store.save(reference("good"))
     store.save(reference("torn"))
     store.damaged = {"torn"}
-    with ThreadPoolExecutor(1) as executor:
-        catalog = Catalog(store, executor, max_bank_bytes=BUDGET)
-        await catalog.load_all()
-        assert await catalog.get("good")
+    catalog = pools.catalog(store)
+    await catalog.load_all()
+    assert await current(catalog, "good")
+    for _ in range(2):
         with pytest.raises(ReferenceDamagedError):
-            await catalog.get("torn")
-        assert await catalog.delete("torn", "") == ""
-        with pytest.raises(ReferenceNotFoundError):
-            await catalog.get("torn")
+            await current(catalog, "torn")
+    assert await catalog.delete(ReferenceId("torn")) == ""
+    with pytest.raises(ReferenceNotFoundError):
+        await current(catalog, "torn")
 
 
 async def test_pages_are_in_order_and_complete(catalog: Catalog) -> None:
     for name in ("c", "a", "b"):
-        await catalog.publish(reference(name))
+        await publish(catalog, reference(name))
     first, more = catalog.page("", 2)
     second, no_more = catalog.page(first[-1].reference_id, 2)
-    assert [found.reference_id for found in first + second] == ["a", "b", "c"]
+    assert [info.reference_id for info in first + second] == ["a", "b", "c"]
     assert (more, no_more) == (True, False)
 
 
 async def test_listeners_hear_of_changes_until_they_leave(catalog: Catalog) -> None:
-    heard: list[Reference | None] = []
+    heard: list[ReferenceInfo | None] = []
     published = reference()
-    with catalog.listen("default", heard.append):
-        await catalog.publish(published)
-        await catalog.publish(reference("other"))
-        await catalog.delete("default", "")
-    await catalog.publish(published)
-    assert heard == [published, None]
+    with catalog.listen(DEFAULT_REFERENCE_ID, heard.append):
+        await publish(catalog, published)
+        await publish(catalog, reference("other"))
+        await catalog.delete(DEFAULT_REFERENCE_ID)
+    await publish(catalog, published)
+    assert heard == [published.info, None]
 
 
 async def test_a_save_that_has_begun_is_finished_though_its_caller_leaves(
     catalog: Catalog, store: FailingStore
 ) -> None:
     published = reference()
-    publishing = asyncio.create_task(catalog.publish(published))
+    publishing = asyncio.create_task(publish(catalog, published))
     await asyncio.sleep(0)
     publishing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await publishing
-    await until(lambda: catalog.find("default") is not None)
-    assert store.load("default") is published
+    await until(lambda: catalog.find(DEFAULT_REFERENCE_ID) is not None)
+    assert store.load(DEFAULT_REFERENCE_ID) is published
 
 
-@pytest.fixture
-def durable(tmp_path: Path) -> Iterator[Catalog]:
-    """With room for three references of 3 images each."""
-    with ThreadPoolExecutor(1) as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
-        yield Catalog(store, executor, max_bank_bytes=3 * reference(images=3).model.bank.nbytes)
-
-
-def loaded(catalog: Catalog) -> list[str]:
-    return [it.reference_id for it in catalog.in_memory()]
-
-
-async def test_the_bank_that_was_not_used_longest_makes_room_and_is_read_again(durable: Catalog) -> None:
-    for name in ("a", "b", "c"):
-        await durable.publish(reference(name, images=3))
-    await durable.get("a")
-    await durable.publish(reference("d", images=3))
-    assert loaded(durable) == ["c", "a", "d"]
-    assert [facts.reference_id for facts in durable.page("", 10)[0]] == ["a", "b", "c", "d"]
-    again = await durable.get("b")
-    assert again.facts == durable.facts("b")
-    assert loaded(durable) == ["a", "d", "b"]
+async def test_the_least_recently_used_reference_is_closed_and_opened_again(durable: Catalog) -> None:
+    for name in (A, B, C):
+        await publish(durable, reference(name, images=3))
+    await current(durable, "a")
+    await publish(durable, reference("d", images=3))
+    assert durable.open_ids() == ["c", "a", "d"]
+    assert [info.reference_id for info in durable.page("", 10)[0]] == ["a", "b", "c", "d"]
+    assert await current(durable, "b") == durable.info(B)
+    assert durable.open_ids() == ["a", "d", "b"]
     with pytest.raises(RevisionMismatchError):
-        await durable.get("c", "0" * 64)
-    await durable.delete("c", "")
+        await current(durable, "c", OTHER_REVISION)
+    await durable.delete(C)
     with pytest.raises(ReferenceNotFoundError):
-        await durable.get("c")
+        await current(durable, "c")
 
 
-async def test_a_bank_larger_than_the_budget_sends_none_away(durable: Catalog) -> None:
-    await durable.publish(reference("a", images=3))
+async def test_a_reference_that_can_never_fit_closes_no_other(durable: Catalog) -> None:
+    await publish(durable, reference("a", images=3))
     with pytest.raises(MemoryBudgetError, match="load fewer images"):
-        await durable.publish(reference("large", images=10))
-    assert loaded(durable) == ["a"]
+        await publish(durable, reference("large", images=10))
+    assert durable.open_ids() == ["a"]
 
 
-async def test_what_a_stream_still_has_counts(durable: Catalog) -> None:
-    pinned = []
-    for name in ("a", "b", "c"):
-        await durable.publish(reference(name, images=3))
-        pinned.append(await durable.get(name))
-    with pytest.raises(MemoryBudgetError):
-        await durable.publish(reference("d", images=3))
-    assert await durable.get("a") is pinned[0], "no second copy of what is still there"
-    pinned.clear()
-    await durable.publish(reference("d", images=3))
-    assert loaded(durable)[-1] == "d"
+async def test_a_reference_in_use_stays_open_and_counts(durable: Catalog) -> None:
+    async with AsyncExitStack() as users:
+        in_use = []
+        for name in (A, B, C):
+            await publish(durable, reference(name, images=3))
+            in_use.append(await users.enter_async_context(durable.use(name)))
+        with pytest.raises(MemoryBudgetError):
+            await publish(durable, reference("d", images=3))
+        async with durable.use(A) as again:
+            assert again is in_use[0], "it is not opened twice"
+    await publish(durable, reference("d", images=3))
+    assert durable.open_ids() == ["c", "a", "d"]
 
 
-async def test_many_who_ask_for_a_bank_that_is_gone_read_it_once(
-    durable: Catalog, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("a", "b", "c", "d"):
-        await durable.publish(reference(name, images=3))
-    reads: list[str] = []
-    load = DiskReferenceStore.load
+@pytest.mark.parametrize("ended_by", ["replace", "delete"])
+async def test_a_revision_that_has_ended_counts_until_its_last_user_leaves(durable: Catalog, ended_by: str) -> None:
+    await publish(durable, reference("a", level=1, images=3))
+    async with durable.use(A) as old:
+        if ended_by == "delete":
+            await durable.delete(A)
+        else:
+            await publish(durable, reference("a", level=2, images=3))
+        await publish(durable, reference("b", images=3))
+        if ended_by == "delete":
+            await publish(durable, reference("c", images=3))
+        assert old.scorer.model.bank.patches[0, 0] == 1
+        async with AsyncExitStack() as users:
+            for name in durable.open_ids():
+                await users.enter_async_context(durable.use(name))
+            with pytest.raises(MemoryBudgetError):
+                await publish(durable, reference("d", images=3))
+    await publish(durable, reference("d", images=3))
 
-    def counted(store: DiskReferenceStore, reference_id: str) -> Reference:
-        reads.append(reference_id)
-        return load(store, reference_id)
 
-    monkeypatch.setattr(DiskReferenceStore, "load", counted)
-    found = await asyncio.gather(*(durable.get("a") for _ in range(5)))
-    assert reads == ["a"]
-    assert len(set(map(id, found))) == 1
+async def test_many_who_ask_for_a_closed_reference_open_it_once(durable: Catalog, pools: Pools) -> None:
+    for name in (A, B, C, D):
+        await publish(durable, reference(name, images=3))
+    async with AsyncExitStack() as users:
+        opened = await asyncio.gather(*(users.enter_async_context(durable.use(A)) for _ in range(5)))
+    assert len(pools.detector.openings) == 1
+    assert len(set(map(id, opened))) == 1
 
 
-async def test_a_bank_that_is_damaged_while_it_is_away_is_told_by_name(durable: Catalog, tmp_path: Path) -> None:
-    for name in ("a", "b", "c", "d"):
-        await durable.publish(reference(name, images=3))
+async def test_a_slow_opening_delays_nobody_else(durable: Catalog, pools: Pools) -> None:
+    """Neither a ready reference, nor another opening, nor a change."""
+    slow, quick = reference("slow", images=4), reference("quick", images=2)
+    for published in (slow, quick, reference("ready", images=3), reference("last", images=3)):
+        await publish(durable, published)
+    assert durable.open_ids() == ["quick", "ready", "last"]
+    gate = pools.detector.open_gates[4] = threading.Event()
+    opening = asyncio.create_task(current(durable, "slow"))
+    await until(lambda: len(pools.detector.openings) == 1)
+    async with asyncio.timeout(30):
+        assert await current(durable, "last")
+        await durable.delete(ReferenceId("ready"))
+        assert await current(durable, "quick")
+        await publish(durable, reference("new", images=1))
+        assert await current(durable, "new")
+    assert not opening.done()
+    gate.set()
+    assert await opening == slow.info
+
+
+async def test_an_opening_goes_on_for_the_others_when_one_leaves(durable: Catalog, pools: Pools) -> None:
+    for name in (A, B, C, D):
+        await publish(durable, reference(name, images=3))
+    gate = pools.detector.open_gates[3] = threading.Event()
+    leaving, staying = (asyncio.create_task(current(durable, "a")) for _ in range(2))
+    await until(lambda: len(pools.detector.openings) == 1)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    gate.set()
+    assert (await staying).reference_id == "a"
+    assert len(pools.detector.openings) == 1
+
+
+@pytest.mark.parametrize("changed_by", ["replace", "delete"])
+async def test_a_reference_that_changes_while_it_is_opened(durable: Catalog, pools: Pools, changed_by: str) -> None:
+    for name in (A, B, C, D):
+        await publish(durable, reference(name, images=3))
+    gate = pools.detector.open_gates[3] = threading.Event()
+    using = asyncio.create_task(current(durable, "a"))
+    await until(lambda: len(pools.detector.openings) == 1)
+    old = durable.info(A)
+    if changed_by == "delete":
+        await durable.delete(A)
+        gate.set()
+        assert await using == old  # who asked before still gets it
+        with pytest.raises(ReferenceNotFoundError):
+            await current(durable, "a")
+    else:
+        new = await publish(durable, reference("a", level=7, images=1))
+        gate.set()
+        assert await using == old
+        assert await current(durable, "a") == new.info
+
+
+async def test_a_reference_damaged_while_it_was_closed_is_named(durable: Catalog, tmp_path: Path) -> None:
+    for name in (A, B, C, D):
+        await publish(durable, reference(name, images=3))
     next((tmp_path / "store" / "a").rglob("bank.safetensors")).write_bytes(b"torn")
     for _ in range(2):
         with pytest.raises(ReferenceDamagedError, match='"a"'):
-            await durable.get("a")
-    assert [facts.reference_id for facts in durable.page("", 10)[0]] == ["b", "c", "d"]
-    await durable.publish(reference("a", images=3))
-    assert (await durable.get("a")).reference_id == "a"
+            await current(durable, "a")
+    assert [info.reference_id for info in durable.page("", 10)[0]] == ["b", "c", "d"]
+    await publish(durable, reference("a", images=3))
+    assert (await current(durable, "a")).reference_id == "a"
 
 
-async def test_a_start_with_more_banks_than_fit_serves_them_all(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(1) as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
-        for name in ("a", "b", "c"):
-            store.save(reference(name, images=3))
-        catalog = Catalog(store, executor, max_bank_bytes=reference(images=3).model.bank.nbytes)
-        await catalog.load_all()
-        assert loaded(catalog) == ["c"]
-        for name in ("a", "b", "c"):
-            assert (await catalog.get(name)).reference_id == name
+async def test_a_reference_of_another_detector_is_known_but_refused(
+    durable_store: DiskReferenceStore, pools: Pools
+) -> None:
+    model = reference().model
+    foreign = replace(model, spec=replace(SPEC, precision="bf16"))
+    durable_store.save(replace(reference("a"), model=foreign, revision=revision_of(foreign)))
+    catalog = pools.catalog(durable_store)
+    await catalog.load_all()
+    for _ in range(3):
+        with pytest.raises(BankMismatchError) as caught:
+            await current(catalog, "a")
+        assert caught.value.subject == "a"
+    assert len(pools.detector.openings) == 1, "it is found once"
+    assert catalog.info(A).spec.precision == "bf16"
+    await publish(catalog, reference("a"))
+    assert await current(catalog, "a")
 
 
-class ForgetsNothing(ThreadPoolExecutor):
-    """A pool whose thread has not let go of its last task yet, always."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-        self.tasks: list[object] = []
-
-    def submit(self, fn: Callable[..., T], /, *args: object, **kwargs: object) -> Future[T]:
-        future = super().submit(fn, *args, **kwargs)
-        self.tasks.append((fn, args, kwargs, future))
-        return future
-
-
-async def test_a_bank_that_a_thread_of_the_pool_has_just_read_or_saved_can_leave_at_once(tmp_path: Path) -> None:
-    with ForgetsNothing() as executor, closing(DiskReferenceStore(tmp_path / "store")) as store:
-        catalog = Catalog(store, executor, max_bank_bytes=reference(images=3).model.bank.nbytes)
-        for name in ("a", "b", "c"):
-            await catalog.publish(reference(name, images=3))
-        for name in ("a", "b", "c"):
-            assert (await catalog.get(name)).reference_id == name
-        assert len(executor.tasks) >= 6
+async def test_a_start_with_more_references_than_fit_serves_them_all(
+    durable_store: DiskReferenceStore, pools: Pools
+) -> None:
+    for name in (A, B, C):
+        durable_store.save(reference(name, images=3))
+    catalog = pools.catalog(durable_store, reference(images=3).model.bank.nbytes)
+    await catalog.load_all()
+    assert catalog.open_ids() == ["a"]
+    for name in (A, B, C):
+        assert (await current(catalog, name)).reference_id == name

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import DeadlineError, FrameDroppedError, UndecodableImageError
 from patchserve_server.domain.inspection import OutputOptions
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.stream import (
     Frame,
     FrameOutcome,
@@ -25,7 +26,7 @@ from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 
-CONFIG = StreamConfig("default", "", OutputOptions(), max_in_flight=4)
+CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight=4)
 
 
 def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:

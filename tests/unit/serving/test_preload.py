@@ -11,6 +11,7 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 
 from patchserve_server.domain.errors import ReferenceNotFoundError, StartupError
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.preload import FolderReader, preload
@@ -44,9 +45,10 @@ class Bench:
     """A reference builder over fakes."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
-        self.catalog = Catalog(MemoryReferenceStore(), pool, max_bank_bytes=2**20)
+        detector = FakeDetector()
+        self.catalog = Catalog(MemoryReferenceStore(), detector, storage=pool, opening=pool, max_bytes=2**20)
         self.builder = ReferenceBuilder(
-            FakeDetector(), self.catalog, images=pool, fitting=pool, limits=ImageLimits(), max_images=3
+            detector, self.catalog, images=pool, fitting=pool, limits=ImageLimits(), max_images=3
         )
 
     async def failure(self, folder: FakeFolder) -> str:
@@ -54,7 +56,7 @@ class Bench:
         with pytest.raises(StartupError) as caught:
             await preload(self.builder, folder)
         with pytest.raises(ReferenceNotFoundError):
-            await self.catalog.get("default")
+            self.catalog.info(DEFAULT_REFERENCE_ID)
         return caught.value.message
 
 
@@ -66,8 +68,9 @@ def bench() -> Iterator[Bench]:
 
 async def test_all_images_become_the_default_reference_in_the_order_of_the_folder(bench: Bench) -> None:
     reference = await preload(bench.builder, FakeFolder(b=gray_png(20), a=gray_png(10)))
-    assert await bench.catalog.get("default") is reference
-    assert reference.model.bank.inputs[:, 0, 0, 0].tolist() == [20, 10]
+    async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
+        assert opened.info == reference
+        assert opened.scorer.model.bank.inputs[:, 0, 0, 0].tolist() == [20, 10]
 
 
 async def test_a_damaged_image_is_reported_by_its_file_name(bench: Bench) -> None:

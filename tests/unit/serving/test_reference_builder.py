@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -24,13 +25,21 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
 )
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.reference import CoresetOptions, Reference, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
+from patchserve_server.domain.reference_options import (
+    CoresetOptions,
+    ReferenceOptions,
+    RequestedOptions,
+    ScoringProfile,
+)
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.store import MemoryReferenceStore
 
 MAX_IMAGES = 4
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 LEFT_HALF = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
 CHOSEN: dict[str, Any] = {
     "profile": ScoringProfile.PAPER,
@@ -51,13 +60,13 @@ class WatchedStore(MemoryReferenceStore):
 
 
 class Bench:
-    """A loader over fakes."""
+    """A reference builder over fakes."""
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.detector = FakeDetector()
         self.store = WatchedStore()
-        self.catalog = Catalog(self.store, pool, max_bank_bytes=2**20)
-        self.loader = ReferenceBuilder(
+        self.catalog = Catalog(self.store, self.detector, storage=pool, opening=pool, max_bytes=2**20)
+        self.builder = ReferenceBuilder(
             self.detector,
             self.catalog,
             images=pool,
@@ -66,8 +75,15 @@ class Bench:
             max_images=MAX_IMAGES,
         )
 
-    async def load(self, *levels: int, **options: Any) -> Any:
-        return await self.loader.load(LoadOptions(**options), images(*levels))
+    async def load(
+        self, *levels: int, requested: Mapping[str, Any] = MappingProxyType({}), **options: Any
+    ) -> Reference:
+        """The reference as it is stored."""
+        asked = LoadOptions(requested=RequestedOptions(**requested), **options)
+        info = await self.builder.load(asked, images(*levels))
+        stored = self.store.load(info.reference_id)
+        assert self.catalog.info(info.reference_id) == stored.info
+        return stored
 
 
 async def images(*levels: int) -> AsyncIterator[bytes]:
@@ -83,23 +99,22 @@ def bench() -> Iterator[Bench]:
 
 async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
     loaded = await bench.load(10, 20)
-    assert await bench.catalog.get("default") is loaded
     assert loaded.revision == revision_of(loaded.model)
     assert (await bench.load(10, 20)).revision == loaded.revision
     assert (await bench.load(20, 10)).revision != loaded.revision
 
 
-async def test_a_load_takes_what_was_chosen_and_the_defaults_for_the_rest(bench: Bench) -> None:
+async def test_options_that_a_load_does_not_name_have_their_defaults(bench: Bench) -> None:
     assert (await bench.load(10)).model.options == ReferenceOptions()
-    loaded = await bench.load(10, chosen={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
+    loaded = await bench.load(10, requested={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
     assert loaded.model.options == ReferenceOptions(search_radius=0.25, region_of_interest=LEFT_HALF)
 
 
 @pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
 async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: tuple[str, ...]) -> None:
-    first = await bench.load(10, chosen=CHOSEN)
+    first = await bench.load(10, requested=CHOSEN)
     again = {name: CHOSEN[name] for name in named}
-    grown = await bench.load(20, append=True, chosen=again, expected_revision=first.revision)
+    grown = await bench.load(20, append=True, requested=again, expected_revision=first.revision)
     assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
     assert grown.model.options == ReferenceOptions(**CHOSEN)
     assert grown.create_time == first.create_time
@@ -109,8 +124,8 @@ async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: 
 @pytest.mark.parametrize(
     ("options", "error"),
     [
-        ({"reference_id": "nobody"}, ReferenceNotFoundError),
-        ({"expected_revision": "0" * 64}, RevisionMismatchError),
+        ({"reference_id": ReferenceId("nobody")}, ReferenceNotFoundError),
+        ({"expected_revision": Revision("0" * 64)}, RevisionMismatchError),
     ],
 )
 async def test_an_append_that_does_not_fit_is_refused(
@@ -135,14 +150,14 @@ async def test_an_append_that_does_not_fit_is_refused(
 async def test_an_append_with_another_option_is_refused_by_its_name(
     bench: Bench, loaded_with: dict[str, Any], name: str, value: object
 ) -> None:
-    first = await bench.load(10, chosen=loaded_with)
+    first = await bench.load(10, requested=loaded_with)
     message = (
-        f'Reference "default" was loaded with another {name}, which APPEND keeps. Leave {name} out, or load the '
-        "reference again with REPLACE."
+        f'Reference "default" was loaded with another {name}, which APPEND cannot change. Leave {name} out, or '
+        "load the reference again with REPLACE."
     )
     with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
-        await bench.load(20, append=True, chosen={**loaded_with, name: value})
-    assert await bench.catalog.get("default") is first
+        await bench.load(20, append=True, requested={**loaded_with, name: value})
+    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
 
 
 async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
@@ -154,24 +169,24 @@ async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
         await bench.load()
     with pytest.raises(InvalidInputError, match="at most 4"):
         await bench.load(1, 2, 3, 4, append=True)
-    assert await bench.catalog.get("default") is before
+    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == before.info
 
 
 async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
     await bench.load(10)
     bench.detector.fit_gate.clear()
     both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
-    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED] * 2)
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED] * 2)
     bench.detector.fit_gate.set()
     results = await asyncio.gather(*both, return_exceptions=True)
     assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
-    assert len((await bench.catalog.get("default")).model.bank.inputs) == 2
+    assert bench.catalog.info(DEFAULT_REFERENCE_ID).image_count == 2
 
 
 async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))
-    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED])
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED])
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
         await load
@@ -179,14 +194,14 @@ async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     bench.detector.fitted = ended.set  # called after the progress report, which is never reached
     bench.detector.fit_gate.set()
     assert not ended.wait(0.2)
-    assert bench.catalog.find("default") is None
+    assert bench.catalog.find(DEFAULT_REFERENCE_ID) is None
 
 
 async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> None:
     seen: list[tuple[LoadStage, int, int, int]] = []
 
     def look() -> None:
-        (load,) = bench.loader.active_loads("belt")
+        (load,) = bench.builder.active_loads(ReferenceId("belt"))
         seen.append((load.stage, load.steps_done, load.steps_total, load.image_count))
 
     async def looked_at() -> AsyncIterator[bytes]:
@@ -197,20 +212,21 @@ async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> Non
 
     bench.detector.fitted = look
     bench.store.saving = look
-    assert bench.loader.active_loads() == []
-    await bench.loader.load(LoadOptions("belt"), looked_at(), 2)
+    assert bench.builder.active_loads() == []
+    await bench.builder.load(LoadOptions(ReferenceId("belt")), looked_at(), 2)
     receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
     assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
-    assert bench.loader.active_loads() == []
+    assert bench.builder.active_loads() == []
 
 
 async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     both = [
-        asyncio.create_task(bench.load(*levels, reference_id=name)) for name, levels in (("a", (1,)), ("b", (2, 3)))
+        asyncio.create_task(bench.load(*levels, reference_id=ReferenceId(name)))
+        for name, levels in (("a", (1,)), ("b", (2, 3)))
     ]
-    await until(lambda: [load.stage for load in bench.loader.active_loads()] == [LoadStage.EMBED] * 2)
-    assert [(load.reference_id, load.steps_done, load.steps_total) for load in bench.loader.active_loads()] == [
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED] * 2)
+    assert [(load.reference_id, load.steps_done, load.steps_total) for load in bench.builder.active_loads()] == [
         ("a", 0, 1),
         ("b", 0, 2),
     ]
@@ -223,13 +239,13 @@ async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: B
         await bench.load(1, -1)
     with pytest.raises(ReferenceNotFoundError):
         await bench.load(1, append=True)
-    assert bench.loader.active_loads() == []
+    assert bench.builder.active_loads() == []
 
     bench.detector.fit_gate.clear()
     under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
-    await until(lambda: len(bench.loader.active_loads()) == 2)
+    await until(lambda: len(bench.builder.active_loads()) == 2)
     for load in under_way:
         load.cancel()
     await asyncio.gather(*under_way, return_exceptions=True)
-    assert bench.loader.active_loads() == []
+    assert bench.builder.active_loads() == []
     bench.detector.fit_gate.set()

@@ -19,7 +19,9 @@ from fakes.references import content, make_reference, model_content, named
 from numpy.typing import NDArray
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.domain.reference import MAX_REGION_POINTS, Reference, ReferenceModel, RelativePoint
+from patchserve_server.domain.reference import Reference, ReferenceModel
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_options import MAX_REGION_POINTS, RelativePoint
 from patchserve_server.store import DiskReferenceStore, disk
 from patchserve_server.store.generation import OpenGeneration
 
@@ -91,7 +93,7 @@ def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferen
     pointer = {"format_version": 1, "reference_id": "parcel", "revision": OLD.revision}
     times = {"create_time": "2025-01-01T00:00:00Z", "update_time": "2025-01-01T00:00:01Z"}
     (root / "parcel/current.json").write_text(json.dumps(pointer | times))
-    assert content(store.load("parcel")) == content(OLD)
+    assert content(store.load(ReferenceId("parcel"))) == content(OLD)
 
 
 def test_a_second_server_on_the_folder_is_refused(store: DiskReferenceStore, root: Path) -> None:
@@ -152,7 +154,7 @@ def test_leftovers_are_removed_at_the_next_start_and_foreign_files_stay(store: D
     assert files(root) == whole(OLD) | {str(path.relative_to(root)) for path in foreign}
     assert not (root / "gone").exists()
     assert again.list_ids() == ["parcel"]
-    again.delete("parcel")
+    again.delete(ReferenceId("parcel"))
     assert not ours.exists()
     assert all(path.exists() for path in foreign)
     again.close()
@@ -172,7 +174,7 @@ def test_a_reader_at_work_is_not_disturbed_by_a_save_or_a_deletion(store: DiskRe
     reader = OpenGeneration(root / "parcel" / OLD.revision)
     store.save(NEW)
     late_reader = OpenGeneration(root / "parcel" / NEW.revision)
-    store.delete("parcel")
+    store.delete(ReferenceId("parcel"))
     assert files(root) == {".lock"}
     assert model_content(reader.read()) == model_content(OLD.model)
     assert model_content(late_reader.read()) == model_content(NEW.model)
@@ -194,7 +196,7 @@ def test_a_revision_does_not_go_between_its_pointer_and_its_files(
 
     with monkeypatch.context() as patch:
         patch.setattr(disk, "OpenGeneration", open_late)
-        assert content(store.load("parcel")) == content(OLD)
+        assert content(store.load(ReferenceId("parcel"))) == content(OLD)
     change.join()
     assert store.list_ids() == (["parcel"] if meanwhile == "save" else [])
 
@@ -206,7 +208,7 @@ def test_the_longest_region_of_interest_loads_again(store: DiskReferenceStore) -
     polygons[-1] += points[3 * len(polygons) :]
     reference = named(with_options(region_of_interest=tuple(polygons)))
     store.save(reference)
-    assert content(store.load("parcel")) == content(reference)
+    assert content(store.load(ReferenceId("parcel"))) == content(reference)
 
 
 def with_options(**changes: Any) -> ReferenceModel:
@@ -225,17 +227,9 @@ def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
     "reference",
     [
         dataclasses.replace(OLD, revision=NEW.revision),
-        dataclasses.replace(OLD, revision="../../escape"),
         dataclasses.replace(OLD, update_time=datetime(2025, 1, 1)),  # noqa: DTZ001
-        named(with_thresholds(image_threshold=-1.0)),
         named(with_thresholds(image_threshold=float("nan"))),
-        named(with_options(search_radius=0.0)),
         named(with_options(search_radius=1)),
-        named(with_options(search_radius=float("nan"))),
-        named(with_options(approximate_search=True)),  # beside the radius that it has
-        named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 1.0)),))),
-        named(with_options(region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),))),
-        named(with_options(region_of_interest=(((0.0, 0.0),) * (MAX_REGION_POINTS + 1),))),
         named(with_arrays(patches=OLD.model.bank.patches.astype(np.float64))),
         named(with_arrays(image_index=OLD.model.bank.image_index + np.int32(1))),
         named(with_arrays(grid_index=OLD.model.bank.grid_index - np.int32(196))),
@@ -246,17 +240,9 @@ def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
     ],
     ids=[
         "other revision",
-        "escape",
         "no time zone",
-        "negative threshold",
         "threshold of nan",
-        "radius of 0",
         "radius of an int",
-        "radius of nan",
-        "approximate beside a radius",
-        "polygon of 2 points",
-        "point outside",
-        "too many points",
         "patches of float64",
         "image_index above",
         "grid_index below",
@@ -273,4 +259,4 @@ def test_what_could_not_be_loaded_again_is_not_saved(
     with pytest.raises(ValueError, match=r"."):
         store.save(reference)
     assert files(root) == whole(NEW)
-    assert content(store.load("parcel")) == content(NEW)
+    assert content(store.load(ReferenceId("parcel"))) == content(NEW)

@@ -22,6 +22,7 @@ from patchserve_server.domain.errors import (
     StorageUnavailableError,
 )
 from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import DiskReferenceStore, bank_file
 
 OTHER, OLD, NEW = make_reference("other", 9), make_reference(seed=1), make_reference(seed=2)
@@ -41,7 +42,7 @@ ACTIONS = {
     "first save": Action(None, lambda store: store.save(NEW), NEW),
     "replace": Action(OLD, lambda store: store.save(NEW), NEW),
     "save the same again": Action(OLD, lambda store: store.save(SAME_BUT_LATER), SAME_BUT_LATER),
-    "delete": Action(OLD, lambda store: store.delete("parcel"), None),
+    "delete": Action(OLD, lambda store: store.delete(ReferenceId("parcel")), None),
 }
 
 
@@ -77,9 +78,9 @@ def attempt(store: DiskReferenceStore, action: Action, names: tuple[str, ...], d
 
 
 def found(store: DiskReferenceStore) -> tuple[object, ...] | None:
-    assert content(store.load("other")) == content(OTHER)
+    assert content(store.load(ReferenceId("other"))) == content(OTHER)
     try:
-        return content(store.load("parcel"))
+        return content(store.load(ReferenceId("parcel")))
     except ReferenceNotFoundError:
         return None
 
@@ -123,7 +124,7 @@ def test_a_disk_that_fails_once_leaves_the_old_revision_and_nothing_else(tmp_pat
         assert found(again) == expected(left)
         assert files(root) == files_of(OTHER, left)
         if left is not None:
-            again.delete("parcel")
+            again.delete(ReferenceId("parcel"))
         again.save(NEW)
         assert found(again) == expected(NEW)
         again.close()
@@ -215,25 +216,25 @@ def test_a_disk_that_cannot_be_read_is_not_called_damaged(
     with monkeypatch.context() as patch:
         failing(patch, "os.open", lambda: code)
         with pytest.raises(StorageUnavailableError):
-            store.load("parcel")
+            store.load(ReferenceId("parcel"))
     with monkeypatch.context() as patch:
         failing(patch, "os.stat", lambda: code)
         failing(patch, "os.lstat", lambda: code)
         with pytest.raises(StorageUnavailableError):
-            store.load("parcel")
+            store.load(ReferenceId("parcel"))
         with pytest.raises(StorageUnavailableError):
-            store.delete("parcel")
+            store.delete(ReferenceId("parcel"))
         with pytest.raises(StorageUnavailableError):
             store.list_ids()
     with monkeypatch.context() as patch:
         patch.setattr(bank_file, "safe_open", raiser(SafetensorError(f"{os.strerror(code)} (os error {code})")))
         with pytest.raises(StorageUnavailableError):
-            store.load("parcel")
+            store.load(ReferenceId("parcel"))
     assert found_alone(store) == content(OLD)
 
 
 def found_alone(store: DiskReferenceStore) -> tuple[object, ...]:
-    return content(store.load("parcel"))
+    return content(store.load(ReferenceId("parcel")))
 
 
 def raiser(error: Exception) -> Callable[..., Any]:
@@ -278,5 +279,5 @@ def test_everything_is_on_the_disk_before_it_is_named(
         "sync parcel",
     ]
     steps.clear()
-    store.delete("parcel")
+    store.delete(ReferenceId("parcel"))
     assert steps == ["current.json -> parcel/deleted.json", "sync parcel"]

@@ -1,6 +1,6 @@
-"""The backbones: which network, which layers of it, how images go in, where its weights are.
+"""The backbones: architecture, used layers, preprocessing, and where the weights come from.
 
-A further backbone is one more entry of BACKBONES.
+To add a backbone, add an entry to BACKBONES.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """What is fixed of a backbone before its weights are known."""
+    """The facts of a backbone that do not depend on its weights."""
 
     name: str
-    preprocessing: str  # names input size, interpolation, mean and std: banks record it
-    input_size_px: int
-    mean: tuple[float, float, float]
+    preprocessing: str  # names input size, interpolation, mean and std; banks record it
+    input_size_px: int  # S: model inputs are S x S
+    mean: tuple[float, float, float]  # of RGB values from 0 to 1
     std: tuple[float, float, float]
-    grid: tuple[int, int]  # (rows, columns) of patches, which every layer is stretched to
-    feature_dim: int  # the layers' channels together
-    float_layers: str  # a pattern: convolutions that int8 leaves in fp32 (docs/adr/0009)
-    int8_bytes: int  # of main memory that one more network in int8 takes, as measured
-    build: Callable[[], nn.Module]  # the full network, on torch's meta device, where nothing takes memory
-    truncate: Callable[[nn.Module], nn.Module]  # what is used of it: (B, 3, S, S) -> layers (B, C, H, W) each
+    grid: tuple[int, int]  # patch grid (rows, columns); every layer is resized to it
+    feature_dim: int  # the channels of all layers together
+    float_layers: str  # a regular expression: the convolutions that int8 keeps in fp32 (docs/adr/0009)
+    int8_bytes: int  # main memory of one network in int8, as measured
+    build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it takes no memory
+    truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, S, S) -> layers, each (B, C, H, W)
     pretrained: Callable[[], Weights]  # raises DownloadError
 
     @property
@@ -52,46 +52,49 @@ class BackboneSpec:
 class _WideResNetLayers(nn.Module):
     """layer2 (512, 28, 28) and layer3 (1024, 14, 14)."""
 
-    def __init__(self, whole: ResNet) -> None:
+    def __init__(self, full: ResNet) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.relu, self.maxpool = whole.conv1, whole.bn1, whole.relu, whole.maxpool
-        self.layer1, self.layer2, self.layer3 = whole.layer1, whole.layer2, whole.layer3
+        self.conv1, self.bn1, self.relu, self.maxpool = full.conv1, full.bn1, full.relu, full.maxpool
+        self.layer1, self.layer2, self.layer3 = full.layer1, full.layer2, full.layer3
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        second = self.layer2(self.layer1(stem))
-        return second, self.layer3(second)
+        layer2 = self.layer2(self.layer1(stem))
+        return layer2, self.layer3(layer2)
 
 
 _LITE2_SIZE_PX = 224
-_LITE2_STAGES = (range(11, 15), range(15, 20))  # (120, 14, 14) and (208, 7, 7): those that tell defects best
+_LITE2_STAGES = (range(11, 15), range(15, 20))  # blocks, (120, 14, 14) and (208, 7, 7): best for defects
 _LITE2_LAST_BLOCKS = [stage[-1] for stage in _LITE2_STAGES]
 _LITE2_WEIGHTS = (1.0, 1.5)
-_LITE2_TEMPER = 0.25
+_LITE2_LENGTH_POWER = 0.25
 
 
 class _EfficientNetLayers(nn.Module):
-    """The outputs of _LITE2_STAGES, standardized, their lengths tempered, and weighted (docs/adr/0006).
+    """The outputs of _LITE2_STAGES: standardized by channel, with compressed lengths, and weighted (docs/adr/0006).
 
-    The outputs of a stage's blocks add up, and each leaves through a batch norm, whose weights tell the usual mean and
-    spread of its channels: without them a few strong channels outweigh what tells a defect. What is left of a place's
-    length says how much there is to see; as it is it outweighs the direction, without it flat places turn to noise.
+    The outputs of a stage's blocks are added up, and each block ends in a batch norm. Their biases and weights give the
+    usual mean and standard deviation of each channel. Without standardizing, a few strong channels hide defects. The
+    length of a standardized vector says how much structure its patch has. In full it would outweigh the direction, and
+    without it flat patches would become noise.
     """
 
-    def __init__(self, whole: EfficientNet) -> None:
+    def __init__(self, full: EfficientNet) -> None:
         super().__init__()
-        self._conv_stem, self._bn0, self._swish = whole._conv_stem, whole._bn0, whole._swish  # noqa: SLF001
-        self._blocks = whole._blocks[: _LITE2_STAGES[-1].stop]  # noqa: SLF001
-        # Not before the weights are there: on the meta device torch would import its compiler for it, which takes 3 s.
-        self.register_load_state_dict_post_hook(lambda *_: self._note_spreads())  # type: ignore[no-untyped-call]
+        self._conv_stem, self._bn0, self._swish = full._conv_stem, full._bn0, full._swish  # noqa: SLF001
+        self._blocks = full._blocks[: _LITE2_STAGES[-1].stop]  # noqa: SLF001
+        # Only once the weights are loaded: on the meta device torch would import its compiler for it, which takes 3 s.
+        self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
+            lambda *_: self._register_channel_statistics()
+        )
 
-    def _note_spreads(self) -> None:
+    def _register_channel_statistics(self) -> None:
         for stage in _LITE2_STAGES:
             norms = [self._blocks[position]._bn2 for position in stage]  # noqa: SLF001
             mean = torch.stack([norm.bias.detach() for norm in norms]).sum(0)
-            spread = torch.stack([norm.weight.detach() for norm in norms]).norm(dim=0)
+            std = torch.stack([norm.weight.detach() for norm in norms]).norm(dim=0)
             self.register_buffer(f"_mean{stage[-1]}", mean[:, None, None], persistent=False)
-            self.register_buffer(f"_spread{stage[-1]}", spread[:, None, None], persistent=False)
+            self.register_buffer(f"_std{stage[-1]}", std[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         layers: list[Tensor] = []
@@ -99,22 +102,22 @@ class _EfficientNetLayers(nn.Module):
         for position, block in enumerate(self._blocks):
             features = block(features)
             if position in _LITE2_LAST_BLOCKS:
-                mean, spread = self.get_buffer(f"_mean{position}"), self.get_buffer(f"_spread{position}")
+                mean, std = self.get_buffer(f"_mean{position}"), self.get_buffer(f"_std{position}")
                 weight = _LITE2_WEIGHTS[len(layers)]
-                layers.append(weight * tempered((features - mean) / spread, _LITE2_TEMPER))
+                layers.append(weight * _compress_lengths((features - mean) / std, _LITE2_LENGTH_POWER))
         return tuple(layers)
 
 
-def tempered(features: Tensor, power: float) -> Tensor:
-    """Vectors (B, C, H, W) in their direction, with their root mean square raised to a power as the length."""
+def _compress_lengths(features: Tensor, power: float) -> Tensor:
+    """Vectors (B, C, H, W) of the same direction, whose length is their root mean square raised to a power."""
     lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     lengths = lengths.clamp(min=torch.finfo(features.dtype).eps)
-    length: float = features.shape[1] ** 0.5  # of a vector whose values are 1 in the mean
-    return features / lengths * (lengths / length).pow(power)
+    unit_length: float = features.shape[1] ** 0.5  # of a vector whose root mean square is 1
+    return features / lengths * (lengths / unit_length).pow(power)
 
 
 def _torchvision_models() -> ModuleType:
-    """Imported when it is needed: it costs a second and more, which the embedded backbone need not wait for."""
+    """Imported on use: it takes more than a second, and the embedded backbone does not need it."""
     return importlib.import_module("torchvision.models")
 
 
@@ -157,7 +160,7 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
                 feature_dim=328,
                 float_layers=r"_stem|_depthwise|_blocks\.[01]\.|_blocks\.(11|15)\._project",
                 int8_bytes=65 * 2**20,
-                # The padding of each convolution is fixed when it is built, for this input size.
+                # Each convolution gets its padding for this input size when it is built.
                 build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=_LITE2_SIZE_PX),
                 truncate=_EfficientNetLayers,
                 pretrained=_embedded_weights,

@@ -1,4 +1,4 @@
-"""A network in OpenVINO: the runtime on CPUs."""
+"""The backbone in OpenVINO: the runtime on CPUs."""
 
 from __future__ import annotations
 
@@ -16,81 +16,85 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
 
 _CPU = "CPU"
-_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # of what is not quantized
-_NATIVE_BF16 = ("amx_bf16", "avx512_bf16")
-_TRACED_SIZE_PX = 32  # layers don't know the size of an image, and a small one is traced in less time
+_PRECISION_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # for the operations that are not quantized
+_BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
+_TRACED_SIZE_PX = 32  # the layers accept any image size, and a small image is traced faster
 
 
-def has_bf16() -> bool:
-    """Whether this processor multiplies bfloat16 itself.
+def supports_bf16() -> bool:
+    """Whether this processor has instructions that multiply bfloat16.
 
-    OpenVINO says so of every processor with AVX-512, and on most of those its imitation is slower than float32.
+    OpenVINO reports BF16 on every processor with AVX-512. Without the instructions it emulates them, mostly slower than
+    float32.
     """
-    native = torch.cpu.get_capabilities()
+    available = torch.cpu.get_capabilities()
     capabilities: list[str] = openvino.Core().get_property(_CPU, "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in capabilities and any(native.get(name) for name in _NATIVE_BF16)
+    return "BF16" in capabilities and any(available.get(name) for name in _BF16_INSTRUCTIONS)
 
 
 class OpenVinoRuntime:
-    """Takes images one by one, so that nothing depends, not even in the last bit, on the images beside it."""
+    """Runs each image by itself, so that its features never depend, not even in the last bit, on the batch."""
 
-    def __init__(self, model: openvino.Model, *, precision: str, threads: int) -> None:
-        """Compiles.
+    def __init__(self, model: openvino.Model, *, precision: str, threads: int, nbytes: int = 0) -> None:
+        """Compile the model.
 
         Args:
-            model: (1, S, S, 3) uint8 -> feature maps (1, H, W, C) float32, as `converted` gives it.
-            precision: FP32; BF16 where `has_bf16`; INT8 for a model that is quantized.
-            threads: how many one image uses while there are few, and how many images use one each otherwise.
+            model: (1, S, S, 3) uint8 -> feature maps, each (1, H, W, C) float32; see `convert_to_openvino`.
+            precision: FP32; BF16 if `supports_bf16`; INT8 for a quantized model.
+            threads: the CPU threads. A few images at a time use all of them for each image; more images use one each.
+            nbytes: the main memory that this runtime takes for one reference; 0 if it is shared.
         """
         self.precision = precision
         self.device = torch.device("cpu")
+        self.nbytes = nbytes
         core = openvino.Core()
 
-        def compiled(streams: int) -> openvino.CompiledModel:
+        def compile_for(streams: int) -> openvino.CompiledModel:
             options = {
-                "INFERENCE_PRECISION_HINT": _HINTS[precision],  # never left out: by default it is the fastest there is
+                "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision],  # always set: the default is the fastest one
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": streams,
-                "ENABLE_CPU_PINNING": False,  # a second server on this machine would be pinned to the same cores
+                "ENABLE_CPU_PINNING": False,  # two servers on one machine would be pinned to the same cores
             }
             return core.compile_model(model, _CPU, options)
 
         self._threads = threads
-        self._one_by_one = compiled(1)
-        self._side_by_side = compiled(threads) if threads > 1 else self._one_by_one
-        self._shapes = [tuple(output.shape)[1:] for output in self._one_by_one.outputs]  # (H, W, C) each
-        self._under_way = 0
+        self._latency_model = compile_for(streams=1)
+        self._throughput_model = compile_for(streams=threads) if threads > 1 else self._latency_model
+        self._layer_shapes = [tuple(output.shape)[1:] for output in self._latency_model.outputs]  # (H, W, C) each
+        self._images_in_flight = 0
         self._lock = threading.Lock()
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
-        layers = [torch.empty((len(inputs), *shape)) for shape in self._shapes]
+        layers = [torch.empty((len(inputs), *shape)) for shape in self._layer_shapes]
         images = np.array(inputs, order="C")  # OpenVINO takes no read-only array
-        with self._model(len(inputs)) as model:
+        with self._model_for(len(inputs)) as model:
             requests = [model.create_infer_request() for _ in images]
-            for at, request in enumerate(requests):
-                request.set_input_tensor(openvino.Tensor(images[at : at + 1], shared_memory=True))
+            for index, request in enumerate(requests):
+                one = slice(index, index + 1)
+                request.set_input_tensor(openvino.Tensor(images[one], shared_memory=True))
                 for position, layer in enumerate(layers):
-                    request.set_output_tensor(position, openvino.Tensor(layer[at : at + 1].numpy(), shared_memory=True))
+                    request.set_output_tensor(position, openvino.Tensor(layer[one].numpy(), shared_memory=True))
                 request.start_async()
             for request in requests:
                 request.wait()
         return tuple(layer.permute(0, 3, 1, 2) for layer in layers)
 
     @contextmanager
-    def _model(self, images: int) -> Iterator[openvino.CompiledModel]:
-        """Side by side where that leaves no thread idle: then none waits for another within an image."""
+    def _model_for(self, image_count: int) -> Iterator[openvino.CompiledModel]:
+        """The throughput model if the images in flight keep every thread busy, else the latency model."""
         with self._lock:
-            self._under_way += images
-            model = self._side_by_side if self._under_way >= self._threads else self._one_by_one
+            self._images_in_flight += image_count
+            is_busy = self._images_in_flight >= self._threads
         try:
-            yield model
+            yield self._throughput_model if is_busy else self._latency_model
         finally:
             with self._lock:
-                self._under_way -= images
+                self._images_in_flight -= image_count
 
 
 class _ChannelsLast(nn.Module):
-    """Layers (B, H, W, C): the order that they are computed in, and that patch vectors have."""
+    """Feature maps as (B, H, W, C): the order that they are computed in, and that patch vectors have."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -100,11 +104,19 @@ class _ChannelsLast(nn.Module):
         return tuple(layer.permute(0, 2, 3, 1) for layer in self.module(images))
 
 
-def converted(module: nn.Module, size_px: int) -> openvino.Model:
-    """A module on the CPU, (B, S, S, 3) uint8 -> feature maps (B, C, H, W) float32, as a model of one image."""
+def convert_to_openvino(module: nn.Module, size_px: int) -> openvino.Model:
+    """Convert a module on the CPU to an OpenVINO model for one image.
+
+    Args:
+        module: (B, S, S, 3) uint8 -> feature maps, each (B, C, H, W) float32.
+        size_px: S.
+
+    Returns:
+        A model: (1, S, S, 3) uint8 -> feature maps, each (1, H, W, C) float32.
+    """
     example = torch.zeros((1, _TRACED_SIZE_PX, _TRACED_SIZE_PX, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
-        # Tracing is deprecated in torch; exporting takes several times as long and gives the same.
+        # torch has deprecated tracing. Its successor, export, gives the same model and takes several times as long.
         warnings.simplefilter("ignore", FutureWarning)
         traced = torch.jit.trace(_ChannelsLast(module), example, check_trace=False)  # type: ignore[no-untyped-call]
     return openvino.convert_model(traced, input=[1, size_px, size_px, 3])

@@ -1,4 +1,4 @@
-"""Weights of a backbone: read, downloaded, checked, and named by their content. Never unpickled."""
+"""Reads, downloads and checks the weights of a backbone. Code in weights files is never run."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from patchserve_server.domain.errors import StartupError
 
 StateDict: TypeAlias = Mapping[str, Tensor]
 
-_DOWNLOAD_TIMEOUT_S = 10.0  # of one connection or read: a machine without a network must learn of it soon
-_SHOWN_NAMES = 3
-_COUNTER = "num_batches_tracked"  # batch norm's training counter: absent in older files, unused here
+_DOWNLOAD_TIMEOUT_S = 10.0  # for one connection or read, so that a start without a network fails soon
+_MAX_LISTED_NAMES = 3
+_COUNTER = "num_batches_tracked"  # the training counter of batch norms: not in older files, and not used here
 
-# All that torch.load raises on files that are truncated, no archives, or hold more than tensors.
-_UNREADABLE = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError)
+# What torch.load and safetensors raise for files that are truncated, of another format, or hold more than tensors.
+_FORMAT_ERRORS = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A state dict and where it came from, in words."""
+    """A state dict, and where it came from, in words."""
 
     state: StateDict
     source: str
 
 
 class DownloadError(Exception):
-    """Weights that could not be fetched. The message is the reason, as part of a sentence."""
+    """Weights could not be downloaded. The message is the reason, as part of a sentence."""
 
 
 def read_weights(path: Path) -> Weights:
-    """Weights of a file: .pth or .pt (tensors only, no code is run) or .safetensors.
+    """The weights in a file: .pth, .pt (tensors only, no code is run) or .safetensors.
 
     Raises:
-        StartupError: it is missing, damaged, or holds anything else.
+        StartupError: the file is missing, damaged, or not a state dict.
     """
     try:
         if path.suffix == ".safetensors":
@@ -57,24 +57,26 @@ def read_weights(path: Path) -> Weights:
             raise StartupError(f'The weights file "{path}" must end in .pth, .pt or .safetensors.')
     except OSError as error:
         raise StartupError(f'The weights file "{path}" cannot be read: {error.strerror or error}.') from error
-    except _UNREADABLE as error:
+    except _FORMAT_ERRORS as error:
         raise StartupError(
             f'The weights file "{path}" is damaged or holds more than tensors. It must be a state dict: '
             "torch.save(model.state_dict(), FILE) or safetensors."
         ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise StartupError(f'The weights file "{path}" holds no state dict: names with tensors, and nothing else.')
+        raise StartupError(
+            f'The weights file "{path}" is not a state dict: it must hold names with tensors, and nothing else.'
+        )
     return Weights(state, f"the file {path.name}")
 
 
 def download_weights(url: str, source: str) -> Weights:
-    """Weights of torch's download cache, fetched once with progress and checked against the checksum in their name.
+    """The weights at a URL, downloaded once into torch's cache and checked against the checksum in their file name.
 
     Raises:
-        DownloadError: they could not be fetched, or what is in the cache is damaged.
+        DownloadError: the download failed, or the file in the cache is damaged.
     """
     try:
-        # torch tells of the download on standard output, which is for what the server itself has to say.
+        # torch reports the download on the standard output, which is for the server's own output.
         with _socket_timeout(_DOWNLOAD_TIMEOUT_S), contextlib.redirect_stdout(sys.stderr):
             state = torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", progress=True, check_hash=True, weights_only=True
@@ -82,67 +84,68 @@ def download_weights(url: str, source: str) -> Weights:
     except HTTPError as error:
         raise DownloadError(f"the download server answered {error.code} {error.reason}") from error
     except URLError as error:
-        raise DownloadError(f"no way to the download server: {error.reason}") from error
+        raise DownloadError(f"cannot reach the download server: {error.reason}") from error
     except OSError as error:
         raise DownloadError(error.strerror or str(error) or type(error).__name__) from error
-    except _UNREADABLE as error:
-        raise DownloadError("the download, or its copy in torch's cache (TORCH_HOME), is damaged") from error
+    except _FORMAT_ERRORS as error:
+        raise DownloadError("the download or its copy in torch's cache (TORCH_HOME) is damaged") from error
     return Weights(state, source)
 
 
-def load_weights(part: nn.Module, whole: nn.Module, weights: Weights, backbone: str) -> str:
-    """Puts weights into the part of a network that is used, and returns their digest.
+def load_weights(used: nn.Module, full: nn.Module, weights: Weights, backbone: str) -> str:
+    """Load weights into the used part of a network, and return their digest.
 
     Args:
-        part: the modules that are kept; names as in `whole`.
-        whole: the full network: what only it has is dropped.
-        weights: of the full network, or of the part.
+        used: the modules that are kept; names as in `full`.
+        full: the full network. Weights that only it has are ignored.
+        weights: those of the full network or of the used part.
         backbone: its name, for messages.
 
     Returns:
-        SHA-256 (hexadecimal) over names, shapes and float32 values of what is kept: the same for each file format.
+        SHA-256 (hexadecimal) over names, shapes and float32 values of the used weights: equal for every file format.
 
     Raises:
         StartupError: names or shapes differ, or a value is not finite.
     """
-    expected = part.state_dict()
+    expected = used.state_dict()
     missing = [name for name in expected if name not in weights.state and not name.endswith(_COUNTER)]
-    unknown = sorted(weights.state.keys() - whole.state_dict().keys())
+    unknown = sorted(weights.state.keys() - full.state_dict().keys())
     if missing or unknown:
-        lacks = f" It lacks {_shown(missing)}." if missing else ""
-        extra = f" It has {_shown(unknown)}, which the network has not." if unknown else ""
+        lacks = f" They lack {_listed(missing)}." if missing else ""
+        extra = f" The network has no {_listed(unknown)}." if unknown else ""
         raise StartupError(f"The weights ({weights.source}) are not those of {backbone}.{lacks}{extra}")
     digest = hashlib.sha256()
     state: dict[str, Tensor] = {}
-    for name, place in sorted(expected.items()):
+    for name, parameter in sorted(expected.items()):
         if name.endswith(_COUNTER):
-            state[name] = torch.zeros(place.shape, dtype=place.dtype)
+            state[name] = torch.zeros(parameter.shape, dtype=parameter.dtype)
             continue
-        state[name] = _checked(name, weights.state[name], place, weights.source)
-        digest.update(f"\n{name} {tuple(place.shape)}\n".encode())
+        state[name] = _checked_values(name, weights.state[name], parameter.shape, weights.source)
+        digest.update(f"\n{name} {tuple(parameter.shape)}\n".encode())
         digest.update(state[name].numpy().data)
-    part.load_state_dict(state, assign=True)
+    used.load_state_dict(state, assign=True)
     return digest.hexdigest()
 
 
-def _checked(name: str, value: Tensor, place: Tensor, source: str) -> Tensor:
-    if value.shape != place.shape:
+def _checked_values(name: str, values: Tensor, shape: torch.Size, source: str) -> Tensor:
+    """The values as contiguous float32."""
+    if values.shape != shape:
         raise StartupError(
-            f"The weights ({source}) do not fit: {name} is {tuple(value.shape)}, but {tuple(place.shape)} is needed."
+            f"The weights ({source}) do not fit: {name} is {tuple(values.shape)}, but must be {tuple(shape)}."
         )
-    if not value.is_floating_point() or not bool(value.isfinite().all()):
-        raise StartupError(f"The weights ({source}) are damaged: {name} holds values that are no finite numbers.")
-    return value.detach().to(torch.float32).contiguous()
+    if not values.is_floating_point() or not bool(values.isfinite().all()):
+        raise StartupError(f"The weights ({source}) are damaged: {name} has values that are not finite numbers.")
+    return values.detach().to(torch.float32).contiguous()
 
 
-def _shown(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_LISTED_NAMES} more" if len(names) > _MAX_LISTED_NAMES else ""
+    return ", ".join(names[:_MAX_LISTED_NAMES]) + more
 
 
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Bounds the connections that torch opens: it sets no timeout itself and heeds the process-wide one alone."""
+    """Limit the connections that torch opens. torch sets no timeout of its own, but uses the process-wide default."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

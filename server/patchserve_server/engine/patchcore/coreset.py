@@ -1,4 +1,4 @@
-"""Greedy k-center coreset (Roth et al. 2022, algorithm 1): few patches that leave no patch far from the nearest."""
+"""Greedy k-center coreset (Roth et al. 2022, algorithm 1): few patches, such that every patch is near one of them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.reference import CoresetOptions
+from patchserve_server.domain.reference_options import CoresetOptions
 from patchserve_server.engine.search.row_norms import RowNorms
-
-MIN_PATCHES = 16
 
 _PROJECTION_ERROR = 0.6  # Johnson-Lindenstrauss epsilon; the usual 0.9 covers about 1 % worse
 _POOL = 1024  # how many of the farthest points one pass brings up to date together
@@ -20,24 +17,10 @@ _ROWS_PER_BLOCK = 4096
 
 
 def coreset_count(total: int, options: CoresetOptions) -> int:
-    """How many of `total` patches are kept, 1 or more.
-
-    Raises:
-        InvalidInputError: an option is out of its range, or both are set.
-    """
-    if options.ratio is not None and options.max_patches is not None:
-        raise InvalidInputError("coreset", "A coreset takes a ratio or max_patches, not both.")
+    """How many of `total` patches are selected, 1 or more."""
     if options.ratio is not None:
-        if not 0 < options.ratio <= 1:
-            raise InvalidInputError("coreset.ratio", f"A ratio is above 0 and at most 1, not {options.ratio:g}.")
         return max(1, round(total * options.ratio))
-    if options.max_patches is not None:
-        if options.max_patches < MIN_PATCHES:
-            raise InvalidInputError(
-                "coreset.max_patches", f"At least {MIN_PATCHES} patches are kept, not {options.max_patches}."
-            )
-        return min(total, options.max_patches)
-    return total
+    return total if options.max_patches is None else min(total, options.max_patches)
 
 
 def select_coreset(

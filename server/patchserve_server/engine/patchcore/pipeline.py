@@ -1,20 +1,22 @@
-"""A network under one reference's options: images to patch vectors, patch vectors to raw scores."""
+"""From model inputs to raw scores, under one reference's options."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
-from patchserve_server.domain.reference import ReferenceOptions, ScoringProfile
-from patchserve_server.engine.backbone.network import Network
+from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
+from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
-from patchserve_server.engine.patchcore.region_of_interest import RegionMask, region_mask_of
+from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
@@ -30,94 +32,92 @@ from patchserve_server.engine.search.parallel import ParallelSearch
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RawScores:
-    """Absolute distances of one image to a bank."""
-
-    image_score: float
-    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Neighbors:
-    """What a search found for each patch of each image, nearest first."""
+    """The nearest bank rows of each patch of each image, nearest first."""
 
-    distances: Tensor  # (B, P, k) float32
-    rows: Tensor  # (B, P, k) int64
+    distances: Tensor  # (B, P, k) float32; infinity where there are fewer than k
+    rows: Tensor  # (B, P, k) int64; -1 where there are fewer than k
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pipeline:
-    """Everything between model inputs and raw scores."""
+    """The steps between model inputs and raw scores."""
 
-    network: Network
+    architecture: BackboneSpec
+    runtime: Runtime
     options: ReferenceOptions
-    searcher: ParallelSearch
-    interest: RegionMask | None = field(init=False)
-    reach: Tensor | None = field(init=False)  # (P, P) bool: which places lie within the search radius of each
+    parallel_search: ParallelSearch
+    roi_mask: RoiMask | None  # None: the whole image counts
+    visible_positions: Tensor | None  # (P, P) bool: the positions within the search radius of each; None: all
 
-    def __post_init__(self) -> None:
-        spec, options = self.network.spec, self.options
-        object.__setattr__(self, "interest", region_mask_of(options.region_of_interest, spec.input_size_px, spec.grid))
-        reach = None if options.search_radius is None else places_within(options.search_radius, spec.grid)
-        object.__setattr__(self, "reach", None if reach is None else reach.to(self.network.device))
+    @classmethod
+    def build(
+        cls,
+        architecture: BackboneSpec,
+        runtime: Runtime,
+        options: ReferenceOptions,
+        parallel_search: ParallelSearch,
+    ) -> Pipeline:
+        visible = None
+        if options.search_radius is not None:
+            visible = positions_within(options.search_radius, architecture.grid).to(runtime.device)
+        roi_mask = build_roi_mask(options.region_of_interest, architecture.input_size_px, architecture.grid)
+        return cls(architecture, runtime, options, parallel_search, roi_mask, visible)
 
     @property
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
 
-    def for_reference(self, inputs: ModelInputs, progress: Progress) -> Pipeline:
-        """The pipeline of a reference of these images (N, S, S, 3), as `seen`."""
-        return replace(self, network=self.network.for_reference(inputs, progress))
+    def mask(self, inputs: ModelInputs) -> ModelInputs:
+        """Model inputs (B, S, S, 3) with everything outside of the region of interest covered."""
+        return inputs if self.roi_mask is None else self.roi_mask.cover(inputs)
 
-    def seen(self, inputs: ModelInputs) -> ModelInputs:
-        """What counts of images (B, S, S, 3)."""
-        return inputs if self.interest is None else self.interest.painted(inputs)
-
-    def patches(self, inputs: ModelInputs) -> Tensor:
-        """Patch vectors (B, P, D) float32 on the device, of inputs (B, S, S, 3) uint8."""
-        layers = self.network.layers(self.seen(inputs))
+    def embed(self, masked_inputs: ModelInputs) -> Tensor:
+        """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, S, S, 3) uint8."""
+        layers = self.runtime.layers(masked_inputs)
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return concat_layers(layers, self.network.spec.grid)
+        return concat_layers(layers, self.architecture.grid)
 
-    def embed(self, inputs: ModelInputs, progress: Progress) -> Tensor:
-        """Patch vectors (N, P, D) of many images, in main memory.
+    def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
+        """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.
 
-        One image at a time, so that its vectors do not depend, not even in the last bit, on the images beside it.
+        The inputs go through the backbone one at a time, so that the vectors of an image do not depend, not even in the
+        last bit, on the images beside it.
         """
-        spec = self.network.spec
-        vectors = torch.empty((len(inputs), spec.patches_per_image, spec.feature_dim))
-        for at in range(len(inputs)):
-            vectors[at] = self.patches(inputs[at : at + 1])[0]
-            progress(LoadStage.EMBED, at + 1, len(inputs))
+        count = len(masked_inputs)
+        vectors = torch.empty((count, self.architecture.patches_per_image, self.architecture.feature_dim))
+        for image in range(count):
+            vectors[image] = self.embed(masked_inputs[image : image + 1])[0]
+            progress(LoadStage.EMBED, image + 1, count)
         return vectors
 
     def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbors:
         """The nearest rows of each patch, as many as the profile needs.
 
-        A patch within whose search radius there is no row looks everywhere.
+        A patch without any row inside its search radius is compared with the whole bank.
 
         Args:
             patches: (B, P, D) float32 on the device.
-            index: a bank of the same network and options.
+            index: a bank of the same backbone and options.
             exclude_groups: (B,) integer; image i sees no row of group exclude_groups[i].
         """
-        images, count, dim = patches.shape
+        images, positions, dim = patches.shape
         queries = patches.reshape(-1, dim)
-        hidden = None if exclude_groups is None else exclude_groups.repeat_interleave(count)
-        visible = None if self.reach is None else self.reach.repeat(images, 1)
-        distances, rows = self.nearest(queries, index, hidden, visible)
-        lost = rows[:, 0] < 0
-        if visible is not None and bool(lost.any()):
-            everywhere = None if hidden is None else hidden[lost]
-            distances[lost], rows[lost] = self.nearest(queries[lost], index, everywhere, None)
-        return Neighbors(distances.view(images, count, -1), rows.view(images, count, -1))
+        excluded = None if exclude_groups is None else exclude_groups.repeat_interleave(positions)
+        visible = None if self.visible_positions is None else self.visible_positions.repeat(images, 1)
+        distances, rows = self.nearest(queries, index, excluded, visible)
+        alone = rows[:, 0] < 0
+        if visible is not None and bool(alone.any()):
+            excluded_alone = None if excluded is None else excluded[alone]
+            distances[alone], rows[alone] = self.nearest(queries[alone], index, excluded_alone, None)
+        return Neighbors(distances.view(images, positions, -1), rows.view(images, positions, -1))
 
     def nearest(
         self, queries: Tensor, index: BankIndex, exclude_groups: Tensor | None, visible_places: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """`nearest` with the profile's number of neighbors."""
-        return self.searcher.nearest(
+        """`ParallelSearch.nearest` with the profile's number of neighbors."""
+        return self.parallel_search.nearest(
             queries,
             index,
             PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS,
@@ -125,46 +125,66 @@ class Pipeline:
             visible_places=visible_places,
         )
 
-    def judge(
-        self, found: Neighbors, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None
+    def raw_scores(
+        self, neighbors: Neighbors, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None
     ) -> list[RawScores]:
-        """Raw scores of each image from what a search with the same arguments found; `index` tells the spacing."""
-        scores = mean_of_nearest(found.distances)  # (B, P)
-        counted = slice(None) if self.interest is None else torch.from_numpy(self.interest.patches).to(scores.device)
+        """The raw scores of each image, from its neighbors in the bank.
+
+        Args:
+            neighbors: the result of `search` with the same arguments.
+            patches: (B, P, D) float32 on the device.
+            index: the bank; it gives the spacing.
+            exclude_groups: (B,) integer, as in `search`.
+        """
+        scores = mean_of_nearest(neighbors.distances)  # (B, P)
+        counted = slice(None) if self.roi_mask is None else torch.from_numpy(self.roi_mask.patches).to(scores.device)
         if self.is_paper:
             image_scores = reweighted_score(
                 scores[:, counted],
-                found.rows[:, counted, 0],
+                neighbors.rows[:, counted, 0],
                 patches[:, counted],
                 index,
-                self.searcher,
+                self.parallel_search,
                 exclude_groups=exclude_groups,
             )
         else:
-            spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, found.rows)
+            spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
             image_scores = spaced_score(scores[:, counted], spacing[:, counted])
-        maps = [self._map(grid) for grid in scores.view(len(scores), *self.network.spec.grid).cpu().numpy()]
-        return [RawScores(*found) for found in zip(image_scores.tolist(), maps, strict=True)]
+        maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.architecture.grid).cpu().numpy()]
+        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
 
-    def score(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> list[RawScores]:
-        """`judge` of what `search` finds."""
-        return self.judge(self.search(patches, index, exclude_groups), patches, index, exclude_groups)
+    def score(self, patches: Tensor, index: BankIndex) -> list[RawScores]:
+        """The raw scores of each image against the whole bank."""
+        return self.raw_scores(self.search(patches, index), patches, index)
 
-    def _map(self, scores: np.ndarray) -> AnomalyMap:
-        stretch = paper_map if self.is_paper else notebook_map
-        anomaly_map = stretch(scores, self.network.spec.input_size_px)
-        if self.interest is not None:
-            anomaly_map[~self.interest.pixels] = np.nan
+    def _anomaly_map(self, patch_scores: np.ndarray) -> AnomalyMap:
+        scale_up = paper_map if self.is_paper else notebook_map
+        anomaly_map = scale_up(patch_scores, self.architecture.input_size_px)
+        if self.roi_mask is not None:
+            anomaly_map[~self.roi_mask.pixels] = np.nan
         return anomaly_map
 
+    @property
+    def nbytes(self) -> int:
+        """The memory of its masks."""
+        visible = 0 if self.visible_positions is None else self.visible_positions.nbytes
+        return visible + (0 if self.roi_mask is None else self.roi_mask.nbytes)
 
-def places_within(radius: float, grid: tuple[int, int]) -> Tensor:
-    """Which places (P, P) bool of a grid (rows, columns) see each other: at most `radius` apart on either axis.
 
-    The radius is a share of the grid's side; a place always sees itself and the ones right beside it.
+def pipeline_nbytes(architecture: BackboneSpec, options: ReferenceOptions) -> int:
+    """The `nbytes` of a pipeline with these options."""
+    positions, pixels = architecture.patches_per_image, architecture.input_size_px**2
+    visible = positions**2 if options.search_radius is not None else 0
+    return visible + (positions + pixels if options.region_of_interest else 0)
+
+
+def positions_within(radius: float, grid: tuple[int, int]) -> Tensor:
+    """Which positions (P, P) bool of a grid (rows, columns) are within `radius` of each other, on both axes.
+
+    The radius is a fraction of the grid's side. A position always sees itself and its direct neighbors.
     """
     rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
     near_rows = (rows[:, None] - rows).abs() <= max(1.0, radius * grid[0])  # (h, h)
     near_columns = (columns[:, None] - columns).abs() <= max(1.0, radius * grid[1])  # (w, w)
-    both = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (h, w, h, w)
-    return both.reshape(grid[0] * grid[1], -1)
+    near = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (h, w, h, w)
+    return near.reshape(grid[0] * grid[1], -1)

@@ -9,43 +9,48 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.reference import RegionOfInterest
+from patchserve_server.domain.reference_options import RegionOfInterest
 
-_FILL_LEVEL = 127
-_COUNTED_SHARE = 0.5
+_COVER_LEVEL = 127
+_MIN_COVERAGE = 0.5
 _SUBPIXEL_BITS = 4
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RegionMask:
-    """A region of interest at the size of model inputs, and on the grid of patches."""
+class RoiMask:
+    """A region of interest, as pixels of model inputs and as positions of the patch grid."""
 
     pixels: NDArray[np.bool_]  # (S, S)
     patches: NDArray[np.bool_]  # (P,)
 
-    def painted(self, inputs: ModelInputs) -> ModelInputs:
-        """Inputs (B, S, S, 3) in one gray outside of the region, so that nothing there can reach a patch inside."""
-        return np.where(self.pixels[..., None], inputs, np.uint8(_FILL_LEVEL))
+    @property
+    def nbytes(self) -> int:
+        return self.pixels.nbytes + self.patches.nbytes
+
+    def cover(self, inputs: ModelInputs) -> ModelInputs:
+        """Inputs (B, S, S, 3), a uniform gray outside of the region, so that nothing there influences the inside."""
+        return np.where(self.pixels[..., None], inputs, np.uint8(_COVER_LEVEL))
 
 
-def region_mask_of(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -> RegionMask | None:
-    """The region on (size_px, size_px) pixels and on the grid (rows, columns); None for the whole image.
+def build_roi_mask(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -> RoiMask | None:
+    """The mask for inputs of (size_px, size_px) pixels and a grid of (rows, columns); None for the whole image.
 
-    A patch counts if half of its pixels do. In a region too narrow for that, those count that it covers most.
+    A patch counts if half of its pixels do. If the region is too narrow for that, those patches count that it covers
+    most.
     """
     if not region:
         return None
-    # OpenCV takes fixed-point numbers, in which the middle of the first pixel is 0.
+    # OpenCV takes fixed-point coordinates, in which the center of the first pixel is 0.
     scale = 1 << _SUBPIXEL_BITS
-    # Clipped to the middles of the outermost pixels: a sliver along the edge covers those, never none.
+    # Clipped to the centers of the outermost pixels: a sliver along the edge covers those instead of nothing.
     outlines = [
         np.rint(np.clip(np.array(polygon) * size_px - 0.5, 0, size_px - 1) * scale).astype(np.int32)
         for polygon in region
     ]
-    drawn = np.zeros((size_px, size_px), np.uint8)
-    for outline in outlines:  # one by one: together, they would cancel out where they overlap
-        cv2.fillPoly(drawn, [outline], 1, shift=_SUBPIXEL_BITS)
+    covered = np.zeros((size_px, size_px), np.uint8)
+    for outline in outlines:  # one by one: drawn together, they would cancel out where they overlap
+        cv2.fillPoly(covered, [outline], 1, shift=_SUBPIXEL_BITS)
     rows, columns = grid
-    shares = cv2.resize(drawn.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
-    patches = shares >= min(_COUNTED_SHARE, float(shares.max()))
-    return RegionMask(drawn.astype(np.bool_), patches.ravel())
+    coverage = cv2.resize(covered.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+    patches = coverage >= min(_MIN_COVERAGE, float(coverage.max()))
+    return RoiMask(covered.astype(np.bool_), patches.ravel())

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap
-from patchserve_server.domain.inspection import AnomalyScore, DamageScore
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
@@ -20,8 +19,6 @@ REWEIGHTING_NEIGHBORS = 9
 _SPACING_POWER = 0.4
 _TOP_SHARE = 0.03
 
-_DAMAGE_LEVEL = 0.5
-_DAMAGE_PERCENTAGE = 5.0
 _SMOOTHING_SIGMA_PX = 4.0
 _SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
 
@@ -29,7 +26,7 @@ _SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
 def mean_of_nearest(distances: Tensor) -> Tensor:
     """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean.
 
-    Only the finite ones count, for a bank with fewer rows to offer; with none at all the score is infinity.
+    Infinite distances, which a small bank leaves, do not count; if all are infinite, so is the score.
     """
     present = distances.isfinite()
     means = distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
@@ -39,8 +36,8 @@ def mean_of_nearest(distances: Tensor) -> Tensor:
 def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
 
-    Each patch score is first divided by how far apart the reference's own patches lie around it, to the power 0.4:
-    where intact items differ much among themselves, a distance says less.
+    Each patch score is first divided by the spacing of its neighbors to the power 0.4. The spacing is how far apart the
+    reference's own patches lie there: where intact items differ much from each other, a distance means less.
 
     Args:
         patch_scores: (B, Q).
@@ -52,7 +49,7 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
 
 
 def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
-    """The mean spacing (...) of the rows (..., k) that were found; -1 stands for none. 1 without any."""
+    """The mean spacing (...) of the found rows (..., k). Row -1 means none; the spacing of no rows is 1."""
     present = rows >= 0
     sums = spacing[rows.clamp(min=0)].where(present, 0.0).sum(dim=-1)
     return (sums / present.sum(dim=-1).clamp(min=1)).where(present.any(dim=-1), 1.0)
@@ -63,21 +60,21 @@ def reweighted_score(
     rows: Tensor,
     patches: Tensor,
     index: BankIndex,
-    searcher: ParallelSearch,
+    parallel_search: ParallelSearch,
     *,
     exclude_groups: Tensor | None = None,
 ) -> Tensor:
     """The raw image score of the PAPER profile (Roth et al. 2022, eq. 7, b = 9).
 
-    The distance of the most anomalous patch, times 1 less the softmax share of its nearest bank patch m* among the 9
-    bank patches nearest to m*. A bank without 9 rows has no such neighborhood: the distance is taken as it is.
+    The distance of the most anomalous patch to its nearest bank patch m*, times a weight: 1 minus the softmax share of
+    m* among the 9 bank patches nearest to m*. In a bank of fewer than 9 rows the weight is 1.
 
     Args:
         patch_scores: (B, Q) distances to the nearest bank patch.
         rows: (B, Q) int64, that patch's row.
         patches: (B, Q, D) float32.
         index: the bank.
-        searcher: what looks for neighbors.
+        parallel_search: finds the neighbors.
         exclude_groups: (B,) integer, as in `nearest`.
 
     Returns:
@@ -86,7 +83,7 @@ def reweighted_score(
     scores, worst = patch_scores.max(dim=1)
     each = torch.arange(len(scores), device=scores.device)
     support = index.patches[rows[each, worst]]  # m*, (B, D)
-    reach, around = searcher.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups)
+    reach, around = parallel_search.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups)
     if around.shape[1] < REWEIGHTING_NEIGHBORS:
         return scores
     distances = torch.linalg.vector_norm(index.patches[around] - patches[each, worst][:, None], dim=2)
@@ -95,39 +92,14 @@ def reweighted_score(
 
 
 def notebook_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
-    """Patch scores (h, w) stretched bilinearly to (size_px, size_px), as the notebook does."""
+    """Patch scores (h, w) scaled bilinearly to (size_px, size_px), as the notebook does."""
     stretched = cv2.resize(patch_scores, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
     return stretched.astype(np.float32, copy=False)
 
 
 def paper_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
-    """Patch scores (h, w) stretched bilinearly and smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
+    """Patch scores (h, w) scaled bilinearly, then smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
     kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
     stretched = notebook_map(patch_scores, size_px)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)
-
-
-def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
-    """The notebook's measure: the share of the map above half of its own range, detected when over 5 %."""
-    values = anomaly_map[~np.isnan(anomaly_map)].astype(np.float64)
-    scaled = (values - values.min()) / (values.max() - values.min() + 1e-8)
-    percentage = 100.0 * float(np.mean(scaled > _DAMAGE_LEVEL))
-    return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
-
-
-def anomaly_score(
-    raw_score: float, raw_threshold: float, anomaly_map: AnomalyMap, patch_threshold: float
-) -> AnomalyScore:
-    """The verdict: raw / (raw + threshold), 0.5 at the threshold and 0 for no distance at all.
-
-    All three numbers are rounded to float32 first, as they go over the wire: there too, score > 0.5 exactly where
-    raw_score > raw_threshold.
-    """
-    raw, threshold = np.float32(raw_score), np.float32(raw_threshold)
-    score = np.float32(float(raw) / (float(raw) + float(threshold))) if raw > 0 else np.float32(0)
-    is_anomalous = bool(raw > threshold)
-    if is_anomalous:
-        score = max(score, np.nextafter(np.float32(0.5), np.float32(1)))
-    area = 100.0 * np.count_nonzero(anomaly_map > patch_threshold) / np.count_nonzero(~np.isnan(anomaly_map))
-    return AnomalyScore(float(score), float(raw), float(threshold), is_anomalous, area)

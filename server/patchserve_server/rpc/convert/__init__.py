@@ -1,6 +1,15 @@
 """Protobuf to domain and back: `requests` are checked on their way in, `answers` go out."""
 
-from patchserve_server.rpc.convert.requests import frame, load_options, loads_of, output_options, page, stream_config
+from patchserve_server.rpc.convert.requests import (
+    expected_revision,
+    frame,
+    load_options,
+    loads_of,
+    output_options,
+    page,
+    reference_id,
+    stream_config,
+)
 from patchserve_server.rpc.convert.responses import (
     infer_response,
     load_message,
@@ -11,6 +20,7 @@ from patchserve_server.rpc.convert.responses import (
 )
 
 __all__ = [
+    "expected_revision",
     "frame",
     "infer_response",
     "load_message",
@@ -19,6 +29,7 @@ __all__ = [
     "output_options",
     "page",
     "page_token",
+    "reference_id",
     "reference_message",
     "server_info",
     "stream_config",

@@ -9,7 +9,8 @@ from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.reference import CalibrationMethod, ScoringProfile
+from patchserve_server.domain.reference import CalibrationMethod
+from patchserve_server.domain.reference_options import ScoringProfile
 from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
 
 MODES: Final = {

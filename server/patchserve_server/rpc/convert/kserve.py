@@ -14,9 +14,10 @@ from patchserve.v1 import inference_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection, OutputOptions
-from patchserve_server.domain.reference import ReferenceFacts, checked_expected_revision, checked_reference_id
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.rpc.convert.enums import FORMATS, SCALES
-from patchserve_server.rpc.convert.requests import output_options
+from patchserve_server.rpc.convert.requests import expected_revision, output_options, reference_id
 from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, no_parameters, sent_images
 from patchserve_server.rpc.status import status_of
 
@@ -30,22 +31,22 @@ T = TypeVar("T")
 class Asked:
     """A ModelInferRequest, checked."""
 
-    reference_id: str
-    expected_revision: str
+    reference_id: ReferenceId
+    expected_revision: Revision | None
     images: Sequence[SentImage]
     options: OutputOptions
     outputs: tuple[str, ...]
 
 
-def model(name: str, version: str, prefix: str = "") -> tuple[str, str]:
-    """The reference's id and the expected revision, "" for any.
+def model(name: str, version: str, prefix: str = "") -> tuple[ReferenceId, Revision | None]:
+    """The reference's id and the expected revision, None for any.
 
     Raises:
         InvalidInputError: they have not the form of such.
     """
     if not name:
         raise InvalidInputError(f"{prefix}name", f"{prefix}name is the id of a reference; there is no default.")
-    return checked_reference_id(name, f"{prefix}name"), checked_expected_revision(version, f"{prefix}version")
+    return reference_id(name, f"{prefix}name"), expected_revision(version, f"{prefix}version")
 
 
 def infer_request(request: pb.ModelInferRequest, max_images: int) -> Asked:
@@ -54,10 +55,10 @@ def infer_request(request: pb.ModelInferRequest, max_images: int) -> Asked:
     Raises:
         InvalidInputError: a field, a tensor or a parameter is none that is taken.
     """
-    reference_id, revision = model(request.model_name, request.model_version, "model_")
+    name, revision = model(request.model_name, request.model_version, "model_")
     outputs = _outputs(request)
     options = _options(request.parameters, outputs)
-    return Asked(reference_id, revision, sent_images(request, max_images), options, outputs)
+    return Asked(name, revision, sent_images(request, max_images), options, outputs)
 
 
 def _outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
@@ -146,12 +147,12 @@ def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: st
     )
 
 
-def metadata(facts: ReferenceFacts, map_side_px: int) -> pb.ModelMetadataResponse:
+def metadata(info: ReferenceInfo, map_side_px: int) -> pb.ModelMetadataResponse:
     tensor = pb.ModelMetadataResponse.TensorMetadata
     shapes = {"anomaly_map": [-1, map_side_px, map_side_px]}
     return pb.ModelMetadataResponse(
-        name=facts.reference_id,
-        versions=[facts.revision],
+        name=info.reference_id,
+        versions=[info.revision],
         platform=PLATFORM,
         inputs=[tensor(name=name, datatype=kind.datatype, shape=kind.shape) for name, kind in INPUTS.items()],
         outputs=[

@@ -12,7 +12,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.load_progress import LoadProgress
-from patchserve_server.domain.reference import Calibration, CoresetOptions, ReferenceFacts, RelativePoint
+from patchserve_server.domain.reference import Calibration, ReferenceInfo
+from patchserve_server.domain.reference_options import CoresetOptions, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.rpc.convert.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
 from patchserve_server.rpc.status import status_of
@@ -29,27 +30,27 @@ def _timestamp(time: datetime) -> Timestamp:
     return message
 
 
-def reference_message(facts: ReferenceFacts) -> reference_pb2.Reference:
-    options, kept = facts.options, facts.options.coreset
+def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
+    options, kept = info.options, info.options.coreset
     coreset = None
     if kept != CoresetOptions():
         coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
     return reference_pb2.Reference(
-        reference_id=facts.reference_id,
-        revision=facts.revision,
-        image_count=facts.image_count,
-        patch_count=facts.patch_count,
-        feature_dim=facts.feature_dim,
+        reference_id=info.reference_id,
+        revision=info.revision,
+        image_count=info.image_count,
+        patch_count=info.patch_count,
+        feature_dim=info.feature_dim,
         profile=enum_number(PROFILES, options.profile),
-        calibration=_calibration_message(facts.calibration),
-        threshold=facts.calibration.image_threshold,
-        create_time=_timestamp(facts.create_time),
-        update_time=_timestamp(facts.update_time),
-        backbone=facts.spec.backbone,
-        weights_digest=facts.spec.weights_digest,
-        precision=facts.spec.precision,
+        calibration=_calibration_message(info.calibration),
+        threshold=info.calibration.image_threshold,
+        create_time=_timestamp(info.create_time),
+        update_time=_timestamp(info.update_time),
+        backbone=info.spec.backbone,
+        weights_digest=info.spec.weights_digest,
+        precision=info.spec.precision,
         coreset=coreset,
-        bank_bytes=facts.bank_bytes,
+        bank_bytes=info.bank_bytes,
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
@@ -86,7 +87,7 @@ def load_message(load: LoadProgress) -> reference_pb2.Load:
 
 def infer_response(inspection: Inspection) -> inference_pb2.InferResponse:
     overlay = inspection.overlay
-    damage, anomaly, timing = inspection.detection.damage, inspection.detection.anomaly, inspection.timing
+    damage, anomaly, timing = inspection.verdict.damage, inspection.verdict.anomaly, inspection.timing
     return inference_pb2.InferResponse(
         reference_id=inspection.reference_id,
         reference_revision=inspection.reference_revision,

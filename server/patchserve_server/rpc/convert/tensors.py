@@ -44,9 +44,9 @@ INPUTS: Final = {
     "pixels": Input("UINT8", (-1, -1, -1, _CHANNELS), "uint_contents"),
 }
 OUTPUTS: Final = {
-    "score": Output("FP32", "fp32_contents", "<f4", lambda found: found.detection.anomaly.score),
-    "is_anomalous": Output("BOOL", "bool_contents", "?", lambda found: found.detection.anomaly.is_anomalous),
-    "damage_percentage": Output("FP64", "fp64_contents", "<f8", lambda found: found.detection.damage.damage_percentage),
+    "score": Output("FP32", "fp32_contents", "<f4", lambda found: found.verdict.anomaly.score),
+    "is_anomalous": Output("BOOL", "bool_contents", "?", lambda found: found.verdict.anomaly.is_anomalous),
+    "damage_percentage": Output("FP64", "fp64_contents", "<f8", lambda found: found.verdict.damage.damage_percentage),
     "anomaly_map": Output("FP32", "fp32_contents", "<f4", lambda found: found.score_map),
     "overlay": Output("BYTES", "bytes_contents", "", lambda found: found.overlay.data if found.overlay else b""),
 }

@@ -1,4 +1,4 @@
-"""Weights: what is taken, what is refused, how they are named, and how they are fetched."""
+"""Weights: which files are accepted, what their digest covers, and how downloads fail."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from patchserve_server.engine.backbone.weights import (
 )
 
 
-class Whole(nn.Module):
-    """A network of which the head is not used."""
+class Full(nn.Module):
+    """A network whose head is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,34 +37,34 @@ class Whole(nn.Module):
         self.head = nn.Linear(4, 2)
 
 
-class Part(nn.Module):
-    def __init__(self, whole: Whole) -> None:
+class Used(nn.Module):
+    def __init__(self, full: Full) -> None:
         super().__init__()
-        self.conv, self.norm = whole.conv, whole.norm
+        self.conv, self.norm = full.conv, full.norm
 
 
-def state_of_whole(seed: int = 0) -> dict[str, Tensor]:
+def state_of_full(seed: int = 0) -> dict[str, Tensor]:
     torch.manual_seed(seed)
-    return Whole().state_dict()
+    return Full().state_dict()
 
 
-def load(state: dict[str, Tensor]) -> tuple[str, Part]:
+def load(state: dict[str, Tensor]) -> tuple[str, Used]:
     with torch.device("meta"):
-        whole = Whole()
-        part = Part(whole)
-    return load_weights(part, whole, Weights(state, "a test"), "toy"), part
+        full = Full()
+        used = Used(full)
+    return load_weights(used, full, Weights(state, "a test"), "toy"), used
 
 
-def test_the_used_part_gets_the_values() -> None:
-    state = state_of_whole()
-    _, part = load(state)
-    assert torch.equal(part.conv.weight, state["conv.weight"])
-    assert part.norm.running_var is not None
-    assert torch.equal(part.norm.running_var, state["norm.running_var"])
+def test_the_used_layers_get_the_values() -> None:
+    state = state_of_full()
+    _, used = load(state)
+    assert torch.equal(used.conv.weight, state["conv.weight"])
+    assert used.norm.running_var is not None
+    assert torch.equal(used.norm.running_var, state["norm.running_var"])
 
 
-def test_digest_is_of_the_used_values_not_of_the_file(tmp_path: Path) -> None:
-    state = state_of_whole()
+def test_the_digest_covers_the_used_values_not_the_file(tmp_path: Path) -> None:
+    state = state_of_full()
     torch.save(state, tmp_path / "a.pth")
     save_file(state, tmp_path / "a.safetensors")
     digests = {load(dict(read_weights(path).state))[0] for path in tmp_path.iterdir()}
@@ -76,27 +76,27 @@ def test_digest_is_of_the_used_values_not_of_the_file(tmp_path: Path) -> None:
     assert len(digests.pop()) == 64
 
 
-def test_digest_tells_any_used_value() -> None:
-    state = state_of_whole()
+def test_each_used_value_changes_the_digest() -> None:
+    state = state_of_full()
     before = load(state)[0]
     state["norm.running_mean"][3] += 1e-6
     assert load(state)[0] != before
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"conv.weight": None}, "lacks conv.weight"),
-        ({"stem.weight": torch.ones(1)}, "has stem.weight"),
-        ({"conv.weight": torch.ones(4, 3, 5, 5)}, r"conv.weight is \(4, 3, 5, 5\), but \(4, 3, 3, 3\) is needed"),
-        ({"conv.bias": torch.tensor([0.0, float("nan"), 0.0, 0.0])}, "conv.bias holds values that are no finite"),
-        ({"norm.running_var": torch.full((4,), float("inf"))}, "norm.running_var holds values that are no finite"),
-        ({"conv.bias": torch.ones(4, dtype=torch.int64)}, "conv.bias holds values that are no finite"),
+        ({"conv.weight": None}, "They lack conv.weight"),
+        ({"stem.weight": torch.ones(1)}, "The network has no stem.weight"),
+        ({"conv.weight": torch.ones(4, 3, 5, 5)}, r"conv.weight is \(4, 3, 5, 5\), but must be \(4, 3, 3, 3\)"),
+        ({"conv.bias": torch.tensor([0.0, float("nan"), 0.0, 0.0])}, "conv.bias has values that are not finite"),
+        ({"norm.running_var": torch.full((4,), float("inf"))}, "norm.running_var has values that are not finite"),
+        ({"conv.bias": torch.ones(4, dtype=torch.int64)}, "conv.bias has values that are not finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(change: dict[str, Tensor | None], said: str) -> None:
-    state = {name: value for name, value in {**state_of_whole(), **change}.items() if value is not None}
-    with pytest.raises(StartupError, match=said):
+def test_weights_that_do_not_fit_are_rejected(change: dict[str, Tensor | None], message: str) -> None:
+    state = {name: value for name, value in {**state_of_full(), **change}.items() if value is not None}
+    with pytest.raises(StartupError, match=message):
         load(state)
 
 
@@ -117,7 +117,7 @@ def saved(value: object) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("weights.onnx", b"", "must end in .pth, .pt or .safetensors"),
         ("empty.pth", b"", "is damaged"),
@@ -125,34 +125,34 @@ def saved(value: object) -> bytes:
         ("garbage.pth", b"\x80\x02 no weights at all" * 99, "is damaged"),
         ("garbage.safetensors", b"\xff" * 999, "is damaged"),
         ("text.pth", b"404: not found", "is damaged"),
-        ("cut.pth", saved(state_of_whole())[:-700], "is damaged"),
+        ("cut.pth", saved(state_of_full())[:-700], "is damaged"),
         ("module.pth", saved(nn.Linear(2, 2)), "holds more than tensors"),
-        ("list.pth", saved([torch.ones(2)]), "holds no state dict"),
-        ("nested.pth", saved({"state_dict": state_of_whole()}), "holds no state dict"),
+        ("list.pth", saved([torch.ones(2)]), "is not a state dict"),
+        ("nested.pth", saved({"state_dict": state_of_full()}), "is not a state dict"),
     ],
 )
-def test_files_that_hold_no_weights_are_refused(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_files_without_weights_are_rejected(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(StartupError, match=said) as caught:
+    with pytest.raises(StartupError, match=message) as caught:
         read_weights(tmp_path / name)
     assert name in caught.value.message
 
 
 @pytest.mark.parametrize("name", ["nothing.pth", "nothing.safetensors"])
-def test_a_missing_file_is_said_to_be_missing(tmp_path: Path, name: str) -> None:
+def test_a_missing_file_is_reported_as_missing(tmp_path: Path, name: str) -> None:
     with pytest.raises(StartupError, match="cannot be read: No such file"):
         read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["folder.pth", "folder.safetensors"])
-def test_a_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_is_rejected(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     with pytest.raises(StartupError, match="cannot be read"):
         read_weights(tmp_path / name)
 
 
 @pytest.mark.parametrize("write", [functools.partial(pickle.dumps, protocol=2), saved])
-def test_code_in_a_file_is_not_run(tmp_path: Path, write: Callable[[object], bytes]) -> None:
+def test_code_in_a_file_is_never_run(tmp_path: Path, write: Callable[[object], bytes]) -> None:
     touched = tmp_path / "touched"
     (tmp_path / "trap.pth").write_bytes(write({"conv.weight": Trap(touched)}))
     with pytest.raises(StartupError, match="holds more than tensors"):
@@ -160,16 +160,16 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, write: Callable[[object], byt
     assert not touched.exists()
 
 
-class Answers(http.server.BaseHTTPRequestHandler):
-    """Serves one file whole, cut short, as an error, or never."""
+class DownloadHandler(http.server.BaseHTTPRequestHandler):
+    """Serves one file: complete, cut short, with an error, or never."""
 
-    content = saved(state_of_whole())
-    behavior = "whole"
-    asked = 0
+    content = saved(state_of_full())
+    behavior = "complete"
+    requests = 0
     release = threading.Event()
 
     def do_GET(self) -> None:
-        type(self).asked += 1
+        type(self).requests += 1
         if self.behavior == "silent":
             self.release.wait(30)
             return
@@ -187,62 +187,64 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """The address of a file, its checksum in its name, and the folder that torch keeps downloads in."""
+    """The URL of a file with its checksum in its name, and the folder of torch's downloads."""
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(Answers, "asked", 0)
-    monkeypatch.setattr(Answers, "release", threading.Event())
-    checksum = hashlib.sha256(Answers.content).hexdigest()[:8]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answers) as served:
+    monkeypatch.setattr(DownloadHandler, "requests", 0)
+    monkeypatch.setattr(DownloadHandler, "release", threading.Event())
+    checksum = hashlib.sha256(DownloadHandler.content).hexdigest()[:8]
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), DownloadHandler) as served:
         thread = threading.Thread(target=served.serve_forever, args=(0.05,))
         thread.start()
         yield f"http://127.0.0.1:{served.server_port}/toy-{checksum}.pth", tmp_path / "hub" / "checkpoints"
-        Answers.release.set()
+        DownloadHandler.release.set()
         served.shutdown()
         thread.join()
 
 
-def test_a_download_is_kept(server: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_downloaded_once(server: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     url, cache = server
     first, again = (download_weights(url, "somewhere") for _ in range(2))
-    assert Answers.asked == 1
+    assert DownloadHandler.requests == 1
     assert first.source == "somewhere"
-    assert load(dict(first.state))[0] == load(dict(again.state))[0] == load(state_of_whole())[0]
-    told = capsys.readouterr()
-    assert "Downloading" in told.err
-    assert "100" in told.err
-    assert told.out == ""
+    assert load(dict(first.state))[0] == load(dict(again.state))[0] == load(state_of_full())[0]
+    output = capsys.readouterr()
+    assert "Downloading" in output.err
+    assert "100" in output.err
+    assert output.out == ""
     assert len(list(cache.iterdir())) == 1
 
 
-@pytest.mark.parametrize(("behavior", "said"), [("cut", "damaged"), ("error", "answered 503"), ("silent", "timed out")])
+@pytest.mark.parametrize(
+    ("behavior", "message"), [("cut", "damaged"), ("error", "answered 503"), ("silent", "timed out")]
+)
 def test_a_failed_download_leaves_nothing(
-    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, behavior: str, said: str
+    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, behavior: str, message: str
 ) -> None:
     url, cache = server
-    monkeypatch.setattr(Answers, "behavior", behavior)
+    monkeypatch.setattr(DownloadHandler, "behavior", behavior)
     monkeypatch.setattr(weights_module, "_DOWNLOAD_TIMEOUT_S", 0.3)
-    with pytest.raises(DownloadError, match=said):
+    with pytest.raises(DownloadError, match=message):
         download_weights(url, "somewhere")
     assert list(cache.iterdir()) == []
 
 
-def test_another_file_than_the_name_says_is_refused(server: tuple[str, Path]) -> None:
+def test_a_download_with_another_checksum_is_rejected(server: tuple[str, Path]) -> None:
     url, cache = server
     with pytest.raises(DownloadError, match="damaged"):
         download_weights(url.replace("toy-", "toy-0"), "somewhere")
     assert list(cache.iterdir()) == []
 
 
-def test_a_damaged_copy_in_the_cache_is_said(server: tuple[str, Path]) -> None:
+def test_a_damaged_file_in_the_cache_is_reported(server: tuple[str, Path]) -> None:
     url, cache = server
     cache.mkdir(parents=True)
-    (cache / url.rpartition("/")[2]).write_bytes(Answers.content[:1000])
+    (cache / url.rpartition("/")[2]).write_bytes(DownloadHandler.content[:1000])
     with pytest.raises(DownloadError, match="TORCH_HOME"):
         download_weights(url, "somewhere")
 
 
-def test_nobody_answers(server: tuple[str, Path]) -> None:
-    with pytest.raises(DownloadError, match="no way to the download server"):
+def test_a_server_that_does_not_answer_is_reported(server: tuple[str, Path]) -> None:
+    with pytest.raises(DownloadError, match="cannot reach the download server"):
         download_weights("http://127.0.0.1:9/toy-00000000.pth", "somewhere")

@@ -7,33 +7,19 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes.images import card
+from fakes.engine import cards, ignore_progress, inspect
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.reference import (
-    Calibration,
-    CalibrationMethod,
-    CoresetOptions,
-    ReferenceModel,
-    ReferenceOptions,
-    ScoringProfile,
-)
-from patchserve_server.engine import PatchCoreDetector, create_detector
-from patchserve_server.engine.patchcore.calibration import altered_views, upper_limit
+from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.reference import Calibration, CalibrationMethod
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore.augmented_views import augmented_views
+from patchserve_server.engine.patchcore.calibration import upper_limit
 
 FULL = CoresetOptions()
-
-
-@pytest.fixture(scope="module")
-def detector() -> PatchCoreDetector:
-    return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)
-
-
-def cards(*seeds: int) -> ModelInputs:
-    return np.stack([np.asarray(card(seed).resize((224, 224), Image.Resampling.BILINEAR)) for seed in seeds])
 
 
 def plain(*colors: tuple[int, int, int]) -> ModelInputs:
@@ -42,26 +28,26 @@ def plain(*colors: tuple[int, int, int]) -> ModelInputs:
 
 def fit(
     detector: PatchCoreDetector, inputs: ModelInputs, profile: ScoringProfile, coreset: CoresetOptions = FULL
-) -> ReferenceModel:
-    return detector.fit(inputs, ReferenceOptions(profile, coreset), lambda _stage, _done, _total: None)
+) -> Scorer:
+    return detector.fit(inputs, ReferenceOptions(profile, coreset), ignore_progress)
 
 
-def raw_scores(detector: PatchCoreDetector, model: ReferenceModel, inputs: ModelInputs) -> list[float]:
-    return [found.anomaly.raw_score for found in detector.detect(model, inputs)[0]]
+def raw_scores(scorer: Scorer, inputs: ModelInputs) -> list[float]:
+    return [raw.image_score for raw in scorer.score(inputs)[0]]
 
 
 def test_leaving_one_out_equals_banks_of_the_others(detector: PatchCoreDetector) -> None:
     inputs = cards(1, 2, 3, 4)
-    calibration = fit(detector, inputs, ScoringProfile.PAPER).calibration
+    calibration = fit(detector, inputs, ScoringProfile.PAPER).model.calibration
     others = [fit(detector, np.delete(inputs, at, axis=0), ScoringProfile.PAPER) for at in range(4)]
-    scores = [raw_scores(detector, other, inputs[at : at + 1])[0] for at, other in enumerate(others)]
+    scores = [raw_scores(other, inputs[at : at + 1])[0] for at, other in enumerate(others)]
     assert calibration.method is CalibrationMethod.LEAVE_ONE_OUT
     assert_spread(calibration, scores)
 
 
 def test_spacing_and_left_out_scores_are_as_defined(detector: PatchCoreDetector) -> None:
     """Against the definition in docs/adr/0006, written out one image and one row at a time."""
-    model = fit(detector, cards(1, 2, 3, 4), ScoringProfile.NOTEBOOK)
+    model = fit(detector, cards(1, 2, 3, 4), ScoringProfile.NOTEBOOK).model
     rows, image_index = model.bank.patches.astype(np.float64), model.bank.image_index
     means, nearest = np.empty(len(rows)), np.empty((len(rows), 9), int)
     for at, row in enumerate(rows):
@@ -86,7 +72,7 @@ def assert_spread(calibration: Calibration, scores: Sequence[float]) -> None:
 
 @pytest.mark.parametrize("coreset", [FULL, CoresetOptions(ratio=0.1)])
 def test_two_images_have_no_spacing(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
-    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).bank
+    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).model.bank
     np.testing.assert_array_equal(bank.spacing, np.ones(len(bank.patches)))
 
 
@@ -94,21 +80,22 @@ def test_two_images_have_no_spacing(detector: PatchCoreDetector, coreset: Corese
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_images_are_altered(detector: PatchCoreDetector, profile: ScoringProfile, count: int) -> None:
     inputs = cards(*range(count))
-    model = fit(detector, inputs, profile)
-    views = np.stack(list(itertools.chain.from_iterable(altered_views(image) for image in inputs)))
-    scores = raw_scores(detector, model, views)
-    assert model.calibration.method is CalibrationMethod.AUGMENTED_VIEWS
-    assert model.calibration.normal_scores.count == len(views)
-    assert model.calibration.image_threshold == pytest.approx(max(scores), rel=1e-4)
+    scorer = fit(detector, inputs, profile)
+    views = np.stack(list(itertools.chain.from_iterable(augmented_views(image) for image in inputs)))
+    scores = raw_scores(scorer, views)
+    calibration = scorer.model.calibration
+    assert calibration.method is CalibrationMethod.AUGMENTED_VIEWS
+    assert calibration.normal_scores.count == len(views)
+    assert calibration.image_threshold == pytest.approx(max(scores), rel=1e-4)
 
 
 def test_views_differ_and_are_always_the_same() -> None:
     [image] = cards(1)
-    views = list(altered_views(image))
+    views = list(augmented_views(image))
     np.testing.assert_array_equal(views[0], image)
     for one, other in itertools.combinations(views, 2):
         assert not np.array_equal(one, other)
-    for view, again in zip(views, altered_views(image), strict=True):
+    for view, again in zip(views, augmented_views(image), strict=True):
         assert (view.shape, view.dtype) == (image.shape, image.dtype)
         np.testing.assert_array_equal(view, again)
         assert np.abs(view.astype(int) - image).mean() < 25
@@ -116,10 +103,12 @@ def test_views_differ_and_are_always_the_same() -> None:
 
 @pytest.mark.parametrize("profile", ScoringProfile)
 def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
-    once, thrice = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1,), (1, 1, 1)))
+    once, thrice = (fit(detector, cards(*seeds), profile).model.calibration for seeds in ((1,), (1, 1, 1)))
     assert thrice.method is CalibrationMethod.AUGMENTED_VIEWS
     assert thrice.normal_scores.count == once.normal_scores.count
-    repeated, distinct = (fit(detector, cards(*seeds), profile).calibration for seeds in ((1, 2, 3, 1), (1, 2, 3)))
+    repeated, distinct = (
+        fit(detector, cards(*seeds), profile).model.calibration for seeds in ((1, 2, 3, 1), (1, 2, 3))
+    )
     assert repeated.method is CalibrationMethod.LEAVE_ONE_OUT
     assert repeated.normal_scores.count == distinct.normal_scores.count == 3
 
@@ -142,13 +131,13 @@ def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: Scoring
 def test_odd_references_have_sound_thresholds(
     detector: PatchCoreDetector, profile: ScoringProfile, inputs: ModelInputs, coreset: CoresetOptions
 ) -> None:
-    model = fit(detector, inputs, profile, coreset)
-    calibration, spread = model.calibration, model.calibration.normal_scores
+    scorer = fit(detector, inputs, profile, coreset)
+    calibration, spread = scorer.model.calibration, scorer.model.calibration.normal_scores
     assert 0 < calibration.image_threshold < np.inf
     assert 0 < calibration.patch_threshold < np.inf
     assert 0 <= spread.min <= spread.mean <= spread.max < np.inf
     assert np.isfinite(spread.stddev)
-    assert not any(found.anomaly.is_anomalous for found in detector.detect(model, inputs)[0])
+    assert not any(found.anomaly.is_anomalous for found in inspect(scorer, inputs))
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60))

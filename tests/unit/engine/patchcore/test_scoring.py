@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.engine.patchcore.scoring import (
-    anomaly_score,
-    damage_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -26,9 +20,6 @@ from patchserve_server.engine.patchcore.scoring import (
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.parallel import ParallelSearch
-
-NO_MAP = np.zeros((2, 2), np.float32)
-distances = st.floats(0, 1e6, width=32)
 
 
 def vectors(count: int, dim: int, seed: int) -> Tensor:
@@ -79,23 +70,6 @@ def test_paper_map_is_smoothed_with_sigma_4() -> None:
     assert paper_map(scores, 224) == pytest.approx(expected, rel=1e-4)
 
 
-def test_damage_is_the_notebooks() -> None:
-    values = notebook_map(grid(seed=3), 224).astype(np.float64)
-    normalized = (values - values.min()) / (values.max() - values.min() + 1e-8)
-    damage = damage_score(values.astype(np.float32))
-    assert damage.damage_percentage == pytest.approx((normalized > 0.5).mean() * 100)
-    assert damage.threshold == 0.5
-
-
-@pytest.mark.parametrize(("hot_pixels", "detected"), [(0, False), (5, False), (6, True), (100, False)])
-def test_damage_is_detected_above_5_percent(hot_pixels: int, detected: bool) -> None:
-    values = np.full(100, 2, np.float32)
-    values[:hot_pixels] = 7
-    damage = damage_score(values.reshape(10, 10))
-    assert damage.anomaly_detected is detected
-    assert damage.damage_percentage == (hot_pixels if hot_pixels < 100 else 0)
-
-
 def equation_7(patches: Tensor, bank: Tensor) -> float:
     """Straight from the paper, one image, float64."""
     between = torch.linalg.vector_norm(patches.double()[:, None] - bank.double(), dim=2)
@@ -144,41 +118,3 @@ def test_a_tiny_bank_gives_the_distance_itself(rows: int) -> None:
 def test_the_reference_itself_scores_0() -> None:
     bank = vectors(40, 6, seed=11)
     assert reweighted(bank[None], BankIndex.build(bank)).tolist() == [0.0]
-
-
-@given(distances, distances)
-def test_verdict_score_and_raw_numbers_agree(raw: float, threshold: float) -> None:
-    found = anomaly_score(raw, threshold, NO_MAP, 1.0)
-    assert 0 <= found.score <= 1
-    assert found.is_anomalous == (found.score > 0.5) == (found.raw_score > found.raw_threshold)
-    on_the_wire = np.array([found.score, found.raw_score, found.raw_threshold], np.float32)
-    assert on_the_wire.tolist() == [found.score, found.raw_score, found.raw_threshold]
-    if raw + threshold > 0:
-        assert found.score == pytest.approx(raw / (raw + threshold), abs=1e-6)
-
-
-def test_one_step_above_the_threshold_is_anomalous() -> None:
-    above = math.nextafter(1.7, 2)
-    just_above = float(np.nextafter(np.float32(1.7), np.float32(2)))
-    assert not anomaly_score(1.7, 1.7, NO_MAP, 1.0).is_anomalous
-    assert not anomaly_score(above, 1.7, NO_MAP, 1.0).is_anomalous  # the same float32
-    assert anomaly_score(just_above, 1.7, NO_MAP, 1.0).is_anomalous
-
-
-def test_no_distance_is_no_anomaly_whatever_the_threshold() -> None:
-    for threshold in (0.0, 1e-6, 5.0):
-        found = anomaly_score(0.0, threshold, NO_MAP, threshold)
-        assert (found.score, found.is_anomalous, found.anomalous_area_percentage) == (0.0, False, 0.0)
-    assert anomaly_score(0.1, 0.0, NO_MAP, 0.0).score == 1.0
-
-
-def test_anomalous_area_is_what_lies_above_the_patch_threshold() -> None:
-    anomaly_map = np.array([[1, 2], [3, 4]], np.float32)
-    assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
-    assert anomaly_score(4.0, 2.0, anomaly_map, 0.5).anomalous_area_percentage == 100.0
-
-
-def test_what_is_not_looked_at_counts_neither_way() -> None:
-    anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
-    assert anomaly_score(4.0, 2.0, anomaly_map, 3.0).anomalous_area_percentage == 25.0
-    assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from fakes.engine import fit, ignore_progress, inspect
 from fakes.vectors import clustered
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve.v1 import reference_pb2
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.reference import ReferenceOptions
-from patchserve_server.engine import PatchCoreDetector
-from patchserve_server.engine.backbone.network import open_network
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import ivf_index, ivf_search
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
@@ -103,19 +105,18 @@ def test_a_small_bank_is_searched_exactly() -> None:
 
 
 def test_a_reference_keeps_the_option_and_its_verdicts() -> None:
-    detector = PatchCoreDetector(open_network("efficientnet_lite2", None, torch.device("cpu")))
+    detector = PatchCoreDetector(load_backbone("efficientnet_lite2", None, torch.device("cpu")))
     images = np.random.default_rng(0).integers(0, 256, (4, 224, 224, 3), dtype=np.uint8)
-    nothing = lambda _stage, _done, _total: None  # noqa: E731
-    exact = detector.fit(images, ReferenceOptions(), nothing)
-    near = detector.fit(images, ReferenceOptions(approximate_search=True), nothing)
-    assert near.options.approximate_search
-    one, other = (detector.detect(model, images[:2])[0] for model in (exact, near))
-    assert detector._prepare(near).index.ivf is not None
-    assert detector._prepare(exact).index.ivf is None
-    assert [it.anomaly.is_anomalous for it in one] == [it.anomaly.is_anomalous for it in other]
-    again = detector.extend(detector.fit(images[:3], near.options, nothing), images[3:], nothing)
-    assert np.array_equal(again.bank.patches, near.bank.patches)
-    assert again.calibration == near.calibration
+    approximate = ReferenceOptions(approximate_search=True)
+    exact, near = fit(detector, images), fit(detector, images, approximate)
+    assert near.model.options.approximate_search
+    assert isinstance(near, PatchCoreScorer)
+    assert near.index.ivf is not None
+    one, other = (inspect(scorer, images[:2]) for scorer in (exact, near))
+    assert [judged.anomaly.is_anomalous for judged in one] == [judged.anomaly.is_anomalous for judged in other]
+    again = detector.extend(fit(detector, images[:3], approximate), images[3:], ignore_progress)
+    assert np.array_equal(again.model.bank.patches, near.model.bank.patches)
+    assert again.model.calibration == near.model.calibration
 
 
 def test_it_excludes_a_search_radius() -> None:

@@ -1,10 +1,11 @@
-"""Quantized networks in a folder, by digest: saves their making after a restart, and can be deleted at any time."""
+"""A folder of quantized networks. It saves quantizing again after a restart, and can be deleted at any time."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import os
+import threading
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 _SUFFIX = ".safetensors"
-_UNFINISHED = "unfinished"  # one at a time: the next write takes the place of what a kill left
-_MAX_SPARE_BYTES = 2**30
+_UNFINISHED = "unfinished"  # one name for every write, so that the next one replaces what a kill left
+_MAX_UNUSED_BYTES = 2**30
 
 _log = logging.getLogger(__name__)
 
@@ -31,16 +32,17 @@ class NetworkFile:
     weights: bytes
 
     @classmethod
-    def of(cls, model: openvino.Model) -> NetworkFile:
+    def from_model(cls, model: openvino.Model) -> NetworkFile:
         with TemporaryDirectory(prefix="patchserve-") as folder:
             path = Path(folder) / "network.xml"
             openvino.serialize(model, path)
             return cls(path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
-    def model(self) -> openvino.Model:
+    def to_model(self) -> openvino.Model:
         return openvino.Core().read_model(self.graph, self.weights)
 
     def digest(self, key: str) -> str:
+        """SHA-256 (hexadecimal) of the key and the content."""
         digest = hashlib.sha256(f"{key} {len(self.graph)} ".encode())
         digest.update(self.graph)
         digest.update(self.weights)
@@ -48,53 +50,65 @@ class NetworkFile:
 
 
 class NetworkCache:
-    """One file a network, for one writer at a time. What goes wrong is logged: the network is then made again."""
+    """One file for each network, for one process at a time; safe to use from several threads.
 
-    def __init__(self, folder: Path, *, max_spare_bytes: int = _MAX_SPARE_BYTES) -> None:
+    Errors are logged and never raised: the network is then quantized again.
+    """
+
+    def __init__(self, folder: Path, *, max_unused_bytes: int = _MAX_UNUSED_BYTES) -> None:
         self._folder = folder
-        self._max_spare_bytes = max_spare_bytes
-        self._is_told = False
+        self._max_unused_bytes = max_unused_bytes
+        self._write_lock = threading.Lock()
+        self._has_warned = False  # about writes: a full disk is not worth a line for each load
 
     def read(self, key: str) -> NetworkFile | None:
-        """The network that was written with this key, proven by its digest."""
+        """The network that was written with this key; None if there is none or its digest is wrong."""
         path = self._path(key)
         try:
             with safe_open(path, "numpy") as opened:
-                said = (opened.metadata() or {}).get("sha256")
-                file = NetworkFile(opened.get_tensor("graph").tobytes(), opened.get_tensor("weights").tobytes())
+                expected = (opened.metadata() or {}).get("sha256")
+                network = NetworkFile(opened.get_tensor("graph").tobytes(), opened.get_tensor("weights").tobytes())
         except FileNotFoundError:
             return None
         except (OSError, SafetensorError) as error:
-            _log.warning("The quantized network %s is made again: its file cannot be read (%s)", path.name, error)
+            _log.warning("Cannot read the quantized network %s, quantizing again: %s", path.name, error)
             return None
-        if file.digest(key) != said:
-            _log.warning("The quantized network %s is made again: its file is not what was written", path.name)
+        if network.digest(key) != expected:
+            _log.warning("The quantized network %s is damaged (wrong digest), quantizing again", path.name)
             return None
         with suppress(OSError):
-            os.utime(path)
-        return file
+            os.utime(path)  # the files that were not used for the longest time are deleted first
+        return network
 
-    def write(self, key: str, file: NetworkFile, *, in_use: AbstractSet[str] = frozenset()) -> None:
-        """Keeps a network, whole or not at all; those not in use go beyond a bound, the least recently used first."""
-        tensors = {"graph": np.frombuffer(file.graph, np.uint8), "weights": np.frombuffer(file.weights, np.uint8)}
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            unfinished = self._folder / _UNFINISHED
-            unfinished.write_bytes(save(tensors, {"sha256": file.digest(key)}))
-            unfinished.replace(self._path(key))
-            self._make_room({*in_use, key})
-        except OSError as error:
-            if not self._is_told:
-                _log.warning("Quantized networks are not kept, and made again after a restart: %s", error)
-            self._is_told = True
+    def write(self, key: str, network: NetworkFile, *, in_use: AbstractSet[str] = frozenset()) -> None:
+        """Write a network, whole or not at all. Then delete the least recently used ones beyond the limit.
+
+        Args:
+            key: the name of the network.
+            network: its content.
+            in_use: keys of networks that are not deleted and do not count.
+        """
+        tensors = {"graph": np.frombuffer(network.graph, np.uint8), "weights": np.frombuffer(network.weights, np.uint8)}
+        content = save(tensors, {"sha256": network.digest(key)})
+        with self._write_lock:
+            try:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                unfinished = self._folder / _UNFINISHED
+                unfinished.write_bytes(content)
+                unfinished.replace(self._path(key))
+                self._delete_unused({*in_use, key})
+            except OSError as error:
+                if not self._has_warned:
+                    _log.warning("Cannot write quantized networks, they are lost at a restart: %s", error)
+                self._has_warned = True
 
     def _path(self, key: str) -> Path:
         return self._folder / f"{key}{_SUFFIX}"
 
-    def _make_room(self, in_use: AbstractSet[str]) -> None:
-        spare = [(path.stat(), path) for path in self._folder.glob(f"*{_SUFFIX}") if path.stem not in in_use]
+    def _delete_unused(self, in_use: AbstractSet[str]) -> None:
+        unused = [(path.stat(), path) for path in self._folder.glob(f"*{_SUFFIX}") if path.stem not in in_use]
         total = 0
-        for stat, path in sorted(spare, key=lambda it: it[0].st_mtime, reverse=True):
+        for stat, path in sorted(unused, key=lambda entry: entry[0].st_mtime, reverse=True):
             total += stat.st_size
-            if total > self._max_spare_bytes:
+            if total > self._max_unused_bytes:
                 path.unlink(missing_ok=True)

@@ -1,0 +1,117 @@
+"""What a user decides when a reference is loaded."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeAlias
+
+from patchserve_server.domain.errors import InvalidInputError
+
+MIN_CORESET_PATCHES = 16
+MAX_REGION_POINTS = 500
+_MIN_POLYGON_POINTS = 3
+
+
+class ScoringProfile(enum.Enum):
+    """How patches are described and distances become scores."""
+
+    NOTEBOOK = "notebook"
+    PAPER = "paper"
+
+
+@dataclass(frozen=True, slots=True)
+class CoresetOptions:
+    """Which share of the patches is selected. At most one is set; neither keeps all.
+
+    Raises:
+        InvalidInputError: a value is out of its range, or both are set.
+    """
+
+    ratio: float | None = None  # above 0, at most 1
+    max_patches: int | None = None  # MIN_CORESET_PATCHES or more
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and self.max_patches is not None:
+            raise InvalidInputError("", "Set either ratio or max_patches of a coreset, not both.")
+        if self.ratio is not None and not 0 < self.ratio <= 1:  # also refuses NaN
+            raise InvalidInputError("ratio", f"The ratio of a coreset is above 0 and at most 1, not {self.ratio:g}.")
+        if self.max_patches is not None and self.max_patches < MIN_CORESET_PATCHES:
+            message = f"max_patches of a coreset is at least {MIN_CORESET_PATCHES}, not {self.max_patches}."
+            raise InvalidInputError("max_patches", message)
+
+
+RelativePoint: TypeAlias = tuple[float, float]
+"""(x, y) as fractions of an image's width and height, 0 to 1 from its top left."""
+
+RegionOfInterest: TypeAlias = tuple[tuple[RelativePoint, ...], ...]
+"""Polygons, not closed. An image counts where it lies in any of them; with none, the whole image counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOptions:
+    """What the user decides when a reference is loaded.
+
+    Raises:
+        InvalidInputError: a value is out of its range, or two do not go together.
+    """
+
+    profile: ScoringProfile = ScoringProfile.NOTEBOOK
+    coreset: CoresetOptions = field(default_factory=CoresetOptions)
+    search_radius: float | None = None  # fraction of the image's side, above 0 to 1; None: search everywhere
+    region_of_interest: RegionOfInterest = ()
+    approximate_search: bool = False  # for large banks; not together with a search radius
+
+    def __post_init__(self) -> None:
+        if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also refuses NaN
+            message = (
+                "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
+            )
+            raise InvalidInputError("search_radius", message)
+        if self.approximate_search and self.search_radius is not None:
+            message = "approximate_search cannot be combined with search_radius; leave one of them out."
+            raise InvalidInputError("approximate_search", message)
+        _check_region_of_interest(self.region_of_interest)
+
+
+def _check_region_of_interest(polygons: RegionOfInterest) -> None:
+    points = [point for polygon in polygons for point in polygon]
+    problem = ""
+    if any(len(polygon) < _MIN_POLYGON_POINTS for polygon in polygons):
+        problem = f"a polygon has at least {_MIN_POLYGON_POINTS} points."
+    elif len(points) > MAX_REGION_POINTS:
+        problem = f"all polygons together have at most {MAX_REGION_POINTS} points."
+    elif not all(0 <= fraction <= 1 for point in points for fraction in point):  # also refuses NaN
+        problem = "x and y are fractions of the image's width and height, 0 to 1."
+    if problem:
+        raise InvalidInputError("region_of_interest", f"region_of_interest: {problem}")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedOptions:
+    """The options that a caller named for a load. None: not named.
+
+    Raises:
+        InvalidInputError: as ReferenceOptions.
+    """
+
+    profile: ScoringProfile | None = None
+    coreset: CoresetOptions | None = None
+    search_radius: float | None = None
+    region_of_interest: RegionOfInterest | None = None
+    approximate_search: bool | None = None
+
+    def __post_init__(self) -> None:
+        self.with_defaults()
+
+    def with_defaults(self) -> ReferenceOptions:
+        """The options of a new reference: what was not named has its default."""
+        return ReferenceOptions(**self._named())
+
+    def first_difference(self, options: ReferenceOptions) -> str | None:
+        """The name of the first option that was named and differs from the given ones."""
+        return next((name for name, value in self._named().items() if getattr(options, name) != value), None)
+
+    def _named(self) -> dict[str, Any]:
+        values = ((option.name, getattr(self, option.name)) for option in fields(self))
+        return {name: value for name, value in values if value is not None}

@@ -1,0 +1,97 @@
+"""int8: each reference has its own network, quantized on its images (docs/adr/0009)."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+import numpy as np
+import openvino
+import torch
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.ports import Progress
+from patchserve_server.engine.backbone.backbone import BackboneIdentity, IdentifiedBackbone
+from patchserve_server.engine.backbone.int8.network_cache import NetworkCache, NetworkFile
+from patchserve_server.engine.backbone.int8.quantizer import RECIPE
+from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
+from patchserve_server.engine.backbone.runtime import INT8
+
+Quantize: TypeAlias = Callable[[ModelInputs, Progress], openvino.Model]
+
+_log = logging.getLogger(__name__)
+
+
+class PerReferenceBackbone(IdentifiedBackbone):
+    """A `Backbone` whose runtimes are made for one reference each. References of the same images share one.
+
+    A runtime that is in memory or in the cache is never delayed by the quantization of another reference.
+    """
+
+    precision = INT8
+    device = torch.device("cpu")
+
+    def __init__(
+        self, identity: BackboneIdentity, quantize: Quantize, *, threads: int, cache: NetworkCache | None
+    ) -> None:
+        """Nothing is quantized yet.
+
+        Args:
+            identity: of the backbone in fp32.
+            quantize: makes the network of one reference's images; called by one thread at a time.
+            threads: as in OpenVinoRuntime.
+            cache: keeps networks over a restart; None keeps them in memory only.
+        """
+        super().__init__(identity)
+        self._quantize, self._threads, self._cache = quantize, threads, cache
+        self._lock = threading.Lock()  # guards the two dictionaries, and is held for a moment only
+        self._runtimes: WeakValueDictionary[str, OpenVinoRuntime] = WeakValueDictionary()
+        self._key_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+        self._quantization = threading.Lock()  # quantizing takes all cores
+
+    @property
+    def bytes_per_reference(self) -> int:
+        return self.spec.int8_bytes
+
+    def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> OpenVinoRuntime:
+        key = self._key(inputs)
+        with self._lock:
+            runtime = self._runtimes.get(key)
+            key_lock = self._key_locks.setdefault(key, threading.Lock())  # gone when no thread has it any more
+        if runtime is not None:
+            return runtime
+        with key_lock:  # others who want this network wait here for the first one, and find its runtime
+            with self._lock:
+                runtime = self._runtimes.get(key)
+            if runtime is None:
+                model = self._network(key, inputs, progress).to_model()
+                runtime = OpenVinoRuntime(model, precision=INT8, threads=self._threads, nbytes=self.bytes_per_reference)
+                with self._lock:
+                    self._runtimes[key] = runtime
+            return runtime
+
+    def _key(self, images: ModelInputs) -> str:
+        """Names a network by all that it is made of: backbone, weights, recipe and images in their order."""
+        spec = self.spec
+        made_of = f"{INT8}/{RECIPE}/{spec.name}/{spec.preprocessing}/{self.weights_digest}/{spec.float_layers}"
+        digest = hashlib.sha256((made_of + str(images.shape)).encode())
+        digest.update(np.ascontiguousarray(images).data)
+        return digest.hexdigest()
+
+    def _network(self, key: str, images: ModelInputs, progress: Progress) -> NetworkFile:
+        """The network from the cache, else quantized and written to the cache."""
+        cached = None if self._cache is None else self._cache.read(key)
+        if cached is not None:
+            return cached
+        with self._quantization:
+            _log.info("Quantizing the backbone on the images of a reference")
+            network = NetworkFile.from_model(self._quantize(images, progress))
+        if self._cache is not None:
+            with self._lock:
+                in_use = {*self._runtimes, *self._key_locks}
+            self._cache.write(key, network, in_use=in_use)
+        return network

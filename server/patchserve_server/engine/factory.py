@@ -1,0 +1,42 @@
+"""Builds the detector of this process: backbone, device and precision from the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from patchserve_server.engine.backbone.devices import resolve_device
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.backbone.precision import with_precision
+from patchserve_server.engine.backbone.runtime import FP32
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.map_difference import map_difference
+
+
+def create_detector(
+    *,
+    backbone: str,
+    weights: Path | None = None,
+    device: str = "auto",
+    precision: str = FP32,
+    cache: Path | None = None,
+    threads: int | None = None,
+) -> PatchCoreDetector:
+    """Create a detector that is ready to use.
+
+    Args:
+        backbone: `wide_resnet50_2`; `efficientnet_lite2`; or `auto`: the first, or the second with a warning.
+        weights: a .pth, .pt or .safetensors file; None for the backbone's own weights.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if the processor has it and maps hardly change, else fp32.
+        cache: the folder for the quantized networks of int8; None keeps them in memory only.
+        threads: CPU threads of the backbone, of a search and of torch; None for torch's default.
+
+    Raises:
+        StartupError: the backbone, the device or the precision is not available, or the weights cannot be used.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    in_torch = load_backbone(backbone, weights, resolve_device(device))
+    return PatchCoreDetector(with_precision(in_torch, precision, map_difference=map_difference, cache=cache))

@@ -1,0 +1,40 @@
+"""How much the anomaly maps of two runtimes of one backbone differ."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+
+from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.parallel import ParallelSearch
+
+
+def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
+    """The largest difference between two runtimes' maps of a synthetic image, as a share of the exact map's peak."""
+    images = _synthetic_images(spec.input_size_px)
+    expected, actual = (_anomaly_map(spec, runtime, images) for runtime in (exact, other))
+    return float(np.abs(actual - expected).max() / expected.max())
+
+
+@torch.inference_mode()
+def _anomaly_map(spec: BackboneSpec, runtime: Runtime, images: ModelInputs) -> AnomalyMap:
+    """The map of the second image, with the first one as the reference."""
+    pipeline = Pipeline.build(spec, runtime, ReferenceOptions(), ParallelSearch())
+    reference, image = (pipeline.embed(one[None]) for one in images)
+    return pipeline.score(image, BankIndex.build(reference[0]))[0].anomaly_map
+
+
+def _synthetic_images(size_px: int) -> ModelInputs:
+    """Two images (2, S, S, 3) uint8 of one color pattern, each with its own noise; the second has a dark spot."""
+    rng = np.random.default_rng(0)
+    pattern = cv2.resize(rng.uniform(60, 200, (6, 8, 3)), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
+    images = pattern + rng.normal(0, 12, (2, size_px, size_px, 1))
+    spot = slice(size_px // 3, size_px // 2)
+    images[1, spot, spot] = 30
+    return images.clip(0, 255).astype(np.uint8)

@@ -1,0 +1,69 @@
+"""Augmented views: slightly altered copies of each reference image, scored against the whole bank."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from cv2.typing import MatLike
+from numpy.typing import NDArray
+from PIL import Image
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.ports import Progress
+from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
+from patchserve_server.engine.patchcore.pipeline import Pipeline
+
+_SHIFTS_PX = ((2.0, 2.0), (-2.0, 2.0), (2.0, -2.0), (-2.0, -2.0))
+_ROTATIONS_DEG = (-1.0, 1.0)
+_GAINS = (0.85, 1.15)
+_JPEG_QUALITY = 75
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AugmentedViews:
+    """What altered views of each image score, where there are too few images to compare them with each other."""
+
+    pipeline: Pipeline
+    bank: CalibrationBank
+    inputs: ModelInputs  # (N, S, S, 3), masked
+
+    def raw_scores(self, progress: Progress) -> list[RawScores]:
+        """Each view of each distinct image against the whole bank."""
+        pipeline, scores = self.pipeline, list[RawScores]()
+        for done, image in enumerate(self.bank.images, 1):
+            for view in augmented_views(self.inputs[image]):
+                scores += pipeline.score(pipeline.embed(pipeline.mask(view[None])), self.bank.index)
+            progress(LoadStage.CALIBRATE, done, len(self.bank.images))
+        return scores
+
+
+def augmented_views(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
+    """The image (S, S, 3) unchanged, then slightly shifted, rotated, darker, brighter and compressed.
+
+    The changes are as large as those between two images of the same item from a fixed camera. How much items differ
+    from each other cannot be learned from a single image.
+    """
+    size_px = image.shape[0]
+    center = ((size_px - 1) / 2, (size_px - 1) / 2)
+    yield image
+    for right, down in _SHIFTS_PX:
+        yield _warp(image, np.array([[1.0, 0.0, right], [0.0, 1.0, down]]))
+    for rotation in _ROTATIONS_DEG:
+        yield _warp(image, cv2.getRotationMatrix2D(center, rotation, 1.0))
+    for gain in _GAINS:
+        yield cv2.convertScaleAbs(image, alpha=gain).astype(np.uint8, copy=False)
+    jpeg = io.BytesIO()
+    Image.fromarray(image).save(jpeg, "JPEG", quality=_JPEG_QUALITY)
+    yield np.array(Image.open(jpeg))
+
+
+def _warp(image: NDArray[np.uint8], matrix: MatLike) -> NDArray[np.uint8]:
+    size_px = (image.shape[1], image.shape[0])
+    warped = cv2.warpAffine(image, matrix, size_px, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    return warped.astype(np.uint8, copy=False)

@@ -1,0 +1,84 @@
+"""A new bank while it is calibrated: its rows, and the images that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.search.bank_index import BankIndex
+
+ROUNDING = 1e-3
+"""Far more than the order of floating-point sums can change a score."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CalibrationBank:
+    """The selected rows, and all rows that they were selected from. Equal images count as one."""
+
+    images: Sequence[int]  # the distinct images, as the first of each set of equal ones
+    first_equal: Tensor  # (N,) int64: for each image, the first one equal to it
+    vectors: Tensor  # (N, P, D) float32, in main memory
+    groups: Tensor  # (K,) int64: the distinct image of each selected row
+    index: BankIndex  # of the selected rows, with these groups
+    all_rows: BankIndex  # the same object where all rows are selected
+
+    @classmethod
+    def build(cls, pipeline: Pipeline, first_equal: Tensor, vectors: Tensor, selected: Tensor) -> CalibrationBank:
+        """Builds the indexes, once for each.
+
+        Args:
+            pipeline: the one that made the vectors.
+            first_equal: (N,) int64, as `first_equal_images` gives it.
+            vectors: (N, P, D) float32.
+            selected: (K,) int64, rows of `vectors.flatten(0, 1)`, ascending.
+        """
+        device, (count, positions, _) = pipeline.runtime.device, vectors.shape
+        rows = vectors.flatten(0, 1).to(device)
+        groups = first_equal.repeat_interleave(positions).to(device)
+        places = torch.arange(positions, device=device).repeat(count)
+        approximate = pipeline.options.approximate_search
+        if len(selected) == len(rows):
+            index = all_rows = BankIndex.build(rows, groups=groups, places=places, approximate=approximate)
+        else:
+            selected = selected.to(device)
+            all_rows = BankIndex.build(rows, groups=groups, places=places)
+            groups = groups[selected]
+            index = BankIndex.build(rows[selected], groups=groups, places=places[selected], approximate=approximate)
+        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, all_rows)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all rows are selected."""
+        return self.index is self.all_rows
+
+    @property
+    def smallest_distance(self) -> float:
+        """The smallest threshold: distances below it are rounding errors."""
+        return ROUNDING * float(torch.linalg.vector_norm(self.index.patches, dim=1).mean()) or ROUNDING
+
+    def patches(self, image: int) -> Tensor:
+        """(1, P, D) of one image, on the device."""
+        return self.vectors[image : image + 1].to(self.index.patches.device)
+
+    def rows_of(self, image: int) -> Tensor:
+        """The selected rows (R,) int64 of one image and its equals."""
+        return (self.groups == image).nonzero()[:, 0]
+
+    def group(self, image: int) -> Tensor:
+        """(1,): the group of the image's own rows."""
+        return torch.tensor([image], device=self.index.patches.device)
+
+    def with_spacing(self, spacing: Tensor) -> CalibrationBank:
+        """The same with the spacing (K,) of the selected rows."""
+        return replace(self, index=self.index.with_spacing(spacing))
+
+
+def first_equal_images(inputs: ModelInputs) -> Tensor:
+    """For each of the inputs (N, S, S, 3), the number of the first one equal to it: (N,) int64."""
+    first: dict[bytes, int] = {}
+    return torch.tensor([first.setdefault(image.tobytes(), number) for number, image in enumerate(inputs)])

@@ -1,0 +1,93 @@
+"""Leave-one-out: each reference image scored against the rows of all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.ports import Progress
+from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
+from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline
+from patchserve_server.engine.patchcore.scoring import mean_of_nearest
+
+MIN_IMAGES = 3
+_MIN_SPACING = 0.1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LeaveOneOut:
+    """What each image finds among the rows of the others. The search runs once; everything else derives from it."""
+
+    pipeline: Pipeline
+    bank: CalibrationBank
+    neighbors: Mapping[int, Neighbors]  # by image
+
+    @classmethod
+    def search(cls, pipeline: Pipeline, bank: CalibrationBank, progress: Progress) -> LeaveOneOut:
+        neighbors = {}
+        for done, image in enumerate(bank.images, 1):
+            neighbors[image] = pipeline.search(bank.patches(image), bank.index, bank.group(image))
+            progress(LoadStage.CALIBRATE, done, len(bank.images))
+        return cls(pipeline, bank, neighbors)
+
+    def with_spacing(self) -> LeaveOneOut:
+        """The same on a bank that knows the spacing of its rows."""
+        return replace(self, bank=self.bank.with_spacing(self._spacing()))
+
+    def raw_scores(self) -> list[RawScores]:
+        """Each image against the rows of all the others."""
+        return [
+            scores
+            for image, found in self.neighbors.items()
+            for scores in self.pipeline.raw_scores(
+                found, self.bank.patches(image), self.bank.index, self.bank.group(image)
+            )
+        ]
+
+    def pristine_scores(self) -> list[RawScores]:
+        """Each image against the whole bank, its own rows included: what a caller gets who sends it again."""
+        return [
+            scores
+            for image, found in self.neighbors.items()
+            for scores in self.pipeline.raw_scores(
+                self._with_own_rows(image, found), self.bank.patches(image), self.bank.index
+            )
+        ]
+
+    def _with_own_rows(self, image: int, others: Neighbors) -> Neighbors:
+        """What an image finds in the whole bank: what it found among the others, merged with its own rows."""
+        pipeline, index = self.pipeline, self.bank.index
+        if index.ivf is not None:  # fast, and the later searches are approximate too
+            return pipeline.search(self.bank.patches(image), index)
+        own = self.bank.rows_of(image)
+        if not len(own):
+            return others
+        found = pipeline.search(self.bank.patches(image), index.subset(own))
+        own_rows = torch.where(found.rows < 0, found.rows, own[found.rows.clamp(min=0)])
+        rows, order = torch.cat((own_rows, others.rows), dim=2).sort(dim=2)  # the lower row comes first among equals
+        distances = torch.cat((found.distances, others.distances), dim=2).gather(2, order)
+        distances, order = distances.sort(dim=2, stable=True)
+        count = min(others.rows.shape[2], len(index))
+        return Neighbors(distances[:, :, :count], rows.gather(2, order)[:, :, :count])
+
+    def _spacing(self) -> Tensor:
+        """The distance of each selected row (K,) to the nearest rows of other images, relative to the mean of all.
+
+        Rows that were not selected count as neighbors too. A row with an equal one in another image has distance 0, so
+        the spacing is at least a tenth of the mean.
+        """
+        bank, index = self.bank, self.bank.index
+        if bank.is_whole:
+            by_image = torch.cat([mean_of_nearest(found.distances) for found in self.neighbors.values()])  # (I, P)
+            distances = by_image[torch.searchsorted(torch.tensor(bank.images), bank.first_equal)].flatten()
+        else:
+            visible_positions = self.pipeline.visible_positions
+            visible = None if visible_positions is None or index.places is None else visible_positions[index.places]
+            distances = mean_of_nearest(self.pipeline.nearest(index.patches, bank.all_rows, index.groups, visible)[0])
+        mean = distances.mean()
+        return distances.clamp(min=_MIN_SPACING * mean) / mean if mean > 0 else torch.ones_like(distances)

@@ -1,0 +1,163 @@
+"""The open references: their scorers, and the memory that these may take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+
+from patchserve_server.domain.errors import MemoryBudgetError
+from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenReference:
+    """A revision that can be scored against."""
+
+    info: ReferenceInfo
+    scorer: Scorer
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A revision that is open or being opened."""
+
+    reference_id: ReferenceId
+    opening: asyncio.Future[OpenReference]
+    nbytes: int
+    users: int = 0
+
+    @property
+    def is_idle(self) -> bool:
+        return not self.users and self.opening.done()
+
+
+class OpenReferences:
+    """Owns the scorers. Together they take at most `max_bytes`, those that are being opened included.
+
+    Where a closed reference can be opened again, the least recently used ones are closed to make room, but none that is
+    in use. A revision that was replaced or deleted stays, and counts, until its last user has left.
+
+    Args:
+        open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
+        nbytes_of: the memory that a revision takes when it is open.
+        max_bytes: the limit.
+        may_close: whether a closed reference can be opened again.
+    """
+
+    def __init__(
+        self,
+        open_reference: Callable[[ReferenceInfo], Awaitable[Scorer]],
+        nbytes_of: Callable[[ReferenceInfo], int],
+        *,
+        max_bytes: int,
+        may_close: bool,
+    ) -> None:
+        self._open_reference = open_reference
+        self._nbytes_of = nbytes_of
+        self._max_bytes = max_bytes
+        self._may_close = may_close
+        self._current: dict[ReferenceId, _Entry] = {}  # the least recently used first
+        self._retired: set[_Entry] = set()  # replaced or deleted, but not idle yet
+        self._reserved = 0  # bytes
+
+    def __iter__(self) -> Iterator[ReferenceId]:
+        """The references that are open or being opened, the least recently used first."""
+        return iter(list(self._current))
+
+    @asynccontextmanager
+    async def use(self, info: ReferenceInfo) -> AsyncIterator[OpenReference]:
+        """The current revision of a reference, opened first where needed. It stays open until the block ends.
+
+        Raises:
+            MemoryBudgetError: other references in use take all the memory.
+            PatchserveError: it cannot be opened.
+        """
+        entry = self._current.pop(info.reference_id, None) or self._begin_to_open(info)
+        self._current[info.reference_id] = entry  # the most recently used one comes last
+        entry.users += 1
+        try:
+            yield await asyncio.shield(entry.opening)  # a user who leaves does not end the opening for the others
+        finally:
+            entry.users -= 1
+            self._release(entry)
+
+    def has_room_for(self, info: ReferenceInfo) -> bool:
+        """Whether the reference fits without closing another one."""
+        return self._excess(info) <= 0
+
+    @contextmanager
+    def room_for(self, info: ReferenceInfo) -> Iterator[None]:
+        """Reserves the memory of a new revision, in place of the current one of its id, until the block ends.
+
+        Raises:
+            MemoryBudgetError: there is not enough, even if all idle references are closed. Then none is closed.
+        """
+        self._make_room(info)
+        nbytes = self._nbytes_of(info)
+        self._reserved += nbytes
+        try:
+            yield
+        finally:
+            self._reserved -= nbytes
+
+    def add(self, opened: OpenReference) -> None:
+        """Makes a revision that is open already the current one of its id."""
+        self.retire(opened.info.reference_id)
+        opening: asyncio.Future[OpenReference] = asyncio.get_running_loop().create_future()
+        opening.set_result(opened)
+        self._current[opened.info.reference_id] = _Entry(opened.info.reference_id, opening, opened.scorer.nbytes)
+
+    def retire(self, reference_id: ReferenceId) -> None:
+        """Ends the current revision of an id. Its users keep it."""
+        entry = self._current.pop(reference_id, None)
+        if entry is not None and not entry.is_idle:
+            self._retired.add(entry)
+
+    def _begin_to_open(self, info: ReferenceInfo) -> _Entry:
+        self._make_room(info)
+
+        async def open_reference() -> OpenReference:
+            return OpenReference(info, await self._open_reference(info))
+
+        opening = asyncio.create_task(open_reference())
+        entry = _Entry(info.reference_id, opening, self._nbytes_of(info))
+        opening.add_done_callback(lambda _: self._end_opening(entry))
+        return entry
+
+    def _end_opening(self, entry: _Entry) -> None:
+        failed = entry.opening.cancelled() or entry.opening.exception() is not None
+        if failed and self._current.get(entry.reference_id) is entry:
+            del self._current[entry.reference_id]
+        self._release(entry)
+
+    def _release(self, entry: _Entry) -> None:
+        if entry.is_idle:
+            self._retired.discard(entry)
+
+    def _make_room(self, info: ReferenceInfo) -> None:
+        idle = [entry for entry in self._others(info.reference_id) if entry.is_idle and self._may_close]
+        excess = self._excess(info)
+        if excess > sum(entry.nbytes for entry in idle):
+            needed = self._max_bytes + excess - sum(entry.nbytes for entry in idle)
+            message = (
+                f"With this reference, the open references would take {needed / 2**20:.0f} MiB; the server allows "
+                f"{self._max_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images or use a coreset."
+            )
+            raise MemoryBudgetError(message)
+        for entry in idle:
+            if excess <= 0:
+                return
+            del self._current[entry.reference_id]
+            excess -= entry.nbytes
+
+    def _excess(self, info: ReferenceInfo) -> int:
+        """How many bytes more than allowed there were with this revision in place of the current one of its id."""
+        held = sum(entry.nbytes for entry in (*self._others(info.reference_id), *self._retired))
+        return held + self._reserved + self._nbytes_of(info) - self._max_bytes
+
+    def _others(self, reference_id: ReferenceId) -> list[_Entry]:
+        return [entry for entry in self._current.values() if entry.reference_id != reference_id]

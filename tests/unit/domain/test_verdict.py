@@ -1,0 +1,79 @@
+"""The verdict: the notebook's damage exactly, and the calibrated score at every edge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchserve_server.domain.images import AnomalyMap
+from patchserve_server.domain.inspection import RawScores, Verdict
+from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
+from patchserve_server.domain.verdict import damage_score, judge
+
+NO_MAP = np.zeros((2, 2), np.float32)
+distances = st.floats(0, 1e6, width=32)
+
+
+def judged(raw_score: float, threshold: float, anomaly_map: AnomalyMap, patch_threshold: float) -> Verdict:
+    spread = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
+    calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, threshold, patch_threshold, spread)
+    return judge(RawScores(raw_score, anomaly_map), calibration)
+
+
+def test_damage_is_that_of_the_notebook() -> None:
+    values = np.random.default_rng(3).gamma(2, 3, (224, 224)).astype(np.float32).astype(np.float64)
+    normalized = (values - values.min()) / (values.max() - values.min() + 1e-8)
+    damage = damage_score(values.astype(np.float32))
+    assert damage.damage_percentage == pytest.approx((normalized > 0.5).mean() * 100)
+    assert damage.threshold == 0.5
+
+
+@pytest.mark.parametrize(("hot_pixels", "detected"), [(0, False), (5, False), (6, True), (100, False)])
+def test_damage_is_detected_above_5_percent(hot_pixels: int, detected: bool) -> None:
+    values = np.full(100, 2, np.float32)
+    values[:hot_pixels] = 7
+    damage = damage_score(values.reshape(10, 10))
+    assert damage.anomaly_detected is detected
+    assert damage.damage_percentage == (hot_pixels if hot_pixels < 100 else 0)
+
+
+@given(distances, distances)
+def test_verdict_score_and_raw_numbers_agree(raw: float, threshold: float) -> None:
+    found = judged(raw, threshold, NO_MAP, 1.0).anomaly
+    assert 0 <= found.score <= 1
+    assert found.is_anomalous == (found.score > 0.5) == (found.raw_score > found.raw_threshold)
+    on_the_wire = np.array([found.score, found.raw_score, found.raw_threshold], np.float32)
+    assert on_the_wire.tolist() == [found.score, found.raw_score, found.raw_threshold]
+    if raw + threshold > 0:
+        assert found.score == pytest.approx(raw / (raw + threshold), abs=1e-6)
+
+
+def test_one_step_above_the_threshold_is_anomalous() -> None:
+    above = math.nextafter(1.7, 2)
+    just_above = float(np.nextafter(np.float32(1.7), np.float32(2)))
+    assert not judged(1.7, 1.7, NO_MAP, 1.0).anomaly.is_anomalous
+    assert not judged(above, 1.7, NO_MAP, 1.0).anomaly.is_anomalous  # the same float32
+    assert judged(just_above, 1.7, NO_MAP, 1.0).anomaly.is_anomalous
+
+
+def test_a_distance_of_0_is_never_anomalous() -> None:
+    for threshold in (0.0, 1e-6, 5.0):
+        found = judged(0.0, threshold, NO_MAP, threshold).anomaly
+        assert (found.score, found.is_anomalous, found.anomalous_area_percentage) == (0.0, False, 0.0)
+    assert judged(0.1, 0.0, NO_MAP, 0.0).anomaly.score == 1.0
+
+
+def test_the_anomalous_area_is_the_share_above_the_patch_threshold() -> None:
+    anomaly_map = np.array([[1, 2], [3, 4]], np.float32)
+    assert judged(4.0, 2.0, anomaly_map, 3.0).anomaly.anomalous_area_percentage == 25.0
+    assert judged(4.0, 2.0, anomaly_map, 0.5).anomaly.anomalous_area_percentage == 100.0
+
+
+def test_what_lies_outside_of_the_region_of_interest_does_not_count() -> None:
+    anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
+    assert judged(4.0, 2.0, anomaly_map, 3.0).anomaly.anomalous_area_percentage == 25.0
+    assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

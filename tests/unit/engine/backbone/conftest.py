@@ -1,0 +1,33 @@
+"""Both backbones in torch, loaded once for all tests of this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import pytest
+import torch
+from fakes.networks import WideResNet, random_wide_resnet
+
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def wide_resnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[WideResNet]:
+    network = random_wide_resnet()
+    path = tmp_path_factory.mktemp("weights") / "wide_resnet50_2.pth"
+    torch.save(network.state_dict(), path)
+    yield WideResNet(network, path)
+    path.unlink()
+
+
+@pytest.fixture(scope="session")
+def backbones(wide_resnet: WideResNet) -> Mapping[str, SharedBackbone[TorchRuntime]]:
+    """By name, in torch on the CPU."""
+    return {
+        "wide_resnet50_2": load_backbone("wide_resnet50_2", wide_resnet.weights, CPU),
+        "efficientnet_lite2": load_backbone("efficientnet_lite2", None, CPU),
+    }

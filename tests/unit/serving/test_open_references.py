@@ -1,0 +1,90 @@
+"""OpenReferences: whatever happens, nothing is counted twice, forgotten, or closed while it is in use."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, suppress
+
+from fakes.gray import reference, scorer
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchserve_server.domain.errors import MemoryBudgetError
+from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.serving.open_references import OpenReference, OpenReferences
+
+REFERENCES = {name: reference(name) for name in "abcd"}
+SIZE = REFERENCES["a"].model.bank.nbytes
+STEPS = st.tuples(st.sampled_from(["use", "leave", "add", "retire", "fail"]), st.sampled_from("abcd"))
+
+
+class World:
+    """Open references with room for a number of equal ones, and their users."""
+
+    def __init__(self, room: int, *, may_close: bool) -> None:
+        self.room = room
+        self.users: dict[str, list[AsyncExitStack]] = {name: [] for name in REFERENCES}
+        self._failing: set[str] = set()
+        self.references = OpenReferences(self._open, lambda _: SIZE, max_bytes=room * SIZE, may_close=may_close)
+
+    async def _open(self, info: ReferenceInfo) -> Scorer:
+        await asyncio.sleep(0)
+        if info.reference_id in self._failing:
+            raise OSError
+        return scorer(REFERENCES[info.reference_id])
+
+    async def use(self, name: str) -> None:
+        stack = AsyncExitStack()
+        with suppress(MemoryBudgetError, OSError):
+            opened = await stack.enter_async_context(self.references.use(REFERENCES[name].info))
+            assert opened.info.reference_id == name
+            self.users[name].append(stack)
+
+    async def fail(self, name: str) -> None:
+        self._failing.add(name)
+        await self.use(name)
+        self._failing.discard(name)
+
+    async def leave(self, name: str) -> None:
+        if self.users[name]:
+            await self.users[name].pop().aclose()
+
+    async def add(self, name: str) -> None:
+        with suppress(MemoryBudgetError), self.references.room_for(REFERENCES[name].info):
+            self.references.add(OpenReference(REFERENCES[name].info, scorer(REFERENCES[name])))
+
+    async def retire(self, name: str) -> None:
+        self.references.retire(ReferenceId(name))
+
+    def check(self) -> None:
+        entries = (*self.references._current.values(), *self.references._retired)
+        in_use = {entry.reference_id for entry in entries if entry.users}
+        assert in_use == {name for name, stacks in self.users.items() if stacks}
+        # A revision that was replaced while it was in use comes on top.
+        assert sum(entry.nbytes for entry in entries) <= (self.room + len(in_use)) * SIZE
+
+    async def end(self) -> None:
+        for name, stacks in self.users.items():
+            for stack in stacks:
+                await stack.aclose()
+            await self.retire(name)
+        assert not self.references._current
+        assert not self.references._retired
+        assert self.references._reserved == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(STEPS, max_size=40), st.integers(1, 4), st.booleans())
+def test_the_memory_limit_holds_and_all_memory_comes_back(
+    steps: list[tuple[str, str]], room: int, may_close: bool
+) -> None:
+    async def run() -> None:
+        world = World(room, may_close=may_close)
+        for step, name in steps:
+            await getattr(world, step)(name)
+            world.check()
+        await world.end()
+
+    asyncio.run(run())

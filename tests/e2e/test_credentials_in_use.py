@@ -265,7 +265,7 @@ def test_a_server_that_cannot_keep_its_promise_does_not_start(files: Files, tmp_
     assert "both --tls-cert and --tls-key" in refused(tls_client_ca=files.ca)
     assert "no token in the file" in refused(auth_tokens=empty)
     assert "--jwt-jwks" in refused(**jwt)
-    assert "no set of public keys" in refused(**jwt, jwt_jwks=empty)
+    assert "not a set of public keys" in refused(**jwt, jwt_jwks=empty)
     assert "Is a directory" in refused(auth_tokens=tmp_path)
 
 

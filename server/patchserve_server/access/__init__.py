@@ -1,7 +1,7 @@
-"""Credentials: files of certificates and tokens that are read again when they change, and who a call comes from."""
+"""Credentials: certificates, tokens and JWTs, read again when their files change, and the caller that they identify."""
 
 from patchserve_server.access.authenticator import Authenticator
 from patchserve_server.access.credentials import Credentials, open_credentials
-from patchserve_server.access.reloading import keep_fresh
+from patchserve_server.access.reloading import reload_periodically
 
-__all__ = ["Authenticator", "Credentials", "keep_fresh", "open_credentials"]
+__all__ = ["Authenticator", "Credentials", "open_credentials", "reload_periodically"]

@@ -1,4 +1,4 @@
-"""From a call's `authorization` to its caller."""
+"""From the `authorization` of a call to its caller."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import TypeAlias
 from patchserve_server.domain.callers import Caller
 from patchserve_server.domain.errors import InvalidCredentialsError, UnauthenticatedError
 
-Taking: TypeAlias = Callable[[str], Caller]
-"""Whose token it is; raises an UnauthenticatedError for one that it does not take."""
+Verify: TypeAlias = Callable[[str], Caller]
+"""Returns the caller that a token belongs to; raises an UnauthenticatedError if the token is not valid."""
 
 
 class Authenticator:
-    """Takes tokens of the file, JWTs, or both. At least one is given."""
+    """Accepts tokens from the token file, JWTs, or both. At least one of the two is given."""
 
-    def __init__(self, tokens: Taking | None, jwts: Taking | None) -> None:
-        self._tokens = tokens
-        self._jwts = jwts
+    def __init__(self, verify_token: Verify | None, verify_jwt: Verify | None) -> None:
+        self._verify_token = verify_token
+        self._verify_jwt = verify_jwt
 
-    def caller(self, authorization: str) -> Caller:
-        """Who sent this `authorization`; "" where there was none. Nothing of it is in an error or in the log.
+    def authenticate(self, authorization: str) -> Caller:
+        """The caller who sent this `authorization`; "" if there was none. Errors and the log never contain it.
 
         Raises:
-            UnauthenticatedError: there is no bearer token, or it is none that the server takes, or no longer.
+            UnauthenticatedError: there is no bearer token, or the token is not valid or has expired.
         """
         scheme, _, token = authorization.strip().partition(" ")
         if not authorization.strip():
             raise UnauthenticatedError
         if scheme.lower() != "bearer" or not token.strip():
-            raise InvalidCredentialsError("The metadata is of the form `authorization: Bearer TOKEN`.")
+            raise InvalidCredentialsError("Send the metadata in the form `authorization: Bearer TOKEN`.")
         token = token.strip()
-        # A JWT has dots, a token of the file has none.
-        taking = self._jwts if "." in token else self._tokens
-        if taking is None:
+        # A JWT contains dots, a token from the file does not.
+        verify = self._verify_jwt if "." in token else self._verify_token
+        if verify is None:
             raise InvalidCredentialsError
-        return taking(token)
+        return verify(token)

@@ -1,4 +1,4 @@
-"""The server's certificate and key, and who may sign those of its clients."""
+"""The server's certificate and key, and the authorities that may sign client certificates."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ _log = logging.getLogger(__name__)
 
 
 def reloading_identity(cert: Path, key: Path, client_ca: Path | None) -> Reloading[TlsIdentity]:
-    """The identity in these files, renewed as they are.
+    """The identity from these PEM files.
 
     Raises:
-        StartupError: a file cannot be read, is no PEM of its kind, or the key belongs to another certificate.
+        StartupError: a file cannot be read, is not PEM of its kind, or the key belongs to another certificate.
     """
     files = {"--tls-cert": cert, "--tls-key": key}
     if client_ca is not None:
         files["--tls-client-ca"] = client_ca
-    identity = Reloading(files, _identity)
+    identity = Reloading(files, _parse_identity)
     if key.stat().st_mode & READABLE_BY_ALL:
-        _log.warning("--tls-key %s: every user of this machine can read it; take the right away (chmod 600)", key)
+        _log.warning("--tls-key %s: every user of this machine can read it; restrict it with chmod 600", key)
     return identity
 
 
-def _identity(chain: bytes, key: bytes, client_ca: bytes | None = None) -> TlsIdentity:
-    certificate = _certificates("--tls-cert", chain)[0]
+def _parse_identity(chain: bytes, key: bytes, client_ca: bytes | None = None) -> TlsIdentity:
+    certificate = _parse_certificates("--tls-cert", chain)[0]
     if client_ca is not None:
-        _certificates("--tls-client-ca", client_ca)
+        _parse_certificates("--tls-client-ca", client_ca)
     try:
         public = load_pem_private_key(key, password=None).public_key()
     except TypeError as error:
-        raise StartupError("--tls-key: the key is encrypted. Give one without a passphrase.") from error
+        raise StartupError("--tls-key: the key is encrypted. Use a key without a passphrase.") from error
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise StartupError("--tls-key: no private key in PEM form.") from error
+        raise StartupError("--tls-key: the file has no private key in PEM form.") from error
     form = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     if public.public_bytes(*form) != certificate.public_key().public_bytes(*form):
-        message = "--tls-key does not belong to the first certificate of --tls-cert. Give the one it was made with."
+        message = "--tls-key does not belong to the first certificate of --tls-cert. Use the key of that certificate."
         raise StartupError(message)
-    if certificate.not_valid_after_utc < datetime.now(UTC):
-        _log.warning("--tls-cert: the certificate ended on %s; clients will refuse it", certificate.not_valid_after_utc)
+    expires = certificate.not_valid_after_utc
+    if expires < datetime.now(UTC):
+        _log.warning("--tls-cert: the certificate expired on %s; clients will reject it", expires)
     return TlsIdentity(chain, key, client_ca)
 
 
-def _certificates(flag: str, pem: bytes) -> list[x509.Certificate]:
+def _parse_certificates(flag: str, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:
-        raise StartupError(f"{flag}: no certificate in PEM form.") from error
+        raise StartupError(f"{flag}: the file has no certificate in PEM form.") from error

@@ -1,4 +1,4 @@
-"""From settings to certificates and tokens in use."""
+"""From settings to the certificates and tokens in use."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchserve_server.access.authenticator import Authenticator
+from patchserve_server.access.authenticator import Authenticator, Verify
 from patchserve_server.access.reloading import Reloading
 from patchserve_server.access.tokens import TokenVerifier, reloading_tokens
 from patchserve_server.domain.callers import TlsIdentity
@@ -15,11 +15,11 @@ from patchserve_server.domain.errors import StartupError
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What the server shows and whom it lets in. None: no TLS; no token is asked for."""
+    """The server's own certificate, and how it authenticates its callers."""
 
-    identity: Reloading[TlsIdentity] | None
-    authenticator: Authenticator | None
-    watched: tuple[Reloading[Any], ...]  # every file that this comes from
+    identity: Reloading[TlsIdentity] | None  # None: no TLS
+    authenticator: Authenticator | None  # None: calls need no token
+    reloading: tuple[Reloading[Any], ...]  # everything that comes from files
 
 
 def open_credentials(
@@ -32,27 +32,40 @@ def open_credentials(
     jwt_audience: str | None,
     jwt_jwks: Path | None,
 ) -> Credentials:
-    """Reads what these settings name.
+    """Read the files that these settings name.
 
     Raises:
-        StartupError: a file cannot be read or used, or one of several that go together is missing.
+        StartupError: a file cannot be read or used, or a setting that another one needs is missing.
     """
-    # Imported where they are needed: a server without TLS and JWTs starts without cryptography, which takes its time.
-    identity = keys = jwts = None
-    if tls_cert and tls_key:
+    identity = _open_identity(tls_cert, tls_key, tls_client_ca)
+    verify_jwt, keys = _open_jwts(jwt_issuer, jwt_audience, jwt_jwks)
+    tokens = reloading_tokens(auth_tokens) if auth_tokens else None
+    verify_token = TokenVerifier(tokens).verify if tokens else None
+    authenticator = Authenticator(verify_token, verify_jwt) if verify_token or verify_jwt else None
+    return Credentials(identity, authenticator, tuple(value for value in (identity, keys, tokens) if value))
+
+
+# cryptography and PyJWT take time to import. A server without TLS and JWTs starts without them.
+
+
+def _open_identity(cert: Path | None, key: Path | None, client_ca: Path | None) -> Reloading[TlsIdentity] | None:
+    if cert and key:
         from patchserve_server.access.certificates import reloading_identity  # noqa: PLC0415
 
-        identity = reloading_identity(tls_cert, tls_key, tls_client_ca)
-    elif tls_cert or tls_key or tls_client_ca:
-        raise StartupError("TLS needs both --tls-cert and --tls-key; --tls-client-ca goes with them.")
-    if jwt_issuer and jwt_audience and jwt_jwks:
+        return reloading_identity(cert, key, client_ca)
+    if cert or key or client_ca:
+        raise StartupError("TLS needs both --tls-cert and --tls-key; --tls-client-ca is used together with them.")
+    return None
+
+
+def _open_jwts(
+    issuer: str | None, audience: str | None, jwks: Path | None
+) -> tuple[Verify, Reloading[Any]] | tuple[None, None]:
+    if issuer and audience and jwks:
         from patchserve_server.access.json_web_tokens import JwtVerifier, reloading_keys  # noqa: PLC0415
 
-        keys = reloading_keys(jwt_jwks)
-        jwts = JwtVerifier(keys, issuer=jwt_issuer, audience=jwt_audience).caller
-    elif jwt_issuer or jwt_audience or jwt_jwks:
+        keys = reloading_keys(jwks)
+        return JwtVerifier(keys, issuer=issuer, audience=audience).verify, keys
+    if issuer or audience or jwks:
         raise StartupError("JWTs need all of --jwt-issuer, --jwt-audience and --jwt-jwks.")
-    tokens = reloading_tokens(auth_tokens) if auth_tokens else None
-    in_file = TokenVerifier(tokens).caller if tokens else None
-    authenticator = Authenticator(in_file, jwts) if in_file or jwts else None
-    return Credentials(identity, authenticator, tuple(one for one in (identity, keys, tokens) if one))
+    return None, None

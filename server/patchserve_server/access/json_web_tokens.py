@@ -1,4 +1,4 @@
-"""JWTs of an identity provider, checked with its public keys (RFC 7519, RFC 8725). Nothing is ever fetched."""
+"""JWTs of an identity provider, verified with its public keys (RFC 7519, RFC 8725). Nothing is ever fetched."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchserve_server.access.reloading import Reloading
 from patchserve_server.domain.callers import Caller, Scope
 from patchserve_server.domain.errors import ExpiredCredentialsError, InvalidCredentialsError, StartupError
 
-# Signatures only: with HS256 the public key would be the secret.
+# Asymmetric signatures only: with HS256 the public key would be the secret.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 LEEWAY_S: Final = 30.0
 _MAX_NAME = 64
@@ -21,27 +21,27 @@ Keys = dict[str, jwt.PyJWK]
 
 
 class JwtVerifier:
-    """Takes what `issuer` signed for `audience`. `exp` is a must; scopes are those in `scope` or `scp`."""
+    """Accepts tokens that `issuer` signed for `audience`. They must expire; their scopes are in `scope` or `scp`."""
 
     def __init__(self, keys: Reloading[Keys], *, issuer: str, audience: str) -> None:
         self._keys = keys
         self._issuer = issuer
         self._audience = audience
 
-    def caller(self, token: str) -> Caller:
-        """Whose token it is.
+    def verify(self, token: str) -> Caller:
+        """The caller that the token belongs to.
 
         Raises:
-            InvalidCredentialsError: it is not from the issuer, not for us, not yet valid, or no JWT at all.
-            ExpiredCredentialsError: its time is over.
+            InvalidCredentialsError: it has another issuer or audience, is not valid yet, or is not a JWT at all.
+            ExpiredCredentialsError: it has expired.
         """
         try:
             key = self._keys.value.get(jwt.get_unverified_header(token).get("kid", ""))
             if key is None:
-                raise InvalidCredentialsError("The token's key id (kid) is none that this server knows.")
+                raise InvalidCredentialsError("The token was signed with an unknown key (kid).")
             claims = jwt.decode(
                 token,
-                key,  # has its own algorithm, which must be the token's
+                key,  # the token must use the algorithm of the key
                 algorithms=ALGORITHMS,
                 issuer=self._issuer,
                 audience=self._audience,
@@ -51,50 +51,50 @@ class JwtVerifier:
         except jwt.ExpiredSignatureError as error:
             raise ExpiredCredentialsError from error
         except jwt.PyJWTError as error:
-            raise InvalidCredentialsError(_explained(error)) from error
+            raise InvalidCredentialsError(_explain(error)) from error
         name = str(claims.get("sub") or claims.get("client_id") or "unnamed")
         return Caller(ascii(name)[1:-1][:_MAX_NAME], _scopes(claims))
 
 
 def reloading_keys(path: Path) -> Reloading[Keys]:
-    """The public keys in this JWKS file (RFC 7517), by key id, renewed as it is.
+    """Key id -> public key, from this JWKS file (RFC 7517).
 
     Raises:
-        StartupError: it cannot be read, is no JWKS, or has no key to check a signature with.
+        StartupError: the file cannot be read, is not a JWKS, or has no key that can verify a signature.
     """
-    return Reloading({"--jwt-jwks": path}, _keys)
+    return Reloading({"--jwt-jwks": path}, _parse_keys)
 
 
-def _keys(content: bytes) -> Keys:
+def _parse_keys(content: bytes) -> Keys:
     try:
         found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
     except (jwt.PyJWTError, ValueError, AttributeError) as error:
-        raise StartupError("--jwt-jwks: no set of public keys (JWKS).") from error
+        raise StartupError("--jwt-jwks: the file is not a set of public keys (JWKS).") from error
     keys = {
         key.key_id: key
         for key in found
         if key.key_id and key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
     }
     if not keys:
-        raise StartupError(f"--jwt-jwks: no key with a kid that signs with one of {', '.join(ALGORITHMS)}.")
+        raise StartupError(f"--jwt-jwks: the file has no key with a kid for one of {', '.join(ALGORITHMS)}.")
     if any(hasattr(key.key, "private_bytes") for key in keys.values()):
-        raise StartupError("--jwt-jwks: there are private keys in the file. The server needs the public ones only.")
+        raise StartupError("--jwt-jwks: the file contains private keys. The server needs the public keys only.")
     return keys
 
 
-def _explained(error: jwt.PyJWTError) -> str:
-    # Claims are looked at after the signature: whoever is told about them has a token of the issuer.
+def _explain(error: jwt.PyJWTError) -> str:
+    # Claims are checked after the signature, so only a holder of a token from the issuer sees these messages.
     match error:
         case jwt.ImmatureSignatureError():
             return "The token is not valid yet."
         case jwt.InvalidAudienceError():
             return "The token is for another audience."
         case jwt.InvalidIssuerError():
-            return "The token is of another issuer."
+            return "The token is from another issuer."
         case jwt.MissingRequiredClaimError():
-            return "The token lacks one of the claims exp, iss and aud."
+            return "The token needs the claims exp, iss and aud."
         case _:
-            return "The token is no JWT that this server takes."
+            return "The token is not a valid JWT."
 
 
 def _scopes(claims: dict[str, Any]) -> frozenset[Scope]:

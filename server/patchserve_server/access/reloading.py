@@ -19,61 +19,65 @@ _log = logging.getLogger(__name__)
 
 
 class Reloading(Generic[T]):
-    """What some files hold together. What cannot be used is logged once, and the value before it stays.
+    """A value that is parsed from files, and parsed again when they change.
 
     Args:
-        files: the flag that names a file, and the file.
-        parse: makes the value of the files' bytes, given in this order; a StartupError says what is wrong with them.
+        files: flag -> the file that it names.
+        parse: makes the value from the bytes of the files, in this order. Raises a StartupError if it cannot.
 
     Raises:
-        StartupError: they cannot be read or used.
+        StartupError: a file cannot be read or parsed.
     """
 
     def __init__(self, files: dict[str, Path], parse: Callable[..., T]) -> None:
         self._files = files
         self._parse = parse
-        self._contents = self._read()
-        self._problem = ""
-        self.value = self._parsed(self._contents)
+        self._contents = self._read_files()
+        self._last_error = ""
+        self.value = self._parse_contents(self._contents)
 
-    def refresh(self) -> None:
-        """Reads the files, and parses them where they hold something new. Blocks; never raises a StartupError."""
+    def reload(self) -> None:
+        """Read the files, and parse them if their bytes changed. Blocks.
+
+        If they cannot be read or parsed, the value stays as it is and the error is logged once.
+        """
         try:
-            contents = self._read()
+            contents = self._read_files()
             if contents != self._contents:
-                self.value = self._parsed(contents)
+                self.value = self._parse_contents(contents)
                 self._contents = contents
-                _log.info("Taken anew: %s", ", ".join(f"{flag} {path}" for flag, path in self._files.items()))
-            self._problem = ""
+                _log.info("Reloaded %s", ", ".join(f"{flag} {path}" for flag, path in self._files.items()))
+            self._last_error = ""
         except StartupError as error:
-            if error.message != self._problem:
-                _log.error("%s What was read before stays in use.", error.message)
-            self._problem = error.message
+            if error.message != self._last_error:
+                _log.error("%s The previous content stays in use.", error.message)
+            self._last_error = error.message
 
-    def _parsed(self, contents: list[bytes]) -> T:
+    def _parse_contents(self, contents: list[bytes]) -> T:
         try:
             return self._parse(*contents)
         except StartupError:
             raise
-        except Exception as error:  # a file that a parser stumbles over must not end the watching
-            raise StartupError(f"{', '.join(self._files)}: of no use ({type(error).__name__}).") from error
+        except Exception as error:  # whatever a parser raises, the files must still be read the next time
+            raise StartupError(f"{', '.join(self._files)}: cannot be parsed ({type(error).__name__}).") from error
 
-    def _read(self) -> list[bytes]:
-        # A few small files: comparing what they hold is surer than comparing times, and works with links and mounts.
-        return [_bytes_of(flag, path) for flag, path in self._files.items()]
+    def _read_files(self) -> list[bytes]:
+        # The files are few and small. Comparing contents is more reliable than comparing times, and works with links
+        # and mounts.
+        return [_read_file(flag, path) for flag, path in self._files.items()]
 
 
-def _bytes_of(flag: str, path: Path) -> bytes:
+def _read_file(flag: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else "it cannot be read"
-        raise StartupError(f"{flag} {path}: {reason}. Name a file that the server's user may read.") from error
+        raise StartupError(f"{flag} {path}: {reason}. Name a file that the server's user can read.") from error
 
 
-async def keep_fresh(watched: Iterable[Reloading[Any]]) -> None:
-    """Refreshes them every second until it is cancelled. A thread reads: nobody waits for a disk."""
+async def reload_periodically(reloading: Iterable[Reloading[Any]]) -> None:
+    """Reload every second until cancelled. Files are read on a thread, so the event loop never waits for a disk."""
     while True:
         await asyncio.sleep(INTERVAL_S)
-        for one in watched:
-            await asyncio.to_thread(one.refresh)
+        for value in reloading:
+            await asyncio.to_thread(value.reload)

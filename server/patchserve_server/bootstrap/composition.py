@@ -31,9 +31,9 @@ from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.streams import Streams
 from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
 
-INFERENCE_WORKERS = 2  # one searches and judges while the backbone has the other's images
+INFERENCE_WORKERS = 2  # one searches and scores while the other runs the backbone
 OPENING_WORKERS = 4  # one slow opening does not delay the others
-_NETWORKS = ".networks"  # in the store: begins with a dot, as no reference_id does
+_NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +78,8 @@ async def create_application(settings: Settings, resources: ExitStack) -> Applic
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = await _open_catalog(store, detector, pools, limits)
-    inspector = _create_inspector(settings, detector, pools, limits)
+    sink = await loop.run_in_executor(pools.images, _open_sink, settings.save_outputs)
+    inspector = _create_inspector(settings, detector, sink, pools, limits)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -156,7 +157,13 @@ async def _open_catalog(store: ReferenceStore, detector: Detector, pools: _Pools
     return catalog
 
 
-def _create_inspector(settings: Settings, detector: Detector, pools: _Pools, limits: ServerLimits) -> LocalInspector:
+def _open_sink(folder: Path | None) -> FolderSink | None:
+    return None if folder is None else FolderSink(folder)
+
+
+def _create_inspector(
+    settings: Settings, detector: Detector, sink: FolderSink | None, pools: _Pools, limits: ServerLimits
+) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
         workers=INFERENCE_WORKERS,
@@ -166,12 +173,12 @@ def _create_inspector(settings: Settings, detector: Detector, pools: _Pools, lim
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for a batch in work, the next one, and threads that decode and draw: more would only wait elsewhere.
+        # Enough for the running batch, the next one, and the threads that decode and draw.
         FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
         default_scale=HeatmapScale(settings.heatmap_scale),
-        sink=FolderSink(settings.save_outputs) if settings.save_outputs else None,
+        sink=sink,
     )
 
 

@@ -11,10 +11,9 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from patchserve_server.access import keep_fresh
+from patchserve_server.access import reload_periodically
 from patchserve_server.bootstrap import composition
 from patchserve_server.config import Settings
-from patchserve_server.domain.errors import StartupError
 from patchserve_server.serving.application import Application
 
 T = TypeVar("T")
@@ -39,7 +38,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     server = composition.create_server(settings, credentials)
     address = await server.start()
     with ExitStack() as resources:
-        reloading = asyncio.create_task(keep_fresh(credentials.watched))
+        reloading = asyncio.create_task(reload_periodically(credentials.reloading))
         resources.callback(reloading.cancel)
         try:
             application = await _unless_stopped(composition.create_application(settings, resources), stop)
@@ -48,7 +47,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
                 announce(_ready_line(address, application))
                 await stop
             _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
-        except StartupError:
+        except BaseException:  # the port must not stay open after a failed start
             await server.drain(delay_s=0, grace_s=0)
             raise
         await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)

@@ -87,7 +87,7 @@ class AuthorizationInterceptor(aio.ServerInterceptor):
     def _check(self, method: str, given: list[str]) -> None:
         if len(given) > 1:
             raise InvalidCredentialsError("There is more than one `authorization` in the metadata.")
-        caller = self._authenticator.caller("".join(given))
+        caller = self._authenticator.authenticate("".join(given))
         CALLER.set(caller.name)
         scope = SCOPES[method]
         if scope is not None and scope not in caller.scopes:

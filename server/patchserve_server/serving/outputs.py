@@ -1,4 +1,4 @@
-"""Keeps overlays in a folder for the operator (`--save-outputs`)."""
+"""Saves every overlay to a folder (`--save-outputs`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OverlayFormat
 
 _SUFFIX = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
@@ -14,21 +15,31 @@ _log = logging.getLogger(__name__)
 
 
 class FolderSink:
-    """A file an overlay, as it was sent: `<time>-<number>-<reference>-<verdict>`, and .png, .jpg or .webp.
+    """Writes one file for each overlay, with the bytes that the caller gets. Never deletes or replaces a file.
 
-    Nothing is ever removed or replaced.
+    A file is called `<time>-<number>-<reference>-<verdict>` with the suffix .png, .jpg or .webp.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        """Create the folder if it is missing. Blocks.
+
+        Raises:
+            StartupError: it cannot be created.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"--save-outputs {folder}: {error.strerror}. Name a folder that the server's user can write to."
+            raise StartupError(message) from error
         self._folder = folder
         self._number = itertools.count(1)
 
     def keep(self, inspection: Inspection, overlay: EncodedOverlay) -> None:
+        """Write the overlay. Blocks. A failure is logged; the response does not depend on it."""
         verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
         name = f"{time}-{next(self._number):06d}-{inspection.reference_id}-{verdict}.{_SUFFIX[overlay.format]}"
         try:
             (self._folder / name).write_bytes(overlay.data)
-        except OSError as error:  # the caller's answer does not depend on it
-            _log.error("An overlay could not be kept: %s", error.strerror)
+        except OSError as error:
+            _log.error("Could not save an overlay: %s", error.strerror)

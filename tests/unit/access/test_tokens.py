@@ -1,4 +1,4 @@
-"""The file of bearer tokens, and what is made of an `authorization`."""
+"""The token file, and how an `authorization` is checked."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from patchserve_server.access import Authenticator
 from patchserve_server.access import tokens as module
-from patchserve_server.access.tokens import TokenVerifier, expiry, new_token, reloading_tokens
+from patchserve_server.access.tokens import TokenVerifier, new_token, parse_expiry, reloading_tokens
 from patchserve_server.domain.callers import Caller, Scope
 from patchserve_server.domain.errors import (
     ExpiredCredentialsError,
@@ -30,14 +30,14 @@ def verifier(folder: Path, *lines: str) -> TokenVerifier:
     return TokenVerifier(reloading_tokens(folder / "tokens"))
 
 
-def test_a_token_is_known_by_its_line(tmp_path: Path) -> None:
+def test_a_token_in_the_file_identifies_its_caller(tmp_path: Path) -> None:
     other, other_line = new_token("loader", [Scope.MANAGE, Scope.INFER], datetime.now(UTC) + timedelta(days=1))
-    found = verifier(tmp_path, "# who may call", LINE + "  # the belt's camera", "", other_line)
-    assert found.caller(TOKEN) == Caller("camera-3", frozenset({Scope.INFER}))
-    assert found.caller(other) == Caller("loader", frozenset(Scope))
+    tokens = verifier(tmp_path, "# a comment", LINE + "  # the belt's camera", "", other_line)
+    assert tokens.verify(TOKEN) == Caller("camera-3", frozenset({Scope.INFER}))
+    assert tokens.verify(other) == Caller("loader", frozenset(Scope))
     for wrong in ("", TOKEN[:-1], TOKEN + "A", TOKEN.swapcase(), LINE.split()[-1], "\ud800"):
         with pytest.raises(InvalidCredentialsError):
-            found.caller(wrong)
+            tokens.verify(wrong)
 
 
 def test_tokens_are_long_random_and_not_in_their_lines() -> None:
@@ -47,13 +47,13 @@ def test_tokens_are_long_random_and_not_in_their_lines() -> None:
     assert not [line for token, line in made if token.removeprefix("patchserve_") in line]
 
 
-def test_an_expired_token_is_told_from_a_wrong_one(tmp_path: Path) -> None:
+def test_an_expired_token_has_an_error_of_its_own(tmp_path: Path) -> None:
     token, line = new_token("a", [Scope.INFER], datetime.now(UTC) - timedelta(seconds=1))
     with pytest.raises(ExpiredCredentialsError):
-        verifier(tmp_path, line).caller(token)
+        verifier(tmp_path, line).verify(token)
 
 
-def test_every_line_is_compared_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_token_is_compared_with_all_lines_in_constant_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[tuple[bytes, bytes]] = []
 
     class Counting:
@@ -62,10 +62,10 @@ def test_every_line_is_compared_in_constant_time(tmp_path: Path, monkeypatch: py
             compared.append((one, other))
             return hmac.compare_digest(one, other)
 
-    found = verifier(tmp_path, LINE, *(new_token("a", [Scope.INFER])[1] for _ in range(9)))
+    tokens = verifier(tmp_path, LINE, *(new_token("a", [Scope.INFER])[1] for _ in range(9)))
     monkeypatch.setattr(module, "hmac", Counting)
-    assert found.caller(TOKEN).name == "camera-3"
-    assert len(compared) == 10, "the first line fits, and the others are looked at all the same"
+    assert tokens.verify(TOKEN).name == "camera-3"
+    assert len(compared) == 10, "the first line matches, and the others are compared too"
     assert {len(one) for pair in compared for one in pair} == {32}, "digests of one length, never tokens"
 
 
@@ -88,14 +88,14 @@ def test_every_line_is_compared_in_constant_time(tmp_path: Path, monkeypatch: py
         "\0\xff",
     ],
 )
-def test_a_line_that_is_none_is_named_and_not_repeated(tmp_path: Path, line: str) -> None:
+def test_a_malformed_line_is_reported_by_its_number_and_not_shown(tmp_path: Path, line: str) -> None:
     with pytest.raises(StartupError, match="line 2") as caught:
         verifier(tmp_path, LINE, line)
     assert TOKEN not in caught.value.message
     assert line not in caught.value.message
 
 
-def test_a_hash_stands_once_and_a_file_holds_at_least_one(tmp_path: Path) -> None:
+def test_a_file_has_at_least_one_token_and_no_hash_twice(tmp_path: Path) -> None:
     with pytest.raises(StartupError, match="line 3: the same hash as in line 1"):
         verifier(tmp_path, LINE, "", LINE)
     for lines in ([], ["# nobody", "  "]):
@@ -104,37 +104,37 @@ def test_a_hash_stands_once_and_a_file_holds_at_least_one(tmp_path: Path) -> Non
 
 
 def test_a_time_without_a_zone_is_utc() -> None:
-    assert expiry("2030-12-31") == datetime(2030, 12, 31, tzinfo=UTC)
-    assert expiry("2030-12-31T12:00+02:00") == datetime(2030, 12, 31, 10, tzinfo=UTC)
+    assert parse_expiry("2030-12-31") == datetime(2030, 12, 31, tzinfo=UTC)
+    assert parse_expiry("2030-12-31T12:00+02:00") == datetime(2030, 12, 31, 10, tzinfo=UTC)
 
 
-def nobody(token: str) -> Caller:
+def reject(token: str) -> Caller:
     raise InvalidCredentialsError
 
 
-def test_no_authorization_at_all_is_told_apart() -> None:
+def test_a_missing_authorization_has_a_reason_of_its_own() -> None:
     for nothing in ("", "  "):
         with pytest.raises(UnauthenticatedError) as caught:
-            Authenticator(nobody, None).caller(nothing)
+            Authenticator(reject, None).authenticate(nothing)
         assert caught.value.reason == "NO_CREDENTIALS"
 
 
-def test_what_has_dots_goes_to_the_jwts_and_the_rest_to_the_file() -> None:
+def test_tokens_with_dots_are_verified_as_jwts_and_others_against_the_file() -> None:
     def named(name: str) -> Authenticator:
         caller = Caller(name, frozenset())
         return Authenticator(*((lambda _: caller) if name == one else None for one in ("file", "jwt")))
 
-    assert named("file").caller("Bearer abc").name == "file"
-    assert named("jwt").caller("bearer  a.b.c").name == "jwt"
+    assert named("file").authenticate("Bearer abc").name == "file"
+    assert named("jwt").authenticate("bearer  a.b.c").name == "jwt"
     for authenticator, token in ((named("file"), "a.b.c"), (named("jwt"), "abc")):
         with pytest.raises(InvalidCredentialsError):
-            authenticator.caller(f"Bearer {token}")
+            authenticator.authenticate(f"Bearer {token}")
 
 
 @given(st.text())
-def test_whatever_is_sent_is_refused_in_words_of_ours(authorization: str) -> None:
+def test_no_error_message_contains_what_was_sent(authorization: str) -> None:
     with pytest.raises(UnauthenticatedError) as caught:
-        Authenticator(nobody, nobody).caller(authorization)
+        Authenticator(reject, reject).authenticate(authorization)
     own = (UnauthenticatedError(), InvalidCredentialsError(), InvalidCredentialsError("x"))
     assert caught.value.message in {own[0].message, own[1].message} or "authorization: Bearer TOKEN" in str(
         caught.value

@@ -1,0 +1,16 @@
+"""FolderSink: the folder of saved overlays. What it writes is tested with the inspector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.serving.outputs import FolderSink
+
+
+def test_a_folder_that_cannot_be_created_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StartupError, match=r"--save-outputs .*Not a directory"):
+        FolderSink(tmp_path / "file" / "folder")

@@ -1,4 +1,4 @@
-"""JWTs: which are accepted, and the known attacks that must be rejected (RFC 8725)."""
+"""JWTs: which are accepted, and the known attacks that must be refused (RFC 8725)."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_the_name_is_safe_to_log(verifier: JwtVerifier) -> None:
         ({"exp": "soon"}, "not a valid JWT"),
     ],
 )
-def test_wrong_claims_are_rejected(verifier: JwtVerifier, claims: dict[str, Any], says: str) -> None:
+def test_wrong_claims_are_refused(verifier: JwtVerifier, claims: dict[str, Any], says: str) -> None:
     present = {name: value for name, value in ISSUER.claims(**claims).items() if value is not None}
     with pytest.raises(InvalidCredentialsError, match=says):
         verifier.verify(ISSUER.sign(present))
@@ -100,7 +100,7 @@ def test_an_expired_token_is_accepted_within_the_leeway_only(verifier: JwtVerifi
         verifier.verify(ISSUER.sign(ISSUER.claims(expires_s=-LEEWAY_S - 1)))
 
 
-def test_forged_signatures_are_rejected(verifier: JwtVerifier) -> None:
+def test_forged_signatures_are_refused(verifier: JwtVerifier) -> None:
     claims = ISSUER.claims()
     claims.pop("exp")
     header: dict[str, object] = {"alg": "HS256", "typ": "JWT", "kid": ISSUER.kid}
@@ -135,7 +135,7 @@ def test_forged_signatures_are_rejected(verifier: JwtVerifier) -> None:
 
 
 @pytest.mark.parametrize("kid", ["second", "", "../first", "first\0"])
-def test_an_unknown_key_id_is_rejected(verifier: JwtVerifier, kid: str) -> None:
+def test_an_unknown_key_id_is_refused(verifier: JwtVerifier, kid: str) -> None:
     with pytest.raises(InvalidCredentialsError, match="kid"):
         verifier.verify(ISSUER.sign(ISSUER.claims(), kid=kid))
     with pytest.raises(InvalidCredentialsError, match="kid"):
@@ -143,7 +143,7 @@ def test_an_unknown_key_id_is_rejected(verifier: JwtVerifier, kid: str) -> None:
 
 
 @given(st.text() | st.lists(st.binary(max_size=40), min_size=3, max_size=3))
-def test_garbage_is_rejected(verifier: JwtVerifier, garbage: str | list[bytes]) -> None:
+def test_garbage_is_refused(verifier: JwtVerifier, garbage: str | list[bytes]) -> None:
     if not isinstance(garbage, str):
         garbage = ".".join(base64.urlsafe_b64encode(one).decode().rstrip("=") for one in garbage)
     with pytest.raises(UnauthenticatedError):
@@ -156,12 +156,12 @@ def test_garbage_is_rejected(verifier: JwtVerifier, garbage: str | list[bytes]) 
         st.sampled_from(["RS256", "first", "none"]) | st.recursive(st.none() | st.booleans() | st.floats(), st.lists),
     )
 )
-def test_a_malformed_header_is_rejected(verifier: JwtVerifier, header: dict[str, object]) -> None:
+def test_a_malformed_header_is_refused(verifier: JwtVerifier, header: dict[str, object]) -> None:
     with pytest.raises(UnauthenticatedError):
         verifier.verify(forge(header, {}, b"secret"))
 
 
-def test_a_deeply_nested_header_is_rejected(verifier: JwtVerifier) -> None:
+def test_a_deeply_nested_header_is_refused(verifier: JwtVerifier) -> None:
     deep = base64.urlsafe_b64encode(b'{"alg":' + b"[" * 3000 + b"]" * 3000 + b"}").decode().rstrip("=")
     with pytest.raises(UnauthenticatedError):
         verifier.verify(f"{deep}.{part({})}.AAAA")
@@ -191,12 +191,12 @@ def test_elliptic_curve_and_edwards_keys_are_accepted(tmp_path: Path) -> None:
         (json.dumps({"keys": [{**ISSUER.jwk(), "use": "enc"}]}), "no key with a kid"),
     ],
 )
-def test_a_file_without_a_usable_key_is_rejected(tmp_path: Path, jwks: str, says: str) -> None:
+def test_a_file_without_a_usable_key_is_refused(tmp_path: Path, jwks: str, says: str) -> None:
     with pytest.raises(StartupError, match=says):
         verifier_of(tmp_path, jwks)
 
 
-def test_private_keys_are_rejected_and_not_shown(tmp_path: Path) -> None:
+def test_private_keys_are_refused_and_not_shown(tmp_path: Path) -> None:
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     private = jwt.algorithms.RSAAlgorithm.to_jwk(key, as_dict=True)
     with pytest.raises(StartupError, match="private keys") as caught:

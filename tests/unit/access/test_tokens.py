@@ -108,14 +108,14 @@ def test_a_time_without_a_zone_is_utc() -> None:
     assert parse_expiry("2030-12-31T12:00+02:00") == datetime(2030, 12, 31, 10, tzinfo=UTC)
 
 
-def reject(token: str) -> Caller:
+def refuse(token: str) -> Caller:
     raise InvalidCredentialsError
 
 
 def test_a_missing_authorization_has_a_reason_of_its_own() -> None:
     for nothing in ("", "  "):
         with pytest.raises(UnauthenticatedError) as caught:
-            Authenticator(reject, None).authenticate(nothing)
+            Authenticator(refuse, None).authenticate(nothing)
         assert caught.value.reason == "NO_CREDENTIALS"
 
 
@@ -134,7 +134,7 @@ def test_tokens_with_dots_are_verified_as_jwts_and_others_against_the_file() -> 
 @given(st.text())
 def test_no_error_message_contains_what_was_sent(authorization: str) -> None:
     with pytest.raises(UnauthenticatedError) as caught:
-        Authenticator(reject, reject).authenticate(authorization)
+        Authenticator(refuse, refuse).authenticate(authorization)
     own = (UnauthenticatedError(), InvalidCredentialsError(), InvalidCredentialsError("x"))
     assert caught.value.message in {own[0].message, own[1].message} or "authorization: Bearer TOKEN" in str(
         caught.value

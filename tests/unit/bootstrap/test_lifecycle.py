@@ -1,0 +1,93 @@
+"""Start and stop, as far as no signal and no socket are needed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
+
+
+class FakeServer:
+    """Records its drains."""
+
+    def __init__(self) -> None:
+        self.drains: list[tuple[float, float]] = []
+
+    async def start(self) -> str:
+        return "localhost:1"
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        self.drains.append((delay_s, grace_s))
+
+
+class Start:
+    """A start that can be awaited, ended by `stop`, and made to fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server = FakeServer()
+        self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.running, self.closed, self.cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.failure: Exception | None = None
+        monkeypatch.setattr(composition, "create_server", lambda *_: self.server)
+        monkeypatch.setattr(composition, "create_application", self._create_application)
+        monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: self.stop)
+
+    async def _create_application(self, _settings: Settings, resources: Any) -> Any:
+        resources.callback(self.closed.set)
+        if self.failure is not None:
+            raise self.failure
+        self.running.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+    async def serve(self) -> None:
+        async with asyncio.timeout(30):
+            await lifecycle.serve(Settings(drain_delay_s=1, drain_grace_s=2), self.announce)
+
+    def announce(self, line: str) -> None:
+        raise AssertionError(line)
+
+
+@pytest.fixture
+async def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    return Start(monkeypatch)
+
+
+@pytest.mark.parametrize("failure", [StartupError("no weights"), RuntimeError("a bug")])
+async def test_a_failed_start_closes_the_port_at_once_and_everything_that_was_opened(
+    start: Start, failure: Exception
+) -> None:
+    start.failure = failure
+    with pytest.raises(type(failure)):
+        await start.serve()
+    assert start.server.drains == [(0, 0)]
+    assert start.closed.is_set()
+
+
+async def test_a_stop_during_the_start_cancels_it_and_drains(start: Start) -> None:
+    serving = asyncio.create_task(start.serve())
+    await start.running.wait()
+    start.stop.set_result(None)
+    await serving
+    await start.cancelled.wait()
+    assert start.server.drains == [(1, 2)]
+    assert start.closed.is_set()
+
+
+async def test_a_cancelled_server_cancels_its_start_and_closes_the_port(start: Start) -> None:
+    serving = asyncio.create_task(start.serve())
+    await start.running.wait()
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    await start.cancelled.wait()
+    assert start.server.drains == [(0, 0)]
+    assert start.closed.is_set()

@@ -78,9 +78,9 @@ class Settings(BaseSettings):
     max_reference_images: int = Field(default=1000, ge=1)
     """Largest number of images in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
-    """Memory for all banks together, in MiB; in int8 their networks count too.
+    """Memory for all open references together, in MiB: banks, search indexes and, in int8, networks.
 
-    With --store, the least recently used banks leave memory for others and are read again when needed; without it,
+    With --store, the least recently used references leave memory for others and are read again when needed; without it,
     loads over this limit are rejected."""
     max_pending_images: int = Field(default=64, ge=2)
     """Largest number of images in progress, over all calls; streams get at most half."""

@@ -171,6 +171,7 @@ $(AUDIT_VENV)/.installed: requirements/audit.txt
 lock: $(STAMP) ## resolve and pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra server --extra int8 --extra evaluate --extra video --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt

@@ -8,6 +8,10 @@ OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 TRITON_VENV := .venv-triton
+CLIENT_VENV := .venv-client
+PYTHONS := 3.11 3.12 3.13 3.14
+PLATFORMS := x86_64-manylinux_2_35 aarch64-manylinux_2_35
+PYTHON_VENV := .venv-$(notdir $(PYTHON))
 STUBS := protos/python
 PAGE := docs/protocol.md
 SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
@@ -86,6 +90,13 @@ format: $(STAMP) ## format the code and the contract, and mend what ruff can men
 	$(BIN)/ruff format
 	cd protos && ../$(BIN)/buf format --write --path patchserve
 
+.PHONY: coverage
+coverage: $(STAMP) ## run the tests in one process and print which lines and branches of server and client they reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 .PHONY: check
 check: lint test ## lint and test
 
@@ -97,6 +108,15 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
 	@touch $@
 
+.PHONY: test-python
+test-python: $(PYTHON_VENV)/.installed ## test on another Python: PYTHON=python3.14 (another 6 GB, .venv-python3.14)
+	$(PYTHON_VENV)/bin/python -m pytest tests/unit tests/contract tests/golden tests/hostile $(ARGS)
+
+$(PYTHON_VENV)/.installed: requirements/dev.txt pyproject.toml
+	$(make-venv)
+	$(@D)/bin/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
+	@touch $@
+
 .PHONY: test-triton
 test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Protocol with NVIDIA's tritonclient, as published
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=client:protos/python $(TRITON_VENV)/bin/python -m pytest tests/triton $(ARGS)
@@ -104,6 +124,28 @@ test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Proto
 $(TRITON_VENV)/.installed: requirements/triton.txt
 	$(make-venv)
 	@touch $@
+
+.PHONY: dist
+dist: $(STAMP) ## build the source distribution, and from it the wheel: dist/ (needs no network)
+	rm -rf dist
+	$(BIN)/uv build $(if $(MAKE_TERMOUT),,--quiet) --offline --no-build-isolation --python $(BIN)/python
+
+.PHONY: test-dist
+test-dist: dist ## install the wheel in an empty environment with the client's dependencies alone, and test it
+	$(PYTHON) -m venv --clear $(CLIENT_VENV)
+	$(CLIENT_VENV)/bin/python -m pip install $(QUIET) --require-hashes -r requirements/client.txt
+	$(CLIENT_VENV)/bin/python -m pip install $(QUIET) --no-deps --no-index dist/*.whl
+	PATCHSERVE_CLIENT_VENV=$(CLIENT_VENV) $(BIN)/python -m pytest tests/distributions $(ARGS)
+
+.PHONY: release
+release: $(STAMP) ## cut VERSION=x.y.z in the files, build and test it, commit and tag it (docs/release.md)
+	$(if $(VERSION),,$(error release needs VERSION=x.y.z))
+	@test -z "$$(git status --porcelain)" || { echo "release: commit or stash these changes first"; git status --short; exit 1; }
+	$(BIN)/python tools/release.py $(VERSION)
+	$(MAKE) --no-print-directory protos-check protos-baseline test-dist
+	git commit --quiet --all --message "build: release $(VERSION)"
+	git tag --annotate "v$(VERSION)" --message "patchserve $(VERSION)"
+	@echo "release: v$(VERSION) is committed and tagged here; docs/release.md tells how to publish it"
 
 # A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
 LANGUAGES := node go java cpp
@@ -166,6 +208,14 @@ audit: sbom ## look for known vulnerabilities in what the server is made of (ask
 $(AUDIT_VENV)/.installed: requirements/audit.txt
 	$(make-venv)
 	@touch $@
+
+# Resolves nothing: asks the index whether every pin has a wheel for each of these.
+.PHONY: lock-check
+lock-check: $(STAMP) ## check that the locks install from wheels on every Python that pyproject.toml claims
+	@set -e; $(foreach python,$(PYTHONS),$(foreach platform,$(PLATFORMS),$(foreach lock,client server dev, \
+		echo "requirements/$(lock).txt, Python $(python), $(platform)"; \
+		$(BIN)/uv pip install --quiet --dry-run --target $(VENV)/none --only-binary :all: --require-hashes \
+			--python-version $(python) --python-platform $(platform) -r requirements/$(lock).txt;)))
 
 .PHONY: lock
 lock: $(STAMP) ## resolve and pin every dependency again, with hashes

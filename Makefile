@@ -1,4 +1,4 @@
-# patchserve: everything that a developer types. `make help` lists it. Needs Python 3.11 or newer and a package index.
+# The commands of a developer; `make help` lists them. Needs Python 3.11 or newer and a package index.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,6 +8,10 @@ OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 TRITON_VENV := .venv-triton
+CLIENT_VENV := .venv-client
+PYTHONS := 3.11 3.12 3.13 3.14
+PLATFORMS := x86_64-manylinux_2_35 aarch64-manylinux_2_35
+PYTHON_VENV := .venv-$(notdir $(PYTHON))
 STUBS := protos/python
 PAGE := docs/protocol.md
 SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
@@ -15,8 +19,8 @@ PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -
 # pip shows its progress to a person and keeps quiet in a log.
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks $(PEERS_VENV)/bin/python
-LOCK := $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11
-# Passed on by serve, demo, test and bench: make test ARGS="-k stream"
+LOCK = $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 $(ARGS)
+# Extra arguments of the command behind most targets: make test ARGS="-k stream"
 ARGS ?=
 # A labeled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
 DATASET ?=
@@ -25,7 +29,7 @@ DATASET ?=
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-# An environment without its stamp was interrupted half-way: it is made anew.
+# An environment without its stamp was interrupted: start again.
 define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "patchserve needs Python 3.11 or newer; name one with PYTHON=")'
 	$(if $(wildcard $@),,$(PYTHON) -m venv --clear $(@D))
@@ -41,25 +45,25 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## start a server, inspect drawn parcels over gRPC, write out/demo
+demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/demo
 	$(BIN)/python samples/demo.py $(ARGS)
 
 .PHONY: serve
-serve: $(STAMP) ## start the server with the best backbone that is to be had
+serve: $(STAMP) ## start the server with the best available backbone
 	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
 
 .PHONY: bench
-bench: $(STAMP) $(PEERS_VENV)/.installed ## measure speed beside Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
+bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
 	$(PEERS) benchmarks/bench_search.py
 	$(PEERS) -m throughput $(ARGS)
 
 .PHONY: reliability
-reliability: $(STAMP) ## overload, drains, kills, rubbish and a soak on a real server: an hour; ARGS="kill --amount 20" does some
+reliability: $(STAMP) ## overload, drain, kill, fuzz and soak a real server: an hour; ARGS="kill --amount 20" runs one part
 	PYTHONPATH=benchmarks $(BIN)/python -m reliability $(ARGS)
 
 .PHONY: bench-peers
-bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## measure anomalib's verdicts and coresets beside ours: DATASET=folder
+bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## compare verdicts and coresets with anomalib's: DATASET=folder
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labeled images in the layout of MVTec AD))
 	$(PEERS) benchmarks/bench_coreset.py $(ARGS)
 	$(PEERS) benchmarks/accuracy_anomalib.py "$(DATASET)"
@@ -73,7 +77,7 @@ test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
-lint: $(STAMP) protos-check ## check style, types, layers, the contract, its stubs and the Dockerfile
+lint: $(STAMP) protos-check ## check style, types, layers, the contract, its generated files and the Dockerfile
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -81,38 +85,83 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its stu
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
-format: $(STAMP) ## format the code and the contract, and mend what ruff can mend
+format: $(STAMP) ## format the code and the contract, and apply ruff's fixes
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 	cd protos && ../$(BIN)/buf format --write --path patchserve
+
+# Measuring slows servers, so tests/e2e is not measured; `make coverage ARGS=tests` measures everything.
+MEASURED := tests/unit tests/contract tests/golden tests/hostile
+
+.PHONY: coverage
+coverage: $(STAMP) ## run the unit, contract, golden and hostile tests, and print which lines and branches they reach
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(or $(ARGS),$(MEASURED))
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+.PHONY: test-unmeasured
+test-unmeasured: $(STAMP) ## run the tests that make coverage leaves out
+	$(BIN)/python -m pytest $(MEASURED:%=--ignore=%) $(ARGS)
 
 .PHONY: check
 check: lint test ## lint and test
 
 .PHONY: test-oldest
-test-oldest: $(OLDEST_VENV)/.installed ## test the client against the oldest dependencies that it allows
+test-oldest: $(OLDEST_VENV)/.installed ## test the client with the oldest dependencies that it allows
 	PYTHONPATH=client:protos/python $(OLDEST_VENV)/bin/python -m pytest tests/unit/client $(ARGS)
 
 $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	$(make-venv)
 	@touch $@
 
+.PHONY: test-python
+test-python: $(PYTHON_VENV)/.installed ## test on another Python: PYTHON=python3.14 (another 6 GB, .venv-python3.14)
+	$(PYTHON_VENV)/bin/python -m pytest $(or $(ARGS),$(MEASURED))
+
+$(PYTHON_VENV)/.installed: requirements/dev.txt pyproject.toml
+	$(make-venv)
+	$(@D)/bin/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
+	@touch $@
+
 .PHONY: test-triton
-test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Protocol with NVIDIA's tritonclient, as published
+test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Protocol with NVIDIA's published tritonclient
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=client:protos/python $(TRITON_VENV)/bin/python -m pytest tests/triton $(ARGS)
 
 $(TRITON_VENV)/.installed: requirements/triton.txt
 	$(make-venv)
 	@touch $@
 
-# A language more is a word here, its target `client-WORD`, and its line in tests/conformance/languages.py.
+.PHONY: dist
+dist: $(STAMP) ## build the source distribution, and from it the wheel: dist/ (needs no network)
+	rm -rf dist
+	$(BIN)/uv build $(if $(MAKE_TERMOUT),,--quiet) --offline --no-build-isolation --python $(BIN)/python
+
+.PHONY: test-dist
+test-dist: dist ## install the wheel in an empty environment with the client's dependencies alone, and test it
+	$(PYTHON) -m venv --clear $(CLIENT_VENV)
+	$(CLIENT_VENV)/bin/python -m pip install $(QUIET) --require-hashes -r requirements/client.txt
+	$(CLIENT_VENV)/bin/python -m pip install $(QUIET) --no-deps --no-index dist/*.whl
+	PATCHSERVE_CLIENT_VENV=$(CLIENT_VENV) $(BIN)/python -m pytest tests/distributions $(ARGS)
+
+.PHONY: release
+release: $(STAMP) ## cut VERSION=x.y.z in the files, build and test it, commit and tag it (docs/release.md)
+	$(if $(VERSION),,$(error release needs VERSION=x.y.z))
+	@test -z "$$(git status --porcelain)" || { echo "release: commit or stash these changes first"; git status --short; exit 1; }
+	$(BIN)/python tools/release.py $(VERSION)
+	$(MAKE) --no-print-directory protos-check protos-baseline test-dist
+	git commit --quiet --all --message "build: release $(VERSION)"
+	git tag --annotate "v$(VERSION)" --message "patchserve $(VERSION)"
+	@echo "release: v$(VERSION) is committed and tagged here; docs/release.md tells how to publish it"
+
+# To add a language: a word here, a target `client-WORD`, and a line in tests/conformance/languages.py.
 LANGUAGES := node go java cpp
 
 .PHONY: clients
 clients: $(LANGUAGES:%=client-%) ## build the clients in other languages
 
 .PHONY: test-clients
-test-clients: $(STAMP) clients test-triton ## build the clients, test that all of them see the same, and test-triton
+test-clients: $(STAMP) clients test-triton ## build the clients in other languages and run one test suite over all of them
 	$(BIN)/python -m pytest tests/conformance $(ARGS)
 
 .PHONY: client-node
@@ -123,7 +172,7 @@ GO_PACKAGES := golang-go golang-google-grpc-dev golang-github-golang-protobuf-1-
   protoc-gen-go protoc-gen-go-grpc
 
 .PHONY: client-go
-client-go: ## build client/go (needs packages of Debian's, which root gets by itself)
+client-go: ## build client/go (needs Debian packages; root installs them)
 	$(call debian-packages,$(GO_PACKAGES))
 	$(MAKE) --no-print-directory -C client/go
 
@@ -132,7 +181,7 @@ JAVA_PACKAGES := libgeronimo-annotation-1.3-spec-java libgoogle-gson-java libgrp
   protobuf-compiler-grpc-java-plugin
 
 .PHONY: client-java
-client-java: ## build client/java (needs packages of Debian's, which root gets by itself)
+client-java: ## build client/java (needs Debian packages; root installs them)
 	$(call debian-packages,$(JAVA_PACKAGES))
 	$(MAKE) --no-print-directory -C client/java
 
@@ -140,12 +189,12 @@ CPP_PACKAGES := cmake g++ libgrpc++-dev libprotobuf-dev protobuf-compiler protob
   nlohmann-json3-dev doctest-dev
 
 .PHONY: client-cpp
-client-cpp: ## build client/cpp (needs packages of Debian's, which root gets by itself)
+client-cpp: ## build client/cpp (needs Debian packages; root installs them)
 	$(call debian-packages,$(CPP_PACKAGES))
 	cmake -S client/cpp -B client/cpp/build $(if $(MAKE_TERMOUT),,>/dev/null)
 	MAKEFLAGS= cmake --build client/cpp/build --parallel 2 $(if $(MAKE_TERMOUT),,>/dev/null)
 
-# Installs what is missing where it may, and otherwise says what to install.
+# Installs missing packages as root, otherwise says what to install.
 define debian-packages
 	@dpkg-query -W $(1) >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
 		DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $(1) >/dev/null; } || \
@@ -153,33 +202,43 @@ define debian-packages
 endef
 
 .PHONY: sbom
-sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: everything that the server is made of, from the lock (CycloneDX)
+sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: every package of the server, from the lock (CycloneDX)
 	@mkdir -p out
 	$(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o out/sbom.json requirements/server.txt
 
-# Strict: a package that the source of advisories does not know has not been audited.
+# Strict: fail if the advisory source does not know a package.
 .PHONY: audit
-audit: sbom ## look for known vulnerabilities in what the server is made of (asks PyPI; ARGS="-s osv" asks OSV)
+audit: sbom ## look for known vulnerabilities in the server's packages (asks PyPI; ARGS="-s osv" asks OSV)
 	@$(AUDIT_VENV)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/server.txt $(ARGS) || \
-		{ echo "audit: not passed. Either something was found, or no advisories could be had and nothing is known: see above."; exit 1; }
+		{ echo "audit: failed. A vulnerability was found, or the advisories could not be read: see above."; exit 1; }
 
 $(AUDIT_VENV)/.installed: requirements/audit.txt
 	$(make-venv)
 	@touch $@
 
+# Resolves nothing: asks the index whether every pin has a wheel for each of these.
+.PHONY: lock-check
+lock-check: $(STAMP) ## check that the locks install from wheels on every Python that pyproject.toml claims
+	@set -e; $(foreach python,$(PYTHONS),$(foreach platform,$(PLATFORMS),$(foreach lock,client server dev, \
+		echo "requirements/$(lock).txt, Python $(python), $(platform)"; \
+		$(BIN)/uv pip install --quiet --dry-run --target $(VENV)/none --only-binary :all: --require-hashes \
+			--python-version $(python) --python-platform $(platform) -r requirements/$(lock).txt;)))
+
 .PHONY: lock
-lock: $(STAMP) ## resolve and pin every dependency again, with hashes
+lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
 	$(LOCK) pyproject.toml --extra server --extra int8 --extra evaluate --extra video --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
+	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt
 	$(LOCK) requirements/audit.in -o requirements/audit.txt
+	@$(MAKE) --no-print-directory lock-check
 
 .PHONY: protos
-protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, generate the Python stubs and docs/protocol.md again
+protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, and generate the Python stubs and docs/protocol.md from it
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code --path patchserve
 	mkdir -p $(STUBS)
 	cd protos && ../$(BIN)/buf build --path patchserve/v1 --exclude-imports -o - | ../$(BIN)/python protocol_page.py > ../$(PAGE)
@@ -188,14 +247,14 @@ protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, generate the Py
 	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
 
 .PHONY: protos-check
-protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail where the contract broke, or what is made of it is not up to date
+protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail if the contract breaks its baseline, or its generated files are out of date
 	cd protos && ../$(BIN)/buf breaking --path patchserve --against baseline.binpb
 	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs PAGE=$(PROTOS_VENV)/protocol.md
 	diff $(PROTOS_VENV)/protocol.md docs/protocol.md
 	diff -r -x __init__.py -x __pycache__ -x py.typed $(PROTOS_VENV)/stubs/patchserve protos/python/patchserve
 
 .PHONY: protos-baseline
-protos-baseline: $(STAMP) ## take the contract as it is for what later ones must not break: with every release
+protos-baseline: $(STAMP) ## make this contract the baseline that later changes must not break (make release does it)
 	cd protos && ../$(BIN)/buf build --exclude-source-info --path patchserve -o baseline.binpb
 
 $(PROTOS_VENV)/.installed: requirements/protos.txt

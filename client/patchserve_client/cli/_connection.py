@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,9 +63,19 @@ class Settings:
         return self.token if file is None else lambda: file.read_text().strip()
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"patchserve {installed_version('patchserve')}")
+        raise typer.Exit
+
+
 def remember_connection(
     ctx: typer.Context,
     *,
+    version: Annotated[  # noqa: ARG001 - its callback prints it
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
     server: Annotated[
         str | None,
         typer.Option(metavar="HOST:PORT", envvar="PATCHSERVE_SERVER", help=f"The server. [default: {DEFAULT_SERVER}]"),
@@ -108,7 +119,7 @@ def remember_connection(
     )
 
 
-_CONTEXT, *_OPTIONS = inspect.signature(remember_connection, eval_str=True).parameters.values()
+_CONTEXT, _VERSION, *_OPTIONS = inspect.signature(remember_connection, eval_str=True).parameters.values()
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:

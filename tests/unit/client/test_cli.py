@@ -8,6 +8,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import TypeAlias
 
@@ -249,6 +250,10 @@ def test_wrong_usage_ends_with_2(run: Run, folder: Path, arguments: list[str], s
     assert (code, stdout) == (2, "")
     assert says in stderr
     assert "Traceback" not in stderr
+
+
+def test_the_version_is_printed_without_a_command(run: Run) -> None:
+    assert run("--version") == (0, f"patchserve {version('patchserve')}\n", "")
 
 
 def test_help_tells_the_exit_codes(run: Run) -> None:

@@ -105,6 +105,7 @@ def test_every_direct_dependency_has_its_line(title: str) -> None:
     ("lock", "titles"),
     [
         ("dev.txt", list(section_requirements())),
+        ("client.txt", ["The client (base install)"]),
         ("server.txt", ["The client (base install)", "Extra `server`"]),
         ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *PEERS]),
         ("audit.txt", list(AUDIT)),

@@ -24,7 +24,7 @@ from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc import authorization
+from patchserve_server.rpc.methods import METHODS as TABLE
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]
 KSERVE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -170,8 +170,8 @@ def outcome(channel: grpc.Channel, method: MethodDescriptor, metadata: Any, requ
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rpc_with_every_credential(servers: Servers, name: str, transport: str, kind: str, quality: str) -> None:
-    scope = authorization.SCOPES[path_of(METHODS[name])]
-    assert scope is not None
+    scope = TABLE[path_of(METHODS[name])].scope
+    assert isinstance(scope, Scope)
     metadata = authorized(servers.credentials.get(kind, quality, scope))
     expected = REFUSALS.get(quality) or outcome(servers.channels["open"], METHODS[name], ())
     assert outcome(servers.channels[transport], METHODS[name], metadata) == expected
@@ -186,13 +186,8 @@ def test_without_a_certificate_no_credential_helps(servers: Servers, name: str, 
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_table_has_every_method_and_nothing_else() -> None:
-    ours = set(map(path_of, METHODS.values()))
-    assert set(authorization.SCOPES) == {*ours, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
-
-
 def test_a_method_that_the_table_forgot_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(authorization.SCOPES, f"/{SERVICE.full_name}/GetServerInfo")
+    monkeypatch.delitem(TABLE, f"/{SERVICE.full_name}/GetServerInfo")
     metadata = authorized(servers.credentials.get("token", "right", Scope.INFER))
     found = outcome(servers.channels["plain"], METHODS["GetServerInfo"], metadata)
     assert found == (grpc.StatusCode.INTERNAL, "INTERNAL")

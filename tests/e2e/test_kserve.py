@@ -197,7 +197,10 @@ def test_more_images_than_a_request_may_have_are_refused(kserve: KServe) -> None
     code, _, details = refusal(caught.value)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
-    assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 images here.")
+    assert (violation.field, violation.description) == (
+        "inputs[0].shape",
+        "This server takes 1 to 32 images in a request.",
+    )
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:

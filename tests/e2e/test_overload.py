@@ -210,7 +210,7 @@ def test_a_reader_that_stalls_is_cut_and_frees_what_it_had(caplog: pytest.LogCap
     with scene(max_pending_images=2, stream_write_timeout_s=0.5, client_share=1) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "nobody has read" in caplog.text)
+        until(lambda: "does not read its results" in caplog.text)
         other = at.client().InferStream(iter([config(""), frame(0, gray_png(100))]), timeout=60)
         assert next(other).HasField("ready")
         assert next(other).result.HasField("response"), "the one place of streams is free again"
@@ -225,7 +225,7 @@ def test_a_stalled_reader_does_not_keep_the_server_from_leaving(caplog: pytest.L
     with scene(stop=stop, stream_write_timeout_s=0.2, drain_grace_s=1.0) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "nobody has read" in caplog.text)
+        until(lambda: "does not read its results" in caplog.text)
         stop.set()
         until(lambda: "Stopped" in caplog.text)
         stalled.cancel()

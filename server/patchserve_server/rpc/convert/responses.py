@@ -1,4 +1,4 @@
-"""Domain to protobuf."""
+"""Domain values to protobuf."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def _timestamp(time: datetime) -> Timestamp:
 
 
 def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
-    options, kept = info.options, info.options.coreset
+    options = info.options
     coreset = None
-    if kept != CoresetOptions():
-        coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
+    if options.coreset != CoresetOptions():
+        ratio, max_patches = options.coreset.ratio or 0, options.coreset.max_patches or 0
+        coreset = reference_pb2.CoresetOptions(ratio=ratio, max_patches=max_patches)
     return reference_pb2.Reference(
         reference_id=info.reference_id,
         revision=info.revision,

@@ -55,7 +55,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         )
 
     async def ListLoads(self, request: reference_pb2.ListLoadsRequest, call: Call) -> reference_pb2.ListLoadsResponse:
-        loads = call.application.loader.active_loads(convert.loads_of(request))
+        loads = call.application.builder.active_loads(convert.loads_of(request))
         return reference_pb2.ListLoadsResponse(loads=map(convert.load_message, loads))
 
     async def DeleteReference(
@@ -86,7 +86,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         if first is None or first.WhichOneof("payload") != "config":
             raise StreamProtocolError("The first message of InferStream must be `config`.")
         config = convert.stream_config(first.config, call.application.limits)
-        stream = call.application.sessions.run(call.client, config, _frames(request_iterator))
+        stream = call.application.streams.run(call.client, config, _frames(request_iterator))
         async with aclosing(stream) as events:
             async for event in events:
                 yield convert.stream_event(event, call.request_id)

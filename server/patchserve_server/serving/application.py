@@ -58,9 +58,9 @@ class Application:
     limits: ServerLimits
     heatmap_scale: HeatmapScale
     catalog: Catalog
-    loader: ReferenceBuilder
+    builder: ReferenceBuilder
     inspector: Inspector
-    sessions: Streams
+    streams: Streams
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission
@@ -118,7 +118,7 @@ class Application:
             QueueFullError, and what ReferenceBuilder.load raises.
         """
         permit.grow(Capacity(bytes=capacity_of(images).bytes))
-        return await self.loader.load(options, _iterate(images), len(images))
+        return await self.builder.load(options, _iterate(images), len(images))
 
     async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> ReferenceInfo:
         """Loads images that come one by one. Each waits for its permit before the next is read.
@@ -127,7 +127,7 @@ class Application:
             What ReferenceBuilder.load raises.
         """
         async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
-            return await self.loader.load(options, admitted)
+            return await self.builder.load(options, admitted)
 
     async def _admitted(self, flow: FlowKey, images: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         async for image in images:

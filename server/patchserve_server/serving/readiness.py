@@ -52,7 +52,7 @@ class Readiness:
         self._state = _State.DRAINING
         if self._application is not None:
             await asyncio.sleep(delay_s)
-            self._application.sessions.drain()
+            self._application.streams.drain()
         self._streams_end.set()
 
     async def streams_end(self) -> None:

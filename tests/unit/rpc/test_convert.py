@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from patchserve_server.domain.inspection import (
     Verdict,
 )
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
+from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_options import CoresetOptions, RequestedOptions, ScoringProfile
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
@@ -251,6 +253,15 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
     assert not message.HasField("coreset")
     assert not message.HasField("search_radius")
     assert not message.region_of_interest
+
+
+def test_server_info_reports_every_limit() -> None:
+    limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
+    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 1536, 0)
+    application: Any = SimpleNamespace(detector=detector, limits=limits, heatmap_scale=HeatmapScale.RELATIVE)
+    message = convert.server_info(application, "1.0").limits
+    assert {field.name: value for field, value in message.ListFields()} == asdict(limits)
+    assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
 
 
 def test_a_score_map_is_sent_unchanged_with_nan_outside_the_region_of_interest() -> None:

@@ -17,7 +17,7 @@ class FakeApplication:
 
     def __init__(self) -> None:
         self.drains = 0
-        self.sessions = self
+        self.streams = self
 
     def drain(self) -> None:
         self.drains += 1

@@ -1,4 +1,4 @@
-"""Who gets in: every RPC with every kind of credential over every transport."""
+"""Authorization: every method with every kind of credential over every transport."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc import authorization
+from patchserve_server.rpc.methods import METHODS as TABLE
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]
 KSERVE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -47,7 +47,7 @@ REFUSALS: dict[str, Outcome] = {
 
 
 class Credentials:
-    """What callers of these tests have: by kind ("token", "jwt") and by how good it is."""
+    """The credentials of the callers in these tests, by kind ("token", "jwt") and quality."""
 
     def __init__(self, folder: Path) -> None:
         self.issuer, impostor = Issuer(), Issuer()  # both say that their key is `first`
@@ -67,19 +67,19 @@ class Credentials:
         self.tokens_file.write_text("\n".join([*lines, line, ""]))
 
     def get(self, kind: str, quality: str, scope: Scope) -> str:
-        """The token; none is an empty one."""
+        """The token; empty for the quality "none"."""
         if quality == "none":
             return ""
         return self._by[kind, {"right": scope, "wrong-scope": OTHER[scope]}.get(quality, quality)]
 
     def secrets(self) -> list[str]:
-        """The parts of them that nobody may see: a JWT's signature, a token of the file but its prefix."""
+        """The secret parts: a JWT's signature, and a token of the file without its prefix."""
         return [secret.rpartition(".")[2].removeprefix("patchserve_") for secret in self._by.values()]
 
 
 @dataclasses.dataclass(frozen=True)
 class Servers:
-    """One for each transport, and one that asks for nothing. The same application behind all."""
+    """One server for each transport, and one that needs no credentials."""
 
     credentials: Credentials
     channels: dict[str, grpc.Channel]
@@ -89,7 +89,7 @@ class Servers:
 
 @pytest.fixture(scope="module")
 def log() -> Iterator[list[str]]:
-    """Everything that the servers log, down to debug."""
+    """Everything that the servers log, from DEBUG up."""
     lines: list[str] = []
 
     class Keeping(logging.Handler):
@@ -148,7 +148,7 @@ def path_of(method: MethodDescriptor) -> str:
 
 
 def ask(channel: grpc.Channel, method: MethodDescriptor, metadata: Any, request: bytes = b"") -> Any:
-    """Calls the method with one message and takes every answer."""
+    """Calls the method with one message and returns its response, or all of them."""
     arity = f"{'stream' if method.client_streaming else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
     parse = GetMessageClass(method.output_type).FromString
     call = getattr(channel, arity)(path_of(method), request_serializer=bytes, response_deserializer=parse)
@@ -170,8 +170,8 @@ def outcome(channel: grpc.Channel, method: MethodDescriptor, metadata: Any, requ
 @pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rpc_with_every_credential(servers: Servers, name: str, transport: str, kind: str, quality: str) -> None:
-    scope = authorization.SCOPES[path_of(METHODS[name])]
-    assert scope is not None
+    scope = TABLE[path_of(METHODS[name])].scope
+    assert isinstance(scope, Scope)
     metadata = authorized(servers.credentials.get(kind, quality, scope))
     expected = REFUSALS.get(quality) or outcome(servers.channels["open"], METHODS[name], ())
     assert outcome(servers.channels[transport], METHODS[name], metadata) == expected
@@ -179,20 +179,15 @@ def test_every_rpc_with_every_credential(servers: Servers, name: str, transport:
 
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("quality", [*REFUSALS, "right"])
-def test_without_a_certificate_no_credential_helps(servers: Servers, name: str, quality: str) -> None:
+def test_without_a_client_certificate_no_token_helps(servers: Servers, name: str, quality: str) -> None:
     metadata = authorized(servers.credentials.get("token", quality, Scope.INFER))
     with pytest.raises(grpc.RpcError) as caught:
         ask(servers.without_certificate, METHODS[name], metadata)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_the_table_has_every_method_and_nothing_else() -> None:
-    ours = set(map(path_of, METHODS.values()))
-    assert set(authorization.SCOPES) == {*ours, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"}
-
-
-def test_a_method_that_the_table_forgot_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(authorization.SCOPES, f"/{SERVICE.full_name}/GetServerInfo")
+def test_a_method_that_is_not_in_the_table_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(TABLE, f"/{SERVICE.full_name}/GetServerInfo")
     metadata = authorized(servers.credentials.get("token", "right", Scope.INFER))
     found = outcome(servers.channels["plain"], METHODS["GetServerInfo"], metadata)
     assert found == (grpc.StatusCode.INTERNAL, "INTERNAL")
@@ -208,7 +203,7 @@ def test_a_method_that_the_table_forgot_is_refused(servers: Servers, monkeypatch
         "twice",
     ],
 )
-def test_what_is_no_credential_is_refused(servers: Servers, metadata: Any) -> None:
+def test_malformed_credentials_are_refused(servers: Servers, metadata: Any) -> None:
     right = authorized(servers.credentials.get("token", "right", Scope.INFER))
     sent = [*right, *right] if metadata == "twice" else metadata
     assert outcome(servers.channels["plain"], METHODS["GetServerInfo"], sent) == REFUSALS["wrong"]
@@ -222,13 +217,13 @@ def test_the_scheme_may_be_written_in_any_case(servers: Servers) -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_who_is_refused_is_refused_before_the_message_is_looked_at(servers: Servers, name: str) -> None:
+def test_a_caller_is_refused_before_its_message_is_parsed(servers: Servers, name: str) -> None:
     garbage = b"\xff" * 2**20
     assert outcome(servers.channels["plain"], METHODS[name], (), garbage) == REFUSALS["none"]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-def test_health_is_open_and_reflection_takes_any_token(servers: Servers, transport: str) -> None:
+def test_health_is_open_and_reflection_needs_any_valid_token(servers: Servers, transport: str) -> None:
     channel = servers.channels[transport]
     health = health_pb2_grpc.HealthStub(channel)
     for service in ("", SERVICE.full_name):
@@ -254,7 +249,7 @@ def test_health_is_open_and_reflection_takes_any_token(servers: Servers, transpo
         assert refusal(caught.value)[:2] == REFUSALS[quality]
 
 
-def test_a_refusal_says_what_is_needed(servers: Servers) -> None:
+def test_a_refusal_says_which_credential_is_needed(servers: Servers) -> None:
     for quality, says in (("none", "`authorization: Bearer TOKEN`"), ("wrong-scope", 'the scope "manage"')):
         metadata = authorized(servers.credentials.get("token", quality, Scope.MANAGE))
         with pytest.raises(grpc.RpcError) as caught:
@@ -262,7 +257,7 @@ def test_a_refusal_says_what_is_needed(servers: Servers) -> None:
         assert says in str(caught.value.details())
 
 
-def test_no_secret_is_in_the_log_or_in_an_answer(servers: Servers, log: list[str]) -> None:
+def test_no_secret_is_in_the_log_or_in_a_response(servers: Servers, log: list[str]) -> None:
     for method in METHODS.values():
         for quality in ("wrong", "expired", "wrong-scope", "right"):
             for kind in ("token", "jwt"):
@@ -277,7 +272,9 @@ def test_no_secret_is_in_the_log_or_in_an_answer(servers: Servers, log: list[str
     assert "PRIVATE KEY" not in text
 
 
-def test_a_certificate_alone_is_named_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_certificate_of_a_caller_without_a_token(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     authority = Authority()
     (cert, key), (own_cert, own_key) = authority.write(tmp_path, "server"), authority.issue("camera-3\n\x1b[2J")
     (tmp_path / "ca.pem").write_bytes(authority.certificate)

@@ -242,8 +242,8 @@ def test_what_others_can_reach_is_not_served_in_plain_text(files: Files, host: s
 def test_insecure_and_tls_lift_that(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     with serving(host="0.0.0.0", insecure=True) as address, Client(address) as client:
         assert client.health().ready
-        assert "travel unencrypted" in caplog.text
-        assert "Whoever reaches 0.0.0.0 may load and delete" in caplog.text
+        assert "sent unencrypted" in caplog.text
+        assert "Anybody who can reach 0.0.0.0 can load and delete" in caplog.text
     caplog.clear()
     with serving(host="0.0.0.0", **files.tls, auth_tokens=files.tokens):
         assert not caplog.text

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol: the same answers as our own contract gives."""
+"""The Open Inference Protocol gives the same results as our own contract."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stu
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed: bool) -> None:
+def test_a_batch_gets_the_results_that_infer_gives_for_each_image(kserve: KServe, stub: Stub, typed: bool) -> None:
     revision = load(stub, "oip-batch").revision
     files = [encoded(card(9)), encoded(card(9, scratched=True))]
     request = of_files("oip-batch", *files, typed=typed)
@@ -90,7 +90,7 @@ def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_pixels_are_an_image_like_any_other(kserve: KServe, stub: Stub, typed: bool) -> None:
+def test_pixels_give_the_same_results_as_a_file(kserve: KServe, stub: Stub, typed: bool) -> None:
     load(stub, "oip-pixels")
     images = [card(9), card(9, scratched=True)]
     from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in images), outputs=SCORES))
@@ -101,7 +101,7 @@ def test_pixels_are_an_image_like_any_other(kserve: KServe, stub: Stub, typed: b
     assert np.allclose(scores(alone), scores(from_files)[1:], atol=1e-3)
 
 
-def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe, stub: Stub) -> None:
+def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-outputs", 1)
     response = kserve.ModelInfer(of_files("oip-outputs", encoded(card(1)), outputs=["anomaly_map", "score"]))
     assert [(output.name, list(output.shape)) for output in response.outputs] == [
@@ -111,7 +111,7 @@ def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe, stu
     assert [len(raw) for raw in response.raw_output_contents] == [4 * 224 * 224, 4]
 
 
-def test_parameters_are_those_of_our_own_outputs(kserve: KServe, stub: Stub) -> None:
+def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-parameters")
     request = of_files("oip-parameters", encoded(card(9)), outputs=["score", "overlay"])
     request.parameters["sensitivity"].double_param = 4
@@ -131,7 +131,7 @@ def test_parameters_are_those_of_our_own_outputs(kserve: KServe, stub: Stub) -> 
     assert np.allclose(values(response, "score"), same.anomaly.score)
 
 
-def test_an_unknown_model_and_another_version_are_refused(kserve: KServe, stub: Stub) -> None:
+def test_an_unknown_model_or_another_version_is_an_error(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-refused", 1)
     image = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
@@ -146,7 +146,7 @@ def test_an_unknown_model_and_another_version_are_refused(kserve: KServe, stub: 
     assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
 
 
-def test_a_bad_image_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) -> None:
+def test_a_bad_image_fails_the_batch_and_is_named(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-bad", 1)
     good = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
@@ -156,7 +156,7 @@ def test_a_bad_image_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) 
     assert details["BadRequest"].field_violations[0].field == "images[1]"  # type: ignore[attr-defined]
 
 
-def test_a_stream_answers_each_request_and_goes_on_after_an_error(kserve: KServe, stub: Stub) -> None:
+def test_a_stream_answers_every_request_and_continues_after_an_error(kserve: KServe, stub: Stub) -> None:
     load(stub, "oip-stream", 1)
     requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in ("oip-stream", "none", "oip-stream")]
     for number, request in enumerate(requests):
@@ -191,13 +191,16 @@ def test_a_stream_ends_when_the_server_drains() -> None:
         stopping.join(60)
 
 
-def test_more_images_than_a_request_may_have_are_refused(kserve: KServe) -> None:
+def test_a_request_with_too_many_images_is_an_error(kserve: KServe) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(of_files("oip-many", *[b"image"] * 33))
     code, _, details = refusal(caught.value)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
-    assert (violation.field, violation.description) == ("inputs[0].shape", "A request has 1 to 32 images here.")
+    assert (violation.field, violation.description) == (
+        "inputs[0].shape",
+        "This server takes 1 to 32 images in a request.",
+    )
 
 
 def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
@@ -206,7 +209,7 @@ def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
     return refusal(caught.value)[:2]
 
 
-def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
+def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
     detector = FakeDetector()
     with (
         serving(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
@@ -223,13 +226,13 @@ def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
         assert refusal_of(lambda: kserve.ModelInfer(two)) == full
         one = of_files("nowhere", gray_png(3))
         assert refusal_of(lambda: kserve.ModelInfer(one)) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
-        waiting = kserve.ModelStreamInfer(iter([two]))  # a stream waits for room
+        waiting = kserve.ModelStreamInfer(iter([two]))  # a stream waits for its turn
         detector.gate.set()
         assert len(values(under_way.result(), "score")) == 2
         assert len(values(next(waiting).infer_response, "score")) == 2
 
 
-def test_probes_are_answered_when_no_call_gets_in() -> None:
+def test_probes_are_answered_while_other_calls_are_rejected() -> None:
     detector = FakeDetector()
     with (
         serving(detector=detector, max_calls=2, client_share=0.5) as address,

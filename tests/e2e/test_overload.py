@@ -1,4 +1,4 @@
-"""More than the server takes: refused at once and with a reason, nobody starved, nothing kept of who has gone."""
+"""Overload: rejected at once and with a reason, nobody starved, nothing held for callers that have gone."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ INFO = server_info_pb2.GetServerInfoRequest()
 def until(holds: Callable[[], bool], limit_s: float = 60) -> None:
     end = time.monotonic() + limit_s
     while not holds():
-        assert time.monotonic() < end, "it never came to be"
+        assert time.monotonic() < end, "it did not happen in time"
         time.sleep(0.01)
 
 
 class Scene:
-    """A server around a detector that waits, with a loaded reference, and clients of it."""
+    """A server with a loaded reference and a detector that waits, and its clients."""
 
     def __init__(self, stack: ExitStack, detector: FakeDetector, address: str) -> None:
         self._stack = stack
@@ -52,12 +52,12 @@ class Scene:
         self.stub = self.client()
 
     def client(self) -> Stub:
-        """On a connection of its own."""
+        """A client with a connection of its own."""
         options = [*MESSAGE_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
         return Stub(self._stack.enter_context(grpc.insecure_channel(self.address, options)))
 
     def has_room(self) -> bool:
-        """Whether a single call gets in: one for a reference that is not there is answered at once."""
+        """Whether a single call is admitted. The call is for an unknown reference, so it is answered at once."""
         with pytest.raises(grpc.RpcError) as caught:
             self.stub.Infer(NOWHERE)
         return refusal(caught.value)[1] == "REFERENCE_NOT_FOUND"
@@ -81,7 +81,7 @@ def refused(calls: Sequence[Any]) -> list[tuple[grpc.StatusCode, str]]:
     return [refusal(error)[:2] for error in errors if isinstance(error, grpc.RpcError)]
 
 
-def test_what_is_over_the_bound_is_refused_at_once_and_the_rest_answered() -> None:
+def test_calls_over_the_limit_are_rejected_at_once_and_the_others_answered() -> None:
     with scene(max_pending_images=4, client_share=1) as at:
         calls = [at.stub.Infer.future(IMAGE) for _ in range(6)]
         until(lambda: len(refused(calls)) == 2)
@@ -95,7 +95,7 @@ def test_what_is_over_the_bound_is_refused_at_once_and_the_rest_answered() -> No
         until(at.has_room)
 
 
-def test_the_bytes_of_images_are_bounded_too() -> None:
+def test_the_bytes_of_images_are_limited_too() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)  # 700 KB
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "PNG")
@@ -109,7 +109,7 @@ def test_the_bytes_of_images_are_bounded_too() -> None:
         assert len([call for call in calls if call.exception() is None]) == 1
 
 
-def test_a_client_that_takes_its_share_does_not_keep_out_another(tmp_path: Path) -> None:
+def test_a_client_at_its_limit_does_not_keep_out_another(tmp_path: Path) -> None:
     tokens, lines = zip(*(new_token(name, list(Scope)) for name in ("greedy", "modest")), strict=True)
     (tmp_path / "tokens").write_text("\n".join(lines) + "\n")
     greedy, modest = ((("authorization", f"Bearer {token}"),) for token in tokens)
@@ -124,7 +124,7 @@ def test_a_client_that_takes_its_share_does_not_keep_out_another(tmp_path: Path)
         assert len([call for call in calls if call.exception() is None]) == 2
 
 
-def test_calls_are_bounded_and_probes_are_not() -> None:
+def test_calls_are_limited_and_probes_are_not() -> None:
     with scene(max_calls=2, client_share=1) as at:
         feeds = [Feed(config("")) for _ in range(2)]
         streams = [at.stub.InferStream(iter(feed)) for feed in feeds]
@@ -144,7 +144,7 @@ def test_calls_are_bounded_and_probes_are_not() -> None:
         feeds[1].close()
 
 
-def test_loads_are_bounded_before_they_are_sent() -> None:
+def test_a_load_over_the_limit_is_rejected_before_it_is_sent() -> None:
     with scene(max_pending_loads=1) as at:
         feed: Any = Feed()
         load = at.stub.LoadReferenceStream.future(iter(feed))  # has sent nothing
@@ -160,7 +160,7 @@ def test_loads_are_bounded_before_they_are_sent() -> None:
         until(lambda: not second_is_refused())
 
 
-def test_what_nobody_waits_for_is_not_computed() -> None:
+def test_an_image_whose_caller_has_gone_is_not_computed() -> None:
     with scene(max_pending_images=INFERENCE_WORKERS + 1, client_share=1) as at:
         kept = [at.stub.Infer.future(IMAGE) for _ in range(INFERENCE_WORKERS)]
         until(lambda: len(at.detector.batches) == INFERENCE_WORKERS)
@@ -174,16 +174,16 @@ def test_what_nobody_waits_for_is_not_computed() -> None:
         assert len(at.detector.batches) == INFERENCE_WORKERS + 1
 
 
-def test_a_call_without_a_deadline_has_one() -> None:
+def test_a_call_without_a_deadline_gets_the_servers_time_limit() -> None:
     with scene(default_timeout_s=0.5) as at:
         calls = [at.stub.Infer.future(IMAGE) for _ in range(2 * INFERENCE_WORKERS)]
         assert {refusal(call.exception())[:2] for call in calls} == {(LATE, "DEADLINE")}  # type: ignore[arg-type]
         at.detector.gate.set()
-        assert len(at.detector.batches) == INFERENCE_WORKERS, "the others were given up in the queue"
+        assert len(at.detector.batches) == INFERENCE_WORKERS, "the others left the queue"
 
 
 @pytest.mark.parametrize("method", ["Infer", "InferStream"])
-def test_a_call_that_says_nothing_ends(method: str) -> None:
+def test_a_call_that_sends_nothing_ends(method: str) -> None:
     with scene(default_timeout_s=0.3) as at, grpc.insecure_channel(at.address) as channel:
         feed: Any = Feed()
         call: Any = channel.stream_stream(f"/patchserve.v1.PatchCoreService/{method}")(iter(feed))
@@ -195,7 +195,7 @@ def test_a_call_that_says_nothing_ends(method: str) -> None:
 
 
 def stall(at: Scene) -> Any:
-    """A stream of large answers that nobody reads."""
+    """A stream of large results that nobody reads."""
     noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(noise).save(buffer, "BMP")  # 3 MB; its overlay is as large, and no buffer on the way takes 40
@@ -205,33 +205,33 @@ def stall(at: Scene) -> Any:
     return stalled
 
 
-def test_a_reader_that_stalls_is_cut_and_frees_what_it_had(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_whose_results_are_not_read_ends_and_releases_everything(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "patchserve_server")
     with scene(max_pending_images=2, stream_write_timeout_s=0.5, client_share=1) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "nobody has read" in caplog.text)
+        until(lambda: "does not read its results" in caplog.text)
         other = at.client().InferStream(iter([config(""), frame(0, gray_png(100))]), timeout=60)
         assert next(other).HasField("ready")
-        assert next(other).result.HasField("response"), "the one place of streams is free again"
+        assert next(other).result.HasField("response"), "the one place for streams is free again"
         with pytest.raises(grpc.RpcError) as caught:
             list(stalled)
         assert refusal(caught.value)[:2] == (LATE, "READER_STALLED")
 
 
-def test_a_stalled_reader_does_not_keep_the_server_from_leaving(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stream_whose_results_are_not_read_does_not_hold_up_the_shutdown(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "patchserve_server")
     stop = threading.Event()
     with scene(stop=stop, stream_write_timeout_s=0.2, drain_grace_s=1.0) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "nobody has read" in caplog.text)
+        until(lambda: "does not read its results" in caplog.text)
         stop.set()
         until(lambda: "Stopped" in caplog.text)
         stalled.cancel()
 
 
-def test_a_stream_outlives_its_connections_age_and_new_calls_connect_anew() -> None:
+def test_a_stream_outlives_the_age_of_its_connection_and_new_calls_use_a_new_one() -> None:
     with scene(max_connection_age_s=0.5) as at, relayed(at.address) as relay:
         at.detector.gate.set()
         with grpc.insecure_channel(relay.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
@@ -239,18 +239,18 @@ def test_a_stream_outlives_its_connections_age_and_new_calls_connect_anew() -> N
             stream = stub.InferStream(iter(feed))
             assert next(stream).HasField("ready")
 
-            def connected_anew() -> bool:
+            def has_reconnected() -> bool:
                 stub.GetServerInfo(INFO)
                 return relay.accepted > 2
 
-            until(connected_anew)
+            until(has_reconnected)
             feed.send(frame(0, gray_png(100)))
             assert next(stream).result.HasField("response")
             feed.close()
             assert list(stream) == []
 
 
-def test_what_was_accepted_before_a_stop_is_answered() -> None:
+def test_calls_accepted_before_a_stop_are_answered() -> None:
     stop = threading.Event()
     with scene(stop=stop, drain_grace_s=60.0, client_share=1, max_pending_images=8) as at:
         at.detector.fit_gate.clear()

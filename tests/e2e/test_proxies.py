@@ -112,7 +112,7 @@ def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypat
         left_s.append(context.time_remaining())
         return deadline(context, default_s)
 
-    monkeypatch.setattr("patchserve_server.rpc.servicer.deadline", noted)
+    monkeypatch.setattr("patchserve_server.rpc.adapter.deadline", noted)
     with connected(proxy) as client:
         client.infer(card(1), timeout_s=1000)
     assert left_s[0] is not None

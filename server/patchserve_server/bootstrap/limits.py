@@ -25,9 +25,9 @@ def open_admissions(settings: Settings) -> Admissions:
     share, one, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
     return Admissions(
-        calls=Admission("calls", Capacity(settings.max_calls), share=share, largest=one),
-        images=Admission("images", images, share=share, largest=message),
-        loads=Admission("loads", Capacity(settings.max_pending_loads), share=share, largest=one),
+        calls=Admission("call", Capacity(settings.max_calls), share=share, largest=one),
+        images=Admission("image", images, share=share, largest=message),
+        loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=one),
     )
 
 
@@ -44,14 +44,14 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
         default_timeout_s=settings.default_timeout_s,
         load_timeout_s=settings.load_timeout_s,
         max_bank_bytes=settings.max_bank_mib * MIB,
-        max_pending_bytes=admissions.images.bound.bytes,
+        max_pending_bytes=admissions.images.limit.bytes,
         max_pending_loads=settings.max_pending_loads,
         max_calls=settings.max_calls,
         max_batch_size=settings.max_batch_size,
         stream_write_timeout_s=settings.stream_write_timeout_s,
-        max_client_pending_images=admissions.images.per_client.places,
-        max_client_pending_bytes=admissions.images.per_client.bytes,
-        max_client_pending_loads=admissions.loads.per_client.places,
-        max_client_calls=admissions.calls.per_client.places,
+        max_client_pending_images=admissions.images.client_limit.count,
+        max_client_pending_bytes=admissions.images.client_limit.bytes,
+        max_client_pending_loads=admissions.loads.client_limit.count,
+        max_client_calls=admissions.calls.client_limit.count,
         max_connection_age_s=settings.max_connection_age_s,
     )

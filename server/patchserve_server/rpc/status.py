@@ -1,4 +1,4 @@
-"""Errors to google.rpc.Status: the one table of codes, and the details that go with each kind."""
+"""Errors to google.rpc.Status: the one table of codes, and the details of each kind of error."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _REFERENCE_TYPE: Final = "patchserve.v1.Reference"
 
 _log = logging.getLogger(__name__)
 
-# The nearest class in an error's ancestry decides.
+# An error has the code of its nearest base class in this table.
 CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.InvalidInputError: code_pb2.INVALID_ARGUMENT,
     errors.ReferenceNotFoundError: code_pb2.NOT_FOUND,
@@ -31,13 +31,13 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
 
 
 def status_of(error: BaseException, request_id: str) -> status_pb2.Status:
-    """What a caller is told of an error. A fault of ours becomes INTERNAL with the request's id; the log has it all."""
+    """The status of an error. A bug becomes INTERNAL with the request id; only the log has the details."""
     if isinstance(error, errors.PatchserveError):
         for kind in type(error).__mro__:
             if kind in CODES:
                 return _status(CODES[kind], error.message, error.reason, _details(error))
     _log.error("Request %s failed", request_id, exc_info=error)
-    message = f"Internal error; the server's log tells more under request id {request_id}."
+    message = f"Internal error. The server's log has details under request id {request_id}."
     return _status(code_pb2.INTERNAL, message, "INTERNAL", [error_details_pb2.RequestInfo(request_id=request_id)])
 
 

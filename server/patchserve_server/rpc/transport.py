@@ -1,4 +1,4 @@
-"""Where the server listens: plain or TLS, and who can reach it."""
+"""Where the server listens: with or without TLS, and who can reach it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEEPALIVE_TIME_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
 MIN_PING_INTERVAL_S: Final = 10
 MAX_CONNECTION_IDLE_S: Final = 900
-_BESIDE_CALLS: Final = 64
+_EXTRA_STREAMS: Final = 64
 
 _log = logging.getLogger(__name__)
 
@@ -33,30 +33,30 @@ class Listening:
     max_message_bytes: int
     max_calls: int  # of one connection
     write_timeout_s: float
-    max_connection_age_s: float = 0  # 0: any
-    identity: Callable[[], TlsIdentity] | None = None  # the present one; None: plain text
-    insecure: bool = False  # plain text where other machines can reach it
+    max_connection_age_s: float = 0  # 0: no limit
+    identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
+    insecure: bool = False  # no TLS, although other machines can reach it
 
 
 def channel_options(listening: Listening) -> list[tuple[str, int]]:
-    """What connections are told and held to; docs/reliability.md says why."""
+    """Limits and keepalive of connections; docs/reliability.md gives the reasons."""
     options = {
         "grpc.max_receive_message_length": listening.max_message_bytes,
         "grpc.max_send_message_length": listening.max_message_bytes,
-        # More than there may be calls: a call too many is refused, and a probe answered, on the same connection too.
-        "grpc.max_concurrent_streams": listening.max_calls + _BESIDE_CALLS,
-        "grpc.so_reuseport": 0,  # a second server on the port is a mistake, not a peer
-        # A peer that is gone without a word is noticed, and its streams are freed, within 80 s.
+        # More than max_calls: one call too many gets its rejection, and a probe its answer, on the same connection.
+        "grpc.max_concurrent_streams": listening.max_calls + _EXTRA_STREAMS,
+        "grpc.so_reuseport": 0,  # a second server on the same port is a mistake
+        # A peer that vanished is noticed within 80 s, and its streams are freed.
         "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,
         "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_S * 1000,
-        "grpc.http2.max_pings_without_data": 0,  # a quiet stream is pinged for as long as it lives
-        # What clients may do: ours ping every minute, others more often.
+        "grpc.http2.max_pings_without_data": 0,  # no limit: an idle stream is pinged as long as it is open
+        # How often clients may ping: ours do so every minute, others more often.
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_ping_interval_without_data_ms": MIN_PING_INTERVAL_S * 1000,
         "grpc.max_connection_idle_ms": MAX_CONNECTION_IDLE_S * 1000,
     }
     if listening.max_connection_age_s:
-        # No grace is set: a stream that began on an old connection may go on there for as long as it likes.
+        # No grace time: a stream may stay on its old connection until it ends.
         options["grpc.max_connection_age_ms"] = round(listening.max_connection_age_s * 1000)
     return list(options.items())
 
@@ -65,7 +65,7 @@ def bind(server: aio.Server, listening: Listening, *, authenticated: bool) -> st
     """Binds the port; returns the address as HOST:PORT.
 
     Raises:
-        StartupError: it cannot be bound, or other machines could reach it without TLS and nobody said that they may.
+        StartupError: it cannot be bound, or other machines can reach it without TLS and `insecure` is not set.
     """
     _check(listening, authenticated=authenticated)
     host = f"[{listening.host}]" if ":" in listening.host else listening.host
@@ -77,8 +77,8 @@ def bind(server: aio.Server, listening: Listening, *, authenticated: bool) -> st
             port = server.add_secure_port(address, _credentials(listening.identity))
     except RuntimeError as error:
         message = (
-            f"Cannot listen on {address}: the address is not one of this machine, or another server uses the port. "
-            "Name another with --host and --port."
+            f"Cannot listen on {address}: this machine does not have the address, or another server uses the port. "
+            "Choose another with --host and --port."
         )
         raise StartupError(message) from error
     return f"{host}:{port}"
@@ -90,46 +90,46 @@ def _check(listening: Listening, *, authenticated: bool) -> None:
     if listening.identity is None:
         if not listening.insecure:
             message = (
-                f"Other machines can reach {listening.host}, and without TLS everything would travel unencrypted: give "
-                "--tls-cert and --tls-key, listen on 127.0.0.1, or say --insecure."
+                f"Other machines can reach {listening.host}, and nothing is encrypted without TLS: give --tls-cert and "
+                "--tls-key, listen on 127.0.0.1, or allow it with --insecure."
             )
             raise StartupError(message)
-        what = "images, answers and tokens" if authenticated else "images and answers"
-        _log.warning("--insecure: %s travel unencrypted on %s", what, listening.host)
+        data = "images, results and tokens" if authenticated else "images and results"
+        _log.warning("--insecure: %s are sent unencrypted on %s", data, listening.host)
     if not authenticated and (listening.identity is None or listening.identity().client_ca is None):
         _log.warning(
-            "Whoever reaches %s may load and delete references: there is no --auth-tokens, no --jwt-issuer and no "
-            "--tls-client-ca",
+            "Anybody who can reach %s can load and delete references: set --auth-tokens, --jwt-issuer or "
+            "--tls-client-ca to prevent it",
             listening.host,
         )
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it. A name is looked up; one that leads nowhere does not count."""
+    """Whether only this machine can reach it. A name is resolved; one that cannot be resolved does not count."""
     try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
+        resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
     except (OSError, UnicodeError):
         return False
-    addresses = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
+    addresses = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in resolved]
     return bool(addresses) and all(address.is_loopback for address in addresses)
 
 
 def _credentials(current: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:
-    handed = current()
+    in_use = current()
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        # For every new connection, on a thread of gRPC: reads no file, cannot fail.
-        nonlocal handed
+        # Called for every new connection, on a thread of gRPC. It reads no file and cannot fail.
+        nonlocal in_use
         latest = current()
-        if latest is handed:
+        if latest is in_use:
             return None
-        handed = latest
+        in_use = latest
         return _configuration(latest)
 
     return grpc.dynamic_ssl_server_credentials(
-        _configuration(handed),
-        renewed,  # type: ignore[arg-type] # None is allowed, and means no change
-        require_client_authentication=handed.client_ca is not None,
+        _configuration(in_use),
+        renewed,  # type: ignore[arg-type] # None is allowed: no change
+        require_client_authentication=in_use.client_ca is not None,
     )
 
 

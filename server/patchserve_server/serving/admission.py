@@ -1,4 +1,4 @@
-"""One bound on what is under way: so many places, so many bytes, and a share of them for each client."""
+"""Admission: a limit on how much the server works on at once, and a share of it for each client."""
 
 from __future__ import annotations
 
@@ -7,59 +7,74 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
-RETRY_AFTER_S = 0.5
-_TELL_EVERY_S = 10.0
+RETRY_AFTER_S: Final = 0.5
+_LOG_INTERVAL_S: Final = 10.0
+_MIB: Final = 2**20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Capacity:
-    """Places and bytes: a bound, or what is taken of it."""
+    """A number of images (or calls, or loads) and their bytes."""
 
-    places: int = 0
+    count: int = 0
     bytes: int = 0
 
     def __add__(self, other: Capacity) -> Capacity:
-        return Capacity(self.places + other.places, self.bytes + other.bytes)
+        return Capacity(self.count + other.count, self.bytes + other.bytes)
 
     def __sub__(self, other: Capacity) -> Capacity:
-        return Capacity(self.places - other.places, self.bytes - other.bytes)
+        return Capacity(self.count - other.count, self.bytes - other.bytes)
 
-    def fits(self, bound: Capacity) -> bool:
-        return self.places <= bound.places and self.bytes <= bound.bytes
+    def at_least(self, other: Capacity) -> Capacity:
+        return Capacity(max(self.count, other.count), max(self.bytes, other.bytes))
+
+    def fits(self, limit: Capacity) -> bool:
+        return self.count <= limit.count and self.bytes <= limit.bytes
 
     def share(self, share: float, at_least: Capacity) -> Capacity:
-        """A part of it, never less than what a single call may need."""
-        places, size = int(self.places * share), int(self.bytes * share)
-        return Capacity(max(places, at_least.places), max(size, at_least.bytes))
+        """A part of this capacity, but never less than a single call may need."""
+        return Capacity(int(self.count * share), int(self.bytes * share)).at_least(at_least)
 
 
-NOTHING = Capacity()
+NOTHING: Final = Capacity()
+ONE: Final = Capacity(1)
 
 
 class Permit:
-    """Capacity that is taken until it is released, once; a context manager does that by itself."""
+    """Capacity that a call, a stream's frame or a batch holds until it releases it."""
 
-    def __init__(self, admission: Admission, client: str, room: Capacity, *, streamed: bool) -> None:
+    def __init__(self, admission: Admission, flow: FlowKey, capacity: Capacity = NOTHING) -> None:
         self._admission = admission
-        self._client = client
-        self._streamed = streamed
-        self.room = NOTHING
-        self._change(room)
+        self.flow = flow
+        self.capacity = NOTHING
+        self._set(capacity)
 
-    def resize(self, size: int) -> None:
-        """From now on it holds so many bytes. Never refused: what is there is there, and others wait for it."""
-        if self.room != NOTHING:
-            self._change(Capacity(self.room.places, size))
+    def grow(self, needed: Capacity) -> None:
+        """Holds at least `needed` from now on.
+
+        Raises:
+            QueueFullError: this does not fit, or is more than the client's share. The permit stays as it was.
+        """
+        capacity = self.capacity.at_least(needed)
+        if capacity != self.capacity:
+            self._admission.check(self.flow.client, capacity - self.capacity)
+        self._set(capacity)
+
+    def resize(self, nbytes: int) -> None:
+        """Holds `nbytes` bytes from now on. Never rejected: they are in memory already, so others have to wait."""
+        if self.capacity != NOTHING:
+            self._set(Capacity(self.capacity.count, nbytes))
 
     def release(self) -> None:
-        self._change(NOTHING)
+        """Gives everything back. Does nothing the second time."""
+        self._set(NOTHING)
 
     def __enter__(self) -> Self:
         return self
@@ -67,134 +82,148 @@ class Permit:
     def __exit__(self, *_: object) -> None:
         self.release()
 
-    def _change(self, room: Capacity) -> None:
-        change, self.room = room - self.room, room
-        self._admission.changed(self._client, change, streamed=self._streamed)
+    def _set(self, capacity: Capacity) -> None:
+        change, self.capacity = capacity - self.capacity, capacity
+        if change != NOTHING:
+            self._admission.add(self.flow, change)
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
+class _PendingPermit:
     client: str
-    room: Capacity
+    capacity: Capacity
     granted: asyncio.Future[Permit]
 
 
 class Admission:
-    """A single call that does not fit is refused at once; a stream waits, and streams and clients take turns.
+    """Decides who gets a permit. A single call that does not fit is rejected at once; a stream waits for its turn.
 
-    Streams take at most half, so that single calls get in; while a stream waits, single calls take at most the other
-    half. Of a client's share its streams take at most half too, or its cameras would keep out its own single calls.
-    `largest` is what one call may need: no share is less than that.
+    Streams hold at most half of the limit, so that single calls get in. While a stream waits, single calls hold at most
+    the other half. The streams of one client hold at most half of its share: its cameras leave room for its own
+    single calls. No share is less than `largest`, the most that one call may need.
     """
 
-    def __init__(self, what: str, bound: Capacity, *, share: float, largest: Capacity) -> None:
-        self._what = what
-        self.bound = bound
-        self._for_streams = bound.share(0.5, largest)
-        self._for_calls = bound - self._for_streams
-        self.per_client = bound.share(share, largest)
-        self._calls = NOTHING
-        self._streams = NOTHING
-        self._client_streams = self.per_client.share(0.5, largest)
-        self._held: dict[tuple[str, bool], Capacity] = {}  # by client, and whether by its streams
-        self._waiting: FairQueue[_Waiting] = FairQueue()
-        self._refused = 0
-        self._told_s = -math.inf
+    def __init__(self, what: str, limit: Capacity, *, share: float, largest: Capacity) -> None:
+        self._what = what  # singular, as in "image limit reached"
+        self.limit = limit
+        self.client_limit = limit.share(share, largest)
+        self._stream_limit = limit.share(0.5, largest)
+        self._call_limit = limit - self._stream_limit  # while a stream waits
+        self._client_stream_limit = self.client_limit.share(0.5, largest)
+        self._held_by_calls = NOTHING
+        self._held_by_streams = NOTHING
+        self._held_by_client: dict[tuple[str, bool], Capacity] = {}  # key: client, whether by its streams
+        self._pending: FairQueue[_PendingPermit] = FairQueue()
+        self._rejected = 0
+        self._logged_at_s = -math.inf
 
-    def take(self, client: str, room: Capacity) -> Permit:
-        """Capacity for a single call.
+    def permit(self, client: str) -> Permit:
+        """An empty permit for a single call. It may grow."""
+        return Permit(self, FlowKey(client))
+
+    def acquire(self, client: str, capacity: Capacity) -> Permit:
+        """A permit for a single call.
 
         Raises:
-            QueueFullError: it does not fit, or would be more than the client's share.
+            QueueFullError: the capacity does not fit, or is more than the client's share.
         """
-        own = self._of(client, streamed=False) + self._of(client, streamed=True)
-        if not (own + room).fits(self.per_client):
-            message = (
-                f"You have as many {self._what} under way as one client may, {self._words(self.per_client)}; try "
-                "again shortly, or send less at once."
-            )
-            raise self._refusal(message)
-        calls = self._calls + room
-        fits = (calls + self._streams).fits(self.bound)
-        if self._waiting and room.places and not calls.fits(self._for_calls):
-            fits = False
-        if not fits:
-            message = (
-                f"As many {self._what} are under way as the server takes, {self._words(self.bound)}; try again "
-                "shortly, or send less at once."
-            )
-            raise self._refusal(message)
-        return Permit(self, client, room, streamed=False)
+        permit = self.permit(client)
+        permit.grow(capacity)
+        return permit
 
-    def _refusal(self, message: str) -> QueueFullError:
-        self._refused += 1
-        now_s = time.monotonic()
-        if now_s >= self._told_s + _TELL_EVERY_S:
-            _log.warning("Calls refused for want of room, %s, since the last such line: %d", self._what, self._refused)
-            self._refused, self._told_s = 0, now_s
-        return QueueFullError(message, RETRY_AFTER_S)
-
-    def take_for_stream(self, flow: FlowKey, room: Capacity) -> Permit | None:
-        """Capacity for a frame, or None where it would have to wait."""
-        waiting = self._wait(flow, room)
-        if waiting.granted.done():
-            return waiting.granted.result()
-        self._waiting.discard(flow, waiting)
+    def try_acquire_for_stream(self, flow: FlowKey, capacity: Capacity) -> Permit | None:
+        """A permit for a frame, or None if the frame would have to wait."""
+        pending = self._enqueue(flow, capacity)
+        if pending.granted.done():
+            return pending.granted.result()
+        self._pending.discard(flow, pending)
         return None
 
-    async def wait(self, flow: FlowKey, room: Capacity) -> Permit:
-        """Capacity for a frame, as soon as it is the stream's turn and it fits."""
-        waiting = self._wait(flow, room)
+    async def acquire_for_stream(self, flow: FlowKey, capacity: Capacity) -> Permit:
+        """A permit for a frame, as soon as it is the stream's turn and the capacity fits."""
+        pending = self._enqueue(flow, capacity)
         try:
-            return await waiting.granted
+            return await pending.granted
         except asyncio.CancelledError:
-            self._waiting.discard(flow, waiting)
-            if waiting.granted.done() and not waiting.granted.cancelled():  # granted in the same moment
-                waiting.granted.result().release()
+            self._pending.discard(flow, pending)
+            if pending.granted.done() and not pending.granted.cancelled():  # granted at the moment of cancellation
+                pending.granted.result().release()
             raise
         finally:
-            self._grant()
+            self._grant_pending()
 
-    def changed(self, client: str, change: Capacity, *, streamed: bool) -> None:
-        """Takes note of what a Permit takes or gives back."""
-        if streamed:
-            self._streams += change
+    def check(self, client: str, more: Capacity) -> None:
+        """Whether a single call of this client may hold so much more.
+
+        Raises:
+            QueueFullError: it may not.
+        """
+        held_by_client = self._held(client, streams=False) + self._held(client, streams=True)
+        if not (held_by_client + more).fits(self.client_limit):
+            raise self._rejection(f"This client has reached its limit of {self._text(self.client_limit)}")
+        held_by_calls = self._held_by_calls + more
+        fits = (held_by_calls + self._held_by_streams).fits(self.limit)
+        if self._pending and more.count and not held_by_calls.fits(self._call_limit):
+            fits = False
+        if not fits:
+            raise self._rejection(f"The server has reached its limit of {self._text(self.limit)}")
+
+    def add(self, flow: FlowKey, change: Capacity) -> None:
+        """Counts what a permit acquires or, where negative, gives back."""
+        if flow.is_stream:
+            self._held_by_streams += change
         else:
-            self._calls += change
-        self._held[client, streamed] = self._of(client, streamed=streamed) + change
-        if self._held[client, streamed] == NOTHING:
-            del self._held[client, streamed]
-        if not change.fits(NOTHING):
-            return
-        self._grant()
+            self._held_by_calls += change
+        key = (flow.client, flow.is_stream)
+        self._held_by_client[key] = self._held(flow.client, streams=flow.is_stream) + change
+        if self._held_by_client[key] == NOTHING:
+            del self._held_by_client[key]
+        if change.fits(NOTHING):
+            self._grant_pending()
 
-    def _wait(self, flow: FlowKey, room: Capacity) -> _Waiting:
-        waiting = _Waiting(flow.client, room, asyncio.get_running_loop().create_future())
-        self._waiting.push(flow, waiting)
-        self._grant()
-        return waiting
+    def _rejection(self, reason: str) -> QueueFullError:
+        self._rejected += 1
+        now_s = time.monotonic()
+        since_s = now_s - self._logged_at_s
+        if since_s >= _LOG_INTERVAL_S:
+            if self._rejected == 1:
+                _log.warning("Rejected 1 call: %s limit reached", self._what)
+            else:
+                _log.warning("Rejected %d calls in %.0f s: %s limit reached", self._rejected, since_s, self._what)
+            self._rejected, self._logged_at_s = 0, now_s
+        return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
 
-    def _grant(self) -> None:
-        # Who has its share is passed over; who only finds no room is waited for, or small frames would keep out large.
-        while (found := self._waiting.head(self._within_share)) is not None:
-            flow, waiting = found
-            streams = self._streams + waiting.room
-            if not (streams.fits(self._for_streams) and (streams + self._calls).fits(self.bound)):
+    def _enqueue(self, flow: FlowKey, capacity: Capacity) -> _PendingPermit:
+        pending = _PendingPermit(flow.client, capacity, asyncio.get_running_loop().create_future())
+        self._pending.push(flow, pending)
+        self._grant_pending()
+        return pending
+
+    def _grant_pending(self) -> None:
+        # A client that has used up its share is skipped. Anybody else is waited for: otherwise small frames would keep
+        # a large one out forever.
+        while (head := self._pending.head(self._within_share)) is not None:
+            flow, pending = head
+            held_by_streams = self._held_by_streams + pending.capacity
+            if not held_by_streams.fits(self._stream_limit):
                 return
-            self._waiting.pop(flow)
-            if not waiting.granted.done():
-                waiting.granted.set_result(Permit(self, waiting.client, waiting.room, streamed=True))
+            if not (held_by_streams + self._held_by_calls).fits(self.limit):
+                return
+            self._pending.pop(flow)
+            if not pending.granted.done():
+                pending.granted.set_result(Permit(self, flow, pending.capacity))
 
-    def _within_share(self, waiting: _Waiting) -> bool:
-        held = self._of(waiting.client, streamed=True)
-        streams = held + waiting.room
-        # What is more than half by itself, a batch of the Open Inference Protocol, comes in alone.
-        if held != NOTHING and not streams.fits(self._client_streams):
+    def _within_share(self, pending: _PendingPermit) -> bool:
+        held_by_streams = self._held(pending.client, streams=True)
+        after = held_by_streams + pending.capacity
+        # A batch of the Open Inference Protocol that is more than half of the share by itself gets in alone.
+        if held_by_streams != NOTHING and not after.fits(self._client_stream_limit):
             return False
-        return (streams + self._of(waiting.client, streamed=False)).fits(self.per_client)
+        return (after + self._held(pending.client, streams=False)).fits(self.client_limit)
 
-    def _of(self, client: str, *, streamed: bool) -> Capacity:
-        return self._held.get((client, streamed), NOTHING)
+    def _held(self, client: str, *, streams: bool) -> Capacity:
+        return self._held_by_client.get((client, streams), NOTHING)
 
-    def _words(self, bound: Capacity) -> str:
-        return f"{bound.places} of {bound.bytes / 2**20:.0f} MiB together" if bound.bytes else f"{bound.places}"
+    def _text(self, limit: Capacity) -> str:
+        size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""
+        return f"{limit.count} {self._what}{'' if limit.count == 1 else 's'}{size}"

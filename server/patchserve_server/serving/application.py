@@ -1,4 +1,4 @@
-"""Everything that the faces of the server call: put together by bootstrap, known to rpc."""
+"""The use cases of the server. Bootstrap puts them together, the servicers call them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchserve_server.domain.inspection import HeatmapScale, Inspection, Output
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
@@ -25,7 +25,7 @@ from patchserve_server.serving.streams import Streams
 
 @dataclass(frozen=True, slots=True)
 class ServerLimits:
-    """Every bound that the server keeps, as GetServerInfo tells them."""
+    """All limits of the server, as GetServerInfo reports them."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -58,91 +58,89 @@ class Application:
     limits: ServerLimits
     heatmap_scale: HeatmapScale
     catalog: Catalog
-    loader: ReferenceBuilder
+    builder: ReferenceBuilder
     inspector: Inspector
-    sessions: Streams
+    streams: Streams
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission
 
     async def infer(
         self,
-        client: str,
+        permit: Permit,
         reference_id: ReferenceId,
         expected_revision: Revision | None,
         image: bytes,
         options: OutputOptions,
     ) -> Inspection:
-        """Inspects one image whose place was taken, or refuses at once where its bytes are too many.
+        """Inspects one image. The permit grows to its size.
 
         Raises:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and what Inspector.inspect raises.
         """
-        with self.images.take(client, Capacity(bytes=len(image))):
-            async with self.catalog.use(reference_id, expected_revision) as reference:
-                return await self.inspector.inspect(reference, image, options, FlowKey(client))
+        permit.grow(Capacity(1, len(image)))
+        async with self.catalog.use(reference_id, expected_revision) as reference:
+            return await self.inspector.inspect(reference, image, options, permit.flow)
 
     async def infer_batch(
         self,
-        flow: FlowKey,
+        permit: Permit,
         reference_id: ReferenceId,
         expected_revision: Revision | None,
         images: Sequence[SentImage],
         options: OutputOptions,
     ) -> list[Inspection]:
-        """Inspects images beside each other, all against one revision. All succeed or none.
-
-        A batch of a stream waits for room; any other, one of whose places was taken, is refused at once where there is
-        none.
+        """Inspects images concurrently, all with one revision. All succeed or none. The permit grows to their size.
 
         Raises:
-            What `infer` raises; of an image the field is `images[3]`.
+            What `infer` raises. For an image the field is `images[3]`.
         """
-        sizes = sum(image.nbytes if isinstance(image, np.ndarray) else len(image) for image in images)
-        if flow.stream:
-            hold = await self.images.wait(flow, Capacity(len(images), sizes))
-        else:
-            hold = self.images.take(flow.client, Capacity(len(images) - 1, sizes))
+        permit.grow(capacity_of(images))
 
         async def inspect(index: int, image: SentImage) -> Inspection:
             try:
-                return await self.inspector.inspect(reference, image, options, flow)
+                return await self.inspector.inspect(reference, image, options, permit.flow)
             except InvalidImageError as error:
                 raise error.at(f"images[{index}]") from error
 
-        with hold:
-            async with self.catalog.use(reference_id, expected_revision) as reference:
-                try:
-                    async with asyncio.TaskGroup() as group:
-                        tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
-                except ExceptionGroup as errors:
-                    raise errors.exceptions[0] from None
-                return [task.result() for task in tasks]
+        async with self.catalog.use(reference_id, expected_revision) as reference:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
+            except ExceptionGroup as errors:
+                raise errors.exceptions[0] from None
+            return [task.result() for task in tasks]
 
-    async def load(self, client: str, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:
-        """Loads images that came in one message, or refuses at once where their bytes are too many.
+    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:
+        """Loads images that came in one message. The permit grows to their size.
 
         Raises:
             QueueFullError, and what ReferenceBuilder.load raises.
         """
-        with self.images.take(client, Capacity(bytes=sum(map(len, images)))):
-            return await self.loader.load(options, _each(images), len(images))
+        permit.grow(Capacity(bytes=capacity_of(images).bytes))
+        return await self.builder.load(options, _iterate(images), len(images))
 
     async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> ReferenceInfo:
-        """Loads images that come one by one; each waits for room before the next is asked for.
+        """Loads images that come one by one. Each waits for its permit before the next is read.
 
         Raises:
             What ReferenceBuilder.load raises.
         """
         async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
-            return await self.loader.load(options, admitted)
+            return await self.builder.load(options, admitted)
 
     async def _admitted(self, flow: FlowKey, images: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
         async for image in images:
-            with await self.images.wait(flow, Capacity(1, len(image))):
+            with await self.images.acquire_for_stream(flow, Capacity(1, len(image))):
                 yield image
 
 
-async def _each(images: Iterable[bytes]) -> AsyncGenerator[bytes]:
+def capacity_of(images: Sequence[SentImage]) -> Capacity:
+    """What these images take while they are inspected."""
+    sizes = [image.nbytes if isinstance(image, np.ndarray) else len(image) for image in images]
+    return Capacity(len(images), sum(sizes))
+
+
+async def _iterate(images: Iterable[bytes]) -> AsyncGenerator[bytes]:
     for image in images:
         yield image

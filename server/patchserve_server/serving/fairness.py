@@ -1,4 +1,4 @@
-"""Whose turn it is: round robin over clients, and over the streams of each."""
+"""Turns: round robin over clients, and over the streams of each."""
 
 from __future__ import annotations
 
@@ -11,26 +11,31 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_NUMBERS = itertools.count(1)
+_stream_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True, slots=True)
 class FlowKey:
-    """Work that is done in its own order: a stream, or all single calls of a client together (0)."""
+    """Names work that is done in its own order: a stream, or all single calls of a client together (0)."""
 
     client: str
     stream: int = 0
 
     @classmethod
     def of_stream(cls, client: str) -> FlowKey:
-        return cls(client, next(_NUMBERS))
+        """A new stream of this client."""
+        return cls(client, next(_stream_numbers))
+
+    @property
+    def is_stream(self) -> bool:
+        return self.stream != 0
 
 
 class FairQueue(Generic[T]):
-    """Items of many flows. Clients take turns, then the streams of each; within a flow the first comes first."""
+    """Items of many flows. Clients take turns, then the streams of each; a flow's own items stay in order."""
 
     def __init__(self) -> None:
-        # Both dicts are in the order of turns: who was served goes to the end.
+        # Both dicts are in the order of turns: a client or stream that was served moves to the end.
         self._clients: dict[str, dict[int, deque[T]]] = {}
 
     def __bool__(self) -> bool:
@@ -40,7 +45,7 @@ class FairQueue(Generic[T]):
         self._clients.setdefault(flow.client, {}).setdefault(flow.stream, deque()).append(item)
 
     def discard(self, flow: FlowKey, item: T) -> None:
-        """Takes an item out, if it is still there. Its flow keeps its turn where it has others."""
+        """Removes an item, if it is still there. A flow with other items keeps its turn."""
         streams = self._clients.get(flow.client, {})
         items = streams.get(flow.stream, deque())
         if item in items:
@@ -50,16 +55,16 @@ class FairQueue(Generic[T]):
             if not streams:
                 del self._clients[flow.client]
 
-    def head(self, may: Callable[[T], bool] = lambda _: True) -> tuple[FlowKey, T] | None:
-        """The item whose turn it is, of those that may; others keep their place."""
+    def head(self, is_eligible: Callable[[T], bool] = lambda _: True) -> tuple[FlowKey, T] | None:
+        """The next item of those that are eligible, and its flow. The others keep their place."""
         for client, streams in self._clients.items():
             for stream, items in streams.items():
-                if may(items[0]):
+                if is_eligible(items[0]):
                     return FlowKey(client, stream), items[0]
         return None
 
     def pop(self, flow: FlowKey) -> T:
-        """The flow's first item; the flow and its client go to the end."""
+        """Removes the flow's first item; the flow and its client move to the end."""
         streams = self._clients.pop(flow.client)
         items = streams.pop(flow.stream)
         item = items.popleft()
@@ -71,30 +76,30 @@ class FairQueue(Generic[T]):
 
 
 class FairSemaphore:
-    """A fixed number of images are worked on; the others wait in a fair queue. Admission bounds how many wait."""
+    """Lets a fixed number of images be worked on. The others wait in a fair queue, whose length admission limits."""
 
-    def __init__(self, places: int) -> None:
-        self._free = places
+    def __init__(self, value: int) -> None:
+        self._free = value
         self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
     async def turn(self, flow: FlowKey) -> AsyncIterator[None]:
-        """Waits for a turn and has it until the block ends. Who leaves while it waits costs nobody anything."""
+        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses up no turn."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.push(flow, turn)
-        self._call_next()
+        self._start_next()
         try:
             await turn
             yield
         finally:
             self._waiting.discard(flow, turn)
-            if turn.done() and not turn.cancelled():  # a turn may come in the moment in which its caller leaves
+            if turn.done() and not turn.cancelled():  # a turn may start just as its caller leaves
                 self._free += 1
-                self._call_next()
+                self._start_next()
 
-    def _call_next(self) -> None:
-        while self._free and (next_ := self._waiting.head()) is not None:
-            turn = self._waiting.pop(next_[0])
+    def _start_next(self) -> None:
+        while self._free and (head := self._waiting.head()) is not None:
+            turn = self._waiting.pop(head[0])
             if not turn.done():
                 self._free -= 1
                 turn.set_result(None)

@@ -70,10 +70,10 @@ class FrameQueue:
         room = Capacity(1, len(frame.image))
         if self._config.overflow is OverflowPolicy.DROP_OLDEST:
             while self._not_started:
-                if (hold := self._admission.take_for_stream(self._flow, room)) is not None:
+                if (hold := self._admission.try_acquire_for_stream(self._flow, room)) is not None:
                     return hold
                 self._drop(next(iter(self._not_started)))
-        return await self._admission.wait(self._flow, room)
+        return await self._admission.acquire_for_stream(self._flow, room)
 
     def notify(self, notice: StreamNotice) -> None:
         """Puts a notice among the outcomes."""

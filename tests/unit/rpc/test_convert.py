@@ -1,11 +1,12 @@
-"""Requests are checked at the edge, and the message says what is allowed."""
+"""Requests are checked when they are converted, and the message says what is allowed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from patchserve_server.domain.inspection import (
     Verdict,
 )
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
+from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_options import CoresetOptions, RequestedOptions, ScoringProfile
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
@@ -82,17 +84,17 @@ def with_region(polygons: Iterable[Iterable[tuple[float, float]]], **fields: Any
 
 
 @given(st.none() | st.floats(0, 1, exclude_min=True), POLYGONS)
-def test_a_search_radius_and_a_region_come_back_as_they_were_given(
+def test_a_search_radius_and_a_region_of_interest_survive_the_round_trip(
     radius: float | None, polygons: list[list[tuple[float, float]]]
 ) -> None:
     request = with_region(polygons, search_radius=radius)
     requested = convert.load_options(request).requested
     assert requested.search_radius == radius
     assert (requested.region_of_interest is None) == (polygons == [])
-    told = convert.reference_message(reference(options=requested.with_defaults()).info)
-    assert told.HasField("search_radius") == (radius is not None)
-    assert told.search_radius == (radius or 0)
-    assert list(told.region_of_interest) == list(request.region_of_interest)
+    message = convert.reference_message(reference(options=requested.with_defaults()).info)
+    assert message.HasField("search_radius") == (radius is not None)
+    assert message.search_radius == (radius or 0)
+    assert list(message.region_of_interest) == list(request.region_of_interest)
 
 
 @pytest.mark.parametrize(
@@ -116,14 +118,14 @@ def test_a_search_radius_and_a_region_come_back_as_they_were_given(
         *[(with_region(polygons), "region_of_interest") for polygons in NO_REGIONS],
     ],
 )
-def test_a_load_that_does_not_fit_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
+def test_an_invalid_load_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.load_options(request_)
     assert caught.value.field == field
     assert len(caught.value.message) > 20
 
 
-def test_the_most_points_of_a_region() -> None:
+def test_a_region_of_interest_has_a_limited_number_of_points() -> None:
     ring = [(0.5 + 0.4 * math.cos(turn), 0.5 + 0.4 * math.sin(turn)) for turn in range(500)]
     assert convert.load_options(with_region([ring])).requested.region_of_interest == (tuple(ring),)
     with pytest.raises(InvalidInputError, match="at most 500 points"):
@@ -134,7 +136,7 @@ def test_the_most_points_of_a_region() -> None:
         convert.load_options(with_region([[(0, 0), (100, 0), (100, 200)]]))  # pixels
 
 
-def test_output_options() -> None:
+def test_output_options_are_converted_and_checked() -> None:
     assert convert.output_options(inference_pb2.OutputOptions()) == OutputOptions(max_regions=DEFAULT_MAX_REGIONS)
     asked = inference_pb2.OutputOptions(
         overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED, score_map=True, max_regions=0
@@ -153,7 +155,7 @@ def test_output_options() -> None:
 
 
 @pytest.mark.parametrize("side_px", [0, 16, 65_535])
-def test_overlay_sizes_that_are_taken(side_px: int) -> None:
+def test_valid_overlay_sizes(side_px: int) -> None:
     asked = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
     assert convert.output_options(asked).overlay_max_side_px == side_px
 
@@ -171,27 +173,27 @@ def test_overlay_sizes_that_are_taken(side_px: int) -> None:
         ],
     ],
 )
-def test_overlay_options_that_do_not_fit_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
+def test_invalid_overlay_options_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
     with pytest.raises(InvalidInputError, match=says) as caught:
         convert.output_options(inference_pb2.OutputOptions(**options))
     assert caught.value.field == field
 
 
 @pytest.mark.parametrize("format_", OverlayFormat)
-def test_an_overlay_is_told_with_its_type_and_sizes(format_: OverlayFormat) -> None:
+def test_an_overlay_is_sent_with_its_media_type_and_sizes(format_: OverlayFormat) -> None:
     verdict = Verdict(DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
     drawn = EncodedOverlay(b"drawn", format_, (64, 48))
-    told = convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960), overlay=drawn))
-    assert (told.overlay_png or told.overlay.image) == b"drawn"
-    assert bool(told.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
-    assert bool(told.overlay_png) != bool(told.overlay.image)
-    assert told.overlay.media_type == f"image/{format_.value}"
-    assert (told.overlay.width_px, told.overlay.height_px) == (64, 48)
-    assert (told.overlay.source_width_px, told.overlay.source_height_px) == (1280, 960)
+    message = convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960), overlay=drawn))
+    assert (message.overlay_png or message.overlay.image) == b"drawn"
+    assert bool(message.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
+    assert bool(message.overlay_png) != bool(message.overlay.image)
+    assert message.overlay.media_type == f"image/{format_.value}"
+    assert (message.overlay.width_px, message.overlay.height_px) == (64, 48)
+    assert (message.overlay.source_width_px, message.overlay.source_height_px) == (1280, 960)
     assert not convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960))).HasField("overlay")
 
 
-def test_a_stream_config_takes_the_servers_defaults() -> None:
+def test_an_empty_stream_config_takes_the_servers_defaults() -> None:
     config = convert.stream_config(stream_pb2.StreamConfig(), LIMITS)
     assert config.max_in_flight == 8
     assert config.frame_timeout_s is None
@@ -212,13 +214,13 @@ def test_a_stream_config_takes_the_servers_defaults() -> None:
         (stream_pb2.StreamConfig(output={"overlay_max_side_px": 9}), "config.output.overlay_max_side_px"),  # type: ignore[arg-type]
     ],
 )
-def test_a_stream_config_that_does_not_fit_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
+def test_an_invalid_stream_config_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.stream_config(config, LIMITS)
     assert caught.value.field == field
 
 
-def test_a_frame_comes_back_as_it_was_named() -> None:
+def test_the_result_of_a_frame_repeats_its_id_and_capture_time() -> None:
     message = stream_pb2.Frame(frame_id="7", image=b"x")
     message.capture_time.seconds = -(2**60)  # no valid time, and none of our business
     message.capture_time.nanos = -5
@@ -230,7 +232,7 @@ def test_a_frame_comes_back_as_it_was_named() -> None:
     assert (result.frame_id, result.sequence, result.error.message) == ("7", 3, "no image")
 
 
-def test_page_tokens() -> None:
+def test_a_page_token_is_the_last_id_and_others_are_invalid() -> None:
     token = convert.page_token("some-id")
     request = reference_pb2.ListReferencesRequest(page_size=5, page_token=token)
     assert convert.page(request) == ("some-id", 5)
@@ -242,34 +244,43 @@ def test_page_tokens() -> None:
         convert.page(reference_pb2.ListReferencesRequest(page_size=1001))
 
 
-def test_a_reference_is_told_whole() -> None:
-    told = convert.reference_message(reference("box", images=3).info)
-    assert (told.reference_id, told.image_count, told.patch_count, told.feature_dim) == ("box", 3, 3, 3)
-    assert told.threshold == told.calibration.image_threshold == 20.0
-    assert told.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
-    assert told.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
-    assert not told.HasField("coreset")
-    assert not told.HasField("search_radius")
-    assert not told.region_of_interest
+def test_a_reference_is_sent_with_all_its_fields() -> None:
+    message = convert.reference_message(reference("box", images=3).info)
+    assert (message.reference_id, message.image_count, message.patch_count, message.feature_dim) == ("box", 3, 3, 3)
+    assert message.threshold == message.calibration.image_threshold == 20.0
+    assert message.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
+    assert message.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
+    assert not message.HasField("coreset")
+    assert not message.HasField("search_radius")
+    assert not message.region_of_interest
 
 
-def test_a_score_map_goes_as_it_is_with_nan_where_nothing_counts() -> None:
+def test_server_info_reports_every_limit() -> None:
+    limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
+    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 1536)
+    application: Any = SimpleNamespace(detector=detector, limits=limits, heatmap_scale=HeatmapScale.RELATIVE)
+    message = convert.server_info(application, "1.0").limits
+    assert {field.name: value for field, value in message.ListFields()} == asdict(limits)
+    assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
+
+
+def test_a_score_map_is_sent_unchanged_with_nan_outside_the_region_of_interest() -> None:
     score_map = np.array([[1, np.nan, 0.25], [np.nan, np.nan, 3]], np.float32)
     verdict = Verdict(DamageScore(1.0, anomaly_detected=False), AnomalyScore(0.5, 1, 1, False, 0))
-    told = convert.infer_response(Inspection(BOX, REVISION, verdict, (30, 20), score_map=score_map)).score_map
-    assert (told.height, told.width, told.source_width_px, told.source_height_px) == (2, 3, 30, 20)
-    np.testing.assert_array_equal(np.frombuffer(told.values, "<f4").reshape(2, 3), score_map)
+    message = convert.infer_response(Inspection(BOX, REVISION, verdict, (30, 20), score_map=score_map)).score_map
+    assert (message.height, message.width, message.source_width_px, message.source_height_px) == (2, 3, 30, 20)
+    np.testing.assert_array_equal(np.frombuffer(message.values, "<f4").reshape(2, 3), score_map)
 
 
 @pytest.mark.parametrize("stage", LoadStage)
-def test_a_load_is_told_whole(stage: LoadStage) -> None:
-    told = convert.load_message(LoadProgress(BOX, stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
-    assert reference_pb2.LoadStage.Name(told.stage) == f"LOAD_STAGE_{stage.name}"
-    assert (told.reference_id, told.steps_done, told.steps_total, told.image_count) == ("box", 3, 7, 4)
-    assert told.start_time.ToJsonString() == "2026-01-02T03:04:05Z"
+def test_a_load_is_sent_with_all_its_fields(stage: LoadStage) -> None:
+    message = convert.load_message(LoadProgress(BOX, stage, 3, 7, datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), 4))
+    assert reference_pb2.LoadStage.Name(message.stage) == f"LOAD_STAGE_{stage.name}"
+    assert (message.reference_id, message.steps_done, message.steps_total, message.image_count) == ("box", 3, 7, 4)
+    assert message.start_time.ToJsonString() == "2026-01-02T03:04:05Z"
 
 
-def test_loads_are_asked_for_by_reference_or_all() -> None:
+def test_loads_are_listed_for_one_reference_or_for_all() -> None:
     assert convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="box")) == "box"
     assert convert.loads_of(reference_pb2.ListLoadsRequest()) is None
     with pytest.raises(InvalidInputError, match="1 to 64"):

@@ -22,7 +22,7 @@ def test_every_error_that_a_call_can_raise_has_a_code() -> None:
     assert without == {errors.PatchserveError, errors.StartupError}
 
 
-def test_every_reason_is_told_apart() -> None:
+def test_every_error_has_a_reason_of_its_own() -> None:
     reasons = [kind.reason for kind in leaves(errors.PatchserveError) if kind is not errors.PatchserveError]
     assert len(set(reasons)) == len(reasons)
 
@@ -50,7 +50,7 @@ def details(status: status_pb2.Status) -> dict[str, object]:
         (errors.MemoryBudgetError("m"), "RESOURCE_EXHAUSTED", "MEMORY_BUDGET", None, ""),
     ],
 )
-def test_codes_and_details(
+def test_an_error_has_its_code_reason_and_details(
     error: errors.PatchserveError, code: str, reason: str, detail: str | None, text: str
 ) -> None:
     status = status_of(error, "r1")
@@ -65,7 +65,7 @@ def test_codes_and_details(
         assert text in str(found[detail])
 
 
-def test_a_fault_of_ours_tells_its_request_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bug_is_reported_with_its_request_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
     status = status_of(ValueError("/secret/path"), "r1")
     assert status.code == code_pb2.INTERNAL
     assert "r1" in status.message

@@ -17,21 +17,28 @@ FLOWS = st.builds(FlowKey, st.sampled_from("abc"), st.integers(0, 2))
 
 def drained(queue: FairQueue[object]) -> list[FlowKey]:
     order = []
-    while (found := queue.head()) is not None:
-        queue.pop(found[0])
-        order.append(found[0])
+    while (head := queue.head()) is not None:
+        queue.pop(head[0])
+        order.append(head[0])
     return order
 
 
+def test_each_stream_has_a_flow_of_its_own() -> None:
+    first, second = FlowKey.of_stream("a"), FlowKey.of_stream("a")
+    assert first != second
+    assert first.is_stream
+    assert not FlowKey("a").is_stream
+
+
 @given(st.lists(FLOWS, max_size=40))
-def test_every_item_comes_out_once_and_each_flow_in_its_order(flows: list[FlowKey]) -> None:
+def test_every_item_comes_out_once_and_in_the_order_of_its_flow(flows: list[FlowKey]) -> None:
     queue: FairQueue[int] = FairQueue()
     for number, flow in enumerate(flows):
         queue.push(flow, number)
     out: dict[FlowKey, list[int]] = defaultdict(list)
-    while (found := queue.head()) is not None:
-        assert queue.pop(found[0]) == found[1]
-        out[found[0]].append(found[1])
+    while (head := queue.head()) is not None:
+        assert queue.pop(head[0]) == head[1]
+        out[head[0]].append(head[1])
     assert not queue
     assert {flow: [n for n, other in enumerate(flows) if other == flow] for flow in set(flows)} == dict(out)
 
@@ -41,12 +48,12 @@ def test_while_two_clients_wait_neither_is_served_twice_in_a_row(flows: list[Flo
     queue: FairQueue[object] = FairQueue()
     for flow in flows:
         queue.push(flow, None)
-    order, left = [flow.client for flow in drained(queue)], Counter(flow.client for flow in flows)
-    for at, client in enumerate(order):
-        if at and len(left) > 1:
-            assert client != order[at - 1]
-        left[client] -= 1
-        left += Counter()  # drops those that are done
+    order, remaining = [flow.client for flow in drained(queue)], Counter(flow.client for flow in flows)
+    for position, client in enumerate(order):
+        if position and len(remaining) > 1:
+            assert client != order[position - 1]
+        remaining[client] -= 1
+        remaining += Counter()  # drops clients without items
 
 
 def test_streams_of_a_client_take_turns_among_themselves() -> None:
@@ -63,7 +70,7 @@ def test_streams_of_a_client_take_turns_among_themselves() -> None:
     ]
 
 
-async def test_a_lone_image_does_not_wait_behind_anothers_hundred() -> None:
+async def test_one_image_does_not_wait_behind_a_hundred_of_another_client() -> None:
     turns, order = FairSemaphore(1), []
 
     async def work(client: str) -> None:
@@ -78,24 +85,24 @@ async def test_a_lone_image_does_not_wait_behind_anothers_hundred() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_whoever_leaves_at_whatever_moment_no_turn_is_lost(seed: int) -> None:
-    chance, turns, under_way, most = random.Random(seed), FairSemaphore(2), 0, 0
+async def test_cancelling_at_any_moment_loses_no_turn(seed: int) -> None:
+    chance, turns, active, peak = random.Random(seed), FairSemaphore(2), 0, 0
 
     async def work() -> None:
-        nonlocal under_way, most
+        nonlocal active, peak
         async with turns.turn(FlowKey(chance.choice("abc"), chance.randrange(2))):
-            under_way += 1
-            most = max(most, under_way)
+            active += 1
+            peak = max(peak, active)
             try:
                 await asyncio.sleep(0)
             finally:
-                under_way -= 1
+                active -= 1
 
     tasks = [asyncio.create_task(work()) for _ in range(40)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
         chance.choice(tasks).cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert most <= 2
+    assert peak <= 2
     async with asyncio.timeout(10), turns.turn(FlowKey("a")), turns.turn(FlowKey("b")):  # both are free again
         pass

@@ -30,7 +30,7 @@ CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight
 
 
 def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:
-    admission = Admission("images", Capacity(2 * places, 2**20), share=1, largest=Capacity(1, 2**19))
+    admission = Admission("image", Capacity(2 * places, 2**20), share=1, largest=Capacity(1, 2**19))
     return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=FlowKey("a", 1))
 
 

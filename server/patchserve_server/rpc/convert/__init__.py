@@ -1,4 +1,4 @@
-"""Protobuf to domain and back: `requests` are checked on their way in, `answers` go out."""
+"""Protobuf to domain values, checked (`requests`), and domain values to protobuf (`responses`)."""
 
 from patchserve_server.rpc.convert.requests import (
     expected_revision,

@@ -1,4 +1,4 @@
-"""The enums of the contract beside those of the domain."""
+"""Enums of the contract and the values of the domain that they stand for."""
 
 from __future__ import annotations
 
@@ -61,15 +61,21 @@ NOTICES: Final = {
     NoticeKind.REFERENCE_CHANGED: stream_pb2.NOTICE_KIND_REFERENCE_CHANGED,
 }
 
-K = TypeVar("K", bound=int)
-V = TypeVar("V")
+Number = TypeVar("Number", bound=int)
+Value = TypeVar("Value")
 
 
-def enum_value(table: Mapping[K, V], value: K, field: str) -> V:
-    if value not in table:
-        raise InvalidInputError(field, f"{field} is {value}; known values are 0 to {max(table)}.")
-    return table[value]
+def enum_value(values: Mapping[Number, Value], number: Number, field: str) -> Value:
+    """The domain's value for a number of the contract.
+
+    Raises:
+        InvalidInputError: the contract has no such number.
+    """
+    if number not in values:
+        raise InvalidInputError(field, f"{field} is {number}; known values are 0 to {max(values)}.")
+    return values[number]
 
 
-def enum_number(table: Mapping[K, V], value: V) -> K:
-    return {domain: number for number, domain in table.items()}[value]
+def enum_number(values: Mapping[Number, Value], value: Value) -> Number:
+    """The contract's number for a value of the domain; of several, the one that is not UNSPECIFIED."""
+    return {domain: number for number, domain in values.items()}[value]

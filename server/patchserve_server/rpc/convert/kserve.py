@@ -1,4 +1,4 @@
-"""The Open Inference Protocol to the domain and back."""
+"""The Open Inference Protocol to domain values, and back."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.rpc.convert.enums import FORMATS, SCALES
 from patchserve_server.rpc.convert.requests import expected_revision, output_options, reference_id
-from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, no_parameters, sent_images
+from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, reject_parameters, sent_images
 from patchserve_server.rpc.status import status_of
 
 PLATFORM: Final = "patchcore_safetensors"
@@ -28,8 +28,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asked:
-    """A ModelInferRequest, checked."""
+class Batch:
+    """A checked ModelInferRequest."""
 
     reference_id: ReferenceId
     expected_revision: Revision | None
@@ -39,45 +39,45 @@ class Asked:
 
 
 def model(name: str, version: str, prefix: str = "") -> tuple[ReferenceId, Revision | None]:
-    """The reference's id and the expected revision, None for any.
+    """The reference id and the expected revision; None if any revision will do.
 
     Raises:
-        InvalidInputError: they have not the form of such.
+        InvalidInputError: one of them is malformed.
     """
     if not name:
-        raise InvalidInputError(f"{prefix}name", f"{prefix}name is the id of a reference; there is no default.")
+        raise InvalidInputError(f"{prefix}name", f"{prefix}name must be the id of a reference; there is no default.")
     return reference_id(name, f"{prefix}name"), expected_revision(version, f"{prefix}version")
 
 
-def infer_request(request: pb.ModelInferRequest, max_images: int) -> Asked:
-    """Blocks for a while where pixels come in typed contents.
+def infer_request(request: pb.ModelInferRequest, max_images: int) -> Batch:
+    """Checks a request. Blocks for a while if pixels come in typed contents.
 
     Raises:
-        InvalidInputError: a field, a tensor or a parameter is none that is taken.
+        InvalidInputError: a field, a tensor or a parameter is invalid.
     """
     name, revision = model(request.model_name, request.model_version, "model_")
     outputs = _outputs(request)
     options = _options(request.parameters, outputs)
-    return Asked(name, revision, sent_images(request, max_images), options, outputs)
+    return Batch(name, revision, sent_images(request, max_images), options, outputs)
 
 
 def _outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
     for index, output in enumerate(request.outputs):
         field = f"outputs[{index}]"
         if output.name not in OUTPUTS:
-            raise InvalidInputError(f"{field}.name", f"{field}.name is one of {', '.join(OUTPUTS)}.")
+            raise InvalidInputError(f"{field}.name", f"{field}.name must be one of {', '.join(OUTPUTS)}.")
         if index >= len(OUTPUTS) or output.name in [other.name for other in request.outputs[:index]]:
-            raise InvalidInputError(f"{field}.name", f"{output.name} is asked for twice.")
-        no_parameters(output.parameters, f"{field}.parameters")
+            raise InvalidInputError(f"{field}.name", f"{output.name} is requested twice.")
+        reject_parameters(output.parameters, f"{field}.parameters")
     return tuple(output.name for output in request.outputs) or tuple(OUTPUTS)
 
 
 def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ...]) -> OutputOptions:
-    """Goes by way of our own message, whose checks are the same."""
+    """Built through our own message, so that the checks are the same."""
     overlay = "overlay" in outputs
     message = inference_pb2.OutputOptions(overlay=overlay, score_map="anomaly_map" in outputs)
     if not overlay:
-        message.max_regions = 0  # they would only be outlined
+        message.max_regions = 0  # regions are only drawn into the overlay
     for key, parameter in parameters.items():
         value = getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None)
         match key:
@@ -90,8 +90,8 @@ def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ..
             case "overlay_max_side_px":
                 message.overlay_max_side_px = _side_px(value)
             case _:
-                known = "sensitivity, heatmap_scale, overlay_format and overlay_max_side_px"
-                text = f"A parameter is none that this server knows; known are {known}. Deadlines are gRPC's."
+                supported = "sensitivity, heatmap_scale, overlay_format, overlay_max_side_px"
+                text = f"Unknown parameter; supported: {supported}. For a time limit, set gRPC's deadline."
                 raise InvalidInputError("parameters", text)
     return output_options(message, "parameters")
 
@@ -99,43 +99,46 @@ def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ..
 def _number(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    raise InvalidInputError("parameters.sensitivity", "parameters.sensitivity is a number: 0.1 to 10.")
+    raise InvalidInputError("parameters.sensitivity", "parameters.sensitivity must be a number: 0.1 to 10.")
 
 
 def _side_px(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return min(max(value, 1), _MAX_UINT32) if value else 0
-    raise InvalidInputError("parameters.overlay_max_side_px", "parameters.overlay_max_side_px is a whole number.")
+    field = "parameters.overlay_max_side_px"
+    raise InvalidInputError(field, f"{field} must be a whole number.")
 
 
-def _choice(table: Mapping[T, object], key: str, value: object) -> T:
-    names = {getattr(meaning, "value", None): number for number, meaning in table.items() if number}
-    if value not in names:
-        text = f"parameters.{key} is one of {', '.join(map(str, names))}."
-        raise InvalidInputError(f"parameters.{key}", text)
-    return names[value]
+def _choice(values: Mapping[T, object], key: str, value: object) -> T:
+    numbers = {getattr(domain, "value", None): number for number, domain in values.items() if number}
+    if value not in numbers:
+        field = f"parameters.{key}"
+        raise InvalidInputError(field, f"{field} must be one of {', '.join(map(str, numbers))}.")
+    return numbers[value]
 
 
-def infer_response(request: pb.ModelInferRequest, asked: Asked, found: Sequence[Inspection]) -> pb.ModelInferResponse:
-    """Raw contents where the request had such, typed ones otherwise. Blocks for a while with typed maps."""
+def infer_response(
+    request: pb.ModelInferRequest, batch: Batch, inspections: Sequence[Inspection]
+) -> pb.ModelInferResponse:
+    """Raw contents if the request had raw contents, typed ones otherwise. Blocks for a while with typed maps."""
     response = pb.ModelInferResponse(
-        model_name=asked.reference_id, model_version=found[0].reference_revision, id=request.id
+        model_name=batch.reference_id, model_version=inspections[0].reference_revision, id=request.id
     )
-    for name in asked.outputs:
-        kind = OUTPUTS[name]
-        values = [kind.value(inspection) for inspection in found]
-        array = np.asarray(values, kind.dtype) if kind.dtype else None
-        shape = (len(found),) if array is None else array.shape
-        tensor = response.outputs.add(name=name, datatype=kind.datatype, shape=shape)
+    for name in batch.outputs:
+        output = OUTPUTS[name]
+        values = [output.value(inspection) for inspection in inspections]
+        array = np.asarray(values, output.dtype) if output.dtype else None
+        shape = (len(inspections),) if array is None else array.shape
+        tensor = response.outputs.add(name=name, datatype=output.datatype, shape=shape)
         if request.raw_input_contents:
             response.raw_output_contents.append(join_bytes(values) if array is None else array.tobytes())
         else:
-            getattr(tensor.contents, kind.contents).extend(values if array is None else array.ravel().tolist())
+            getattr(tensor.contents, output.contents).extend(values if array is None else array.ravel().tolist())
     return response
 
 
 def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: str) -> pb.ModelStreamInferResponse:
-    """The standard has a text only: code and reason lead it."""
+    """The protocol has only a text for errors: it begins with code and reason."""
     status = status_of(error, request_id)
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)
@@ -149,13 +152,14 @@ def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: st
 
 def metadata(info: ReferenceInfo, map_side_px: int) -> pb.ModelMetadataResponse:
     tensor = pb.ModelMetadataResponse.TensorMetadata
-    shapes = {"anomaly_map": [-1, map_side_px, map_side_px]}
+    map_shape = [-1, map_side_px, map_side_px]
     return pb.ModelMetadataResponse(
         name=info.reference_id,
         versions=[info.revision],
         platform=PLATFORM,
-        inputs=[tensor(name=name, datatype=kind.datatype, shape=kind.shape) for name, kind in INPUTS.items()],
+        inputs=[tensor(name=name, datatype=input_.datatype, shape=input_.shape) for name, input_ in INPUTS.items()],
         outputs=[
-            tensor(name=name, datatype=kind.datatype, shape=shapes.get(name, [-1])) for name, kind in OUTPUTS.items()
+            tensor(name=name, datatype=output.datatype, shape=map_shape if name == "anomaly_map" else [-1])
+            for name, output in OUTPUTS.items()
         ],
     )

@@ -1,8 +1,9 @@
-"""Domain to protobuf."""
+"""Domain values to protobuf."""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -31,10 +32,11 @@ def _timestamp(time: datetime) -> Timestamp:
 
 
 def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
-    options, kept = info.options, info.options.coreset
+    options = info.options
     coreset = None
-    if kept != CoresetOptions():
-        coreset = reference_pb2.CoresetOptions(ratio=kept.ratio or 0, max_patches=kept.max_patches or 0)
+    if options.coreset != CoresetOptions():
+        ratio, max_patches = options.coreset.ratio or 0, options.coreset.max_patches or 0
+        coreset = reference_pb2.CoresetOptions(ratio=ratio, max_patches=max_patches)
     return reference_pb2.Reference(
         reference_id=info.reference_id,
         revision=info.revision,
@@ -202,27 +204,5 @@ def server_info(application: Application, version: str) -> server_info_pb2.GetSe
         input_size_px=detector.input_size_px,
         feature_dim=detector.feature_dim,
         heatmap_scale=enum_number(SCALES, application.heatmap_scale),
-        limits=server_info_pb2.Limits(
-            max_image_bytes=limits.max_image_bytes,
-            max_image_pixels=limits.max_image_pixels,
-            max_image_side_px=limits.max_image_side_px,
-            max_message_bytes=limits.max_message_bytes,
-            max_reference_images=limits.max_reference_images,
-            max_pending_images=limits.max_pending_images,
-            max_in_flight=limits.max_in_flight,
-            default_in_flight=limits.default_in_flight,
-            default_timeout_s=limits.default_timeout_s,
-            max_bank_bytes=limits.max_bank_bytes,
-            load_timeout_s=limits.load_timeout_s,
-            max_pending_bytes=limits.max_pending_bytes,
-            max_pending_loads=limits.max_pending_loads,
-            max_calls=limits.max_calls,
-            max_client_pending_images=limits.max_client_pending_images,
-            max_client_pending_bytes=limits.max_client_pending_bytes,
-            max_client_pending_loads=limits.max_client_pending_loads,
-            max_client_calls=limits.max_client_calls,
-            max_batch_size=limits.max_batch_size,
-            stream_write_timeout_s=limits.stream_write_timeout_s,
-            max_connection_age_s=limits.max_connection_age_s,
-        ),
+        limits=server_info_pb2.Limits(**dataclasses.asdict(limits)),  # the fields have the same names
     )

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol: what is taken and given, and images out of one that was sent."""
+"""Tensors of the Open Inference Protocol: the inputs and outputs of a model, and images from an input."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import numpy as np
 
@@ -22,21 +22,25 @@ _CHUNK: Final = 2**16
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A tensor that is taken."""
+    """A tensor of a request."""
 
     datatype: str
     shape: tuple[int, ...]  # -1: any
-    contents: str  # its field of InferTensorContents
+    contents: str  # its field in InferTensorContents
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A tensor that is given."""
+    """A tensor of a response."""
 
     datatype: str
     contents: str
-    dtype: str  # NumPy's; empty: bytes
+    dtype: str  # of NumPy; empty: bytes
     value: Callable[[Inspection], Any]  # of one image
+
+
+def _overlay(inspection: Inspection) -> bytes:
+    return inspection.overlay.data if inspection.overlay else b""
 
 
 INPUTS: Final = {
@@ -44,34 +48,35 @@ INPUTS: Final = {
     "pixels": Input("UINT8", (-1, -1, -1, _CHANNELS), "uint_contents"),
 }
 OUTPUTS: Final = {
-    "score": Output("FP32", "fp32_contents", "<f4", lambda found: found.verdict.anomaly.score),
-    "is_anomalous": Output("BOOL", "bool_contents", "?", lambda found: found.verdict.anomaly.is_anomalous),
-    "damage_percentage": Output("FP64", "fp64_contents", "<f8", lambda found: found.verdict.damage.damage_percentage),
-    "anomaly_map": Output("FP32", "fp32_contents", "<f4", lambda found: found.score_map),
-    "overlay": Output("BYTES", "bytes_contents", "", lambda found: found.overlay.data if found.overlay else b""),
+    "score": Output("FP32", "fp32_contents", "<f4", lambda result: result.verdict.anomaly.score),
+    "is_anomalous": Output("BOOL", "bool_contents", "?", lambda result: result.verdict.anomaly.is_anomalous),
+    "damage_percentage": Output("FP64", "fp64_contents", "<f8", lambda result: result.verdict.damage.damage_percentage),
+    "anomaly_map": Output("FP32", "fp32_contents", "<f4", lambda result: result.score_map),
+    "overlay": Output("BYTES", "bytes_contents", "", _overlay),
 }
+_INPUT_NAMES: Final = " or ".join(INPUTS)
 
 
 def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[SentImage]:
-    """The images of a request's one input.
+    """The images of a request, from its one input.
 
     Raises:
-        InvalidInputError: name, type, shape and contents are not those of `image` or `pixels`, or do not agree.
+        InvalidInputError: the input is neither `image` nor `pixels`, or its type, shape or contents do not fit.
     """
     if len(request.inputs) != 1:
-        raise InvalidInputError("inputs", f"inputs has one tensor, {_either(INPUTS)}, not {len(request.inputs)}.")
+        raise InvalidInputError("inputs", f"inputs must have one tensor, {_INPUT_NAMES}, not {len(request.inputs)}.")
     tensor = request.inputs[0]
-    if (known := INPUTS.get(tensor.name)) is None:
-        raise InvalidInputError("inputs[0].name", f"The input is {_either(INPUTS)}.")
-    if tensor.datatype != known.datatype:
-        raise InvalidInputError("inputs[0].datatype", f"The datatype of {tensor.name} is {known.datatype}.")
-    no_parameters(tensor.parameters, "inputs[0].parameters")
+    if (input_ := INPUTS.get(tensor.name)) is None:
+        raise InvalidInputError("inputs[0].name", f"The input must be {_INPUT_NAMES}.")
+    if tensor.datatype != input_.datatype:
+        raise InvalidInputError("inputs[0].datatype", f"The datatype of {tensor.name} must be {input_.datatype}.")
+    reject_parameters(tensor.parameters, "inputs[0].parameters")
     shape = _shape(tensor, max_images)
     if len(request.raw_input_contents) > 1:
-        raise InvalidInputError("raw_input_contents", "raw_input_contents has one element for the one input.")
+        raise InvalidInputError("raw_input_contents", "raw_input_contents must have one element, for the one input.")
     if request.raw_input_contents and tensor.HasField("contents"):
-        raise InvalidInputError("inputs[0].contents", "Give contents or raw_input_contents, not both.")
-    if known.datatype == "BYTES":
+        raise InvalidInputError("inputs[0].contents", "Send contents or raw_input_contents, not both.")
+    if input_.datatype == "BYTES":
         return _files(request, shape[0])
     return _images(request, shape)
 
@@ -81,14 +86,14 @@ def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tu
     field, shape = "inputs[0].shape", tuple(tensor.shape)
     if tensor.name == "image":
         if len(shape) != 1:
-            raise InvalidInputError(field, "The shape of image is [N], the number of images.")
+            raise InvalidInputError(field, "The shape of image must be [N], the number of images.")
     else:
         if len(shape) == 3:  # noqa: PLR2004 - one image
             shape = (1, *shape)
         if len(shape) != 4 or shape[-1] != _CHANNELS or min(shape) < 1:  # noqa: PLR2004
-            raise InvalidInputError(field, "The shape of pixels is [height, width, 3] or [N, height, width, 3].")
+            raise InvalidInputError(field, "The shape of pixels must be [height, width, 3] or [N, height, width, 3].")
     if not 1 <= shape[0] <= max_images:
-        raise InvalidInputError(field, f"A request has 1 to {max_images} images here.")
+        raise InvalidInputError(field, f"This server takes 1 to {max_images} images in a request.")
     return shape
 
 
@@ -97,36 +102,36 @@ def _files(request: pb.ModelInferRequest, count: int) -> list[SentImage]:
         return list(split_bytes(request.raw_input_contents[0], count))
     files = _typed(request.inputs[0], "bytes_contents")
     if len(files) != count:
-        text = f"The shape tells of {count} images, bytes_contents has {len(files)}."
-        raise InvalidInputError("inputs[0].contents", text)
+        message = f"The shape says {count} images, but bytes_contents has {len(files)}."
+        raise InvalidInputError("inputs[0].contents", message)
     return list(files)
 
 
 def split_bytes(raw: bytes, count: int) -> list[bytes]:
-    """The `count` elements of a BYTES tensor: each has its length before it, 4 bytes, little-endian.
+    """The `count` elements of a BYTES tensor. Each follows its length: 4 bytes, little-endian.
 
     Raises:
-        InvalidInputError: there are fewer or more, or the last one is cut off.
+        InvalidInputError: there are fewer or more elements, or the last one is cut off.
     """
     elements: list[bytes] = []
-    at = 0
+    end = 0
     while len(elements) < count:
-        begin = at + _LENGTH.size
-        if begin > len(raw):
-            _bad_framing(f"The shape tells of {count} elements, the bytes end after {len(elements)}.")
-        (length,) = _LENGTH.unpack_from(raw, at)
-        at = begin + length
-        if at > len(raw):
-            _bad_framing(f"Element {len(elements)} should have {length} bytes, {len(raw) - begin} are left.")
-        elements.append(raw[begin:at])
-    if at != len(raw):
-        _bad_framing(f"The shape tells of {count} elements, after which {len(raw) - at} bytes are left.")
+        start = end + _LENGTH.size
+        if start > len(raw):
+            _bad_framing(f"The shape says {count} elements, but the bytes end after {len(elements)}.")
+        (length,) = _LENGTH.unpack_from(raw, end)
+        end = start + length
+        if end > len(raw):
+            _bad_framing(f"Element {len(elements)} should have {length} bytes, but only {len(raw) - start} follow.")
+        elements.append(raw[start:end])
+    if end != len(raw):
+        _bad_framing(f"The shape says {count} elements, but {len(raw) - end} bytes follow after them.")
     return elements
 
 
-def _bad_framing(what: str) -> None:
-    text = f"{what} A BYTES element has its length before it, 4 bytes, little-endian."
-    raise InvalidInputError("raw_input_contents[0]", text)
+def _bad_framing(problem: str) -> NoReturn:
+    message = f"{problem} A BYTES element follows its length: 4 bytes, little-endian."
+    raise InvalidInputError("raw_input_contents[0]", message)
 
 
 def join_bytes(elements: Sequence[bytes]) -> bytes:
@@ -142,31 +147,27 @@ def _images(request: pb.ModelInferRequest, shape: tuple[int, ...]) -> list[SentI
     else:
         field, values = "inputs[0].contents", _typed(request.inputs[0], "uint_contents")
         _check_length(field, expected, len(values))
-        try:  # in pieces, so that other threads get their turn
-            data = b"".join(bytes(values[at : at + _CHUNK]) for at in range(0, expected, _CHUNK))
+        try:  # in chunks, so that other threads can run
+            data = b"".join(bytes(values[start : start + _CHUNK]) for start in range(0, expected, _CHUNK))
         except ValueError:
-            raise InvalidInputError(field, "A value of UINT8 is 0 to 255.") from None
+            raise InvalidInputError(field, "Values of UINT8 must be 0 to 255.") from None
     images: RgbImage = np.frombuffer(data, np.uint8).reshape(shape)
     return list(images)
 
 
-def _check_length(field: str, expected: int, given: int) -> None:
-    if given != expected:
-        raise InvalidInputError(field, f"The shape tells of {expected} values, there are {given}.")
+def _check_length(field: str, expected: int, actual: int) -> None:
+    if actual != expected:
+        raise InvalidInputError(field, f"The shape says {expected} values, but there are {actual}.")
 
 
 def _typed(tensor: pb.ModelInferRequest.InferInputTensor, name: str) -> Any:  # noqa: ANN401 - a repeated field
     if [field.name for field, _ in tensor.contents.ListFields()] != [name]:
-        text = f"{tensor.name} comes in contents.{name}, or in raw_input_contents; nothing else is filled."
-        raise InvalidInputError("inputs[0].contents", text)
+        message = f"{tensor.name} must be sent in contents.{name} only, or in raw_input_contents."
+        raise InvalidInputError("inputs[0].contents", message)
     return getattr(tensor.contents, name)
 
 
-def no_parameters(parameters: Any, field: str) -> None:  # noqa: ANN401 - a map field
+def reject_parameters(parameters: Any, field: str) -> None:  # noqa: ANN401 - a map field
     if parameters:
-        text = f"{field}: tensors have no parameters here; there is no shared memory and no classification."
-        raise InvalidInputError(field, text)
-
-
-def _either(names: Any) -> str:  # noqa: ANN401 - what has names
-    return " or ".join(names)
+        message = f"{field} must be empty: this server has no shared memory and no classification."
+        raise InvalidInputError(field, message)

@@ -1,0 +1,97 @@
+"""A call: who makes it, what it may use, its line in the log and its status."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from google.rpc import status_pb2
+from grpc import aio
+from grpc_status import rpc_status
+
+from patchserve_server.domain.errors import QueueFullError
+from patchserve_server.rpc.status import status_of
+from patchserve_server.serving.admission import Permit
+from patchserve_server.serving.application import Application
+
+_MAX_NAME_LENGTH = 64
+
+_log = logging.getLogger(__name__)
+
+Context = aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """An admitted call. Servicers get it in place of gRPC's context.
+
+    Args:
+        request_id: names the call in the log and in INTERNAL errors.
+        client: whose share of the capacity the call takes.
+        context: gRPC's own.
+        application: what answers the call.
+        permit: what the call holds of the capacity for images; it may grow, and ends with the call.
+    """
+
+    request_id: str
+    client: str
+    context: Context
+    application: Application
+    permit: Permit
+
+
+class IncomingCall:
+    """A call before it is admitted: who makes it, what the log says of it, and the status it ends with."""
+
+    def __init__(self, method_name: str, context: Context, *, is_audited: bool) -> None:
+        self.request_id = uuid.uuid4().hex
+        self.method_name = method_name
+        self.token_name = ""  # set when the token is found valid; empty where none is needed
+        self.context = context
+        self._is_audited = is_audited
+        self._start_s = time.perf_counter()
+
+    @property
+    def client(self) -> str:
+        """The token's name, else that of the client's certificate, else the peer's address without its port."""
+        if self.token_name:
+            return f"token {self.token_name}"
+        if name := _certificate_name(self.context):
+            return f"certificate {name}"
+        return f"peer {self.context.peer().rpartition(':')[0]}"
+
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does the work, logs its end and sends its error as a status with details. Cancellation passes untouched."""
+        failure: status_pb2.Status | None = None
+        try:
+            await work
+        except asyncio.CancelledError:
+            self._log_end(logging.DEBUG)
+            raise
+        except Exception as error:  # noqa: BLE001 - the caller gets it
+            failure = status_of(error, self.request_id)
+            # Admission logs rejections as a sum: a line for each would cost a quarter of the time of a rejection.
+            level = logging.DEBUG if isinstance(error, QueueFullError) else logging.INFO
+            self._log_end(level, f": {failure.message}")
+        else:
+            self._log_end(logging.INFO if self._is_audited else logging.DEBUG)
+        # Not in the `except` block, where it would refer to the error, whose frames hold a bank: gRPC keeps what it
+        # raises here in a reference cycle.
+        if failure is not None:
+            await self.context.abort_with_status(rpc_status.to_status(failure))
+
+    def _log_end(self, level: int, result: str = "") -> None:
+        caller = self.token_name or _certificate_name(self.context) or "-"
+        took_ms = (time.perf_counter() - self._start_s) * 1000
+        _log.log(level, "%s %s %s %.0f ms%s", self.request_id, self.method_name, caller, took_ms, result)
+
+
+def _certificate_name(context: Context) -> str:
+    """The name in the client's certificate as printable ASCII; empty without a certificate."""
+    names = context.auth_context().get("x509_common_name", [])
+    return ascii(b"".join(names).decode(errors="replace"))[1:-1][:_MAX_NAME_LENGTH]

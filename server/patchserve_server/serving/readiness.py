@@ -1,0 +1,60 @@
+"""Whether the server takes calls: starting, serving or draining."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+
+from patchserve_server.domain.errors import NotReadyError
+from patchserve_server.serving.application import Application
+
+RETRY_AFTER_START_S = 1.0
+
+
+class _State(enum.Enum):
+    STARTING = enum.auto()
+    SERVING = enum.auto()
+    DRAINING = enum.auto()
+
+
+class Readiness:
+    """One for all services of a server. Holds the application from the moment it serves."""
+
+    def __init__(self) -> None:
+        self._state = _State.STARTING
+        self._application: Application | None = None
+        self._streams_end = asyncio.Event()
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether load balancers should send calls here."""
+        return self._state is _State.SERVING
+
+    @property
+    def application(self) -> Application:
+        """The application, during a drain too.
+
+        Raises:
+            NotReadyError: the server is still starting.
+        """
+        if self._application is None:
+            message = "The server is starting: it loads its backbone and its references. Try again shortly."
+            raise NotReadyError(message, RETRY_AFTER_START_S)
+        return self._application
+
+    def serve(self, application: Application) -> None:
+        """Starting is over."""
+        self._application = application
+        self._state = _State.SERVING
+
+    async def drain(self, delay_s: float) -> None:
+        """Not ready from now on. Calls are still taken for `delay_s`, then open streams end."""
+        self._state = _State.DRAINING
+        if self._application is not None:
+            await asyncio.sleep(delay_s)
+            self._application.streams.drain()
+        self._streams_end.set()
+
+    async def streams_end(self) -> None:
+        """Returns when streams must read no more and end."""
+        await self._streams_end.wait()

@@ -1,0 +1,134 @@
+"""A call ends with one line in the log and, where it fails, with a status."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import weakref
+from typing import Any, cast
+
+import pytest
+
+from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError
+from patchserve_server.rpc.calls import IncomingCall
+
+
+class AbortError(Exception):
+    """What gRPC raises after it has sent a status."""
+
+
+class FakeContext:
+    """A call of `camera-3`'s certificate from 10.0.0.1; keeps the status that is sent, as gRPC does."""
+
+    def __init__(self, certificate: bytes = b"") -> None:
+        self._certificate = certificate
+        self.status: Any = None
+        self.raised: AbortError | None = None
+
+    def peer(self) -> str:
+        return "ipv4:10.0.0.1:5000"
+
+    def auth_context(self) -> dict[str, list[bytes]]:
+        return {"x509_common_name": [self._certificate]} if self._certificate else {}
+
+    async def abort_with_status(self, status: Any) -> None:
+        self.status = status
+        self.raised = AbortError()
+        raise self.raised
+
+
+def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
+    return IncomingCall("Infer", cast("Any", context), is_audited=is_audited)
+
+
+async def succeed() -> None:
+    pass
+
+
+async def fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_client_is_its_token_else_its_certificate_else_its_address() -> None:
+    assert incoming(FakeContext()).client == "peer ipv4:10.0.0.1"
+    call = incoming(FakeContext(b"camera-3"))
+    assert call.client == "certificate camera-3"
+    call.token_name = "robot"
+    assert call.client == "token robot"
+
+
+def test_a_certificates_name_is_short_printable_ascii() -> None:
+    assert incoming(FakeContext(b"a\n\x1b[2J\xff")).client == r"certificate a\n\x1b[2J\ufffd"
+    assert len(incoming(FakeContext(b"a" * 1000)).client) == len("certificate ") + 64
+
+
+@pytest.mark.parametrize(("is_audited", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
+async def test_only_a_call_that_is_audited_is_logged_at_info(
+    is_audited: bool, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    call = incoming(FakeContext(b"camera-3"), is_audited=is_audited)
+    await call.run(succeed())
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert record.getMessage().startswith(f"{call.request_id} Infer camera-3 ")
+
+
+@pytest.mark.parametrize(
+    ("error", "level"), [(ReferenceNotFoundError("box"), logging.INFO), (QueueFullError("full", 0.5), logging.DEBUG)]
+)
+async def test_an_error_is_sent_as_a_status_and_logged(
+    error: Exception, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rejections are logged by admission, as a sum."""
+    caplog.set_level(logging.DEBUG)
+    context = FakeContext()
+    with pytest.raises(AbortError):
+        await incoming(context).run(fail(error))
+    assert context.status.details == str(error)
+    assert [record.levelno for record in caplog.records] == [level]
+    assert caplog.records[0].getMessage().endswith(f" ms: {error}")
+
+
+async def test_a_bug_is_sent_without_details_and_with_the_request_id() -> None:
+    context = FakeContext()
+    call = incoming(context)
+    with pytest.raises(AbortError):
+        await call.run(fail(ValueError("secret")))
+    assert call.request_id in context.status.details
+    assert "secret" not in str(context.status)
+
+
+async def test_a_cancelled_call_sends_no_status(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    context = FakeContext()
+    task = asyncio.create_task(incoming(context).run(asyncio.sleep(3600)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert context.status is None
+    assert len(caplog.records) == 1
+
+
+async def test_what_grpc_keeps_of_a_failed_call_does_not_hold_its_error() -> None:
+    class Bank:
+        pass
+
+    async def fail_with_a_bank(bank: Bank) -> None:
+        raise ReferenceNotFoundError(f"{bank}")
+
+    context, bank = FakeContext(), Bank()
+    kept = weakref.ref(bank)
+    work = fail_with_a_bank(bank)
+    del bank
+    gc.disable()  # a reference cycle would be found by it
+    try:
+        with pytest.raises(AbortError):
+            await incoming(context).run(work)
+        del work
+        assert context.raised is not None
+        assert kept() is None
+    finally:
+        gc.enable()

@@ -1,0 +1,73 @@
+"""The table of methods has every method that the server registers, and says about each what holds for its kind."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from patchserve.kserve import open_inference_pb2
+from patchserve.v1 import service_pb2
+from patchserve_server.domain.callers import Scope
+from patchserve_server.rpc.methods import HEALTH, KSERVE, METHODS, OPEN, REFLECTION, SERVICE, Method, Takes, TimeLimit
+
+HEALTH_CHECKS = {"Check", "Watch", "List"}
+FILES = (service_pb2, open_inference_pb2, health_pb2, reflection_pb2)
+DESCRIPTORS: dict[str, MethodDescriptor] = {
+    f"/{service.full_name}/{method.name}": method
+    for file in FILES
+    for service in file.DESCRIPTOR.services_by_name.values()
+    for method in service.methods
+}
+
+
+def names(**wanted: object) -> set[str]:
+    """The short names of the methods with these attributes."""
+    return {
+        full_name.rpartition("/")[2]
+        for full_name, method in METHODS.items()
+        if all(getattr(method, attribute) == value for attribute, value in wanted.items())
+    }
+
+
+def test_the_table_has_every_method_of_every_service_and_nothing_else() -> None:
+    assert set(METHODS) == set(DESCRIPTORS)
+    assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION}
+
+
+def test_only_probes_are_open() -> None:
+    assert names(scope=OPEN) == {*HEALTH_CHECKS, "ServerLive", "ServerReady"}
+    assert all(METHODS[name].always_answered for name in METHODS if METHODS[name].scope == OPEN)
+
+
+def test_what_changes_references_needs_manage_and_is_audited() -> None:
+    changes = {"LoadReference", "LoadReferenceStream", "DeleteReference"}
+    assert names(is_audited=True) == changes
+    assert names(scope=Scope.MANAGE) == {*changes, "ListLoads"}
+
+
+def test_messages_with_images_take_capacity_before_they_are_read() -> None:
+    assert names(takes=Takes.IMAGE) == {"Infer", "ModelInfer"}
+    assert names(takes=Takes.LOAD) == names(time_limit=TimeLimit.LOAD) == {"LoadReference", "LoadReferenceStream"}
+
+
+def test_health_and_reflection_and_probes_are_always_answered() -> None:
+    probes = {"ServerLive", "ServerReady", "ModelReady"}
+    assert names(always_answered=True) == {*HEALTH_CHECKS, "ServerReflectionInfo", *probes}
+    assert names(is_health_check=True) == HEALTH_CHECKS
+
+
+def test_a_method_that_is_always_answered_takes_nothing() -> None:
+    with pytest.raises(ValueError, match="takes no capacity"):
+        Method(Scope.INFER, Takes.IMAGE, always_answered=True)
+
+
+def test_only_health_checks_answer_one_request_with_a_stream() -> None:
+    """The adapter has no way for other methods of this kind."""
+    one_to_many = {
+        full_name
+        for full_name, method in DESCRIPTORS.items()
+        if method.server_streaming and not method.client_streaming
+    }
+    assert all(METHODS[full_name].is_health_check for full_name in one_to_many)

@@ -19,7 +19,7 @@ from patchserve_client import (
     PreconditionViolation,
     Unavailable,
 )
-from patchserve_client._errors import from_status, translated
+from patchserve_client._errors import from_status, translate_errors
 
 SERVER_CODES = {
     "INVALID_ARGUMENT": patchserve_client.InvalidArgument,
@@ -43,7 +43,7 @@ def rpc_error(code: grpc.StatusCode, details: str, trailing: bytes | None = None
 
 
 def raised(error: grpc.RpcError) -> PatchserveError:
-    with pytest.raises(PatchserveError) as caught, translated("host:1"):
+    with pytest.raises(PatchserveError) as caught, translate_errors("host:1"):
         raise error
     return caught.value
 
@@ -143,5 +143,5 @@ def test_an_error_survives_pickling() -> None:
 
 
 def test_other_exceptions_pass_untouched() -> None:
-    with pytest.raises(KeyError), translated("host:1"):
+    with pytest.raises(KeyError), translate_errors("host:1"):
         raise KeyError("mine")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
 
 import pytest
 from fakes.either_client import CallMethod, StreamFrames, call_asyncio, call_sync, stream_asyncio, stream_sync
-from fakes.fake_server import FakeServer, png, serving
+from fakes.fake_server import FakeServer, serving
+from fakes.responses import png
+from fakes.terminal import Run
 from typer.testing import CliRunner
 
 from patchserve_client.cli import app
-
-Run: TypeAlias = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture

@@ -12,7 +12,9 @@ from typing import Any
 import grpc
 import pytest
 from fakes.either_client import StreamFrames, awaited
-from fakes.fake_server import FakeServer, Fault, dropped, not_found, png
+from fakes.fake_server import FakeServer
+from fakes.faults import Fault, dropped, not_found
+from fakes.responses import png
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 from hypothesis import given

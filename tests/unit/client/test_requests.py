@@ -11,7 +11,8 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from fakes.either_client import CallMethod
-from fakes.fake_server import FakeServer, png
+from fakes.fake_server import FakeServer
+from fakes.responses import png
 from google.protobuf.message import Message
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fakes.fake_server import bad_image, inspected, png, reference
+from fakes.faults import bad_image
+from fakes.responses import inspected, png, reference
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from hypothesis import given

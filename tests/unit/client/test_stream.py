@@ -15,7 +15,9 @@ from pathlib import Path
 import grpc
 import pytest
 from fakes.either_client import StreamFrames, no_task_is_left
-from fakes.fake_server import FakeServer, Fault, dropped, not_found, png
+from fakes.fake_server import FakeServer
+from fakes.faults import Fault, dropped, not_found
+from fakes.responses import png
 
 from patchserve.v1 import stream_pb2
 from patchserve_client import (

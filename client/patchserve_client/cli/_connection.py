@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,6 +13,7 @@ import typer
 from patchserve_client import Client, TlsConfig
 from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_SERVER, DEFAULT_TIMEOUT_S, TokenSource
 from patchserve_client.cli._failures import exit_on_error
+from patchserve_client.cli._signatures import Command, parameters_of, with_parameters
 
 _DEFAULT_TIMEOUTS = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
 _PEM: dict[str, Any] = {"metavar": "FILE.pem", "exists": True, "dir_okay": False}
@@ -105,10 +104,10 @@ def read_settings(
     )
 
 
-_CONTEXT, *_OPTIONS = inspect.signature(read_settings, eval_str=True).parameters.values()
+_CONTEXT, *_OPTIONS = parameters_of(read_settings)
 
 
-def connected(command: Callable[..., None]) -> Callable[..., None]:
+def connected(command: Command) -> Command:
     """Add the connection options to a command whose first argument is Settings, and report its errors."""
 
     @functools.wraps(command)
@@ -119,11 +118,8 @@ def connected(command: Callable[..., None]) -> Callable[..., None]:
         with exit_on_error(settings.server):
             command(settings, **arguments)
 
-    own_options = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [_CONTEXT, *own_options, *_OPTIONS]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    _, *own_options = parameters_of(command)
+    return with_parameters(run, [_CONTEXT, *own_options, *_OPTIONS])
 
 
 def _is_typed(ctx: typer.Context, option: str) -> bool:

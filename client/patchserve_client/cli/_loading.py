@@ -12,6 +12,7 @@ import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail
+from patchserve_client.cli._signatures import expanded
 
 
 def _search_radius(text: str) -> float:
@@ -23,45 +24,31 @@ def _search_radius(text: str) -> float:
     )
 
 
-Profile = Annotated[ScoringProfile | None, typer.Option(help="Scoring profile.  [default: notebook]")]
-CoresetRatio = Annotated[
-    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of all patches to keep.")
-]
-CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help="Largest number of patches to keep.")]
-ApproximateSearch = Annotated[
-    bool,
-    typer.Option(
-        "--approximate-search",
-        help="For huge banks on a CPU: much faster, but may miss up to one neighbor in twenty.",
-    ),
-]
-SearchRadius = Annotated[
-    float | None,
-    typer.Option(
-        parser=_search_radius,
-        metavar="SHARE",
-        help="For a fixed camera: compare a patch only with patches at most this far away, as a share of the image's "
-        "side (1 at most).",
-    ),
-]
-Regions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--region",
-        metavar="POLYGON",
-        help="Region of interest: only what lies inside counts. Corners as shares of width and height, for example "
-        '"0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
-    ),
-]
-
-
-def load_options(
+def _load_options(
     *,
-    profile: ScoringProfile | None,
-    coreset_ratio: float | None,
-    coreset_max_patches: int | None,
-    search_radius: float | None,
-    approximate_search: bool,
+    profile: Annotated[ScoringProfile | None, typer.Option(help="Scoring profile.  [default: notebook]")] = None,
+    coreset_ratio: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of all patches to keep.")
+    ] = None,
+    coreset_max_patches: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Largest number of patches to keep.")
+    ] = None,
+    search_radius: Annotated[
+        float | None,
+        typer.Option(
+            parser=_search_radius,
+            metavar="SHARE",
+            help="For a fixed camera: compare a patch only with patches at most this far away, as a share of the "
+            "image's side (1 at most).",
+        ),
+    ] = None,
+    approximate_search: Annotated[
+        bool,
+        typer.Option(
+            "--approximate-search",
+            help="For huge banks on a CPU: much faster, but may miss up to one neighbor in twenty.",
+        ),
+    ] = False,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -79,6 +66,10 @@ def load_options(
         search_radius=search_radius,
         approximate_search=approximate_search or None,
     )
+
+
+takes_load_options = expanded("options", _load_options)
+"""Decorator of a command with a parameter `options: LoadOptions`."""
 
 
 def polygon(text: str) -> Polygon:

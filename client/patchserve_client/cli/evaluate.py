@@ -7,20 +7,15 @@ from typing import Annotated
 
 import typer
 
+from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._loading import (
-    ApproximateSearch,
-    CoresetMaxPatches,
-    CoresetRatio,
-    Profile,
-    SearchRadius,
-    load_options,
-)
+from patchserve_client.cli._loading import takes_load_options
 
 _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
 
 @connected
+@takes_load_options
 def evaluate(
     settings: Settings,
     dataset: Annotated[
@@ -36,11 +31,7 @@ def evaluate(
     seed: Annotated[
         int | None, typer.Option(metavar="N", help="Draw the images of --references at random with this seed.")
     ] = None,
-    profile: Profile = None,
-    coreset_ratio: CoresetRatio = None,
-    coreset_max_patches: CoresetMaxPatches = None,
-    search_radius: SearchRadius = None,
-    approximate_search: ApproximateSearch = False,
+    options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers to this file.")
@@ -60,13 +51,6 @@ def evaluate(
     """
     if seed is not None and references is None:
         raise typer.BadParameter("--seed draws the images that --references counts: give both.")
-    options = load_options(
-        profile=profile,
-        coreset_ratio=coreset_ratio,
-        coreset_max_patches=coreset_max_patches,
-        search_radius=search_radius,
-        approximate_search=approximate_search,
-    )
     try:
         from patchserve_client.cli._evaluation import Plan, run_evaluation  # noqa: PLC0415 - optional, and slow to load
     except ModuleNotFoundError as error:

@@ -8,22 +8,11 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, LoadProgress, ReferenceInfo
+from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import images_in
 from patchserve_client.cli._load_progress import shown_load
-from patchserve_client.cli._loading import (
-    ApproximateSearch,
-    CoresetMaxPatches,
-    CoresetRatio,
-    Profile,
-    Regions,
-    SearchRadius,
-    load_options,
-    polygon,
-    polygon_text,
-    rejected_file_named,
-)
+from patchserve_client.cli._loading import polygon, polygon_text, rejected_file_named, takes_load_options
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_table
 
 app = typer.Typer(
@@ -35,6 +24,7 @@ app = typer.Typer(
 
 @app.command()
 @connected
+@takes_load_options
 def load(
     settings: Settings,
     paths: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
@@ -43,24 +33,21 @@ def load(
     append: Annotated[
         bool, typer.Option("--append", help="Add to the images of the reference instead of replacing them.")
     ] = False,
-    profile: Profile = None,
-    coreset_ratio: CoresetRatio = None,
-    coreset_max_patches: CoresetMaxPatches = None,
-    search_radius: SearchRadius = None,
-    regions: Regions = None,
-    approximate_search: ApproximateSearch = False,
+    options: LoadOptions,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            metavar="POLYGON",
+            help="Region of interest: only what lies inside counts. Corners as shares of width and height, for "
+            'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
+        ),
+    ] = None,
 ) -> None:
     """Load images of undamaged items, files or folders, as a reference.
 
     Returns when the server uses the reference.
     """
-    options = load_options(
-        profile=profile,
-        coreset_ratio=coreset_ratio,
-        coreset_max_patches=coreset_max_patches,
-        search_radius=search_radius,
-        approximate_search=approximate_search,
-    )
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     files = images_in(paths)

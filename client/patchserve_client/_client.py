@@ -104,12 +104,12 @@ class Client(BaseClient):
         deadline_s = self._load_deadline_s(timeout_s)
         if isinstance(load, _calls.Call):
             return self._run(load, deadline_s)
-        with translate_errors(self._connection.server):
-            metadata = self._connection.metadata()
-            method = self._stub.LoadReferenceStream
-            response = upload(
-                lambda messages: method.future(messages, timeout=deadline_s, metadata=metadata), load.messages
-            )
+        method, metadata = self._stub.LoadReferenceStream, self._connection.metadata()
+        response = upload(
+            lambda messages: method.future(messages, timeout=deadline_s, metadata=metadata),
+            load.messages,
+            self._connection.server,
+        )
         return load.convert(response)
 
     def infer(

@@ -8,15 +8,19 @@ from typing import TypeVar
 
 import grpc
 
+from patchserve_client._errors import PatchserveError, translate_errors
+
 _Request = TypeVar("_Request")
 _Response = TypeVar("_Response")
 
 
-def upload(start: Callable[[Iterator[_Request]], grpc.Future[_Response]], requests: Iterable[_Request]) -> _Response:
+def upload(
+    start: Callable[[Iterator[_Request]], grpc.Future[_Response]], requests: Iterable[_Request], server: str
+) -> _Response:
     """Start a call, send it the requests, and return its response. The call is cancelled if the caller is interrupted.
 
     Raises:
-        grpc.RpcError, grpc.FutureCancelledError: the call failed.
+        PatchserveError: the call failed. `server` is the address to name.
         Exception: what drawing a request raised. The call is cancelled then: the server must not take half of them.
     """
     started: concurrent.futures.Future[grpc.Future[_Response]] = concurrent.futures.Future()
@@ -32,10 +36,11 @@ def upload(start: Callable[[Iterator[_Request]], grpc.Future[_Response]], reques
     call = start(drawn())
     started.set_result(call)
     try:
-        return call.result()
-    except (grpc.RpcError, grpc.FutureCancelledError):
-        if errors:
-            raise errors[0] from None
-        raise
+        with translate_errors(server):
+            return call.result()
+    except PatchserveError:
+        if not errors:
+            raise
     finally:
         call.cancel()
+    raise errors[0]

@@ -105,11 +105,12 @@ def test_nothing_is_loaded_if_an_image_cannot_be_drawn(fake: FakeServer, call: C
     def images() -> Iterator[bytes]:
         yield png()
         yield png()
-        raise LookupError("the third is missing")
+        raise LookupError("the third is missing") from OSError("the disk is gone")
 
     fake.build_s = 30
-    with pytest.raises(LookupError, match="third"):
+    with pytest.raises(LookupError, match="third") as caught:
         call(fake.address, "load_reference", images(), mode=mode)
+    assert isinstance(caught.value.__cause__, OSError)
     if mode == "append":  # streamed: the server has received the first images
         assert fake.stream_ended.wait(10)
         assert fake.load_cancelled

@@ -35,7 +35,7 @@ configure_process()  # before the engine imports OpenVINO
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_client.evaluation.dataset import read_mask
 from patchserve_client.evaluation.image_metrics import image_metrics
-from patchserve_client.evaluation.pixel_metrics import PixelTally
+from patchserve_client.evaluation.pixel_metrics import PixelHistograms
 from patchserve_server import imaging
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.loading import load_backbone
@@ -145,7 +145,7 @@ def fill_bank(model: PatchcoreModel, patches: list[Tensor], ratio: float) -> Non
 def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float) -> Row:
     model.eval()
     defective = np.array([image.defect is not None for image in dataset.images])
-    scores, times_ms, pixels = [], [], PixelTally()
+    scores, times_ms, pixels = [], [], PixelHistograms()
     for image in dataset.images:
         inputs = prepared(image.path)
         began = time.perf_counter()

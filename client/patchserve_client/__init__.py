@@ -1,4 +1,4 @@
-"""The client of patchserve: ask a server whether images show something that the undamaged ones do not.
+"""Client of patchserve: ask a server whether images show damage.
 
 from patchserve_client import Client
 
@@ -29,6 +29,7 @@ from patchserve_client._errors import (
     Unavailable,
     Unimplemented,
 )
+from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
 from patchserve_client._types import (
     AnomalyScore,
     BoundingBox,
@@ -80,15 +81,18 @@ __all__ = [
     "Health",
     "HeatmapScale",
     "ImageSource",
+    "InferOptions",
     "InferenceResult",
     "Internal",
     "InvalidArgument",
     "Limits",
     "LoadMode",
+    "LoadOptions",
     "LoadProgress",
     "LoadStage",
     "NotFound",
     "NoticeKind",
+    "OutputOptions",
     "OverflowPolicy",
     "OverlayFormat",
     "PatchserveError",
@@ -103,6 +107,7 @@ __all__ = [
     "ScoringProfile",
     "ServerInfo",
     "StreamNotice",
+    "StreamOptions",
     "Timing",
     "TlsConfig",
     "Unauthenticated",

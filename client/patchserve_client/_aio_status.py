@@ -1,4 +1,4 @@
-"""The status that a server sent, where grpcio's asyncio API puts another in its place."""
+"""The server's status of a call, if grpcio's asyncio API replaced it with a status of its own."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import grpc
 
 _T = TypeVar("_T")
 
-_MADE_UP = "Internal error from Core"
-_WAIT_S = 2.0
-_LOOK_EVERY_S = 0.01
+_GRPCIO_TEXT = "Internal error from Core"
+_TIMEOUT_S = 2.0
+_POLL_INTERVAL_S = 0.01
 
 
 @asynccontextmanager
 async def server_status_first(call: grpc.aio.Call) -> AsyncIterator[None]:
-    """Raises what the server said when it ended `call` while requests were still being written.
+    """Raise the server's own error if the server ended `call` while requests were still being written.
 
     A write that fails because the call has ended makes grpcio report an INTERNAL error of its own
-    (https://github.com/grpc/grpc/issues/36066). Where the server's status was there already it is overwritten, so it is
-    noted as it comes; else it comes a moment later and overwrites in its turn.
+    (https://github.com/grpc/grpc/issues/36066). If the server's status came first, grpcio overwrites it: so the first
+    status is kept. If it comes later, it overwrites grpcio's error: so this waits for it.
     """
-    noted: list[grpc.aio.AioRpcError] = []
+    first_status: list[grpc.aio.AioRpcError] = []
 
-    def note(ended: grpc.aio.Call) -> None:  # only called once, with whichever status comes first
-        noted.append(_at_once(_status(ended)))
+    def keep(ended: grpc.aio.Call) -> None:  # called once, with the first status
+        first_status.append(_result_of(_status(ended)))
 
-    call.add_done_callback(note)
+    call.add_done_callback(keep)
     try:
         yield
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:  # InvalidStateError: a write after the end
-        said = noted[0] if noted else await _status(call)
+        status = first_status[0] if first_status else await _status(call)
         waited_s = 0.0
-        while said.details() == _MADE_UP and waited_s < _WAIT_S:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            waited_s += _LOOK_EVERY_S
-            said = await _status(call)
-        if said.code() is grpc.StatusCode.OK:
+        while status.details() == _GRPCIO_TEXT and waited_s < _TIMEOUT_S:
+            await asyncio.sleep(_POLL_INTERVAL_S)
+            waited_s += _POLL_INTERVAL_S
+            status = await _status(call)
+        if status.code() is grpc.StatusCode.OK:
             raise
-        raise said from error
+        raise status from error
 
 
 async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
-    """The end of a call as an error; waits for it."""
+    """The status of a call as an error. Waits until the call has ended."""
     return grpc.aio.AioRpcError(
         await call.code(),
         grpc.aio.Metadata(),
@@ -54,12 +54,12 @@ async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
     )
 
 
-def _at_once(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """What a coroutine returns that has nothing to wait for, as a call's own are once it is done."""
+def _result_of(coroutine: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that has nothing to wait for. The status methods of an ended call are such."""
     try:
         coroutine.send(None)
-    except StopIteration as returned:
-        result: _T = returned.value
+    except StopIteration as stop:
+        result: _T = stop.value
         return result
     coroutine.close()
-    raise RuntimeError("A call that is done had no status.")
+    raise RuntimeError("An ended call has no status.")

@@ -1,6 +1,6 @@
-"""What a client says and how it takes the answer, without saying how it is sent: shared by both clients.
+"""Every call as a request and the conversion of its response, without I/O to the server. Both clients use it.
 
-Everything here may read files and encode images, hence block.
+Functions that take images block: they read files and encode pixels.
 """
 
 from __future__ import annotations
@@ -14,157 +14,117 @@ from typing import Any, Generic, TypeVar
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
-from patchserve_client import _convert
+from patchserve.v1 import reference_pb2, server_info_pb2
+from patchserve_client import _requests, _results
+from patchserve_client._backoff import Backoff
 from patchserve_client._images import encoded
-from patchserve_client._types import (
-    HeatmapScale,
-    ImageSource,
-    InferenceResult,
-    LoadMode,
-    LoadProgress,
-    OverlayFormat,
-    Polygon,
-    ReferenceInfo,
-    ScoringProfile,
-    ServerInfo,
-)
+from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._stream_state import StreamState
+from patchserve_client._types import ImageSource, InferenceResult, LoadProgress, ReferenceInfo, ServerInfo
 
 _T = TypeVar("_T")
 
-# A load up to this size is one message, held in memory and retried; a larger one is streamed as it is read.
+# A load up to this size is one message: held in memory, and retried. A larger one is streamed as it is read.
 UNARY_LOAD_BYTES = 16 * 1024 * 1024
 READINESS_SERVICE = "patchserve.v1.PatchCoreService"
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[_T]):
-    """One unary call: the stub's method, what is sent, and what its answer becomes."""
+    """One unary call: the stub's method, the request, and the conversion of the response."""
 
     method: str
     request: Message
     convert: Callable[[Any], _T]
 
 
-def infer(
-    image: ImageSource,
-    *,
-    reference_id: str,
-    overlay: bool,
-    heatmap_scale: HeatmapScale | str | None,
-    score_map: bool,
-    max_regions: int | None,
-    sensitivity: float | None,
-    overlay_format: OverlayFormat | str,
-    overlay_max_side_px: int | None,
-    expected_revision: str,
-) -> Call[InferenceResult]:
-    output = _convert.output_options(
-        overlay=overlay,
-        heatmap_scale=heatmap_scale,
-        score_map=score_map,
-        max_regions=max_regions,
-        sensitivity=sensitivity,
-        overlay_format=overlay_format,
-        overlay_max_side_px=overlay_max_side_px,
-    )
-    request = inference_pb2.InferRequest(
-        reference_id=reference_id, image=encoded(image), output=output, expected_revision=expected_revision
-    )
-    return Call("Infer", request, _convert.inference_result)
+def infer(image: ImageSource, reference_id: str, options: InferOptions) -> Call[InferenceResult]:
+    return Call("Infer", _requests.infer_request(image, reference_id, options), _results.inference_result)
+
+
+def stream_state(reference_id: str, options: StreamOptions, resume_for_s: float) -> StreamState:
+    """The state of a new stream of frames."""
+    return StreamState(_requests.stream_config(reference_id, options), Backoff(resume_for_s))
 
 
 def get_reference(reference_id: str) -> Call[ReferenceInfo]:
     request = reference_pb2.GetReferenceRequest(reference_id=reference_id)
-    return Call("GetReference", request, lambda answer: _convert.reference_info(answer.reference))
+    return Call("GetReference", request, lambda response: _results.reference_info(response.reference))
 
 
 def list_references(page_token: str) -> Call[tuple[list[ReferenceInfo], str]]:
-    """One page, and the token of the next; empty at the end."""
+    """One page, and the token of the next page; empty after the last one."""
     request = reference_pb2.ListReferencesRequest(page_token=page_token)
     return Call(
         "ListReferences",
         request,
-        lambda answer: ([_convert.reference_info(item) for item in answer.references], answer.next_page_token),
+        lambda response: ([_results.reference_info(item) for item in response.references], response.next_page_token),
     )
 
 
 def list_loads(reference_id: str) -> Call[list[LoadProgress]]:
     request = reference_pb2.ListLoadsRequest(reference_id=reference_id)
-    return Call("ListLoads", request, lambda answer: [_convert.load_progress(load) for load in answer.loads])
+    return Call("ListLoads", request, lambda response: [_results.load_progress(load) for load in response.loads])
 
 
 def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:
     request = reference_pb2.DeleteReferenceRequest(reference_id=reference_id, expected_revision=expected_revision)
-    return Call("DeleteReference", request, lambda answer: str(answer.revision))
+    return Call("DeleteReference", request, lambda response: str(response.revision))
 
 
 def server_info() -> Call[ServerInfo]:
-    return Call("GetServerInfo", server_info_pb2.GetServerInfoRequest(), _convert.server_info)
+    return Call("GetServerInfo", server_info_pb2.GetServerInfoRequest(), _results.server_info)
 
 
 def health(service: str) -> Call[bool]:
-    serving = health_pb2.HealthCheckResponse.SERVING
-    return Call("Check", health_pb2.HealthCheckRequest(service=service), lambda answer: bool(answer.status == serving))
+    request = health_pb2.HealthCheckRequest(service=service)
+    return Call("Check", request, lambda response: bool(response.status == health_pb2.HealthCheckResponse.SERVING))
 
 
 @dataclass(frozen=True, slots=True)
 class StreamedLoad:
-    """A load for LoadReferenceStream. `messages` reads each image when it is asked for."""
+    """A load for LoadReferenceStream. `messages` reads an image when its message is drawn."""
 
     messages: Iterator[reference_pb2.LoadReferenceStreamRequest]
     convert: Callable[[Any], ReferenceInfo]
 
 
-def prepare_load(
-    images: ImageSource | Iterable[ImageSource],
-    *,
-    reference_id: str,
-    mode: LoadMode | str,
-    profile: ScoringProfile | str | None,
-    coreset_ratio: float | None,
-    coreset_max_patches: int | None,
-    search_radius: float | None,
-    region_of_interest: Iterable[Polygon],
-    approximate_search: bool | None,
-    expected_revision: str,
+def load(
+    images: ImageSource | Iterable[ImageSource], reference_id: str, options: LoadOptions
 ) -> Call[ReferenceInfo] | StreamedLoad:
-    """One message where it is small and safe to send twice, a stream otherwise. Reads at most UNARY_LOAD_BYTES."""
-    request = _convert.load_request(
-        reference_id=reference_id,
-        mode=mode,
-        profile=profile,
-        coreset_ratio=coreset_ratio,
-        coreset_max_patches=coreset_max_patches,
-        search_radius=search_radius,
-        region_of_interest=region_of_interest,
-        approximate_search=approximate_search,
-        expected_revision=expected_revision,
-    )
+    """One message if the load is small and safe to repeat, otherwise a stream. Reads at most UNARY_LOAD_BYTES."""
+    request = _requests.load_request(reference_id, options)
     encoded_images = map(encoded, _images(images))
-    first: list[bytes] = []
-    if LoadMode(mode) is LoadMode.REPLACE or expected_revision:
+    first_images: list[bytes] = []
+    is_append = request.mode == reference_pb2.LOAD_MODE_APPEND
+    if not is_append or request.expected_revision:  # safe to repeat
         size_bytes = 0
         for image in encoded_images:
-            first.append(image)
+            first_images.append(image)
             size_bytes += len(image)
             if size_bytes > UNARY_LOAD_BYTES:
                 break
         else:
-            request.images.extend(first)
+            request.images.extend(first_images)
             return Call("LoadReference", request, _loaded)
-    start = reference_pb2.LoadReferenceStreamRequest(start=request)
-    rest = (reference_pb2.LoadReferenceStreamRequest(image=image) for image in itertools.chain(first, encoded_images))
-    return StreamedLoad(itertools.chain([start], rest), _loaded)
+    return StreamedLoad(_load_messages(request, itertools.chain(first_images, encoded_images)), _loaded)
 
 
-def _loaded(answer: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads' answers have the same field
-    return _convert.reference_info(answer.reference)
+def _load_messages(
+    request: reference_pb2.LoadReferenceRequest, images: Iterable[bytes]
+) -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
+    yield reference_pb2.LoadReferenceStreamRequest(start=request)
+    for image in images:
+        yield reference_pb2.LoadReferenceStreamRequest(image=image)
+
+
+def _loaded(response: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads have such a response
+    return _results.reference_info(response.reference)
 
 
 def _images(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """A single image counts as a set of one. Arrays and images are iterable too, hence the tests of type."""
-    single = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
-    if single or hasattr(type(images), "__array_interface__"):  # Pillow images and NumPy arrays
+    """A single image becomes a list of one. Types are checked because paths, bytes and arrays are iterable too."""
+    is_path_or_bytes = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
+    if is_path_or_bytes or hasattr(type(images), "__array_interface__"):  # Pillow images and NumPy arrays
         return [images]  # type: ignore[list-item]
     return images  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""The way to a server: address, TLS, token, deadlines, and the settings of a gRPC channel."""
+"""The connection to a server: address, TLS, token, deadlines, and the options of the gRPC channel."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_LOAD_TIMEOUT_S = 600.0
 DEFAULT_MAX_MESSAGE_MIB = 64
 
-# Asking twice is the same as asking once. LoadReference is here because what must not be sent twice, an APPEND to
-# whatever is there, goes by LoadReferenceStream (see _calls.prepare_load). DeleteReference is not: the second answer
-# would be NOT_FOUND.
+# Calls that are safe to repeat. LoadReference is: an APPEND to any revision, which is not, uses LoadReferenceStream
+# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND.
 _RETRIED_METHODS = ("GetReference", "GetServerInfo", "Infer", "ListLoads", "ListReferences", "LoadReference")
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -37,15 +36,15 @@ _SERVICE_CONFIG = {
 }
 
 TokenSource: TypeAlias = str | Callable[[], str] | None
-"""A bearer token, or what gives the present one: called for every call, so it must be quick."""
+"""A bearer token, or a function that returns the current one. It is called for every call: it must be fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
-    """Encryption of a connection. Every path is to a PEM file.
+    """Encryption of a connection. All files are PEM.
 
-    `ca_file` is who may sign the server's certificate; None: the well-known authorities. `cert_file` and `key_file` are
-    the client's own, for a server that asks for one (mTLS).
+    `ca_file` has the authorities that may sign the server's certificate; None: the well-known ones. `cert_file` and
+    `key_file` are the client's own certificate, for a server that requires one (mTLS).
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -54,12 +53,12 @@ class TlsConfig:
 
     def __post_init__(self) -> None:
         if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file go together: give both or neither.")
+            raise ValueError("cert_file and key_file belong together: give both or neither.")
 
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """What both clients are made of."""
+    """The checked settings of a client."""
 
     server: str
     timeout_s: float
@@ -71,11 +70,11 @@ class Connection:
 
     def __post_init__(self) -> None:
         if not self.server or self.server.startswith(("http://", "https://")):
-            raise ValueError(f"A server is named HOST:PORT, such as {DEFAULT_SERVER}, not {self.server!r}.")
+            raise ValueError(f"The server must be HOST:PORT, such as {DEFAULT_SERVER}, not {self.server!r}.")
         if self.token is not None and self.tls is None and not (self._on_this_machine or self.insecure_token):
             message = (
-                f"The token would travel to {self.server} unencrypted: use TLS, or insecure_token (--insecure-token) "
-                "where something else protects the way."
+                f"The token would be sent to {self.server} unencrypted. Use TLS, or insecure_token (--insecure-token) "
+                "if the network is protected in another way."
             )
             raise ValueError(message)
 
@@ -89,20 +88,20 @@ class Connection:
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-            # A request larger than this buffer (256 KiB as gRPC ships) is never retried: an image would not be.
+            # gRPC does not retry a request larger than this buffer. Its default, 256 KiB, excludes most images.
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
-            # gRPC would ask the proxy of http_proxy for this machine's own ports too.
+            # Without this gRPC uses the proxy of http_proxy even for ports of this machine.
             ("grpc.enable_http_proxy", int(not self._on_this_machine)),
-            # A dead peer is noticed within 80 s while a call is under way. Servers must allow a ping a minute.
+            # A dead peer is detected within 80 s during a call. Servers must allow one ping per minute.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
-            # A server that restarts is found again soon.
+            # Find a restarted server soon.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
         ]
 
     def credentials(self) -> grpc.ChannelCredentials | None:
-        """None: plain text.
+        """The TLS credentials; None: plain text.
 
         Raises:
             OSError: a file of `tls` cannot be read.
@@ -114,6 +113,6 @@ class Connection:
         return grpc.ssl_channel_credentials(ca, key, cert)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token as a plain header, which gRPC's own call credentials would refuse to send to a sidecar for TLS."""
+        """The token as a plain header. gRPC's call credentials cannot send it unencrypted, for example to a sidecar."""
         token = self.token() if callable(self.token) else self.token
         return (("authorization", f"Bearer {token}"),) if token else ()

@@ -1,6 +1,6 @@
-"""The error tree, and the one place where gRPC's errors become it."""
+"""The error tree, and the translation of gRPC's errors into it."""
 
-# ruff: noqa: N818 - the classes are named after the gRPC codes that they stand for
+# ruff: noqa: N818 - each class has the name of its gRPC code
 from __future__ import annotations
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ _M = TypeVar("_M", bound=Message)
 
 @dataclass(frozen=True, slots=True)
 class FieldViolation:
-    """A field of the request that the server refused."""
+    """A field of the request that the server rejected."""
 
     field: str
     description: str
@@ -26,7 +26,7 @@ class FieldViolation:
 
 @dataclass(frozen=True, slots=True)
 class PreconditionViolation:
-    """Something on the server that the request did not fit."""
+    """A state of the server that the request does not fit."""
 
     type: str
     subject: str
@@ -35,7 +35,7 @@ class PreconditionViolation:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What a server says beside code and message (google.rpc error details)."""
+    """What a server sends with code and message (google.rpc error details)."""
 
     reason: str = ""
     retry_after_s: float | None = None
@@ -46,11 +46,11 @@ class ErrorDetails:
 
 
 class PatchserveError(Exception):
-    """The root of all that a server or the way to it can answer with.
+    """Base class of all errors of a server or of the connection to it.
 
-    `code` is the gRPC code, such as "NOT_FOUND". `reason` is the server's machine-readable name for the case, such as
-    "REFERENCE_NOT_FOUND", and empty where no server was reached. `retry_after_s` is when trying again makes sense; None
-    where the server does not say.
+    `code` is the gRPC code, such as "NOT_FOUND". `reason` is the server's machine-readable name of the case, such as
+    "REFERENCE_NOT_FOUND"; empty if no server was reached. `retry_after_s` is how long to wait before trying again; None
+    if the server does not say.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -72,37 +72,37 @@ class PatchserveError(Exception):
 
 
 class Aborted(PatchserveError):
-    """Another call changed the same thing at the same time; trying again is sound."""
+    """Another call changed the same reference at the same time. Trying again is safe."""
 
     default_code = "ABORTED"
 
 
 class Cancelled(PatchserveError):
-    """The call was cancelled, as by closing the client."""
+    """The call was cancelled, for example because the client was closed."""
 
     default_code = "CANCELLED"
 
 
 class DeadlineExceeded(PatchserveError):
-    """No answer in time."""
+    """There was no answer in time."""
 
     default_code = "DEADLINE_EXCEEDED"
 
 
 class FailedPrecondition(PatchserveError):
-    """The request is sound but does not fit what is there, such as another revision."""
+    """The request is valid but does not fit the server's state, for example another revision is current."""
 
     default_code = "FAILED_PRECONDITION"
 
 
 class Internal(PatchserveError):
-    """A bug in the server; `request_id` finds it in the server's log."""
+    """A bug in the server. Search the server's log for `request_id`."""
 
     default_code = "INTERNAL"
 
 
 class InvalidArgument(PatchserveError):
-    """A request that can never succeed as it is; `field_violations` says where."""
+    """The request can never succeed as it is. `field_violations` says why."""
 
     default_code = "INVALID_ARGUMENT"
 
@@ -120,70 +120,70 @@ class PermissionDenied(PatchserveError):
 
 
 class ResourceExhausted(PatchserveError):
-    """A bound was reached: queue, memory, message size, or a dropped frame."""
+    """A limit was reached: queue, memory, message size. Also a dropped frame."""
 
     default_code = "RESOURCE_EXHAUSTED"
 
 
 class Unauthenticated(PatchserveError):
-    """No valid token."""
+    """The token is missing or not valid."""
 
     default_code = "UNAUTHENTICATED"
 
 
 class Unavailable(PatchserveError):
-    """No server there (`reason` is empty), or it cannot serve just now."""
+    """No server answers (`reason` is empty), or it cannot serve now."""
 
     default_code = "UNAVAILABLE"
 
 
 class Unimplemented(PatchserveError):
-    """Another kind of server, or an older one."""
+    """The server does not know this method: it is older, or another kind of server."""
 
     default_code = "UNIMPLEMENTED"
 
 
-# What grpcio says of a call that the server's gRPC threw away unread as it stopped. Our own cancellations differ.
-_NEVER_BEGUN = ("CANCELLED", "Received RST_STREAM with error code 8")
+# What grpcio reports when a stopping server discards a call unread. Our own cancellations have other texts.
+_DISCARDED_UNREAD = ("CANCELLED", "Received RST_STREAM with error code 8")
 
 _BY_CODE = {error.default_code: error for error in PatchserveError.__subclasses__()}
 
 
 def from_status(status: status_pb2.Status) -> PatchserveError:
-    """The error that a google.rpc.Status tells of."""
+    """The error for a google.rpc.Status."""
     code = next((code for code in grpc.StatusCode if code.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     return _error(code.name, status.message, _details(status))
 
 
 @contextmanager
-def translated(server: str) -> Iterator[None]:
-    """Raises gRPC's errors as this module's. `server` is the address that a message names.
+def translate_errors(server: str) -> Iterator[None]:
+    """Translate gRPC's errors. `server` is the address to name in messages.
 
     Raises:
-        PatchserveError: whichever the code calls for.
+        PatchserveError: the subclass for the gRPC code.
     """
     try:
         yield
     except grpc.RpcError as error:
         raise _from_rpc_error(error, server) from error
     except grpc.FutureCancelledError as error:
-        raise Cancelled("The call was cancelled, as by closing the client.") from error
+        raise Cancelled("The call was cancelled, for example because the client was closed.") from error
 
 
 def _from_rpc_error(error: grpc.RpcError, server: str) -> PatchserveError:
     try:
         status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):  # details that contradict the status line or are none: the line stands
+    except (ValueError, DecodeError):  # details that are damaged or contradict the status line: use the line
         status = None
     if status is not None:
         return from_status(status)
     text = error.details() or "no details"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
         text = f"No server answers at {server}: {text}"
-    elif error.code() is grpc.StatusCode.CANCELLED and text in _NEVER_BEGUN:
-        return Unavailable(f"The server at {server} stopped before it began this call.")
+    elif error.code() is grpc.StatusCode.CANCELLED and text in _DISCARDED_UNREAD:
+        return Unavailable(f"The server at {server} stopped before it started this call.")
     elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        text = f"No answer from {server} in time; the deadline is timeout_s."
+        text = f"No answer from {server} before the deadline; timeout_s sets it."
     return _error(error.code().name, text, ErrorDetails())
 
 
@@ -211,11 +211,11 @@ def _details(status: status_pb2.Status) -> ErrorDetails:
 
 
 def _unpacked(status: status_pb2.Status, message: _M) -> _M:
-    """`message` filled from the detail of its type; left empty where the status has none."""
+    """`message`, filled from the detail of its type; empty if the status has no such detail."""
     for detail in status.details:
         try:
             if detail.Unpack(message):
                 break
-        except DecodeError:  # a damaged detail must not hide the error that it comes with
+        except DecodeError:  # a damaged detail must not hide the error itself
             message.Clear()
     return message

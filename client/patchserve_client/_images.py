@@ -1,4 +1,4 @@
-"""Images as the bytes that the contract takes."""
+"""Images as encoded bytes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 
 
 def encoded(image: ImageSource) -> bytes:
-    """The bytes of a file as they are, or the PNG of pixels. Whether bytes are an image is for the server to say.
+    """The bytes of a file unchanged, or pixels as PNG. The server checks whether bytes are an image.
 
     Raises:
         OSError: a file cannot be read.
-        TypeError, ValueError: not an image in any form that `ImageSource` names.
+        TypeError, ValueError: the value is not an `ImageSource`.
     """
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
@@ -34,17 +34,19 @@ def _pillow(image: object) -> Image:
     from PIL import Image, ImageOps  # noqa: PLC0415 - loaded on first use
 
     if isinstance(image, Image.Image):
-        upright = ImageOps.exif_transpose(image)  # a PNG of pixels has no orientation tag left to tell it
+        upright = ImageOps.exif_transpose(image)  # the PNG will have no orientation tag
         return upright if upright.mode in _PNG_MODES else upright.convert("RGB")
     if not isinstance(image, np.ndarray):
-        message = f"An image is a path, encoded bytes, a Pillow image or a NumPy array, not {type(image).__name__}."
+        message = (
+            f"An image must be a path, encoded bytes, a Pillow image or a NumPy array, not {type(image).__name__}."
+        )
         raise TypeError(message)
     shape = image.shape
-    gray = len(shape) == 2 and image.dtype in (np.uint8, np.uint16)  # noqa: PLR2004
-    colored = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
-    if not (gray or colored) or 0 in shape:
+    is_gray = len(shape) == 2 and image.dtype in (np.uint8, np.uint16)  # noqa: PLR2004
+    is_color = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
+    if not (is_gray or is_color) or 0 in shape:
         raise ValueError(
-            "An array is (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8, "
+            "An array must be (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8, "
             f"not {shape} {image.dtype}."
         )
     return Image.fromarray(image)
@@ -52,5 +54,5 @@ def _pillow(image: object) -> Image:
 
 def _png(image: Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)  # a little larger than the default and several times faster
+    image.save(buffer, "PNG", compress_level=1)  # slightly larger than the default level, but several times faster
     return buffer.getvalue()

@@ -1,93 +1,77 @@
-"""A stream of frames, over as many connections as it takes."""
+"""Runs a stream for ordinary code. gRPC draws the requests in a thread of its own."""
 
 from __future__ import annotations
 
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
-from patchserve_client import _convert
 from patchserve_client._errors import PatchserveError
-from patchserve_client._resuming import Patience, Unanswered
-from patchserve_client._sending import Outbox
+from patchserve_client._requests import frame_request
+from patchserve_client._stream_state import StreamState
 from patchserve_client._types import Frame, FrameResult, ImageSource, StreamNotice
 
 Connect = Callable[[Iterator[InferStreamRequest]], Generator[InferStreamResponse]]
 
 
 def stream(
-    config: InferStreamRequest,
+    state: StreamState,
     frames: Iterable[Frame | ImageSource],
     connect: Connect,
     on_notice: Callable[[StreamNotice], None] | None,
-    patience: Patience,
 ) -> Generator[FrameResult]:
-    """One result for each frame. `connect` begins a call; closing what it returns ends the call.
+    """Yield one result for each frame. `connect` starts a call; closing its generator ends the call.
 
     Raises:
-        PatchserveError: what `connect` raises, where patience does not help.
-        Whatever `frames` raises, after the results of the frames before it.
+        PatchserveError: the stream ended early.
+        Exception: what `frames` raised, after the results of the frames before it.
     """
-    outbox = Outbox(map(_convert.frame_request, frames))
-    sending = _Sending(config, iter(outbox), keep=patience.resumes)
-    with outbox.error_first():
-        messages = connect(sending.messages())
-        try:
-            while True:
-                try:
-                    message = next(messages, None)
-                except PatchserveError as error:
-                    if patience.resumes and sending.is_complete:
-                        return
-                    time.sleep(patience.delay_s(error))
-                    messages = connect(sending.messages())
-                    continue
-                if message is None:
-                    return
-                event = _convert.stream_event(message)
+    sender = _Sender(state, frames)
+    while (delay_s := state.connect_after_s) is not None:
+        time.sleep(delay_s)
+        with closing(connect(sender.connect())) as messages:
+            while state.is_connected:
+                event = _read(state, messages)
                 if isinstance(event, FrameResult):
-                    patience.progress()
-                    yield sending.unanswered.answered(event)
+                    yield event
                 elif event is not None and on_notice is not None:
                     on_notice(event)
-                elif not sending.unanswered:
-                    patience.progress()
-        finally:
-            messages.close()
 
 
-class _Sending:
-    """What each connection sends, drawn from one iterator by whichever thread gRPC has for it."""
+def _read(state: StreamState, messages: Iterator[InferStreamResponse]) -> FrameResult | StreamNotice | None:
+    try:
+        message = next(messages, None)
+    except PatchserveError as error:
+        state.lose(error)
+        return None
+    return state.receive(message)
 
-    def __init__(self, config: InferStreamRequest, frames: Iterator[InferStreamRequest], *, keep: bool) -> None:
-        self.unanswered = Unanswered(keep=keep)
-        self._config = config
-        self._frames = frames
+
+class _Sender:
+    """Draws frames and gives each connection its requests."""
+
+    def __init__(self, state: StreamState, frames: Iterable[Frame | ImageSource]) -> None:
+        self._state = state
+        self._frames = iter(frames)
         self._drawing = threading.Lock()
-        self._exhausted = False
 
-    @property
-    def is_complete(self) -> bool:
-        """Whether every frame has its result."""
-        return self._exhausted and not self.unanswered
+    def connect(self) -> Iterator[InferStreamRequest]:
+        """Begin a connection; returns its requests."""
+        return self._requests(self._state.connect())
 
-    def messages(self) -> Generator[InferStreamRequest]:
-        """Those of a new connection."""
-        return self._messages(self.unanswered.connect())
+    def _requests(self, connection: int) -> Iterator[InferStreamRequest]:
+        while self._state.is_sending(connection):
+            yield from self._state.requests(connection)
+            with self._drawing:  # the thread of an earlier connection may still wait for a frame
+                if self._state.needs_frame(connection):
+                    self._draw_frame()
 
-    def _messages(self, connection: int) -> Generator[InferStreamRequest]:
-        yield self._config
-        while (request := self.unanswered.again(connection) or self._draw(connection)) is not None:
-            yield request
-
-    def _draw(self, connection: int) -> InferStreamRequest | None:
-        with self._drawing:  # the last connection's thread may still wait for a frame, and leaves it to this one
-            if (left := self.unanswered.again(connection)) is not None:
-                return left
-            if self._exhausted or not self.unanswered.is_current(connection):
-                return None
-            if (frame := next(self._frames, None)) is None:
-                self._exhausted = True
-                return None
-            return self.unanswered.new(connection, frame)
+    def _draw_frame(self) -> None:
+        try:
+            self._state.add_frame(frame_request(next(self._frames)))
+        except StopIteration:
+            self._state.end_frames()
+        except Exception as error:  # noqa: BLE001 - raised in the caller's thread; gRPC would log it and hide it
+            self._state.end_frames(error)

@@ -1,4 +1,4 @@
-"""What a caller gives and gets: frozen data, no protobuf."""
+"""The arguments and results of both clients: frozen data, no protobuf."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from patchserve_client._errors import PatchserveError
 
-if TYPE_CHECKING:  # NumPy and Pillow are loaded by the first call that needs them
+if TYPE_CHECKING:  # the first call that needs NumPy or Pillow loads it
     import numpy as np
     from numpy.typing import NDArray
     from PIL.Image import Image
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryview | Image | NDArray[np.generic]"
-"""An image: a path, the encoded bytes of one, a Pillow image, or an array (see `Client.infer`)."""
-
+"""An image: a path, encoded bytes, a Pillow image, or an array (see `Client.infer`)."""
 
 Polygon: TypeAlias = Sequence[tuple[float, float]]
-"""Three or more corners (x, y) as shares of an image's width and height, 0 to 1 from its top left."""
+"""Three or more corners (x, y) as shares of the image's width and height: 0 to 1, from the top left."""
 
 
 class LoadMode(enum.StrEnum):
-    """What a load does to a reference that exists already."""
+    """What a load does to an existing reference."""
 
     REPLACE = "replace"
     APPEND = "append"
 
 
 class LoadStage(enum.StrEnum):
-    """What a load does on the server, in this order."""
+    """The stages of a load on the server, in this order."""
 
     RECEIVE = "receive"
     QUANTIZE = "quantize"
@@ -44,28 +43,28 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How patches are described and distances become scores."""
+    """How a reference scores: like the notebook, or like the PatchCore paper."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
 
 
 class CalibrationMethod(enum.StrEnum):
-    """Where the scores of normal images came from."""
+    """Where the normal scores of a calibration come from."""
 
     LEAVE_ONE_OUT = "leave_one_out"
     AUGMENTED_VIEWS = "augmented_views"
 
 
 class HeatmapScale(enum.StrEnum):
-    """How raw distances become the overlay's colors."""
+    """How raw distances become colors: stretched for each image, or fixed around the threshold."""
 
     RELATIVE = "relative"
     CALIBRATED = "calibrated"
 
 
 class OverlayFormat(enum.StrEnum):
-    """How an overlay is encoded."""
+    """The file format of an overlay."""
 
     PNG = "png"
     JPEG = "jpeg"
@@ -73,21 +72,21 @@ class OverlayFormat(enum.StrEnum):
 
 
 class OverflowPolicy(enum.StrEnum):
-    """What the server does with a frame that comes while `max_in_flight` frames are under way."""
+    """What the server does with a new frame while `max_in_flight` frames are in work."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"
 
 
 class ResultOrdering(enum.StrEnum):
-    """In which order the results of a stream come."""
+    """The order of the results of a stream."""
 
     INPUT = "input"
     COMPLETION = "completion"
 
 
 class NoticeKind(enum.StrEnum):
-    """What a notice is about."""
+    """The subject of a notice."""
 
     DRAINING = "draining"
     REFERENCE_CHANGED = "reference_changed"
@@ -95,7 +94,7 @@ class NoticeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DamageScore:
-    """The notebook's own measure, on the map stretched to each image's own range; rank by AnomalyScore instead."""
+    """The notebook's measure, relative to the range of each image. To rank images, use AnomalyScore."""
 
     damage_percentage: float  # 0..100
     anomaly_detected: bool
@@ -104,7 +103,7 @@ class DamageScore:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScore:
-    """The verdict: absolute distances against the calibrated threshold."""
+    """The verdict: absolute distances compared with the calibrated threshold."""
 
     score: float  # 0..1, 0.5 at the threshold
     raw_score: float
@@ -125,7 +124,7 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area over the patch threshold, in pixels of the upright source image."""
+    """A connected area above the patch threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
@@ -136,7 +135,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the server's time went, in milliseconds; 0 for a stage that was not run."""
+    """The server's time for each stage, in milliseconds; 0: the stage was not run."""
 
     queue_ms: float
     decode_ms: float
@@ -154,26 +153,26 @@ class EncodedOverlay:
     media_type: str  # such as "image/png"
     width_px: int
     height_px: int
-    source_width_px: int  # regions are in pixels of the source
+    source_width_px: int  # the pixels that regions are measured in
     source_height_px: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class InferenceResult:
-    """What was found on one image."""
+    """The result of one image."""
 
     reference_id: str
     reference_revision: str
     damage: DamageScore
     anomaly: AnomalyScore
-    regions: tuple[Region, ...]  # the strongest first
-    encoded_overlay: EncodedOverlay | None  # None: not asked for
-    score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN where nothing counts; None: not asked for
+    regions: tuple[Region, ...]  # the highest score first
+    encoded_overlay: EncodedOverlay | None  # None: not requested
+    score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN outside the ROI; None: not requested
     timing: Timing
 
     @property
     def overlay(self) -> Image | None:
-        """The heat map over the image, decoded when first used; None where none was asked for."""
+        """The heat map over the image, opened with Pillow; None if it was not requested."""
         if self.encoded_overlay is None:
             return None
         from PIL import Image  # noqa: PLC0415 - loaded on first use
@@ -183,7 +182,7 @@ class InferenceResult:
 
 @dataclass(frozen=True, slots=True)
 class ScoreSpread:
-    """The spread of the raw image scores of normal images."""
+    """Statistics of the raw image scores of normal images."""
 
     count: int
     min: float
@@ -194,9 +193,9 @@ class ScoreSpread:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The raw thresholds of a reference, found from its own images alone."""
+    """The raw thresholds of a reference, computed from its own images alone."""
 
-    method: CalibrationMethod | None  # None: one that this client does not know
+    method: CalibrationMethod | None  # None: unknown to this client
     image_threshold: float
     patch_threshold: float
     normal_scores: ScoreSpread
@@ -204,14 +203,14 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceInfo:
-    """A set of undamaged items as the server holds it."""
+    """A reference on the server."""
 
     reference_id: str
-    revision: str  # equal content has an equal revision
+    revision: str  # a digest: the same content has the same revision
     image_count: int
     patch_count: int
     feature_dim: int
-    profile: ScoringProfile | None  # None: one that this client does not know
+    profile: ScoringProfile | None  # None: unknown to this client
     calibration: Calibration
     threshold: float  # the raw score at which AnomalyScore.score is 0.5
     create_time: datetime  # UTC
@@ -221,7 +220,7 @@ class ReferenceInfo:
     precision: str
     coreset_ratio: float | None
     coreset_max_patches: int | None
-    search_radius: float | None  # None: everywhere
+    search_radius: float | None  # None: the whole image
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
@@ -229,11 +228,11 @@ class ReferenceInfo:
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """How far a load is that the server carries out. In EMBED with no step done it may wait for another load."""
+    """The progress of an active load. With 0 steps done in EMBED it may wait for another load."""
 
     reference_id: str
-    stage: LoadStage | None  # None: one that this client does not know
-    steps_done: int  # of this stage: images, in CORESET chosen patches
+    stage: LoadStage | None  # None: unknown to this client
+    steps_done: int  # of this stage: images; in CORESET selected patches
     steps_total: int  # 0: unknown
     start_time: datetime  # UTC
     image_count: int  # images received so far
@@ -241,7 +240,7 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every bound that the server keeps."""
+    """Every limit of the server."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -257,35 +256,35 @@ class Limits:
     max_pending_bytes: int
     max_pending_loads: int
     max_calls: int
-    max_client_pending_images: int  # 0: any
+    max_client_pending_images: int  # 0: no limit
     max_client_pending_bytes: int
     max_client_pending_loads: int
     max_client_calls: int
     max_batch_size: int
     stream_write_timeout_s: float
-    max_connection_age_s: float  # 0: any
+    max_connection_age_s: float  # 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What a server is."""
+    """What `GetServerInfo` returns: version, backbone, device, precision and limits."""
 
     version: str
     backbone: str
     weights_digest: str
     weights_source: str
-    fallback_reason: str  # empty: the backbone asked for
+    fallback_reason: str  # why it is not the requested backbone; empty: it is
     device: str
     precision: str
     input_size_px: int
     feature_dim: int
-    heatmap_scale: HeatmapScale | None  # where a request does not say; None: one that this client does not know
+    heatmap_scale: HeatmapScale | None  # the default of a request; None: unknown to this client
     limits: Limits
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the server runs, and whether it can inspect images now."""
+    """Whether the server is alive, and whether it is ready to inspect images."""
 
     alive: bool
     ready: bool
@@ -293,7 +292,7 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image of a stream; `frame_id` (at most 128 bytes) and `capture_time` come back with its result."""
+    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`."""
 
     image: ImageSource
     frame_id: str = ""
@@ -302,7 +301,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameResult:
-    """The outcome of one frame: exactly one of `result` and `error` is set."""
+    """The outcome of one frame. Exactly one of `result` and `error` is set."""
 
     frame_id: str
     sequence: int  # the frame's place in the stream, 0 for the first
@@ -313,7 +312,7 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """Something a caller should know that is no result."""
+    """A message of the server about the stream, beside the results."""
 
-    kind: NoticeKind | None  # None: one that this client does not know
+    kind: NoticeKind | None  # None: unknown to this client
     message: str

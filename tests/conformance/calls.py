@@ -18,7 +18,7 @@ from grpc_health.v1 import health_pb2
 
 from patchserve.v1 import service_pb2
 from patchserve_client import PatchserveError
-from patchserve_client._errors import translated
+from patchserve_client._errors import translate_errors
 
 TIMEOUT_S = 60.0
 Json = dict[str, Any]
@@ -122,7 +122,7 @@ class _Call:
 
     def _read(self, call: Iterator[Message]) -> None:
         try:
-            with translated("the server"):
+            with translate_errors("the server"):
                 for response in call:
                     with self._changed:
                         self._responses.append(json_format.MessageToDict(response, preserving_proto_field_name=True))

@@ -1,4 +1,4 @@
-"""The command `patchserve` in a process of its own."""
+"""The command `patchserve`: in its own process, and what it prints."""
 
 from __future__ import annotations
 
@@ -6,16 +6,22 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
+from typing import TypeAlias
+
+Run: TypeAlias = Callable[..., tuple[int, str, str]]
+"""Runs a command line; returns exit code, stdout and stderr."""
 
 ENTRY = "import sys; sys.argv[0] = 'patchserve'; from patchserve_client.cli import main; main()"
 
 
 def command(*arguments: object) -> list[str]:
+    """The command line of a process that runs `patchserve`."""
     return [sys.executable, "-c", ENTRY, *map(str, arguments)]
 
 
 def on_a_terminal(*arguments: object, **environment: str) -> str:
-    """What a command that ends well prints on a terminal 80 columns wide."""
+    """What a command prints on a terminal with 80 columns. It must exit with 0."""
     reading, writing = pty.openpty()
     process = subprocess.Popen(
         command(*arguments), stdout=writing, stderr=writing, env={**os.environ, "TERM": "xterm", **environment}
@@ -25,7 +31,7 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
     while True:
         try:
             piece = os.read(reading, 65536)
-        except OSError:  # how Linux tells that the other side is closed
+        except OSError:  # Linux: the other side is closed
             break
         if not piece:
             break
@@ -33,3 +39,8 @@ def on_a_terminal(*arguments: object, **environment: str) -> str:
     os.close(reading)
     assert process.wait(30) == 0, shown.decode()
     return shown.decode()
+
+
+def rows(stdout: str) -> list[list[str]]:
+    """The words of each line."""
+    return [line.split() for line in stdout.splitlines()]

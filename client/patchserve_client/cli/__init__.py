@@ -1,16 +1,15 @@
-"""The command `patchserve`: every subcommand is a module here."""
+"""The command `patchserve`. Each module without an underscore is a subcommand."""
 
 import typer
 
 from patchserve_client.cli import evaluate, infer, reference, server, stream
-from patchserve_client.cli._connection import remember_connection
+from patchserve_client.cli._connection import read_settings
 
 app = typer.Typer(
     name="patchserve",
     help=(
         "Ask a patchserve server whether images show damage.\n\n"
-        "Exit codes: 0 all went well; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer "
-        "--fail-on-anomaly)."
+        "Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer --fail-on-anomaly)."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -18,7 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.callback()(remember_connection)
+app.callback()(read_settings)
 app.add_typer(reference.app, name="reference")
 app.command("infer")(infer.infer)
 app.command("stream")(stream.stream)

@@ -1,12 +1,9 @@
-"""The options that every command has: which server, and how to talk to it. They go before or after the command."""
+"""The connection options of every command. They may stand before or after the command."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -14,17 +11,18 @@ from typing import Annotated, Any
 
 import typer
 
-from patchserve_client import Client, PatchserveError, TlsConfig, Unauthenticated, Unavailable
+from patchserve_client import Client, TlsConfig
 from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_SERVER, DEFAULT_TIMEOUT_S, TokenSource
+from patchserve_client.cli._failures import exit_on_error
+from patchserve_client.cli._signatures import Command, parameters_of, with_parameters
 
-INTERRUPTED = 130  # as a shell reports it
-_DEFAULT_WAIT = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
+_DEFAULT_TIMEOUTS = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
 _PEM: dict[str, Any] = {"metavar": "FILE.pem", "exists": True, "dir_okay": False}
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """The connection that a command line asks for."""
+    """The connection options of a command line. They have the names of the options."""
 
     server: str = DEFAULT_SERVER
     timeout: float | None = None
@@ -37,10 +35,10 @@ class Settings:
     insecure_token: bool = False
 
     def client(self) -> Client:
-        """A client of these settings.
+        """A new client with these settings.
 
         Raises:
-            typer.BadParameter: they do not make sense.
+            typer.BadParameter: the settings are not valid together.
         """
         tls = None
         try:
@@ -58,7 +56,7 @@ class Settings:
             raise typer.BadParameter(str(error)) from error
 
     def _token_source(self) -> TokenSource:
-        """A file is read for every call: whoever renews it need not start us again. It wins over the variable."""
+        """A token file is read for every call, so that the token can be renewed. It wins over --token."""
         file = self.token_file
         return self.token if file is None else lambda: file.read_text().strip()
 
@@ -69,7 +67,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-def remember_connection(
+def read_settings(
     ctx: typer.Context,
     *,
     version: Annotated[  # noqa: ARG001 - its callback prints it
@@ -78,109 +76,64 @@ def remember_connection(
     ] = False,
     server: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT", envvar="PATCHSERVE_SERVER", help=f"The server. [default: {DEFAULT_SERVER}]"),
+        typer.Option(
+            metavar="HOST:PORT", envvar="PATCHSERVE_SERVER", help=f"Server address. [default: {DEFAULT_SERVER}]"
+        ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="SECONDS", help=f"How long to wait for an answer. [default: {_DEFAULT_WAIT}]"),
+        typer.Option(min=0.001, metavar="SECONDS", help=f"Deadline of a call. [default: {_DEFAULT_TIMEOUTS}]"),
     ] = None,
     tls: Annotated[
-        bool | None, typer.Option("--tls", help="Encrypt the connection; implied by the next three.")
+        bool | None, typer.Option("--tls", help="Encrypt the connection. --ca, --cert and --key imply it.")
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option(**_PEM, help="Who may sign the server's certificate. [default: well-known ones]")
+        Path | None,
+        typer.Option(**_PEM, help="Authorities for the server's certificate. [default: the well-known ones]"),
     ] = None,
-    cert: Annotated[Path | None, typer.Option(**_PEM, help="The client's own certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(**_PEM, help="The key of --cert.")] = None,
+    cert: Annotated[Path | None, typer.Option(**_PEM, help="Client certificate.")] = None,
+    key: Annotated[Path | None, typer.Option(**_PEM, help="Private key of --cert.")] = None,
     token: Annotated[
         str | None,
         typer.Option(
             metavar="TOKEN",
             envvar="PATCHSERVE_TOKEN",
-            help="The bearer token; the variable keeps it out of process lists.",
+            help="Bearer token. The variable keeps it out of process lists.",
         ),
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(
-            metavar="FILE",
-            exists=True,
-            dir_okay=False,
-            help="A file with the token, read for every call.",
-        ),
+        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with the token, read for every call."),
     ] = None,
     insecure_token: Annotated[
-        bool | None, typer.Option("--insecure-token", help="Send the token unencrypted to another machine.")
+        bool | None, typer.Option("--insecure-token", help="Allow sending the token unencrypted to another machine.")
     ] = None,
 ) -> None:
-    """What stands before the command. Every command takes the same options after it, and those win."""
+    """Read the options before the command. Every command also takes them after it, and those win."""
     ctx.obj = Settings(
         server or DEFAULT_SERVER, timeout, bool(tls), ca, cert, key, token or None, token_file, bool(insecure_token)
     )
 
 
-_CONTEXT, _VERSION, *_OPTIONS = inspect.signature(remember_connection, eval_str=True).parameters.values()
+_CONTEXT, _VERSION, *_OPTIONS = parameters_of(read_settings)
 
 
-def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first argument is Settings: adds the options above to its own, and tells its errors."""
+def connected(command: Command) -> Command:
+    """Add the connection options to a command whose first argument is Settings, and report its errors."""
 
     @functools.wraps(command)
-    def run(ctx: typer.Context, **given: Any) -> None:  # noqa: ANN401 - whatever the options hold
-        late = {option.name: given.pop(option.name) for option in _OPTIONS}
-        typed = {name: value for name, value in late.items() if _is_typed(ctx, name)}
+    def run(ctx: typer.Context, **arguments: Any) -> None:  # noqa: ANN401 - values of any option
+        after_command = {option.name: arguments.pop(option.name) for option in _OPTIONS}
+        typed = {name: value for name, value in after_command.items() if _is_typed(ctx, name)}
         settings = dataclasses.replace(ctx.obj, **typed)
-        with _errors_told(settings.server):
-            command(settings, **given)
+        with exit_on_error(settings.server):
+            command(settings, **arguments)
 
-    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
-    parameters = [_CONTEXT, *own, *_OPTIONS]
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    _, *own_options = parameters_of(command)
+    return with_parameters(run, [_CONTEXT, *own_options, *_OPTIONS])
 
 
 def _is_typed(ctx: typer.Context, option: str) -> bool:
-    """Not from a variable, which must not win over what is typed before the command."""
+    """Whether the option was typed. An environment variable must not win over an option before the command."""
     source = ctx.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
-
-
-@contextmanager
-def _errors_told(server: str) -> Iterator[None]:
-    try:
-        yield
-    except PatchserveError as error:
-        fail(_explained(error, server))
-    except BrokenPipeError:
-        raise  # who reads our output has had enough: Typer ends quietly
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    except (KeyboardInterrupt, RuntimeError) as error:
-        # In the middle of a lock of gRPC's, Ctrl-C leaves it as "cannot release un-acquired lock".
-        if not any(isinstance(one, KeyboardInterrupt) for one in (error, error.__context__)):
-            raise
-        typer.echo("Interrupted.", err=True)
-        raise typer.Exit(INTERRUPTED) from None
-
-
-def fail(message: str) -> None:
-    """Says why on stderr, in one line, and ends with code 1."""
-    typer.echo(f"Error: {' '.join(message.split())}", err=True)
-    raise typer.Exit(1) from None
-
-
-def _explained(error: PatchserveError, server: str) -> str:
-    if isinstance(error, Unavailable) and not error.reason:
-        advice = "Start one with `patchserve-server serve` or `make serve`, or name another with --server."
-        refused = "Connection refused" in error.message  # the usual case, in which gRPC's own words add nothing
-        return f"No server answers at {server}. {advice}" if refused else f"{error.message}. {advice}"
-    name = f"{error.code}, {error.reason}" if error.reason else error.code
-    text = f"{error.message} ({name})"
-    if error.request_id:
-        text += f" The server's log has more under request {error.request_id}."
-    if error.reason == "REFERENCE_NOT_FOUND":
-        text += " From here: `patchserve reference load` and `patchserve reference list`."
-    if isinstance(error, Unauthenticated):
-        text += " Give a token with PATCHSERVE_TOKEN, --token-file or --token."
-    return text

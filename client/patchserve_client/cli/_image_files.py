@@ -1,4 +1,4 @@
-"""Which files a command line means."""
+"""The image files that a command line means, and the overlay files that it writes."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import typer
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+from patchserve_client._image_files import SUFFIXES, image_files
 
 
 def images_in(paths: Iterable[Path]) -> list[Path]:
-    """The files named, and the images lying directly in the folders named, by name. Each file once.
+    """The files, and the images directly in the folders, sorted by name. Each file once.
 
     Raises:
-        typer.BadParameter: a folder without images.
+        typer.BadParameter: a folder has no images.
     """
     found: dict[Path, Path] = {}
     for path in paths:
@@ -25,24 +25,20 @@ def images_in(paths: Iterable[Path]) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    files = sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
+    files = image_files(folder)
     if not files:
         raise typer.BadParameter(f"There are no images in {folder} (looked for {' '.join(SUFFIXES)}).")
     return files
 
 
 def overlay_paths(images: Iterable[Path], folder: Path, suffix: str) -> dict[Path, Path]:
-    """Where each image's overlay goes: `<stem>_overlay<suffix>`, with a number where stems are alike."""
-    taken: set[str] = set()
+    """The overlay file of each image: `<stem>_overlay<suffix>`, with a number if two images have the same stem."""
+    used: set[str] = set()
     paths = {}
     for image in images:
         numbered = (f"{image.stem}_{number}" for number in itertools.count(2))
-        # File systems that do not tell A from a must not lose one either.
-        stem = next(stem for stem in itertools.chain([image.stem], numbered) if stem.casefold() not in taken)
-        taken.add(stem.casefold())
+        # Some file systems ignore case: without casefold one overlay would overwrite another there.
+        stem = next(stem for stem in itertools.chain([image.stem], numbered) if stem.casefold() not in used)
+        used.add(stem.casefold())
         paths[image] = folder / f"{stem}_overlay{suffix}"
     return paths

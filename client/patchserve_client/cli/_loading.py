@@ -1,4 +1,4 @@
-"""What every command that loads a reference has in common."""
+"""What `reference load` and `evaluate` share: the options of a load, and the name of a rejected file."""
 
 from __future__ import annotations
 
@@ -10,86 +10,103 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import InvalidArgument, Polygon, ScoringProfile
-from patchserve_client.cli._connection import fail
+from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
+from patchserve_client.cli._failures import fail
+from patchserve_client.cli._signatures import expanded
 
 
-def _radius(text: str) -> float:
+def _search_radius(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (radius := float(text)) <= 1:
             return radius
-    raise typer.BadParameter(f"A search radius is a share of the image's side, above 0 and at most 1, not {text!r}.")
+    raise typer.BadParameter(
+        f"A search radius must be a share of the image's side, above 0 and at most 1, not {text!r}."
+    )
 
 
-Profile = Annotated[ScoringProfile | None, typer.Option(help="How the reference scores.  [default: notebook]")]
-CoresetRatio = Annotated[
-    float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Keep this share of all patches.")
-]
-CoresetMaxPatches = Annotated[int | None, typer.Option(min=1, metavar="N", help="Keep at most so many patches.")]
-ApproximateSearch = Annotated[
-    bool,
-    typer.Option(
-        "--approximate-search", help="For huge banks on a CPU: much faster, missing one neighbor in twenty at most."
-    ),
-]
-SearchRadius = Annotated[
-    float | None,
-    typer.Option(
-        parser=_radius,
-        metavar="SHARE",
-        help="For a fixed camera: compare patches only this far around, as a share of the image's side, 1 at most.",
-    ),
-]
-Regions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--region",
-        metavar="POLYGON",
-        help='Only what lies in here counts: corners as shares of width and height, as "0.1,0 0.9,0 0.9,1 0.1,1". '
-        "May be given again.",
-    ),
-]
+def _load_options(
+    *,
+    profile: Annotated[ScoringProfile | None, typer.Option(help="Scoring profile.  [default: notebook]")] = None,
+    coreset_ratio: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of all patches to keep.")
+    ] = None,
+    coreset_max_patches: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Largest number of patches to keep.")
+    ] = None,
+    search_radius: Annotated[
+        float | None,
+        typer.Option(
+            parser=_search_radius,
+            metavar="SHARE",
+            help="For a fixed camera: compare a patch only with patches at most this far away, as a share of the "
+            "image's side (1 at most).",
+        ),
+    ] = None,
+    approximate_search: Annotated[
+        bool,
+        typer.Option(
+            "--approximate-search",
+            help="For huge banks on a CPU: much faster, but may miss up to one neighbor in twenty.",
+        ),
+    ] = False,
+) -> LoadOptions:
+    """The options for the client.
 
-
-def check_coreset(ratio: float | None, max_patches: int | None) -> None:
-    """Refuses options that the ranges of each alone let through."""
-    if ratio is not None and max_patches is not None:
+    Raises:
+        typer.BadParameter: a value, or a combination, that the options alone do not reject.
+    """
+    if coreset_ratio is not None and coreset_max_patches is not None:
         raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
-    if ratio == 0:
-        raise typer.BadParameter("--coreset-ratio is above 0.")
+    if coreset_ratio == 0:
+        raise typer.BadParameter("--coreset-ratio must be above 0.")
+    return LoadOptions(
+        profile=profile,
+        coreset_ratio=coreset_ratio,
+        coreset_max_patches=coreset_max_patches,
+        search_radius=search_radius,
+        approximate_search=approximate_search or None,
+    )
+
+
+takes_load_options = expanded("options", _load_options)
+"""Decorator of a command with a parameter `options: LoadOptions`."""
 
 
 def polygon(text: str) -> Polygon:
-    """The corners in "x,y x,y x,y"."""
+    """The corners in "x,y x,y x,y".
+
+    Raises:
+        typer.BadParameter: the text is not a polygon.
+    """
     with contextlib.suppress(ValueError):
         pairs = [tuple(map(float, corner.split(","))) for corner in text.split()]
         corners = [(x, y) for x, y in pairs]
         if len(corners) >= 3 and all(0 <= share <= 1 for corner in corners for share in corner):  # noqa: PLR2004
             return corners
     allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
-    raise typer.BadParameter(f"A --region is {allowed}, not {text!r}.")
+    raise typer.BadParameter(f"A --region must be {allowed}, not {text!r}.")
 
 
 def polygon_text(corners: Polygon) -> str:
-    """As `polygon` reads it."""
+    """The text that `polygon` reads."""
     return " ".join(f"{x},{y}" for x, y in corners)
 
 
 @contextlib.contextmanager
-def refused_file_named(files: list[Path]) -> Iterator[None]:
-    """Ends the program with the name of the file that the server means by `images[3]`."""
+def rejected_file_named(files: list[Path]) -> Iterator[None]:
+    """If the server rejects `images[3]`, exit with the name of that file."""
     try:
         yield
     except InvalidArgument as error:
-        refused = _refused_file(error, files)
-        if refused is None:
+        file = _rejected_file(error, files)
+        if file is None:
             raise
-        fail(f"{refused}: {error.message} Nothing was loaded. ({error.reason})")
+        fail(f"{file}: {error.message} Nothing was loaded. ({error.reason})")
 
 
-def _refused_file(error: InvalidArgument, files: list[Path]) -> Path | None:
+def _rejected_file(error: InvalidArgument, files: list[Path]) -> Path | None:
     for violation in error.field_violations:
-        place = re.fullmatch(r"images\[(\d+)\]", violation.field)
-        if place and int(place[1]) < len(files):
-            return files[int(place[1])]
+        match = re.fullmatch(r"images\[(\d+)\]", violation.field)
+        if match and int(match[1]) < len(files):
+            return files[int(match[1])]
     return None

@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` is the least: a longer cell pushes the rest of its line."""
+    """`width` is the smallest: a longer cell moves the rest of its line."""
 
     title: str
     width: int
@@ -27,31 +29,31 @@ class Column:
 
 
 class Table:
-    """Lines with aligned cells; the titles come with the first row."""
+    """Prints lines with aligned cells, and the titles before the first line."""
 
     def __init__(self, columns: tuple[Column, ...]) -> None:
         self._columns = columns
-        self._titled = False
+        self._has_titles = False
 
     def row(self, cells: Sequence[str], colors: dict[int, str] | None = None) -> None:
-        """One line. `colors` by the cell's place; a cell too few leaves the rest of the line empty."""
-        if not self._titled:
-            self._titled = True
+        """Print one line. `colors` are by the index of the cell. Missing cells stay empty."""
+        if not self._has_titles:
+            self._has_titles = True
             self.row([column.title for column in self._columns])
         padded = [column.cell(cell) for column, cell in zip(self._columns, cells, strict=False)]
         padded[-1] = padded[-1].rstrip()
-        for place, color in (colors or {}).items():
-            padded[place] = typer.style(padded[place], fg=color)
-        say("  ".join(padded))
+        for index, color in (colors or {}).items():
+            padded[index] = typer.style(padded[index], fg=color)
+        print_line("  ".join(padded))
 
 
-def say(text: str) -> None:
-    """A line on stdout; colors only where a person looks."""
+def print_line(text: str) -> None:
+    """Print a line on stdout, with colors only on a terminal."""
     typer.echo(text, color=False if os.environ.get("NO_COLOR") else None)
 
 
-def say_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table as wide as its rows. Columns of numbers stand to the right."""
+def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table as wide as its rows. Columns of numbers are aligned to the right."""
     columns = [
         Column(cells[0], max(map(len, cells)), right=all(cell[:1].isdigit() for cell in cells[1:]))
         for cells in zip(titles, *rows, strict=True)
@@ -61,18 +63,25 @@ def say_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.row(row)
 
 
-def say_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON takes
-    """A JSON document on stdout, or with indent None a line of one."""
+def print_facts(facts: Mapping[str, object]) -> None:
+    """Print one line for each name and value. An empty value is "-"."""
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        print_line(f"{name:<{width}} {'-' if value in ('', None) else value}")
+
+
+def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON takes
+    """Print a JSON document on stdout; with indent None in one line."""
     typer.echo(json.dumps(document, indent=indent, default=datetime.isoformat))
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Gives what to call after each step."""
+    """Show a progress bar on a terminal. Gives the function to call after each step."""
     if not sys.stdout.isatty():
         yield lambda: None
         return
-    from rich.progress import Progress  # noqa: PLC0415 - loaded where it is drawn
+    from rich.progress import Progress  # noqa: PLC0415 - loaded only where it is drawn
 
     with Progress(transient=True) as bar:
         task = bar.add_task(label, total=total)

@@ -1,4 +1,4 @@
-"""What `infer` and `stream` may say about overlays."""
+"""The overlay options of `infer` and `stream`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ SUFFIXES = {OverlayFormat.PNG: ".png", OverlayFormat.JPEG: ".jpg", OverlayFormat
 
 FormatOption = Annotated[
     OverlayFormat | None,
-    typer.Option("--overlay-format", help="png is lossless, jpeg the fastest, webp the smallest.  [default: png]"),
+    typer.Option(
+        "--overlay-format", help="Overlay format: png is lossless, jpeg the fastest, webp the smallest.  [default: png]"
+    ),
 ]
 MaxSideOption = Annotated[
     int | None,
-    typer.Option(
-        "--overlay-max-side", min=16, max=65_535, metavar="PX", help="Scale overlays that are larger down to PX."
-    ),
+    typer.Option("--overlay-max-side", min=16, max=65_535, metavar="PX", help="Scale larger overlays down to PX."),
 ]

@@ -1,4 +1,4 @@
-"""How a result reads, in a table and as JSON."""
+"""A result as cells of a table and as JSON."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ COLORS = {"intact": "green", "anomalous": "red", "error": "yellow", "dropped": "
 
 
 def verdict_of(outcome: Outcome) -> str:
-    """One of COLORS."""
+    """A key of COLORS."""
     if isinstance(outcome, InferenceResult):
         return "anomalous" if outcome.anomaly.is_anomalous else "intact"
     return "dropped" if isinstance(outcome, PatchserveError) and outcome.reason == "FRAME_DROPPED" else "error"
 
 
 def cells(outcome: Outcome, verdict: str) -> list[str]:
-    """The cells of RESULT_COLUMNS; of a failure the first, and its reason in place of the rest."""
+    """The cells of RESULT_COLUMNS. A failure has two: the verdict and the error."""
     if not isinstance(outcome, InferenceResult):
         return [verdict, error_text(outcome)]
     anomaly = outcome.anomaly

@@ -1,4 +1,4 @@
-"""Where the frames of `patchserve stream` come from."""
+"""The frames of `patchserve stream`."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from threading import Event
 from patchserve_client import Frame
 
 _MAX_FRAME_ID_BYTES = 128
-_CLOCK_GRAIN_S = 1e-6
+_CLOCK_RESOLUTION_S = 1e-6
 
 
 class Pace:
-    """At most `fps` frames a second of whichever clock the caller reads; None: all."""
+    """Lets at most `fps` frames a second pass, by any clock; None: all frames."""
 
     def __init__(self, fps: float | None) -> None:
         self._interval_s = 1 / fps if fps else 0.0
-        self._due_s: float | None = None
+        self._next_at_s: float | None = None
 
     def wait_s(self, now_s: float) -> float:
-        """How long until the next frame is due; 0: it is."""
-        early_s = 0.0 if self._due_s is None else self._due_s - now_s
-        return early_s if early_s > _CLOCK_GRAIN_S else 0.0
+        """How long until the next frame may pass; 0: now."""
+        early_s = 0.0 if self._next_at_s is None else self._next_at_s - now_s
+        return early_s if early_s > _CLOCK_RESOLUTION_S else 0.0
 
-    def taken(self, now_s: float) -> None:
-        """After a pause it goes on from now, without making up for it."""
-        due_s = now_s if self._due_s is None else self._due_s
-        self._due_s = max(due_s, now_s - self._interval_s) + self._interval_s
+    def passed(self, now_s: float) -> None:
+        """A frame has passed. After a pause the pace goes on from now, and frames do not catch up."""
+        due_s = now_s if self._next_at_s is None else self._next_at_s
+        self._next_at_s = max(due_s, now_s - self._interval_s) + self._interval_s
 
 
 @contextmanager
 def set_by_ctrl_c() -> Iterator[Event]:
-    """An event that the first Ctrl-C sets, for frames to end by; the second interrupts as ever.
+    """Gives an event that the first Ctrl-C sets, so that the frames end. A second Ctrl-C interrupts as usual.
 
-    An interrupt instead would come in the middle of gRPC's locks, and leave answers behind that are under way.
+    An interrupt at once could come inside one of gRPC's locks, and would lose the results of frames in work.
     """
     event = Event()
-    before = signal.getsignal(signal.SIGINT)
+    earlier_handler = signal.getsignal(signal.SIGINT)
 
-    def end(*_: object) -> None:
+    def end_frames(*_: object) -> None:
         event.set()
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, earlier_handler)
 
-    signal.signal(signal.SIGINT, end)
+    signal.signal(signal.SIGINT, end_frames)
     try:
         yield event
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, earlier_handler)
 
 
 def folder_frames(
     files: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
 ) -> Iterator[Frame]:
-    """Images as if a camera took them, until `end` is set. What cannot be read goes to `unreadable`, left out."""
+    """Image files as frames, until `end` is set. Files that cannot be read are added to `unreadable` instead."""
     pace = Pace(fps)
     for file in files:
         if end.wait(pace.wait_s(time.monotonic())):
             return
-        pace.taken(time.monotonic())
+        pace.passed(time.monotonic())
         try:
             image = file.read_bytes()
         except OSError as error:
@@ -72,5 +72,5 @@ def folder_frames(
 
 
 def _frame_id(name: str) -> str:
-    """The end of a long name, which tells neighbors apart."""
+    """The end of a long name: it differs between neighbors."""
     return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")

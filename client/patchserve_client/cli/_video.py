@@ -1,4 +1,4 @@
-"""Video in and out, through OpenCV: the optional extra `video`."""
+"""Reading and writing video with OpenCV: the optional extra `video`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RED, _GREEN = (40, 40, 230), (60, 180, 60)  # BGR
 
 
 def opencv() -> ModuleType:
-    """OpenCV.
+    """The module of OpenCV.
 
     Raises:
         typer.BadParameter: it is not installed.
@@ -33,7 +33,7 @@ def opencv() -> ModuleType:
     try:
         import cv2  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise typer.BadParameter('Video needs OpenCV: pip install "patchserve[video]".') from error
+        raise typer.BadParameter('Video requires OpenCV: pip install "patchserve[video]".') from error
     return cv2
 
 
@@ -42,44 +42,44 @@ class Video:
 
     def __init__(self, source: str) -> None:
         self._cv2 = opencv()
-        self._live = not Path(source).is_file()
+        self._is_live = not Path(source).is_file()
         self._capture = self._cv2.VideoCapture(int(source) if source.isdigit() else source)
         if not self._capture.isOpened():
             raise typer.BadParameter(f"OpenCV cannot open {source} as a video, a camera or a stream.")
         self.fps: float | None = self._capture.get(self._cv2.CAP_PROP_FPS) or None
 
     def frames(self, fps: float | None, end: Event) -> Iterator[Frame]:
-        """At most `fps` a second until `end` is set: of a file's own time, else of ours, the newest each time."""
+        """At most `fps` frames a second until `end` is set. A file's time counts; for a camera or stream, our clock."""
         pace, number = Pace(fps), 0
         try:
             while not end.is_set() and self._capture.grab():
-                now_s = time.monotonic() if self._live or self.fps is None else number / self.fps
+                now_s = time.monotonic() if self._is_live or self.fps is None else number / self.fps
                 number += 1
                 if pace.wait_s(now_s):
                     continue
-                pace.taken(now_s)
-                decoded, pixels = self._capture.retrieve()
-                if decoded:
+                pace.passed(now_s)
+                is_decoded, pixels = self._capture.retrieve()
+                if is_decoded:
                     quality = [self._cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
                     image = self._cv2.imencode(".jpg", pixels, quality)[1].tobytes()
-                    yield Frame(image, str(number - 1), datetime.now(UTC) if self._live else None)
+                    yield Frame(image, str(number - 1), datetime.now(UTC) if self._is_live else None)
         finally:
             self._capture.release()
 
 
 class AnnotatedVideo:
-    """A video of the overlays with their verdicts and regions."""
+    """Writes a video of overlays with their verdicts and regions."""
 
     def __init__(self, path: Path, fps: float) -> None:
         if path.suffix.lower() not in _FOURCC:
-            raise typer.BadParameter(f"An annotated video is one of {' '.join(_FOURCC)}, not {path.name}.")
+            raise typer.BadParameter(f"An annotated video must be one of {' '.join(_FOURCC)}, not {path.name}.")
         self._cv2 = opencv()
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
-        self._size_px = (0, 0)  # (width, height) of the first frame, which all others are scaled to
+        self._size_px = (0, 0)  # (width, height) of the first frame; others are scaled to it
 
     def add(self, result: InferenceResult) -> None:
-        """Draws one result; nothing where it has no overlay.
+        """Draw one result and write it. Does nothing if it has no overlay.
 
         Raises:
             OSError: the file cannot be written.
@@ -108,5 +108,6 @@ class AnnotatedVideo:
         self._writer.write(image)
 
     def close(self) -> None:
+        """Finish the file."""
         if self._writer is not None:
             self._writer.release()

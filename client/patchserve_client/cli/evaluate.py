@@ -7,81 +7,66 @@ from typing import Annotated
 
 import typer
 
+from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._loading import (
-    ApproximateSearch,
-    CoresetMaxPatches,
-    CoresetRatio,
-    Profile,
-    SearchRadius,
-    check_coreset,
-)
+from patchserve_client.cli._loading import takes_load_options
 
-_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
+_PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
 
 @connected
+@takes_load_options
 def evaluate(
     settings: Settings,
     dataset: Annotated[
-        Path,
-        typer.Argument(metavar="DATASET", help="A folder in MVTec layout.", exists=True, file_okay=False),
+        Path, typer.Argument(metavar="DATASET", help="Folder in the layout of MVTec AD.", exists=True, file_okay=False)
     ],
     *,
     reference: Annotated[
-        str, typer.Option(metavar="ID", help="The name of the reference that is loaded from train/good.")
+        str, typer.Option(metavar="ID", help="Name of the reference that is loaded from train/good.")
     ] = "evaluation",
     references: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Load only so many images, the first ones by name.")
+        int | None, typer.Option(min=1, metavar="N", help="Load only the first N images, by name.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw the images of --references instead, always the same ones.")
+        int | None, typer.Option(metavar="N", help="Draw the images of --references at random with this seed.")
     ] = None,
-    profile: Profile = None,
-    coreset_ratio: CoresetRatio = None,
-    coreset_max_patches: CoresetMaxPatches = None,
-    search_radius: SearchRadius = None,
-    approximate_search: ApproximateSearch = False,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the reference on the server afterwards.")] = False,
+    options: LoadOptions,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers here.")
+        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers to this file.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Draw roc.png, scores.png and mistakes.png here."),
+        typer.Option(metavar="DIR", file_okay=False, help="Folder for the plots roc.png, scores.png and mistakes.png."),
     ] = None,
 ) -> None:
     """Measure how good the verdicts are on labeled images.
 
-    Loads DATASET/train/good as a reference of its own, inspects DATASET/test/good and DATASET/test/<defect>, and
-    compares with the masks in DATASET/ground_truth/<defect>/<stem>_mask.png where they are there. Needs scikit-learn
-    and Matplotlib: pip install "patchserve[evaluate]".
+    Loads DATASET/train/good as a new reference, inspects DATASET/test/good and DATASET/test/<defect>, and compares with
+    the masks in DATASET/ground_truth/<defect>/<stem>_mask.png, if there are any. Requires scikit-learn and Matplotlib:
+    pip install "patchserve[evaluate]".
 
-    Exit codes: 0 every image was inspected; 1 one failed, or the server did; 2 wrong usage.
+    Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage.
     """
     if seed is not None and references is None:
         raise typer.BadParameter("--seed draws the images that --references counts: give both.")
-    check_coreset(coreset_ratio, coreset_max_patches)
     try:
-        from patchserve_client.cli._evaluation import Plan, carry_out  # noqa: PLC0415 - optional, and slow to load
+        from patchserve_client.cli._evaluation import Plan, run_evaluation  # noqa: PLC0415 - optional, and slow to load
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        if missing not in _OF_THE_EXTRA:
+        if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
-        raise typer.BadParameter(f'Evaluation needs {missing}: pip install "patchserve[evaluate]".') from error
+        raise typer.BadParameter(f'Evaluation requires {missing}: pip install "patchserve[evaluate]".') from error
     plan = Plan(
-        dataset,
-        reference,
-        references,
-        seed,
-        profile,
-        coreset_ratio,
-        coreset_max_patches,
-        search_radius,
-        approximate_search,
-        keep,
-        json_file,
-        out,
+        dataset=dataset,
+        reference_id=reference,
+        reference_count=references,
+        seed=seed,
+        load_options=options,
+        keep=keep,
+        json_file=json_file,
+        plot_folder=out,
     )
-    if not carry_out(settings, plan):
+    if not run_evaluation(settings, plan):
         raise typer.Exit(1)

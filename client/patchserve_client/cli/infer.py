@@ -15,6 +15,7 @@ from patchserve_client import (
     DeadlineExceeded,
     HeatmapScale,
     InferenceResult,
+    InferOptions,
     Internal,
     InvalidArgument,
     OverlayFormat,
@@ -24,32 +25,28 @@ from patchserve_client import (
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import images_in, overlay_paths
-from patchserve_client.cli._output import Column, Table, progress, say, say_json
+from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
 
 ANOMALY_FOUND = 3
-_AT_ONCE = 4
-_TRIES_WHEN_FULL = 10
+_PARALLEL_CALLS = 4
+_TRIES_IF_FULL = 10
 
 
 @dataclass(frozen=True, slots=True)
-class _Inquiry:
-    """What is asked about every image."""
+class _Inspector:
+    """Inspects images, all in the same way."""
 
     client: Client
     reference: str
-    heatmap: HeatmapScale | None
-    max_regions: int | None
-    sensitivity: float | None
-    overlays: dict[Path, Path]  # empty: none are wanted
-    overlay_format: OverlayFormat
-    overlay_max_side_px: int | None
+    options: InferOptions
+    overlays: dict[Path, Path]  # image: overlay; empty: write none
 
-    def of(self, file: Path) -> _report.Outcome:
-        """The result, or why this one image has none.
+    def inspect(self, file: Path) -> _report.Outcome:
+        """The result, or the error of this image alone.
 
         Raises:
-            PatchserveError: what any other image would meet as well.
+            PatchserveError: an error that every other image would have too.
             OSError: the overlay cannot be written.
         """
         try:
@@ -57,7 +54,7 @@ class _Inquiry:
         except OSError as error:
             return error
         try:
-            result = self._asked(image)
+            result = self._infer(image)
         except PatchserveError as error:
             if not _is_about_the_image(error):
                 raise
@@ -66,20 +63,12 @@ class _Inquiry:
             self.overlays[file].write_bytes(result.encoded_overlay.data)
         return result
 
-    def _asked(self, image: bytes) -> InferenceResult:
-        for tries_left in reversed(range(_TRIES_WHEN_FULL)):
+    def _infer(self, image: bytes) -> InferenceResult:
+        """Waits and tries again while the server is full."""
+        for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(
-                    image,
-                    self.reference,
-                    overlay=bool(self.overlays),
-                    heatmap_scale=self.heatmap,
-                    max_regions=self.max_regions,
-                    sensitivity=self.sensitivity,
-                    overlay_format=self.overlay_format,
-                    overlay_max_side_px=self.overlay_max_side_px,
-                )
-            except ResourceExhausted as error:  # others use the server too: it says when to come back
+                return self.client.infer(image, self.reference, **self.options)
+            except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
                 time.sleep(error.retry_after_s)
@@ -97,14 +86,16 @@ def infer(
     settings: Settings,
     images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
     *,
-    reference: Annotated[str, typer.Option(metavar="ID", help="What to compare with.")] = "default",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write <stem>_overlay files here.")] = None,
+    reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for <stem>_overlay files.")] = None,
     heatmap: Annotated[
-        HeatmapScale | None, typer.Option(help="The overlays' colors.  [default: the server's setting]")
+        HeatmapScale | None, typer.Option(help="Color scale of overlays.  [default: the server's setting]")
     ] = None,
     overlay_format: FormatOption = None,
     overlay_max_side: MaxSideOption = None,
-    max_regions: Annotated[int | None, typer.Option(min=0, metavar="N", help="List at most so many regions.")] = None,
+    max_regions: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
+    ] = None,
     sensitivity: Annotated[
         float | None,
         typer.Option(
@@ -113,38 +104,34 @@ def infer(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="End with code 3 when an image is anomalous.")
+        bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,
 ) -> None:
-    """Inspect images: files, or all those in a folder.
+    """Inspect images: files, or all images in a folder.
 
-    Lists the verdict of each. An image that fails has an error in its row, and the rest goes on.
+    Prints one row per image. If an image fails, its row shows the error and the others go on.
 
-    Exit codes: 0 every image was inspected; 1 one failed, or the server did; 2 wrong usage; 3 one is anomalous, with
-    --fail-on-anomaly (1 comes first).
+    Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
+    (only with --fail-on-anomaly; 1 wins over 3).
     """
     if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
-        text = (
-            "--heatmap, --overlay-format and --overlay-max-side are about overlays: say with --out where to put them."
-        )
-        raise typer.BadParameter(text)
+        raise typer.BadParameter("--heatmap, --overlay-format and --overlay-max-side need --out DIR for the overlays.")
     files = images_in(images)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    drawn_as = overlay_format or OverlayFormat.PNG
-    overlays = overlay_paths(files, out, SUFFIXES[drawn_as]) if out is not None else {}
-    with settings.client() as client, progress("Inspecting", len(files)) as step:
+    overlay_format = overlay_format or OverlayFormat.PNG
+    overlays = overlay_paths(files, out, SUFFIXES[overlay_format]) if out is not None else {}
+    options = InferOptions(
+        overlay=bool(overlays),
+        heatmap_scale=heatmap,
+        max_regions=max_regions,
+        sensitivity=sensitivity,
+        overlay_format=overlay_format,
+        overlay_max_side_px=overlay_max_side,
+    )
+    with settings.client() as client:
         report = _Report(files, overlays, as_json=as_json)
-        inquiry = _Inquiry(client, reference, heatmap, max_regions, sensitivity, overlays, drawn_as, overlay_max_side)
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
-            try:
-                for file, outcome in zip(files, pool.map(inquiry.of, files), strict=True):
-                    report.add(file, outcome)
-                    step()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                client.close()  # ends the calls that the pool's end would wait for
-                raise
+        _inspect_all(_Inspector(client, reference, options, overlays), files, report)
     report.end()
     if report.counts["error"]:
         raise typer.Exit(1)
@@ -152,8 +139,20 @@ def infer(
         raise typer.Exit(ANOMALY_FOUND)
 
 
+def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> None:
+    with progress("Inspecting", len(files)) as step, ThreadPoolExecutor(_PARALLEL_CALLS) as pool:
+        try:
+            for file, outcome in zip(files, pool.map(inspector.inspect, files), strict=True):
+                report.add(file, outcome)
+                step()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            inspector.client.close()  # otherwise leaving the pool waits for the calls in work
+            raise
+
+
 class _Report:
-    """Rows as they come, or one JSON document at the end."""
+    """A row per image as it comes, or one JSON document at the end."""
 
     def __init__(self, files: list[Path], overlays: dict[Path, Path], *, as_json: bool) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
@@ -166,19 +165,19 @@ class _Report:
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
-        drawn = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
+        has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
         if self._results is None:
-            overlay = [self._overlays[file].name] if drawn else []
+            overlay = [self._overlays[file].name] if has_overlay else []
             cells = [str(file), *_report.cells(outcome, verdict), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
-            path = str(self._overlays[file]) if drawn else None
+            path = str(self._overlays[file]) if has_overlay else None
             self._results.append({"file": str(file), **_report.as_json(outcome, verdict), "overlay": path})
 
     def end(self) -> None:
         total = sum(self.counts.values())
         if self._results is not None:
-            say_json({"results": self._results, "summary": {"images": total, **self.counts}})
+            print_json({"results": self._results, "summary": {"images": total, **self.counts}})
             return
         noun = "image" if total == 1 else "images"
-        say("{0} {1}: {intact} intact, {anomalous} anomalous, {error} failed".format(total, noun, **self.counts))
+        print_line("{0} {1}: {intact} intact, {anomalous} anomalous, {error} failed".format(total, noun, **self.counts))

@@ -8,72 +8,56 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, LoadProgress, ReferenceInfo
+from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import images_in
-from patchserve_client.cli._load_bar import load_shown
-from patchserve_client.cli._loading import (
-    ApproximateSearch,
-    CoresetMaxPatches,
-    CoresetRatio,
-    Profile,
-    Regions,
-    SearchRadius,
-    check_coreset,
-    polygon,
-    polygon_text,
-    refused_file_named,
-)
-from patchserve_client.cli._output import say, say_json, say_table
+from patchserve_client.cli._load_progress import shown_load
+from patchserve_client.cli._loading import polygon, polygon_text, rejected_file_named, takes_load_options
+from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_table
 
 app = typer.Typer(
-    help="Load, list, show and delete references: sets of undamaged items.", no_args_is_help=True, rich_markup_mode=None
+    help="Load, list, show and delete references: named sets of images of undamaged items.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
-_Json = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
-_Id = Annotated[str, typer.Argument(metavar="ID")]
 
 
 @app.command()
 @connected
+@takes_load_options
 def load(
     settings: Settings,
     paths: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
     *,
-    reference_id: Annotated[str, typer.Option("--id", metavar="ID", help="The name of the reference.")] = "default",
+    reference_id: Annotated[str, typer.Option("--id", metavar="ID", help="Name of the reference.")] = "default",
     append: Annotated[
-        bool, typer.Option("--append", help="Add to the images that are there instead of replacing them.")
+        bool, typer.Option("--append", help="Add to the images of the reference instead of replacing them.")
     ] = False,
-    profile: Profile = None,
-    coreset_ratio: CoresetRatio = None,
-    coreset_max_patches: CoresetMaxPatches = None,
-    search_radius: SearchRadius = None,
-    regions: Regions = None,
-    approximate_search: ApproximateSearch = False,
+    options: LoadOptions,
+    regions: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--region",
+            metavar="POLYGON",
+            help="Region of interest: only what lies inside counts. Corners as shares of width and height, for "
+            'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
+        ),
+    ] = None,
 ) -> None:
     """Load images of undamaged items, files or folders, as a reference.
 
-    Returns when the reference serves.
+    Returns when the server uses the reference.
     """
-    check_coreset(coreset_ratio, coreset_max_patches)
-    polygons = [polygon(text) for text in regions or ()]
+    options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
+    options["region_of_interest"] = [polygon(text) for text in regions or ()]
     files = images_in(paths)
     with (
         settings.client() as client,
-        refused_file_named(files),
-        load_shown(client, reference_id, files) as images,
+        rejected_file_named(files),
+        shown_load(client, reference_id, files) as images,
     ):
-        loaded = client.load_reference(
-            images,
-            reference_id,
-            mode=LoadMode.APPEND if append else LoadMode.REPLACE,
-            profile=profile,
-            coreset_ratio=coreset_ratio,
-            coreset_max_patches=coreset_max_patches,
-            search_radius=search_radius,
-            region_of_interest=polygons,
-            approximate_search=approximate_search or None,
-        )
-    say(
+        loaded = client.load_reference(images, reference_id, **options)
+    print_line(
         f"Loaded {loaded.reference_id}: {loaded.image_count} images, {loaded.patch_count} patches, "
         f"threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}"
     )
@@ -81,18 +65,16 @@ def load(
 
 @app.command()
 @connected
-def loads(settings: Settings, as_json: _Json = False) -> None:
-    """List what is being loaded now, and how far it is."""
+def loads(settings: Settings, as_json: JsonOption = False) -> None:
+    """List the active loads and their progress."""
     with settings.client() as client:
-        under_way = client.list_loads()
+        active_loads = client.list_loads()
     if as_json:
-        say_json([dataclasses.asdict(load) for load in under_way])
-        return
-    if not under_way:
-        say("Nothing is being loaded.")
-        return
-    titles = ["id", "stage", "steps", "images", "started"]
-    say_table(titles, [_load_cells(load) for load in under_way])
+        print_json([dataclasses.asdict(load) for load in active_loads])
+    elif not active_loads:
+        print_line("Nothing is being loaded.")
+    else:
+        print_table(["id", "stage", "steps", "images", "started"], [_load_cells(load) for load in active_loads])
 
 
 def _load_cells(load: LoadProgress) -> list[str]:
@@ -107,21 +89,20 @@ def _load_cells(load: LoadProgress) -> list[str]:
 
 @app.command("list")
 @connected
-def list_(settings: Settings, as_json: _Json = False) -> None:
+def list_(settings: Settings, as_json: JsonOption = False) -> None:
     """List the references on the server."""
     with settings.client() as client:
         references = list(client.list_references())
     if as_json:
-        say_json([dataclasses.asdict(reference) for reference in references])
-        return
-    if not references:
-        say("The server holds no reference. Load one with `patchserve reference load FILE|DIR...`.")
-        return
-    titles = ["id", "images", "patches", "profile", "threshold", "MiB", "updated", "revision"]
-    say_table(titles, [_cells(reference) for reference in references])
+        print_json([dataclasses.asdict(reference) for reference in references])
+    elif not references:
+        print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
+    else:
+        titles = ["id", "images", "patches", "profile", "threshold", "MiB", "updated", "revision"]
+        print_table(titles, [_reference_cells(reference) for reference in references])
 
 
-def _cells(reference: ReferenceInfo) -> list[str]:
+def _reference_cells(reference: ReferenceInfo) -> list[str]:
     return [
         reference.reference_id,
         str(reference.image_count),
@@ -136,28 +117,31 @@ def _cells(reference: ReferenceInfo) -> list[str]:
 
 @app.command()
 @connected
-def show(settings: Settings, reference_id: _Id = "default", as_json: _Json = False) -> None:
-    """Tell everything about one reference."""
+def show(
+    settings: Settings,
+    reference_id: Annotated[str, typer.Argument(metavar="ID")] = "default",
+    as_json: JsonOption = False,
+) -> None:
+    """Show everything about a reference."""
     with settings.client() as client:
         facts = dataclasses.asdict(client.get_reference(reference_id))
     if as_json:
-        say_json(facts)
+        print_json(facts)
         return
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
-    for name, value in {
-        **facts,
-        **{f"calibration.{name}": value for name, value in calibration.items()},
-        **{f"normal_scores.{name}": value for name, value in normal_scores.items()},
-    }.items():
-        say(f"{name:<27} {'-' if value in ('', None) else value}")
+    facts |= {f"calibration.{name}": value for name, value in calibration.items()}
+    facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
+    print_facts(facts)
 
 
 @app.command()
 @connected
-def delete(settings: Settings, reference_id: Annotated[str, typer.Argument(metavar="ID", help="Which one.")]) -> None:
-    """Remove a reference from the server."""
+def delete(
+    settings: Settings, reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to delete.")]
+) -> None:
+    """Delete a reference from the server."""
     with settings.client() as client:
         revision = client.delete_reference(reference_id)
-    say(f"Deleted {reference_id}, revision {revision[:12]}")
+    print_line(f"Deleted {reference_id}, revision {revision[:12]}")

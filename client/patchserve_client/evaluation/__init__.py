@@ -1,4 +1,4 @@
-"""How good a server's verdicts are on labeled images. Needs the extra `evaluate`."""
+"""Measures how good a server's verdicts are on labeled images. Requires the extra `evaluate`."""
 
 from patchserve_client.evaluation.dataset import (
     Dataset,

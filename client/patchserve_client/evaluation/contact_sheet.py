@@ -1,4 +1,4 @@
-"""The worst mistakes on one sheet."""
+"""A contact sheet of the worst mistakes."""
 
 from __future__ import annotations
 
@@ -14,32 +14,32 @@ from patchserve_client import Client, HeatmapScale, ReferenceInfo
 from patchserve_client.evaluation.dataset import read_mask
 from patchserve_client.evaluation.run import Verdict
 
-_PAIRS_IN_A_ROW = 3
+_PAIRS_PER_ROW = 3
 _CELL_INCHES = 2.1
 _DPI = 120
 _MAX_SIDE_PX = 512
-_MISTAKE_COLOR, _RIGHT_COLOR = "#b3243b", "#444444"
+_MISTAKE_COLOR, _CORRECT_COLOR = "#b3243b", "#444444"
 
 
-def worst(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict]:
-    """The images furthest on the wrong side of the threshold; after the mistakes, the closest calls."""
+def worst_verdicts(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict]:
+    """The mistakes, the largest first, then the correct verdicts closest to the threshold."""
     return sorted(verdicts, key=lambda verdict: verdict.margin)[:count]
 
 
 def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Each of the worst images beside its overlay in the calibrated scale; masks are outlined.
+    """Draw each of the worst images beside its overlay in the calibrated scale. Masks are outlined.
 
     Raises:
-        PatchserveError: the server does not draw an overlay.
+        PatchserveError: the server returns no overlay.
     """
-    shown = worst(verdicts)
-    mistakes = sum(not verdict.is_right for verdict in verdicts)
-    rows = -(-len(shown) // _PAIRS_IN_A_ROW)
+    shown = worst_verdicts(verdicts)
+    mistakes = sum(not verdict.is_correct for verdict in verdicts)
+    rows = -(-len(shown) // _PAIRS_PER_ROW)
     figure = Figure(
-        figsize=(2 * _PAIRS_IN_A_ROW * _CELL_INCHES, rows * (_CELL_INCHES + 0.6) + 0.6), layout="constrained"
+        figsize=(2 * _PAIRS_PER_ROW * _CELL_INCHES, rows * (_CELL_INCHES + 0.6) + 0.6), layout="constrained"
     )
-    figure.suptitle(f"Worst mistakes first: {mistakes} of {len(verdicts)} verdicts are wrong (white: the masks)")
-    cells = figure.subplots(rows, 2 * _PAIRS_IN_A_ROW, squeeze=False).ravel()
+    figure.suptitle(f"Worst mistakes first: {mistakes} of {len(verdicts)} verdicts are wrong (white lines: masks)")
+    cells = figure.subplots(rows, 2 * _PAIRS_PER_ROW, squeeze=False).ravel()
     for cell in cells:
         cell.set_axis_off()
         cell.set_anchor("NW")
@@ -62,7 +62,7 @@ def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[V
 
 def _show(cell: Axes, image: Image.Image, verdict: Verdict) -> None:
     width_px, height_px = image.size
-    if image.mode.startswith("I;16"):  # Pillow would cut the brighter values off
+    if image.mode.startswith("I;16"):  # Pillow would clip the brighter values
         image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     thumbnail = image.convert("RGB")
     thumbnail.thumbnail((_MAX_SIDE_PX, _MAX_SIDE_PX))
@@ -73,7 +73,7 @@ def _show(cell: Axes, image: Image.Image, verdict: Verdict) -> None:
 
 
 def _caption(cell: Axes, verdict: Verdict) -> None:
-    what = "right" if verdict.is_right else "missed" if verdict.image.defect else "false alarm"
-    text = f"{what}: {verdict.image.defect or 'intact'}, score {verdict.anomaly.score:.3f}\n{verdict.image.path.name}"
-    color = _RIGHT_COLOR if verdict.is_right else _MISTAKE_COLOR
+    kind = "correct" if verdict.is_correct else "missed" if verdict.image.defect else "false alarm"
+    text = f"{kind}: {verdict.image.defect or 'intact'}, score {verdict.anomaly.score:.3f}\n{verdict.image.path.name}"
+    color = _CORRECT_COLOR if verdict.is_correct else _MISTAKE_COLOR
     cell.set_title(text, fontsize=8, loc="left", color=color)

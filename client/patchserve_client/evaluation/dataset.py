@@ -11,51 +11,52 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from patchserve_client._image_files import SUFFIXES, image_files
+
 LAYOUT = "train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png"
 GOOD = "good"
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_TURNED = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
-_MARKED = 127  # masks are black and white; what compression left in between is rounded
+_ROTATED = (5, 6, 7, 8)  # the EXIF orientations that swap width and height
+_MASK_THRESHOLD = 127  # masks are black and white; compression may leave values in between
 
 
 class DatasetError(ValueError):
-    """The folder is no data set in the layout of MVTec AD, or a file in it cannot be used."""
+    """The folder is not a dataset in the layout of MVTec AD, or a file in it cannot be used."""
 
 
 @dataclass(frozen=True, slots=True)
 class LabeledImage:
-    """A test image and what is true of it."""
+    """A test image and its labels."""
 
     path: Path
-    name: str  # the path inside the data set
+    name: str  # the path inside the dataset
     defect: str | None  # None: intact
-    mask_path: Path | None  # None: intact, or where the damage is is not known
+    mask_path: Path | None  # None: intact, or the place of the damage is not known
     size_px: tuple[int, int]  # (width, height), upright
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """What there is to learn from and to test with, by name."""
+    """Reference images and test images, sorted by name."""
 
     root: Path
-    references: tuple[Path, ...]  # intact images to build a reference from, at least one
-    images: tuple[LabeledImage, ...]  # at least one
-    notes: tuple[str, ...]  # what a user should know of the data set, in sentences
+    references: tuple[Path, ...]  # intact images for the reference, at least one
+    images: tuple[LabeledImage, ...]  # test images, at least one
+    notes: tuple[str, ...]  # warnings for the user, in sentences
 
 
 def read_dataset(root: Path) -> Dataset:
-    """Finds the images and masks of a data set, and reads the masks and the images' headers.
+    """Find the images and masks of a dataset. Reads the masks and the headers of the images.
 
     Raises:
-        DatasetError: folders are missing or empty, a test image or a mask is damaged, or a mask is not of its
-            image's size.
+        DatasetError: folders are missing or empty, a test image or a mask is damaged, or a mask has not the size of
+            its image.
     """
-    for needed in (root / "train" / GOOD, root / "test"):
-        if not needed.is_dir():
-            raise DatasetError(f"{root} has no folder {needed.relative_to(root)}. The layout is {LAYOUT}.")
-    references = tuple(_files_in(root / "train" / GOOD))
+    for required in (root / "train" / GOOD, root / "test"):
+        if not required.is_dir():
+            raise DatasetError(f"{root} has no folder {required.relative_to(root)}. The layout is {LAYOUT}.")
+    references = tuple(image_files(root / "train" / GOOD))
     if not references:
-        raise DatasetError(f"{root / 'train' / GOOD} has no images (looked for {' '.join(_SUFFIXES)}).")
+        raise DatasetError(f"{root / 'train' / GOOD} has no images (looked for {' '.join(SUFFIXES)}).")
     kinds = sorted(
         folder for folder in (root / "test").iterdir() if folder.is_dir() and not folder.name.startswith(".")
     )
@@ -67,10 +68,10 @@ def read_dataset(root: Path) -> Dataset:
 
 
 def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> tuple[Path, ...]:
-    """Some of the reference images: all without a count, the first ones by name without a seed, else drawn by it.
+    """The reference images to use: all, or the first `count` by name, or with a seed `count` drawn at random.
 
     Raises:
-        DatasetError: there are not so many.
+        DatasetError: there are fewer than `count`.
     """
     available = dataset.references
     if count is None:
@@ -81,51 +82,43 @@ def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> 
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """Which pixels are damaged: (H, W).
+    """The mask of damaged pixels: (H, W).
 
     Raises:
         DatasetError: the file is damaged.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("L")) > _MARKED
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's PNG reader says SyntaxError
+            return np.asarray(image.convert("L")) > _MASK_THRESHOLD
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow's PNG reader raises SyntaxError
         raise DatasetError(f"{path} cannot be read as a mask: {error}") from error
 
 
-def _files_in(folder: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in _SUFFIXES and not file.name.startswith(".") and file.is_file()
-    )
-
-
 def _labeled(root: Path, folder: Path) -> Iterator[LabeledImage]:
-    for path in _files_in(folder):
+    for path in image_files(folder):
         size_px = _upright_size_px(path)
         defect = None if folder.name == GOOD else folder.name
         mask_path = root / "ground_truth" / folder.name / f"{path.stem}_mask.png"
-        usable = defect is not None and mask_path.is_file() and _marks_damage(mask_path, size_px)
+        has_mask = defect is not None and mask_path.is_file() and _marks_damage(mask_path, size_px)
         name = path.relative_to(root).as_posix()
-        yield LabeledImage(path, name, defect, mask_path if usable else None, size_px)
+        yield LabeledImage(path, name, defect, mask_path if has_mask else None, size_px)
 
 
 def _marks_damage(mask_path: Path, size_px: tuple[int, int]) -> bool:
     mask = read_mask(mask_path)
     if mask.shape[::-1] != size_px:
         sizes = "{1} x {0} pixels, its image {2} x {3}".format(*mask.shape, *size_px)
-        raise DatasetError(f"{mask_path} has {sizes}: they must be alike.")
+        raise DatasetError(f"{mask_path} has {sizes}. The sizes must be equal.")
     return bool(mask.any())
 
 
 def _upright_size_px(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation) in _TURNED
-            return (image.height, image.width) if turned else (image.width, image.height)
+            is_rotated = image.getexif().get(ExifTags.Base.Orientation) in _ROTATED
+            return (image.height, image.width) if is_rotated else (image.width, image.height)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DatasetError(f"{path} is no image: {error}") from error
+        raise DatasetError(f"{path} is not an image: {error}") from error
 
 
 def _notes(root: Path, kind: str, images: tuple[LabeledImage, ...]) -> Iterator[str]:
@@ -133,13 +126,15 @@ def _notes(root: Path, kind: str, images: tuple[LabeledImage, ...]) -> Iterator[
         yield f"test/{kind} has no images."
     if kind == GOOD:
         return
-    unmarked = [image for image in images if image.mask_path is None]
-    if unmarked:
+    without_mask = [image for image in images if image.mask_path is None]
+    if without_mask:
         yield (
-            f"{len(unmarked)} of {len(images)} images in test/{kind} have no mask that marks damage: "
+            f"{len(without_mask)} of {len(images)} images in test/{kind} have no mask of the damage: "
             "they count for the image metrics only."
         )
-    known = {f"{image.path.stem}_mask.png" for image in images}
-    strays = [mask.name for mask in (root / "ground_truth" / kind).glob("*_mask.png") if mask.name not in known]
-    if strays:
-        yield f"{len(strays)} of the masks in ground_truth/{kind} fit no image, such as {min(strays)}."
+    image_masks = {f"{image.path.stem}_mask.png" for image in images}
+    unmatched = [
+        mask.name for mask in (root / "ground_truth" / kind).glob("*_mask.png") if mask.name not in image_masks
+    ]
+    if unmatched:
+        yield f"{len(unmatched)} masks in ground_truth/{kind} belong to no image, for example {min(unmatched)}."

@@ -1,4 +1,4 @@
-"""How well the verdicts on whole images separate intact from defective ones."""
+"""Image metrics: how well the verdicts separate intact from defective images."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1
 
 @dataclass(frozen=True, slots=True)
 class ImageMetrics:
-    """None: not defined, since intact or defective images are missing."""
+    """The metrics. None: not defined, because there are no intact or no defective images."""
 
     image_auroc: float | None = None
     average_precision: float | None = None
-    f1: float | None = None  # this and the next at the calibrated threshold
+    f1: float | None = None  # this and the next: at the calibrated threshold
     balanced_accuracy: float | None = None
-    best_balanced_accuracy: float | None = None  # at the threshold that these very images would choose
-    best_threshold: float | None = None  # images at or above it are flagged; None also: none would be
-    false_alarm_rate: float | None = None  # the share of intact images over the calibrated threshold
+    best_balanced_accuracy: float | None = None  # at the best threshold for these same images
+    best_threshold: float | None = None  # flags scores at or above it; None also if it would flag no image
+    false_alarm_rate: float | None = None  # the share of intact images above the calibrated threshold
     damage_percentage_auroc: float | None = None
 
 
@@ -30,13 +30,13 @@ def image_metrics(
     flagged: NDArray[np.bool_],
     damage_percentages: NDArray[np.floating[Any]],
 ) -> ImageMetrics:
-    """Measures one verdict per image.
+    """Compute the metrics of one verdict per image.
 
     Args:
-        defective: (N,) the truth.
+        defective: (N,) the labels.
         scores: (N,) higher is more anomalous.
         flagged: (N,) the verdict at the calibrated threshold.
-        damage_percentages: (N,) the notebook's measure, for contrast.
+        damage_percentages: (N,) the notebook's measure, to compare with.
     """
     false_alarm_rate = None if defective.all() else float(flagged[~defective].mean())
     if defective.all() or not defective.any():
@@ -57,7 +57,7 @@ def image_metrics(
 
 
 def auroc(intact: NDArray[np.floating[Any]], defective: NDArray[np.floating[Any]]) -> float | None:
-    """The chance that a defective image scores above an intact one; None where either are missing."""
+    """The probability that a defective image scores above an intact one; None if there are none of either."""
     if not (intact.size and defective.size):
         return None
     truth = np.repeat([False, True], [intact.size, defective.size])

@@ -1,4 +1,4 @@
-"""How well score maps find the damaged pixels, in memory that does not grow with the images."""
+"""Pixel metrics: how well score maps find damaged pixels. Memory does not grow with the number of images."""
 
 from __future__ import annotations
 
@@ -8,40 +8,40 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
-# Scores are tallied by the upper bits of their float32 form, whose order is that of the numbers: 11 bits of mantissa.
-# Scores less than 0.05 % apart may hence count as equal.
+# Histogram bins are the upper bits of float32, which sort like the numbers. They keep 11 bits of the mantissa: scores
+# less than 0.05 % apart may count as equal.
 _DROPPED_BITS = 12
 _BINS = 2 ** (31 - _DROPPED_BITS)
 _EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
 def stretched(score_map: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A map (h, w) over an image (H, W): bilinear, the corners of both laid over each other."""
+    """A map (h, w) resized bilinearly to an image (H, W). The corners of both coincide."""
     height_px, width_px = shape
     return np.asarray(Image.fromarray(score_map).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
 
-class PixelTally:
-    """Tallies score maps against masks, image by image."""
+class PixelHistograms:
+    """Histograms of the scores of intact and damaged pixels, filled image by image."""
 
     def __init__(self) -> None:
-        self._intact = np.zeros(_BINS, np.int64)  # pixels outside of all damage, by score
+        self._intact = np.zeros(_BINS, np.int64)  # pixels outside of all masks, by score
         self._damaged = np.zeros(_BINS, np.int64)
         self._shares = np.zeros(_BINS)  # each damaged pixel's share of its region
         self.region_count = 0
 
     def add(self, score_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> None:
-        """Counts one image; the map is stretched bilinearly over the mask.
+        """Count one image. The map is resized bilinearly to the mask.
 
         Args:
-            score_map: (h, w) 0 or more, over the whole image.
-            mask: (H, W) which pixels are damaged.
+            score_map: (h, w) 0 or more, for the whole image.
+            mask: (H, W) True for damaged pixels.
 
         Raises:
             ValueError: a score is negative or not finite.
         """
         if not (score_map.min() >= 0 and np.isfinite(score_map.max())):
-            raise ValueError("A score map holds finite numbers of 0 or more.")
+            raise ValueError("A score map must hold finite numbers of 0 or more.")
         scores = stretched(score_map, mask.shape) + np.float32(0)  # + 0 turns -0.0 into 0.0
         bins = scores.view(np.uint32) >> _DROPPED_BITS  # (H, W)
         self._intact += np.bincount(bins[~mask], minlength=_BINS)
@@ -54,26 +54,26 @@ class PixelTally:
         self._shares += np.bincount(bins[mask], 1 / areas_px[regions[mask]], minlength=_BINS)
 
     def auroc(self) -> float | None:
-        """The chance that a damaged pixel scores above an intact one; None where either are missing."""
+        """The probability that a damaged pixel scores above an intact one; None if there are none of either."""
         if not self._is_complete():
             return None
         truth, bins, weights = self._weighted(self._damaged)
         return float(roc_auc_score(truth, bins, sample_weight=weights))
 
     def aupro(self, max_false_positive_rate: float = 0.3) -> float | None:
-        """The area under the per-region overlap, up to a false positive rate, as a share of the best possible.
+        """The area under the per-region overlap up to a false positive rate, as a share of the largest possible area.
 
         Bergmann et al. 2021, "The MVTec Anomaly Detection Dataset". The mean overlap of regions is the true positive
-        rate of pixels that each weigh 1 / the area of their region. None where either pixels are missing.
+        rate of pixels that each weigh 1 / the area of their region. None if there are no intact or no damaged pixels.
         """
         if not self._is_complete():
             return None
         truth, bins, weights = self._weighted(self._shares)
         false_rates, overlaps, _ = roc_curve(truth, bins, sample_weight=weights)
         inside = false_rates <= max_false_positive_rate
-        at_the_end = np.interp(max_false_positive_rate, false_rates, overlaps)
+        overlap_at_limit = np.interp(max_false_positive_rate, false_rates, overlaps)
         false_rates = np.append(false_rates[inside], max_false_positive_rate)
-        overlaps = np.append(overlaps[inside], at_the_end)
+        overlaps = np.append(overlaps[inside], overlap_at_limit)
         return float(auc(false_rates, overlaps) / max_false_positive_rate)
 
     def _is_complete(self) -> bool:
@@ -82,7 +82,7 @@ class PixelTally:
     def _weighted(
         self, damaged: NDArray[np.generic]
     ) -> tuple[NDArray[np.bool_], NDArray[np.intp], NDArray[np.float64]]:
-        """Truth, score and weight of every bin that is not empty."""
+        """Label, score and weight of every bin that is not empty."""
         intact_bins, damaged_bins = self._intact.nonzero()[0], damaged.nonzero()[0]
         truth = np.repeat([False, True], [intact_bins.size, damaged_bins.size])
         weights = np.concatenate([self._intact[intact_bins], damaged[damaged_bins]])

@@ -1,4 +1,4 @@
-"""Drawings of an evaluation, as PNG files."""
+"""Plots of an evaluation, as PNG files."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _BINS = 32
 
 
 def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], folder: Path) -> None:
-    """Writes roc.png, scores.png and mistakes.png.
+    """Write roc.png, scores.png and mistakes.png.
 
     Raises:
-        PatchserveError: the server does not draw an overlay.
+        PatchserveError: the server returns no overlay.
         OSError: a file cannot be written.
     """
     draw_roc(verdicts, folder / "roc.png")
@@ -35,7 +35,7 @@ def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verd
 
 
 def draw_roc(verdicts: Sequence[Verdict], path: Path) -> None:
-    """The ROC curves of the calibrated score and, for contrast, of the damage percentage."""
+    """Draw the ROC curves of the calibrated score and, to compare, of the damage percentage."""
     defective = _defective(verdicts)
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = _axes(figure, "Intact images flagged", "Defective images flagged")
@@ -57,11 +57,11 @@ def draw_roc(verdicts: Sequence[Verdict], path: Path) -> None:
 
 
 def draw_histogram(verdicts: Sequence[Verdict], path: Path) -> None:
-    """The scores of intact and of defective images, with the threshold between them."""
+    """Draw the histogram of the scores of intact and defective images, and the threshold."""
     defective = _defective(verdicts)
     scores = np.array([verdict.anomaly.score for verdict in verdicts])
     lowest, highest = min(scores.min(), 0.49), max(scores.max(), 0.51)
-    # The threshold is an edge, so that no bar holds images of both verdicts.
+    # The threshold is an edge of two bars, so that no bar counts images of both verdicts.
     width = (highest - lowest) / _BINS
     edges = 0.5 + width * np.arange(np.floor((lowest - 0.5) / width), np.ceil((highest - 0.5) / width) + 1)
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")

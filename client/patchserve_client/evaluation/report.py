@@ -1,4 +1,4 @@
-"""What an evaluation found, as a document."""
+"""The findings of an evaluation as a document."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METRICS = (
 
 
 def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings) -> dict[str, Any]:
-    """METRICS first, None where one is not defined; then what they rest on. All but times is ready for JSON."""
+    """METRICS first (None: not defined), then the data behind them. JSON can hold all of it except times."""
     verdicts = findings.verdicts
     metrics = _image_metrics(verdicts)
     values = {
@@ -56,7 +56,7 @@ def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findi
         "reference": dataclasses.asdict(reference),
         "server": dataclasses.asdict(server),
         "notes": [*dataset.notes, *_notes(values, verdicts)],
-        "images": [_image(verdict) for verdict in verdicts],
+        "images": [_image_entry(verdict) for verdict in verdicts],
         "failed": [{"file": image.name, "error": str(error)} for image, error in findings.failed],
     }
 
@@ -71,7 +71,7 @@ def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
 
 
 def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
-    """Of each kind of defect: how many there are, how many were found, and the AUROC against all intact images."""
+    """For each kind of defect: the number of images, how many were found, and the AUROC against all intact images."""
     scores: dict[str | None, list[float]] = {}
     for verdict in verdicts:
         scores.setdefault(verdict.image.defect, []).append(verdict.anomaly.score)
@@ -79,11 +79,11 @@ def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
     found = [verdict.image.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
     return {
         str(defect): {
-            "images": len(of_it),
+            "images": len(defect_scores),
             "found": found.count(defect),
-            "image_auroc": auroc(intact, np.array(of_it)),
+            "image_auroc": auroc(intact, np.array(defect_scores)),
         }
-        for defect, of_it in scores.items()
+        for defect, defect_scores in scores.items()
     }
 
 
@@ -94,13 +94,13 @@ def _notes(values: dict[str, Any], verdicts: list[Verdict]) -> Iterator[str]:
         yield f"There are no defective test images: {', '.join(missing)} are not defined."
         return
     if defective == len(verdicts):
-        of_images = [name for name in missing if name not in PIXEL_METRICS]
-        yield f"There are no intact test images: {', '.join(of_images)} are not defined."
+        image_metric_names = [name for name in missing if name not in PIXEL_METRICS]
+        yield f"There are no intact test images: {', '.join(image_metric_names)} are not defined."
     if set(PIXEL_METRICS) & set(missing):
-        yield f"No mask marks damage: {' and '.join(PIXEL_METRICS)} are not defined."
+        yield f"There is no mask of any damage: {' and '.join(PIXEL_METRICS)} are not defined."
 
 
-def _image(verdict: Verdict) -> dict[str, Any]:
+def _image_entry(verdict: Verdict) -> dict[str, Any]:
     return {
         "file": verdict.image.name,
         "defect": verdict.image.defect,

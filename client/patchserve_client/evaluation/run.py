@@ -1,4 +1,4 @@
-"""Asks a running server about a data set."""
+"""Inspects the images of a dataset with a running server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -13,45 +14,45 @@ from patchserve_client import (
     AnomalyScore,
     Client,
     InferenceResult,
+    LoadOptions,
     NotFound,
     PatchserveError,
     ReferenceInfo,
-    ScoringProfile,
 )
 from patchserve_client.evaluation.dataset import LabeledImage, read_mask
-from patchserve_client.evaluation.pixel_metrics import PixelTally
+from patchserve_client.evaluation.pixel_metrics import PixelHistograms
 
 
 class ReferenceExistsError(ValueError):
-    """A reference of that id is there already; it is somebody's, and is neither replaced nor deleted."""
+    """The server already has a reference of this id. It belongs to somebody and is not replaced or deleted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the server said of one test image."""
+    """The verdict on one test image."""
 
     image: LabeledImage
     anomaly: AnomalyScore
     damage_percentage: float
 
     @property
-    def is_right(self) -> bool:
+    def is_correct(self) -> bool:
         return self.anomaly.is_anomalous == (self.image.defect is not None)
 
     @property
     def margin(self) -> float:
-        """How far the score lies on the right side of its threshold; negative for a mistake."""
+        """The distance of the score from the threshold on the correct side; negative for a mistake."""
         distance = self.anomaly.score - 0.5
         return distance if self.image.defect else -distance
 
 
 @dataclass(slots=True)
 class Findings:
-    """What the server said of all test images."""
+    """The verdicts on all test images, the images that failed, and the pixel histograms."""
 
     verdicts: list[Verdict] = field(default_factory=list)
     failed: list[tuple[LabeledImage, PatchserveError]] = field(default_factory=list)
-    pixels: PixelTally = field(default_factory=PixelTally)
+    pixels: PixelHistograms = field(default_factory=PixelHistograms)
 
 
 @contextlib.contextmanager
@@ -60,36 +61,24 @@ def loaded_reference(
     images: Iterable[Path],
     reference_id: str,
     *,
-    profile: ScoringProfile | None = None,
-    coreset_ratio: float | None = None,
-    coreset_max_patches: int | None = None,
-    search_radius: float | None = None,
-    approximate_search: bool | None = None,
     keep: bool = False,
+    **options: Unpack[LoadOptions],
 ) -> Iterator[ReferenceInfo]:
-    """A new reference on the server, deleted at the end unless it is to be kept.
+    """Gives a new reference on the server, and deletes it at the end unless `keep`.
 
     Raises:
-        ReferenceExistsError: the server holds one of this id.
-        PatchserveError: what the server says.
+        ReferenceExistsError: the server already has a reference of this id.
+        PatchserveError: the server rejected the load, or the connection failed.
     """
     with contextlib.suppress(NotFound):
         client.get_reference(reference_id)
-        raise ReferenceExistsError(f'The server holds a reference "{reference_id}" already.')
-    reference = client.load_reference(
-        images,
-        reference_id,
-        profile=profile,
-        coreset_ratio=coreset_ratio,
-        coreset_max_patches=coreset_max_patches,
-        search_radius=search_radius,
-        approximate_search=approximate_search,
-    )
+        raise ReferenceExistsError(f'The server already has a reference "{reference_id}".')
+    reference = client.load_reference(images, reference_id, **options)
     try:
         yield reference
     except BaseException:
         if not keep:
-            with contextlib.suppress(PatchserveError):  # the first error says more
+            with contextlib.suppress(PatchserveError):  # the first error is more useful
                 client.delete_reference(reference_id, expected_revision=reference.revision)
         raise
     if not keep:
@@ -104,17 +93,17 @@ def inspect(
     frame_timeout_s: float | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> Findings:
-    """Streams the test images through the server. An image that it refuses is noted, and the rest goes on.
+    """Stream the test images through the server. An image that fails is recorded, and the others go on.
 
     Args:
-        client: a connection to the server that holds the reference.
-        images: what to inspect, at least one.
-        reference: what to compare with, in exactly this revision.
+        client: a client of the server that has the reference.
+        images: the images to inspect, at least one.
+        reference: the reference to compare with, in exactly this revision.
         frame_timeout_s: how long one image may take, in seconds; None: no limit.
         step: called after each image.
 
     Raises:
-        PatchserveError: the stream ended before its time, or no image at all was inspected.
+        PatchserveError: the stream ended early, or every image failed.
         DatasetError: a mask is damaged.
     """
     findings = Findings()
@@ -130,7 +119,7 @@ def inspect(
         for image, frame in zip(images, results, strict=True):
             if frame.result is not None:
                 findings.verdicts.append(Verdict(image, frame.result.anomaly, frame.result.damage.damage_percentage))
-                _tally(findings, image, frame.result)
+                _count_pixels(findings, image, frame.result)
             elif frame.error is not None:
                 findings.failed.append((image, frame.error))
             step()
@@ -139,9 +128,9 @@ def inspect(
     return findings
 
 
-def _tally(findings: Findings, image: LabeledImage, result: InferenceResult) -> None:
+def _count_pixels(findings: Findings, image: LabeledImage, result: InferenceResult) -> None:
     if result.score_map is None:
-        raise TypeError("The server sent no score map, though one was asked for.")
+        raise TypeError("The server sent no score map, although one was requested.")
     if image.defect is None:
         width_px, height_px = image.size_px
         findings.pixels.add(result.score_map, np.zeros((height_px, width_px), np.bool_))

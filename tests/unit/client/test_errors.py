@@ -1,4 +1,4 @@
-"""gRPC's errors become one tree, with everything that the server said."""
+"""gRPC's errors become one tree, with every detail of the server."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pickle
 
 import grpc
 import pytest
-from fakes.fake_server import Fault
+from fakes.faults import Fault
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2, status_pb2
 
@@ -19,7 +19,7 @@ from patchserve_client import (
     PreconditionViolation,
     Unavailable,
 )
-from patchserve_client._errors import from_status, translated
+from patchserve_client._errors import from_status, translate_errors
 
 SERVER_CODES = {
     "INVALID_ARGUMENT": patchserve_client.InvalidArgument,
@@ -43,7 +43,7 @@ def rpc_error(code: grpc.StatusCode, details: str, trailing: bytes | None = None
 
 
 def raised(error: grpc.RpcError) -> PatchserveError:
-    with pytest.raises(PatchserveError) as caught, translated("host:1"):
+    with pytest.raises(PatchserveError) as caught, translate_errors("host:1"):
         raise error
     return caught.value
 
@@ -55,12 +55,12 @@ def test_every_code_has_its_class_and_keeps_its_name(code: grpc.StatusCode) -> N
     assert (error.code, error.reason, error.message, str(error)) == (code.name, "REASON", "text", "text")
 
 
-def test_a_code_that_grpc_does_not_know_is_unknown() -> None:
+def test_an_unknown_code_is_unknown() -> None:
     error = from_status(status_pb2.Status(code=999, message="?"))
     assert (type(error), error.code) == (PatchserveError, "UNKNOWN")
 
 
-def test_every_detail_arrives() -> None:
+def test_every_detail_is_converted() -> None:
     retry = error_details_pb2.RetryInfo()
     retry.retry_delay.FromMilliseconds(1500)
     field = error_details_pb2.BadRequest.FieldViolation(field="image", description="empty")
@@ -87,7 +87,7 @@ def test_every_detail_arrives() -> None:
     assert error.request_id == "42"
 
 
-def test_details_of_a_kind_that_nobody_knows_are_passed_over() -> None:
+def test_details_of_an_unknown_kind_are_skipped() -> None:
     status = Fault(grpc.StatusCode.NOT_FOUND, "text", "REASON").status()
     status.details.insert(0, AnyMessage(type_url="type.googleapis.com/what.Ever", value=b"\xff\xff"))
     assert from_status(status).reason == "REASON"
@@ -101,12 +101,12 @@ def test_details_of_a_kind_that_nobody_knows_are_passed_over() -> None:
         Fault(grpc.StatusCode.NOT_FOUND, "another text", "REASON").status().SerializeToString(),
     ],
 )
-def test_where_details_contradict_the_status_line_the_line_stands(trailing: bytes) -> None:
+def test_details_that_contradict_the_status_line_are_ignored(trailing: bytes) -> None:
     error = raised(rpc_error(grpc.StatusCode.NOT_FOUND, "text", trailing))
     assert (type(error), error.message, error.reason) == (NotFound, "text", "")
 
 
-def test_details_that_are_damaged_inside_do_not_hide_the_error() -> None:
+def test_damaged_details_do_not_hide_the_error() -> None:
     status = Fault(grpc.StatusCode.NOT_FOUND, "text").status()
     status.details.append(AnyMessage(type_url="type.googleapis.com/google.rpc.RetryInfo", value=b"\xff\xff"))
     error = raised(rpc_error(grpc.StatusCode.NOT_FOUND, "text", status.SerializeToString()))
@@ -114,7 +114,7 @@ def test_details_that_are_damaged_inside_do_not_hide_the_error() -> None:
     assert error.message == "text"
 
 
-def test_errors_of_the_connection_name_the_server() -> None:
+def test_connection_errors_name_the_server() -> None:
     error = raised(rpc_error(grpc.StatusCode.UNAVAILABLE, "Connection refused"))
     assert isinstance(error, Unavailable)
     assert error.message == "No server answers at host:1: Connection refused"
@@ -126,7 +126,7 @@ def test_errors_of_the_connection_name_the_server() -> None:
 
 
 @pytest.mark.parametrize("text", ["CANCELLED", "Received RST_STREAM with error code 8"])
-def test_a_call_that_a_stopping_server_threw_away_may_be_made_again(text: str) -> None:
+def test_a_call_that_a_stopping_server_discarded_is_unavailable(text: str) -> None:
     error = raised(rpc_error(grpc.StatusCode.CANCELLED, text))
     assert isinstance(error, Unavailable)
     assert (error.code, error.reason) == ("UNAVAILABLE", "")
@@ -135,13 +135,13 @@ def test_a_call_that_a_stopping_server_threw_away_may_be_made_again(text: str) -
     assert isinstance(own, patchserve_client.Cancelled)
 
 
-def test_an_error_survives_pickling() -> None:
+def test_an_error_can_be_pickled() -> None:
     error = from_status(Fault(grpc.StatusCode.NOT_FOUND, "text", "REASON").status())
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is NotFound
     assert (again.message, again.reason, again.code) == ("text", "REASON", "NOT_FOUND")
 
 
-def test_other_exceptions_pass_untouched() -> None:
-    with pytest.raises(KeyError), translated("host:1"):
+def test_other_exceptions_are_not_changed() -> None:
+    with pytest.raises(KeyError), translate_errors("host:1"):
         raise KeyError("mine")

@@ -1,4 +1,4 @@
-"""Streams of both clients: reading while writing, ends of every kind, and nothing left behind."""
+"""Streams of both clients: results while frames are sent, back-pressure, and errors."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import contextlib
 import itertools
 import queue
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import grpc
 import pytest
-from fakes.fake_server import FakeServer, Fault, dropped, not_found, png, serving
-from fakes.waiting import until
+from fakes.either_client import StreamFrames, no_task_is_left
+from fakes.fake_server import FakeServer
+from fakes.faults import Fault, dropped, not_found
+from fakes.responses import png
 
 from patchserve.v1 import stream_pb2
 from patchserve_client import (
@@ -32,54 +33,11 @@ from patchserve_client import (
     StreamNotice,
 )
 
-Inspect: TypeAlias = Callable[..., list[FrameResult]]
 DELETED = not_found("belt")
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with serving() as server:
-        yield server
-
-
-async def no_task_left() -> None:
-    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
-
-
-def inspect_sync(address: str, frames: Iterable[Any], *, stop_after: int | None = None, **options: Any) -> Any:
-    with Client(address) as client, contextlib.closing(client.infer_stream(frames, **options)) as results:
-        return list(itertools.islice(results, stop_after))
-
-
-def inspect_asyncio(address: str, frames: Iterable[Any], *, stop_after: int | None = None, **options: Any) -> Any:
-    async def given() -> AsyncIterator[Any]:
-        for frame in frames:
-            yield frame
-            await asyncio.sleep(0)
-
-    async def main() -> list[FrameResult]:
-        results: list[FrameResult] = []
-        async with AsyncClient(address) as client:
-            async with contextlib.aclosing(client.infer_stream(given(), **options)) as stream:
-                async for result in stream:
-                    results.append(result)
-                    if len(results) == stop_after:
-                        break
-            await no_task_left()
-        return results
-
-    return asyncio.run(main())
-
-
-@pytest.fixture(params=[inspect_sync, inspect_asyncio], ids=["sync", "asyncio"])
-def inspect(request: pytest.FixtureRequest) -> Inspect:
-    """Streams frames through a fresh client of either kind; `stop_after` leaves the loop early."""
-    chosen: Inspect = request.param
-    return chosen
-
-
-class Endless:
-    """Frames without end; knows which thread draws them."""
+class EndlessFrames:
+    """Frames without end. Remembers the thread that draws them."""
 
     def __init__(self) -> None:
         self.drawn_by = threading.current_thread()
@@ -90,18 +48,20 @@ class Endless:
             yield png()
 
     def thread_ends(self) -> bool:
-        if self.drawn_by is threading.current_thread():  # asyncio: there is no other
+        if self.drawn_by is threading.current_thread():  # asyncio: there is no other thread
             return True
         self.drawn_by.join(10)
         return not self.drawn_by.is_alive()
 
 
-def test_every_frame_has_its_result_and_a_bad_one_an_error(fake: FakeServer, inspect: Inspect, tmp_path: Path) -> None:
+def test_every_frame_has_a_result_and_a_bad_frame_has_an_error(
+    fake: FakeServer, stream_frames: StreamFrames, tmp_path: Path
+) -> None:
     (tmp_path / "red.png").write_bytes(png("red"))
     taken = datetime(2025, 1, 1, tzinfo=UTC)
     fake.frame_faults[3] = dropped()
     frames = [Frame(png(), "first", taken), b"no image", tmp_path / "red.png", png()]
-    first, bad, red, late = inspect(fake.address, frames, overlay=True, max_regions=2)
+    first, bad, red, late = stream_frames(fake.address, frames, overlay=True, max_regions=2)
     assert (first.frame_id, first.sequence, first.capture_time, first.error) == ("first", 0, taken, None)
     assert first.result is not None
     assert first.result.encoded_overlay is not None
@@ -113,9 +73,9 @@ def test_every_frame_has_its_result_and_a_bad_one_an_error(fake: FakeServer, ins
     assert late.error.reason == "FRAME_DROPPED"
 
 
-def test_the_options_arrive_in_the_config(fake: FakeServer, inspect: Inspect) -> None:
+def test_options_are_sent_in_the_config(fake: FakeServer, stream_frames: StreamFrames) -> None:
     options = {"max_in_flight": 3, "overflow": "drop_oldest", "ordering": "completion", "frame_timeout_s": 0.5}
-    assert inspect(fake.address, [], reference_id="belt", expected_revision="abc", **options) == []
+    assert stream_frames(fake.address, [], reference_id="belt", expected_revision="abc", **options) == []
     (config,) = fake.requests["InferStream"]
     assert (config.reference_id, config.expected_revision, config.max_in_flight) == ("belt", "abc", 3)
     assert config.overflow == stream_pb2.OVERFLOW_POLICY_DROP_OLDEST
@@ -123,22 +83,22 @@ def test_the_options_arrive_in_the_config(fake: FakeServer, inspect: Inspect) ->
     assert config.frame_timeout.ToMilliseconds() == 500
 
 
-def test_bad_options_are_refused_before_anything_is_sent(fake: FakeServer) -> None:
+def test_bad_options_are_rejected_before_anything_is_sent(fake: FakeServer) -> None:
     with Client(fake.address) as client, pytest.raises(ValueError, match="max_in_flight"):
         client.infer_stream([], max_in_flight=0)
     assert not fake.requests
 
 
-def test_notices_go_to_the_callback(fake: FakeServer, inspect: Inspect) -> None:
+def test_notices_go_to_the_callback(fake: FakeServer, stream_frames: StreamFrames) -> None:
     fake.notices = [stream_pb2.StreamNotice(kind=stream_pb2.NOTICE_KIND_DRAINING, message="Going down.")]
     notices: list[StreamNotice] = []
-    assert len(inspect(fake.address, [png()], on_notice=notices.append)) == 1
+    assert len(stream_frames(fake.address, [png()], on_notice=notices.append)) == 1
     assert notices == [StreamNotice(NoticeKind.DRAINING, "Going down.")]
-    assert len(inspect(fake.address, [png()])) == 1
+    assert len(stream_frames(fake.address, [png()])) == 1
 
 
-def test_results_come_while_frames_are_still_to_be_taken(fake: FakeServer) -> None:
-    """Each frame is taken only after the result of the one before: nothing moves unless both ways are open."""
+def test_results_come_before_the_next_frame_is_drawn(fake: FakeServer) -> None:
+    """Each frame waits for the result of the one before: this works only if both directions are open."""
     results: queue.Queue[FrameResult] = queue.Queue()
 
     def frames() -> Iterator[bytes]:
@@ -152,7 +112,7 @@ def test_results_come_while_frames_are_still_to_be_taken(fake: FakeServer) -> No
     assert len(fake.requests["frame"]) == 5
 
 
-async def test_results_come_while_frames_are_still_to_be_awaited(fake: FakeServer) -> None:
+async def test_results_come_before_the_next_frame_is_awaited(fake: FakeServer) -> None:
     results: asyncio.Queue[FrameResult] = asyncio.Queue()
 
     async def frames() -> AsyncIterator[bytes]:
@@ -167,54 +127,53 @@ async def test_results_come_while_frames_are_still_to_be_awaited(fake: FakeServe
 
 
 class Camera:
-    """Frames without end, each of 1 MiB; tells how many were taken."""
+    """So many frames of 1 MiB each. Tells when all of them are drawn."""
 
-    def __init__(self) -> None:
-        self.taken = 0
+    def __init__(self, frame_count: int) -> None:
+        self.all_drawn = threading.Event()
+        self._frame_count = frame_count
 
     def __iter__(self) -> Iterator[bytes]:
-        while self.taken < 2000:
-            self.taken += 1
-            yield png() + bytes(2**20)  # decoders leave the rest unread
+        for _ in range(self._frame_count):
+            yield png() + bytes(2**20)  # decoders ignore the rest
+        self.all_drawn.set()
 
-    def settled(self) -> int:
-        """How many were taken once no more are for a while."""
-        seen = -1
-        while seen != self.taken:
-            seen = self.taken
-            time.sleep(0.5)
-        return seen
+    def is_held_back(self) -> bool:
+        """Whether some frames are still to be drawn after a time that is enough for all of them."""
+        return not self.all_drawn.wait(1)
 
 
-def test_a_server_that_does_not_read_holds_the_frames_back(fake: FakeServer, inspect: Inspect) -> None:
+def test_frames_are_held_back_while_the_server_does_not_read(fake: FakeServer, stream_frames: StreamFrames) -> None:
     fake.read_frames.clear()
-    camera = Camera()
-    running = threading.Thread(target=inspect, args=(fake.address, camera), kwargs={"stop_after": 3})
-    running.start()
-    fake.wait_for_request("InferStream")
-    assert 1 <= camera.settled() < 64
-    fake.read_frames.set()
-    running.join(30)
-    assert not running.is_alive()
+    camera = Camera(64)
+    with ThreadPoolExecutor() as pool:
+        streaming = pool.submit(stream_frames, fake.address, camera)
+        fake.wait_for_request("InferStream")
+        assert camera.is_held_back()
+        fake.read_frames.set()
+        assert len(streaming.result(60)) == 64
+    assert camera.all_drawn.is_set()
 
 
-def test_a_reader_that_does_not_read_holds_the_frames_back(fake: FakeServer) -> None:
-    camera = Camera()
+def test_frames_are_held_back_while_the_caller_does_not_read(fake: FakeServer) -> None:
+    camera = Camera(500)
     fake.overlay = bytes(2**20)
     with Client(fake.address) as client, contextlib.closing(client.infer_stream(camera, overlay=True)) as results:
         next(results)
-        assert camera.settled() < 500
+        assert camera.is_held_back()
 
 
-def test_leaving_early_cancels_the_call_and_ends_the_sender(fake: FakeServer, inspect: Inspect) -> None:
-    frames = Endless()
-    assert len(inspect(fake.address, frames, stop_after=3)) == 3
+def test_leaving_the_loop_early_cancels_the_call_and_ends_the_sender(
+    fake: FakeServer, stream_frames: StreamFrames
+) -> None:
+    frames = EndlessFrames()
+    assert len(stream_frames(fake.address, frames, stop_after=3)) == 3
     assert fake.stream_ended.wait(10)
     assert frames.thread_ends()
 
 
-def test_break_without_closing_ends_it_too(fake: FakeServer) -> None:
-    frames = Endless()
+def test_break_without_closing_cancels_the_call_too(fake: FakeServer) -> None:
+    frames = EndlessFrames()
     with Client(fake.address) as client:
         for _ in client.infer_stream(frames):
             assert frames.drawn_by is not threading.current_thread()
@@ -223,8 +182,8 @@ def test_break_without_closing_ends_it_too(fake: FakeServer) -> None:
         assert frames.thread_ends()
 
 
-def test_an_error_in_the_loop_ends_it_too(fake: FakeServer) -> None:
-    frames = Endless()
+def test_an_error_in_the_loop_cancels_the_call_too(fake: FakeServer) -> None:
+    frames = EndlessFrames()
 
     def look() -> None:
         for _ in client.infer_stream(frames):
@@ -237,22 +196,22 @@ def test_an_error_in_the_loop_ends_it_too(fake: FakeServer) -> None:
         assert frames.thread_ends()
 
 
-def test_an_error_in_the_callback_ends_it_while_the_error_is_held(fake: FakeServer) -> None:
+def test_an_error_in_the_callback_cancels_the_call_while_the_error_is_kept(fake: FakeServer) -> None:
     def refuse(notice: StreamNotice) -> None:
         raise LookupError(notice.message)
 
     fake.notices = [stream_pb2.StreamNotice(message="mine")]
-    frames = Endless()
+    frames = EndlessFrames()
     with Client(fake.address) as client:
         results = client.infer_stream(frames, on_notice=refuse)
         with pytest.raises(LookupError, match="mine") as held:
             next(results)
-        assert held.traceback  # keeps every variable alive, the call among them
+        assert held.traceback  # keeps every variable alive, also the call
         assert fake.stream_ended.wait(10)
         assert frames.thread_ends()
 
 
-async def test_cancelling_the_reader_cancels_the_call_and_leaves_no_task(fake: FakeServer) -> None:
+async def test_cancelling_the_task_cancels_the_call_and_leaves_no_task(fake: FakeServer) -> None:
     async def endless() -> AsyncIterator[bytes]:
         while True:
             yield png()
@@ -270,7 +229,7 @@ async def test_cancelling_the_reader_cancels_the_call_and_leaves_no_task(fake: F
         with pytest.raises(asyncio.CancelledError):
             await reader
         assert await asyncio.to_thread(fake.stream_ended.wait, 10)
-        await no_task_left()
+        await no_task_is_left()
 
 
 async def test_break_in_a_task_leaves_no_task(fake: FakeServer) -> None:
@@ -282,11 +241,11 @@ async def test_break_in_a_task_leaves_no_task(fake: FakeServer) -> None:
         async for _ in client.infer_stream(waiting()):
             break
         assert await asyncio.to_thread(fake.stream_ended.wait, 10)
-        await no_task_left()
+        await no_task_is_left()
 
 
-def test_what_the_frames_raise_comes_after_the_results_before_it(
-    fake: FakeServer, inspect: Inspect, caplog: pytest.LogCaptureFixture
+def test_an_exception_of_the_frames_is_raised_after_the_results_before_it(
+    fake: FakeServer, stream_frames: StreamFrames, caplog: pytest.LogCaptureFixture
 ) -> None:
     def frames() -> Iterator[bytes]:
         yield png()
@@ -296,33 +255,33 @@ def test_what_the_frames_raise_comes_after_the_results_before_it(
     seen: list[StreamNotice] = []
     fake.notices = [stream_pb2.StreamNotice(message="x")]
     with pytest.raises(LookupError, match="unplugged"):
-        inspect(fake.address, frames(), on_notice=seen.append)
+        stream_frames(fake.address, frames(), on_notice=seen.append)
     assert len(fake.requests["frame"]) == 2
     assert seen
-    assert not [record for record in caplog.records if record.name.startswith("grpc")]  # it would tell of the error
+    assert not [record for record in caplog.records if record.name.startswith("grpc")]  # gRPC would log the error
 
 
-def test_a_frame_that_cannot_be_read_is_the_callers_error(fake: FakeServer, inspect: Inspect) -> None:
+def test_a_frame_that_cannot_be_read_raises_in_the_caller(fake: FakeServer, stream_frames: StreamFrames) -> None:
     with pytest.raises(FileNotFoundError):
-        inspect(fake.address, [png(), Path("nowhere.png")])
+        stream_frames(fake.address, [png(), Path("nowhere.png")])
     with pytest.raises(TypeError, match="not int"):
-        inspect(fake.address, [png(), 42])
+        stream_frames(fake.address, [png(), 42])
 
 
-def test_the_servers_own_words_end_the_stream(fake: FakeServer, inspect: Inspect) -> None:
-    """While frames are still being written, whatever comes first."""
+def test_the_error_of_the_server_ends_the_stream(fake: FakeServer, stream_frames: StreamFrames) -> None:
+    """Frames are still being written: the test repeats, since events come in any order."""
     fake.stream_end = (3, DELETED)
     for _ in range(10):
         with pytest.raises(NotFound) as caught:
-            inspect(fake.address, itertools.repeat(png()))
+            stream_frames(fake.address, itertools.repeat(png()))
         assert caught.value.reason == "REFERENCE_NOT_FOUND"
 
 
-def test_a_refused_stream_says_why(fake: FakeServer, inspect: Inspect) -> None:
+def test_a_rejected_stream_says_why(fake: FakeServer, stream_frames: StreamFrames) -> None:
     refusal = Fault(grpc.StatusCode.INVALID_ARGUMENT, "Too many.", "INVALID_FIELD")
     fake.fail("InferStream", refusal)
     with pytest.raises(InvalidArgument, match="Too many"):
-        inspect(fake.address, [png()])
+        stream_frames(fake.address, [png()])
 
 
 def test_closing_the_client_ends_a_stream(fake: FakeServer) -> None:

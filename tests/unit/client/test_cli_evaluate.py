@@ -1,26 +1,24 @@
-"""`patchserve evaluate` against a scripted server, which takes red images for damaged ones."""
+"""`patchserve evaluate` against a scripted server. To that server red images are anomalous."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import grpc
 import pytest
-from fakes.fake_server import FakeServer, Fault, bad_image, png, reference, serving
+from fakes.fake_server import FakeServer
+from fakes.faults import Fault, bad_image
+from fakes.responses import png, reference
+from fakes.terminal import Run
 from PIL import Image
-from typer.testing import CliRunner
 
 from patchserve_client import Client
-from patchserve_client.cli import app
 from patchserve_client.evaluation import inspect, loaded_reference, read_dataset
 
-Outcome: TypeAlias = tuple[int, str, str]
-Run: TypeAlias = Callable[..., Outcome]
 METRICS = [
     "image_auroc",
     "average_precision",
@@ -35,29 +33,19 @@ METRICS = [
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with serving() as server:
-        yield server
+def run_evaluate(run: Run) -> Run:
+    """Runs `patchserve evaluate`; stderr is one line without the frame of a usage error."""
 
-
-@pytest.fixture
-def run(fake: FakeServer, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs a command line against the fake server; gives code, stdout and stderr."""
-    monkeypatch.setenv("PATCHSERVE_SERVER", fake.address)
-    monkeypatch.delenv("PATCHSERVE_TOKEN", raising=False)
-
-    def invoke(*arguments: object) -> Outcome:
-        result = CliRunner().invoke(app, ["evaluate", *map(str, arguments)])
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result.exit_code, result.stdout, " ".join(result.stderr.replace("│", " ").split())
+    def invoke(*arguments: object) -> tuple[int, str, str]:
+        code, stdout, stderr = run("evaluate", *arguments)
+        return code, stdout, " ".join(stderr.replace("│", " ").split())
 
     return invoke
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Three intact and three damaged images, of which one of each is taken for the other; two masks."""
+    """Three intact and three damaged images, with one wrong verdict each; two masks."""
     colors = {
         "train/good/0": "green",
         "train/good/1": "green",
@@ -77,7 +65,7 @@ def root(tmp_path: Path) -> Path:
     (data / "ground_truth/crack").mkdir(parents=True)
     for name in "de":
         mask = Image.new("L", (32, 24))
-        mask.paste(255, (20, 14, 30, 22))  # the fake's map rises towards the lower right
+        mask.paste(255, (20, 14, 30, 22))  # the fake's score map rises toward the lower right
         mask.save(data / f"ground_truth/crack/{name}_mask.png")
     return data
 
@@ -87,8 +75,8 @@ def written(path: Path) -> dict[str, Any]:
     return document
 
 
-def test_all_numbers_of_a_run(run: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = run(root, "--json", tmp_path / "new" / "numbers.json")
+def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
+    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "new" / "numbers.json")
     assert code == 0
     found = written(tmp_path / "new" / "numbers.json")
     assert list(found)[: len(METRICS)] == METRICS
@@ -120,29 +108,31 @@ def test_all_numbers_of_a_run(run: Run, fake: FakeServer, root: Path, tmp_path: 
     assert "\x1b" not in stdout
 
 
-def test_the_reference_is_of_its_own_and_gone_afterwards(run: Run, fake: FakeServer, root: Path) -> None:
+def test_the_reference_is_new_and_deleted_afterwards(run_evaluate: Run, fake: FakeServer, root: Path) -> None:
     fake.references["default"] = reference("default", 1)
-    assert run(root)[0] == 0
+    assert run_evaluate(root)[0] == 0
     assert set(fake.references) == {"default"}
-    assert run(root, "--keep", "--reference", "tiles")[0] == 0
+    assert run_evaluate(root, "--keep", "--reference", "tiles")[0] == 0
     assert set(fake.references) == {"default", "tiles"}
     assert [request.reference_id for request in fake.requests["LoadReference"]] == ["evaluation", "tiles"]
 
 
 @pytest.mark.parametrize("keep", [(), ("--keep",)])
-def test_a_reference_that_is_there_is_left_alone(run: Run, fake: FakeServer, root: Path, keep: tuple[str, ...]) -> None:
+def test_an_existing_reference_is_not_changed(
+    run_evaluate: Run, fake: FakeServer, root: Path, keep: tuple[str, ...]
+) -> None:
     fake.references["belt"] = before = reference("belt", 1)
-    code, stdout, stderr = run(root, "--reference", "belt", *keep)
+    code, stdout, stderr = run_evaluate(root, "--reference", "belt", *keep)
     assert (code, stdout) == (2, "")
-    assert 'The server holds a reference "belt" already. Name another' in stderr
+    assert 'The server already has a reference "belt". Choose another' in stderr
     assert "patchserve reference delete belt" in stderr
     assert fake.references == {"belt": before}
     assert not fake.requests["LoadReference"]
 
 
-def test_the_reference_is_loaded_as_the_options_say(run: Run, fake: FakeServer, root: Path) -> None:
-    run(root, "--references", 2, "--profile", "paper", "--coreset-ratio", 0.25)
-    run(root, "--references", 1, "--seed", 3, "--coreset-max-patches", 99, "--search-radius", 0.2)
+def test_the_reference_is_loaded_with_the_options(run_evaluate: Run, fake: FakeServer, root: Path) -> None:
+    run_evaluate(root, "--references", 2, "--profile", "paper", "--coreset-ratio", 0.25)
+    run_evaluate(root, "--references", 1, "--seed", 3, "--coreset-max-patches", 99, "--search-radius", 0.2)
     first, second = fake.requests["LoadReference"]
     folder = root / "train/good"
     assert list(first.images) == [(folder / "0.png").read_bytes(), (folder / "1.png").read_bytes()]
@@ -151,11 +141,11 @@ def test_the_reference_is_loaded_as_the_options_say(run: Run, fake: FakeServer, 
     assert (first.HasField("search_radius"), second.search_radius) == (False, 0.2)
 
 
-def test_an_image_that_fails_is_named_and_the_rest_is_measured(
-    run: Run, fake: FakeServer, root: Path, tmp_path: Path
+def test_an_image_that_fails_is_named_and_the_others_are_measured(
+    run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults[1] = bad_image()
-    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json")
+    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
     assert code == 1
     assert "Error: test/crack/e.png: The bytes are no image." in stderr
     found = written(tmp_path / "numbers.json")
@@ -165,18 +155,22 @@ def test_an_image_that_fails_is_named_and_the_rest_is_measured(
     assert "image_auroc" in stdout
 
 
-def test_where_every_image_fails_there_are_no_numbers(run: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
+def test_there_are_no_numbers_if_every_image_fails(
+    run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
+) -> None:
     fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
-    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json")
+    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
     assert (code, stdout) == (1, "")
     assert "The bytes are no image." in stderr
     assert not (tmp_path / "numbers.json").exists()
     assert not fake.references
 
 
-def test_a_stream_that_ends_early_ends_the_run_and_leaves_no_reference(run: Run, fake: FakeServer, root: Path) -> None:
+def test_a_stream_that_ends_early_ends_the_run_and_leaves_no_reference(
+    run_evaluate: Run, fake: FakeServer, root: Path
+) -> None:
     fake.stream_end = (2, Fault(grpc.StatusCode.UNAVAILABLE, "The server is shutting down.", "DRAINING"))
-    code, stdout, stderr = run(root)
+    code, stdout, stderr = run_evaluate(root)
     assert (code, stdout) == (1, "")
     assert "The server is shutting down." in stderr
     assert not fake.references
@@ -197,9 +191,9 @@ def test_an_interrupt_leaves_no_reference(fake: FakeServer, root: Path) -> None:
     assert not fake.references
 
 
-def test_a_reference_image_that_is_refused_is_named(run: Run, fake: FakeServer, root: Path) -> None:
+def test_a_rejected_reference_image_is_named(run_evaluate: Run, fake: FakeServer, root: Path) -> None:
     (root / "train/good/1.png").write_bytes(b"no image")
-    code, _, stderr = run(root)
+    code, _, stderr = run_evaluate(root)
     assert code == 1
     assert f"{root / 'train/good/1.png'}: The bytes are no image. Nothing was loaded." in stderr
 
@@ -211,12 +205,12 @@ def test_a_reference_image_that_is_refused_is_named(run: Run, fake: FakeServer, 
         ("test/crack", ["pixel_auroc", "aupro"]),  # the dent has no mask
     ],
 )
-def test_what_is_not_defined_is_null_and_said(
-    run: Run, root: Path, tmp_path: Path, folder: str, undefined: list[str]
+def test_metrics_that_are_not_defined_are_null_and_explained(
+    run_evaluate: Run, root: Path, tmp_path: Path, folder: str, undefined: list[str]
 ) -> None:
     for path in (root / folder).iterdir():
         path.unlink()
-    code, stdout, stderr = run(root, "--json", tmp_path / "numbers.json", "--out", tmp_path / "out")
+    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json", "--out", tmp_path / "out")
     assert code == 0
     found = written(tmp_path / "numbers.json")
     assert [found[name] for name in undefined] == [None] * len(undefined)
@@ -226,10 +220,10 @@ def test_what_is_not_defined_is_null_and_said(
     assert (tmp_path / "out/roc.png").stat().st_size
 
 
-def test_the_plots_are_images_and_ask_for_calibrated_overlays(
-    run: Run, fake: FakeServer, root: Path, tmp_path: Path
+def test_plots_are_images_with_calibrated_overlays(
+    run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
-    code, _, _ = run(root, "--out", tmp_path / "out")
+    code, _, _ = run_evaluate(root, "--out", tmp_path / "out")
     assert code == 0
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
     for path in (tmp_path / "out").iterdir():
@@ -239,10 +233,10 @@ def test_the_plots_are_images_and_ask_for_calibrated_overlays(
     asked = fake.requests["Infer"]
     assert {request.output.heatmap_scale for request in asked} == {2}
     images = [root / "test" / name for name in ("good/b.png", "crack/e.png")]
-    assert [request.image for request in asked[:2]] == [path.read_bytes() for path in images]  # the mistakes first
+    assert [request.image for request in asked[:2]] == [path.read_bytes() for path in images]  # mistakes first
 
 
-def test_wrong_usage(run: Run, root: Path, tmp_path: Path) -> None:
+def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path) -> None:
     for arguments, complaint in (
         ((root / "test",), "has no folder train/good"),
         ((root, "--references", 4), "There are 3 images"),
@@ -252,23 +246,23 @@ def test_wrong_usage(run: Run, root: Path, tmp_path: Path) -> None:
         ((root, "--search-radius", 2), "above 0 and at most 1"),
         ((tmp_path / "nowhere",), "does not exist"),
     ):
-        code, _, stderr = run(*arguments)
+        code, _, stderr = run_evaluate(*arguments)
         assert code == 2
         assert complaint in stderr
 
 
 @pytest.mark.parametrize("missing", ["sklearn", "matplotlib", "scipy"])
-def test_the_extra_is_named_where_it_is_missing(
-    run: Run, root: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+def test_a_missing_package_of_the_extra_is_named(
+    run_evaluate: Run, root: Path, missing: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in list(sys.modules):
         if name.startswith(("patchserve_client.evaluation", "patchserve_client.cli._evaluation")):
             monkeypatch.delitem(sys.modules, name)
         elif name.partition(".")[0] == missing:
             monkeypatch.setitem(sys.modules, name, None)
-    code, _, stderr = run(root)
+    code, _, stderr = run_evaluate(root)
     assert code == 2
-    assert f'Evaluation needs {missing}: pip install "patchserve[evaluate]"' in stderr
+    assert f'Evaluation requires {missing}: pip install "patchserve[evaluate]"' in stderr
 
 
 def test_other_commands_do_not_load_the_extra() -> None:

@@ -1,35 +1,20 @@
-"""Ctrl-C, whenever it comes."""
+"""Ctrl-C at any moment."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import typer
-from fakes.fake_server import FakeServer, png, serving
+from fakes.fake_server import FakeServer
 from fakes.terminal import command
 
-from patchserve_client.cli._connection import _errors_told
+from patchserve_client.cli._failures import exit_on_error
 
 
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Three images."""
-    for name, color in (("a", "green"), ("b", "red"), ("c", "blue")):
-        (tmp_path / f"{name}.png").write_bytes(png(color))
-    return tmp_path
-
-
-def test_ctrl_c_ends_a_stream_with_its_summary(fake: FakeServer, folder: Path) -> None:
+def test_ctrl_c_ends_a_stream_and_prints_its_summary(fake: FakeServer, folder: Path) -> None:
     arguments = command("stream", folder, "--server", fake.address, "--fps", 0.5)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, bufsize=1)
     assert process.stdout is not None
@@ -41,7 +26,7 @@ def test_ctrl_c_ends_a_stream_with_its_summary(fake: FakeServer, folder: Path) -
     assert (process.returncode, stderr) == (0, "")
 
 
-def test_a_second_ctrl_c_waits_for_no_answer(fake: FakeServer, folder: Path) -> None:
+def test_a_second_ctrl_c_does_not_wait_for_results(fake: FakeServer, folder: Path) -> None:
     fake.read_frames.clear()
     arguments = command("stream", folder, "--server", fake.address)
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -60,18 +45,18 @@ def test_a_second_ctrl_c_waits_for_no_answer(fake: FakeServer, folder: Path) -> 
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("release un-acquired lock")])
-def test_an_interrupt_in_the_middle_of_a_lock_is_one_too(
+def test_an_interrupt_inside_a_lock_of_grpc_is_reported_as_one(
     error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error.__context__ = KeyboardInterrupt()
-    with pytest.raises(typer.Exit) as left, _errors_told("here:1"):
+    with pytest.raises(typer.Exit) as exited, exit_on_error("here:1"):
         raise error
-    assert left.value.exit_code == 130
+    assert exited.value.exit_code == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_other_runtime_errors_are_not_interrupts() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), _errors_told("here:1"):
+    with pytest.raises(RuntimeError, match="a bug"), exit_on_error("here:1"):
         raise RuntimeError("a bug")
 
 

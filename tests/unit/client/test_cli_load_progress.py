@@ -1,30 +1,25 @@
-"""How far a load is, on the command line: asked of a scripted server while it loads."""
+"""The progress of a load on the command line, against a scripted server."""
 
 from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-from fakes.fake_server import FakeServer, Fault, png, serving
+from fakes.fake_server import FakeServer
+from fakes.faults import Fault
+from fakes.responses import png
 from fakes.terminal import command, on_a_terminal
 
 from patchserve.v1 import reference_pb2
 
 
 @pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """A labeled set, of which train/good is loaded."""
+    """A labeled dataset. train/good is loaded."""
     for name in ("train/good/a", "train/good/b", "test/good/c"):
         path = tmp_path / "data" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,13 +34,13 @@ def load(reference_id: str, stage: str, done: int, total: int, **fields: Any) ->
     return message
 
 
-def test_a_terminal_shows_how_far_the_newest_load_of_the_reference_is(fake: FakeServer, data: Path) -> None:
+def test_a_terminal_shows_the_progress_of_the_newest_load_of_the_reference(fake: FakeServer, data: Path) -> None:
     fake.loads = [
         load("default", "EMBED", 11, 12),
         load("default", "CORESET", 40, 90),
         load("belt", "CALIBRATE", 71, 72),
     ]
-    fake.watched = 2  # the load ends after the first answer was shown
+    fake.polls_before_ready = 2  # the load ends after the first progress was shown
     shown = on_a_terminal("reference", "load", data / "train/good", "--server", fake.address)
     assert "Selecting patches" in shown
     assert "40/90" in shown
@@ -54,33 +49,33 @@ def test_a_terminal_shows_how_far_the_newest_load_of_the_reference_is(fake: Fake
     assert "Loaded default: 2 images" in shown
 
 
-def test_images_that_still_arrive_are_counted_against_the_files(fake: FakeServer, data: Path) -> None:
-    fake.loads, fake.watched = [load("default", "RECEIVE", 1, 0, image_count=1)], 2
+def test_received_images_are_counted_against_the_files(fake: FakeServer, data: Path) -> None:
+    fake.loads, fake.polls_before_ready = [load("default", "RECEIVE", 1, 0, image_count=1)], 2
     shown = on_a_terminal("reference", "load", data / "train/good", "--server", fake.address)
     assert "Receiving" in shown
     assert "1/2" in shown
 
 
-def test_evaluate_shows_it_too(fake: FakeServer, data: Path) -> None:
+def test_evaluate_shows_the_progress_of_its_load_too(fake: FakeServer, data: Path) -> None:
     pytest.importorskip("sklearn", reason="the extra `evaluate` is not installed")
-    fake.loads, fake.watched = [load("evaluation", "CALIBRATE", 3, 17)], 2
+    fake.loads, fake.polls_before_ready = [load("evaluation", "CALIBRATE", 3, 17)], 2
     shown = on_a_terminal("evaluate", data, "--server", fake.address)
     assert "Calibrating" in shown
     assert "3/17" in shown
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL])
-def test_a_load_goes_on_where_nobody_tells_how_far_it_is(fake: FakeServer, data: Path, code: grpc.StatusCode) -> None:
-    fake.fail("ListLoads", Fault(code, "Not told.", "SECRET"), times=2)
-    fake.loads, fake.watched = [load("default", "SAVE", 0, 1)], 4
+def test_a_load_goes_on_if_its_progress_is_not_available(fake: FakeServer, data: Path, code: grpc.StatusCode) -> None:
+    fake.fail("ListLoads", Fault(code, "Not available.", "SECRET"), times=2)
+    fake.loads, fake.polls_before_ready = [load("default", "SAVE", 0, 1)], 4
     shown = on_a_terminal("reference", "load", data / "train/good", "--server", fake.address)
-    assert "Not told" not in shown
+    assert "Not available" not in shown
     assert "Saving" in shown
     assert "Loaded default: 2 images" in shown
 
 
-def test_in_a_pipe_nobody_asks(fake: FakeServer, data: Path) -> None:
-    fake.watched = 1  # the load would end with the first question
+def test_in_a_pipe_the_progress_is_not_requested(fake: FakeServer, data: Path) -> None:
+    fake.polls_before_ready = 1  # the load would end with the first request for its progress
     arguments = command("reference", "load", data / "train/good", "--server", fake.address, "--timeout", 2)
     ended = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stdout) == (1, "")
@@ -88,7 +83,7 @@ def test_in_a_pipe_nobody_asks(fake: FakeServer, data: Path) -> None:
     assert not fake.requests["ListLoads"]
 
 
-def test_loads_under_way_are_listed(fake: FakeServer) -> None:
+def test_active_loads_are_listed(fake: FakeServer) -> None:
     def listed(*arguments: str) -> str:
         asked = command("reference", "loads", "--server", fake.address, *arguments)
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout

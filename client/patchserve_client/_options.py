@@ -1,0 +1,69 @@
+"""The keyword options of the calls, each listed once. Both clients and the requests use these lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypedDict
+
+from patchserve_client._types import (
+    HeatmapScale,
+    LoadMode,
+    OverflowPolicy,
+    OverlayFormat,
+    Polygon,
+    ResultOrdering,
+    ScoringProfile,
+)
+
+
+class OutputOptions(TypedDict, total=False):
+    """What the server returns beside the scores."""
+
+    overlay: bool
+    heatmap_scale: HeatmapScale | str | None
+    score_map: bool
+    max_regions: int | None
+    sensitivity: float | None
+    overlay_format: OverlayFormat | str
+    overlay_max_side_px: int | None
+
+
+class InferOptions(OutputOptions, total=False):
+    """Options of `Client.infer`, which explains them."""
+
+    expected_revision: str
+
+
+class StreamOptions(OutputOptions, total=False):
+    """Options of `Client.infer_stream`, which explains them."""
+
+    max_in_flight: int | None
+    overflow: OverflowPolicy | str
+    ordering: ResultOrdering | str
+    frame_timeout_s: float | None
+    expected_revision: str
+
+
+class LoadOptions(TypedDict, total=False):
+    """Options of `Client.load_reference`, which explains them."""
+
+    mode: LoadMode | str
+    profile: ScoringProfile | str | None
+    coreset_ratio: float | None
+    coreset_max_patches: int | None
+    search_radius: float | None
+    region_of_interest: Iterable[Polygon]
+    approximate_search: bool | None
+    expected_revision: str
+
+
+def check_names(options: Mapping[str, object], supported: type) -> None:
+    """Reject unknown options. Python does not check the names of `**options: Unpack[...]`.
+
+    Raises:
+        TypeError: an option is not in `supported`, one of the classes above.
+    """
+    names = list(supported.__annotations__)
+    unknown = [name for name in options if name not in names]
+    if unknown:
+        raise TypeError(f"Unknown option: {', '.join(unknown)}; supported: {', '.join(names)}.")

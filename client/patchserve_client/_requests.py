@@ -1,0 +1,122 @@
+"""Options and images to protobuf. Only this module writes the fields of requests that have options.
+
+Raises TypeError for an unknown option and ValueError for a value that no request can carry. The server checks the rest.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import TypeVar
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_client import _types as types
+from patchserve_client._enums import to_wire
+from patchserve_client._images import encoded
+from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions, check_names
+
+_N = TypeVar("_N", int, float)
+
+
+def infer_request(image: types.ImageSource, reference_id: str, options: InferOptions) -> inference_pb2.InferRequest:
+    """Reads or encodes the image: blocking."""
+    check_names(options, InferOptions)
+    return inference_pb2.InferRequest(
+        reference_id=reference_id,
+        output=_output_options(options),
+        expected_revision=options.get("expected_revision", ""),
+        image=encoded(image),
+    )
+
+
+def stream_config(reference_id: str, options: StreamOptions) -> stream_pb2.InferStreamRequest:
+    check_names(options, StreamOptions)
+    overflow = options.get("overflow", types.OverflowPolicy.BLOCK)
+    ordering = options.get("ordering", types.ResultOrdering.INPUT)
+    config = stream_pb2.StreamConfig(
+        reference_id=reference_id,
+        output=_output_options(options),
+        max_in_flight=_positive("max_in_flight", options.get("max_in_flight")),
+        overflow=to_wire(types.OverflowPolicy, overflow, stream_pb2.OverflowPolicy),
+        ordering=to_wire(types.ResultOrdering, ordering, stream_pb2.ResultOrdering),
+        expected_revision=options.get("expected_revision", ""),
+    )
+    frame_timeout_s = options.get("frame_timeout_s")
+    if frame_timeout_s is not None:
+        frame_timeout = Duration()
+        frame_timeout.FromTimedelta(timedelta(seconds=frame_timeout_s))
+        config.frame_timeout.CopyFrom(frame_timeout)
+    return stream_pb2.InferStreamRequest(config=config)
+
+
+def frame_request(frame: types.Frame | types.ImageSource) -> stream_pb2.InferStreamRequest:
+    """Reads or encodes the image: blocking."""
+    if not isinstance(frame, types.Frame):
+        frame = types.Frame(frame)
+    message = stream_pb2.Frame(frame_id=frame.frame_id, image=encoded(frame.image))
+    if frame.capture_time is not None:
+        capture_time = Timestamp()
+        capture_time.FromDatetime(frame.capture_time.astimezone(UTC))  # a time without a zone is local time
+        message.capture_time.CopyFrom(capture_time)
+    return stream_pb2.InferStreamRequest(frame=message)
+
+
+def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadReferenceRequest:
+    """A load without its images."""
+    check_names(options, LoadOptions)
+    request = reference_pb2.LoadReferenceRequest(
+        reference_id=reference_id,
+        mode=to_wire(types.LoadMode, options.get("mode", types.LoadMode.REPLACE), reference_pb2.LoadMode),
+        expected_revision=options.get("expected_revision", ""),
+        search_radius=options.get("search_radius"),
+        region_of_interest=map(_polygon, options.get("region_of_interest", ())),
+        approximate_search=options.get("approximate_search"),
+    )
+    profile = options.get("profile")
+    if profile is not None:
+        request.profile = to_wire(types.ScoringProfile, profile, reference_pb2.ScoringProfile)
+    ratio, max_patches = options.get("coreset_ratio"), options.get("coreset_max_patches")
+    if ratio is not None or max_patches is not None:
+        request.coreset.ratio = _positive("coreset_ratio", ratio)
+        request.coreset.max_patches = _positive("coreset_max_patches", max_patches)
+    return request
+
+
+def _output_options(options: OutputOptions) -> inference_pb2.OutputOptions:
+    max_regions, sensitivity = options.get("max_regions"), options.get("sensitivity")
+    if max_regions is not None and max_regions < 0:
+        raise ValueError(f"max_regions must be 0 or more, not {max_regions}.")
+    if sensitivity is not None and not sensitivity > 0:
+        raise ValueError(f"sensitivity must be above 0, not {sensitivity}.")
+    overlay_format = options.get("overlay_format", types.OverlayFormat.PNG)
+    output = inference_pb2.OutputOptions(
+        overlay=options.get("overlay", False),
+        score_map=options.get("score_map", False),
+        max_regions=max_regions,
+        sensitivity=sensitivity,
+        overlay_format=to_wire(types.OverlayFormat, overlay_format, inference_pb2.OverlayFormat),
+        overlay_max_side_px=_positive("overlay_max_side_px", options.get("overlay_max_side_px")),
+    )
+    heatmap_scale = options.get("heatmap_scale")
+    if heatmap_scale is not None:
+        output.heatmap_scale = to_wire(types.HeatmapScale, heatmap_scale, inference_pb2.HeatmapScale)
+    return output
+
+
+def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
+    try:
+        return reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in corners])
+    except (TypeError, ValueError) as error:
+        message = f"region_of_interest must be polygons, each a sequence of corners (x, y); got {corners!r}."
+        raise ValueError(message) from error
+
+
+def _positive(name: str, value: _N | None) -> _N | int:
+    """The value, or 0, which stands for "not given" in the request and so cannot be given."""
+    if value is None:
+        return 0
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, not {value}.")
+    return value

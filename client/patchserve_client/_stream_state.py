@@ -1,0 +1,147 @@
+"""The decisions of a stream of frames, without I/O: what to send, what a message means, when to connect again.
+
+A stream may use several connections. Frames without a result are sent again on the next one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections import deque
+from collections.abc import Iterator
+
+from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
+from patchserve_client import _results
+from patchserve_client._backoff import Backoff
+from patchserve_client._errors import PatchserveError
+from patchserve_client._types import FrameResult, StreamNotice
+
+
+class StreamState:
+    """The state of one stream. Safe to share between the sending and the receiving thread.
+
+    A driver connects while `connect_after_s` is not None. For each connection it sends `requests`, draws a frame where
+    `needs_frame`, and passes on every message to `receive`, or the error that ends the connection to `lose`.
+
+    `connect_after_s` is how many seconds to wait before the next connection; None: the stream has ended.
+    """
+
+    def __init__(self, config: InferStreamRequest, backoff: Backoff) -> None:
+        self.connect_after_s: float | None = 0.0
+        self.is_connected = False
+        self._config = config
+        self._backoff = backoff
+        self._lock = threading.Lock()
+        self._connection = 0
+        self._config_is_sent = False
+        self._frame_count = 0
+        self._frames_ended = False
+        self._frames_error: Exception | None = None
+        self._unsent: deque[tuple[int, InferStreamRequest]] = deque()  # (place in the stream, frame), in order
+        # Frames that may have to be sent again, in order, by their sequence on this connection.
+        self._unanswered: dict[int, tuple[int, InferStreamRequest]] = {}
+        self._sequence = 0
+
+    # Sending. `connection` is the number from `connect`; an earlier connection has nothing to send any more.
+
+    def connect(self) -> int:
+        """Begin a connection and return its number."""
+        with self._lock:
+            self._unsent.extendleft(reversed(self._unanswered.values()))
+            self._unanswered.clear()
+            self._sequence = 0
+            self._config_is_sent = False
+            self._connection += 1
+            self.is_connected = True
+            return self._connection
+
+    def is_sending(self, connection: int) -> bool:
+        """Whether this connection has more to send, now or later."""
+        with self._lock:
+            has_more = not self._config_is_sent or bool(self._unsent) or not self._frames_ended
+            return connection == self._connection and has_more
+
+    def requests(self, connection: int) -> Iterator[InferStreamRequest]:
+        """What this connection can send without a new frame: the config, then the frames without a result."""
+        while (request := self._next_request(connection)) is not None:
+            yield request
+
+    def _next_request(self, connection: int) -> InferStreamRequest | None:
+        with self._lock:
+            if connection != self._connection:
+                return None
+            if not self._config_is_sent:
+                self._config_is_sent = True
+                return self._config
+            if not self._unsent:
+                return None
+            place, request = self._unsent.popleft()
+            if self._backoff.reconnects:  # otherwise no frame is sent again: do not hold it
+                self._unanswered[self._sequence] = (place, request)
+            self._sequence += 1
+            return request
+
+    def needs_frame(self, connection: int) -> bool:
+        """Whether this connection has nothing to send until a frame is added."""
+        return self.is_sending(connection) and not self._unsent
+
+    def add_frame(self, request: InferStreamRequest) -> None:
+        """Queue a new frame for the connection that is open now, or for the next one."""
+        with self._lock:
+            self._unsent.append((self._frame_count, request))
+            self._frame_count += 1
+
+    def end_frames(self, error: Exception | None = None) -> None:
+        """No more frames come. `error`: what the caller's frames raised; it is raised after the results before it."""
+        with self._lock:
+            self._frames_ended, self._frames_error = True, error
+
+    # Receiving.
+
+    def receive(self, message: InferStreamResponse | None) -> FrameResult | StreamNotice | None:
+        """The result or notice in a message, if any. None: the server has ended the stream.
+
+        Raises:
+            Exception: the stream is over, and the caller's frames had raised this.
+        """
+        if message is None:
+            self._end()
+            return None
+        event = _results.stream_event(message)
+        if isinstance(event, FrameResult):
+            self._backoff.reset()
+            return self._placed_in_stream(event)
+        if event is None and not self._has_frames_without_result():
+            self._backoff.reset()  # `ready`, and no frame is being sent again
+        return event
+
+    def lose(self, error: PatchserveError) -> None:
+        """The connection ended with an error: plan the next connection.
+
+        Raises:
+            PatchserveError: `error`, if another connection would not help.
+            Exception: the stream is over, and the caller's frames had raised this.
+        """
+        if self._backoff.reconnects and self._frames_ended and not self._has_frames_without_result():
+            self._end()
+            return
+        self.is_connected = False
+        self.connect_after_s = self._backoff.delay_s(error)
+        if self.connect_after_s is None:
+            raise self._frames_error or error
+
+    def _end(self) -> None:
+        self.is_connected = False
+        self.connect_after_s = None
+        if self._frames_error is not None:
+            raise self._frames_error
+
+    def _has_frames_without_result(self) -> bool:
+        with self._lock:
+            return bool(self._unsent or self._unanswered)
+
+    def _placed_in_stream(self, result: FrameResult) -> FrameResult:
+        """The same result with the frame's place in the whole stream; the server counts frames of one connection."""
+        with self._lock:
+            place, _ = self._unanswered.pop(result.sequence, (result.sequence, None))
+        return result if place == result.sequence else dataclasses.replace(result, sequence=place)

@@ -1,0 +1,84 @@
+"""The progress bar of a load, on a terminal: images sent, then the stages that the server reports."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from patchserve_client import Client, LoadProgress, LoadStage, PatchserveError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+POLL_INTERVAL_S: Final = 0.5
+POLL_TIMEOUT_S: Final = 2.0
+
+_LABELS: Final = {
+    LoadStage.RECEIVE: "Receiving",
+    LoadStage.QUANTIZE: "Quantizing",
+    LoadStage.EMBED: "Embedding",
+    LoadStage.CORESET: "Selecting patches",
+    LoadStage.CALIBRATE: "Calibrating",
+    LoadStage.SAVE: "Saving",
+    None: "Working",
+}
+
+
+@contextmanager
+def shown_load(client: Client, reference_id: str, files: list[Path]) -> Iterator[Iterator[Path]]:
+    """Gives the files to load, and shows the progress until the block ends. Shows nothing in a log or a pipe."""
+    if not sys.stdout.isatty():
+        yield iter(files)
+        return
+    from rich.progress import MofNCompleteColumn, Progress  # noqa: PLC0415 - loaded only where it is drawn
+
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as display:
+        bar = _LoadBar(display, len(files))
+        has_ended = threading.Event()
+        polling = threading.Thread(target=_poll, args=(client, reference_id, bar, has_ended), daemon=True)
+        polling.start()
+        try:
+            yield bar.counted(files)
+        finally:
+            has_ended.set()
+            polling.join()
+
+
+def _poll(client: Client, reference_id: str, bar: _LoadBar, has_ended: threading.Event) -> None:
+    """Ask for the progress until the load has ended. If others load the same reference, show the newest load."""
+    while not has_ended.wait(POLL_INTERVAL_S):
+        with suppress(PatchserveError):  # the load itself reports what is wrong
+            loads = client.list_loads(reference_id, timeout_s=POLL_TIMEOUT_S)
+            if loads:
+                bar.show(loads[-1])
+
+
+class _LoadBar:
+    """One line: images sent until the server reports a stage, then the steps of that stage."""
+
+    def __init__(self, display: Progress, image_count: int) -> None:
+        self._display = display
+        self._image_count = image_count
+        self._sending_task = self._visible_task = display.add_task("Sending", total=image_count)
+        self._label = ""
+
+    def counted(self, files: list[Path]) -> Iterator[Path]:
+        """The files, with a step after each."""
+        for file in files:
+            yield file
+            self._display.advance(self._sending_task)
+
+    def show(self, load: LoadProgress) -> None:
+        """Show the stage and its steps."""
+        label, total = _LABELS[load.stage], load.steps_total or None
+        if load.stage is LoadStage.RECEIVE:
+            total = self._image_count
+        if label != self._label:
+            self._label = label
+            self._display.update(self._visible_task, visible=False)
+            self._visible_task = self._display.add_task(label, total=total)
+        self._display.update(self._visible_task, completed=load.steps_done, total=total, refresh=True)

@@ -1,0 +1,55 @@
+"""Errors of the scripted server."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An error with google.rpc details, like the real server's. Without a reason it is like a lost connection."""
+
+    code: grpc.StatusCode
+    message: str
+    reason: str = ""
+    details: Sequence[Message] = ()
+
+    def status(self) -> status_pb2.Status:
+        info = error_details_pb2.ErrorInfo(reason=self.reason, domain="patchserve.v1")
+        status = status_pb2.Status(code=self.code.value[0], message=self.message)
+        for detail in (info, *self.details):
+            packed = AnyMessage()
+            packed.Pack(detail)
+            status.details.append(packed)
+        return status
+
+    async def raised(self, context: Context) -> NoReturn:
+        if self.reason:
+            trailing = (("grpc-status-details-bin", self.status().SerializeToString()),)
+            await context.abort(self.code, self.message, trailing)
+        await context.abort(self.code, self.message)
+
+
+def bad_image(what: str = "image") -> Fault:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=what, description="Not an image.")
+    details = [error_details_pb2.BadRequest(field_violations=[violation])]
+    return Fault(grpc.StatusCode.INVALID_ARGUMENT, "The bytes are no image.", "UNDECODABLE_IMAGE", details)
+
+
+def not_found(reference_id: str) -> Fault:
+    details = [error_details_pb2.ResourceInfo(resource_type="Reference", resource_name=reference_id)]
+    message = f'There is no reference "{reference_id}".'
+    return Fault(grpc.StatusCode.NOT_FOUND, message, "REFERENCE_NOT_FOUND", details)
+
+
+def dropped() -> Fault:
+    return Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "A newer frame took its place.", "FRAME_DROPPED")

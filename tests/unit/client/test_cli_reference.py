@@ -1,0 +1,131 @@
+"""`patchserve reference` against a scripted server."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from fakes.fake_server import FakeServer
+from fakes.responses import png, reference
+from fakes.terminal import Run, rows
+
+from patchserve.v1 import reference_pb2
+
+
+def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServer, folder: Path) -> None:
+    assert "has no references" in run("reference", "list")[1]
+    options = ["--id", "belt", "--profile", "paper", "--coreset-max-patches", 99]
+    code, stdout, _ = run("reference", "load", folder, folder / "a.png", *options)
+    assert code == 0
+    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, threshold 10.5, revision ")
+    (request,) = fake.requests["LoadReference"]
+    assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
+    assert request.coreset.max_patches == 99
+    assert run("reference", "load", folder / "a.png", "--id", "belt", "--append")[1].startswith("Loaded belt: 4 image")
+
+    fake.references["a-very-long-name-" * 3] = reference("a-very-long-name-" * 3, 12)
+    code, stdout, _ = run("reference", "list")
+    assert [row[0] for row in rows(stdout)] == ["id", "a-very-long-name-" * 3, "belt"]
+    assert [row["reference_id"] for row in json.loads(run("reference", "list", "--json")[1])] == [
+        "a-very-long-name-" * 3,
+        "belt",
+    ]
+    assert "calibration.method          leave_one_out" in run("reference", "show", "belt")[1]
+    shown = json.loads(run("reference", "show", "belt", "--json")[1])
+    assert shown["calibration"]["normal_scores"]["count"] == 4
+    assert shown["create_time"] == "2025-01-02T03:04:05+00:00"
+
+    assert run("reference", "delete", "belt")[0] == 0
+    code, _, stderr = run("reference", "delete", "belt")
+    assert code == 1
+    assert stderr.startswith('Error: There is no reference "belt". (NOT_FOUND, REFERENCE_NOT_FOUND) ')
+    assert "`patchserve reference load`" in stderr
+
+
+def test_a_rejected_image_of_a_load_is_named(run: Run, fake: FakeServer, folder: Path) -> None:
+    (folder / "b.png").write_bytes(b"no image")
+    code, stdout, stderr = run("reference", "load", folder)
+    assert (code, stdout) == (1, "")
+    assert stderr == f"Error: {folder / 'b.png'}: The bytes are no image. Nothing was loaded. (UNDECODABLE_IMAGE)\n"
+    assert not fake.references
+
+
+@pytest.fixture
+def run_reference(run: Run, tmp_path: Path) -> Run:
+    """Runs `patchserve reference`; `load` loads one image."""
+    image = tmp_path / "a.png"
+    image.write_bytes(png())
+
+    def invoke(command: str, *arguments: object) -> tuple[int, str, str]:
+        images = [image] if command == "load" else []
+        return run("reference", command, *images, *arguments)
+
+    return invoke
+
+
+def shown_facts(run_reference: Run) -> dict[str, str]:
+    _, stdout, _ = run_reference("show")
+    return dict(line.split(maxsplit=1) for line in stdout.splitlines())
+
+
+def test_a_search_radius_and_regions_are_sent_and_shown(run_reference: Run, fake: FakeServer) -> None:
+    belt, label = "0.1,0 0.9,0 0.9,1 0.1,1", "0,0\t0.25,0\n0,.5"
+    assert run_reference("load", "--search-radius", 0.1, "--region", belt, "--region", label)[0] == 0
+    (request,) = fake.requests["LoadReference"]
+    assert request.search_radius == 0.1
+    corners = [[(point.x, point.y) for point in polygon.points] for polygon in request.region_of_interest]
+    assert corners == [[(0.1, 0), (0.9, 0), (0.9, 1), (0.1, 1)], [(0, 0), (0.25, 0), (0, 0.5)]]
+    facts = shown_facts(run_reference)
+    assert facts["search_radius"] == "0.1"
+    assert facts["region_of_interest"] == "0.1,0.0 0.9,0.0 0.9,1.0 0.1,1.0; 0.0,0.0 0.25,0.0 0.0,0.5"
+    document = json.loads(run_reference("show", "--json")[1])
+    assert (document["search_radius"], len(document["region_of_interest"])) == (0.1, 2)
+    assert document["region_of_interest"][1] == [[0, 0], [0.25, 0], [0, 0.5]]
+
+
+def test_a_region_can_be_given_as_it_is_shown(run_reference: Run, fake: FakeServer) -> None:
+    run_reference("load", "--region", "0.333333333333333315,0 1,1e-9 1,.7")
+    assert run_reference("load", "--region", shown_facts(run_reference)["region_of_interest"])[0] == 0
+    first, second = fake.requests["LoadReference"]
+    assert second.region_of_interest == first.region_of_interest
+
+
+def test_options_that_are_not_given_are_not_sent(run_reference: Run, fake: FakeServer) -> None:
+    assert run_reference("load")[0] == 0
+    (request,) = fake.requests["LoadReference"]
+    assert not request.HasField("search_radius")
+    assert not request.region_of_interest
+    facts = shown_facts(run_reference)
+    assert (facts["search_radius"], facts["region_of_interest"]) == ("-", "-")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "belt",
+        "0.1,0 0.9,0",
+        "0.1 0 0.9 0 0.9 1",
+        "0.1,0,0 0.9,0,0 0.9,1,0",
+        "0.1, 0 0.9, 0 0.9, 1",
+        "0.1,0;0.9,0;0.9,1",
+        "10,0 90,0 90,100",
+        "-0.1,0 0.9,0 0.9,1",
+        "nan,0 0.9,0 0.9,1",
+    ],
+)
+def test_a_bad_region_is_rejected_with_what_is_allowed(run_reference: Run, fake: FakeServer, text: str) -> None:
+    code, stdout, stderr = run_reference("load", "--region", "0,0 1,0 1,1", "--region", text)
+    assert (code, stdout) == (2, "")
+    allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
+    assert f"A --region must be {allowed}, not {text!r}." in stderr
+    assert not fake.requests["LoadReference"]
+
+
+@pytest.mark.parametrize("text", ["0", "-0.1", "1.1", "nan", "inf", "10%", ""])
+def test_a_bad_search_radius_is_rejected_with_what_is_allowed(run_reference: Run, fake: FakeServer, text: str) -> None:
+    code, stdout, stderr = run_reference("load", "--search-radius", text)
+    assert (code, stdout) == (2, "")
+    assert f"a share of the image's side, above 0 and at most 1, not {text!r}." in stderr
+    assert not fake.requests["LoadReference"]

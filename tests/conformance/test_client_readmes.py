@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conformance.languages import CLIENT, CPP, GO, JAVA, NODE
-from e2e.guarded import serving
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 GO_PROGRAM = """package main
@@ -59,7 +59,7 @@ class Example {
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    with serving() as running:
+    with in_process_server() as running:
         yield running
 
 

@@ -18,7 +18,7 @@ from conformance.expectations import differences, facts, unmet
 from conformance.guarded import guarded
 from conformance.images import write_images
 from conformance.languages import LANGUAGES, REPO, Language
-from e2e.harness import ServerProcess
+from e2e.harness import server_process
 
 CASES = Path(__file__).parent / "cases"
 SUITES = ("service", "limits", "guarded")
@@ -35,9 +35,7 @@ def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
         for case in told["cases"]:
             case["token"] = server.tokens[case["token"]]
     else:
-        process = ServerProcess(*told["server_flags"])
-        stack.callback(process.stop)
-        address, flags = process.wait_ready(), ()
+        address, flags = stack.enter_context(server_process(*told["server_flags"])).address, ()
     cases, images = folder / "cases.json", folder / "images"
     cases.write_text(json.dumps(told))
     images.mkdir()

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
-from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from e2e.in_process import in_process_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import card, encoded
 from fakes.tensors import of_files, of_pixels, values
+from fakes.waiting import wait_until
 from PIL import Image
 
 from patchserve.kserve import open_inference_pb2 as pb
@@ -169,26 +169,22 @@ def test_a_stream_answers_each_request_and_goes_on_after_an_error(kserve: KServe
 
 
 def test_a_stream_ends_when_the_server_drains() -> None:
-    asked, draining = threading.Event(), threading.Event()
+    asked, drained, stop = threading.Event(), threading.Event(), threading.Event()
 
     def requests() -> Iterator[pb.ModelInferRequest]:
         yield of_files("none", b"image")
         asked.set()
-        draining.wait(60)
+        drained.wait(60)
 
-    running = serving(drain_grace_s=60.0)
-    address = running.__enter__()
-    with grpc.insecure_channel(address) as channel:
+    with in_process_server(drain_grace_s=60.0, stop=stop) as address, grpc.insecure_channel(address) as channel:
         answers = KServe(channel).ModelStreamInfer(requests(), timeout=60)
         assert next(answers).error_message
         assert asked.wait(30)
-        stopping = threading.Thread(target=running.__exit__, args=(None, None, None))
-        stopping.start()
+        stop.set()
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
         assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        draining.set()
-        stopping.join(60)
+        drained.set()
 
 
 def test_more_images_than_a_request_may_have_are_refused(kserve: KServe) -> None:
@@ -209,7 +205,7 @@ def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
     detector = FakeDetector()
     with (
-        serving(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
+        in_process_server(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
@@ -217,8 +213,7 @@ def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
         detector.gate.clear()
         two = of_files("default", gray_png(1), gray_png(2))
         under_way = kserve.ModelInfer.future(two)
-        while len(detector.batches) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(detector.batches) == 2)
         full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert refusal_of(lambda: kserve.ModelInfer(two)) == full
         one = of_files("nowhere", gray_png(3))
@@ -232,15 +227,14 @@ def test_each_image_of_a_batch_takes_a_place_of_its_clients_share() -> None:
 def test_probes_are_answered_when_no_call_gets_in() -> None:
     detector = FakeDetector()
     with (
-        serving(detector=detector, max_calls=2, client_share=0.5) as address,
+        in_process_server(detector=detector, max_calls=2, client_share=0.5) as address,
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
         under_way = kserve.ModelInfer.future(of_files("default", gray_png(1)))
-        while not detector.batches:
-            time.sleep(0.01)
+        wait_until(lambda: bool(detector.batches))
         about = pb.ModelMetadataRequest(name="default")
         assert refusal_of(lambda: kserve.ModelMetadata(about)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert kserve.ServerLive(pb.ServerLiveRequest()).live

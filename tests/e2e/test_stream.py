@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import pytest
-from e2e.harness import ServerProcess, Stub, load, refusal
+from e2e.harness import ServerProcess, Stub, connect, load, refusal
+from e2e.in_process import in_process_server
+from e2e.streaming import Feed, Request, config, frame, results
 from fakes.images import card, encoded
 
 from patchserve.v1 import reference_pb2, stream_pb2
-
-Request = stream_pb2.InferStreamRequest
-
-
-def config(reference_id: str, **fields: object) -> Request:
-    return Request(config=stream_pb2.StreamConfig(reference_id=reference_id, **fields))  # type: ignore[arg-type]
-
-
-def frame(number: int, image: bytes) -> Request:
-    return Request(frame=stream_pb2.Frame(frame_id=f"f{number}", image=image))
-
-
-class Feed:
-    """Requests that a test hands over one by one."""
-
-    def __init__(self, *requests: Request) -> None:
-        self._queue: queue.Queue[Request | None] = queue.Queue()
-        for request in requests:
-            self._queue.put(request)
-
-    def send(self, request: Request) -> None:
-        self._queue.put(request)
-
-    def close(self) -> None:
-        self._queue.put(None)
-
-    def __iter__(self) -> Iterator[Request]:
-        while (request := self._queue.get(timeout=60)) is not None:
-            yield request
-
-
-def results(responses: Iterable[stream_pb2.InferStreamResponse]) -> list[stream_pb2.FrameResult]:
-    return [response.result for response in responses if response.WhichOneof("payload") == "result"]
 
 
 def test_200_frames_10_of_them_corrupt(stub: Stub, server: ServerProcess) -> None:
@@ -74,10 +41,9 @@ def test_200_frames_10_of_them_corrupt(stub: Stub, server: ServerProcess) -> Non
     assert server.open_files() <= files_before
 
 
-def test_the_sender_is_held_back(stub: Stub) -> None:
-    load(stub, "held", 1)
+def test_the_sender_is_held_back_while_nobody_reads_results() -> None:
     noisy = encoded(card(1), "BMP")  # 230 KB, so that buffers on the way fill up soon
-    sent = 0
+    sent, all_sent = 0, threading.Event()
 
     def requests() -> Iterator[Request]:
         nonlocal sent
@@ -85,12 +51,15 @@ def test_the_sender_is_held_back(stub: Stub) -> None:
         for number in range(400):
             sent += 1
             yield frame(number, noisy)
+        all_sent.set()
 
-    call = stub.InferStream(requests(), timeout=120)
-    assert next(call).HasField("ready")
-    time.sleep(3)  # nobody reads results
-    assert sent < 300
-    call.cancel()
+    with in_process_server() as address, connect(address) as stub:
+        load(stub, "held", 1)
+        call = stub.InferStream(requests(), timeout=120)
+        assert next(call).HasField("ready")
+        assert not all_sent.wait(1)
+        assert sent < 300
+        assert len(results(call)) == 400, "the rest is sent once results are read"
 
 
 def test_completion_order_answers_a_broken_frame_first(stub: Stub) -> None:

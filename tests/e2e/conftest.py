@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import grpc
 import pytest
-from e2e.harness import ServerProcess, Stub, connect, load, server_process
+from e2e.harness import CARDS, ServerProcess, Stub, connect, load, server_process
 
 from patchserve.v1.reference_pb2 import DeleteReferenceRequest, Reference
 
@@ -36,4 +36,4 @@ def default_reference(stub: Stub) -> Iterator[str]:
 def cards(server: ServerProcess) -> Reference:
     """The reference `cards` of six drawn cards. Tests only read it."""
     with connect(server.address) as connected:
-        return load(connected, "cards", 6)
+        return load(connected, CARDS, 6)

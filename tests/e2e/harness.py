@@ -20,8 +20,9 @@ from patchserve.v1 import reference_pb2, service_pb2_grpc
 
 Stub = service_pb2_grpc.PatchCoreServiceStub
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 120  # other tests may have the cores
 STOP_TIMEOUT_S = 40
+CARDS = "cards"  # the reference of the fixture `cards`
 MESSAGE_OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from e2e.harness import Stub, connect, load, refusal, server_process
+from e2e.harness import Stub, connect, load, refusal
 from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
@@ -23,15 +24,15 @@ def inspect(stub: Stub, *, scratched: bool) -> inference_pb2.InferResponse:
 
 @pytest.mark.timeout(300)
 def test_a_server_in_int8(detector: Detector, tmp_path: Path) -> None:
-    flags = ("--store", str(tmp_path), "--precision", "int8")
-    with server_process(*flags) as server, connect(server.address) as stub:
+    settings: dict[str, Any] = {"store": tmp_path, "backbone": "efficientnet_lite2", "precision": "int8"}
+    with in_process_server(**settings) as address, connect(address) as stub:
         assert stub.GetServerInfo(GetServerInfoRequest()).precision == "int8"
         load(stub, "default")
         answers = [inspect(stub, scratched=scratched) for scratched in (False, True)]
         assert [answer.anomaly.is_anomalous for answer in answers] == [False, True]
     networks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".networks").glob("*.safetensors")}
     assert networks
-    with server_process(*flags) as server, connect(server.address) as stub:
+    with in_process_server(**settings) as address, connect(address) as stub:
         assert [inspect(stub, scratched=scratched) for scratched in (False, True)] == answers
     assert {path.name for path in (tmp_path / ".networks").iterdir()} == set(networks)
     with (

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import numpy as np
 import pytest
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from e2e.harness import CARDS, MESSAGE_OPTIONS, ServerProcess, Stub, refusal
 from e2e.in_process import in_process_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
@@ -21,6 +21,7 @@ from PIL import Image
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import inference_pb2, reference_pb2
+from patchserve.v1.reference_pb2 import Reference
 
 KServe = open_inference_pb2_grpc.GRPCInferenceServiceStub
 SCORES = ("score", "is_anomalous", "damage_percentage")
@@ -45,14 +46,13 @@ def test_the_server_says_what_it_is(kserve: KServe) -> None:
     assert not about.extensions
 
 
-def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stub: Stub) -> None:
-    revision = load(stub, "oip-model", 1).revision
-    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model")).ready
-    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version=revision)).ready
-    assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version="0" * 64)).ready
+def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, cards: Reference) -> None:
+    assert kserve.ModelReady(pb.ModelReadyRequest(name=CARDS)).ready
+    assert kserve.ModelReady(pb.ModelReadyRequest(name=CARDS, version=cards.revision)).ready
+    assert not kserve.ModelReady(pb.ModelReadyRequest(name=CARDS, version="0" * 64)).ready
     assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-none")).ready
-    about = kserve.ModelMetadata(pb.ModelMetadataRequest(name="oip-model", version=revision))
-    assert (about.name, list(about.versions), about.platform) == ("oip-model", [revision], "patchcore_safetensors")
+    about = kserve.ModelMetadata(pb.ModelMetadataRequest(name=CARDS, version=cards.revision))
+    assert (about.name, list(about.versions), about.platform) == (CARDS, [cards.revision], "patchcore_safetensors")
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in about.inputs] == [
         ("image", "BYTES", [-1]),
         ("pixels", "UINT8", [-1, -1, -1, 3]),
@@ -67,17 +67,16 @@ def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stu
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed: bool) -> None:
-    revision = load(stub, "oip-batch").revision
+def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, cards: Reference, typed: bool) -> None:
     files = [encoded(card(9)), encoded(card(9, scratched=True))]
-    request = of_files("oip-batch", *files, typed=typed)
+    request = of_files(CARDS, *files, typed=typed)
     request.id = "a request"
     response = kserve.ModelInfer(request)
-    assert (response.model_name, response.model_version, response.id) == ("oip-batch", revision, "a request")
+    assert (response.model_name, response.model_version, response.id) == (CARDS, cards.revision, "a request")
     assert bool(response.raw_output_contents) is not typed
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
     for index, image in enumerate(files):
-        single = stub.Infer(inference_pb2.InferRequest(reference_id="oip-batch", image=image, output=output))
+        single = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=image, output=output))
         found = (single.anomaly.score, single.anomaly.is_anomalous, single.damage.damage_percentage)
         assert np.allclose(scores(response)[index], np.array(found, np.float64), atol=1e-3)
         map_ = np.frombuffer(single.score_map.values, "<f4").reshape(224, 224)
@@ -90,20 +89,20 @@ def test_a_batch_gets_what_infer_says_of_each(kserve: KServe, stub: Stub, typed:
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_pixels_are_an_image_like_any_other(kserve: KServe, stub: Stub, typed: bool) -> None:
-    load(stub, "oip-pixels")
+@pytest.mark.usefixtures("cards")
+def test_pixels_are_an_image_like_any_other(kserve: KServe, typed: bool) -> None:
     images = [card(9), card(9, scratched=True)]
-    from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in images), outputs=SCORES))
+    from_files = kserve.ModelInfer(of_files(CARDS, *(encoded(each, "PNG") for each in images), outputs=SCORES))
     pixels = np.stack([np.asarray(each) for each in images])
-    from_pixels = kserve.ModelInfer(of_pixels("oip-pixels", pixels, SCORES, typed=typed))
+    from_pixels = kserve.ModelInfer(of_pixels(CARDS, pixels, SCORES, typed=typed))
     assert np.allclose(scores(from_pixels), scores(from_files), atol=1e-5)
-    alone = kserve.ModelInfer(of_pixels("oip-pixels", pixels[1], SCORES, typed=typed))
+    alone = kserve.ModelInfer(of_pixels(CARDS, pixels[1], SCORES, typed=typed))
     assert np.allclose(scores(alone), scores(from_files)[1:], atol=1e-3)
 
 
-def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-outputs", 1)
-    response = kserve.ModelInfer(of_files("oip-outputs", encoded(card(1)), outputs=["anomaly_map", "score"]))
+@pytest.mark.usefixtures("cards")
+def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe) -> None:
+    response = kserve.ModelInfer(of_files(CARDS, encoded(card(1)), outputs=["anomaly_map", "score"]))
     assert [(output.name, list(output.shape)) for output in response.outputs] == [
         ("anomaly_map", [1, 224, 224]),
         ("score", [1]),
@@ -111,9 +110,9 @@ def test_only_what_is_asked_for_comes_in_the_order_asked_for(kserve: KServe, stu
     assert [len(raw) for raw in response.raw_output_contents] == [4 * 224 * 224, 4]
 
 
+@pytest.mark.usefixtures("cards")
 def test_parameters_are_those_of_our_own_outputs(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-parameters")
-    request = of_files("oip-parameters", encoded(card(9)), outputs=["score", "overlay"])
+    request = of_files(CARDS, encoded(card(9)), outputs=["score", "overlay"])
     request.parameters["sensitivity"].double_param = 4
     request.parameters["heatmap_scale"].string_param = "calibrated"
     request.parameters["overlay_format"].string_param = "jpeg"
@@ -126,39 +125,39 @@ def test_parameters_are_those_of_our_own_outputs(kserve: KServe, stub: Stub) -> 
         overlay_format=inference_pb2.OVERLAY_FORMAT_JPEG,
         overlay_max_side_px=100,
     )
-    same = stub.Infer(inference_pb2.InferRequest(reference_id="oip-parameters", image=encoded(card(9)), output=output))
+    same = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card(9)), output=output))
     assert values(response, "overlay") == [same.overlay.image]
     assert np.allclose(values(response, "score"), same.anomaly.score)
 
 
-def test_an_unknown_model_and_another_version_are_refused(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-refused", 1)
+@pytest.mark.usefixtures("cards")
+def test_an_unknown_model_and_another_version_are_refused(kserve: KServe) -> None:
     image = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(of_files("oip-none", image))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
     assert details["ResourceInfo"].resource_name == "oip-none"  # type: ignore[attr-defined]
-    request = of_files("oip-refused", image)
+    request = of_files(CARDS, image)
     request.model_version = "0" * 64
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(request)
     assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
 
 
-def test_a_bad_image_is_named_and_refuses_the_batch(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-bad", 1)
+@pytest.mark.usefixtures("cards")
+def test_a_bad_image_is_named_and_refuses_the_batch(kserve: KServe) -> None:
     good = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files("oip-bad", good, good[:1000], good))
+        kserve.ModelInfer(of_files(CARDS, good, good[:1000], good))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
     assert details["BadRequest"].field_violations[0].field == "images[1]"  # type: ignore[attr-defined]
 
 
-def test_a_stream_answers_each_request_and_goes_on_after_an_error(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-stream", 1)
-    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in ("oip-stream", "none", "oip-stream")]
+@pytest.mark.usefixtures("cards")
+def test_a_stream_answers_each_request_and_goes_on_after_an_error(kserve: KServe) -> None:
+    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in (CARDS, "none", CARDS)]
     for number, request in enumerate(requests):
         request.id = str(number)
     answers = list(kserve.ModelStreamInfer(iter(requests), timeout=60))

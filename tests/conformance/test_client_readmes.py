@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, CPP, GO, JAVA, NODE
+from conformance.languages import CLIENT, CPP, GO, JAVA, JAVA_COMMAND, NODE
 from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
@@ -122,7 +122,7 @@ def test_the_example_for_go_runs(address: str, folder: Path) -> None:
 def test_the_example_for_java_runs(address: str, folder: Path) -> None:
     (folder / "Example.java").write_text(JAVA_PROGRAM % example("java", "java", address))
     library = CLIENT / "java/build/patchserve-client.jar"
-    first, second = done("java", "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
+    first, second = done(*JAVA_COMMAND, "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
     assert re.fullmatch(r"(true|false) 0\.\d+ \d{3,}", first)
     assert second == "1 RESPONSE"
 

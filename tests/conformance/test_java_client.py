@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, JAVA
+from conformance.languages import CLIENT, JAVA, JAVA_COMMAND
 from e2e.in_process import in_process_server
 from fakes.certificates import Authority
 from fakes.images import card, encoded
@@ -22,7 +22,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["java", *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*JAVA_COMMAND, *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_callbacks_that_fail_and_streams_that_end_leave_nothing_behind(image: Path) -> None:

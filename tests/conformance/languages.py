@@ -40,10 +40,6 @@ JAVA = CLIENT / "java/build/patchserve-java.jar"
 CPP = CLIENT / "cpp/build/patchserve-cpp"
 
 JAVA_COMMAND = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # they make short runs faster
-    "java",
-    "-XX:TieredStopAtLevel=1",
-    "-XX:+UseSerialGC",
-)  # starts faster; short runs gain nothing from more
 
 # The others are compared with the first.
 LANGUAGES = (

@@ -39,11 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
         path = item.path.relative_to(TESTS)
         if path.parts[0] in FAST and not any(path.is_relative_to(folder) for folder in NOT_FAST):
             item.add_marker("fast")
+    if hasattr(config, "workerinput"):  # in a worker of pytest-xdist: the short files come last and fill the gaps
+        items.sort(key=lambda item: item.get_closest_marker("fast") is not None)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of pytest-timeout starts

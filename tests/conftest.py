@@ -22,12 +22,14 @@ if find_spec("patchserve_server"):  # the tests of the client also run where the
 
 TESTS = Path(__file__).parent
 FAST = ("unit", "contract", "hostile")
-# They run a network, start the server's command, or try thousands of files.
+# They run a network, draw the sample images, or search and decode for seconds.
 NOT_FAST = (
     "unit/domain/test_reference_options.py",
     "unit/engine/backbone",
     "unit/engine/patchcore/test_calibration.py",
+    "unit/engine/search/test_exact.py",
     "unit/engine/test_detector.py",
+    "unit/project/test_samples.py",
     "hostile/test_hostile_images.py",
     "hostile/test_hostile_store.py",
 )

@@ -22,13 +22,10 @@ if find_spec("patchserve_server"):  # the tests of the client also run where the
 
 TESTS = Path(__file__).parent
 FAST = ("unit", "contract", "hostile")
-# They run a network, draw the sample images, or search and decode for seconds.
+# They run a network or the command of the server, draw the sample images, or search and decode for seconds.
 NOT_FAST = (
-    "unit/domain/test_reference_options.py",
     "unit/engine/backbone",
-    "unit/engine/patchcore/test_calibration.py",
     "unit/engine/search/test_exact.py",
-    "unit/engine/test_detector.py",
     "unit/project/test_samples.py",
     "hostile/test_hostile_images.py",
     "hostile/test_hostile_store.py",
@@ -43,11 +40,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        path = item.path.relative_to(TESTS)
-        if path.parts[0] in FAST and not any(path.is_relative_to(folder) for folder in NOT_FAST):
+        if _is_fast(item):
             item.add_marker("fast")
     if hasattr(config, "workerinput"):  # in a worker of pytest-xdist: the short files come last and fill the gaps
         items.sort(key=lambda item: item.get_closest_marker("fast") is not None)
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    path = item.path.relative_to(TESTS)
+    in_folders = path.parts[0] in FAST and not any(path.is_relative_to(folder) for folder in NOT_FAST)
+    return in_folders and "detector" not in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of pytest-timeout starts

@@ -47,10 +47,10 @@ def server_of(suite: str, folder: Path, detector: Detector, stack: ExitStack) ->
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, embedded_detector: Detector) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory, detector: Detector) -> Iterator[Run]:
     """Runs a language's runner over a suite, once; gives the line of a case."""
     with ExitStack() as stack:
-        flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), embedded_detector, stack))
+        flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), detector, stack))
 
         @cache  # of what the runner printed, so that one that fails is not run for every case
         def printed(language: Language, suite: str) -> subprocess.CompletedProcess[str]:

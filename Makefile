@@ -72,9 +72,12 @@ $(PEERS_VENV)/.installed: requirements/peers.txt
 	$(make-venv)
 	@touch $@
 
+# The processes that run tests; 0: all in one, as a debugger needs it. A file's tests stay in one process, in their order.
+WORKERS ?= 2
+
 .PHONY: test
-test: $(STAMP) ## run every test
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run every test; ARGS="-m fast": the fast ones
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) protos-check ## check style, types, layers, the contract, its generated files and the Dockerfile

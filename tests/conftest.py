@@ -1,8 +1,13 @@
-"""What holds for the whole test process."""
+"""For all tests: Ctrl-C reaches what they start, their folder marks them `fast`, and `serial` ones run alone."""
 
 from __future__ import annotations
 
+import fcntl
+import signal
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,10 +20,58 @@ if find_spec("patchserve_server"):  # the tests of the client also run where the
 
     configure_process()  # before any test module imports torch
 
+TESTS = Path(__file__).parent
+FAST = ("unit", "contract", "hostile")
+# They run a network or the command of the server, draw the sample images, or search and decode for seconds.
+NOT_FAST = (
+    "unit/engine/backbone",
+    "unit/engine/search/test_exact.py",
+    "unit/project/test_samples.py",
+    "hostile/test_hostile_images.py",
+    "hostile/test_hostile_store.py",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # A process that was started with SIGINT ignored, as by nohup, passes that on to its children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if _is_fast(item):
+            item.add_marker("fast")
+    if hasattr(config, "workerinput"):  # in a worker of pytest-xdist: the short files come last and fill the gaps
+        items.sort(key=lambda item: item.get_closest_marker("fast") is not None)
+
+
+def _is_fast(item: pytest.Item) -> bool:
+    path = item.path.relative_to(TESTS)
+    in_folders = path.parts[0] in FAST and not any(path.is_relative_to(folder) for folder in NOT_FAST)
+    return in_folders and "detector" not in getattr(item, "fixturenames", ())
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before the clock of pytest-timeout starts
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    with _turn(alone=item.get_closest_marker("serial") is not None):
+        return (yield)
+
+
+@contextmanager
+def _turn(*, alone: bool) -> Iterator[None]:
+    """Waits until no test runs in another worker of pytest-xdist that is `serial`, or, if `alone`, until none runs."""
+    with Path(__file__).open("rb") as shared:
+        fcntl.flock(shared, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            fcntl.flock(shared, fcntl.LOCK_UN)  # closing is not enough: a forked child may hold the file open
+
 
 @pytest.fixture(scope="session")
 def detector() -> PatchCoreDetector:
-    """The embedded backbone, opened once for all tests of the process."""
+    """The embedded backbone, opened once for all tests of the process. It keeps nothing of what it is given."""
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - the client's tests have no torch
 
     return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)

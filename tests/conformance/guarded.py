@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from e2e.guarded import serving
+from e2e.in_process import in_process_server
 from fakes.certificates import Authority
 
 from patchserve_server.access.tokens import new_token
@@ -38,5 +38,5 @@ def guarded(folder: Path) -> Iterator[Guarded]:
     authority, ca = Authority(), folder / "ca.pem"
     ca.write_bytes(authority.certificate)
     (cert, key), (own_cert, own_key) = authority.write(folder, "server"), authority.write(folder, "client")
-    with serving(auth_tokens=folder / "tokens", tls_cert=cert, tls_key=key, tls_client_ca=ca) as address:
+    with in_process_server(auth_tokens=folder / "tokens", tls_cert=cert, tls_key=key, tls_client_ca=ca) as address:
         yield Guarded(address, ("--ca", str(ca), "--cert", str(own_cert), "--key", str(own_key)), tokens)

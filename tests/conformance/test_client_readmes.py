@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, CPP, GO, JAVA, NODE
-from e2e.guarded import serving
+from conformance.languages import CLIENT, CPP, GO, JAVA, JAVA_COMMAND, NODE
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 GO_PROGRAM = """package main
@@ -59,7 +59,7 @@ class Example {
 
 @pytest.fixture
 def address() -> Iterator[str]:
-    with serving() as running:
+    with in_process_server() as running:
         yield running
 
 
@@ -122,7 +122,7 @@ def test_the_example_for_go_runs(address: str, folder: Path) -> None:
 def test_the_example_for_java_runs(address: str, folder: Path) -> None:
     (folder / "Example.java").write_text(JAVA_PROGRAM % example("java", "java", address))
     library = CLIENT / "java/build/patchserve-client.jar"
-    first, second = done("java", "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
+    first, second = done(*JAVA_COMMAND, "-cp", library, "Example.java", cwd=folder).stdout.splitlines()
     assert re.fullmatch(r"(true|false) 0\.\d+ \d{3,}", first)
     assert second == "1 RESPONSE"
 

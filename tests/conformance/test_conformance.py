@@ -18,7 +18,9 @@ from conformance.expectations import differences, facts, unmet
 from conformance.guarded import guarded
 from conformance.images import write_images
 from conformance.languages import LANGUAGES, REPO, Language
-from e2e.harness import ServerProcess
+from e2e.in_process import in_process_server
+
+from patchserve_server.domain.ports import Detector
 
 CASES = Path(__file__).parent / "cases"
 SUITES = ("service", "limits", "guarded")
@@ -26,18 +28,17 @@ RUNNER_TIMEOUT_S = 120
 Run = Callable[[Language, str, str], Json]
 
 
-def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
+def server_of(suite: str, folder: Path, detector: Detector, stack: ExitStack) -> list[str]:
     """Starts what a suite of cases asks for and writes the cases to a file; gives the runner's flags."""
     told = json.loads((CASES / f"{suite}.json").read_text())
     if suite == "guarded":
-        server = stack.enter_context(guarded(folder))
-        address, flags = server.address, server.flags
+        secured = stack.enter_context(guarded(folder))
+        address, flags = secured.address, secured.flags
         for case in told["cases"]:
-            case["token"] = server.tokens[case["token"]]
+            case["token"] = secured.tokens[case["token"]]
     else:
-        process = ServerProcess(*told["server_flags"])
-        stack.callback(process.stop)
-        address, flags = process.wait_ready(), ()
+        server = in_process_server(detector=detector, **told["server_settings"])
+        address, flags = stack.enter_context(server), ()
     cases, images = folder / "cases.json", folder / "images"
     cases.write_text(json.dumps(told))
     images.mkdir()
@@ -46,10 +47,10 @@ def server_of(suite: str, folder: Path, stack: ExitStack) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+def run(tmp_path_factory: pytest.TempPathFactory, detector: Detector) -> Iterator[Run]:
     """Runs a language's runner over a suite, once; gives the line of a case."""
     with ExitStack() as stack:
-        flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), stack))
+        flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), detector, stack))
 
         @cache  # of what the runner printed, so that one that fails is not run for every case
         def printed(language: Language, suite: str) -> subprocess.CompletedProcess[str]:

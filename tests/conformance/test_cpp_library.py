@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 from conformance.languages import CPP
-from e2e.guarded import serving
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 from patchserve_client import Client
@@ -17,7 +17,7 @@ TESTS = CPP.parent / "client-test"
 
 @pytest.mark.skipif(not TESTS.exists(), reason="the client in cpp is not built: make test-clients")
 def test_the_library_for_cpp() -> None:
-    with serving() as address:
+    with in_process_server() as address:
         with Client(address) as client:
             client.load_reference([encoded(card(0))], "kept")
         environment = {**os.environ, "PATCHSERVE_ADDRESS": address}

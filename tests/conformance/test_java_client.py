@@ -6,8 +6,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conformance.languages import CLIENT, JAVA
-from e2e.guarded import serving
+from conformance.languages import CLIENT, JAVA, JAVA_COMMAND
+from e2e.in_process import in_process_server
 from fakes.certificates import Authority
 from fakes.images import card, encoded
 
@@ -22,12 +22,12 @@ def image(tmp_path: Path) -> Path:
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["java", *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run([*JAVA_COMMAND, *map(str, command)], capture_output=True, text=True, timeout=120, check=False)
 
 
 def test_callbacks_that_fail_and_streams_that_end_leave_nothing_behind(image: Path) -> None:
     library, program = CLIENT / "java/build/patchserve-client.jar", Path(__file__).with_name("JavaCallbacks.java")
-    with serving() as address:
+    with in_process_server() as address:
         done = run("-cp", library, program, address, image)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -48,7 +48,7 @@ def test_only_a_server_that_can_prove_its_name_is_trusted(
     (tmp_path / "known.pem").write_bytes(known.certificate)
     (tmp_path / "stranger.pem").write_bytes(stranger.certificate)
     cert, key = known.write(tmp_path, "server")
-    with serving(host=host, tls_cert=cert, tls_key=key) as address:
+    with in_process_server(host=host, tls_cert=cert, tls_key=key) as address:
         server = f"{host}:{address.rpartition(':')[2]}"
         done = run("-jar", JAVA, "infer", "--server", server, "--ca", tmp_path / f"{authority}.pem", image)
     assert (done.returncode, done.stdout) == (1, "")

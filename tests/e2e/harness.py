@@ -7,6 +7,8 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -18,8 +20,9 @@ from patchserve.v1 import reference_pb2, service_pb2_grpc
 
 Stub = service_pb2_grpc.PatchCoreServiceStub
 
-READY_TIMEOUT_S = 60
+READY_TIMEOUT_S = 120  # other tests may have the cores
 STOP_TIMEOUT_S = 40
+CARDS = "cards"  # the reference of the fixture `cards`
 MESSAGE_OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
 
 
@@ -33,13 +36,18 @@ class ServerProcess:
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
-        self.log: list[str] = []
+        self._lines: list[str] = []
         self._reading = threading.Thread(target=self._read_log, daemon=True)
         self._reading.start()
 
     def _read_log(self) -> None:
         assert self.process.stderr is not None
-        self.log.extend(self.process.stderr)
+        self._lines.extend(self.process.stderr)
+
+    @property
+    def log(self) -> str:
+        """All that it has logged so far."""
+        return "".join(self._lines)
 
     def wait_ready(self) -> str:
         """The bound address."""
@@ -48,13 +56,18 @@ class ServerProcess:
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
-        assert " listening on " in line, (line, *self.log)
+        assert " listening on " in line, line + self.log
         self.address = line.split(" listening on ")[1].split()[0]
         return self.address
 
     def stop(self, number: int = signal.SIGTERM) -> int:
+        """Sends the signal unless the process has ended; returns the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, once the process has ended and all of its log is read."""
         code = self.process.wait(STOP_TIMEOUT_S)
         self._reading.join(5)
         assert self.process.stdout is not None
@@ -69,7 +82,29 @@ class ServerProcess:
         return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
 
 
+@contextmanager
+def server_process(*flags: str) -> Iterator[ServerProcess]:
+    """A ready server. It must end with exit code 0 and have logged no traceback."""
+    server = ServerProcess(*flags)
+    try:
+        server.wait_ready()
+        yield server
+    except BaseException:
+        server.stop(signal.SIGKILL)
+        raise
+    assert server.stop() == 0, server.log
+    assert "Traceback" not in server.log, server.log
+
+
+@contextmanager
+def connect(address: str) -> Iterator[Stub]:
+    """A stub on a channel that takes large messages."""
+    with grpc.insecure_channel(address, options=MESSAGE_OPTIONS) as channel:
+        yield Stub(channel)
+
+
 def load(stub: Stub, reference_id: str, image_count: int = 4, **fields: object) -> reference_pb2.Reference:
+    """Loads drawn cards as a reference."""
     images = [encoded(card(seed)) for seed in range(image_count)]
     request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=images, **fields)  # type: ignore[arg-type]
     return stub.LoadReference(request).reference

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from e2e.harness import MESSAGE_OPTIONS
 from fakes.certificates import Authority
 
 SAMPLES = Path(__file__).resolve().parents[2] / "docs" / "deployment"
@@ -32,8 +33,8 @@ class Proxy:
     log: Path
 
     def channel(self) -> grpc.Channel:
-        options = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
-        return grpc.secure_channel(self.address, grpc.ssl_channel_credentials(self.ca_file.read_bytes()), options)
+        credentials = grpc.ssl_channel_credentials(self.ca_file.read_bytes())
+        return grpc.secure_channel(self.address, credentials, MESSAGE_OPTIONS)
 
     def reload(self) -> None:
         """nginx: new workers take new calls, the old ones finish what they have."""

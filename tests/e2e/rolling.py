@@ -2,7 +2,8 @@
 
     python -m e2e.rolling --proxy nginx --seconds 60
 
-with tests/ on the path does it for a minute and prints what it saw; a test does it until each was drained once.
+with tests/ on the path does it for a minute with server processes, and prints what it saw. A test does it with servers
+in its own process, until each was drained once.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e import proxies
-from e2e.harness import ServerProcess
+from e2e.harness import server_process
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
+from fakes.waiting import wait_until
 
 from patchserve_client import AsyncClient, Client, Frame, FrameResult, NoticeKind, StreamNotice, TlsConfig
 
@@ -85,20 +89,44 @@ class Camera:
         assert not [result.error for result in self.results if result.error is not None]
 
 
-def start(port: int = 0) -> ServerProcess:
-    """A server with the reference that all have: the same images give the same revision."""
-    server = ServerProcess("--port", str(port), "--drain-delay-s", "1", "--drain-grace-s", "20")
-    with Client(server.wait_ready()) as client:
-        client.load_reference([card(seed) for seed in range(4)])
-    return server
+Serving = Callable[[int], AbstractContextManager[str]]  # on this port, or a free one if it is 0; gives the address
 
 
-def rolled(proxy_name: str, seconds: float, folder: Path) -> list[Camera]:
+@contextmanager
+def in_a_process(port: int) -> Iterator[str]:
+    with server_process("--port", str(port), "--drain-delay-s", "1", "--drain-grace-s", "20") as server:
+        yield server.address
+
+
+@contextmanager
+def in_a_thread(port: int) -> Iterator[str]:
+    with in_process_server(port=port, drain_grace_s=20.0) as address:
+        yield address
+
+
+class Server:
+    """Has the reference `default`. It is the same on every server: the same images give the same revision."""
+
+    def __init__(self, serving: Serving, port: int = 0) -> None:
+        self._serving = serving
+        self._running = ExitStack()
+        self.address = self._running.enter_context(serving(port))
+        with Client(self.address) as client:
+            client.load_reference([card(seed) for seed in range(4)])
+
+    def drain(self) -> None:
+        self._running.close()
+
+    def started_again(self) -> Server:
+        return Server(self._serving, int(self.address.rpartition(":")[2]))
+
+
+def rolled(proxy_name: str, seconds: float, folder: Path, serving: Serving) -> list[Camera]:
     """A camera of each client; every server is drained at least once, and again until the time has passed."""
     off = threading.Event()
     cameras = [Camera(kind, off) for kind in ("sync", "asyncio")]
     with ThreadPoolExecutor() as pool:
-        servers = list(pool.map(start, (0, 0)))
+        servers = list(pool.map(Server, (serving, serving)))
         try:
             with PROXIES[proxy_name](folder, *(server.address for server in servers)) as proxy:
                 running = [pool.submit(camera.run, proxy) for camera in cameras]
@@ -110,24 +138,32 @@ def rolled(proxy_name: str, seconds: float, folder: Path) -> list[Camera]:
                     each.result(60)
         finally:
             for server in servers:
-                server.stop()
+                server.drain()
     return cameras
 
 
-def _roll(servers: list[ServerProcess], cameras: list[Camera], running: list[Future[None]], until_s: float) -> None:
+def _roll(servers: list[Server], cameras: list[Camera], running: list[Future[None]], until_s: float) -> None:
     turn = 0
     while turn < len(servers) or time.monotonic() < until_s:
-        seen = [len(camera.results) for camera in cameras]
-        while any(len(camera.results) < before + 20 for camera, before in zip(cameras, seen, strict=True)):
-            for each in running:
-                if each.done():
-                    each.result()
-                    raise AssertionError("a camera ended by itself")
-            time.sleep(0.05)
+        _wait_for_results(cameras, running)
         index = turn % len(servers)
-        assert servers[index].stop() == 0
-        servers[index] = start(int(servers[index].address.rpartition(":")[2]))
+        servers[index].drain()
+        servers[index] = servers[index].started_again()
         turn += 1
+
+
+def _wait_for_results(cameras: list[Camera], running: list[Future[None]]) -> None:
+    """Returns when each camera has another 20 results."""
+    before = [len(camera.results) for camera in cameras]
+
+    def all_have_them() -> bool:
+        for each in running:
+            if each.done():
+                each.result()
+                raise AssertionError("a camera ended by itself")
+        return all(len(camera.results) >= count + 20 for camera, count in zip(cameras, before, strict=True))
+
+    wait_until(all_have_them)
 
 
 def main() -> None:
@@ -136,7 +172,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        for camera in rolled(arguments.proxy, arguments.seconds, Path(folder)):
+        for camera in rolled(arguments.proxy, arguments.seconds, Path(folder), in_a_process):
             camera.check()
             what = f"{arguments.proxy}, {camera.client_kind}"
             print(f"{what}: {camera.sent} frames sent, {len(camera.results)} results, each once and in order")

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
-from e2e.guarded import serving
 from e2e.harness import refusal
+from e2e.in_process import in_process_server
 from fakes.certificates import Authority, Issuer
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
@@ -117,15 +117,15 @@ def servers(tmp_path_factory: pytest.TempPathFactory, log: list[str]) -> Iterato
         "jwt_audience": Issuer.audience,
         "jwt_jwks": credentials.jwks_file,
     }
-    tls = {"tls_cert": cert, "tls_key": key}
+    tls: dict[str, Any] = {"tls_cert": cert, "tls_key": key}
     trusting = grpc.ssl_channel_credentials(authority.certificate)
     certified = grpc.ssl_channel_credentials(authority.certificate, own_key, own_cert)
     with ExitStack() as stack:
         addresses = {
-            "open": stack.enter_context(serving()),
-            "plain": stack.enter_context(serving(**asked)),
-            "tls": stack.enter_context(serving(**asked, **tls)),
-            "mtls": stack.enter_context(serving(**asked, **tls, tls_client_ca=folder / "ca.pem")),
+            "open": stack.enter_context(in_process_server()),
+            "plain": stack.enter_context(in_process_server(**asked)),
+            "tls": stack.enter_context(in_process_server(**asked, **tls)),
+            "mtls": stack.enter_context(in_process_server(**asked, **tls, tls_client_ca=folder / "ca.pem")),
         }
         channels = {
             "open": grpc.insecure_channel(addresses["open"]),
@@ -281,7 +281,7 @@ def test_the_log_names_the_certificate_of_a_caller_without_a_token(
     caplog.set_level(logging.INFO)
     certified = grpc.ssl_channel_credentials(authority.certificate, own_key, own_cert)
     with (
-        serving(tls_cert=cert, tls_key=key, tls_client_ca=tmp_path / "ca.pem") as address,
+        in_process_server(tls_cert=cert, tls_key=key, tls_client_ca=tmp_path / "ca.pem") as address,
         grpc.secure_channel(address, certified) as channel,
     ):
         found = outcome(channel, METHODS["DeleteReference"], ())

@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from e2e.guarded import serving
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 from patchserve_client import Client, InvalidArgument
@@ -30,7 +30,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Banks]]:
         add(references, opened)
 
     monkeypatch.setattr(OpenReferences, "add", add_and_note)
-    with serving() as address, Client(address) as connected:
+    with in_process_server() as address, Client(address) as connected:
         gc.collect()
         gc.disable()
         yield connected, banks

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +19,7 @@ PAGE = (REPO / "docs" / "clients.md").read_text()
 (SHELL,) = re.findall(r"^```sh\n(.+?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    """Not the shared one: the commands use the reference `default`."""
-    running = ServerProcess()
-    running.wait_ready()
-    yield running
-    assert running.stop() == 0, running.log
-
-
+@pytest.mark.usefixtures("default_reference")
 def test_the_commands_of_the_page_run(server: ServerProcess, tmp_path: Path) -> None:
     tools = Path(sys.executable).parent
     assert shutil.which("buf", path=str(tools))

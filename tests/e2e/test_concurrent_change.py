@@ -8,9 +8,8 @@ from collections import Counter
 from pathlib import Path
 
 import grpc
-from e2e.guarded import serving
-from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
-from fakes.detector import FakeDetector
+from e2e.harness import Stub, connect, refusal
+from e2e.in_process import in_process_server
 from fakes.gray import gray_png
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
@@ -37,10 +36,10 @@ class Client:
 
     def run(self) -> None:
         try:
-            with grpc.insecure_channel(self._address, options=MESSAGE_OPTIONS) as channel:
+            with connect(self._address) as stub:
                 for _ in range(STEPS):
                     try:
-                        self._step(Stub(channel))
+                        self._step(stub)
                     except grpc.RpcError as error:
                         self.refused[refusal(error)[:2]] += 1
         except BaseException as error:  # noqa: BLE001 - the test shows it
@@ -61,15 +60,15 @@ class Client:
 
 
 def test_every_answer_is_of_a_whole_revision(tmp_path: Path) -> None:
-    with serving(detector=FakeDetector(), store=tmp_path / "store", client_share=1) as address:
+    with in_process_server(store=tmp_path / "store", client_share=1) as address:
         clients = [Client(address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        with grpc.insecure_channel(address) as channel:
-            last = list(Stub(channel).ListReferences(reference_pb2.ListReferencesRequest()).references)
+        with connect(address) as stub:
+            last = list(stub.ListReferences(reference_pb2.ListReferencesRequest()).references)
     assert [client.failure for client in clients] == [None] * CLIENTS
     made = set().union(*(client.made for client in clients))
     seen = set().union(*(client.seen for client in clients))
@@ -78,10 +77,7 @@ def test_every_answer_is_of_a_whole_revision(tmp_path: Path) -> None:
     assert {each.revision for each in last} <= made
     refusals = sum((client.refused for client in clients), Counter[tuple[grpc.StatusCode, str]]())
     assert set(refusals) <= EXPECTED, refusals
-    with (
-        serving(detector=FakeDetector(), store=tmp_path / "store") as address,
-        grpc.insecure_channel(address) as channel,
-    ):
-        again = list(Stub(channel).ListReferences(reference_pb2.ListReferencesRequest()).references)
+    with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
+        again = list(stub.ListReferences(reference_pb2.ListReferencesRequest()).references)
         assert again == last
-        assert Stub(channel).GetServerInfo(server_info_pb2.GetServerInfoRequest()).version
+        assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).version

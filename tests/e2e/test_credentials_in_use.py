@@ -7,16 +7,17 @@ import logging
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from e2e.guarded import serving
-from e2e.harness import ServerProcess, refusal
+from e2e.harness import refusal, server_process
+from e2e.in_process import in_process_server
 from fakes.certificates import Authority, Issuer
 from fakes.images import card, encoded
+from fakes.waiting import wait_until
 from typer.testing import CliRunner
 
 from patchserve.v1 import reference_pb2, service_pb2_grpc
@@ -31,19 +32,15 @@ from patchserve_client import (
     Unavailable,
 )
 from patchserve_client.cli import app
+from patchserve_server.access import reloading
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
 
-PATIENCE_S = 30
 
-
-def eventually(holds: Callable[[], bool]) -> None:
-    """Returns when it holds; files are looked at every second."""
-    deadline_s = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
+@pytest.fixture(autouse=True)
+def files_are_read_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reloading, "INTERVAL_S", 0.02)
 
 
 class Files:
@@ -61,7 +58,7 @@ class Files:
         self.tokens.write_text(f"{line}\n{infer_line}\n")
 
     @property
-    def tls(self) -> dict[str, Path]:
+    def tls(self) -> dict[str, Any]:
         return {"tls_cert": self.cert, "tls_key": self.key}
 
     @property
@@ -76,7 +73,7 @@ def files(tmp_path: Path) -> Files:
 
 def test_our_client_over_mutual_tls_with_a_token(files: Files, tmp_path: Path) -> None:
     images = [card(seed) for seed in range(3)]
-    with serving(**files.tls, tls_client_ca=files.ca, auth_tokens=files.tokens) as address:
+    with in_process_server(**files.tls, tls_client_ca=files.ca, auth_tokens=files.tokens) as address:
         with Client(address, tls=files.mutual, token=files.token) as client:
             assert client.load_reference(images, "belt").image_count == 3
             assert client.infer(images[0], "belt").reference_id == "belt"
@@ -120,7 +117,7 @@ async def ask_async(address: str, files: Files) -> None:
 
 def test_with_a_certificate_and_no_tokens_a_client_may_do_everything(files: Files) -> None:
     with (
-        serving(**files.tls, tls_client_ca=files.ca) as address,
+        in_process_server(**files.tls, tls_client_ca=files.ca) as address,
         Client(address, tls=files.mutual) as client,
     ):
         client.load_reference([card(1)])
@@ -141,26 +138,26 @@ def test_a_renewed_certificate_is_shown_without_a_restart(files: Files, caplog: 
             except Unavailable:
                 return False
 
-    with serving(**files.tls) as address, Client(address, tls=TlsConfig(files.ca)) as before:
+    with in_process_server(**files.tls) as address, Client(address, tls=TlsConfig(files.ca)) as before:
         assert before.health().ready
         assert not trusts(address, new_ca)
         files.cert.write_bytes(cert)  # half of it: the key is still the old one
-        eventually(lambda: "--tls-key does not belong" in caplog.text)
+        wait_until(lambda: "--tls-key does not belong" in caplog.text)
         assert trusts(address, files.ca), "the old certificate stays in use"
         files.key.write_bytes(key)
-        eventually(lambda: trusts(address, new_ca))
+        wait_until(lambda: trusts(address, new_ca))
         assert not trusts(address, files.ca)
         assert before.health().ready, "what was connected stays connected"
         files.key.write_text("no key")
-        eventually(lambda: "no private key" in caplog.text)
+        wait_until(lambda: "no private key" in caplog.text)
         files.cert.unlink()
-        eventually(lambda: "No such file" in caplog.text)
+        wait_until(lambda: "No such file" in caplog.text)
         assert trusts(address, new_ca)
-    assert caplog.text.count("--tls-key does not belong") == 1, "logged once, not every second"
+    assert caplog.text.count("--tls-key does not belong") == 1, "logged once, not at every look"
 
 
 def test_a_token_is_added_and_taken_back_without_a_restart(files: Files, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(auth_tokens=files.tokens) as address, Client(address, token=files.infer_token) as client:
+    with in_process_server(auth_tokens=files.tokens) as address, Client(address, token=files.infer_token) as client:
 
         def gets_in() -> bool:
             try:
@@ -170,11 +167,11 @@ def test_a_token_is_added_and_taken_back_without_a_restart(files: Files, caplog:
 
         assert gets_in()
         files.tokens.write_text(new_token("another", [Scope.INFER])[1])
-        eventually(lambda: not gets_in())
+        wait_until(lambda: not gets_in())
         files.tokens.write_text(files.infer_line)
-        eventually(gets_in)
+        wait_until(gets_in)
         files.tokens.write_text("damaged")
-        eventually(lambda: "--auth-tokens, line 1" in caplog.text)
+        wait_until(lambda: "--auth-tokens, line 1" in caplog.text)
         assert gets_in()
 
 
@@ -189,7 +186,7 @@ def test_a_stream_ends_when_its_token_is_taken_back_and_loses_no_frame(files: Fi
             sent += 1
             yield Frame(image, frame_id=str(sent))
 
-    with serving(auth_tokens=files.tokens) as address, Client(address, token=files.token) as manager:
+    with in_process_server(auth_tokens=files.tokens) as address, Client(address, token=files.token) as manager:
         manager.load_reference([card(1)])
         with Client(address, token=files.infer_token) as client:
             results = client.infer_stream(frames(), max_in_flight=4)
@@ -216,7 +213,7 @@ def test_a_streamed_load_ends_when_its_token_is_taken_back(files: Files) -> None
             yield reference_pb2.LoadReferenceStreamRequest(image=image)
 
     with (
-        serving(auth_tokens=files.tokens, max_reference_images=10**9) as address,
+        in_process_server(auth_tokens=files.tokens, max_reference_images=10**9) as address,
         grpc.insecure_channel(address) as channel,
         Client(address, token=files.infer_token) as looking,
     ):
@@ -227,8 +224,8 @@ def test_a_streamed_load_ends_when_its_token_is_taken_back(files: Files) -> None
         assert list(looking.list_references()) == []
 
 
-def refused(**settings: object) -> str:
-    with pytest.raises(StartupError) as caught, serving(**settings):
+def refused(**settings: Any) -> str:
+    with pytest.raises(StartupError) as caught, in_process_server(**settings):
         pass
     return caught.value.message
 
@@ -240,14 +237,14 @@ def test_what_others_can_reach_is_not_served_in_plain_text(files: Files, host: s
 
 
 def test_insecure_and_tls_lift_that(files: Files, caplog: pytest.LogCaptureFixture) -> None:
-    with serving(host="0.0.0.0", insecure=True) as address, Client(address) as client:
+    with in_process_server(host="0.0.0.0", insecure=True) as address, Client(address) as client:
         assert client.health().ready
         assert "sent unencrypted" in caplog.text
         assert "Anybody who can reach 0.0.0.0 can load and delete" in caplog.text
     caplog.clear()
-    with serving(host="0.0.0.0", **files.tls, auth_tokens=files.tokens):
+    with in_process_server(host="0.0.0.0", **files.tls, auth_tokens=files.tokens):
         assert not caplog.text
-    with serving(host="0.0.0.0", **files.tls, tls_client_ca=files.ca):
+    with in_process_server(host="0.0.0.0", **files.tls, tls_client_ca=files.ca):
         assert not caplog.text
 
 
@@ -271,7 +268,7 @@ def test_a_server_that_cannot_keep_its_promise_does_not_start(files: Files, tmp_
 
 def test_a_key_that_everybody_can_read_is_told_of(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     files.key.chmod(0o644)
-    with serving(**files.tls):
+    with in_process_server(**files.tls):
         assert "every user of this machine can read it" in caplog.text
 
 
@@ -284,13 +281,10 @@ def test_the_command_serves_with_a_token_that_it_made(tmp_path: Path) -> None:
     assert token not in made.stderr + line
     files.tokens.write_text(line)
     paths = ("--tls-cert", str(files.cert), "--tls-key", str(files.key), "--auth-tokens", str(files.tokens))
-    server = ServerProcess(*paths)
-    try:
-        address = server.wait_ready().replace("127.0.0.1", "localhost")
+    with server_process(*paths) as server:
+        address = server.address.replace("127.0.0.1", "localhost")
         with Client(address, tls=TlsConfig(files.ca), token=token) as client:
             assert client.load_reference([card(1)]).image_count == 1
         with Client(address, tls=TlsConfig(files.ca), token=token + "x") as client, pytest.raises(PatchserveError):
             client.server_info()
-    finally:
-        assert server.stop() == 0
-    assert token not in "".join(server.log)
+    assert token not in server.log

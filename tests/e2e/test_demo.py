@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from e2e.harness import ServerProcess
 from PIL import Image
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
@@ -78,8 +79,9 @@ def test_twice_in_a_row_with_no_network_and_the_usual_port_taken(tmp_path: Path)
     assert (out / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.usefixtures("default_reference")
 def test_a_wrong_verdict_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(PARCELS / "train", tmp_path / "parcels" / "train")
     (tmp_path / "parcels" / "test" / "good").mkdir(parents=True)
@@ -87,6 +89,7 @@ def test_a_wrong_verdict_is_told(
     monkeypatch.syspath_prepend(str(SAMPLES))
     demo = importlib.import_module("demo")
     monkeypatch.setattr(demo, "PARCELS", tmp_path / "parcels")
+    monkeypatch.setattr(demo, "running_server", lambda *_: contextlib.nullcontext(server.address))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "out"), "--backbone", "efficientnet_lite2"])
     demo.main()

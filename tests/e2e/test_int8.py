@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from e2e.harness import Stub, connect, load, refusal
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
-from patchserve.v1 import inference_pb2, service_pb2_grpc
+from patchserve.v1 import inference_pb2
 from patchserve.v1.server_info_pb2 import GetServerInfoRequest
-
-
-@contextmanager
-def serving(store: Path, precision: str) -> Iterator[Stub]:
-    server = ServerProcess("--store", str(store), "--precision", precision)
-    try:
-        with grpc.insecure_channel(server.wait_ready(), options=MESSAGE_OPTIONS) as channel:
-            yield service_pb2_grpc.PatchCoreServiceStub(channel)
-    finally:
-        assert server.stop() == 0, server.log
-    assert "Traceback" not in "".join(server.log)
+from patchserve_server.domain.ports import Detector
 
 
 def inspect(stub: Stub, *, scratched: bool) -> inference_pb2.InferResponse:
@@ -33,18 +23,23 @@ def inspect(stub: Stub, *, scratched: bool) -> inference_pb2.InferResponse:
 
 
 @pytest.mark.timeout(300)
-def test_a_server_in_int8(tmp_path: Path) -> None:
-    with serving(tmp_path, "int8") as stub:
+def test_a_server_in_int8(detector: Detector, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"store": tmp_path, "backbone": "efficientnet_lite2", "precision": "int8"}
+    with in_process_server(**settings) as address, connect(address) as stub:
         assert stub.GetServerInfo(GetServerInfoRequest()).precision == "int8"
         load(stub, "default")
         answers = [inspect(stub, scratched=scratched) for scratched in (False, True)]
         assert [answer.anomaly.is_anomalous for answer in answers] == [False, True]
     networks = {path.name: path.stat().st_mtime_ns for path in (tmp_path / ".networks").glob("*.safetensors")}
     assert networks
-    with serving(tmp_path, "int8") as stub:
+    with in_process_server(**settings) as address, connect(address) as stub:
         assert [inspect(stub, scratched=scratched) for scratched in (False, True)] == answers
     assert {path.name for path in (tmp_path / ".networks").iterdir()} == set(networks)
-    with serving(tmp_path, "fp32") as stub, pytest.raises(grpc.RpcError) as refused:
+    with (
+        in_process_server(store=tmp_path, detector=detector) as address,
+        connect(address) as stub,
+        pytest.raises(grpc.RpcError) as refused,
+    ):
         inspect(stub, scratched=True)
     code, reason, _ = refusal(refused.value)
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "BANK_MISMATCH")

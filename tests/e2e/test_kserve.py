@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 from collections.abc import Callable, Iterator
 
 import grpc
 import numpy as np
 import pytest
-from e2e.guarded import serving
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
+from e2e.harness import CARDS, MESSAGE_OPTIONS, ServerProcess, Stub, refusal
+from e2e.in_process import in_process_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import card, encoded
 from fakes.tensors import of_files, of_pixels, values
+from fakes.waiting import wait_until
 from PIL import Image
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import inference_pb2, reference_pb2
+from patchserve.v1.reference_pb2 import Reference
 
 KServe = open_inference_pb2_grpc.GRPCInferenceServiceStub
 SCORES = ("score", "is_anomalous", "damage_percentage")
@@ -45,14 +46,13 @@ def test_the_server_says_what_it_is(kserve: KServe) -> None:
     assert not about.extensions
 
 
-def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stub: Stub) -> None:
-    revision = load(stub, "oip-model", 1).revision
-    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model")).ready
-    assert kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version=revision)).ready
-    assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-model", version="0" * 64)).ready
+def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, cards: Reference) -> None:
+    assert kserve.ModelReady(pb.ModelReadyRequest(name=CARDS)).ready
+    assert kserve.ModelReady(pb.ModelReadyRequest(name=CARDS, version=cards.revision)).ready
+    assert not kserve.ModelReady(pb.ModelReadyRequest(name=CARDS, version="0" * 64)).ready
     assert not kserve.ModelReady(pb.ModelReadyRequest(name="oip-none")).ready
-    about = kserve.ModelMetadata(pb.ModelMetadataRequest(name="oip-model", version=revision))
-    assert (about.name, list(about.versions), about.platform) == ("oip-model", [revision], "patchcore_safetensors")
+    about = kserve.ModelMetadata(pb.ModelMetadataRequest(name=CARDS, version=cards.revision))
+    assert (about.name, list(about.versions), about.platform) == (CARDS, [cards.revision], "patchcore_safetensors")
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in about.inputs] == [
         ("image", "BYTES", [-1]),
         ("pixels", "UINT8", [-1, -1, -1, 3]),
@@ -67,17 +67,18 @@ def test_a_reference_is_a_model_and_its_revision_the_version(kserve: KServe, stu
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_a_batch_gets_the_results_that_infer_gives_for_each_image(kserve: KServe, stub: Stub, typed: bool) -> None:
-    revision = load(stub, "oip-batch").revision
+def test_a_batch_gets_the_results_that_infer_gives_for_each_image(
+    kserve: KServe, stub: Stub, cards: Reference, typed: bool
+) -> None:
     files = [encoded(card(9)), encoded(card(9, scratched=True))]
-    request = of_files("oip-batch", *files, typed=typed)
+    request = of_files(CARDS, *files, typed=typed)
     request.id = "a request"
     response = kserve.ModelInfer(request)
-    assert (response.model_name, response.model_version, response.id) == ("oip-batch", revision, "a request")
+    assert (response.model_name, response.model_version, response.id) == (CARDS, cards.revision, "a request")
     assert bool(response.raw_output_contents) is not typed
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
     for index, image in enumerate(files):
-        single = stub.Infer(inference_pb2.InferRequest(reference_id="oip-batch", image=image, output=output))
+        single = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=image, output=output))
         found = (single.anomaly.score, single.anomaly.is_anomalous, single.damage.damage_percentage)
         assert np.allclose(scores(response)[index], np.array(found, np.float64), atol=1e-3)
         map_ = np.frombuffer(single.score_map.values, "<f4").reshape(224, 224)
@@ -90,20 +91,20 @@ def test_a_batch_gets_the_results_that_infer_gives_for_each_image(kserve: KServe
 
 
 @pytest.mark.parametrize("typed", [False, True])
-def test_pixels_give_the_same_results_as_a_file(kserve: KServe, stub: Stub, typed: bool) -> None:
-    load(stub, "oip-pixels")
+@pytest.mark.usefixtures("cards")
+def test_pixels_give_the_same_results_as_a_file(kserve: KServe, typed: bool) -> None:
     images = [card(9), card(9, scratched=True)]
-    from_files = kserve.ModelInfer(of_files("oip-pixels", *(encoded(each, "PNG") for each in images), outputs=SCORES))
+    from_files = kserve.ModelInfer(of_files(CARDS, *(encoded(each, "PNG") for each in images), outputs=SCORES))
     pixels = np.stack([np.asarray(each) for each in images])
-    from_pixels = kserve.ModelInfer(of_pixels("oip-pixels", pixels, SCORES, typed=typed))
+    from_pixels = kserve.ModelInfer(of_pixels(CARDS, pixels, SCORES, typed=typed))
     assert np.allclose(scores(from_pixels), scores(from_files), atol=1e-5)
-    alone = kserve.ModelInfer(of_pixels("oip-pixels", pixels[1], SCORES, typed=typed))
+    alone = kserve.ModelInfer(of_pixels(CARDS, pixels[1], SCORES, typed=typed))
     assert np.allclose(scores(alone), scores(from_files)[1:], atol=1e-3)
 
 
-def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-outputs", 1)
-    response = kserve.ModelInfer(of_files("oip-outputs", encoded(card(1)), outputs=["anomaly_map", "score"]))
+@pytest.mark.usefixtures("cards")
+def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KServe) -> None:
+    response = kserve.ModelInfer(of_files(CARDS, encoded(card(1)), outputs=["anomaly_map", "score"]))
     assert [(output.name, list(output.shape)) for output in response.outputs] == [
         ("anomaly_map", [1, 224, 224]),
         ("score", [1]),
@@ -111,9 +112,9 @@ def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KSer
     assert [len(raw) for raw in response.raw_output_contents] == [4 * 224 * 224, 4]
 
 
+@pytest.mark.usefixtures("cards")
 def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-parameters")
-    request = of_files("oip-parameters", encoded(card(9)), outputs=["score", "overlay"])
+    request = of_files(CARDS, encoded(card(9)), outputs=["score", "overlay"])
     request.parameters["sensitivity"].double_param = 4
     request.parameters["heatmap_scale"].string_param = "calibrated"
     request.parameters["overlay_format"].string_param = "jpeg"
@@ -126,39 +127,39 @@ def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stu
         overlay_format=inference_pb2.OVERLAY_FORMAT_JPEG,
         overlay_max_side_px=100,
     )
-    same = stub.Infer(inference_pb2.InferRequest(reference_id="oip-parameters", image=encoded(card(9)), output=output))
+    same = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card(9)), output=output))
     assert values(response, "overlay") == [same.overlay.image]
     assert np.allclose(values(response, "score"), same.anomaly.score)
 
 
-def test_an_unknown_model_or_another_version_is_an_error(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-refused", 1)
+@pytest.mark.usefixtures("cards")
+def test_an_unknown_model_or_another_version_is_an_error(kserve: KServe) -> None:
     image = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(of_files("oip-none", image))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
     assert details["ResourceInfo"].resource_name == "oip-none"  # type: ignore[attr-defined]
-    request = of_files("oip-refused", image)
+    request = of_files(CARDS, image)
     request.model_version = "0" * 64
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(request)
     assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
 
 
-def test_a_bad_image_fails_the_batch_and_is_named(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-bad", 1)
+@pytest.mark.usefixtures("cards")
+def test_a_bad_image_fails_the_batch_and_is_named(kserve: KServe) -> None:
     good = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files("oip-bad", good, good[:1000], good))
+        kserve.ModelInfer(of_files(CARDS, good, good[:1000], good))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
     assert details["BadRequest"].field_violations[0].field == "images[1]"  # type: ignore[attr-defined]
 
 
-def test_a_stream_answers_every_request_and_continues_after_an_error(kserve: KServe, stub: Stub) -> None:
-    load(stub, "oip-stream", 1)
-    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in ("oip-stream", "none", "oip-stream")]
+@pytest.mark.usefixtures("cards")
+def test_a_stream_answers_every_request_and_continues_after_an_error(kserve: KServe) -> None:
+    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in (CARDS, "none", CARDS)]
     for number, request in enumerate(requests):
         request.id = str(number)
     answers = list(kserve.ModelStreamInfer(iter(requests), timeout=60))
@@ -169,26 +170,22 @@ def test_a_stream_answers_every_request_and_continues_after_an_error(kserve: KSe
 
 
 def test_a_stream_ends_when_the_server_drains() -> None:
-    asked, draining = threading.Event(), threading.Event()
+    asked, drained, stop = threading.Event(), threading.Event(), threading.Event()
 
     def requests() -> Iterator[pb.ModelInferRequest]:
         yield of_files("none", b"image")
         asked.set()
-        draining.wait(60)
+        drained.wait(60)
 
-    running = serving(drain_grace_s=60.0)
-    address = running.__enter__()
-    with grpc.insecure_channel(address) as channel:
+    with in_process_server(drain_grace_s=60.0, stop=stop) as address, grpc.insecure_channel(address) as channel:
         answers = KServe(channel).ModelStreamInfer(requests(), timeout=60)
         assert next(answers).error_message
         assert asked.wait(30)
-        stopping = threading.Thread(target=running.__exit__, args=(None, None, None))
-        stopping.start()
+        stop.set()
         with pytest.raises(grpc.RpcError) as caught:
             next(answers)
         assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
-        draining.set()
-        stopping.join(60)
+        drained.set()
 
 
 def test_a_request_with_too_many_images_is_an_error(kserve: KServe) -> None:
@@ -212,7 +209,7 @@ def refusal_of(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
     detector = FakeDetector()
     with (
-        serving(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
+        in_process_server(detector=detector, max_pending_images=4, client_share=0.75, max_batch_size=1) as address,
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
@@ -220,8 +217,7 @@ def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
         detector.gate.clear()
         two = of_files("default", gray_png(1), gray_png(2))
         under_way = kserve.ModelInfer.future(two)
-        while len(detector.batches) < 2:
-            time.sleep(0.01)
+        wait_until(lambda: len(detector.batches) == 2)
         full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert refusal_of(lambda: kserve.ModelInfer(two)) == full
         one = of_files("nowhere", gray_png(3))
@@ -235,15 +231,14 @@ def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
 def test_probes_are_answered_while_other_calls_are_rejected() -> None:
     detector = FakeDetector()
     with (
-        serving(detector=detector, max_calls=2, client_share=0.5) as address,
+        in_process_server(detector=detector, max_calls=2, client_share=0.5) as address,
         grpc.insecure_channel(address) as channel,
     ):
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
         under_way = kserve.ModelInfer.future(of_files("default", gray_png(1)))
-        while not detector.batches:
-            time.sleep(0.01)
+        wait_until(lambda: bool(detector.batches))
         about = pb.ModelMetadataRequest(name="default")
         assert refusal_of(lambda: kserve.ModelMetadata(about)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert kserve.ServerLive(pb.ServerLiveRequest()).live

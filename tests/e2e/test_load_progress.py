@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +11,7 @@ import grpc
 import pytest
 from e2e.harness import ServerProcess, Stub
 from fakes.images import card, encoded
+from fakes.waiting import wait_until
 
 from patchserve.v1 import reference_pb2
 from patchserve_client import Client, LoadProgress, LoadStage
@@ -44,20 +44,14 @@ class HeldLoad:
         self._may_end.set()
 
 
-def wait_for(asked: Callable[[], list[LoadProgress]], holds: Callable[[list[LoadProgress]], bool]) -> None:
-    deadline_s = time.monotonic() + 60
-    while not holds(loads := asked()):
-        assert time.monotonic() < deadline_s, loads
-
-
-def all_but_the_last_received(loads: list[LoadProgress]) -> bool:
-    return [load.image_count for load in loads] == [IMAGES - 1]
+def wait_for_all_but_the_last_image(client: Client, reference_id: str) -> None:
+    wait_until(lambda: [load.image_count for load in client.list_loads(reference_id)] == [IMAGES - 1])
 
 
 def watched(stub: Stub, client: Client, reference_id: str, seed: int) -> list[LoadProgress]:
     """Everything that was told of one load, from the moment that all images but one had come."""
     load = HeldLoad(stub, reference_id, seed)
-    wait_for(lambda: client.list_loads(reference_id), all_but_the_last_received)
+    wait_for_all_but_the_last_image(client, reference_id)
     seen = client.list_loads(reference_id)
     load.let_go()
     while not load.call.done():
@@ -91,7 +85,7 @@ def test_a_load_moves_from_stage_to_stage(server: ServerProcess, stub: Stub) -> 
 def test_a_load_that_fails_leaves_nothing(server: ServerProcess, stub: Stub) -> None:
     with Client(server.address) as client:
         load = HeldLoad(stub, "failing", last=b"no image")
-        wait_for(lambda: client.list_loads("failing"), all_but_the_last_received)
+        wait_for_all_but_the_last_image(client, "failing")
         load.let_go()
         with pytest.raises(grpc.RpcError):
             load.call.result()
@@ -101,8 +95,8 @@ def test_a_load_that_fails_leaves_nothing(server: ServerProcess, stub: Stub) -> 
 def test_a_load_that_is_cancelled_leaves_nothing(server: ServerProcess, stub: Stub) -> None:
     with Client(server.address) as client:
         load = HeldLoad(stub, "cancelled")
-        wait_for(lambda: client.list_loads("cancelled"), all_but_the_last_received)
+        wait_for_all_but_the_last_image(client, "cancelled")
         assert [one.reference_id for one in client.list_loads()].count("cancelled") == 1
         load.call.cancel()
         load.let_go()
-        wait_for(lambda: client.list_loads("cancelled"), lambda loads: not loads)
+        wait_until(lambda: not client.list_loads("cancelled"))

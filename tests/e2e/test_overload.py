@@ -5,8 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,12 +13,13 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from e2e.guarded import serving
 from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
-from e2e.test_stream import Feed, config, frame
+from e2e.in_process import in_process_server
+from e2e.streaming import Feed, config, frame
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.relay import relayed
+from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from PIL import Image
@@ -33,13 +33,6 @@ EXHAUSTED, LATE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_E
 IMAGE = inference_pb2.InferRequest(image=gray_png(100))
 NOWHERE = inference_pb2.InferRequest(reference_id="nowhere", image=gray_png(100))
 INFO = server_info_pb2.GetServerInfoRequest()
-
-
-def until(holds: Callable[[], bool], limit_s: float = 60) -> None:
-    end = time.monotonic() + limit_s
-    while not holds():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 class Scene:
@@ -68,7 +61,7 @@ def scene(**settings: Any) -> Iterator[Scene]:
     detector = FakeDetector()
     with ExitStack() as stack:
         stack.callback(detector.gate.set)
-        address = stack.enter_context(serving(detector=detector, max_batch_size=1, **settings))
+        address = stack.enter_context(in_process_server(detector=detector, max_batch_size=1, **settings))
         built = Scene(stack, detector, address)
         if "auth_tokens" not in settings:
             built.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
@@ -84,7 +77,7 @@ def refused(calls: Sequence[Any]) -> list[tuple[grpc.StatusCode, str]]:
 def test_calls_over_the_limit_are_rejected_at_once_and_the_others_answered() -> None:
     with scene(max_pending_images=4, client_share=1) as at:
         calls = [at.stub.Infer.future(IMAGE) for _ in range(6)]
-        until(lambda: len(refused(calls)) == 2)
+        wait_until(lambda: len(refused(calls)) == 2)
         error = next(call.exception() for call in calls if call.done())
         assert isinstance(error, grpc.RpcError)
         code, reason, details = refusal(error)
@@ -92,7 +85,7 @@ def test_calls_over_the_limit_are_rejected_at_once_and_the_others_answered() -> 
         assert details["RetryInfo"].retry_delay.ToMilliseconds() > 0  # type: ignore[attr-defined]
         at.detector.gate.set()
         assert len([call for call in calls if call.exception() is None]) == 4
-        until(at.has_room)
+        wait_until(at.has_room)
 
 
 def test_the_bytes_of_images_are_limited_too() -> None:
@@ -102,7 +95,7 @@ def test_the_bytes_of_images_are_limited_too() -> None:
     large = inference_pb2.InferRequest(image=buffer.getvalue())
     with scene(max_pending_mib=1, max_message_mib=1) as at:
         calls = [at.stub.Infer.future(large) for _ in range(2)]
-        until(lambda: len(refused(calls)) == 1)
+        wait_until(lambda: len(refused(calls)) == 1)
         small = at.stub.Infer.future(IMAGE)
         at.detector.gate.set()
         assert small.exception() is None
@@ -117,7 +110,7 @@ def test_a_client_at_its_limit_does_not_keep_out_another(tmp_path: Path) -> None
         load = reference_pb2.LoadReferenceRequest(images=[gray_png(100)])
         at.stub.LoadReference(load, metadata=greedy)
         calls = [at.stub.Infer.future(IMAGE, metadata=greedy) for _ in range(8)]
-        until(lambda: len(refused(calls)) == 6)
+        wait_until(lambda: len(refused(calls)) == 6)
         others = [at.stub.Infer.future(IMAGE, metadata=modest) for _ in range(2)]
         at.detector.gate.set()
         assert [call.exception() for call in others] == [None, None]
@@ -151,23 +144,26 @@ def test_a_load_over_the_limit_is_rejected_before_it_is_sent() -> None:
         request = reference_pb2.LoadReferenceRequest(images=[gray_png(100)])
 
         def second_is_refused() -> bool:
+            nonlocal load
+            if load.done():  # it came while an earlier second load was in
+                load = at.stub.LoadReferenceStream.future(iter(feed))
             call = at.stub.LoadReference.future(request)
             return call.exception() is not None and refused([call]) == [(EXHAUSTED, "QUEUE_FULL")]
 
-        until(second_is_refused)
+        wait_until(second_is_refused)
         load.cancel()
         feed.close()
-        until(lambda: not second_is_refused())
+        wait_until(lambda: at.stub.LoadReference.future(request).exception() is None)
 
 
 def test_an_image_whose_caller_has_gone_is_not_computed() -> None:
     with scene(max_pending_images=INFERENCE_WORKERS + 1, client_share=1) as at:
         kept = [at.stub.Infer.future(IMAGE) for _ in range(INFERENCE_WORKERS)]
-        until(lambda: len(at.detector.batches) == INFERENCE_WORKERS)
+        wait_until(lambda: len(at.detector.batches) == INFERENCE_WORKERS)
         gone = at.stub.Infer.future(IMAGE)
-        until(lambda: not at.has_room())
+        wait_until(lambda: not at.has_room())
         gone.cancel()
-        until(at.has_room)
+        wait_until(at.has_room)
         at.detector.gate.set()
         assert [call.exception() for call in kept] == [None] * INFERENCE_WORKERS
         assert at.stub.Infer(IMAGE).reference_id == "default"
@@ -191,7 +187,7 @@ def test_a_call_that_sends_nothing_ends(method: str) -> None:
             next(call)
         assert refusal(caught.value)[:2] == (LATE, "DEADLINE")
         feed.close()
-        until(at.has_room)
+        wait_until(at.has_room)
 
 
 def stall(at: Scene) -> Any:
@@ -210,7 +206,7 @@ def test_a_stream_whose_results_are_not_read_ends_and_releases_everything(caplog
     with scene(max_pending_images=2, stream_write_timeout_s=0.5, client_share=1) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "does not read its results" in caplog.text)
+        wait_until(lambda: "does not read its results" in caplog.text)
         other = at.client().InferStream(iter([config(""), frame(0, gray_png(100))]), timeout=60)
         assert next(other).HasField("ready")
         assert next(other).result.HasField("response"), "the one place for streams is free again"
@@ -225,9 +221,9 @@ def test_a_stream_whose_results_are_not_read_does_not_hold_up_the_shutdown(caplo
     with scene(stop=stop, stream_write_timeout_s=0.2, drain_grace_s=1.0) as at:
         at.detector.gate.set()
         stalled = stall(at)
-        until(lambda: "does not read its results" in caplog.text)
+        wait_until(lambda: "does not read its results" in caplog.text)
         stop.set()
-        until(lambda: "Stopped" in caplog.text)
+        wait_until(lambda: "Stopped" in caplog.text)
         stalled.cancel()
 
 
@@ -243,7 +239,7 @@ def test_a_stream_outlives_the_age_of_its_connection_and_new_calls_use_a_new_one
                 stub.GetServerInfo(INFO)
                 return relay.accepted > 2
 
-            until(has_reconnected)
+            wait_until(has_reconnected)
             feed.send(frame(0, gray_png(100)))
             assert next(stream).result.HasField("response")
             feed.close()
@@ -255,11 +251,11 @@ def test_calls_accepted_before_a_stop_are_answered() -> None:
     with scene(stop=stop, drain_grace_s=60.0, client_share=1, max_pending_images=8) as at:
         at.detector.fit_gate.clear()
         asked = [at.stub.Infer.future(IMAGE) for _ in range(9)]
-        until(lambda: len(refused(asked)) == 1)  # then the others are accepted
+        wait_until(lambda: len(refused(asked)) == 1)  # then the others are accepted
         calls: list[Any] = [call for call in asked if not call.done()]
         calls.append(at.stub.LoadReference.future(reference_pb2.LoadReferenceRequest(images=[gray_png(1)])))
         loads = reference_pb2.ListLoadsRequest()
-        until(lambda: bool(at.stub.ListLoads(loads).loads) and bool(at.detector.batches))
+        wait_until(lambda: bool(at.stub.ListLoads(loads).loads) and bool(at.detector.batches))
         stop.set()
         with grpc.insecure_channel(at.address) as channel:
             health = health_pb2_grpc.HealthStub(channel)
@@ -271,7 +267,7 @@ def test_calls_accepted_before_a_stop_are_answered() -> None:
                 except grpc.RpcError:
                     return True
 
-            until(refuses)
+            wait_until(refuses)
         at.detector.gate.set()
         at.detector.fit_gate.set()
         assert [call.exception() for call in calls] == [None] * 9

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import queue
-import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,14 +13,15 @@ import grpc
 import numpy as np
 import pytest
 from e2e import proxies
-from e2e.guarded import serving
-from e2e.harness import load, refusal
-from e2e.rolling import PROXIES, rolled
+from e2e.harness import Stub, connect, load, refusal
+from e2e.in_process import in_process_server
+from e2e.rolling import PROXIES, in_a_thread, rolled
 from fakes.images import card, encoded
+from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from PIL import Image
 
-from patchserve.v1 import inference_pb2, service_pb2_grpc
+from patchserve.v1 import inference_pb2
 from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
@@ -35,9 +34,9 @@ BOTH = pytest.mark.parametrize("proxy", PROXIES, indirect=True)
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[proxies.Proxy]:
     """Before one server, which has the reference `default`."""
-    with serving(max_message_mib=16) as address:
-        with grpc.insecure_channel(address) as channel:
-            load(service_pb2_grpc.PatchCoreServiceStub(channel), "default", 1)
+    with in_process_server(max_message_mib=16) as address:
+        with connect(address) as stub:
+            load(stub, "default", 1)
         with PROXIES[request.param](tmp_path, address) as running:
             yield running
 
@@ -55,7 +54,7 @@ def noise(side_px: int) -> Image.Image:
 @BOTH
 def test_calls_errors_with_their_details_and_health(proxy: proxies.Proxy) -> None:
     with proxy.channel() as channel:
-        stub = service_pb2_grpc.PatchCoreServiceStub(channel)
+        stub = Stub(channel)
         assert stub.Infer(inference_pb2.InferRequest(image=encoded(card(1)))).reference_id == "default"
         with pytest.raises(grpc.RpcError) as caught:
             stub.Infer(inference_pb2.InferRequest(reference_id="none", image=encoded(card(1))))
@@ -124,7 +123,7 @@ def test_tokens_pass(name: str, tmp_path: Path) -> None:
     token, line = new_token("camera", [Scope.INFER, Scope.MANAGE])
     tokens = tmp_path / "tokens"
     tokens.write_text(line + "\n")
-    with serving(auth_tokens=tokens) as address, PROXIES[name](tmp_path, address) as proxy:
+    with in_process_server(auth_tokens=tokens) as address, PROXIES[name](tmp_path, address) as proxy:
         with connected(proxy, token=token) as client:
             assert client.load_reference(card(1)).image_count == 1
         with connected(proxy) as client, pytest.raises(Unauthenticated):
@@ -133,7 +132,7 @@ def test_tokens_pass(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_of_two_servers_the_one_that_is_gone_is_passed_over(name: str, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken, serving() as address:
+    with socket.create_server(("127.0.0.1", 0)) as taken, in_process_server() as address:
         gone = f"127.0.0.1:{taken.getsockname()[1]}"
         taken.close()
         with PROXIES[name](tmp_path, gone, address) as proxy, connected(proxy) as client:
@@ -144,7 +143,7 @@ def test_of_two_servers_the_one_that_is_gone_is_passed_over(name: str, tmp_path:
 def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
     results: queue.Queue[FrameResult] = queue.Queue()
     with ExitStack() as stack:
-        address = stack.enter_context(serving())
+        address = stack.enter_context(in_process_server())
         proxy = stack.enter_context(proxies.nginx(tmp_path, address))
         client = stack.enter_context(connected(proxy))
         client.load_reference(card(1))
@@ -153,11 +152,8 @@ def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
             yield Frame(encoded(card(1)), "before")
             results.get(timeout=20)
             old = set(proxy.workers())
-            proxy.process.send_signal(signal.SIGHUP)
-            until_s = time.monotonic() + 20
-            while not set(proxy.workers()) - old:
-                assert time.monotonic() < until_s, "no new workers"
-                time.sleep(0.01)
+            proxy.reload()
+            wait_until(lambda: bool(set(proxy.workers()) - old))
             with connected(proxy) as other:
                 yield Frame(encoded(card(1)), f"after {other.infer(card(1)).reference_id}")
 
@@ -170,6 +166,6 @@ def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", PROXIES)
 def test_streams_outlive_a_rolling_restart_of_their_servers(name: str, tmp_path: Path) -> None:
-    for camera in rolled(name, 0, tmp_path):
+    for camera in rolled(name, 0, tmp_path, in_a_thread):
         camera.check()
         assert camera.drained, "both servers were drained, so its own was"

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,15 +27,6 @@ def commands() -> list[str]:
     """Every command of the shell examples, but those of tools that the environment does not have."""
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if not line.startswith("grpcurl ")]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[ServerProcess]:
-    """Not the shared one: the examples use the reference `default`."""
-    running = ServerProcess()
-    running.wait_ready()
-    yield running
-    assert running.stop() == 0, running.log
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +53,7 @@ def run(command: list[str] | str, folder: Path, address: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("default_reference")
 @pytest.mark.parametrize("number", range(len(blocks("python"))))
 def test_the_python_examples_run(number: int, server: ServerProcess, folder: Path) -> None:
     code = blocks("python")[number]
@@ -75,6 +66,7 @@ def test_the_python_examples_run(number: int, server: ServerProcess, folder: Pat
     assert "anomalous" in printed or number
 
 
+@pytest.mark.usefixtures("default_reference")
 def test_the_shell_examples_run(server: ServerProcess, folder: Path) -> None:
     first, *rest = commands()
     assert first.startswith("patchserve reference load")

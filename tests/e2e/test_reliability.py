@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from reliability import drain, fuzz, kill, overload, soak
 
 
@@ -35,6 +36,7 @@ async def test_some_rubbish_is_no_fault_of_the_server() -> None:
     assert found["alive_at_the_end"]
 
 
+@pytest.mark.serial
 async def test_more_than_it_can_do_is_refused_and_nothing_else_goes_wrong() -> None:
     found = await overload.run(5)
     assert found["other_errors"] == {}

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import grpc
 import numpy as np
 import pytest
-from e2e.harness import ServerProcess, Stub, load, refusal
+from e2e.harness import CARDS, ServerProcess, Stub, load, refusal
 from fakes.images import SIZE_PX, card, encoded
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from PIL import Image
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
+from patchserve.v1.reference_pb2 import Reference
 
 SERVICE = "patchserve.v1.PatchCoreService"
 
@@ -28,19 +29,18 @@ def test_a_first_user_is_told_what_to_call(stub: Stub) -> None:
     assert details["ResourceInfo"].resource_name == "default"  # type: ignore[attr-defined]
 
 
-def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
-    loaded = load(stub, "cards", 6)
-    assert (loaded.image_count, loaded.patch_count, loaded.backbone) == (6, 6 * 196, "efficientnet_lite2")
+def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub, cards: Reference) -> None:
+    assert (cards.image_count, cards.patch_count, cards.backbone) == (6, 6 * 196, "efficientnet_lite2")
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
 
     def infer(image: Image.Image) -> inference_pb2.InferResponse:
-        return stub.Infer(inference_pb2.InferRequest(reference_id="cards", image=encoded(image), output=output))
+        return stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(image), output=output))
 
     intact, damaged = infer(card(50)), infer(card(51, scratched=True))
     assert not intact.anomaly.is_anomalous
     assert damaged.anomaly.is_anomalous
     assert damaged.anomaly.score > 0.5 > intact.anomaly.score
-    assert damaged.reference_revision == loaded.revision
+    assert damaged.reference_revision == cards.revision
     scores = np.frombuffer(damaged.score_map.values, "<f4").reshape(damaged.score_map.height, damaged.score_map.width)
     assert np.isfinite(scores).all()
     assert (damaged.score_map.source_width_px, damaged.score_map.source_height_px) == SIZE_PX
@@ -61,14 +61,14 @@ def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub) -> None:
         ({"overlay_format": inference_pb2.OVERLAY_FORMAT_WEBP, "overlay_max_side_px": 64}, "WEBP", (64, 48)),
     ],
 )
+@pytest.mark.usefixtures("cards")
 def test_an_overlay_comes_in_the_format_and_size_asked_for(
     stub: Stub, options: dict[str, int], kind: str, size_px: tuple[int, int]
 ) -> None:
-    load(stub, "drawn", 1)
     image = encoded(card(1, scratched=True))
     for scale in (inference_pb2.HEATMAP_SCALE_RELATIVE, inference_pb2.HEATMAP_SCALE_CALIBRATED):
         output = inference_pb2.OutputOptions(overlay=True, heatmap_scale=scale, **options)  # type: ignore[arg-type]
-        response = stub.Infer(inference_pb2.InferRequest(reference_id="drawn", image=image, output=output))
+        response = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=image, output=output))
         told = response.overlay
         assert told.media_type == f"image/{kind.lower()}"
         assert (told.width_px, told.height_px) == size_px
@@ -79,9 +79,9 @@ def test_an_overlay_comes_in_the_format_and_size_asked_for(
         assert response.regions[0].bounding_box.width_px > 0
 
 
+@pytest.mark.usefixtures("cards")
 def test_what_is_not_asked_for_is_not_sent(stub: Stub) -> None:
-    load(stub, "plain", 1)
-    response = stub.Infer(inference_pb2.InferRequest(reference_id="plain", image=encoded(card())))
+    response = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card())))
     assert response.overlay_png == b""
     assert not response.HasField("overlay")
     assert not response.HasField("score_map")
@@ -96,18 +96,17 @@ def test_the_pristine_reference_is_not_anomalous(stub: Stub) -> None:
         assert response.damage.threshold == 0.5
 
 
-def test_sensitivity_shifts_the_thresholds_of_one_answer(stub: Stub) -> None:
-    loaded = load(stub, "sensitive", 6)
+def test_sensitivity_shifts_the_thresholds_of_one_answer(stub: Stub, cards: Reference) -> None:
     image = encoded(card(51, scratched=True))
 
     def infer(**output: float) -> inference_pb2.InferResponse:
         options = inference_pb2.OutputOptions(**output)  # type: ignore[arg-type]
-        return stub.Infer(inference_pb2.InferRequest(reference_id="sensitive", image=image, output=options))
+        return stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=image, output=options))
 
     plain, dull, keen = infer(), infer(sensitivity=0.1), infer(sensitivity=4)
-    assert plain.anomaly.raw_threshold == pytest.approx(loaded.threshold)
-    assert dull.anomaly.raw_threshold == pytest.approx(10 * loaded.threshold)
-    assert keen.anomaly.raw_threshold == pytest.approx(loaded.threshold / 4)
+    assert plain.anomaly.raw_threshold == pytest.approx(cards.threshold)
+    assert dull.anomaly.raw_threshold == pytest.approx(10 * cards.threshold)
+    assert keen.anomaly.raw_threshold == pytest.approx(cards.threshold / 4)
     assert dull.anomaly.raw_score == plain.anomaly.raw_score == keen.anomaly.raw_score
     assert (dull.anomaly.is_anomalous, plain.anomaly.is_anomalous, keen.anomaly.is_anomalous) == (False, True, True)
     assert dull.anomaly.anomalous_area_percentage < plain.anomaly.anomalous_area_percentage
@@ -284,12 +283,12 @@ def test_a_bad_image_is_named_and_the_old_revision_stays(
     assert after == before
 
 
+@pytest.mark.usefixtures("cards")
 def test_a_deadline_is_kept(stub: Stub) -> None:
-    load(stub, "late", 1)
     with pytest.raises(grpc.RpcError) as caught:
-        stub.Infer(inference_pb2.InferRequest(reference_id="late", image=encoded(card())), timeout=0.001)
+        stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card())), timeout=0.001)
     assert caught.value.code() == grpc.StatusCode.DEADLINE_EXCEEDED
-    assert stub.Infer(inference_pb2.InferRequest(reference_id="late", image=encoded(card())), timeout=30)
+    assert stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card())), timeout=30)
 
 
 def test_server_info_tells_the_truth(stub: Stub) -> None:

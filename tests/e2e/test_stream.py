@@ -2,65 +2,32 @@
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import grpc
 import pytest
-from e2e.harness import ServerProcess, Stub, load, refusal
+from e2e.harness import CARDS, ServerProcess, Stub, connect, load, refusal
+from e2e.in_process import in_process_server
+from e2e.streaming import Feed, Request, config, frame, results
 from fakes.images import card, encoded
 
 from patchserve.v1 import reference_pb2, stream_pb2
-
-Request = stream_pb2.InferStreamRequest
-
-
-def config(reference_id: str, **fields: object) -> Request:
-    return Request(config=stream_pb2.StreamConfig(reference_id=reference_id, **fields))  # type: ignore[arg-type]
+from patchserve.v1.reference_pb2 import Reference
 
 
-def frame(number: int, image: bytes) -> Request:
-    return Request(frame=stream_pb2.Frame(frame_id=f"f{number}", image=image))
-
-
-class Feed:
-    """Requests that a test hands over one by one."""
-
-    def __init__(self, *requests: Request) -> None:
-        self._queue: queue.Queue[Request | None] = queue.Queue()
-        for request in requests:
-            self._queue.put(request)
-
-    def send(self, request: Request) -> None:
-        self._queue.put(request)
-
-    def close(self) -> None:
-        self._queue.put(None)
-
-    def __iter__(self) -> Iterator[Request]:
-        while (request := self._queue.get(timeout=60)) is not None:
-            yield request
-
-
-def results(responses: Iterable[stream_pb2.InferStreamResponse]) -> list[stream_pb2.FrameResult]:
-    return [response.result for response in responses if response.WhichOneof("payload") == "result"]
-
-
-def test_200_frames_10_of_them_corrupt(stub: Stub, server: ServerProcess) -> None:
-    loaded = load(stub, "frames", 1)
+def test_200_frames_10_of_them_corrupt(stub: Stub, cards: Reference, server: ServerProcess) -> None:
     good, corrupt = encoded(card(9)), encoded(card(9))[:1500]
     bad = set(range(7, 200, 20))
     requests = [frame(number, corrupt if number in bad else good) for number in range(200)]
 
     def run() -> list[stream_pb2.InferStreamResponse]:
-        return list(stub.InferStream(iter([config("frames"), *requests]), timeout=120))
+        return list(stub.InferStream(iter([config(CARDS), *requests]), timeout=120))
 
     responses = run()
     rss_before, files_before = server.rss_bytes(), server.open_files()
     ready, *rest = responses
-    assert ready.ready.reference_revision == loaded.revision
+    assert ready.ready.reference_revision == cards.revision
     assert ready.ready.max_in_flight == 8
     got = results(rest)
     assert [result.frame_id for result in got] == [f"f{number}" for number in range(200)]
@@ -74,10 +41,9 @@ def test_200_frames_10_of_them_corrupt(stub: Stub, server: ServerProcess) -> Non
     assert server.open_files() <= files_before
 
 
-def test_the_sender_is_held_back(stub: Stub) -> None:
-    load(stub, "held", 1)
+def test_the_sender_is_held_back_while_nobody_reads_results() -> None:
     noisy = encoded(card(1), "BMP")  # 230 KB, so that buffers on the way fill up soon
-    sent = 0
+    sent, all_sent = 0, threading.Event()
 
     def requests() -> Iterator[Request]:
         nonlocal sent
@@ -85,28 +51,31 @@ def test_the_sender_is_held_back(stub: Stub) -> None:
         for number in range(400):
             sent += 1
             yield frame(number, noisy)
+        all_sent.set()
 
-    call = stub.InferStream(requests(), timeout=120)
-    assert next(call).HasField("ready")
-    time.sleep(3)  # nobody reads results
-    assert sent < 300
-    call.cancel()
+    with in_process_server() as address, connect(address) as stub:
+        load(stub, "held", 1)
+        call = stub.InferStream(requests(), timeout=120)
+        assert next(call).HasField("ready")
+        assert not all_sent.wait(1)
+        assert sent < 300
+        assert len(results(call)) == 400, "the rest is sent once results are read"
 
 
+@pytest.mark.usefixtures("cards")
 def test_completion_order_answers_a_broken_frame_first(stub: Stub) -> None:
-    load(stub, "unordered", 1)
     ordering = stream_pb2.RESULT_ORDERING_COMPLETION
     requests = [frame(number, encoded(card(1))) for number in range(4)] + [frame(4, b"no image")]
-    call = stub.InferStream(iter([config("unordered", ordering=ordering), *requests]), timeout=60)
+    call = stub.InferStream(iter([config(CARDS, ordering=ordering), *requests]), timeout=60)
     order = [result.sequence for result in results(call)]
     assert sorted(order) == [0, 1, 2, 3, 4]
     assert order[-1] != 4
 
 
+@pytest.mark.usefixtures("cards")
 def test_drop_oldest_answers_every_frame(stub: Stub) -> None:
-    load(stub, "dropping", 1)
     requests = [frame(number, encoded(card(1))) for number in range(60)]
-    settings = config("dropping", overflow=stream_pb2.OVERFLOW_POLICY_DROP_OLDEST, max_in_flight=2)
+    settings = config(CARDS, overflow=stream_pb2.OVERFLOW_POLICY_DROP_OLDEST, max_in_flight=2)
     got = results(stub.InferStream(iter([settings, *requests]), timeout=60))
     assert [result.sequence for result in got] == list(range(60))
     dropped = [result for result in got if result.WhichOneof("outcome") == "error"]
@@ -115,9 +84,9 @@ def test_drop_oldest_answers_every_frame(stub: Stub) -> None:
     assert got[0].HasField("response")
 
 
+@pytest.mark.usefixtures("cards")
 def test_a_late_frame_is_an_error_and_the_stream_goes_on(stub: Stub) -> None:
-    load(stub, "slow", 1)
-    settings = config("slow", frame_timeout={"nanos": 1000})
+    settings = config(CARDS, frame_timeout={"nanos": 1000})
     got = results(stub.InferStream(iter([settings, frame(0, encoded(card(1))), frame(1, encoded(card(1)))])))
     assert [result.error.code for result in got] == [grpc.StatusCode.DEADLINE_EXCEEDED.value[0]] * 2
 
@@ -128,24 +97,24 @@ def test_a_late_frame_is_an_error_and_the_stream_goes_on(stub: Stub) -> None:
         ([], "STREAM_PROTOCOL"),
         ([Request()], "STREAM_PROTOCOL"),
         ([frame(0, b"x")], "STREAM_PROTOCOL"),
-        ([config("strict"), config("strict")], "STREAM_PROTOCOL"),
-        ([config("strict"), Request()], "STREAM_PROTOCOL"),
-        ([config("strict", max_in_flight=100_000)], "INVALID_FIELD"),
+        ([config(CARDS), config(CARDS)], "STREAM_PROTOCOL"),
+        ([config(CARDS), Request()], "STREAM_PROTOCOL"),
+        ([config(CARDS, max_in_flight=100_000)], "INVALID_FIELD"),
         ([config("../strict")], "INVALID_FIELD"),
-        ([config("strict", expected_revision="0" * 64)], "REVISION_MISMATCH"),
+        ([config(CARDS, expected_revision="0" * 64)], "REVISION_MISMATCH"),
         ([config("nobody")], "REFERENCE_NOT_FOUND"),
     ],
 )
+@pytest.mark.usefixtures("cards")
 def test_a_broken_protocol_closes_the_stream(stub: Stub, requests: list[Request], reason: str) -> None:
-    load(stub, "strict", 1)
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.InferStream(iter(requests), timeout=30))
     assert refusal(caught.value)[1] == reason
 
 
+@pytest.mark.usefixtures("cards")
 def test_frames_before_a_protocol_violation_are_answered(stub: Stub) -> None:
-    load(stub, "violated", 1)
-    call = stub.InferStream(iter([config("violated"), frame(0, encoded(card(1))), config("violated")]), timeout=30)
+    call = stub.InferStream(iter([config(CARDS), frame(0, encoded(card(1))), config(CARDS)]), timeout=30)
     assert next(call).HasField("ready")
     assert next(call).result.HasField("response")
     with pytest.raises(grpc.RpcError) as caught:
@@ -153,10 +122,10 @@ def test_frames_before_a_protocol_violation_are_answered(stub: Stub) -> None:
     assert refusal(caught.value)[1] == "STREAM_PROTOCOL"
 
 
+@pytest.mark.usefixtures("cards")
 def test_a_long_frame_id_is_the_frames_own_error(stub: Stub) -> None:
-    load(stub, "named", 1)
     long_id = Request(frame=stream_pb2.Frame(frame_id="x" * 129, image=encoded(card(1))))
-    got = results(stub.InferStream(iter([config("named"), long_id, frame(1, encoded(card(1)))]), timeout=30))
+    got = results(stub.InferStream(iter([config(CARDS), long_id, frame(1, encoded(card(1)))]), timeout=30))
     assert [result.WhichOneof("outcome") for result in got] == ["error", "response"]
 
 
@@ -179,12 +148,12 @@ def test_a_stream_keeps_its_revision_and_ends_when_the_reference_is_deleted(stub
     feed.close()
 
 
-def test_abandoned_streams_free_everything(stub: Stub, server: ServerProcess) -> None:
-    load(stub, "abandoned", 1)
+@pytest.mark.usefixtures("cards")
+def test_abandoned_streams_free_everything(stub: Stub) -> None:
     image = encoded(card(1))
 
     def abandon() -> None:
-        call = stub.InferStream(iter(Feed(config("abandoned"), *(frame(n, image) for n in range(20)))), timeout=60)
+        call = stub.InferStream(iter(Feed(config(CARDS), *(frame(n, image) for n in range(20)))), timeout=60)
         next(call)
         call.cancel()
 
@@ -193,5 +162,5 @@ def test_abandoned_streams_free_everything(stub: Stub, server: ServerProcess) ->
         worker.start()
     for worker in workers:
         worker.join()
-    got = results(stub.InferStream(iter([config("abandoned"), frame(0, image)]), timeout=30))
+    got = results(stub.InferStream(iter([config(CARDS), frame(0, image)]), timeout=30))
     assert got[0].HasField("response")

@@ -7,11 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import grpc
 import numpy as np
 import pytest
 import torch
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
+from e2e.harness import Stub, connect, server_process
 from fakes.engine import fit, inspect
 from fakes.images import encoded
 from golden import notebook_pipeline
@@ -114,10 +113,9 @@ def test_parcel(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCor
 
 @pytest.fixture(scope="module")
 def stub(weights: Path) -> Iterator[Stub]:
-    server = ServerProcess("--backbone", "wide_resnet50_2", "--weights", str(weights))
-    with grpc.insecure_channel(server.wait_ready(), options=MESSAGE_OPTIONS) as channel:
-        yield Stub(channel)
-    assert server.stop() == 0, server.log
+    flags = ("--backbone", "wide_resnet50_2", "--weights", str(weights))
+    with server_process(*flags) as server, connect(server.address) as connected:
+        yield connected
 
 
 def assert_server_parity(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 import pytest
-from e2e.guarded import serving
-from e2e.harness import MESSAGE_OPTIONS, Stub, load, refusal
+from e2e.harness import Stub, connect, load, refusal
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
@@ -78,8 +78,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def stub(store: Path) -> Iterator[Stub]:
-    with serving(store=store) as address, grpc.insecure_channel(address, options=MESSAGE_OPTIONS) as channel:
-        stub = Stub(channel)
+    with in_process_server(store=store) as address, connect(address) as stub:
         load(stub, "here", 1)
         yield stub
 
@@ -113,7 +112,7 @@ def test_a_revision_that_is_none_gets_into_no_answer_and_no_log(
     assert revision not in str(caught.value.details()) + caplog.text
 
 
-def test_a_image_that_names_an_image_is_not_opened(stub: Stub, tmp_path: Path) -> None:
+def test_an_image_that_is_a_path_is_not_opened(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     card(1).save(file)
     names = [
@@ -139,17 +138,16 @@ def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.
         raise RuntimeError(f"at {tmp_path}")
 
     monkeypatch.setattr(DiskReferenceStore, "save", failing)
-    with serving(store=tmp_path / "store") as address, grpc.insecure_channel(address) as channel:
+    with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
         with pytest.raises(grpc.RpcError) as caught:
-            load(Stub(channel), "here", 1)
+            load(stub, "here", 1)
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INTERNAL, "INTERNAL")
         for leak in (str(tmp_path), "Traceback", "RuntimeError", ".py"):
             assert leak not in str(caught.value.details()) + str(caught.value.trailing_metadata())
 
 
 def test_a_store_that_fails_tells_no_path(tmp_path: Path) -> None:
-    with serving(store=tmp_path / "store") as address, grpc.insecure_channel(address) as channel:
-        stub = Stub(channel)
+    with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
         load(stub, "here", 1)
         blocked = tmp_path / "store" / "there"
         blocked.write_bytes(b"a file where a folder should be")

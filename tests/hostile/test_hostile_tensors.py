@@ -8,8 +8,8 @@ from collections.abc import Callable
 import grpc
 import numpy as np
 import pytest
-from e2e.guarded import serving
 from e2e.harness import load, refusal
+from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 from fakes.tensors import of_files, of_pixels, values
 from hypothesis import given
@@ -209,7 +209,7 @@ def test_pixels_arrive_as_they_were_sent(data: st.DataObject, count: int, height
 
 def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> None:
     image = encoded(card(1))
-    with serving(max_image_megapixels=1) as address, grpc.insecure_channel(address) as channel:
+    with in_process_server(max_image_megapixels=1) as address, grpc.insecure_channel(address) as channel:
         load(service_pb2_grpc.PatchCoreServiceStub(channel), "parcel", 1)
         stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
         for _, make, damage, _field in CASES:

@@ -84,7 +84,7 @@ def test_a_token_is_compared_with_all_lines_in_constant_time(tmp_path: Path, mon
         f"../camera infer {HASH}",
         f"camera-3 infer {HASH[:-1]}",
         f"camera-3 infer {HASH.upper()}",
-        f"camera-3 infer {TOKEN}",
+        pytest.param(f"camera-3 infer {TOKEN}", id="a token"),
         "\0\xff",
     ],
 )

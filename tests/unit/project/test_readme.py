@@ -10,12 +10,12 @@ import pytest
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from patchserve.v1 import service_pb2
 from patchserve_server.config import Settings
 from patchserve_server.engine.backbone.architectures import BACKBONES
 
 REPO = Path(__file__).resolve().parents[3]
 README = (REPO / "README.md").read_text()
+BACKBONES_PAGE = (REPO / "docs" / "backbones.md").read_text()
 CONFIGURATION = (REPO / "docs" / "configuration.md").read_text()
 
 
@@ -48,7 +48,7 @@ def test_the_page_of_settings_has_every_setting_as_the_code_has_it() -> None:
 def test_the_readme_names_no_flag_and_no_variable_that_is_not_there() -> None:
     serve_lines = re.findall(r"patchserve-server serve(.*)$", README, re.MULTILINE)
     flags = set(re.findall(r"--[a-z][a-z-]+", " ".join(serve_lines)))
-    about_the_server = section("Running it") + section("Backbones and weights")
+    about_the_server = section("Running it") + BACKBONES_PAGE.partition("## Many reference images")[0]
     flags |= set(re.findall(r"`(--[a-z][a-z-]+)", about_the_server))
     assert flags
     assert flags <= set(setting_rows())
@@ -56,22 +56,8 @@ def test_the_readme_names_no_flag_and_no_variable_that_is_not_there() -> None:
     assert {name.lower() for name in variables} <= set(Settings.model_fields) | {"server", "test_data", "token"}
 
 
-def test_the_readme_lists_every_rpc_with_its_kind() -> None:
-    kinds = {
-        (False, False): "unary",
-        (True, False): "client stream",
-        (False, True): "server stream",
-        (True, True): "bidirectional stream",
-    }
-    service = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]
-    expected = {method.name: kinds[method.client_streaming, method.server_streaming] for method in service.methods}
-    rows = re.findall(r"^\| `(\w+)` \| ([a-z ]+) \| .+ \|$", section("The RPCs"), re.MULTILINE)
-    assert dict(rows) == expected
-    assert len(rows) == len(expected)
-
-
-def test_the_readme_knows_the_backbones_and_their_patches() -> None:
-    rows = re.findall(r"^\| `(\w+)`.*? \| (\d+) x (\d+) \|", section("Backbones and weights"), re.MULTILINE)
+def test_the_page_of_backbones_knows_their_patches() -> None:
+    rows = re.findall(r"^\| `(\w+)`.*? \| (\d+) x (\d+) \|", BACKBONES_PAGE, re.MULTILINE)
     written = {name: (int(patches), int(length)) for name, patches, length in rows}
     assert written == {name: (spec.patches_per_image, spec.feature_dim) for name, spec in BACKBONES.items()}
 
@@ -79,3 +65,7 @@ def test_the_readme_knows_the_backbones_and_their_patches() -> None:
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", README))))
 def test_every_make_target_that_the_readme_names_is_there(target: str) -> None:
     assert re.search(rf"^{target}:", (REPO / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 150

@@ -25,11 +25,10 @@ class CalibrationBank:
     vectors: Tensor  # (N, P, D) float32, in main memory
     groups: Tensor  # (K,) int64: the distinct image of each selected row
     index: BankIndex  # of the selected rows, with these groups
-    all_rows: BankIndex  # the same object where all rows are selected
 
     @classmethod
     def build(cls, pipeline: Pipeline, first_equal: Tensor, vectors: Tensor, selected: Tensor) -> CalibrationBank:
-        """Builds the indexes, once for each.
+        """Builds the index.
 
         Args:
             pipeline: the one that made the vectors.
@@ -37,24 +36,23 @@ class CalibrationBank:
             vectors: (N, P, D) float32.
             selected: (K,) int64, rows of `vectors.flatten(0, 1)`, ascending.
         """
-        device, (count, positions, _) = pipeline.runtime.device, vectors.shape
-        rows = vectors.flatten(0, 1).to(device)
-        groups = first_equal.repeat_interleave(positions).to(device)
-        places = torch.arange(positions, device=device).repeat(count)
+        rows, groups, places = _all_rows(first_equal, vectors, pipeline.runtime.device)
+        if len(selected) < len(rows):
+            selected = selected.to(rows.device)
+            rows, groups, places = rows[selected], groups[selected], places[selected]
         approximate = pipeline.options.approximate_search
-        if len(selected) == len(rows):
-            index = all_rows = BankIndex.build(rows, groups=groups, places=places, approximate=approximate)
-        else:
-            selected = selected.to(device)
-            all_rows = BankIndex.build(rows, groups=groups, places=places)
-            groups = groups[selected]
-            index = BankIndex.build(rows[selected], groups=groups, places=places[selected], approximate=approximate)
-        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, all_rows)
+        index = BankIndex.build(rows, groups=groups, places=places, approximate=approximate)
+        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index)
 
     @property
     def is_whole(self) -> bool:
         """Whether all rows are selected."""
-        return self.index is self.all_rows
+        return len(self.index) == self.vectors.shape[0] * self.vectors.shape[1]
+
+    def index_of_all_rows(self) -> BankIndex:
+        """The rows that were not selected, too."""
+        rows, groups, places = _all_rows(self.first_equal, self.vectors, self.index.patches.device)
+        return BankIndex.build(rows, groups=groups, places=places)
 
     @property
     def smallest_distance(self) -> float:
@@ -76,6 +74,13 @@ class CalibrationBank:
     def with_spacing(self, spacing: Tensor) -> CalibrationBank:
         """The same with the spacing (K,) of the selected rows."""
         return replace(self, index=self.index.with_spacing(spacing))
+
+
+def _all_rows(first_equal: Tensor, vectors: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """All rows (R, D) on the device, with the distinct image (R,) and the place (R,) of each."""
+    count, positions, _ = vectors.shape
+    groups = first_equal.repeat_interleave(positions).to(device)
+    return vectors.flatten(0, 1).to(device), groups, torch.arange(positions, device=device).repeat(count)
 
 
 def first_equal_images(inputs: ModelInputs) -> Tensor:

@@ -88,6 +88,7 @@ class LeaveOneOut:
         else:
             visible_positions = self.pipeline.visible_positions
             visible = None if visible_positions is None or index.places is None else visible_positions[index.places]
-            distances = mean_of_nearest(self.pipeline.nearest(index.patches, bank.all_rows, index.groups, visible)[0])
+            all_rows = bank.index_of_all_rows()
+            distances = mean_of_nearest(self.pipeline.nearest(index.patches, all_rows, index.groups, visible)[0])
         mean = distances.mean()
         return distances.clamp(min=_MIN_SPACING * mean) / mean if mean > 0 else torch.ones_like(distances)

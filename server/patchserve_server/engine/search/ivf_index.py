@@ -6,7 +6,6 @@ accuracy: docs/adr/0010-ivf-index.md.
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -103,4 +102,6 @@ def _fill(index: Any, patches: np.ndarray) -> None:  # noqa: ANN401
 
 def _faiss() -> Any:  # noqa: ANN401
     """Imported when the first IVF index is built: no other bank needs it."""
-    return importlib.import_module("faiss")
+    import faiss  # noqa: PLC0415 - only approximate search waits for it
+
+    return faiss

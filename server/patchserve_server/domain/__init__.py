@@ -1,1 +1,1 @@
-"""What the server talks about: frozen data and the error tree. Imports nothing of ours."""
+"""The values of the server, the error tree, the verdict and the ports. Imports no other layer."""

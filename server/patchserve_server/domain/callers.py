@@ -1,4 +1,4 @@
-"""Who calls and what it may do, and what the server shows of itself."""
+"""Callers and their rights, and the identity of the server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 
 class Scope(enum.StrEnum):
-    """A right that a credential carries. Neither includes the other."""
+    """A right of a credential. Neither scope includes the other."""
 
     INFER = "infer"
     MANAGE = "manage"
@@ -15,7 +15,7 @@ class Scope(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whom a credential belongs to. The name is for the log and is no secret."""
+    """The owner of a credential. The name appears in the log and is not secret."""
 
     name: str
     scopes: frozenset[Scope]
@@ -23,7 +23,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """PEM as it was read. With `client_ca` a client needs a certificate that one of these has signed."""
+    """Certificate chain and key (PEM). With `client_ca`, clients need a certificate that one of these has signed."""
 
     certificate_chain: bytes
     key: bytes = field(repr=False)

@@ -11,10 +11,10 @@ RgbImage: TypeAlias = NDArray[np.uint8]
 """One image, upright (EXIF orientation applied): (H, W, 3) uint8, RGB."""
 
 SentImage: TypeAlias = bytes | RgbImage
-"""One image as its sender has it: an encoded file, or its pixels."""
+"""One image as it was sent: an encoded file, or its pixels."""
 
 ModelInputs: TypeAlias = NDArray[np.uint8]
 """Images scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
 
 AnomalyMap: TypeAlias = NDArray[np.float32]
-"""Raw patch distances stretched over the model input: (S, S) float32, 0 or more."""
+"""Raw patch distances, scaled to the model input: (S, S) float32, 0 or more."""

@@ -1,4 +1,4 @@
-"""How far a load is."""
+"""The progress of a load."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchserve_server.domain.reference_id import ReferenceId
 
 
 class LoadStage(enum.Enum):
-    """What a load does, in this order."""
+    """The steps of a load, in this order."""
 
     RECEIVE = "receive"
     QUANTIZE = "quantize"

@@ -1,13 +1,15 @@
-"""Streams: frames in, exactly one outcome for each accepted frame, in bounded room."""
+"""The frames of one stream: exactly one outcome for each accepted frame, in bounded memory."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 from patchserve_server.domain.errors import DeadlineError, FrameDroppedError
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.stream import (
+    CaptureTime,
     Frame,
     FrameOutcome,
     OverflowPolicy,
@@ -21,15 +23,29 @@ from patchserve_server.serving.fairness import FlowKey
 Inspect = Callable[[Frame], Awaitable[Inspection]]
 
 
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A frame from its acceptance until its outcome is taken."""
+
+    sequence: int
+    frame_id: str
+    capture_time: CaptureTime | None
+    permit: Permit
+    inspection: asyncio.Task[None] | None = None  # None once there is an outcome
+    is_started: bool = False  # a frame that has started is not dropped
+    outcome: FrameOutcome | None = None
+
+
 class FrameQueue:
-    """The frames of one stream, from their arrival until their outcomes are taken.
+    """Inspects the frames of one stream and hands their outcomes out.
 
-    At most `max_in_flight` outcomes are owed at a time under BLOCK: `put` waits. Under DROP_OLDEST `put` drops instead;
-    as a dropped frame still has an outcome to deliver, it waits too once so many are owed as only a caller who does not
-    read lets pile up. At most `max_active` frames are worked on; the others may still be dropped.
+    Under BLOCK, `put` waits while `max_in_flight` outcomes are not taken. Under DROP_OLDEST, `put` drops the oldest
+    frame that has not started. A dropped frame has an outcome too, so `put` waits when very many are not taken, which
+    only happens if the caller does not read. At most `max_active` frames are inspected at a time; the others may be
+    dropped.
 
-    A frame has its place and its bytes in the server's room from its acceptance until its outcome was taken. Where
-    there is none, `put` waits too; under DROP_OLDEST it first gives up the stream's own frames that are not started.
+    A frame holds a permit for its image from its acceptance until its outcome is taken. Where there is none, `put`
+    waits too; under DROP_OLDEST, it first drops the stream's own frames that have not started.
     """
 
     def __init__(
@@ -39,114 +55,114 @@ class FrameQueue:
         self._inspect = inspect
         self._admission = admission
         self._flow = flow
-        self._holds: dict[int, Permit] = {}
+        self._drops = config.overflow is OverflowPolicy.DROP_OLDEST
         self._active = asyncio.Semaphore(min(max_active, config.max_in_flight))
-        blocks = config.overflow is OverflowPolicy.BLOCK
-        self._undelivered = asyncio.Semaphore(config.max_in_flight if blocks else 16 + 8 * config.max_in_flight)
-        self._sequence = 0
-        self._work: dict[int, asyncio.Task[None]] = {}  # frames under way, in the order of their arrival
-        self._not_started: dict[int, Frame] = {}
+        self._not_taken = asyncio.Semaphore(16 + 8 * config.max_in_flight if self._drops else config.max_in_flight)
+        self._entries: dict[int, _Entry] = {}  # by sequence, in the order of arrival
+        self._next_sequence = 0
+        self._next_delivered = 0  # the sequence, under INPUT
+        self._undelivered = 0
         self._events: asyncio.Queue[FrameOutcome | StreamNotice | None] = asyncio.Queue()
-        self._held: dict[int, FrameOutcome] = {}  # INPUT: outcomes that wait for an earlier frame's
-        self._next_delivered = 0
-        self._owed = 0
         self._closed = False
 
     async def put(self, frame: Frame) -> None:
-        """Accepts a frame, as soon as there is room for its outcome."""
-        await self._undelivered.acquire()
-        hold = await self._room_for(frame)
-        sequence = self._sequence
-        self._sequence += 1
-        self._owed += 1
-        self._holds[sequence] = hold
-        self._not_started[sequence] = frame
-        if self._config.overflow is OverflowPolicy.DROP_OLDEST and len(self._work) >= self._config.max_in_flight:
-            self._drop(next(iter(self._not_started)))
-        if sequence in self._not_started:
-            self._work[sequence] = asyncio.create_task(self._answer(sequence, frame))
+        """Accepts a frame as soon as there is capacity for it and its outcome."""
+        await self._not_taken.acquire()
+        permit = await self._acquire(frame)
+        entry = _Entry(self._next_sequence, frame.frame_id, frame.capture_time, permit)
+        is_full = sum(other.inspection is not None for other in self._entries.values()) >= self._config.max_in_flight
+        self._entries[entry.sequence] = entry
+        self._next_sequence += 1
+        self._undelivered += 1
+        if self._drops and is_full:
+            self._drop_oldest()
+        if entry.outcome is None:
+            entry.inspection = asyncio.create_task(self._answer(entry, frame))
 
-    async def _room_for(self, frame: Frame) -> Permit:
-        room = Capacity(1, len(frame.image))
-        if self._config.overflow is OverflowPolicy.DROP_OLDEST:
-            while self._not_started:
-                if (hold := self._admission.try_acquire_for_stream(self._flow, room)) is not None:
-                    return hold
-                self._drop(next(iter(self._not_started)))
-        return await self._admission.acquire_for_stream(self._flow, room)
+    async def _acquire(self, frame: Frame) -> Permit:
+        capacity = Capacity(1, len(frame.image))
+        if self._drops:
+            while self._oldest_waiting() is not None:
+                if (permit := self._admission.try_acquire_for_stream(self._flow, capacity)) is not None:
+                    return permit
+                self._drop_oldest()
+        return await self._admission.acquire_for_stream(self._flow, capacity)
 
     def notify(self, notice: StreamNotice) -> None:
         """Puts a notice among the outcomes."""
         self._events.put_nowait(notice)
 
     def close(self) -> None:
-        """No frame follows; `events` ends after the last outcome."""
+        """Accepts no more frames; `events` ends after the last outcome."""
         if not self._closed:
             self._closed = True
-            self._end_when_settled()
+            self._end_if_all_delivered()
 
     async def events(self) -> AsyncIterator[FrameOutcome | StreamNotice]:
-        """One outcome for each accepted frame, and the notices, until the queue is closed and nothing is owed."""
+        """The outcomes of all accepted frames, and the notices, until the queue is closed and all are delivered."""
         while (event := await self._events.get()) is not None:
             yield event
             if isinstance(event, FrameOutcome):
-                self._holds.pop(event.sequence).release()
-                self._undelivered.release()
+                self._entries.pop(event.sequence).permit.release()
+                self._not_taken.release()
 
     async def cancel(self) -> None:
-        """Stops all work: nobody waits for it any more."""
-        tasks = list(self._work.values())
+        """Stops all work and gives all permits back: the caller has left."""
+        tasks = [entry.inspection for entry in self._entries.values() if entry.inspection is not None]
         for task in tasks:
             task.cancel()
         try:
             await asyncio.gather(*tasks, return_exceptions=True)
         finally:
-            for hold in self._holds.values():
-                hold.release()
+            for entry in self._entries.values():
+                entry.permit.release()
 
-    def _drop(self, sequence: int) -> None:
-        frame = self._not_started.pop(sequence)
-        if task := self._work.pop(sequence, None):
-            task.cancel()
-        message = f"This frame made room for a newer one: {self._config.max_in_flight} were under way (DROP_OLDEST)."
-        self._finish(sequence, frame, FrameDroppedError(message))
+    def _oldest_waiting(self) -> _Entry | None:
+        waiting = (entry for entry in self._entries.values() if not entry.is_started and entry.outcome is None)
+        return next(waiting, None)
 
-    async def _answer(self, sequence: int, frame: Frame) -> None:
+    def _drop_oldest(self) -> None:
+        if (entry := self._oldest_waiting()) is None:
+            return
+        if entry.inspection is not None:
+            entry.inspection.cancel()
+        entry.permit.release()
+        message = f"Dropped in favor of a newer frame: {self._config.max_in_flight} were in flight (DROP_OLDEST)."
+        self._finish(entry, FrameDroppedError(message))
+
+    async def _answer(self, entry: _Entry, frame: Frame) -> None:
         result: Inspection | Exception
         try:
             async with asyncio.timeout(self._config.frame_timeout_s):
                 async with self._active:
-                    del self._not_started[sequence]
+                    entry.is_started = True
                     result = await self._inspect(frame)
         except TimeoutError:
             message = f"No result within the stream's frame_timeout of {self._config.frame_timeout_s} s."
             result = DeadlineError(message)
-        except Exception as error:  # noqa: BLE001 - the frame's outcome; the stream goes on
+        except Exception as error:  # noqa: BLE001 - the outcome of this frame; the stream goes on
             result = error
-        self._not_started.pop(sequence, None)
-        del self._work[sequence]
-        self._finish(sequence, frame, result)
-        del result  # an error's frames are this one too: in a circle they would keep the bank in memory
+        entry.permit.resize(result.nbytes if isinstance(result, Inspection) else 0)
+        self._finish(entry, result)
+        del (
+            result
+        )  # the traceback of an error contains this frame of the call stack: a cycle that keeps a bank in memory
 
-    def _finish(self, sequence: int, frame: Frame, result: Inspection | Exception) -> None:
-        outcome = FrameOutcome(frame.frame_id, frame.capture_time, sequence, result)
-        if isinstance(result, FrameDroppedError):
-            self._holds[sequence].release()  # it made room
-        else:
-            self._holds[sequence].resize(result.nbytes if isinstance(result, Inspection) else 0)
+    def _finish(self, entry: _Entry, result: Inspection | Exception) -> None:
+        entry.inspection = None
+        entry.outcome = FrameOutcome(entry.frame_id, entry.capture_time, entry.sequence, result)
         if self._config.ordering is ResultOrdering.COMPLETION:
-            self._deliver(outcome)
+            self._deliver(entry.outcome)
             return
-        self._held[sequence] = outcome
-        while (ready := self._held.pop(self._next_delivered, None)) is not None:
+        while (following := self._entries.get(self._next_delivered)) is not None and following.outcome is not None:
             self._next_delivered += 1
-            self._deliver(ready)
+            self._deliver(following.outcome)
 
     def _deliver(self, outcome: FrameOutcome) -> None:
         self._events.put_nowait(outcome)
-        self._owed -= 1
-        self._end_when_settled()
+        self._undelivered -= 1
+        self._end_if_all_delivered()
 
-    def _end_when_settled(self) -> None:
-        if self._closed and not self._owed:
+    def _end_if_all_delivered(self) -> None:
+        if self._closed and not self._undelivered:
             self._events.put_nowait(None)

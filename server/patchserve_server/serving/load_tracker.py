@@ -1,4 +1,4 @@
-"""The loads under way, for whoever asks how far they are."""
+"""The progress of the active loads, for ListLoads."""
 
 from __future__ import annotations
 
@@ -13,41 +13,41 @@ from patchserve_server.domain.reference_id import ReferenceId
 
 
 class TrackedLoad:
-    """One load on the board. It has one writer at a time; any thread reads whole snapshots."""
+    """One active load. It has one writer at a time; any thread may read it."""
 
     def __init__(self, progress: LoadProgress) -> None:
         self.progress = progress
 
     def received(self, image_count: int) -> None:
-        """Takes note of the images that have come and are decoded."""
+        """Records how many images are received and decoded."""
         self.progress = replace(self.progress, steps_done=image_count, image_count=image_count)
 
     def reached(self, stage: LoadStage, done: int, total: int) -> None:
-        """Takes note of a step."""
+        """Records a finished step."""
         self.progress = replace(self.progress, stage=stage, steps_done=done, steps_total=total)
 
 
 class LoadTracker:
-    """Holds every load from its start to its end, however it ends, and nothing of it afterwards. Thread-safe."""
+    """Knows every load from its start to its end, however it ends. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._entries: list[TrackedLoad] = []
+        self._loads: list[TrackedLoad] = []
 
     @contextmanager
-    def entry(self, reference_id: ReferenceId, image_total: int) -> Iterator[TrackedLoad]:
-        """A load that receives images, `image_total` of them; 0: unknown. It is on the board until the block ends."""
-        entry = TrackedLoad(LoadProgress(reference_id, LoadStage.RECEIVE, 0, image_total, datetime.now(UTC), 0))
+    def track(self, reference_id: ReferenceId, image_total: int) -> Iterator[TrackedLoad]:
+        """A load of `image_total` images (0: unknown). It is active until the block ends."""
+        load = TrackedLoad(LoadProgress(reference_id, LoadStage.RECEIVE, 0, image_total, datetime.now(UTC), 0))
         with self._lock:
-            self._entries.append(entry)
+            self._loads.append(load)
         try:
-            yield entry
+            yield load
         finally:
             with self._lock:
-                self._entries.remove(entry)
+                self._loads.remove(load)
 
-    def snapshot(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
+    def active_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
         """The loads of this reference, or all; the oldest first."""
         with self._lock:
-            loads = [entry.progress for entry in self._entries]
-        return [load for load in loads if reference_id in (None, load.reference_id)]
+            progress = [load.progress for load in self._loads]
+        return [load for load in progress if reference_id in (None, load.reference_id)]

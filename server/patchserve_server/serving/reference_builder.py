@@ -58,7 +58,7 @@ class ReferenceBuilder:
 
     def active_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
         """The progress of the loads of this reference, or of all loads; the oldest first."""
-        return self._tracker.snapshot(reference_id)
+        return self._tracker.active_loads(reference_id)
 
     async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> ReferenceInfo:
         """Builds, saves and serves a revision. The old revision serves until then.
@@ -75,7 +75,7 @@ class ReferenceBuilder:
             ReferenceChangedError: another call changed the reference in the meantime.
             ExhaustedError: no room for the bank, in memory or in the store. Nothing is lost in any of these cases.
         """
-        with self._tracker.entry(options.reference_id, image_total) as load:
+        with self._tracker.track(options.reference_id, image_total) as load:
             if options.append:
                 async with self._catalog.use(options.reference_id, options.expected_revision) as base:
                     _check_same_options(options.requested, base.info)

@@ -1,4 +1,4 @@
-"""A stream from its config to its end."""
+"""Streams: from the config to the end."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RETRY_AFTER_DRAIN_S = 1.0
 
 
 class Streams:
-    """Runs streams side by side. Each keeps the revision that it opened with."""
+    """Runs all streams. Each keeps the revision that it started with."""
 
     def __init__(self, catalog: Catalog, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
         self._catalog = catalog
@@ -42,10 +42,10 @@ class Streams:
         """The stream's events: ready first, then an outcome for each frame, and notices. Close it to stop all work.
 
         Raises:
-            ReferenceNotFoundError, RevisionMismatchError: at once; the former also after the last outcome, where the
-                reference was deleted meanwhile.
-            DrainingError: after the last outcome, when the server shuts down.
-            StreamProtocolError: whatever `frames` raises, after the last outcome.
+            ReferenceNotFoundError, RevisionMismatchError: at once. The first one also after the last outcome, if
+                the reference was deleted in the meantime.
+            DrainingError: after the last outcome, if the server shuts down.
+            StreamProtocolError: `frames` raised it; after the last outcome.
         """
         async with self._catalog.use(config.reference_id, config.expected_revision) as reference:
             info, flow = reference.info, FlowKey.of_stream(client)
@@ -72,7 +72,7 @@ class Streams:
                 await stream.cancel()
 
     def drain(self) -> None:
-        """Every stream, open or to come: reads no more, answers what it has accepted, and ends with DrainingError."""
+        """Ends every stream, open or new, with DrainingError, after it has answered what it has accepted."""
         self._draining = True
         for stream in list(self._open):
             stream.drain()
@@ -87,7 +87,7 @@ class Streams:
 
 
 class _Stream:
-    """The reader of one stream and what may end it."""
+    """The reader of one stream, and what may end it."""
 
     def __init__(self, reference: ReferenceInfo, queue: FrameQueue) -> None:
         self.queue = queue
@@ -117,18 +117,18 @@ class _Stream:
         self.queue.notify(StreamNotice(NoticeKind.REFERENCE_CHANGED, message))
 
     def drain(self) -> None:
-        message = "The server is shutting down: it reads no more frames and answers those that it has accepted."
+        message = "The server is shutting down: it reads no more frames and answers the frames that it has accepted."
         self.queue.notify(StreamNotice(NoticeKind.DRAINING, message))
-        self._stop(DrainingError("The server is shutting down; go on with another.", RETRY_AFTER_DRAIN_S))
+        self._stop(DrainingError("The server is shutting down; continue with another one.", RETRY_AFTER_DRAIN_S))
 
     def _stop(self, end: PatchserveError) -> None:
         self._end = self._end or end
         if self._reader is not None:
             self._reader.cancel()
-        self.queue.close()  # the reader may not have run yet
+        self.queue.close()  # if the reader has not run yet, nobody else does
 
     async def ended(self) -> None:
-        """Raises what ended the stream, if it was not its caller."""
+        """Raises the error that ended the stream, if there is one."""
         if self._end is not None:
             raise self._end
         if self._reader is not None:

@@ -16,51 +16,57 @@ STEPS = 3000
 
 
 def test_a_load_is_told_from_its_first_image_to_its_last_step() -> None:
-    board = LoadTracker()
+    tracker = LoadTracker()
     before = datetime.now(UTC)
-    with board.entry(ReferenceId("belt"), 3) as entry:
-        (begun,) = board.snapshot()
+    with tracker.track(ReferenceId("belt"), 3) as entry:
+        (begun,) = tracker.active_loads()
         assert before <= begun.start_time <= datetime.now(UTC)
         assert begun == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 0, 3, begun.start_time, 0)
         entry.received(2)
-        (receiving,) = board.snapshot()
+        (receiving,) = tracker.active_loads()
         assert receiving == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 2, 3, begun.start_time, 2)
         entry.reached(LoadStage.CALIBRATE, 7, 9)
-        assert board.snapshot() == [LoadProgress(ReferenceId("belt"), LoadStage.CALIBRATE, 7, 9, begun.start_time, 2)]
+        assert tracker.active_loads() == [
+            LoadProgress(ReferenceId("belt"), LoadStage.CALIBRATE, 7, 9, begun.start_time, 2)
+        ]
         assert receiving.steps_done == 2, "a snapshot stays as it was"
-    assert board.snapshot() == []
+    assert tracker.active_loads() == []
 
 
 def test_loads_come_in_the_order_of_their_start_and_can_be_asked_for_by_reference() -> None:
-    board = LoadTracker()
+    tracker = LoadTracker()
     with (
-        board.entry(ReferenceId("b"), 0) as first,
-        board.entry(ReferenceId("a"), 0),
-        board.entry(ReferenceId("b"), 0) as third,
+        tracker.track(ReferenceId("b"), 0) as first,
+        tracker.track(ReferenceId("a"), 0),
+        tracker.track(ReferenceId("b"), 0) as third,
     ):
         first.received(1)
         third.received(3)
-        assert [(load.reference_id, load.image_count) for load in board.snapshot()] == [("b", 1), ("a", 0), ("b", 3)]
-        assert [load.image_count for load in board.snapshot(ReferenceId("b"))] == [1, 3]
-        assert board.snapshot(ReferenceId("c")) == []
+        assert [(load.reference_id, load.image_count) for load in tracker.active_loads()] == [
+            ("b", 1),
+            ("a", 0),
+            ("b", 3),
+        ]
+        assert [load.image_count for load in tracker.active_loads(ReferenceId("b"))] == [1, 3]
+        assert tracker.active_loads(ReferenceId("c")) == []
 
 
 def test_a_load_that_fails_is_gone() -> None:
-    board = LoadTracker()
-    with board.entry(ReferenceId("other"), 0):
-        with suppress(LookupError), board.entry(ReferenceId("belt"), 0) as entry:
-            assert len(board.snapshot()) == 2
+    tracker = LoadTracker()
+    with tracker.track(ReferenceId("other"), 0):
+        with suppress(LookupError), tracker.track(ReferenceId("belt"), 0) as entry:
+            assert len(tracker.active_loads()) == 2
             raise LookupError
         entry.reached(LoadStage.EMBED, 1, 2)  # as by the thread of a fit that was given up
-        assert [load.reference_id for load in board.snapshot()] == ["other"]
+        assert [load.reference_id for load in tracker.active_loads()] == ["other"]
 
 
 def test_readers_see_whole_steps_while_every_load_is_written() -> None:
-    board = LoadTracker()
+    tracker = LoadTracker()
     start, ended = threading.Barrier(LOADS + 1), threading.Event()
 
     def write(number: int) -> None:
-        with board.entry(ReferenceId(f"load-{number}"), STEPS) as entry:
+        with tracker.track(ReferenceId(f"load-{number}"), STEPS) as entry:
             start.wait(10)
             for step in range(1, STEPS + 1):
                 entry.received(step)
@@ -71,7 +77,7 @@ def test_readers_see_whole_steps_while_every_load_is_written() -> None:
         start.wait(10)
         done: dict[str, int] = {}
         while min(done.values(), default=0) < STEPS:
-            loads = board.snapshot()
+            loads = tracker.active_loads()
             assert {load.reference_id for load in loads} == {f"load-{number}" for number in range(LOADS)}
             for load in loads:
                 assert load.steps_total in (STEPS, 2 * load.steps_done, 2 * (load.steps_done - 1))
@@ -82,4 +88,4 @@ def test_readers_see_whole_steps_while_every_load_is_written() -> None:
     with ThreadPoolExecutor(LOADS + 1) as pool:
         for future in [*(pool.submit(write, number) for number in range(LOADS)), pool.submit(read)]:
             future.result(60)
-    assert board.snapshot() == []
+    assert tracker.active_loads() == []

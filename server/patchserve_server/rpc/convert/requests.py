@@ -1,4 +1,4 @@
-"""Protobuf to domain: every request is checked here; nothing below sees a message."""
+"""Protobuf to domain values, which check themselves. Nothing below this package sees a message."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _field(name: str) -> Iterator[None]:
 
 
 def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
-    """The id, or `default` where the field is empty.
+    """The id, or `default` if the field is empty.
 
     Raises:
         InvalidInputError: it is not a reference id.
@@ -53,7 +53,7 @@ def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
 
 
 def expected_revision(text: str, field: str = "expected_revision") -> Revision | None:
-    """The revision; None, which means any, where the field is empty.
+    """The revision; None, which means any, if the field is empty.
 
     Raises:
         InvalidInputError: it is not a revision.
@@ -92,8 +92,8 @@ def _coreset_options(message: reference_pb2.CoresetOptions) -> CoresetOptions:
 
 def _region_of_interest(polygons: Sequence[reference_pb2.RelativePolygon]) -> RegionOfInterest:
     """Converts no more points than it takes to see that there are too many."""
-    most = MAX_REGION_POINTS + 1
-    return tuple(tuple((point.x, point.y) for point in polygon.points[:most]) for polygon in polygons[:most])
+    limit = MAX_REGION_POINTS + 1
+    return tuple(tuple((point.x, point.y) for point in polygon.points[:limit]) for polygon in polygons[:limit])
 
 
 def output_options(message: inference_pb2.OutputOptions, field: str = "output") -> OutputOptions:
@@ -111,7 +111,7 @@ def output_options(message: inference_pb2.OutputOptions, field: str = "output") 
 
 def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> StreamConfig:
     if message.max_in_flight > limits.max_in_flight:
-        text = f"max_in_flight is at most {limits.max_in_flight} here; 0 takes {limits.default_in_flight}."
+        text = f"max_in_flight must be at most {limits.max_in_flight}; 0 means {limits.default_in_flight}."
         raise InvalidInputError("config.max_in_flight", text)
     frame_timeout_s = None
     if message.HasField("frame_timeout"):
@@ -142,7 +142,7 @@ def loads_of(request: reference_pb2.ListLoadsRequest) -> ReferenceId | None:
 def page(request: reference_pb2.ListReferencesRequest) -> tuple[str, int]:
     """The id after which the page begins, and its size."""
     if request.page_size > MAX_PAGE_SIZE:
-        raise InvalidInputError("page_size", f"page_size is 1 to {MAX_PAGE_SIZE}; 0 takes {DEFAULT_PAGE_SIZE}.")
+        raise InvalidInputError("page_size", f"page_size must be 1 to {MAX_PAGE_SIZE}; 0 means {DEFAULT_PAGE_SIZE}.")
     try:
         after_id = base64.b64decode(request.page_token, b"-_", validate=True).decode("ascii")
     except (binascii.Error, ValueError) as error:

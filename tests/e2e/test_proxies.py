@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from e2e import proxies
 from e2e.harness import Stub, connect, load, refusal
 from e2e.in_process import in_process_server
 from e2e.rolling import PROXIES, in_a_thread, rolled
-from fakes.images import card, encoded
+from fakes.images import card, encoded, noise
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from patchserve.v1 import inference_pb2
 from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
@@ -43,12 +41,6 @@ def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[proxies.Pr
 
 def connected(proxy: proxies.Proxy, **options: Any) -> Client:
     return Client(proxy.address, tls=TlsConfig(proxy.ca_file), **options)
-
-
-def noise(side_px: int) -> Image.Image:
-    """Does not shrink when it is encoded: 3 bytes a pixel."""
-    pixels = np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), np.uint8)
-    return Image.fromarray(pixels)
 
 
 @BOTH

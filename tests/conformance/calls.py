@@ -1,4 +1,4 @@
-"""Calls by the name of their method, with messages as JSON: what a case of the suite says, over the generated stubs."""
+"""Calls by method name with messages as JSON, as the cases describe them, over the generated stubs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def method_of(rpc: str) -> descriptor.MethodDescriptor:
 
 
 def outcome(responses: list[Json], error: PatchserveError | None, calls: list[Json]) -> Json:
-    """A line of the suite, without its name."""
+    """The line that a runner prints for a case, without the name of the case."""
     return {
         "code": error.code if error else "OK",
         "error": error and error_json(error),
@@ -83,7 +83,7 @@ class Caller:
         return outcome(responses, error, calls)
 
     def filled(self, value: Any) -> Any:
-        """The same with the contents of images for their names."""
+        """The same value, with image names replaced by the images."""
         if isinstance(value, dict):
             return {key: self.filled(item) for key, item in value.items()}
         if isinstance(value, list):
@@ -135,7 +135,7 @@ class _Call:
                 self._changed.notify()
 
     def send(self, request: Json) -> None:
-        """Queues it: gRPC draws from the queue as flow control lets it."""
+        """Queue a request. gRPC takes it when flow control allows."""
         self._requests.put(json_format.ParseDict(request, self._request()))
 
     def wait_for(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""What a runner printed, in one form for all of them, and how it is compared with what was expected."""
+"""The output of a runner in one form for all languages, and its comparison with the expectation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IMAGES = ("overlay_png", "image", "values")
 
 
 def full(rpc: str, response: Json) -> Json:
-    """A response with every field by its name in the proto file, those at their defaults too, and bytes described."""
+    """A response with all fields by their proto names, defaults included, and a description instead of bytes."""
     message = message_factory.GetMessageClass(method_of(rpc).output_type)()
     json_format.ParseDict(response, message)
     response = described(
@@ -28,7 +28,7 @@ def full(rpc: str, response: Json) -> Json:
 
 
 def described(value: Any, name: str = "") -> Any:
-    """Images as "PNG 320x240" or "12 bytes", errors inside of streams as code, reason and fields, no times."""
+    """Images as "PNG 320x240" or "12 bytes", errors in streams as code, reason and fields, and no times."""
     if isinstance(value, list):
         return [described(item, name) for item in value]
     if isinstance(value, dict):
@@ -65,7 +65,7 @@ def status_facts(status: Json) -> Json:
 
 
 def facts(case: Json, line: Json) -> Json:
-    """A line in the words of an expectation."""
+    """The line of a runner in the form of an expectation."""
     error = line["error"] or {}
     return {
         "code": line["code"],
@@ -85,7 +85,7 @@ def facts(case: Json, line: Json) -> Json:
 
 
 def differences(expected: Any, found: Any, where: str = "") -> list[str]:
-    """Where `found` is not what was expected; objects are compared by the keys of `expected`."""
+    """Where `found` differs from `expected`. Objects are compared by the keys of `expected`."""
     if isinstance(expected, dict):
         if not isinstance(found, dict):
             return [f"{where}: {found!r} is no object"]
@@ -105,7 +105,7 @@ def differences(expected: Any, found: Any, where: str = "") -> list[str]:
 
 
 def unmet(case: Json, found: Json) -> list[str]:
-    """What of a case's expectation does not hold."""
+    """The parts of a case's expectation that do not hold."""
     expected = {"code": "OK", **case["expect"]}
     count, some = expected.pop("count", None), expected.pop("any", [])
     for call in expected.get("calls", []):

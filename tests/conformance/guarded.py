@@ -1,4 +1,4 @@
-"""A server with TLS, client certificates and tokens, around a detector that needs no network."""
+"""A server with TLS, client certificates, tokens and a fake detector."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Guarded:
 
 @contextmanager
 def guarded(folder: Path) -> Iterator[Guarded]:
-    """Serves until left; certificates and tokens are written into an existing folder."""
+    """Write certificates and tokens into an existing folder, and serve with them."""
     tokens, lines = {"none": ""}, []
     granted: dict[str, list[Scope]] = {scope.value: [scope] for scope in Scope} | {"both": list(Scope)}
     for name, scopes in granted.items():

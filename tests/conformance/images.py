@@ -1,4 +1,4 @@
-"""The images that cases name, made by formula."""
+"""The images of the cases, made by formula."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 
 def write_images(folder: Path) -> None:
-    """Writes every image of the cases into an existing folder."""
+    """Write all images of the cases into an existing folder."""
     intact = card(9)
     images = {f"card-{seed}.jpg": encoded(card(seed)) for seed in range(4)}
     images |= {

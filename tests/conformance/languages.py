@@ -1,4 +1,4 @@
-"""How each language's client is started. What isn't built here isn't tested here: `make test-clients` builds."""
+"""How to start the client of each language. A client that is not built is skipped; `make clients` builds all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Language:
 
 
 def compiled(name: str, built: Path, *command: str) -> Language:
-    """A client whose command line has the runner as one of its commands."""
+    """A client whose command line has the command `conformance`."""
     return Language(name, (*command, "conformance"), built, command)
 
 

@@ -1,4 +1,4 @@
-"""The runner in Python: the client package where it says all that a case does, the generated stubs for the rest.
+"""The runner in Python: the client package for the cases that it can express, the generated stubs for the others.
 
 The package hides the messages of streams and the pages of lists, and sends no nonsense: those cases use the stubs.
 """
@@ -61,7 +61,7 @@ def typed(call: Callable[..., Json], client: Client, request: Json, images: Path
 
 
 def arguments(request: Json, images: Path) -> dict[str, Any]:
-    """A message's fields as the package's methods take them: flat, enums by their short names."""
+    """The fields of a message as arguments of the package: flat, with short enum names."""
     flat: dict[str, Any] = {}
     for key, value in request.items():
         name = re.sub("[A-Z]", lambda letter: f"_{letter[0].lower()}", key)
@@ -79,7 +79,7 @@ def arguments(request: Json, images: Path) -> dict[str, Any]:
 
 
 def reference(info: ReferenceInfo) -> Json:
-    """The Reference that it was made of, but for its times."""
+    """The Reference message of this information, without times."""
     fields = dataclasses.asdict(info)
     fields["profile"] = info.profile and f"SCORING_PROFILE_{info.profile.name}"
     method = info.calibration.method
@@ -91,7 +91,7 @@ def reference(info: ReferenceInfo) -> Json:
 
 
 def inference(result: InferenceResult) -> Json:
-    """The InferResponse that it was made of, but for its timing."""
+    """The InferResponse message of this result, without timing."""
     fields = dataclasses.asdict(dataclasses.replace(result, score_map=None, encoded_overlay=None))
     message = {name: fields[name] for name in ("reference_id", "reference_revision", "damage", "anomaly", "regions")}
     for region in message["regions"]:

@@ -1,4 +1,4 @@
-"""The code of the clients' READMEs is compiled and run against a server."""
+"""The code in the READMEs of the clients compiles and runs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def example(language: str, marker: str, address: str) -> str:
-    """The one code block of a README, for this server."""
+    """The code block of a README, with the address of this server."""
     (block,) = re.findall(
         rf"^```{marker}\n(.+?)^```$", (CLIENT / language / "README.md").read_text(), re.MULTILINE | re.DOTALL
     )

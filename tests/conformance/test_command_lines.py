@@ -1,4 +1,4 @@
-"""The command lines of the clients in other languages say the same, over TLS and with a token."""
+"""The command lines of the clients in other languages behave the same, with TLS and a token."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path
     assert {path.name for path in tmp_path.glob("*.jpg.png")} == {"intact.jpg.png", "scratched.jpg.png"}
 
 
-def test_a_refusal_is_told(language: Language, server: Guarded, folder: Path) -> None:
+def test_an_error_is_one_line_with_code_and_reason(language: Language, server: Guarded, folder: Path) -> None:
     image = folder / "new" / "intact.jpg"
     way = ("--server", server.address, *server.flags, "--reference", "nobody")
     code, out, err = run(language, "infer", *way, "--token", server.tokens["infer"], image)
@@ -95,7 +95,7 @@ def test_a_token_is_not_sent_unencrypted_to_another_machine(language: Language, 
     assert "secret" not in err
 
 
-def test_a_file_that_is_not_there_is_told(language: Language, server: Guarded) -> None:
+def test_a_missing_file_is_named(language: Language, server: Guarded) -> None:
     code, _, err = run(language, "infer", "--server", server.address, *server.flags, "no-such.jpg")
     assert code == 1
     assert "no-such.jpg" in err

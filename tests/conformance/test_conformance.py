@@ -1,4 +1,4 @@
-"""Clients of every language see the same: each carries out the cases against a real server."""
+"""The clients of all languages see the same: each runs the cases with a real server."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Run = Callable[[Language, str, str], Json]
 
 
 def server_of(suite: str, folder: Path, detector: Detector, stack: ExitStack) -> list[str]:
-    """Starts what a suite of cases asks for and writes the cases to a file; gives the runner's flags."""
+    """Start the server of a suite, write its cases to a file, and return the flags of the runner."""
     told = json.loads((CASES / f"{suite}.json").read_text())
     if suite == "guarded":
         secured = stack.enter_context(guarded(folder))
@@ -48,7 +48,7 @@ def server_of(suite: str, folder: Path, detector: Detector, stack: ExitStack) ->
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, detector: Detector) -> Iterator[Run]:
-    """Runs a language's runner over a suite, once; gives the line of a case."""
+    """Runs a suite once with the runner of a language, and returns the line of a case."""
     with ExitStack() as stack:
         flags = cache(lambda suite: server_of(suite, tmp_path_factory.mktemp(suite), detector, stack))
 
@@ -90,7 +90,7 @@ NOT_A_CALLERS_DOING = {
 
 
 def reasons(value: Any) -> set[str]:
-    """Every reason in an expectation, also of the results of a stream."""
+    """All reasons in an expectation, stream results included."""
     if isinstance(value, list):
         return {reason for item in value for reason in reasons(item)}
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""The C++ client's own tests: what cases cannot ask for, such as callbacks that fail."""
+"""The C++ client's own tests, of what the cases cannot describe, such as callbacks that fail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TESTS = CPP.parent / "client-test"
 
 
 @pytest.mark.skipif(not TESTS.exists(), reason="the client in cpp is not built: make test-clients")
-def test_the_library_for_cpp() -> None:
+def test_the_tests_of_the_cpp_library_pass() -> None:
     with in_process_server() as address:
         with Client(address) as client:
             client.load_reference([encoded(card(0))], "kept")

@@ -1,4 +1,4 @@
-"""The client for Java beyond what the cases say: callbacks, threads, and the TLS that it puts together itself."""
+"""Tests of the Java client that the cases cannot describe: callbacks, threads and TLS."""
 
 from __future__ import annotations
 

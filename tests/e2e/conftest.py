@@ -1,4 +1,4 @@
-"""One real server for all tests that leave it as it was: each uses reference ids of its own, and deletes `default`."""
+"""One real server shared by the tests of a process. Each test uses its own reference ids, and deletes `default`."""
 
 from __future__ import annotations
 

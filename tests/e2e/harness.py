@@ -1,4 +1,4 @@
-"""A real server in a process of its own, and what tests say to it."""
+"""A real server in its own process, and helpers that call it."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ class ServerProcess:
 
     @property
     def log(self) -> str:
-        """All that it has logged so far."""
+        """The log so far."""
         return "".join(self._lines)
 
     def wait_ready(self) -> str:
-        """The bound address."""
+        """Return the bound address."""
         assert self.process.stdout is not None
         watchdog = threading.Timer(READY_TIMEOUT_S, self.process.kill)
         watchdog.start()
@@ -61,13 +61,13 @@ class ServerProcess:
         return self.address
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Sends the signal unless the process has ended; returns the exit code."""
+        """Send the signal unless the process has ended; return the exit code."""
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit code, once the process has ended and all of its log is read."""
+        """Return the exit code, after the process has ended and its whole log is read."""
         code = self.process.wait(STOP_TIMEOUT_S)
         self._reading.join(5)
         assert self.process.stdout is not None
@@ -84,7 +84,7 @@ class ServerProcess:
 
 @contextmanager
 def server_process(*flags: str) -> Iterator[ServerProcess]:
-    """A ready server. It must end with exit code 0 and have logged no traceback."""
+    """A ready server. At the end it must exit with code 0 and have logged no traceback."""
     server = ServerProcess(*flags)
     try:
         server.wait_ready()
@@ -111,7 +111,7 @@ def load(stub: Stub, reference_id: str, image_count: int = 4, **fields: object) 
 
 
 def refusal(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, dict[str, object]]:
-    """Code, reason and the other details."""
+    """The gRPC code, the reason, and the other error details by type."""
     assert isinstance(error, grpc.Call)
     status = rpc_status.from_call(error)
     assert status is not None, error

@@ -1,4 +1,4 @@
-"""The whole server in a thread of this process, by default around a detector that needs no network."""
+"""The whole server in a thread of this process, by default with a fake detector."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _starting = threading.Lock()  # one server at a time: starting needs patches
 def in_process_server(
     *, detector: Detector | None = None, stop: threading.Event | None = None, **settings: Any
 ) -> Iterator[str]:
-    """Serves on a free port unless the settings name one; yields the address, localhost:PORT.
+    """Serve on a free port unless the settings name one; yield the address, localhost:PORT.
 
     Args:
         detector: if left out, the one of the setting `backbone`, or a FakeDetector without that setting.
@@ -55,7 +55,7 @@ def in_process_server(
 
 
 def _start(settings: Settings, stop: threading.Event) -> tuple[threading.Thread, concurrent.futures.Future[str]]:
-    """The server's thread, and its line once it is ready."""
+    """The thread of the server, and the line that it announces when it is ready."""
     ready: concurrent.futures.Future[str] = concurrent.futures.Future()
 
     async def serve() -> None:

@@ -1,4 +1,4 @@
-"""nginx and Envoy with the configurations of docs/deployment, before servers of this machine."""
+"""nginx and Envoy with the configurations of docs/deployment, in front of servers on this machine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_TIMEOUT_S = 30
 
 @dataclass(frozen=True)
 class Proxy:
-    """At work, with TLS."""
+    """A running proxy with TLS."""
 
     address: str  # localhost:PORT
     ca_file: Path
@@ -41,13 +41,13 @@ class Proxy:
         self.process.send_signal(signal.SIGHUP)
 
     def workers(self) -> list[str]:
-        """Of nginx."""
+        """The process ids of the workers of nginx."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return children.read_text().split()
 
 
 def program(name: str) -> str:
-    """Where it is. Tests that need it are skipped without it, except in CI."""
+    """The path of a program. Without it the test is skipped, except in CI."""
     found = shutil.which(
         name, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"))
     )
@@ -60,7 +60,7 @@ def program(name: str) -> str:
 
 @contextmanager
 def nginx(folder: Path, *upstreams: str) -> Iterator[Proxy]:
-    """docs/deployment/nginx.conf before these HOST:PORTs, at most two."""
+    """docs/deployment/nginx.conf in front of these HOST:PORTs, at most two."""
 
     def write(conf: str, port: int) -> list[str]:
         temporary = "".join(
@@ -78,7 +78,7 @@ def nginx(folder: Path, *upstreams: str) -> Iterator[Proxy]:
 
 @contextmanager
 def envoy(folder: Path, *upstreams: str) -> Iterator[Proxy]:
-    """docs/deployment/envoy.yaml before these HOST:PORTs, at most two."""
+    """docs/deployment/envoy.yaml in front of these HOST:PORTs, at most two."""
 
     def write(conf: str, port: int) -> list[str]:
         conf = conf.replace("0.0.0.0, port_value: 443", f"127.0.0.1, port_value: {port}")
@@ -127,6 +127,6 @@ def _proxy(
 
 
 def free_port() -> int:
-    """Of this moment: neither proxy says which port it took."""
+    """A port that is free now: neither proxy reports a port of its own choice."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])

@@ -35,7 +35,7 @@ RESUME_FOR_S = 60.0
 
 @dataclass
 class Camera:
-    """Frames at a steady pace until it is switched off, and what came of them."""
+    """Sends frames at a steady rate until it is switched off, and keeps the results."""
 
     client_kind: str
     off: threading.Event
@@ -82,7 +82,7 @@ class Camera:
                 self.take(result)
 
     def check(self) -> None:
-        """Every frame once, in order, inspected."""
+        """Assert that every frame has one result, in order, without an error."""
         ids = [result.frame_id for result in self.results]
         assert ids == [str(number) for number in range(self.sent)], (self.client_kind, self.sent, Counter(ids))
         assert [result.sequence for result in self.results] == list(range(self.sent))
@@ -105,7 +105,7 @@ def in_a_thread(port: int) -> Iterator[str]:
 
 
 class Server:
-    """Has the reference `default`. It is the same on every server: the same images give the same revision."""
+    """A server with the reference `default`, which has the same revision on every server."""
 
     def __init__(self, serving: Serving, port: int = 0) -> None:
         self._serving = serving
@@ -122,7 +122,7 @@ class Server:
 
 
 def rolled(proxy_name: str, seconds: float, folder: Path, serving: Serving) -> list[Camera]:
-    """A camera of each client; every server is drained at least once, and again until the time has passed."""
+    """Run a camera with each client while every server is drained once, and again until the time has passed."""
     off = threading.Event()
     cameras = [Camera(kind, off) for kind in ("sync", "asyncio")]
     with ThreadPoolExecutor() as pool:
@@ -153,7 +153,7 @@ def _roll(servers: list[Server], cameras: list[Camera], running: list[Future[Non
 
 
 def _wait_for_results(cameras: list[Camera], running: list[Future[None]]) -> None:
-    """Returns when each camera has another 20 results."""
+    """Return when each camera has another 20 results."""
     before = [len(camera.results) for camera in cameras]
 
     def all_have_them() -> bool:

@@ -1,4 +1,4 @@
-"""docs/clients.md: its commands are typed, against a real server, and its versions are those that are tested."""
+"""The commands of docs/clients.md run with a real server, and its versions are the tested ones."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pinned(lock: str, name: str) -> str:
     return found[1]
 
 
-def test_the_versions_are_those_of_the_locks() -> None:
+def test_the_versions_match_the_locks() -> None:
     rows = re.findall(
         r"^\| \[?([A-Z].+?)(?:\]\(.+?\))? \| .+? \| \S+ ([\d.]+) \| (?:\S+ )?([\d.]+) \|", PAGE, re.MULTILINE
     )

@@ -1,4 +1,4 @@
-"""Many clients change and ask for one reference at once: every answer is of a revision that was whole."""
+"""Many clients change and use one reference at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXPECTED = {
 
 
 class Client:
-    """Does what it likes; notes the revisions that it made and those that answered it."""
+    """Calls at random; records the revisions that it made and the revisions in its responses."""
 
     def __init__(self, address: str, seed: int) -> None:
         self._address = address
@@ -59,7 +59,7 @@ class Client:
                 self.made.add(stub.LoadReference(request, timeout=60).reference.revision)
 
 
-def test_every_answer_is_of_a_whole_revision(tmp_path: Path) -> None:
+def test_every_answer_comes_from_a_complete_revision(tmp_path: Path) -> None:
     with in_process_server(store=tmp_path / "store", client_share=1) as address:
         clients = [Client(address, seed) for seed in range(CLIENTS)]
         threads = [threading.Thread(target=client.run) for client in clients]

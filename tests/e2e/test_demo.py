@@ -35,7 +35,7 @@ def summary(out: Path) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_twice_in_a_row_with_no_network_and_the_usual_port_taken(tmp_path: Path) -> None:
+def test_it_runs_twice_without_a_network_and_with_the_usual_port_in_use(tmp_path: Path) -> None:
     out = tmp_path / "demo"
     no_network = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "no_proxy": "127.0.0.1"}
     with contextlib.ExitStack() as taken:
@@ -80,7 +80,7 @@ def test_twice_in_a_row_with_no_network_and_the_usual_port_taken(tmp_path: Path)
 
 
 @pytest.mark.usefixtures("default_reference")
-def test_a_wrong_verdict_is_told(
+def test_a_wrong_verdict_is_reported(
     server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(PARCELS / "train", tmp_path / "parcels" / "train")
@@ -99,7 +99,7 @@ def test_a_wrong_verdict_is_told(
     assert summary(tmp_path / "out")["verdicts"] == {"right": 0, "missed": 0, "false_alarms": 1}
 
 
-def test_a_server_that_does_not_start_is_told_with_its_own_words(tmp_path: Path) -> None:
+def test_a_server_that_does_not_start_is_reported_with_its_message(tmp_path: Path) -> None:
     finished = run_demo(tmp_path, "--backbone", "no_such_backbone")
     assert finished.returncode == 1
     assert "The server did not start (exit code 2)" in finished.stderr

@@ -1,4 +1,4 @@
-"""`patchserve evaluate` against the real server, on drawn cards of which some are scratched."""
+"""`patchserve evaluate` with a real server, on drawn cards, some of them scratched."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATCHSERVE = str(Path(sys.executable).parent / "patchserve")
 
 @pytest.fixture(scope="module")
 def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six intact cards to learn from; four intact and four scratched ones, with masks, to test with."""
+    """A data set: six intact cards to train; four intact and four scratched cards, with masks, to test."""
     root = tmp_path_factory.mktemp("cards")
     for folder in ("train/good", "test/good", "test/scratch", "ground_truth/scratch"):
         (root / folder).mkdir(parents=True)
@@ -38,7 +38,7 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def evaluate(server: ServerProcess, cards: Path, *options: str) -> tuple[dict[str, Any], str]:
-    """The document and what was printed."""
+    """The JSON document and the standard output."""
     numbers = cards / "numbers.json"
     command = [PATCHSERVE, "evaluate", str(cards), "--server", server.address, "--json", str(numbers), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
@@ -47,7 +47,7 @@ def evaluate(server: ServerProcess, cards: Path, *options: str) -> tuple[dict[st
     return found, done.stdout
 
 
-def test_scratched_cards_are_told_from_intact_ones(server: ServerProcess, cards: Path, tmp_path: Path) -> None:
+def test_scratched_cards_are_separated_from_intact_ones(server: ServerProcess, cards: Path, tmp_path: Path) -> None:
     found, printed = evaluate(server, cards, "--out", str(tmp_path))
     assert found["image_auroc"] == found["average_precision"] == found["best_balanced_accuracy"] == 1
     assert found["pixel_auroc"] > 0.9
@@ -60,7 +60,7 @@ def test_scratched_cards_are_told_from_intact_ones(server: ServerProcess, cards:
         assert "evaluation" not in {reference.reference_id for reference in client.list_references()}
 
 
-def test_a_kept_reference_is_the_one_that_was_measured(server: ServerProcess, cards: Path) -> None:
+def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, cards: Path) -> None:
     options = ["--reference", "kept-cards", "--keep", "--references", "3", "--coreset-ratio", "0.5"]
     found, _ = evaluate(server, cards, *options)
     with Client(server.address) as client:

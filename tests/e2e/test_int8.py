@@ -1,4 +1,4 @@
-"""A server in int8: a load, its verdicts, a restart with the same ones, and a server in fp32 that refuses its bank."""
+"""The int8 precision over a restart."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def inspect(stub: Stub, *, scratched: bool) -> inference_pb2.InferResponse:
 
 
 @pytest.mark.timeout(300)
-def test_a_server_in_int8(detector: Detector, tmp_path: Path) -> None:
+def test_an_int8_bank_survives_a_restart_and_is_refused_in_fp32(detector: Detector, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"store": tmp_path, "backbone": "efficientnet_lite2", "precision": "int8"}
     with in_process_server(**settings) as address, connect(address) as stub:
         assert stub.GetServerInfo(GetServerInfoRequest()).precision == "int8"

@@ -37,7 +37,7 @@ def scores(response: pb.ModelInferResponse) -> np.ndarray:
     return np.stack([np.asarray(values(response, name), np.float64) for name in SCORES], axis=1)  # (N, 3)
 
 
-def test_the_server_says_what_it_is(kserve: KServe) -> None:
+def test_the_server_describes_itself(kserve: KServe) -> None:
     assert kserve.ServerLive(pb.ServerLiveRequest()).live
     assert kserve.ServerReady(pb.ServerReadyRequest()).ready
     about = kserve.ServerMetadata(pb.ServerMetadataRequest())

@@ -1,4 +1,4 @@
-"""How far a load is, asked of the real server while it loads."""
+"""The progress of a load, asked of a real server while it loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SLOW_STAGES = {LoadStage.EMBED, LoadStage.CORESET, LoadStage.CALIBRATE}
 
 
 class HeldLoad:
-    """A streamed load with a coreset, whose last image is not sent before `let_go`."""
+    """A streamed load with a coreset. Its last image is sent after `let_go`."""
 
     def __init__(self, stub: Stub, reference_id: str, seed: int = 0, last: bytes = b"") -> None:
         self._may_end = threading.Event()
@@ -49,7 +49,7 @@ def wait_for_all_but_the_last_image(client: Client, reference_id: str) -> None:
 
 
 def watched(stub: Stub, client: Client, reference_id: str, seed: int) -> list[LoadProgress]:
-    """Everything that was told of one load, from the moment that all images but one had come."""
+    """All reports of one load, from the moment when all images but one have arrived."""
     load = HeldLoad(stub, reference_id, seed)
     wait_for_all_but_the_last_image(client, reference_id)
     seen = client.list_loads(reference_id)
@@ -61,7 +61,7 @@ def watched(stub: Stub, client: Client, reference_id: str, seed: int) -> list[Lo
     return seen
 
 
-def test_a_load_moves_from_stage_to_stage(server: ServerProcess, stub: Stub) -> None:
+def test_progress_goes_from_stage_to_stage(server: ServerProcess, stub: Stub) -> None:
     before = datetime.now(UTC)
     stages: set[LoadStage | None] = set()
     with Client(server.address) as client:
@@ -82,7 +82,7 @@ def test_a_load_moves_from_stage_to_stage(server: ServerProcess, stub: Stub) -> 
     assert stages >= SLOW_STAGES
 
 
-def test_a_load_that_fails_leaves_nothing(server: ServerProcess, stub: Stub) -> None:
+def test_a_failed_load_is_no_longer_listed(server: ServerProcess, stub: Stub) -> None:
     with Client(server.address) as client:
         load = HeldLoad(stub, "failing", last=b"no image")
         wait_for_all_but_the_last_image(client, "failing")
@@ -92,7 +92,7 @@ def test_a_load_that_fails_leaves_nothing(server: ServerProcess, stub: Stub) -> 
         assert client.list_loads("failing") == []
 
 
-def test_a_load_that_is_cancelled_leaves_nothing(server: ServerProcess, stub: Stub) -> None:
+def test_a_cancelled_load_is_no_longer_listed(server: ServerProcess, stub: Stub) -> None:
     with Client(server.address) as client:
         load = HeldLoad(stub, "cancelled")
         wait_for_all_but_the_last_image(client, "cancelled")

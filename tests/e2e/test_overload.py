@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import threading
 from collections.abc import Iterator, Sequence
@@ -11,18 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from e2e.harness import MESSAGE_OPTIONS, Stub, refusal
 from e2e.in_process import in_process_server
 from e2e.streaming import Feed, config, frame
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
+from fakes.images import encoded, noise
 from fakes.relay import relayed
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
-from PIL import Image
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve_server.access.tokens import new_token
@@ -89,10 +87,7 @@ def test_calls_over_the_limit_are_rejected_at_once_and_the_others_answered() -> 
 
 
 def test_the_bytes_of_images_are_limited_too() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (480, 480, 3), dtype=np.uint8)  # 700 KB
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "PNG")
-    large = inference_pb2.InferRequest(image=buffer.getvalue())
+    large = inference_pb2.InferRequest(image=encoded(noise(480), "PNG"))  # 700 KB
     with scene(max_pending_mib=1, max_message_mib=1) as at:
         calls = [at.stub.Infer.future(large) for _ in range(2)]
         wait_until(lambda: len(refused(calls)) == 1)
@@ -192,10 +187,8 @@ def test_a_call_that_sends_nothing_ends(method: str) -> None:
 
 def stall(at: Scene) -> Any:
     """A stream of large results that nobody reads."""
-    noise = np.random.default_rng(0).integers(0, 256, (1000, 1000, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(noise).save(buffer, "BMP")  # 3 MB; its overlay is as large, and no buffer on the way takes 40
-    frames = [frame(number, buffer.getvalue()) for number in range(40)]
+    large = encoded(noise(1000), "BMP")  # 3 MB; its overlay is as large, and no buffer on the way takes 40
+    frames = [frame(number, large) for number in range(40)]
     stalled = at.stub.InferStream(iter([config("", output={"overlay": True}), *frames]))
     assert next(stalled).HasField("ready")
     return stalled

@@ -1,4 +1,4 @@
-"""Behind nginx and Envoy, as docs/deployment sets them up: nothing gets lost, held back or cut off on the way."""
+"""nginx and Envoy as docs/deployment configures them: nothing is lost, held back or cut off."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 import pytest
 from e2e import proxies
 from e2e.harness import Stub, connect, load, refusal
 from e2e.in_process import in_process_server
 from e2e.rolling import PROXIES, in_a_thread, rolled
-from fakes.images import card, encoded
+from fakes.images import card, encoded, noise
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from PIL import Image
 
 from patchserve.v1 import inference_pb2
 from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
@@ -33,7 +31,7 @@ BOTH = pytest.mark.parametrize("proxy", PROXIES, indirect=True)
 
 @pytest.fixture
 def proxy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[proxies.Proxy]:
-    """Before one server, which has the reference `default`."""
+    """A proxy in front of one server that has the reference `default`."""
     with in_process_server(max_message_mib=16) as address:
         with connect(address) as stub:
             load(stub, "default", 1)
@@ -45,14 +43,8 @@ def connected(proxy: proxies.Proxy, **options: Any) -> Client:
     return Client(proxy.address, tls=TlsConfig(proxy.ca_file), **options)
 
 
-def noise(side_px: int) -> Image.Image:
-    """Does not shrink when it is encoded: 3 bytes a pixel."""
-    pixels = np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), np.uint8)
-    return Image.fromarray(pixels)
-
-
 @BOTH
-def test_calls_errors_with_their_details_and_health(proxy: proxies.Proxy) -> None:
+def test_calls_error_details_and_health_pass_through(proxy: proxies.Proxy) -> None:
     with proxy.channel() as channel:
         stub = Stub(channel)
         assert stub.Infer(inference_pb2.InferRequest(image=encoded(card(1)))).reference_id == "default"
@@ -67,7 +59,7 @@ def test_calls_errors_with_their_details_and_health(proxy: proxies.Proxy) -> Non
 
 
 @BOTH
-def test_images_of_many_megabytes_both_ways(proxy: proxies.Proxy) -> None:
+def test_large_images_pass_in_both_directions(proxy: proxies.Proxy) -> None:
     image = noise(1800)
     with connected(proxy) as client:
         result = client.infer(image, overlay=True)
@@ -79,7 +71,7 @@ def test_images_of_many_megabytes_both_ways(proxy: proxies.Proxy) -> None:
 
 
 @BOTH
-def test_the_servers_own_limit_of_a_message_is_what_is_told(proxy: proxies.Proxy) -> None:
+def test_the_message_limit_of_the_server_applies(proxy: proxies.Proxy) -> None:
     with connected(proxy) as client:
         with pytest.raises(ResourceExhausted, match="larger than max"):
             client.infer(bytes(17 * MIB))
@@ -87,8 +79,8 @@ def test_the_servers_own_limit_of_a_message_is_what_is_told(proxy: proxies.Proxy
 
 
 @BOTH
-def test_a_stream_flows_both_ways_at_once(proxy: proxies.Proxy) -> None:
-    """Each frame is sent only after the result of the one before: nothing on the way may be held back."""
+def test_a_stream_flows_in_both_directions_at_once(proxy: proxies.Proxy) -> None:
+    """Each frame is sent after the result of the frame before, so nothing may be held back on the way."""
     results: queue.Queue[FrameResult] = queue.Queue()
 
     def frames() -> Iterator[Frame]:
@@ -119,7 +111,7 @@ def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypat
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_tokens_pass(name: str, tmp_path: Path) -> None:
+def test_tokens_pass_through(name: str, tmp_path: Path) -> None:
     token, line = new_token("camera", [Scope.INFER, Scope.MANAGE])
     tokens = tmp_path / "tokens"
     tokens.write_text(line + "\n")
@@ -131,7 +123,7 @@ def test_tokens_pass(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_of_two_servers_the_one_that_is_gone_is_passed_over(name: str, tmp_path: Path) -> None:
+def test_a_server_that_is_down_is_skipped(name: str, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, in_process_server() as address:
         gone = f"127.0.0.1:{taken.getsockname()[1]}"
         taken.close()
@@ -140,7 +132,7 @@ def test_of_two_servers_the_one_that_is_gone_is_passed_over(name: str, tmp_path:
             assert [client.infer(card(1)).reference_id for _ in range(10)] == ["default"] * 10
 
 
-def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
+def test_a_stream_survives_a_reload_of_nginx(tmp_path: Path) -> None:
     results: queue.Queue[FrameResult] = queue.Queue()
     with ExitStack() as stack:
         address = stack.enter_context(in_process_server())
@@ -165,7 +157,7 @@ def test_nginx_reloads_under_a_stream(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_streams_outlive_a_rolling_restart_of_their_servers(name: str, tmp_path: Path) -> None:
+def test_streams_survive_a_rolling_restart_of_their_servers(name: str, tmp_path: Path) -> None:
     for camera in rolled(name, 0, tmp_path, in_a_thread):
         camera.check()
         assert camera.drained, "both servers were drained, so its own was"

@@ -1,4 +1,4 @@
-"""Everything in the README that can be typed is typed, against a real server."""
+"""The commands and programs of the README run with a real server."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[str]:
-    """Every command of the shell examples, but those of tools that the environment does not have."""
+    """Every command of the shell examples whose tool the environment has."""
     lines = [line for block in blocks("sh") for line in block.replace("\\\n", "").splitlines()]
     return [line for line in lines if not line.startswith("grpcurl ")]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty folder with the samples, as a checkout has them."""
+    """A folder with the samples, like a checkout."""
     path = tmp_path_factory.mktemp("readme")
     (path / "samples").symlink_to(REPO / "samples")
     return path

@@ -1,4 +1,4 @@
-"""What `make reliability` measures at length, in short: the same code, and the same promises."""
+"""Short runs of `make reliability`: the same code and the same promises."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from reliability import drain, fuzz, kill, overload, soak
 
 
-async def test_a_short_soak_loses_and_doubles_nothing() -> None:
+async def test_a_short_soak_loses_and_repeats_nothing() -> None:
     found = await soak.run(12)
     assert found["wrong"] == {}
     assert found["errors_in_log"] == 0
@@ -16,7 +16,7 @@ async def test_a_short_soak_loses_and_doubles_nothing() -> None:
     assert found["exit_code"] == 0
 
 
-async def test_after_a_few_kills_every_reference_is_whole() -> None:
+async def test_after_a_few_kills_every_reference_is_complete() -> None:
     found = await kill.run(3)
     assert found["problems"] == []
 
@@ -29,7 +29,7 @@ async def test_a_few_stops_under_load_answer_every_accepted_frame() -> None:
     assert found["exit_codes"] == {"0": 2}
 
 
-async def test_some_rubbish_is_no_fault_of_the_server() -> None:
+async def test_random_input_causes_no_internal_error() -> None:
     found = await fuzz.run(1500, seed=1)
     assert found["bugs"] == []
     assert found["tracebacks_in_log"] == 0
@@ -37,7 +37,7 @@ async def test_some_rubbish_is_no_fault_of_the_server() -> None:
 
 
 @pytest.mark.serial
-async def test_more_than_it_can_do_is_refused_and_nothing_else_goes_wrong() -> None:
+async def test_overload_is_rejected_and_causes_no_other_error() -> None:
     found = await overload.run(5)
     assert found["other_errors"] == {}
     assert found["refused"] > 0

@@ -1,4 +1,4 @@
-"""Every RPC over a real socket, and every error as its caller sees it."""
+"""Every method over a real socket, and every error as the caller sees it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from patchserve.v1.reference_pb2 import Reference
 SERVICE = "patchserve.v1.PatchCoreService"
 
 
-def test_a_first_user_is_told_what_to_call(stub: Stub) -> None:
+def test_the_error_without_a_reference_says_what_to_call(stub: Stub) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         stub.Infer(inference_pb2.InferRequest(image=encoded(card())))
     code, reason, details = refusal(caught.value)
@@ -29,7 +29,7 @@ def test_a_first_user_is_told_what_to_call(stub: Stub) -> None:
     assert details["ResourceInfo"].resource_name == "default"  # type: ignore[attr-defined]
 
 
-def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub, cards: Reference) -> None:
+def test_a_damaged_item_is_anomalous_and_an_intact_one_is_not(stub: Stub, cards: Reference) -> None:
     assert (cards.image_count, cards.patch_count, cards.backbone) == (6, 6 * 196, "efficientnet_lite2")
     output = inference_pb2.OutputOptions(overlay=True, score_map=True)
 
@@ -62,7 +62,7 @@ def test_a_damaged_item_is_told_from_an_intact_one(stub: Stub, cards: Reference)
     ],
 )
 @pytest.mark.usefixtures("cards")
-def test_an_overlay_comes_in_the_format_and_size_asked_for(
+def test_an_overlay_has_the_requested_format_and_size(
     stub: Stub, options: dict[str, int], kind: str, size_px: tuple[int, int]
 ) -> None:
     image = encoded(card(1, scratched=True))
@@ -80,7 +80,7 @@ def test_an_overlay_comes_in_the_format_and_size_asked_for(
 
 
 @pytest.mark.usefixtures("cards")
-def test_what_is_not_asked_for_is_not_sent(stub: Stub) -> None:
+def test_outputs_that_were_not_requested_are_not_sent(stub: Stub) -> None:
     response = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card())))
     assert response.overlay_png == b""
     assert not response.HasField("overlay")
@@ -96,7 +96,7 @@ def test_the_pristine_reference_is_not_anomalous(stub: Stub) -> None:
         assert response.damage.threshold == 0.5
 
 
-def test_sensitivity_shifts_the_thresholds_of_one_answer(stub: Stub, cards: Reference) -> None:
+def test_sensitivity_scales_the_thresholds_of_one_response(stub: Stub, cards: Reference) -> None:
     image = encoded(card(51, scratched=True))
 
     def infer(**output: float) -> inference_pb2.InferResponse:
@@ -146,7 +146,7 @@ def test_a_streamed_load_equals_a_unary_one(stub: Stub) -> None:
 
 
 @pytest.mark.parametrize("profile", ["NOTEBOOK", "PAPER"])
-def test_profiles_and_coresets(stub: Stub, profile: str) -> None:
+def test_every_profile_works_with_a_coreset(stub: Stub, profile: str) -> None:
     number = reference_pb2.ScoringProfile.Value(f"SCORING_PROFILE_{profile}")
     loaded = load(stub, f"coreset-{profile}", 3, profile=number, coreset={"ratio": 0.1})
     assert loaded.patch_count == pytest.approx(0.1 * 3 * 196, abs=1)
@@ -156,12 +156,12 @@ def test_profiles_and_coresets(stub: Stub, profile: str) -> None:
 
 
 def strip(left: float, right: float) -> reference_pb2.RelativePolygon:
-    """All that lies between two shares of the width."""
+    """The vertical strip between two shares of the width."""
     corners = [(left, 0), (right, 0), (right, 1), (left, 1)]
     return reference_pb2.RelativePolygon(points=[reference_pb2.RelativePoint(x=x, y=y) for x, y in corners])
 
 
-def test_only_what_lies_in_the_region_of_interest_counts(stub: Stub) -> None:
+def test_only_the_region_of_interest_counts(stub: Stub) -> None:
     intact, damaged = (encoded(card(50, scratched=scratched), "PNG") for scratched in (False, True))
 
     def infer(image: bytes, **region: reference_pb2.RelativePolygon) -> inference_pb2.InferResponse:
@@ -188,7 +188,7 @@ def test_only_what_lies_in_the_region_of_interest_counts(stub: Stub) -> None:
     assert about.regions
 
 
-def test_with_a_search_radius_what_is_normal_elsewhere_is_an_anomaly_here(stub: Stub) -> None:
+def test_with_a_search_radius_a_normal_part_in_another_place_is_anomalous(stub: Stub) -> None:
     anywhere, near = load(stub, "anywhere", 6), load(stub, "near", 6, search_radius=0.1)
     assert not anywhere.HasField("search_radius")
     assert (near.search_radius, near.patch_count) == (0.1, anywhere.patch_count)
@@ -212,7 +212,7 @@ def test_with_a_search_radius_what_is_normal_elsewhere_is_an_anomaly_here(stub: 
         ("region_of_interest", [strip(0, 320)]),
     ],
 )
-def test_an_option_that_does_not_fit_is_named(stub: Stub, field: str, value: object) -> None:
+def test_an_invalid_option_is_named(stub: Stub, field: str, value: object) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         load(stub, "unfit", 1, **{field: value})
     code, reason, details = refusal(caught.value)
@@ -220,7 +220,7 @@ def test_an_option_that_does_not_fit_is_named(stub: Stub, field: str, value: obj
     assert details["BadRequest"].field_violations[0].field == field  # type: ignore[attr-defined]
 
 
-def test_an_append_with_another_option_is_refused(stub: Stub) -> None:
+def test_an_append_with_other_options_is_refused(stub: Stub) -> None:
     chosen = {"search_radius": 0.2, "region_of_interest": [strip(0, 0.5)]}
     before = load(stub, "fixed", 1, **chosen)
     for other in ({"search_radius": 0.3}, {"region_of_interest": [strip(0.5, 1)]}):
@@ -291,7 +291,7 @@ def test_a_deadline_is_kept(stub: Stub) -> None:
     assert stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card())), timeout=30)
 
 
-def test_server_info_tells_the_truth(stub: Stub) -> None:
+def test_server_info_describes_the_server(stub: Stub) -> None:
     info = stub.GetServerInfo(server_info_pb2.GetServerInfoRequest())
     assert (info.backbone, info.device, info.precision) == ("efficientnet_lite2", "cpu", "fp32")
     assert len(info.weights_digest) == 64
@@ -302,7 +302,7 @@ def test_server_info_tells_the_truth(stub: Stub) -> None:
     assert info.limits.max_message_bytes == 64 * 2**20
 
 
-def test_health_and_reflection(server: ServerProcess) -> None:
+def test_health_and_reflection_answer(server: ServerProcess) -> None:
     with grpc.insecure_channel(server.address) as channel:
         health = health_pb2_grpc.HealthStub(channel)
         for service in ("", SERVICE):

@@ -1,4 +1,4 @@
-"""A server killed at any moment of a save or a deletion: what is found then is the state before or the state after.
+"""A server that is killed during a save or a deletion leaves the state before or the state after.
 
 Run as a program, this file is the one that gets killed: it forks a child for each command, so that Python starts once.
 """
@@ -32,7 +32,7 @@ DELETE_EVERY = 5
 
 
 def state_after(step: int) -> Reference | None:
-    """What a store holds after `step` changes: mostly a new revision each, now and then nothing."""
+    """What a store holds after `step` changes: usually a new revision, after every fifth change nothing."""
     return None if step % DELETE_EVERY == 0 else revision_at(step)
 
 
@@ -42,7 +42,7 @@ def revision_at(step: int) -> Reference:
 
 
 def say(*words: object) -> None:
-    """A line in one system call, so that a kill cannot cut it (print may need several)."""
+    """Print a line with one system call, so that a kill cannot cut it (print may need several)."""
     os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
 
 
@@ -63,7 +63,7 @@ def change_until_killed(root: Path, step: int) -> None:
 
 
 def change_once_and_be_killed(root: Path, step: int, at: int) -> None:
-    """Makes one change and dies just before the `at`-th step of it on the disk."""
+    """Make one change and die before its step number `at` on the disk."""
     store = DiskReferenceStore(root)
     steps = iter(range(10_000))
 
@@ -78,7 +78,7 @@ def change_once_and_be_killed(root: Path, step: int, at: int) -> None:
 
 
 def change_with_little_room(root: Path, step: int) -> None:
-    """The system itself refuses to write more than a part of the bank."""
+    """The system refuses to write more than a part of the bank."""
     store = DiskReferenceStore(root)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     try:
@@ -111,7 +111,7 @@ class Victims:
         return line.rstrip("\n")
 
     def answers(self) -> list[str]:
-        """What the child said, up to its end; then how it ended."""
+        """The lines of the child, and at last how it ended."""
         lines = [self.answer()]
         while not lines[-1].startswith("ended"):
             lines.append(self.answer())
@@ -122,7 +122,7 @@ class Victims:
 
 
 def no_waiting(_: object) -> None:
-    """Stands in for os.fsync: a killed process loses nothing that it wrote, and kills shall fall on the other steps."""
+    """Instead of os.fsync: a killed process loses nothing that it wrote, and kills should hit the other steps."""
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def victims() -> Iterator[Victims]:
 
 
 def found(root: Path) -> tuple[object, ...] | None:
-    """What a new server finds. That it starts at all shows that the lock died with its holder."""
+    """What a new server finds. Its start shows that the lock of the killed process is gone."""
     store = DiskReferenceStore(root)
     try:
         reference = store.load(ReferenceId("parcel"))
@@ -159,7 +159,7 @@ def expected(step: int) -> tuple[object, ...] | None:
     return content(reference) if reference else None
 
 
-def test_killed_at_random_moments(victims: Victims, tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_leaves_the_old_or_the_new_state(victims: Victims, tmp_path: Path) -> None:
     moments = random.Random(2)
     step = 0  # nothing is there yet
     for _ in range(KILLS):
@@ -177,7 +177,9 @@ def test_killed_at_random_moments(victims: Victims, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [1, 2, DELETE_EVERY], ids=["first save", "replace", "delete"])
-def test_killed_before_each_step(victims: Victims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_a_kill_before_any_step_leaves_the_old_or_the_new_state(
+    victims: Victims, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
     monkeypatch.setattr(os, "fsync", lambda _: None)  # killing a process loses nothing that it wrote
     outcomes = []
     for at in range(100):
@@ -199,7 +201,7 @@ def test_killed_before_each_step(victims: Victims, tmp_path: Path, monkeypatch: 
     assert outcomes[-1] is True
 
 
-def test_the_system_has_no_room(victims: Victims, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_old_state(victims: Victims, tmp_path: Path) -> None:
     store = DiskReferenceStore(tmp_path)
     change(store, 1)
     store.close()
@@ -213,7 +215,7 @@ def test_the_system_has_no_room(victims: Victims, tmp_path: Path) -> None:
 
 
 def serve() -> None:
-    """Reads commands; forks a child for each, kills it when told, says how it ended."""
+    """Read commands; fork a child for each, kill it on command, print how it ended."""
     pytest.MonkeyPatch().setattr(os, "fsync", no_waiting)
     actions: dict[str, Any] = {
         "until-killed": change_until_killed,

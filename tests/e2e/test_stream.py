@@ -1,4 +1,4 @@
-"""InferStream over a real socket: one result for every accepted frame, and only the named things close it."""
+"""InferStream over a real socket: one result for each accepted frame; few errors close the stream."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchserve.v1 import reference_pb2, stream_pb2
 from patchserve.v1.reference_pb2 import Reference
 
 
-def test_200_frames_10_of_them_corrupt(stub: Stub, cards: Reference, server: ServerProcess) -> None:
+def test_corrupt_frames_are_errors_and_memory_stays_flat(stub: Stub, cards: Reference, server: ServerProcess) -> None:
     good, corrupt = encoded(card(9)), encoded(card(9))[:1500]
     bad = set(range(7, 200, 20))
     requests = [frame(number, corrupt if number in bad else good) for number in range(200)]
@@ -85,7 +85,7 @@ def test_drop_oldest_answers_every_frame(stub: Stub) -> None:
 
 
 @pytest.mark.usefixtures("cards")
-def test_a_late_frame_is_an_error_and_the_stream_goes_on(stub: Stub) -> None:
+def test_a_late_frame_is_an_error_and_the_stream_continues(stub: Stub) -> None:
     settings = config(CARDS, frame_timeout={"nanos": 1000})
     got = results(stub.InferStream(iter([settings, frame(0, encoded(card(1))), frame(1, encoded(card(1)))])))
     assert [result.error.code for result in got] == [grpc.StatusCode.DEADLINE_EXCEEDED.value[0]] * 2
@@ -123,7 +123,7 @@ def test_frames_before_a_protocol_violation_are_answered(stub: Stub) -> None:
 
 
 @pytest.mark.usefixtures("cards")
-def test_a_long_frame_id_is_the_frames_own_error(stub: Stub) -> None:
+def test_a_frame_id_that_is_too_long_is_an_error_of_that_frame(stub: Stub) -> None:
     long_id = Request(frame=stream_pb2.Frame(frame_id="x" * 129, image=encoded(card(1))))
     got = results(stub.InferStream(iter([config(CARDS), long_id, frame(1, encoded(card(1)))]), timeout=30))
     assert [result.WhichOneof("outcome") for result in got] == ["error", "response"]
@@ -149,7 +149,7 @@ def test_a_stream_keeps_its_revision_and_ends_when_the_reference_is_deleted(stub
 
 
 @pytest.mark.usefixtures("cards")
-def test_abandoned_streams_free_everything(stub: Stub) -> None:
+def test_abandoned_streams_release_everything(stub: Stub) -> None:
     image = encoded(card(1))
 
     def abandon() -> None:

@@ -1,1 +1,1 @@
-"""Stand-ins for what a test does not test."""
+"""Fakes, test data and helpers that tests share."""

@@ -1,4 +1,4 @@
-"""Certificates, keys and JWKS made on the spot."""
+"""Certificates, keys and JWKS, created when a test needs them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
 
 
 class Authority:
-    """Signs certificates, as a company's own authority does."""
+    """A certificate authority."""
 
     def __init__(self, name: str = "Test Authority") -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -38,7 +38,7 @@ class Authority:
         return builder.not_valid_before(now - DAY).not_valid_after(now + DAY)
 
     def issue(self, name: str) -> tuple[bytes, bytes]:
-        """A certificate for this machine, good for either side, and its key: PEM."""
+        """A certificate for this machine, for a server or a client, and its key (PEM)."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
@@ -49,7 +49,7 @@ class Authority:
         return builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM), pem_of(key)
 
     def write(self, folder: Path, name: str) -> tuple[Path, Path]:
-        """The same, as files NAME.pem and NAME.key that nobody else may read."""
+        """`issue`, written to NAME.pem and NAME.key, which only their owner may read."""
         cert, key = folder / f"{name}.pem", folder / f"{name}.key"
         key.touch(mode=0o600)
         for path, content in zip((cert, key), self.issue(name), strict=True):

@@ -1,4 +1,4 @@
-"""A TCP relay that counts connections: what a load balancer sees of them."""
+"""A TCP relay that counts connections, like a load balancer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 
 class Relay:
-    """Passes bytes between clients and one address; `accepted` is how many connections there were."""
+    """Passes bytes between clients and one address; `accepted` counts connections."""
 
     def __init__(self, address: str) -> None:
         host, port = address.rsplit(":", 1)

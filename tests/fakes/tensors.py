@@ -36,7 +36,7 @@ def of_pixels(
 
 
 def values(response: pb.ModelInferResponse, name: str) -> np.ndarray | list[bytes]:
-    """One output, from wherever it stands."""
+    """One output, from the raw or the typed contents."""
     index = [output.name for output in response.outputs].index(name)
     output = response.outputs[index]
     dtype = {"FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BYTES": ""}[output.datatype]

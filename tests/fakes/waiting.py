@@ -1,4 +1,4 @@
-"""Waiting for a state that nothing announces."""
+"""Wait for a state that no event announces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _POLL_S = 0.005
 
 
 async def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
-    """Returns once `holds` is true; raises TimeoutError if that takes too long."""
+    """Return when `holds` is true; raise TimeoutError after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
         while not holds():  # noqa: ASYNC110 - no event announces it
             await asyncio.sleep(_POLL_S)

@@ -1,4 +1,4 @@
-"""The documented notebook pipeline, step by step with the libraries that it names. Shares no code with the server."""
+"""The documented notebook pipeline with the libraries of the notebook. Shares no code with the server."""
 
 from __future__ import annotations
 

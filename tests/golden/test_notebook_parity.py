@@ -1,4 +1,4 @@
-"""Engine and server against the documented notebook pipeline, with the same wide_resnet50_2 weights."""
+"""The engine and the server give the results of the documented notebook pipeline with the same weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from e2e.harness import Stub, connect, server_process
 from fakes.engine import fit, inspect
 from fakes.images import encoded
-from golden import notebook_pipeline
+from golden.notebook_pipeline import NotebookPipeline
 from PIL import Image
 from torchvision.models import wide_resnet50_2
 
@@ -41,8 +41,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def notebook(weights: Path) -> notebook_pipeline.NotebookPipeline:
-    return notebook_pipeline.NotebookPipeline(weights)
+def notebook(weights: Path) -> NotebookPipeline:
+    return NotebookPipeline(weights)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def model_inputs(images: Sequence[Image.Image]) -> ModelInputs:
 
 
 def assert_parity(
-    notebook: notebook_pipeline.NotebookPipeline,
+    notebook: NotebookPipeline,
     detector: PatchCoreDetector,
     references: Sequence[Image.Image],
     image: Image.Image,
@@ -85,16 +85,22 @@ def assert_parity(
     assert judged.damage.anomaly_detected == (expected_percentage > 5.0)
 
 
-def test_one_reference(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+def test_one_reference_image_gives_the_notebooks_results(
+    notebook: NotebookPipeline, detector: PatchCoreDetector
+) -> None:
     assert_parity(notebook, detector, [textured_image(1, (320, 240))], textured_image(2, (500, 333), damaged=True))
 
 
-def test_several_references(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+def test_several_reference_images_give_the_notebooks_results(
+    notebook: NotebookPipeline, detector: PatchCoreDetector
+) -> None:
     references = [textured_image(seed, (300 + 20 * seed, 260)) for seed in (3, 4, 5)]
     assert_parity(notebook, detector, references, textured_image(4, (300, 400), damaged=True))
 
 
-def test_the_reference_itself(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+def test_the_reference_image_itself_gives_the_notebooks_results(
+    notebook: NotebookPipeline, detector: PatchCoreDetector
+) -> None:
     reference = textured_image(6, (224, 224))
     assert_parity(notebook, detector, [reference], reference)
 
@@ -106,7 +112,7 @@ def parcel_folder() -> Path:
     return folder
 
 
-def test_parcel(notebook: notebook_pipeline.NotebookPipeline, detector: PatchCoreDetector) -> None:
+def test_a_parcel_gives_the_notebooks_results(notebook: NotebookPipeline, detector: PatchCoreDetector) -> None:
     folder = parcel_folder()
     assert_parity(notebook, detector, [Image.open(folder / "good.jpg")], Image.open(folder / "damage.jpg"))
 
@@ -118,9 +124,7 @@ def stub(weights: Path) -> Iterator[Stub]:
         yield connected
 
 
-def assert_server_parity(
-    notebook: notebook_pipeline.NotebookPipeline, stub: Stub, references: Sequence[bytes], image: bytes
-) -> None:
+def assert_server_parity(notebook: NotebookPipeline, stub: Stub, references: Sequence[bytes], image: bytes) -> None:
     """Over a real socket, from encoded bytes to the overlay's PNG."""
     decoded = [Image.open(io.BytesIO(data)) for data in references]
     expected_map, expected_percentage, expected_overlay = notebook.run(decoded, Image.open(io.BytesIO(image)))
@@ -141,14 +145,14 @@ def assert_server_parity(
     assert difference.max() <= OVERLAY_MAX_TOLERANCE
 
 
-def test_the_server(notebook: notebook_pipeline.NotebookPipeline, stub: Stub) -> None:
+def test_the_server_gives_the_notebooks_results(notebook: NotebookPipeline, stub: Stub) -> None:
     references = [encoded(textured_image(seed, (320, 240)), kind) for seed, kind in ((1, "PNG"), (7, "JPEG"))]
     image = encoded(textured_image(2, (500, 333), damaged=True))
     assert_server_parity(notebook, stub, references[:1], image)
     assert_server_parity(notebook, stub, references, image)
 
 
-def test_the_server_with_parcels(notebook: notebook_pipeline.NotebookPipeline, stub: Stub) -> None:
+def test_the_server_gives_the_notebooks_results_for_a_parcel(notebook: NotebookPipeline, stub: Stub) -> None:
     folder = parcel_folder()
     good, damage = ((folder / name).read_bytes() for name in ("good.jpg", "damage.jpg"))
     assert_server_parity(notebook, stub, [good], damage)

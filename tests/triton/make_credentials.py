@@ -1,4 +1,4 @@
-"""Writes a certificate, its authority and a token file into a folder, prints the token. Runs in the server's Python."""
+"""Write a certificate, its authority and a token file into a folder; print the token. Runs in the server's Python."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""tritonclient, as it is published, against a real server.
+"""The published tritonclient with a real server.
 
 `make test-triton` runs this in an environment of its own, since tritonclient wants an older protobuf than the server.
 """
@@ -44,7 +44,7 @@ def server_command() -> str:
 
 @contextmanager
 def running(*flags: str) -> Iterator[str]:
-    """A server whose reference `default` is the drawn parcels; gives its address."""
+    """A server with the sample parcels as the reference `default`; yields its address."""
     command = [server_command(), "serve", "--backbone", "efficientnet_lite2", "--port", "0", "--drain-delay-s", "0"]
     command += ["--preload", str(PARCELS / "train" / "good"), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -92,7 +92,7 @@ def outputs(module: Any, *names: str) -> list[Any]:
     return [module.InferRequestedOutput(name) for name in names]
 
 
-def test_what_the_server_is(client: Any) -> None:
+def test_the_server_describes_itself(client: Any) -> None:
     assert client.is_server_live()
     assert client.is_server_ready()
     assert client.is_model_ready("default")
@@ -103,7 +103,7 @@ def test_what_the_server_is(client: Any) -> None:
     assert client.is_model_ready("default", about.versions[0])
 
 
-def test_a_batch_of_files(client: Any, address: str) -> None:
+def test_a_batch_of_files_gives_the_scores_of_our_client(client: Any, address: str) -> None:
     result = client.infer("default", image_input(triton, GOOD, TORN), request_id="7")
     assert result.get_response().id == "7"
     assert result.as_numpy("is_anomalous").tolist() == [False, True]
@@ -116,7 +116,7 @@ def test_a_batch_of_files(client: Any, address: str) -> None:
     assert np.allclose(result.as_numpy("score"), scores, atol=1e-3)
 
 
-def test_pixels(client: Any) -> None:
+def test_pixels_give_the_scores_of_files(client: Any) -> None:
     pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in (GOOD, TORN)])
     asked = outputs(triton, "score")
     from_pixels = client.infer("default", pixels_input(triton, pixels), outputs=asked)
@@ -127,7 +127,7 @@ def test_pixels(client: Any) -> None:
     assert np.allclose(alone.as_numpy("score"), from_files.as_numpy("score")[1:], atol=1e-3)
 
 
-def test_parameters(client: Any) -> None:
+def test_parameters_change_the_outputs(client: Any) -> None:
     def score(sensitivity: float) -> float:
         result = client.infer(
             "default",
@@ -161,20 +161,20 @@ def test_parameters(client: Any) -> None:
         ({"inputs": pixels_input(triton, np.zeros((2, 2, 4), np.uint8))}, "INVALID_ARGUMENT", "[height, width, 3]"),
     ],
 )
-def test_errors(client: Any, arguments: dict[str, Any], status: str, says: str) -> None:
+def test_an_error_has_a_status_and_a_message(client: Any, arguments: dict[str, Any], status: str, says: str) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.infer(**{"model_name": "default", "inputs": image_input(triton, GOOD), **arguments})
     assert caught.value.status() == f"StatusCode.{status}"
     assert says in caught.value.message()
 
 
-def test_what_is_not_offered_is_unimplemented(client: Any) -> None:
+def test_a_method_that_is_not_supported_is_unimplemented(client: Any) -> None:
     with pytest.raises(InferenceServerException) as caught:
         client.get_model_config("default")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
-def test_a_stream(client: Any) -> None:
+def test_a_stream_continues_after_an_error(client: Any) -> None:
     answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     for model in ("default", "none", "default"):
@@ -185,7 +185,7 @@ def test_a_stream(client: Any) -> None:
     assert str(results[1][1]).startswith("NOT_FOUND (REFERENCE_NOT_FOUND)")
 
 
-async def test_asyncio(address: str) -> None:
+async def test_the_asyncio_client_works_too(address: str) -> None:
     async with triton_aio.InferenceServerClient(address) as client:
         assert await client.is_server_ready()
         result = await client.infer(
@@ -201,7 +201,7 @@ async def test_asyncio(address: str) -> None:
         assert found == [True] * 3
 
 
-def test_tls_and_a_token(tmp_path: Path) -> None:
+def test_tls_and_a_token_work(tmp_path: Path) -> None:
     server_python = Path(server_command()).parent / "python"
     search = os.pathsep.join(str(REPO / folder) for folder in ("tests", "server", "client", "protos/python"))
     token = subprocess.run(

@@ -1,4 +1,4 @@
-"""The client library and its command against the real server."""
+"""The client library and its command with a real server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchserve_client import AsyncClient, Client, FailedPrecondition, InvalidAr
 from patchserve_client.cli import app
 
 
-def test_a_reference_lives_and_images_are_inspected(server: ServerProcess) -> None:
+def test_a_reference_is_loaded_used_extended_and_deleted(server: ServerProcess) -> None:
     images = [card(seed) for seed in range(4)]
     with Client(server.address) as client:
         assert client.health().ready
@@ -40,7 +40,7 @@ def test_a_reference_lives_and_images_are_inspected(server: ServerProcess) -> No
             client.infer(images[0], "client-sync")
 
 
-async def test_frames_stream_both_ways(server: ServerProcess) -> None:
+async def test_a_stream_reports_bad_frames_and_continues(server: ServerProcess) -> None:
     async def frames() -> AsyncIterator[bytes]:
         for number in range(12):
             yield b"no image" if number % 5 == 4 else encoded(card(number))

@@ -1,4 +1,4 @@
-"""A bank that is deleted leaves memory at once, whatever failed with it: nothing waits for the garbage collector."""
+"""A deleted bank leaves memory at once, after any error: nothing waits for the garbage collector."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Banks]]:
 
 @pytest.mark.parametrize("image", [INTACT, INTACT[:1500], b""], ids=["intact", "cut", "empty"])
 @pytest.mark.parametrize("streamed", [False, True], ids=["single", "streamed"])
-def test_nothing_of_a_deleted_reference_stays(client: tuple[Client, Banks], image: bytes, streamed: bool) -> None:
+def test_a_deleted_reference_leaves_memory_at_once(client: tuple[Client, Banks], image: bytes, streamed: bool) -> None:
     calls, banks = client
     calls.load_reference(INTACT, "brief")
     if streamed:

@@ -1,4 +1,4 @@
-"""Certificates and tokens over a server's life: how it starts, what is renewed, and our own client with all of it."""
+"""Certificates and tokens: at the start, when they are renewed, and with our own client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def files_are_read_often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Files:
-    """A certificate, an authority for clients, and a token of each kind."""
+    """Certificates of the server and a client, their authority, and two tokens."""
 
     def __init__(self, folder: Path) -> None:
         self.authority = Authority()
@@ -156,7 +156,7 @@ def test_a_renewed_certificate_is_shown_without_a_restart(files: Files, caplog: 
     assert caplog.text.count("--tls-key does not belong") == 1, "logged once, not at every look"
 
 
-def test_a_token_is_added_and_taken_back_without_a_restart(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_token_is_added_and_revoked_without_a_restart(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     with in_process_server(auth_tokens=files.tokens) as address, Client(address, token=files.infer_token) as client:
 
         def gets_in() -> bool:
@@ -175,7 +175,7 @@ def test_a_token_is_added_and_taken_back_without_a_restart(files: Files, caplog:
         assert gets_in()
 
 
-def test_a_stream_ends_when_its_token_is_taken_back_and_loses_no_frame(files: Files) -> None:
+def test_a_stream_ends_when_its_token_is_revoked_and_loses_no_frame(files: Files) -> None:
     image = encoded(card(1))
     sent = 0
     let_go = threading.Event()
@@ -201,8 +201,8 @@ def test_a_stream_ends_when_its_token_is_taken_back_and_loses_no_frame(files: Fi
     assert sequences == list(range(len(sequences))), "what was accepted is answered"
 
 
-def test_a_streamed_load_ends_when_its_token_is_taken_back(files: Files) -> None:
-    """The reference is not made of the part that came before."""
+def test_a_streamed_load_ends_when_its_token_is_revoked(files: Files) -> None:
+    """No reference is made of the images that arrived before."""
     image = encoded(card(1))
 
     def messages() -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
@@ -231,12 +231,12 @@ def refused(**settings: Any) -> str:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "0", "unix", "no.such.host.invalid"])
-def test_what_others_can_reach_is_not_served_in_plain_text(files: Files, host: str) -> None:
+def test_plain_text_is_served_to_this_machine_only(files: Files, host: str) -> None:
     for settings in ({}, {"auth_tokens": files.tokens}):
         assert "--insecure" in refused(host=host, **settings)
 
 
-def test_insecure_and_tls_lift_that(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_insecure_or_tls_serves_other_machines(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     with in_process_server(host="0.0.0.0", insecure=True) as address, Client(address) as client:
         assert client.health().ready
         assert "sent unencrypted" in caplog.text
@@ -248,7 +248,7 @@ def test_insecure_and_tls_lift_that(files: Files, caplog: pytest.LogCaptureFixtu
         assert not caplog.text
 
 
-def test_a_server_that_cannot_keep_its_promise_does_not_start(files: Files, tmp_path: Path) -> None:
+def test_unusable_credentials_prevent_the_start(files: Files, tmp_path: Path) -> None:
     other_cert, _ = files.authority.write(tmp_path, "other")
     empty, missing = tmp_path / "empty", tmp_path / "missing"
     empty.write_text("# nobody\n")
@@ -266,13 +266,13 @@ def test_a_server_that_cannot_keep_its_promise_does_not_start(files: Files, tmp_
     assert "Is a directory" in refused(auth_tokens=tmp_path)
 
 
-def test_a_key_that_everybody_can_read_is_told_of(files: Files, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_key_that_every_user_can_read_is_logged(files: Files, caplog: pytest.LogCaptureFixture) -> None:
     files.key.chmod(0o644)
     with in_process_server(**files.tls):
         assert "every user of this machine can read it" in caplog.text
 
 
-def test_the_command_serves_with_a_token_that_it_made(tmp_path: Path) -> None:
+def test_the_command_accepts_a_token_that_it_created(tmp_path: Path) -> None:
     files = Files(tmp_path)
     command = [str(Path(sys.executable).parent / "patchserve-server"), "token", "create", "--name", "me"]
     command += ["--scope", "infer", "--scope", "manage", "--expires", "2999-12-31"]

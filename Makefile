@@ -22,6 +22,9 @@ PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks
 LOCK = $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 $(ARGS)
 # Extra arguments of the command behind most targets: make test ARGS="-k stream"
 ARGS ?=
+# Processes that run tests; 0 runs all in one, for a debugger. The tests of a file stay in one process, in their order.
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A labeled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
 DATASET ?=
 
@@ -72,12 +75,9 @@ $(PEERS_VENV)/.installed: requirements/peers.txt
 	$(make-venv)
 	@touch $@
 
-# The processes that run tests; 0: all in one, as a debugger needs it. A file's tests stay in one process, in their order.
-WORKERS ?= 2
-
 .PHONY: test
 test: $(STAMP) ## run every test; ARGS="-m fast": the fast ones
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
 
 .PHONY: lint
 lint: $(STAMP) protos-check ## check style, types, layers, the contract, its generated files and the Dockerfile
@@ -99,13 +99,13 @@ MEASURED := tests/unit tests/contract tests/golden tests/hostile
 .PHONY: coverage
 coverage: $(STAMP) ## run the unit, contract, golden and hostile tests, and print which lines and branches they reach
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(or $(ARGS),$(MEASURED))
+	$(BIN)/coverage run $(PYTEST) $(or $(ARGS),$(MEASURED))
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 .PHONY: test-unmeasured
 test-unmeasured: $(STAMP) ## run the tests that make coverage leaves out
-	$(BIN)/python -m pytest $(MEASURED:%=--ignore=%) $(ARGS)
+	$(BIN)/python $(PYTEST) $(MEASURED:%=--ignore=%) $(ARGS)
 
 .PHONY: check
 check: lint test ## lint and test
@@ -120,7 +120,7 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 
 .PHONY: test-python
 test-python: $(PYTHON_VENV)/.installed ## test on another Python: PYTHON=python3.14 (another 6 GB, .venv-python3.14)
-	$(PYTHON_VENV)/bin/python -m pytest $(or $(ARGS),$(MEASURED))
+	$(PYTHON_VENV)/bin/python $(PYTEST) $(or $(ARGS),$(MEASURED))
 
 $(PYTHON_VENV)/.installed: requirements/dev.txt pyproject.toml
 	$(make-venv)

@@ -22,6 +22,9 @@ PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks
 LOCK = $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 $(ARGS)
 # Extra arguments of the command behind most targets: make test ARGS="-k stream"
 ARGS ?=
+# Processes that run tests; 0 runs all in one, for a debugger. The tests of a file stay in one process, in their order.
+WORKERS ?= 2
+PYTEST = -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # A labeled data set in MVTec's layout, for bench-peers: make bench-peers DATASET=folder
 DATASET ?=
 
@@ -71,10 +74,6 @@ bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## compare verdicts and c
 $(PEERS_VENV)/.installed: requirements/peers.txt
 	$(make-venv)
 	@touch $@
-
-# How many processes run the tests; 0: none but make's own child, for a debugger. The tests of a file stay together.
-WORKERS ?= 2
-PYTEST := -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: test
 test: $(STAMP) ## run every test; ARGS="-m fast": those that take less than a minute together

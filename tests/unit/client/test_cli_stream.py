@@ -13,7 +13,7 @@ from fakes.fake_server import FakeServer
 from fakes.faults import Fault, dropped
 from fakes.responses import png
 from fakes.terminal import Run, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve.v1 import inference_pb2, stream_pb2
@@ -126,6 +126,7 @@ def test_a_file_that_is_not_a_video_is_rejected(run: Run, folder: Path) -> None:
     assert "OpenCV cannot open" in stderr
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 100), st.lists(st.floats(0, 2), min_size=1, max_size=60))
 def test_a_pace_lets_at_most_fps_frames_a_second_pass(fps: float, steps_s: list[float]) -> None:
     pace, passed_s = Pace(fps), []

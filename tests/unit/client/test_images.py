@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ def pixels(image: bytes, mode: str) -> NDArray[Any]:
     return np.asarray(Image.open(io.BytesIO(image)).convert(mode))
 
 
+@settings(deadline=None)
 @given(st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([3, 4]))))
 def test_colored_arrays_keep_their_pixels(array: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(pixels(encoded(array), "RGB" if array.shape[2] == 3 else "RGBA"), array)

@@ -17,7 +17,7 @@ from fakes.faults import Fault, dropped, not_found
 from fakes.responses import png
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse, StreamReady
@@ -243,6 +243,7 @@ def run_asyncio(frames: list[Frame], server: ScriptedServer) -> list[FrameResult
 
 
 @pytest.mark.parametrize("run", [run_sync, run_asyncio], ids=["sync", "asyncio"])
+@settings(deadline=None)
 @given(script=st.lists(scripted_connections(), max_size=6), count=st.integers(0, 12), then_drains=st.booleans())
 def test_each_frame_has_one_result_whenever_connections_are_lost(
     run: Callable[[list[Frame], ScriptedServer], list[FrameResult]],

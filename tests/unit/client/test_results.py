@@ -12,7 +12,7 @@ from fakes.faults import bad_image
 from fakes.responses import inspected, png, reference
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
 
@@ -114,6 +114,7 @@ def test_an_overlay_opens_as_an_image(overlay_format: OverlayFormat) -> None:
     assert np.abs(pixel - (255, 165, 0)).max() <= 4
 
 
+@settings(deadline=None)
 @given(st_numpy.arrays(np.float32, st_numpy.array_shapes(min_dims=2, max_dims=2, max_side=7)))
 def test_a_score_map_keeps_its_values(values: NDArray[np.float32]) -> None:
     message = inference_pb2.InferResponse(

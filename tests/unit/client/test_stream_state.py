@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve.v1.stream_pb2 import Frame, InferStreamRequest, InferStreamResponse, StreamConfig, StreamReady
@@ -239,6 +239,7 @@ def test_a_time_below_zero_is_rejected(resume_for_s: float) -> None:
         Backoff(resume_for_s)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["draw", "send", "answer", "lose"]), st.integers(0, 9)), max_size=60))
 def test_each_frame_has_exactly_one_result_in_every_order_of_events(events: list[tuple[str, int]]) -> None:
     state = new_state()

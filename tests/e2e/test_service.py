@@ -227,7 +227,7 @@ def test_an_append_with_other_options_is_refused(stub: Stub) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             load(stub, "fixed", 1, mode=reference_pb2.LOAD_MODE_APPEND, **{**chosen, **other})
         assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "PRECONDITION")
-        assert f"another {next(iter(other))}, which APPEND keeps" in str(caught.value)
+        assert f"another {next(iter(other))}, which APPEND cannot change" in str(caught.value)
     after = load(stub, "fixed", 2, mode=reference_pb2.LOAD_MODE_APPEND, **chosen)
     assert (after.image_count, after.search_radius) == (3, 0.2)
     assert after.region_of_interest == before.region_of_interest

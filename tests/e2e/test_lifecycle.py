@@ -85,7 +85,7 @@ def test_more_references_than_fit_into_memory_are_served(
     with in_process_server(**settings) as address, connect(address) as stub:
         loaded = {name: load(stub, name, 1) for name in request}
         before = {name: stub.Infer(request[name]).anomaly for name in request}
-        assert "read again" in caplog.text
+        assert "Opened reference" in caplog.text, "loads do not open it: it left memory and was read from the store"
     with in_process_server(**settings) as address, connect(address) as stub:
         assert {name: get(stub, name) for name in request} == loaded
         assert {name: stub.Infer(request[name]).anomaly for name in request} == before

@@ -82,6 +82,12 @@ class ImageTooLargeError(InvalidImageError):
     reason = "IMAGE_TOO_LARGE"
 
 
+class ResponseTooLargeError(InvalidInputError):
+    """The response would be larger than the server sends."""
+
+    reason = "RESPONSE_TOO_LARGE"
+
+
 class StreamProtocolError(InvalidInputError):
     """The messages of a stream came in a wrong order. Closes the stream."""
 

@@ -20,6 +20,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.rpc.calls import Call, Context
 from patchserve_server.rpc.convert import kserve
 from patchserve_server.rpc.deadlines import deadline
+from patchserve_server.rpc.response_size import check_response_size
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application, ServerLimits, capacity_of
 from patchserve_server.serving.fairness import FlowKey
@@ -88,7 +89,7 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 coming = asyncio.ensure_future(_next(requests))
                 await asyncio.wait({coming, draining}, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
-                    raise DrainingError("The server is shutting down; go on with another.", RETRY_AFTER_DRAIN_S)
+                    raise DrainingError("The server is shutting down; continue with another one.", RETRY_AFTER_DRAIN_S)
                 if (request := coming.result()) is None:
                     return
                 yield request
@@ -114,4 +115,6 @@ async def _infer(
     inspections = await application.infer_batch(
         permit, batch.reference_id, batch.expected_revision, batch.images, batch.options
     )
-    return await asyncio.to_thread(kserve.infer_response, request, batch, inspections)
+    response = await asyncio.to_thread(kserve.infer_response, request, batch, inspections)
+    check_response_size(response, application.limits.max_message_bytes, "outputs")
+    return response

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
-from patchserve_server.domain.errors import StreamProtocolError
-from patchserve_server.domain.stream import Frame
+from patchserve_server.domain.errors import ResponseTooLargeError, StreamProtocolError
+from patchserve_server.domain.stream import Frame, FrameOutcome, StreamEvent
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.calls import Call
 from patchserve_server.rpc.deadlines import within
+from patchserve_server.rpc.response_size import check_response_size
 
 
 class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
@@ -74,7 +76,9 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
             request.image,
             convert.output_options(request.output),
         )
-        return convert.infer_response(inspection)
+        response = convert.infer_response(inspection)
+        check_response_size(response, call.application.limits.max_message_bytes)
+        return response
 
     async def InferStream(
         self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], call: Call
@@ -89,12 +93,23 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         stream = call.application.streams.run(call.client, config, _frames(request_iterator))
         async with aclosing(stream) as events:
             async for event in events:
-                yield convert.stream_event(event, call.request_id)
+                yield _stream_response(event, call)
 
     async def GetServerInfo(
         self, request: server_info_pb2.GetServerInfoRequest, call: Call
     ) -> server_info_pb2.GetServerInfoResponse:
         return convert.server_info(call.application, self._version)
+
+
+def _stream_response(event: StreamEvent, call: Call) -> stream_pb2.InferStreamResponse:
+    """The message of an event. A result that is too large is an error of its frame, and the stream goes on."""
+    response = convert.stream_event(event, call.request_id)
+    if isinstance(event, FrameOutcome):
+        try:
+            check_response_size(response, call.application.limits.max_message_bytes, "config.output")
+        except ResponseTooLargeError as error:
+            return convert.stream_event(replace(event, result=error), call.request_id)
+    return response
 
 
 async def _images(

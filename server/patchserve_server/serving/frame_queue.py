@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from typing import Self
 
 from patchserve_server.domain.errors import DeadlineError, FrameDroppedError
 from patchserve_server.domain.inspection import Inspection
@@ -37,7 +38,7 @@ class _Entry:
 
 
 class FrameQueue:
-    """Inspects the frames of one stream and hands their outcomes out.
+    """Inspects the frames of one stream and hands their outcomes out. Use it in a `with` statement.
 
     Under BLOCK, `put` waits while `max_in_flight` outcomes are not taken. Under DROP_OLDEST, `put` drops the oldest
     frame that has not started. A dropped frame has an outcome too, so `put` waits when very many are not taken, which
@@ -106,16 +107,15 @@ class FrameQueue:
                 self._entries.pop(event.sequence).permit.release()
                 self._not_taken.release()
 
-    async def cancel(self) -> None:
-        """Stops all work and gives all permits back: the caller has left."""
-        tasks = [entry.inspection for entry in self._entries.values() if entry.inspection is not None]
-        for task in tasks:
-            task.cancel()
-        try:
-            await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for entry in self._entries.values():
-                entry.permit.release()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops all work and gives all permits back. It awaits nothing, so no cancellation can interrupt it."""
+        for entry in self._entries.values():
+            if entry.inspection is not None:
+                entry.inspection.cancel()
+            entry.permit.release()
 
     def _oldest_waiting(self) -> _Entry | None:
         waiting = (entry for entry in self._entries.values() if not entry.is_started and entry.outcome is None)

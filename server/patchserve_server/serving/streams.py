@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Self
 
 from patchserve_server.domain.errors import DrainingError, InvalidInputError, PatchserveError, ReferenceNotFoundError
 from patchserve_server.domain.inspection import Inspection
@@ -56,20 +58,27 @@ class Streams:
                 admission=self._admission,
                 flow=flow,
             )
-            stream = _Stream(info, queue)
-            self._open.add(stream)
-            try:
-                with self._catalog.listen(info.reference_id, stream.reference_changed):
-                    yield StreamReady(info.reference_id, info.revision, config.max_in_flight)
-                    stream.start(frames)
-                    if self._draining:
-                        stream.drain()
-                    async for event in stream.queue.events():
-                        yield event
-                    await stream.ended()
-            finally:
-                self._open.discard(stream)
-                await stream.cancel()
+            with (
+                queue,
+                _Stream(info, queue) as stream,
+                self._registered(stream),
+                self._catalog.listen(info.reference_id, stream.reference_changed),
+            ):
+                yield StreamReady(info.reference_id, info.revision, config.max_in_flight)
+                stream.start(frames)
+                if self._draining:
+                    stream.drain()
+                async for event in queue.events():
+                    yield event
+                await stream.ended()
+
+    @contextmanager
+    def _registered(self, stream: _Stream) -> Iterator[None]:
+        self._open.add(stream)
+        try:
+            yield
+        finally:
+            self._open.discard(stream)
 
     def drain(self) -> None:
         """Ends every stream, open or new, with DrainingError, after it has answered what it has accepted."""
@@ -87,7 +96,7 @@ class Streams:
 
 
 class _Stream:
-    """The reader of one stream, and what may end it."""
+    """The reader of one stream, and what may end it. Use it in a `with` statement."""
 
     def __init__(self, reference: ReferenceInfo, queue: FrameQueue) -> None:
         self.queue = queue
@@ -134,8 +143,17 @@ class _Stream:
         if self._reader is not None:
             await self._reader
 
-    async def cancel(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stops the reader. It awaits nothing, so no cancellation can interrupt it."""
         if self._reader is not None:
             self._reader.cancel()
-            await asyncio.gather(self._reader, return_exceptions=True)
-        await self.queue.cancel()
+            self._reader.add_done_callback(_retrieve_error)
+
+
+def _retrieve_error(reader: asyncio.Task[None]) -> None:
+    """Keeps asyncio from logging an error that nobody waits for any more: the caller has left."""
+    if not reader.cancelled():
+        reader.exception()

@@ -22,7 +22,7 @@ from patchserve_server.domain.stream import (
     StreamConfig,
     StreamNotice,
 )
-from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.admission import NOTHING, Admission, Capacity
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 
@@ -32,6 +32,12 @@ CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight
 def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:
     admission = Admission("image", Capacity(2 * places, 2**20), share=1, largest=Capacity(1, 2**19))
     return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=FlowKey("a", 1))
+
+
+def assert_nothing_is_held(queue: FrameQueue) -> None:
+    admission = queue._admission
+    assert (admission._held_by_streams, admission._held_by_calls) == (NOTHING, NOTHING)
+    assert not admission._held_by_client
 
 
 def frame(number: int) -> Frame:
@@ -111,7 +117,7 @@ async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> Non
     await settle()
     assert fifth.done()
     taking_next.cancel()
-    await queue.cancel()
+    queue.__exit__()
 
 
 async def test_only_max_active_frames_are_worked_on() -> None:
@@ -123,7 +129,7 @@ async def test_only_max_active_frames_are_worked_on() -> None:
     assert gates.started == ["f0", "f1"]
     await gates.open("f1")
     assert gates.started == ["f0", "f1", "f2"]
-    await queue.cancel()
+    queue.__exit__()
 
 
 async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() -> None:
@@ -169,7 +175,7 @@ async def test_drop_oldest_is_bounded_where_nobody_reads() -> None:
     assert not sender.done()
     assert len(queue._entries) < 100
     sender.cancel()
-    await queue.cancel()
+    queue.__exit__()
 
 
 async def test_a_late_frame_is_answered_with_a_deadline_error_and_the_stream_goes_on() -> None:
@@ -212,15 +218,17 @@ async def test_notices_come_among_the_outcomes() -> None:
     assert [event async for event in queue.events()] == [StreamNotice(NoticeKind.DRAINING, "bye")]
 
 
-async def test_cancel_ends_all_work() -> None:
+async def test_the_end_of_the_block_ends_all_work_and_gives_all_permits_back() -> None:
     gates = Gates()
     queue = frame_queue(CONFIG, gates.inspect, max_active=2)
     for number in range(4):
         await queue.put(frame(number))
     await settle()
-    await queue.cancel()
+    queue.__exit__()
+    await settle()
     assert all(result.cancelled() for result in gates.results.values())
     assert len(asyncio.all_tasks()) == 1
+    assert_nothing_is_held(queue)
 
 
 @settings(max_examples=60, deadline=None)
@@ -264,3 +272,57 @@ def test_every_accepted_frame_has_exactly_one_outcome(
         assert outcome.frame_id == str(outcome.sequence)
         if overflow is OverflowPolicy.BLOCK:
             assert isinstance(outcome.result, UndecodableImageError) == (frames[outcome.sequence] == "bad")
+
+
+async def inspect_slowly(frame: Frame) -> Any:
+    for _ in range(2):
+        await asyncio.sleep(0)
+    return frame.frame_id
+
+
+async def stream(queue: FrameQueue, frames: int, taken: int) -> None:
+    """Sends frames and leaves after so many results."""
+
+    async def send() -> None:
+        for number in range(frames):
+            await queue.put(Frame(str(number), None, b"1234"))
+        queue.close()
+
+    with queue:
+        sender = asyncio.create_task(send())
+        try:
+            async for event in queue.events():
+                if isinstance(event, FrameOutcome) and event.sequence >= taken:
+                    break
+        finally:
+            sender.cancel()
+            await asyncio.gather(sender, return_exceptions=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    overflow=st.sampled_from(OverflowPolicy),
+    frames=st.integers(1, 12),
+    taken=st.integers(0, 12),
+    turns=st.integers(0, 12),
+    cancelled_again=st.booleans(),
+)
+def test_no_way_out_of_a_stream_keeps_a_permit(
+    overflow: OverflowPolicy, frames: int, taken: int, turns: int, cancelled_again: bool
+) -> None:
+    """The caller leaves after some results, or its task is cancelled at any moment, even twice."""
+
+    async def run() -> None:
+        queue = frame_queue(replace(CONFIG, overflow=overflow), inspect_slowly, max_active=2, places=4)
+        task = asyncio.create_task(stream(queue, frames, taken))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        if cancelled_again:
+            await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await settle()
+        assert_nothing_is_held(queue)
+
+    asyncio.run(run())

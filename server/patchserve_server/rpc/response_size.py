@@ -1,0 +1,27 @@
+"""The limit on a response. gRPC would break the whole call, or the whole stream, with a message over the limit."""
+
+from __future__ import annotations
+
+from google.protobuf.message import Message
+
+from patchserve_server.domain.errors import ResponseTooLargeError
+
+
+def check_response_size(response: Message, limit_bytes: int, field: str = "output") -> None:
+    """Refuses a response that cannot be sent.
+
+    Args:
+        response: whole, as it would be sent.
+        limit_bytes: the largest message that the server sends.
+        field: the field of the request that asked for so much.
+
+    Raises:
+        ResponseTooLargeError: it is larger.
+    """
+    size_bytes = response.ByteSize()
+    if size_bytes > limit_bytes:
+        message = (
+            f"The response would have {size_bytes:,} bytes; at most {limit_bytes:,} are sent. Ask for a JPEG overlay or a "
+            "smaller overlay_max_side_px, or send fewer images at once."
+        )
+        raise ResponseTooLargeError(field, message)

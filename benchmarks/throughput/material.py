@@ -134,6 +134,6 @@ def _parcels(count: int, size_px: int) -> NDArray[np.uint8]:
         moved = ImageChops.offset(intact[which], 7 * repeat, 5 * repeat)
         file = io.BytesIO()
         moved.save(file, "JPEG", quality=_QUALITY - repeat)
-        image = imaging.decode(file.getvalue(), imaging.ImageLimits())
+        image = imaging.decode_image(file.getvalue(), imaging.ImageLimits())
         views.append(imaging.to_model_input(image, size_px))
     return np.stack(views)

@@ -167,25 +167,25 @@ def test_an_open_generation_can_be_read_after_a_save_or_a_deletion(store: Folder
     assert model_content(late_reader.read()) == model_content(NEW.model)
 
 
-@pytest.mark.parametrize("meanwhile", ["save", "delete"])
+@pytest.mark.parametrize("change", ["save", "delete"])
 def test_a_generation_is_not_removed_between_reading_its_pointer_and_opening_it(
-    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     store.save(OLD)
-    change = threading.Thread(
-        target=store.save if meanwhile == "save" else store.delete, args=(NEW,) if meanwhile == "save" else ("parcel",)
+    thread = threading.Thread(
+        target=store.save if change == "save" else store.delete, args=(NEW,) if change == "save" else ("parcel",)
     )
 
     def open_late(place: Path) -> OpenGeneration:
-        change.start()
-        change.join(timeout=0.5)  # it cannot end yet; the wait only gives it time to begin
+        thread.start()
+        thread.join(timeout=0.5)  # it cannot end yet; the wait only gives it time to begin
         return OpenGeneration(place)
 
     with monkeypatch.context() as patch:
         patch.setattr(folder, "OpenGeneration", open_late)
         assert content(store.load(ReferenceId("parcel"))) == content(OLD)
-    change.join()
-    assert store.list_ids() == (["parcel"] if meanwhile == "save" else [])
+    thread.join()
+    assert store.list_ids() == (["parcel"] if change == "save" else [])
 
 
 def test_the_longest_region_of_interest_can_be_loaded_again(store: FolderReferenceStore) -> None:

@@ -101,7 +101,7 @@ class Row:
 
 def prepared(path: Path) -> Tensor:
     """An image as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
-    image = imaging.decode(path.read_bytes(), imaging.ImageLimits())
+    image = imaging.decode_image(path.read_bytes(), imaging.ImageLimits())
     return torch.tensor(imaging.to_model_input(image, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
 
 

@@ -81,7 +81,9 @@ def scores_of(
 
 def inputs_of(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
     limits = imaging.ImageLimits()
-    return np.stack([imaging.to_model_input(imaging.decode(path.read_bytes(), limits), size_px) for path in paths])
+    return np.stack(
+        [imaging.to_model_input(imaging.decode_image(path.read_bytes(), limits), size_px) for path in paths]
+    )
 
 
 def measured(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str, list[tuple[float, float, float]]]]:

@@ -37,7 +37,7 @@ def bare(options: argparse.Namespace) -> tuple[str, Callable[[Path], object]]:
 
 def _prepared(path: Path, size_px: int) -> ModelInputs:
     """(1, S, S, 3)."""
-    return imaging.to_model_input(imaging.decode(path.read_bytes(), imaging.ImageLimits()), size_px)[None]
+    return imaging.to_model_input(imaging.decode_image(path.read_bytes(), imaging.ImageLimits()), size_px)[None]
 
 
 def anomalib_model(options: argparse.Namespace) -> Any:

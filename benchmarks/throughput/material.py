@@ -31,7 +31,7 @@ from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.parallel import ParallelSearch
-from patchserve_server.store import DiskReferenceStore
+from patchserve_server.store import FolderReferenceStore
 
 WIDE_RESNET = "wide_resnet50_2"
 EMBEDDED = "efficientnet_lite2"
@@ -108,7 +108,7 @@ class Stores:
     def write(self, folder: Path, images: int, references: int) -> None:
         """A folder of so many references of so many images each: default-0, default-1, ..."""
         model, now = self._model(images), datetime.now(UTC)
-        store = DiskReferenceStore(folder)
+        store = FolderReferenceStore(folder)
         for number in range(references):
             store.save(Reference(ReferenceId(f"{REFERENCE_ID}-{number}"), revision_of(model), now, now, model))
         store.close()
@@ -134,6 +134,6 @@ def _parcels(count: int, size_px: int) -> NDArray[np.uint8]:
         moved = ImageChops.offset(intact[which], 7 * repeat, 5 * repeat)
         file = io.BytesIO()
         moved.save(file, "JPEG", quality=_QUALITY - repeat)
-        image = imaging.decode(file.getvalue(), imaging.ImageLimits())
+        image = imaging.decode_image(file.getvalue(), imaging.ImageLimits())
         views.append(imaging.to_model_input(image, size_px))
     return np.stack(views)

@@ -1,4 +1,4 @@
-"""What every ReferenceStore does."""
+"""What every ReferenceStore promises."""
 
 from __future__ import annotations
 
@@ -35,31 +35,31 @@ from patchserve_server.domain.reference_options import (
     RegionOfInterest,
     ScoringProfile,
 )
-from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
 
 @dataclass
 class Subject:
-    """A store under test; `reopen` gives a new one on the same content, None where nothing outlives the object."""
+    """A store under test; `reopen` gives a new store on the same content, None if the content ends with the store."""
 
     store: ReferenceStore
     reopen: Callable[[], ReferenceStore] | None = None
 
 
-@pytest.fixture(params=["memory", "disk"])
+@pytest.fixture(params=["memory", "folder"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "memory":
         yield Subject(MemoryReferenceStore())
         return
-    opened = [DiskReferenceStore(tmp_path / "store")]
+    stores = [FolderReferenceStore(tmp_path / "store")]
 
     def reopen() -> ReferenceStore:
-        opened[-1].close()
-        opened.append(DiskReferenceStore(tmp_path / "store"))
-        return opened[-1]
+        stores[-1].close()
+        stores.append(FolderReferenceStore(tmp_path / "store"))
+        return stores[-1]
 
-    yield Subject(opened[0], reopen)
-    opened[-1].close()
+    yield Subject(stores[0], reopen)
+    stores[-1].close()
 
 
 @pytest.fixture
@@ -73,15 +73,13 @@ shares = st.floats(0, 1, exclude_min=True)
 spacings = st.floats(0, exclude_min=True, allow_infinity=False, width=32)
 points = st.tuples(st.floats(-0.0, 1), st.floats(-0.0, 1))
 regions: st.SearchStrategy[RegionOfInterest] = st.lists(st.lists(points, min_size=3).map(tuple), max_size=3).map(tuple)
-
-
 coresets = st.builds(CoresetOptions) | st.builds(CoresetOptions, ratio=shares)
 coresets |= st.builds(CoresetOptions, max_patches=st.integers(16))
 
 
 @st.composite
 def models(draw: st.DrawFn) -> ReferenceModel:
-    """Any sound model; patch values of any bits, NaN and subnormal too."""
+    """Any valid model; patch values may be any float32, also NaN and subnormal numbers."""
     rows, dim, images, size_px = (draw(st.integers(1, 5)) for _ in range(4))
     floats = st.floats(width=32)
     bank = MemoryBank(
@@ -116,12 +114,12 @@ def references(draw: st.DrawFn) -> Reference:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reference=references())
-def test_save_then_load_is_identity(store: ReferenceStore, reference: Reference) -> None:
+def test_a_saved_reference_loads_unchanged(store: ReferenceStore, reference: Reference) -> None:
     store.save(reference)
     assert content(store.load(reference.reference_id)) == content(reference)
 
 
-def test_what_is_not_there_is_not_found(store: ReferenceStore) -> None:
+def test_an_unknown_reference_is_not_found(store: ReferenceStore) -> None:
     store.save(make_reference("other"))
     with pytest.raises(ReferenceNotFoundError, match='"parcel"'):
         store.load(ReferenceId("parcel"))
@@ -130,13 +128,13 @@ def test_what_is_not_there_is_not_found(store: ReferenceStore) -> None:
     assert store.list_ids() == ["other"]
 
 
-def test_a_save_replaces(store: ReferenceStore) -> None:
+def test_a_save_replaces_the_revision(store: ReferenceStore) -> None:
     first, second = make_reference(seed=1), make_reference(seed=2, patches=90, images=2)
     store.save(first)
     before = store.load(ReferenceId("parcel"))
     store.save(second)
     assert content(store.load(ReferenceId("parcel"))) == content(second)
-    assert content(before) == content(first), "what was loaded earlier stays as it was"
+    assert content(before) == content(first), "a loaded reference does not change"
     store.save(first)
     assert content(store.load(ReferenceId("parcel"))) == content(first)
     assert store.list_ids() == ["parcel"]
@@ -163,7 +161,7 @@ def test_an_empty_store_lists_nothing(store: ReferenceStore) -> None:
     assert store.list_ids() == []
 
 
-def test_delete_removes_one_id_only(store: ReferenceStore) -> None:
+def test_delete_removes_one_reference_only(store: ReferenceStore) -> None:
     store.save(make_reference("parcel", 1))
     store.save(make_reference("parcel", 2))
     store.save(make_reference("other", 3))
@@ -178,18 +176,18 @@ def test_delete_removes_one_id_only(store: ReferenceStore) -> None:
 
 
 @pytest.mark.parametrize("order", ["F", "strided"])
-def test_the_layout_in_memory_does_not_matter(store: ReferenceStore, order: str) -> None:
+def test_the_memory_layout_of_the_arrays_does_not_matter(store: ReferenceStore, order: str) -> None:
     model = make_model()
     patches = model.bank.patches
-    laid_out = np.asfortranarray(patches) if order == "F" else np.repeat(patches, 2, axis=1)[:, ::2]
-    assert not laid_out.flags.c_contiguous
-    strange = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=laid_out))
-    store.save(named(strange))
+    not_contiguous = np.asfortranarray(patches) if order == "F" else np.repeat(patches, 2, axis=1)[:, ::2]
+    assert not not_contiguous.flags.c_contiguous
+    saved = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=not_contiguous))
+    store.save(named(saved))
     assert content(store.load(ReferenceId("parcel"))) == content(named(model))
 
 
-def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
-    """A reader meets one whole revision or none, whatever the writers do."""
+def test_threads_can_save_load_and_delete_one_reference(store: ReferenceStore) -> None:
+    """A reader gets one complete revision or none, whatever the writers do."""
     possible = [make_reference(seed=seed) for seed in range(8)]
     contents = {content(reference) for reference in possible}
 
@@ -206,13 +204,13 @@ def test_threads_may_save_load_and_delete_one_id(store: ReferenceStore) -> None:
         return None
 
     with ThreadPoolExecutor(8) as threads:
-        met = set(threads.map(work, range(160)))
-    assert met - {None} <= contents
+        loaded = set(threads.map(work, range(160)))
+    assert loaded - {None} <= contents
     store.save(possible[0])
     assert content(store.load(ReferenceId("parcel"))) == content(possible[0])
 
 
-def test_threads_may_save_different_ids(store: ReferenceStore) -> None:
+def test_threads_can_save_different_references(store: ReferenceStore) -> None:
     saved = [make_reference(f"item-{seed:02}", seed) for seed in range(24)]
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(store.save, saved))
@@ -221,13 +219,13 @@ def test_threads_may_save_different_ids(store: ReferenceStore) -> None:
     assert store.list_ids() == [reference.reference_id for reference in saved]
 
 
-@pytest.mark.parametrize("subject", ["disk"], indirect=True)
-def test_what_was_saved_outlives_the_store(subject: Subject) -> None:
+@pytest.mark.parametrize("subject", ["folder"], indirect=True)
+def test_saved_references_are_there_after_a_restart(subject: Subject) -> None:
     assert subject.reopen is not None
-    kept, deleted = make_reference("kept", 1), make_reference("deleted", 2)
-    for reference in (make_reference("kept", 3), kept, deleted):
+    current, deleted = make_reference("kept", 1), make_reference("deleted", 2)
+    for reference in (make_reference("kept", 3), current, deleted):
         subject.store.save(reference)
     subject.store.delete(ReferenceId("deleted"))
     again = subject.reopen()
     assert again.list_ids() == ["kept"]
-    assert content(again.load(ReferenceId("kept"))) == content(kept)
+    assert content(again.load(ReferenceId("kept"))) == content(current)

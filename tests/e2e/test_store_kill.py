@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.disk import CLEARING_UP, STEPS, failing
+from fakes.disk import CLEANUP, STEPS, failing
 from fakes.references import EPOCH, content, make_reference
 
 from patchserve_server.domain.errors import ReferenceNotFoundError, StorageFullError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.store import DiskReferenceStore
+from patchserve_server.store import FolderReferenceStore
 
 KILLS = 40
 LONGEST_WAIT_S = 0.05
@@ -46,7 +46,7 @@ def say(*words: object) -> None:
     os.write(sys.stdout.fileno(), (" ".join(map(str, words)) + "\n").encode())
 
 
-def change(store: DiskReferenceStore, step: int) -> None:
+def change(store: FolderReferenceStore, step: int) -> None:
     reference = state_after(step)
     if reference is None:
         store.delete(ReferenceId("parcel"))
@@ -55,7 +55,7 @@ def change(store: DiskReferenceStore, step: int) -> None:
 
 
 def change_until_killed(root: Path, step: int) -> None:
-    store = DiskReferenceStore(root)
+    store = FolderReferenceStore(root)
     while True:
         change(store, step)
         say("done", step)
@@ -64,7 +64,7 @@ def change_until_killed(root: Path, step: int) -> None:
 
 def change_once_and_be_killed(root: Path, step: int, at: int) -> None:
     """Make one change and die before its step number `at` on the disk."""
-    store = DiskReferenceStore(root)
+    store = FolderReferenceStore(root)
     steps = iter(range(10_000))
 
     def die() -> None:
@@ -72,14 +72,14 @@ def change_once_and_be_killed(root: Path, step: int, at: int) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in STEPS + CLEARING_UP:
+        for name in STEPS + CLEANUP:
             failing(patch, name, die)
         change(store, step)
 
 
 def change_with_little_room(root: Path, step: int) -> None:
     """The system refuses to write more than a part of the bank."""
-    store = DiskReferenceStore(root)
+    store = FolderReferenceStore(root)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
     try:
         change(store, step)
@@ -139,7 +139,7 @@ def victims() -> Iterator[Victims]:
 
 def found(root: Path) -> tuple[object, ...] | None:
     """What a new server finds. Its start shows that the lock of the killed process is gone."""
-    store = DiskReferenceStore(root)
+    store = FolderReferenceStore(root)
     try:
         reference = store.load(ReferenceId("parcel"))
     except ReferenceNotFoundError:
@@ -185,7 +185,7 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_state(
     for at in range(100):
         root = tmp_path / str(at)
         if step > 1:
-            store = DiskReferenceStore(root)
+            store = FolderReferenceStore(root)
             change(store, step - 1)
             store.close()
         victims.tell("once", root, step, at)
@@ -202,13 +202,13 @@ def test_a_kill_before_any_step_leaves_the_old_or_the_new_state(
 
 
 def test_a_full_disk_keeps_the_old_state(victims: Victims, tmp_path: Path) -> None:
-    store = DiskReferenceStore(tmp_path)
+    store = FolderReferenceStore(tmp_path)
     change(store, 1)
     store.close()
     before = set(tmp_path.rglob("*"))
     victims.tell("little-room", tmp_path, 2)
     said, end = victims.answers()
-    assert said.startswith(f'full No room to save reference "parcel" ({os.strerror(errno.EFBIG)})')
+    assert said.startswith(f'full Not enough disk space to save reference "parcel" ({os.strerror(errno.EFBIG)})')
     assert end == "ended 0"
     assert found(tmp_path) == expected(1)
     assert set(tmp_path.rglob("*")) == before

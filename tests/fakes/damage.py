@@ -18,7 +18,7 @@ Harm = Callable[[Path], object]
 """Damages the reference "victim" of the store in this folder."""
 
 Place = Callable[[Path], Path]
-"""Where something of the reference "victim" lies in the store in this folder."""
+"""The path of a file or folder of the reference "victim", from the folder of the store."""
 
 
 def folder(root: Path) -> Path:
@@ -49,7 +49,7 @@ def write(file: Place, data: bytes) -> Harm:
 
 
 def pad(file: Place, count: int) -> Harm:
-    """Spaces in front: still the same JSON."""
+    """Spaces before the content, which is still the same JSON."""
     return lambda root: file(root).write_bytes(b" " * count + file(root).read_bytes())
 
 
@@ -62,7 +62,7 @@ def cut(file: Place, size: int) -> Harm:
 
 
 def sparse(file: Place, start: bytes, size: int = TEBIBYTE) -> Harm:
-    """A file that says it is huge and takes no room."""
+    """A file with a huge size that takes no space on the disk."""
 
     def harm(root: Path) -> None:
         file(root).write_bytes(start)
@@ -72,7 +72,7 @@ def sparse(file: Place, start: bytes, size: int = TEBIBYTE) -> Harm:
 
 
 def swap(file: Place, old: bytes, new: bytes) -> Harm:
-    """Other text in the place of some that must be there."""
+    """Replace text that must be in the file."""
 
     def harm(root: Path) -> None:
         data = file(root).read_bytes()
@@ -115,7 +115,7 @@ def remove(place: Place) -> Harm:
 
 
 def replace_by(place: Place, make: Callable[[Path], object]) -> Harm:
-    """Something else under the same name."""
+    """Replace a file or folder by something else of the same name."""
 
     def harm(root: Path) -> None:
         remove(place)(root)
@@ -125,7 +125,7 @@ def replace_by(place: Place, make: Callable[[Path], object]) -> Harm:
 
 
 def copy(place: Place, source: str) -> Harm:
-    """What lies elsewhere in the store, under the victim's name."""
+    """Replace a file or folder by another one of the store."""
 
     def harm(root: Path) -> None:
         remove(place)(root)
@@ -138,7 +138,7 @@ def copy(place: Place, source: str) -> Harm:
 
 
 def link(place: Place) -> Harm:
-    """The same content outside the store, and a link to it."""
+    """Move a file or folder out of the store and link to it."""
 
     def harm(root: Path) -> None:
         outside = root.parent / f"outside-{place(root).name}"
@@ -152,7 +152,7 @@ def _folder_with_content(path: Path) -> None:
     (path / "below").mkdir(parents=True)
 
 
-# name -> the words of the refusal, the harm
+# name -> a part of the message, how to damage the reference
 NOT_A_FILE: dict[str, tuple[str, Harm]] = {
     f"{name} {what}": (words, harm)
     for name, file in FILES.items()
@@ -172,7 +172,7 @@ NOT_THE_FILES: dict[str, tuple[str, Harm]] = {
     "generation a link": ("its revision is a link", link(generation)),
     "generation a file": ("its manifest is missing", replace_by(generation, lambda path: path.write_text(""))),
     "reference a link": ("its folder is a link", link(folder)),
-    "reference of another": ("its pointer is that of another reference", copy(folder, "other")),
-    "generation of another": ("its manifest is that of another revision", copy(generation, f"other/{OTHER.revision}")),
-    "bank of another": ("does not have the digest", copy(bank, f"other/{OTHER.revision}/bank.safetensors")),
+    "reference of another": ("its pointer belongs to another reference", copy(folder, "other")),
+    "generation of another": ("its manifest belongs to another revision", copy(generation, f"other/{OTHER.revision}")),
+    "bank of another": ("does not match its revision", copy(bank, f"other/{OTHER.revision}/bank.safetensors")),
 }

@@ -1,4 +1,4 @@
-"""Pointers and manifests that are refused, and the words of each refusal."""
+"""Pointers and manifests that are refused, and a part of each message."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NOT_THE_JSON = {
         ("UTF-16", "Invalid JSON", '{"format_version": 1}'.encode("utf-16")),
         ("a deep list", "Invalid JSON: recursion limit", b"[" * 4000),
         ("a deep object", "Invalid JSON: recursion limit", b'{"a":' * 800),
-        ("deep where nobody looks", "Invalid JSON: recursion limit", b'{"x": ' + b"[" * 1500 + b"]" * 1500 + b"}"),
+        ("deep in an unknown field", "Invalid JSON: recursion limit", b'{"x": ' + b"[" * 1500 + b"]" * 1500 + b"}"),
         ("a list", "Input should be an object", b"[]"),
         ("null", "Input should be an object", b"null"),
         ("a huge number", "format_version: ", b'{"format_version": ' + b"9" * 3900 + b"}"),
@@ -46,13 +46,13 @@ POINTERS = {
     "pointer too large": ("its pointer is larger than 4096 bytes", pad(pointer, 4096)),
     "pointer a tebibyte": ("its pointer is larger than 4096 bytes", sparse(pointer, b"{")),
     "pointer cut": ("Invalid JSON", cut(pointer, 40)),
-    "pointer with a key twice": ("a key stands twice", swap(pointer, b'"revision"', b'"revision": "x", "revision"')),
-    "pointer with more": ("more: Extra inputs", edit(pointer, "more", 1)),
-    "pointer of another": ("its pointer is that of another reference", edit(pointer, "reference_id", "other")),
+    "pointer with a duplicate key": ("duplicate key", swap(pointer, b'"revision"', b'"revision": "x", "revision"')),
+    "pointer with an extra field": ("more: Extra inputs", edit(pointer, "more", 1)),
+    "pointer of another": ("its pointer belongs to another reference", edit(pointer, "reference_id", "other")),
     "pointer to nothing": ("its manifest is missing", edit(pointer, "revision", "0" * 64)),
     "pointer upwards": ("revision: String should match", edit(pointer, "revision", f"../other/{OTHER.revision}")),
     "pointer in capitals": ("revision: String should match", edit(pointer, "revision", VICTIM.revision.upper())),
-    "pointer and a newline": ("revision: String should match", edit(pointer, "revision", VICTIM.revision + "\n")),
+    "pointer with a newline": ("revision: String should match", edit(pointer, "revision", VICTIM.revision + "\n")),
     "pointer a number": ("revision: Input should be a valid string", edit(pointer, "revision", 5)),
     **{
         f"pointer without {key}": (f"{key}: Field required", drop(pointer, key))
@@ -69,9 +69,9 @@ POINTERS = {
             ("99999-01-01T00:00:00Z", "create_time: "),
             ("2025-01-01T00:00:00", "create_time: Input should have timezone"),
             ("2025-01-01T00:00:00+01:00", "create_time: must be in UTC"),
-            ("2025-01-01T00:00:00+00:00", "writes one in another form"),
-            ("2025-01-01T00:00:00.5Z", "writes one in another form"),
-            ("2025-01-01 00:00:00Z", "writes one in another form"),
+            ("2025-01-01T00:00:00+00:00", "a field in another form"),
+            ("2025-01-01T00:00:00.5Z", "a field in another form"),
+            ("2025-01-01 00:00:00Z", "a field in another form"),
         )
     },
 }
@@ -80,8 +80,8 @@ MANIFESTS = {
     "manifest too large": ("its manifest is larger than 65536 bytes", pad(manifest, 65536)),
     "manifest a tebibyte": ("its manifest is larger than 65536 bytes", sparse(manifest, b"{")),
     "manifest cut": ("Invalid JSON", cut(manifest, 200)),
-    "manifest with a key twice": (
-        "a key stands twice",
+    "manifest with a duplicate key": (
+        "duplicate key",
         swap(manifest, b'"ratio"', b'"ratio": 0.2, "ratio"'),
     ),
     **{
@@ -95,17 +95,17 @@ MANIFESTS = {
         f"manifest without options.{key}": ("lacks a field", drop(manifest, f"options.{key}"))
         for key in ("profile", "coreset", "search_radius", "region_of_interest", "approximate_search")
     },
-    "manifest with more": ("more: Extra inputs", edit(manifest, "more", 1)),
-    "manifest with more in spec": ("spec.more: Unexpected", edit(manifest, "spec.more", 1)),
-    "manifest with more in options": ("options.more: Unexpected", edit(manifest, "options.more", 1)),
+    "manifest with an extra field": ("more: Extra inputs", edit(manifest, "more", 1)),
+    "manifest with an extra field in spec": ("spec.more: Unexpected", edit(manifest, "spec.more", 1)),
+    "manifest with an extra field in options": ("options.more: Unexpected", edit(manifest, "options.more", 1)),
     "manifest with a profile in spec": ("spec.profile: Unexpected", edit(manifest, "spec.profile", "notebook")),
-    "manifest with very much more": (r"spec.x\n/x\n/x", edit(manifest, "spec." + "x\n/" * 3000, 1)),
-    "manifest of another revision": ("that of another revision", edit(manifest, "revision", OTHER.revision)),
+    "manifest with a very long field name": (r"spec.x\n/x\n/x", edit(manifest, "spec." + "x\n/" * 3000, 1)),
+    "manifest of another revision": ("belongs to another revision", edit(manifest, "revision", OTHER.revision)),
     "manifest without a revision": ("revision: String should match", edit(manifest, "revision", "")),
-    "manifest with another backbone": ("does not have the digest", edit(manifest, "spec.backbone", "other")),
-    "manifest with another ratio": ("does not have the digest", edit(manifest, "options.coreset.ratio", 0.2)),
+    "manifest with another backbone": ("does not match its revision", edit(manifest, "spec.backbone", "other")),
+    "manifest with another ratio": ("does not match its revision", edit(manifest, "options.coreset.ratio", 0.2)),
     "manifest with another threshold": (
-        "does not have the digest",
+        "does not match its revision",
         edit(manifest, "calibration.image_threshold", 0.70001),
     ),
     "manifest with half a patch": ("options.coreset.max_patches: ", edit(manifest, "options.coreset.max_patches", 1.0)),
@@ -134,7 +134,7 @@ MANIFESTS = {
         for name, value, words in (
             ("count", 0, "spread of normal scores is impossible"),
             ("count", 3.0, "count: Input should be a valid integer"),
-            ("count", 2**70, "does not have the digest"),
+            ("count", 2**70, "does not match its revision"),
             ("min", 0.6, "spread of normal scores is impossible"),
             ("min", -0.1, "spread of normal scores is impossible"),
             ("stddev", -0.1, "spread of normal scores is impossible"),
@@ -158,8 +158,8 @@ RADII = {
         ("0.25", "options.search_radius: Input should be a valid number"),
         (True, "options.search_radius: Input should be a valid number"),
         ([0.25], "options.search_radius: Input should be a valid number"),
-        (0.5, "does not have the digest"),
-        (None, "does not have the digest"),
+        (0.5, "does not match its revision"),
+        (None, "does not match its revision"),
     )
 }
 
@@ -183,13 +183,13 @@ REGIONS = {
         ("left of it", "fractions of the image's width and height, 0 to 1", [[[0, 0], [1, 0], [-0.1, 1]]]),
         ("below it", "fractions of the image's width and height, 0 to 1", [[[0, 0], [1, 0], [0, 1.1]]]),
         ("in pixels", "fractions of the image's width and height, 0 to 1", [[[0, 0], [223, 0], [0, 223]]]),
-        ("beyond numbers", "region_of_interest.0.2.1: Input should be a finite", [[[0, 0], [1, 0], [0, 10**400]]]),
+        ("with a huge number", "region_of_interest.0.2.1: Input should be a finite", [[[0, 0], [1, 0], [0, 10**400]]]),
         ("of NaN", "region_of_interest.0.2.1: Input should be a finite", [[[0, 0], [1, 0], [0, float("nan")]]]),
-        ("of truth", "region_of_interest.0.0.0: Input should be a valid number", [[[True, 0], [1, 0], [0, 1]]]),
-        ("other", "does not have the digest", [[[0, 0], [1, 0], [0.5, 0.5]]]),
-        ("backwards", "does not have the digest", [TRIANGLE[::-1]]),
-        ("twice", "does not have the digest", [TRIANGLE, TRIANGLE]),
-        ("gone", "does not have the digest", []),
+        ("of booleans", "region_of_interest.0.0.0: Input should be a valid number", [[[True, 0], [1, 0], [0, 1]]]),
+        ("changed", "does not match its revision", [[[0, 0], [1, 0], [0.5, 0.5]]]),
+        ("reversed", "does not match its revision", [TRIANGLE[::-1]]),
+        ("twice", "does not match its revision", [TRIANGLE, TRIANGLE]),
+        ("removed", "does not match its revision", []),
     )
 }
 

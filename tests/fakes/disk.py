@@ -1,4 +1,4 @@
-"""A disk that fails: the system's functions, told to raise."""
+"""A disk that fails: functions of the system that raise."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STEPS = (
     "io.open",
     "patchserve_server.store.bank_file.save_file",
 )
-"""Everything by which a save or a deletion changes the disk, but for clearing up."""
+"""The functions by which a save or a deletion changes the disk, except for the cleanup."""
 
-CLEARING_UP = ("os.unlink", "os.rmdir")
+CLEANUP = ("os.unlink", "os.rmdir")
 
 
 def failing(patch: pytest.MonkeyPatch, name: str, code: Callable[[], int | None]) -> None:
-    """Asks at each call of a function which system error it shall raise; None: none."""
+    """Make a function raise system errors. Each call asks `code` for the number of the error; None: no error."""
     module_name, _, attribute = name.rpartition(".")
     module = importlib.import_module(module_name)
     real = getattr(module, attribute)
@@ -34,7 +34,7 @@ def failing(patch: pytest.MonkeyPatch, name: str, code: Callable[[], int | None]
         number = code()
         if number is None:
             return real(*args, **kwargs)
-        if attribute == "save_file":  # the library tells system errors as text
+        if attribute == "save_file":  # the library reports system errors as text
             raise SafetensorError(f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})")
         raise OSError(number, os.strerror(number), str(args[0]))
 
@@ -42,7 +42,7 @@ def failing(patch: pytest.MonkeyPatch, name: str, code: Callable[[], int | None]
 
 
 class FailingDisk:
-    """Fails at one step, counted from 0, or from it on."""
+    """Fails at one step, counted from 0; with `for_good` also at every later step."""
 
     def __init__(self, at: int, code: int, *, for_good: bool = False) -> None:
         self._at = at

@@ -1,4 +1,4 @@
-"""Images made by formula: a textured card, the same with a scratch, noise, and a map of one hot spot."""
+"""Images made by formula: a textured card, with or without a scratch, and noise."""
 
 from __future__ import annotations
 
@@ -28,19 +28,12 @@ def card(seed: int = 0, *, scratched: bool = False) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
-def blob(size: int = 224, peak: float = 6.0) -> np.ndarray:
-    """A map with a hot spot at a quarter from the left and half way down."""
-    rows, columns = np.mgrid[:size, :size].astype(np.float32) / size
-    heat = np.exp(-((columns - 0.25) ** 2 + (rows - 0.5) ** 2) / 0.005)
-    return np.asarray(0.5 + (peak - 0.5) * heat, np.float32)
-
-
 def noise(side_px: int) -> Image.Image:
     """A square that encoders cannot shrink: 3 bytes a pixel."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (side_px, side_px, 3), np.uint8))
 
 
-def encoded(image: Image.Image, kind: str = "JPEG") -> bytes:
+def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, kind)
+    image.save(buffer, kind, **options)
     return buffer.getvalue()

@@ -13,7 +13,7 @@ from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
-from patchserve_server.store import DiskReferenceStore
+from patchserve_server.store import FolderReferenceStore
 
 BAD_IDS = [
     "../outside",
@@ -137,7 +137,7 @@ def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.
     def failing(_store: object, _reference: object) -> None:
         raise RuntimeError(f"at {tmp_path}")
 
-    monkeypatch.setattr(DiskReferenceStore, "save", failing)
+    monkeypatch.setattr(FolderReferenceStore, "save", failing)
     with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
         with pytest.raises(grpc.RpcError) as caught:
             load(stub, "here", 1)

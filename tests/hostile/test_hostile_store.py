@@ -1,4 +1,4 @@
-"""Stored files that were damaged or made to harm: refused by name, in bounded memory; the others still load."""
+"""Damaged and malicious stored files are refused by name, in bounded memory, and other references still load."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 from patchserve_server.domain.errors import ReferenceDamagedError
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.store import DiskReferenceStore, bank_file
-from patchserve_server.store.records import DamageError
+from patchserve_server.store import FolderReferenceStore, bank_file
+from patchserve_server.store.damage import DamageError
 
 CATALOG = NOT_A_FILE | NOT_THE_FILES | RECORDS | BANKS
 
@@ -36,15 +36,15 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(root: Path) -> Iterator[DiskReferenceStore]:
-    store = DiskReferenceStore(root)
+def store(root: Path) -> Iterator[FolderReferenceStore]:
+    store = FolderReferenceStore(root)
     store.save(VICTIM)
     store.save(OTHER)
     yield store
     store.close()
 
 
-def refusal(store: DiskReferenceStore, root: Path) -> str:
+def refusal_message(store: FolderReferenceStore, root: Path) -> str:
     with pytest.raises(ReferenceDamagedError) as caught:
         store.load(ReferenceId("victim"))
     assert caught.value.subject == "victim"
@@ -57,43 +57,43 @@ def refusal(store: DiskReferenceStore, root: Path) -> str:
     return message
 
 
-@pytest.mark.parametrize(("words", "harm"), CATALOG.values(), ids=CATALOG)
-def test_damage_is_refused_by_name_and_can_be_mended(
-    store: DiskReferenceStore, root: Path, words: str, harm: Harm
+@pytest.mark.parametrize(("part", "harm"), CATALOG.values(), ids=CATALOG)
+def test_a_damaged_reference_is_refused_by_name_and_can_be_replaced_or_deleted(
+    store: FolderReferenceStore, root: Path, part: str, harm: Harm
 ) -> None:
     harm(root)
-    assert words in refusal(store, root)
+    assert part in refusal_message(store, root)
     assert content(store.load(ReferenceId("other"))) == content(OTHER)
     assert store.list_ids() == ["other", "victim"]
     store.close()
-    again = DiskReferenceStore(root)
-    refusal(again, root)
+    again = FolderReferenceStore(root)
+    refusal_message(again, root)
     again.save(VICTIM)
-    assert content(again.load(ReferenceId("victim"))) == content(VICTIM), "loading it again mends it"
+    assert content(again.load(ReferenceId("victim"))) == content(VICTIM), "loading it again repairs it"
     harm(root)
     again.delete(ReferenceId("victim"))
-    assert again.list_ids() == ["other"], "deleting it works too"
+    assert again.list_ids() == ["other"], "it can be deleted"
     assert content(again.load(ReferenceId("other"))) == content(OTHER)
     again.save(VICTIM)
     assert content(again.load(ReferenceId("victim"))) == content(VICTIM)
     again.close()
 
 
-def test_what_lies_outside_is_neither_read_nor_touched(store: DiskReferenceStore, root: Path) -> None:
+def test_files_outside_the_store_are_neither_read_nor_changed(store: FolderReferenceStore, root: Path) -> None:
     link(folder)(root)
     outside = root.parent / "outside-victim"
     before = sorted(outside.rglob("*"))
-    refusal(store, root)
+    refusal_message(store, root)
     store.save(VICTIM)
     store.delete(ReferenceId("victim"))
     assert sorted(outside.rglob("*")) == before
 
 
-def test_a_bank_larger_than_the_memory_is_refused(
-    store: DiskReferenceStore, root: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_bank_that_does_not_fit_into_memory_is_refused(
+    store: FolderReferenceStore, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Large:
-        """A file that is opened without trouble and does not fit."""
+    class HugeFile:
+        """Opens like any file, but does not fit into memory."""
 
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._file = safe_open(*args, **kwargs)
@@ -104,26 +104,26 @@ def test_a_bank_larger_than_the_memory_is_refused(
         def get_tensor(self, name: str) -> None:
             raise MemoryError
 
-    monkeypatch.setattr(bank_file, "safe_open", Large)
-    assert "more than fits into memory" in refusal(store, root)
+    monkeypatch.setattr(bank_file, "safe_open", HugeFile)
+    assert "does not fit into memory" in refusal_message(store, root)
 
 
-def test_a_bank_that_is_cut_while_it_is_read_is_refused(store: DiskReferenceStore, root: Path) -> None:
-    opened = bank_file.BankFile(bank(root))
+def test_a_bank_that_is_truncated_while_it_is_open_is_refused(store: FolderReferenceStore, root: Path) -> None:
+    bank_under_test = bank_file.BankFile(bank(root))
     os.truncate(bank(root), 500)
     with pytest.raises(DamageError, match="cannot be read"):
-        opened.read()
+        bank_under_test.read()
 
 
 @pytest.mark.parametrize("name", FILES)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_bytes_either_load_as_saved_or_are_refused(
-    store: DiskReferenceStore, root: Path, name: str, data: st.DataObject
+def test_changed_bytes_load_as_saved_or_are_refused(
+    store: FolderReferenceStore, root: Path, name: str, data: st.DataObject
 ) -> None:
     path = FILES[name](root)
-    sound = path.read_bytes()
-    changed = bytearray(sound)
+    original = path.read_bytes()
+    changed = bytearray(original)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, min(len(changed), 2000)))
         changed[place : place + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))
@@ -131,8 +131,8 @@ def test_any_bytes_either_load_as_saved_or_are_refused(
     try:
         loaded = store.load(ReferenceId("victim"))
     except ReferenceDamagedError:
-        refusal(store, root)
-    else:  # such as another space or another date
+        refusal_message(store, root)
+    else:  # the change made no difference, such as another space or another date
         assert model_content(loaded.model) == model_content(VICTIM.model)
     finally:
-        path.write_bytes(sound)
+        path.write_bytes(original)

@@ -226,6 +226,6 @@ def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> N
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
         with pytest.raises(grpc.RpcError) as caught:
             stub.ModelInfer(of_pixels("parcel", np.zeros((1, 65_536, 3), np.uint8)))
-        assert "65,535 a side" in str(caught.value)
+        assert "65,535 per side" in str(caught.value)
         response = stub.ModelInfer(of_files("parcel", image, outputs=["score"]))
         assert len(values(response, "score")) == 1

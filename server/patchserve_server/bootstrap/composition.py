@@ -29,7 +29,7 @@ from patchserve_server.serving.outputs import FolderSink
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.streams import Streams
-from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
 INFERENCE_WORKERS = 2  # one searches and scores while the other runs the backbone
 OPENING_WORKERS = 4  # one slow opening does not delay the others
@@ -146,7 +146,7 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
     if folder is None:
         _log.info("References are kept in memory only; --store DIR keeps them over a restart")
         return MemoryReferenceStore()
-    store = DiskReferenceStore(folder)
+    store = FolderReferenceStore(folder)
     resources.callback(store.close)
     return store
 

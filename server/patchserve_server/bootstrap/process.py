@@ -20,6 +20,9 @@ def configure_process() -> None:
     # The longest time that a computing thread keeps the interpreter while the event loop waits for it. The default is
     # ten times as long and costs a tenth of the responses under overload.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    from patchserve_server.imaging import configure_libraries  # noqa: PLC0415 - imports OpenCV
+
+    configure_libraries()
 
 
 def lower_thread_priority() -> None:

@@ -1,9 +1,6 @@
-"""Encoded bytes to an upright image. Sizes are checked before any pixel is decoded."""
+"""Encoded images to upright RGB images. Limits are checked before any pixel is decoded."""
 
 from __future__ import annotations
-
-import warnings
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,24 +12,17 @@ from patchserve_server.domain.errors import (
     UndecodableImageError,
 )
 from patchserve_server.domain.images import SentImage
-from patchserve_server.imaging.decode_guards import MeteredBytes, check_structure
+from patchserve_server.imaging.decode_guards import LimitedReads, check_decoding_cost
+from patchserve_server.imaging.limits import ImageLimits
 from patchserve_server.imaging.pil_image import PilImage
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-ALLOWED = "JPEG, PNG, WebP, BMP or TIFF"
-
-# Our own limit decides, per server; Pillow's is global and would also warn.
-Image.MAX_IMAGE_PIXELS = None
-# What an image's bytes provoke is told to its sender, not to the log.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-
-MAX_SIDE_PX = 65_535
-"""As JPEG has it. An image of one row and a million columns costs a resize gigabytes, within any limit of pixels."""
-
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+_FORMATS_TEXT = "JPEG, PNG, WebP, BMP or TIFF"
 _MAX_EXIF_BYTES = 2**20
-_THIRTY_TWO_BIT_MODES = ("I", "F")
+_MODES_32_BIT = ("I", "F")
 _WHITE_IS_ZERO = 0
-_TURN = {
+_UPRIGHT = 1
+_TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -41,108 +31,90 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings an image upright, by its EXIF orientation."""
+"""How to make an image upright, by its EXIF orientation."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageLimits:
-    """What an image may cost."""
-
-    max_bytes: int = 32 * 2**20
-    max_pixels: int = 64_000_000
-
-
-def opened(image: SentImage, limits: ImageLimits) -> PilImage:
-    """An image from its file, or from its pixels, which only have to keep the limits.
+def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
+    """Decode an encoded file, or wrap an RGB array.
 
     Raises:
-        InvalidImageError: as `decode`.
+        InvalidImageError: as `decode_image`; an array can only be too large.
     """
     if isinstance(image, bytes):
-        return decode(image, limits)
+        return decode_image(image, limits)
     height, width = image.shape[:2]
-    _check_size((width, height), limits)
+    limits.check_size((width, height))
     return Image.fromarray(image)
 
 
-def decode(data: bytes, limits: ImageLimits) -> PilImage:
-    """The first frame of an image, its EXIF orientation applied.
+def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
+    """Decode the first frame of an image file and apply its EXIF orientation.
 
-    Transparency and color profiles are dropped, as by the notebook's convert("RGB"). Gray of 12 or 16 bits is scaled
-    to 8 so that white stays white; 32 bits have no agreed white and are refused.
+    Transparency and color profiles are dropped, as by the notebook's convert("RGB"). Gray images of 12 or 16 bits are
+    scaled to 8 bits so that white stays white; with 32 bits it is not defined which value is white.
 
     Raises:
         EmptyImageError: there are no bytes.
-        ImageTooLargeError: more bytes or pixels than allowed.
-        UndecodableImageError: another format, truncated or damaged.
+        ImageTooLargeError: there are more bytes or pixels than allowed.
+        UndecodableImageError: the format is not supported, or the file is truncated or damaged.
     """
     if not data:
-        raise EmptyImageError(f"The image is empty; send the bytes of a {ALLOWED} file.")
-    if len(data) > limits.max_bytes:
-        message = f"The image has {len(data):,} bytes; at most {limits.max_bytes:,} are allowed."
-        raise ImageTooLargeError(message)
-    check_structure(data)
+        raise EmptyImageError(f"The image is empty; send the bytes of a {_FORMATS_TEXT} file.")
+    limits.check_bytes(len(data))
+    check_decoding_cost(data)
     try:
-        with Image.open(MeteredBytes(data), formats=FORMATS) as image:
-            _check_size(image.size, limits)
-            return _to_rgb(_upright(image))
+        with Image.open(LimitedReads(data), formats=_FORMATS) as image:
+            limits.check_size(image.size)
+            return _to_rgb(_apply_orientation(image))
     except (ImageTooLargeError, UndecodableImageError):
         raise
+    except Image.DecompressionBombError:  # Pillow's own limit, until configure_libraries() removes it
+        raise ImageTooLargeError(f"The image has too many pixels; at most {limits.max_pixels:,} are allowed.") from None
     except UnidentifiedImageError:
-        raise UndecodableImageError(f"The bytes are not a {ALLOWED} image, or its header is damaged.") from None
-    except Exception as error:  # decoders raise whatever their formats provoke
-        raise UndecodableImageError(_reason(error)) from error
+        raise UndecodableImageError(f"The bytes are not a {_FORMATS_TEXT} image, or its header is damaged.") from None
+    except Exception as error:  # a decoder may raise anything when its input is damaged
+        raise UndecodableImageError(_damage_message(error)) from error
 
 
-def _check_size(size_px: tuple[int, int], limits: ImageLimits) -> None:
-    width, height = size_px
-    if width * height > limits.max_pixels:
-        message = f"The image has {width} x {height} pixels; at most {limits.max_pixels:,} are allowed."
-        raise ImageTooLargeError(message)
-    if max(width, height) > MAX_SIDE_PX:
-        message = f"The image has {width} x {height} pixels; at most {MAX_SIDE_PX:,} a side are allowed."
-        raise ImageTooLargeError(message)
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    image.load()  # before the EXIF data, which may follow the pixels; TIFF comes upright from here
-    turn = _TURN.get(_orientation(image))
-    return image if turn is None else image.transpose(turn)
+def _apply_orientation(image: Image.Image) -> Image.Image:
+    # Pixels first: EXIF data may follow them, and loading a TIFF already makes it upright.
+    image.load()
+    transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    return image if transpose is None else image.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
-    """1 to 8, or anything else where broken EXIF data says so; 1 where they say nothing."""
+    """The EXIF orientation; upright if there is none. Damaged EXIF data may give any number."""
     if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
-        return 1
+        return _UPRIGHT
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # noqa: BLE001 - parsers raise whatever their data provoke; broken EXIF data is as good as none
-        return 1
+        return int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
+    except Exception:  # noqa: BLE001 - the parser may raise anything; damaged EXIF data is ignored
+        return _UPRIGHT
 
 
 def _to_rgb(image: Image.Image) -> PilImage:
-    if image.mode in _THIRTY_TWO_BIT_MODES:
-        message = "Images of 32 bits per channel are not taken; send 8 or 16 bits."
-        raise UndecodableImageError(message)
+    if image.mode in _MODES_32_BIT:
+        raise UndecodableImageError("Images with 32 bits per channel are not supported; send 8 or 16 bits.")
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_gray_levels(image)[np.asarray(image)])  # convert() would clip at 255
     if image.mode != "RGB":
-        image.info.pop("transparency", None)  # not asked for, and a way to fail
+        image.info.pop("transparency", None)  # not needed, and convert() may fail on it
         image = image.convert("RGB")
     return image
 
 
 def _gray_levels(image: Image.Image) -> NDArray[np.uint8]:
     """The 8-bit level of each 16-bit value: (65536,)."""
-    white, inverted = 65_535, False
+    white, white_is_zero = 65_535, False
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         white = 2 ** image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
-        inverted = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
+        white_is_zero = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
     levels = np.rint(np.arange(65_536).clip(0, white) * (255 / white)).astype(np.uint8)
-    return 255 - levels if inverted else levels
+    return 255 - levels if white_is_zero else levels
 
 
-def _reason(error: Exception) -> str:
+def _damage_message(error: Exception) -> str:
     if "truncated" in str(error).lower() or isinstance(error, EOFError):
-        return "The image is truncated: its last part is missing."
-    return f"The bytes begin like an image but are damaged; send the bytes of a whole {ALLOWED} file."
+        return "The image is truncated: the end of the file is missing."
+    return f"The image is damaged; send the bytes of a complete {_FORMATS_TEXT} file."

@@ -8,21 +8,21 @@ import numpy as np
 from PIL import Image
 
 from patchserve_server.domain.images import RgbImage
+from patchserve_server.imaging.bands import row_bands
 
 PilImage: TypeAlias = Image.Image
-"""Upright, of mode RGB, all of it in memory. Whoever scales it needs no array of all its pixels first."""
+"""A decoded image: upright, mode RGB, all of it in memory. Pillow scales it without an array of all pixels."""
 
-_WHOLE_PIXELS = 2**22
+_MAX_UNBANDED_PIXELS = 2**22
 _BAND_ROWS = 512
 
 
-def pixels_of(image: PilImage) -> RgbImage:
-    """All of an image: (H, W, 3), C-contiguous, not to be written to."""
+def to_rgb_array(image: PilImage) -> RgbImage:
+    """The pixels of an image: (H, W, 3), C-contiguous, possibly read-only."""
     width, height = image.size
-    if width * height <= _WHOLE_PIXELS:
+    if width * height <= _MAX_UNBANDED_PIXELS:
         return np.asarray(image)
     rgb = np.empty((height, width, 3), np.uint8)
-    for top in range(0, height, _BAND_ROWS):  # in bands: one copy of a large image at a time
-        bottom = min(height, top + _BAND_ROWS)
-        rgb[top:bottom] = np.asarray(image.crop((0, top, width, bottom)))
+    for band in row_bands(height, _BAND_ROWS):  # np.asarray would hold a second copy of a large image
+        rgb[band] = np.asarray(image.crop((0, band.start, width, band.stop)))
     return rgb

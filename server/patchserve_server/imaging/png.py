@@ -1,4 +1,4 @@
-"""PNG files (ISO/IEC 15948), written for speed: one filter, and Intel's igzip for the compression."""
+"""PNG files (ISO/IEC 15948), written for speed: one row filter, and Intel's igzip for the compression."""
 
 from __future__ import annotations
 
@@ -9,34 +9,35 @@ import numpy as np
 from isal import isal_zlib
 
 from patchserve_server.domain.images import RgbImage
+from patchserve_server.imaging.bands import row_bands
 
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
-_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # depth, color type, and the only compression, filter method and interlacing to have
+_EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter method, interlacing
 _FILTER_UP = 2
-_LEVEL = 1
-_BAND_ROWS = 128  # at a time: what is filtered is still in the cache when it is compressed
+_COMPRESSION_LEVEL = 1
+_BAND_ROWS = 128
 
 
 def encode_png(image: RgbImage) -> bytes:
-    """An image (H, W, 3) without loss, in a sixth of the time that libpng takes at its fastest, and no larger."""
+    """Encode an image (H, W, 3) without loss: six times as fast as libpng at its fastest, and no larger."""
     height, width = image.shape[:2]
     header = struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)
-    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *_data(image), _chunk(b"IEND", b"")])
+    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *_data_chunks(image), _chunk(b"IEND", b"")])
 
 
-def _data(image: RgbImage) -> Iterator[bytes]:
+def _data_chunks(image: RgbImage) -> Iterator[bytes]:
     rows = image.reshape(len(image), -1)  # (H, 3 W)
-    above = np.zeros_like(rows[:1])
-    stream = isal_zlib.compressobj(_LEVEL)
-    for top in range(0, len(rows), _BAND_ROWS):
-        band = rows[top : top + _BAND_ROWS]
-        filtered = np.empty((len(band), 1 + band.shape[1]), np.uint8)
+    row_above = np.zeros_like(rows[:1])
+    compressor = isal_zlib.compressobj(_COMPRESSION_LEVEL)
+    for band in row_bands(len(rows), _BAND_ROWS):
+        pixels = rows[band]
+        filtered = np.empty((len(pixels), 1 + pixels.shape[1]), np.uint8)
         filtered[:, 0] = _FILTER_UP
-        np.subtract(band[:1], above, out=filtered[:1, 1:])  # modulo 256, as the filter has it
-        np.subtract(band[1:], band[:-1], out=filtered[1:, 1:])
-        above = band[-1:]
-        yield _chunk(b"IDAT", stream.compress(filtered))
-    yield _chunk(b"IDAT", stream.flush())
+        np.subtract(pixels[:1], row_above, out=filtered[:1, 1:])  # modulo 256, as the filter requires
+        np.subtract(pixels[1:], pixels[:-1], out=filtered[1:, 1:])
+        row_above = pixels[-1:]
+        yield _chunk(b"IDAT", compressor.compress(filtered))
+    yield _chunk(b"IDAT", compressor.flush())
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

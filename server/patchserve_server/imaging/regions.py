@@ -1,4 +1,4 @@
-"""Connected areas over the patch threshold, in source pixels."""
+"""Regions: connected areas of an anomaly map above the patch threshold, in pixels of the source image."""
 
 from __future__ import annotations
 
@@ -15,39 +15,44 @@ from patchserve_server.domain.inspection import BoundingBox, Region
 def find_regions(
     anomaly_map: AnomalyMap, patch_threshold: float, source_size_px: tuple[int, int], max_regions: int
 ) -> tuple[Region, ...]:
-    """The areas of the map (S, S) that are over the threshold, the strongest first, in pixels of the source (w, h)."""
-    over = anomaly_map > patch_threshold  # (S, S), False where the map is NaN
-    _, found, boxes, _ = cv2.connectedComponentsWithStats(over.astype(np.uint8))
-    labels = found.astype(np.int32, copy=False)
+    """The regions of a map (S, S), highest peak first, in pixels of the source image (width, height)."""
+    above_threshold = anomaly_map > patch_threshold  # (S, S), False where the map is NaN
+    _, component_labels, boxes, _ = cv2.connectedComponentsWithStats(above_threshold.astype(np.uint8))
+    labels = component_labels.astype(np.int32, copy=False)  # (S, S), 0: not above the threshold
     peaks = np.zeros(len(boxes), np.float32)
-    np.maximum.at(peaks, labels[over], anomaly_map[over])
-    every = [_Area(label, float(peak), box) for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True))]
-    areas = every[1:]  # 0 is what lies under the threshold
-    areas.sort(key=lambda area: -area.peak)
-    scale = np.array(source_size_px) / over.shape[::-1]  # source pixels a map pixel, (x, y)
-    return tuple(_region(area, labels, patch_threshold, scale) for area in areas[:max_regions])
+    np.maximum.at(peaks, labels[above_threshold], anomaly_map[above_threshold])
+    components = [
+        _Component(label, float(peak), box)
+        for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True))
+        if label != 0
+    ]
+    components.sort(key=lambda component: -component.peak)
+    scale = np.array(source_size_px) / labels.shape[::-1]  # (x, y), source pixels per map pixel
+    return tuple(_region(component, labels, patch_threshold, scale) for component in components[:max_regions])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Area:
+class _Component:
     label: int
     peak: float
     box: NDArray[np.int32]  # x, y, width, height, area in map pixels
 
 
-def _region(area: _Area, labels: NDArray[np.int32], patch_threshold: float, scale: NDArray[np.float64]) -> Region:
-    left, top, width, height, pixels = (int(number) for number in area.box)
+def _region(
+    component: _Component, labels: NDArray[np.int32], patch_threshold: float, scale: NDArray[np.float64]
+) -> Region:
+    left, top, width, height, area = (int(number) for number in component.box)
     size_px = np.rint(np.array(labels.shape[::-1]) * scale).astype(int)
-    low = np.minimum(np.floor((left, top) * scale).astype(int), size_px - 1)
-    high = np.clip(np.ceil((left + width, top + height) * scale).astype(int), low + 1, size_px)
-    shape = (labels[top : top + height, left : left + width] == area.label).astype(np.uint8)
-    (outline, *_), _ = cv2.findContours(shape, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-    # OpenCV goes counter-clockwise; the center of a map pixel stands for it.
+    start = np.minimum(np.floor((left, top) * scale).astype(int), size_px - 1)
+    stop = np.clip(np.ceil((left + width, top + height) * scale).astype(int), start + 1, size_px)
+    mask = (labels[top : top + height, left : left + width] == component.label).astype(np.uint8)
+    (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
+    # OpenCV's outlines are counter-clockwise and made of map pixels; each pixel becomes its center.
     points = np.clip(((outline[::-1, 0] + 0.5) * scale).astype(int), 0, size_px - 1)
     return Region(
-        bounding_box=BoundingBox(int(low[0]), int(low[1]), int(high[0] - low[0]), int(high[1] - low[1])),
+        bounding_box=BoundingBox(int(start[0]), int(start[1]), int(stop[0] - start[0]), int(stop[1] - start[1])),
         polygon=tuple(map(tuple, points.tolist())),
-        area_px=float(pixels * scale.prod()),
-        area_percentage=100.0 * pixels / labels.size,
-        peak_score=area.peak / (area.peak + patch_threshold),
+        area_px=float(area * scale.prod()),
+        area_percentage=100.0 * area / labels.size,
+        peak_score=component.peak / (component.peak + patch_threshold),
     )

@@ -133,9 +133,9 @@ class LocalInspector:
         return inspection
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
-        opened = imaging.opened(image, self._limits)
-        canvas = self._canvas(opened, options) if options.overlay else None
-        return _DecodedImage(imaging.to_model_input(opened, self._input_size_px), opened.size, canvas)
+        pil_image = imaging.open_image(image, self._limits)
+        canvas = self._canvas(pil_image, options) if options.overlay else None
+        return _DecodedImage(imaging.to_model_input(pil_image, self._input_size_px), pil_image.size, canvas)
 
     def _canvas(self, image: imaging.PilImage, options: OutputOptions) -> imaging.Canvas:
         size_px = imaging.overlay_size(image.size, options.overlay_max_side_px)

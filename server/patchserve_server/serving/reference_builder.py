@@ -123,7 +123,7 @@ class ReferenceBuilder:
         return inputs
 
     def _decode(self, data: bytes, size_px: int) -> ModelInputs:
-        return imaging.to_model_input(imaging.decode(data, self._limits), size_px)
+        return imaging.to_model_input(imaging.decode_image(data, self._limits), size_px)
 
     async def _fit(
         self,

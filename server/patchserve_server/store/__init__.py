@@ -1,6 +1,6 @@
-"""Where references live beyond a call: in memory, or on disk as docs/format.md states."""
+"""Where references are kept: in memory, or in a folder as docs/format.md specifies."""
 
-from patchserve_server.store.disk import DiskReferenceStore
+from patchserve_server.store.folder import FolderReferenceStore
 from patchserve_server.store.memory import MemoryReferenceStore
 
-__all__ = ["DiskReferenceStore", "MemoryReferenceStore"]
+__all__ = ["FolderReferenceStore", "MemoryReferenceStore"]

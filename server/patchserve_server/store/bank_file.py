@@ -1,4 +1,4 @@
-"""The arrays of a memory bank as a safetensors file."""
+"""The bank file: the arrays of a memory bank in safetensors format."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from patchserve_server.domain.reference import MemoryBank
-from patchserve_server.store.files import open_plain, sync
-from patchserve_server.store.records import DamageError, quoted, unique_keys
+from patchserve_server.store.damage import DamageError, printable
+from patchserve_server.store.files import open_plain_file, sync
+from patchserve_server.store.records import unique_keys
 
 MAX_HEADER_BYTES = 4096
 _WHAT = "bank file"
-# name -> its type in safetensors, in NumPy, and its number of axes
+# name -> type in safetensors, type in NumPy, number of axes
 _ARRAYS = {
     "patches": ("F32", np.dtype(np.float32), 2),
     "image_index": ("I32", np.dtype(np.int32), 1),
@@ -29,30 +30,30 @@ _ARRAYS = {
 
 
 def check_bank(bank: MemoryBank) -> None:
-    """Types, shapes, and that what is said of each row can be.
+    """Check the types, the shapes and the values of each row.
 
     Raises:
-        DamageError: something does not fit.
+        DamageError: one of them breaks the format.
     """
     for name, (_, dtype, axes) in _ARRAYS.items():
         array = getattr(bank, name)
         if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
-            raise DamageError(f"its array {name} is not {dtype} with {axes} axes, none of them empty")
+            raise DamageError(f"its array {name} is not a non-empty {dtype} array with {axes} axes")
     if not len(bank.patches) == len(bank.image_index) == len(bank.grid_index) == len(bank.spacing):
         raise DamageError("its arrays patches, image_index, grid_index and spacing differ in length")
     _, height, width, channels = bank.inputs.shape
     if height != width or channels != 3:  # noqa: PLR2004
-        raise DamageError("its array inputs does not hold square RGB images")
+        raise DamageError("its array inputs does not contain square RGB images")
     if bank.image_index.min() < 0 or bank.image_index.max() >= len(bank.inputs):
-        raise DamageError("its array image_index names an image that is not there")
+        raise DamageError("its array image_index refers to an image that does not exist")
     if bank.grid_index.min() < 0:
-        raise DamageError("its array grid_index names a place that is not there")
+        raise DamageError("its array grid_index has a negative value")
     if not (bank.spacing.min() > 0 and bank.spacing.max() < np.inf):
-        raise DamageError("its array spacing holds other values than finite ones above 0")
+        raise DamageError("its array spacing has a value that is not finite or not above 0")
 
 
 def write_bank(path: Path, bank: MemoryBank) -> None:
-    """Writes the arrays as they lie in memory, without a second copy, and waits for the disk."""
+    """Write the arrays without copying them, and wait until they are on the disk."""
     arrays = {name: np.ascontiguousarray(getattr(bank, name)) for name in _ARRAYS}
     try:
         save_file(arrays, path)
@@ -62,7 +63,7 @@ def write_bank(path: Path, bank: MemoryBank) -> None:
 
 
 class BankFile:
-    """An opened bank file. It can be read even if its folder is removed meanwhile, and nothing maps it into memory.
+    """An open bank file. It can be read even if its folder is removed in the meantime. It is not memory-mapped.
 
     Raises:
         DamageError: it is missing, or its header breaks the format.
@@ -71,30 +72,30 @@ class BankFile:
     def __init__(self, path: Path) -> None:
         header = _read_header(path)
         self._file = _open(path)
-        # The library has found the header sound; that no name stands twice in it is ours to see.
+        # The library has checked the header, except for duplicate keys.
         try:
             json.loads(header, object_pairs_hook=unique_keys)
         except ValueError as error:
             raise _damage(error) from error
         types = {name: self._file.get_slice(name).get_dtype() for name in self._file.keys()}  # noqa: SIM118
         if types != {name: dtype for name, (dtype, _, _) in _ARRAYS.items()}:
-            raise DamageError(f"its {_WHAT} does not hold the arrays {', '.join(_ARRAYS)} in their types")
+            raise DamageError(f"its {_WHAT} does not contain exactly the arrays {', '.join(_ARRAYS)} in their types")
 
     def read(self) -> MemoryBank:
-        """The arrays, in memory of their own.
+        """The arrays, in new memory.
 
         Raises:
-            DamageError: the file was cut short meanwhile, or says that it holds more than fits into memory.
+            DamageError: the file was truncated in the meantime, or it does not fit into memory.
         """
         try:
             return MemoryBank(**{name: self._file.get_tensor(name) for name in _ARRAYS})
         except MemoryError:
-            raise DamageError(f"its {_WHAT} holds more than fits into memory") from None
+            raise DamageError(f"its {_WHAT} does not fit into memory") from None
         except SafetensorError as error:
             raise _system_error(error) or _damage(error) from error
 
 
-def _open(path: Path) -> Any:  # noqa: ANN401 - the library's methods have no types
+def _open(path: Path) -> Any:  # noqa: ANN401 - the library has no types
     try:
         return safe_open(path, framework="np", backend="pread")
     except SafetensorError as error:
@@ -102,8 +103,8 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - the library's methods have no ty
 
 
 def _read_header(path: Path) -> bytes:
-    """The JSON header, bounded before the library sees it: it would take one of 100 MB."""
-    with open_plain(path, _WHAT) as file:
+    """The JSON header. Its size is checked before the library reads it, which accepts 100 MB."""
+    with open_plain_file(path, _WHAT) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
             raise DamageError(f"its {_WHAT} has a header larger than {MAX_HEADER_BYTES} bytes")
@@ -111,10 +112,10 @@ def _read_header(path: Path) -> bytes:
 
 
 def _damage(error: Exception) -> DamageError:
-    return DamageError(f"its {_WHAT} cannot be read ({quoted(str(error))})")
+    return DamageError(f"its {_WHAT} cannot be read ({printable(str(error))})")
 
 
 def _system_error(error: SafetensorError) -> OSError | None:
-    """What the library tells of the system's error: only its number, and that only as text."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None
+    """The system error behind a library error. The library gives only its number, in the text of the message."""
+    match = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None

@@ -1,4 +1,4 @@
-"""One immutable revision on disk: a folder with the arrays and the manifest."""
+"""A generation: the folder with the arrays and the manifest of one revision. It never changes."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, ReferenceModel
 from patchserve_server.store.bank_file import BankFile, check_bank, write_bank
-from patchserve_server.store.files import discard, is_plain_folder, read_small, sync, write_synced
-from patchserve_server.store.records import FORMAT_VERSION, DamageError, Manifest, decode, encode
+from patchserve_server.store.damage import DamageError
+from patchserve_server.store.files import is_plain_folder, read_small_file, sync, try_remove, write_synced
+from patchserve_server.store.records import FORMAT_VERSION, Manifest, decode_record, encode_record
 
 _BANK = "bank.safetensors"
 _MANIFEST = "manifest.json"
@@ -17,12 +18,12 @@ _MAX_MANIFEST_BYTES = 65536
 
 
 def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None:
-    """Writes a new folder and waits for the disk.
+    """Write a new folder and wait until it is on the disk.
 
     Raises:
-        ValueError: it would not load again, or the revision is not the model's.
+        ValueError: the model could not be loaded again, or it has another revision.
     """
-    manifest = encode(
+    manifest = encode_record(
         Manifest(
             format_version=FORMAT_VERSION,
             revision=revision,
@@ -31,66 +32,67 @@ def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None
             calibration=model.calibration,
         )
     )
-    _proven_model(decode(Manifest, manifest), model.bank)
+    _verified_model(decode_record(Manifest, manifest), model.bank)
     folder.mkdir()
     write_bank(folder / _BANK, model.bank)
     write_synced(folder / _MANIFEST, manifest)
     sync(folder)
 
 
-def install_generation(written: Path, place: Path) -> None:
-    """Moves a written folder to its name.
+def install_generation(written: Path, target: Path) -> None:
+    """Move a written folder to its final name.
 
-    What may be there already has the same revision, so the same content, or is damaged: replaced file by file, a sound
-    one is whole at every moment.
+    An existing folder of this name has the same revision: its content is equal, or damaged. Its files are replaced one
+    by one, so that an intact generation is complete at every moment.
     """
-    if is_plain_folder(place):
+    if is_plain_folder(target):
         for name in (_BANK, _MANIFEST):
-            if is_plain_folder(place / name):
-                discard(place / name)
-            (written / name).replace(place / name)
-        sync(place)
+            if is_plain_folder(target / name):
+                try_remove(target / name)
+            (written / name).replace(target / name)
+        sync(target)
     else:
-        discard(place)
-        written.rename(place)
+        try_remove(target)
+        written.rename(target)
 
 
-def discard_generation(place: Path) -> None:
-    """Removes what `write_generation` made, as far as that goes, and nothing else: a foreign file keeps its folder."""
-    if is_plain_folder(place):
+def try_remove_generation(folder: Path) -> None:
+    """Remove the files that `write_generation` wrote, and the folder if nothing else is in it."""
+    if is_plain_folder(folder):
         with suppress(OSError):
             for name in (_MANIFEST, _BANK):
-                (place / name).unlink(missing_ok=True)
-            place.rmdir()
+                (folder / name).unlink(missing_ok=True)
+            folder.rmdir()
 
 
 class OpenGeneration:
-    """A revision whose files are open: it can be read even if it is removed meanwhile.
+    """A generation whose files are open. It can be read even if it is removed in the meantime.
 
     Raises:
-        DamageError: the folder, the manifest or the bank's header breaks the format.
+        DamageError: the folder, the manifest or the header of the bank file breaks the format.
     """
 
-    def __init__(self, place: Path) -> None:
-        if place.is_symlink():
+    def __init__(self, folder: Path) -> None:
+        if folder.is_symlink():
             raise DamageError("its revision is a link to another folder")
-        self._manifest = decode(Manifest, read_small(place / _MANIFEST, "manifest", _MAX_MANIFEST_BYTES))
-        if self._manifest.revision != place.name:
-            raise DamageError("its manifest is that of another revision")
-        self._bank = BankFile(place / _BANK)
+        manifest = read_small_file(folder / _MANIFEST, "manifest", _MAX_MANIFEST_BYTES)
+        self._manifest = decode_record(Manifest, manifest)
+        if self._manifest.revision != folder.name:
+            raise DamageError("its manifest belongs to another revision")
+        self._bank = BankFile(folder / _BANK)
 
     def read(self) -> ReferenceModel:
-        """The model, proven by its digest to be the one that was saved.
+        """The model. Its digest proves that it is the model that was saved.
 
         Raises:
-            DamageError: it is not.
+            DamageError: the digest is another, or the bank file is damaged.
         """
-        return _proven_model(self._manifest, self._bank.read())
+        return _verified_model(self._manifest, self._bank.read())
 
 
-def _proven_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
+def _verified_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
     check_bank(bank)
     model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration)
     if revision_of(model) != manifest.revision:
-        raise DamageError("its content does not have the digest that its revision names")
+        raise DamageError("its content does not match its revision")
     return model

@@ -1,4 +1,4 @@
-"""References that live as long as the process."""
+"""References in memory, for as long as the process runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from patchserve_server.domain.reference_id import ReferenceId
 
 
 class MemoryReferenceStore:
-    """A ReferenceStore without a disk. Each method is one step of a dict, so threads need no lock."""
+    """A ReferenceStore without a folder. Each method is one atomic operation on a dict, so it needs no lock."""
 
     is_durable = False
 
@@ -18,7 +18,7 @@ class MemoryReferenceStore:
         self._references: dict[ReferenceId, Reference] = {}
 
     def save(self, reference: Reference) -> None:
-        """Makes this revision the current one of its id."""
+        """Make this revision the current one of its reference."""
         self._references[reference.reference_id] = reference
 
     def load(self, reference_id: ReferenceId) -> Reference:
@@ -33,11 +33,11 @@ class MemoryReferenceStore:
         return reference
 
     def list_ids(self) -> Sequence[ReferenceId]:
-        """The ids that have a current revision, sorted."""
+        """The ids of all references, sorted."""
         return sorted(self._references.copy())
 
     def delete(self, reference_id: ReferenceId) -> None:
-        """Forgets this id.
+        """Remove a reference.
 
         Raises:
             ReferenceNotFoundError: there is none.

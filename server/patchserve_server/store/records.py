@@ -1,4 +1,4 @@
-"""The two JSON records of the persisted format (docs/format.md): the pointer and the manifest."""
+"""The JSON records of the stored format (docs/format.md): pointer and manifest."""
 
 from __future__ import annotations
 
@@ -20,14 +20,10 @@ from pydantic import (
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import Calibration, EmbeddingSpec
 from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.store.damage import DamageError, printable
 
 FORMAT_VERSION = 1
 REVISION_PATTERN = "^[0-9a-f]{64}$"
-_MAX_WORDS = 160
-
-
-class DamageError(ValueError):
-    """Content that breaks the format. The message says which rule, to follow "it is damaged:", and holds no path."""
 
 
 def _utc(time: datetime) -> datetime:
@@ -47,14 +43,14 @@ class _Record(BaseModel):
 
     @field_validator("format_version")
     @classmethod
-    def _known_version(cls, version: int) -> int:
+    def _check_version(cls, version: int) -> int:
         if version != FORMAT_VERSION:
             raise ValueError(f"this server reads version {FORMAT_VERSION} only")
         return version
 
 
 class Pointer(_Record):
-    """Which revision of a reference is current: all that ever changes."""
+    """Which revision of a reference is current."""
 
     reference_id: str
     revision: Revision
@@ -63,7 +59,7 @@ class Pointer(_Record):
 
 
 class Manifest(_Record):
-    """What a generation holds beside its arrays. Equal revisions have equal manifests: it knows no name and no time."""
+    """All of a generation but its arrays. It has no name and no time, so equal revisions have equal manifests."""
 
     revision: Revision
     spec: EmbeddingSpec
@@ -74,47 +70,42 @@ class Manifest(_Record):
 RecordT = TypeVar("RecordT", Pointer, Manifest)
 
 
-def encode(record: Pointer | Manifest) -> bytes:
-    """The record as UTF-8 JSON."""
+def encode_record(record: Pointer | Manifest) -> bytes:
+    """The record as JSON in UTF-8."""
     return record.model_dump_json(indent=2).encode() + b"\n"
 
 
-def decode(kind: type[RecordT], data: bytes) -> RecordT:
-    """The record that `encode` would write, and nothing looser: no defaults, no conversions, no key twice.
+def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
+    """The record that `encode_record` wrote. Nothing else is accepted: no defaults, conversions or duplicate keys.
 
     Raises:
         DamageError: the bytes are anything else.
     """
+    name = kind.__name__.lower()
     try:
         record = kind.model_validate_json(data)
         as_written = json.loads(data, object_pairs_hook=unique_keys)
     except ValidationError as error:
-        raise DamageError(f"its {kind.__name__.lower()} cannot be read ({_first_fault(error)})") from None
+        raise DamageError(f"its {name} cannot be read ({_first_problem(error)})") from None
     except InvalidInputError as error:
-        raise DamageError(
-            f"its {kind.__name__.lower()} cannot be read ({quoted(error.message.removesuffix('.'))})"
-        ) from None
+        raise DamageError(f"its {name} cannot be read ({printable(error.message.removesuffix('.'))})") from None
     except ValueError as error:
-        raise DamageError(f"its {kind.__name__.lower()} cannot be read ({quoted(str(error))})") from None
+        raise DamageError(f"its {name} cannot be read ({printable(str(error))})") from None
     if record.model_dump(mode="json") != as_written:
-        raise DamageError(f"its {kind.__name__.lower()} lacks a field or writes one in another form")
+        raise DamageError(f"its {name} lacks a field or has a field in another form")
     return record
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """For json.loads: an object in which no key stands twice, so that no two readers can differ about it."""
+    """For json.loads: refuse an object with a duplicate key, because readers differ about which value counts."""
     items = dict(pairs)
     if len(items) != len(pairs):
-        raise ValueError("a key stands twice")
+        raise ValueError("duplicate key")
     return items
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors(include_url=False, include_input=False)[0]
-    words = [".".join(str(part) for part in fault["loc"]), fault["msg"].removeprefix("Value error, ")]
-    return quoted(": ".join(filter(None, words)))
-
-
-def quoted(text: str) -> str:
-    """A parser's words, which may hold the damaged file's own text: printable ASCII, and little of it."""
-    return ascii(text)[1:-1][:_MAX_WORDS]
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in problem["loc"])
+    message = problem["msg"].removeprefix("Value error, ")
+    return printable(f"{field}: {message}" if field else message)

@@ -50,6 +50,14 @@ def test_the_operators_own_wait_policy_is_kept(monkeypatch: pytest.MonkeyPatch) 
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
+def test_the_image_libraries_are_configured() -> None:
+    code = (
+        "from patchserve_server.bootstrap.process import configure_process; configure_process()\n"
+        "import cv2; from PIL import Image; print(cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS)"
+    )
+    assert run_python(code).split() == ["1", "None"]
+
+
 @pytest.mark.parametrize("command", ["--help", "serve --help", "serve --port 70000", "token --help"])
 def test_help_and_a_wrong_flag_do_not_wait_for_large_libraries(command: str) -> None:
     code = (

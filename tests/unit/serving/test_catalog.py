@@ -29,7 +29,7 @@ from patchserve_server.domain.ports import ReferenceStore
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.store import DiskReferenceStore, MemoryReferenceStore
+from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
 BUDGET = 10_000
 OTHER_REVISION = Revision("0" * 64)
@@ -82,13 +82,13 @@ def catalog(store: FailingStore, pools: Pools) -> Catalog:
 
 
 @pytest.fixture
-def durable_store(tmp_path: Path) -> Iterator[DiskReferenceStore]:
-    with closing(DiskReferenceStore(tmp_path / "store")) as store:
+def durable_store(tmp_path: Path) -> Iterator[FolderReferenceStore]:
+    with closing(FolderReferenceStore(tmp_path / "store")) as store:
         yield store
 
 
 @pytest.fixture
-def durable(durable_store: DiskReferenceStore, pools: Pools) -> Catalog:
+def durable(durable_store: FolderReferenceStore, pools: Pools) -> Catalog:
     """With room for three references of 3 images each."""
     return pools.catalog(durable_store, 3 * reference(images=3).model.bank.nbytes)
 
@@ -336,7 +336,7 @@ async def test_a_reference_damaged_while_it_was_closed_is_named(durable: Catalog
 
 
 async def test_a_reference_of_another_detector_is_known_but_refused(
-    durable_store: DiskReferenceStore, pools: Pools
+    durable_store: FolderReferenceStore, pools: Pools
 ) -> None:
     model = reference().model
     foreign = replace(model, spec=replace(SPEC, precision="bf16"))
@@ -354,7 +354,7 @@ async def test_a_reference_of_another_detector_is_known_but_refused(
 
 
 async def test_a_start_with_more_references_than_fit_serves_them_all(
-    durable_store: DiskReferenceStore, pools: Pools
+    durable_store: FolderReferenceStore, pools: Pools
 ) -> None:
     for name in (A, B, C):
         durable_store.save(reference(name, images=3))

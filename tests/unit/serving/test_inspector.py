@@ -99,7 +99,7 @@ async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
 async def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed() -> None:
     detector, image = FakeDetector(), gray_png(160, (16_384, 2))
     async with inspector() as local:
-        with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP holds at most 16,383"):
+        with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP allows at most 16,383"):
             await local.inspect(
                 opened(reference(), detector),
                 image,

@@ -1,4 +1,4 @@
-"""The disk store: its files, its lock, and what it clears up."""
+"""The folder store: its files, its lock, and what it removes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ import pytest
 import safetensors.numpy
 from fakes.disk import failing
 from fakes.references import content, make_reference, model_content, named
+from fakes.store_files import files_in, files_of
 from numpy.typing import NDArray
 
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.reference_options import MAX_REGION_POINTS, RelativePoint
-from patchserve_server.store import DiskReferenceStore, disk
+from patchserve_server.store import FolderReferenceStore, folder
 from patchserve_server.store.generation import OpenGeneration
 
 OLD, NEW = make_reference(seed=1), make_reference(seed=2)
@@ -34,31 +35,17 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def store(root: Path) -> Iterator[DiskReferenceStore]:
-    store = DiskReferenceStore(root)
+def store(root: Path) -> Iterator[FolderReferenceStore]:
+    store = FolderReferenceStore(root)
     yield store
     store.close()
 
 
-def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
-
-
-def whole(*references: Reference) -> set[str]:
-    """The files of a store that holds these references and nothing else."""
-    expected = {".lock"}
-    for reference in references:
-        expected |= {f"{reference.reference_id}/current.json"}
-        expected |= {
-            f"{reference.reference_id}/{reference.revision}/{name}" for name in ("bank.safetensors", "manifest.json")
-        }
-    return expected
-
-
-def test_the_files_are_as_documented(store: DiskReferenceStore, root: Path) -> None:
+def test_saved_files_are_as_documented(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     store.save(NEW)
-    assert files(root) == whole(NEW)
+    assert files_in(root) == files_of(NEW)
+    assert (root / ".lock").is_file()
     arrays = safetensors.numpy.load_file(root / "parcel" / NEW.revision / "bank.safetensors")
     assert {name: array.tobytes() for name, array in arrays.items()} == {
         name: getattr(NEW.model.bank, name).tobytes()
@@ -74,7 +61,7 @@ def test_the_files_are_as_documented(store: DiskReferenceStore, root: Path) -> N
     }
 
 
-def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferenceStore, root: Path) -> None:
+def test_files_of_another_writer_that_follows_the_documentation_load(store: FolderReferenceStore, root: Path) -> None:
     generation = root / "parcel" / OLD.revision
     generation.mkdir(parents=True)
     bank = OLD.model.bank
@@ -96,23 +83,23 @@ def test_what_another_writer_wrote_by_the_documentation_loads(store: DiskReferen
     assert content(store.load(ReferenceId("parcel"))) == content(OLD)
 
 
-def test_a_second_server_on_the_folder_is_refused(store: DiskReferenceStore, root: Path) -> None:
+def test_a_second_server_on_the_folder_is_refused(store: FolderReferenceStore, root: Path) -> None:
     with pytest.raises(StartupError, match="Another server uses"):
-        DiskReferenceStore(root)
+        FolderReferenceStore(root)
     store.close()
-    DiskReferenceStore(root).close()
+    FolderReferenceStore(root).close()
 
 
-def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(StartupError, match="cannot be made, locked, read or written"):
-        DiskReferenceStore(tmp_path / "file")
-    with pytest.raises(StartupError, match="cannot be made, locked, read or written"):
-        DiskReferenceStore(tmp_path / "file/below")
+    with pytest.raises(StartupError, match="cannot be created, locked, read or written"):
+        FolderReferenceStore(tmp_path / "file")
+    with pytest.raises(StartupError, match="cannot be created, locked, read or written"):
+        FolderReferenceStore(tmp_path / "file/below")
 
 
 @pytest.mark.parametrize(
-    ("name", "code", "words"),
+    ("name", "code", "reason"),
     [
         ("io.open", errno.EROFS, "Read-only file system"),
         ("fcntl.flock", errno.ENOLCK, "No locks available"),
@@ -120,19 +107,19 @@ def test_a_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(
-    monkeypatch: pytest.MonkeyPatch, root: Path, name: str, code: int, words: str
+    monkeypatch: pytest.MonkeyPatch, root: Path, name: str, code: int, reason: str
 ) -> None:
     with monkeypatch.context() as patch:
         failing(patch, name, lambda: code)
-        with pytest.raises(StartupError, match=words):
-            DiskReferenceStore(root)
-    DiskReferenceStore(root).close()
+        with pytest.raises(StartupError, match=reason):
+            FolderReferenceStore(root)
+    FolderReferenceStore(root).close()
 
 
-def test_leftovers_are_removed_at_the_next_start_and_foreign_files_stay(store: DiskReferenceStore, root: Path) -> None:
+def test_a_start_removes_leftovers_and_keeps_foreign_files(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     store.close()
-    ours = root / "parcel" / OLD.revision
+    generation = root / "parcel" / OLD.revision
     leftovers = [
         root / ".patchserve-save-x" / NEW.revision / "bank.safetensors",
         root / "parcel" / NEW.revision / "bank.safetensors",
@@ -150,60 +137,60 @@ def test_leftovers_are_removed_at_the_next_start_and_foreign_files_stay(store: D
     for path in leftovers + foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
-    again = DiskReferenceStore(root)
-    assert files(root) == whole(OLD) | {str(path.relative_to(root)) for path in foreign}
+    again = FolderReferenceStore(root)
+    assert files_in(root) == files_of(OLD) | {str(path.relative_to(root)) for path in foreign}
     assert not (root / "gone").exists()
     assert again.list_ids() == ["parcel"]
     again.delete(ReferenceId("parcel"))
-    assert not ours.exists()
+    assert not generation.exists()
     assert all(path.exists() for path in foreign)
     again.close()
 
 
-def test_generations_under_a_damaged_pointer_stay(store: DiskReferenceStore, root: Path) -> None:
+def test_a_start_removes_nothing_under_a_damaged_pointer(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     store.close()
     (root / "parcel/current.json").write_text("{")
-    before = files(root)
-    DiskReferenceStore(root).close()
-    assert files(root) == before
+    before = files_in(root)
+    FolderReferenceStore(root).close()
+    assert files_in(root) == before
 
 
-def test_a_reader_at_work_is_not_disturbed_by_a_save_or_a_deletion(store: DiskReferenceStore, root: Path) -> None:
+def test_an_open_generation_can_be_read_after_a_save_or_a_deletion(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     reader = OpenGeneration(root / "parcel" / OLD.revision)
     store.save(NEW)
     late_reader = OpenGeneration(root / "parcel" / NEW.revision)
     store.delete(ReferenceId("parcel"))
-    assert files(root) == {".lock"}
+    assert files_in(root) == set()
     assert model_content(reader.read()) == model_content(OLD.model)
     assert model_content(late_reader.read()) == model_content(NEW.model)
 
 
-@pytest.mark.parametrize("meanwhile", ["save", "delete"])
-def test_a_revision_does_not_go_between_its_pointer_and_its_files(
-    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, meanwhile: str
+@pytest.mark.parametrize("change", ["save", "delete"])
+def test_a_generation_is_not_removed_between_reading_its_pointer_and_opening_it(
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
     store.save(OLD)
-    change = threading.Thread(
-        target=store.save if meanwhile == "save" else store.delete, args=(NEW,) if meanwhile == "save" else ("parcel",)
+    thread = threading.Thread(
+        target=store.save if change == "save" else store.delete, args=(NEW,) if change == "save" else ("parcel",)
     )
 
     def open_late(place: Path) -> OpenGeneration:
-        change.start()
-        change.join(timeout=0.5)  # it cannot end yet; without this wait it would hardly have begun
+        thread.start()
+        thread.join(timeout=0.5)  # it cannot end yet; the wait only gives it time to begin
         return OpenGeneration(place)
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk, "OpenGeneration", open_late)
+        patch.setattr(folder, "OpenGeneration", open_late)
         assert content(store.load(ReferenceId("parcel"))) == content(OLD)
-    change.join()
-    assert store.list_ids() == (["parcel"] if meanwhile == "save" else [])
+    thread.join()
+    assert store.list_ids() == (["parcel"] if change == "save" else [])
 
 
-def test_the_longest_region_of_interest_loads_again(store: DiskReferenceStore) -> None:
-    share = 1.2345678901234568e-300  # no share needs more characters
-    points: tuple[RelativePoint, ...] = ((share, share),) * MAX_REGION_POINTS
+def test_the_longest_region_of_interest_can_be_loaded_again(store: FolderReferenceStore) -> None:
+    fraction = 1.2345678901234568e-300  # no number needs more characters
+    points: tuple[RelativePoint, ...] = ((fraction, fraction),) * MAX_REGION_POINTS
     polygons = [points[at : at + 3] for at in range(0, MAX_REGION_POINTS - 3, 3)]
     polygons[-1] += points[3 * len(polygons) :]
     reference = named(with_options(region_of_interest=tuple(polygons)))
@@ -239,24 +226,24 @@ def with_arrays(**changes: NDArray[Any]) -> ReferenceModel:
         named(with_arrays(spacing=OLD.model.bank.spacing[1:])),
     ],
     ids=[
-        "other revision",
+        "another revision",
         "no time zone",
         "threshold of nan",
         "radius of an int",
         "patches of float64",
-        "image_index above",
-        "grid_index below",
+        "image_index too high",
+        "grid_index too low",
         "grid_index of int64",
         "spacing of 0",
         "spacing of nan",
-        "spacing of one row less",
+        "spacing with one row less",
     ],
 )
-def test_what_could_not_be_loaded_again_is_not_saved(
-    store: DiskReferenceStore, root: Path, reference: Reference
+def test_content_that_could_not_be_loaded_again_is_not_saved(
+    store: FolderReferenceStore, root: Path, reference: Reference
 ) -> None:
     store.save(NEW)
     with pytest.raises(ValueError, match=r"."):
         store.save(reference)
-    assert files(root) == whole(NEW)
+    assert files_in(root) == files_of(NEW)
     assert content(store.load(ReferenceId("parcel"))) == content(NEW)

@@ -1,4 +1,4 @@
-"""The disk store on a disk that fails at any step, and the order of steps that makes a save safe."""
+"""The folder store on a disk that fails at any step, and the order of steps that makes a save safe."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.disk import CLEARING_UP, STEPS, FailingDisk, failing
+from fakes.disk import CLEANUP, STEPS, FailingDisk, failing
 from fakes.references import content, make_reference
+from fakes.store_files import files_in, files_of
 from safetensors import SafetensorError
 
 from patchserve_server.domain.errors import (
@@ -23,7 +24,7 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.store import DiskReferenceStore, bank_file
+from patchserve_server.store import FolderReferenceStore, bank_file
 
 OTHER, OLD, NEW = make_reference("other", 9), make_reference(seed=1), make_reference(seed=2)
 SAME_BUT_LATER = dataclasses.replace(OLD, update_time=OLD.update_time + timedelta(days=1))
@@ -31,10 +32,10 @@ SAME_BUT_LATER = dataclasses.replace(OLD, update_time=OLD.update_time + timedelt
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """A change of the reference "parcel": what was there, what is done, what is there then."""
+    """A change of the reference "parcel", and its state before and after."""
 
     before: Reference | None
-    act: Callable[[DiskReferenceStore], None]
+    act: Callable[[FolderReferenceStore], None]
     after: Reference | None
 
 
@@ -52,21 +53,21 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[DiskReferenceStore]:
-    store = DiskReferenceStore(tmp_path)
+def store(tmp_path: Path) -> Iterator[FolderReferenceStore]:
+    store = FolderReferenceStore(tmp_path)
     yield store
     store.close()
 
 
-def prepared(root: Path, action: Action) -> DiskReferenceStore:
-    store = DiskReferenceStore(root)
+def prepared(root: Path, action: Action) -> FolderReferenceStore:
+    store = FolderReferenceStore(root)
     store.save(OTHER)
     if action.before:
         store.save(action.before)
     return store
 
 
-def attempt(store: DiskReferenceStore, action: Action, names: tuple[str, ...], disk: FailingDisk) -> Exception | None:
+def attempt(store: FolderReferenceStore, action: Action, names: tuple[str, ...], disk: FailingDisk) -> Exception | None:
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             failing(patch, name, disk)
@@ -77,7 +78,7 @@ def attempt(store: DiskReferenceStore, action: Action, names: tuple[str, ...], d
     return None
 
 
-def found(store: DiskReferenceStore) -> tuple[object, ...] | None:
+def found(store: FolderReferenceStore) -> tuple[object, ...] | None:
     assert content(store.load(ReferenceId("other"))) == content(OTHER)
     try:
         return content(store.load(ReferenceId("parcel")))
@@ -89,22 +90,9 @@ def expected(reference: Reference | None) -> tuple[object, ...] | None:
     return content(reference) if reference else None
 
 
-def files(root: Path) -> set[str]:
-    return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()} - {".lock"}
-
-
-def files_of(*references: Reference | None) -> set[str]:
-    return {
-        f"{one.reference_id}/{name}"
-        for one in references
-        if one
-        for name in ("current.json", f"{one.revision}/bank.safetensors", f"{one.revision}/manifest.json")
-    }
-
-
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
 @pytest.mark.parametrize("name", ACTIONS)
-def test_a_disk_that_fails_once_leaves_the_old_revision_and_nothing_else(tmp_path: Path, name: str, code: int) -> None:
+def test_an_error_of_the_disk_leaves_the_old_revision_and_nothing_else(tmp_path: Path, name: str, code: int) -> None:
     action = ACTIONS[name]
     for at in range(100):
         root = tmp_path / str(at)
@@ -115,15 +103,15 @@ def test_a_disk_that_fails_once_leaves_the_old_revision_and_nothing_else(tmp_pat
             assert type(error) is (StorageFullError if code == errno.ENOSPC else StorageUnavailableError)
             assert str(tmp_path) not in str(error)
             assert '"parcel"' in str(error)
-        left = action.after if error is None else action.before
-        assert found(store) == expected(left)
-        if error is not None:  # else it was the clearing up that failed, which the next start makes good
-            assert files(root) == files_of(OTHER, left)
+        state = action.after if error is None else action.before
+        assert found(store) == expected(state)
+        if error is not None:  # otherwise the cleanup failed, and the next start repeats it
+            assert files_in(root) == files_of(OTHER, state)
         store.close()
-        again = DiskReferenceStore(root)
-        assert found(again) == expected(left)
-        assert files(root) == files_of(OTHER, left)
-        if left is not None:
+        again = FolderReferenceStore(root)
+        assert found(again) == expected(state)
+        assert files_in(root) == files_of(OTHER, state)
+        if state is not None:
             again.delete(ReferenceId("parcel"))
         again.save(NEW)
         assert found(again) == expected(NEW)
@@ -135,20 +123,20 @@ def test_a_disk_that_fails_once_leaves_the_old_revision_and_nothing_else(tmp_pat
 
 
 @pytest.mark.parametrize("name", ACTIONS)
-def test_a_disk_that_breaks_for_good_leaves_the_old_or_the_new_revision(tmp_path: Path, name: str) -> None:
+def test_a_disk_that_breaks_leaves_the_old_or_the_new_revision(tmp_path: Path, name: str) -> None:
     action = ACTIONS[name]
     for at in range(100):
         root = tmp_path / str(at)
         store = prepared(root, action)
         disk = FailingDisk(at, errno.EROFS, for_good=True)
-        error = attempt(store, action, STEPS + CLEARING_UP, disk)
+        error = attempt(store, action, STEPS + CLEANUP, disk)
         assert error is None or type(error) is StorageUnavailableError
         store.close()
-        repaired = DiskReferenceStore(root)
-        left = found(repaired)
-        assert left in (expected(action.before), expected(action.after))
-        kept = action.before if left == expected(action.before) else action.after
-        assert files(root) == files_of(OTHER, kept)
+        repaired = FolderReferenceStore(root)
+        state = found(repaired)
+        assert state in (expected(action.before), expected(action.after))
+        reference = action.before if state == expected(action.before) else action.after
+        assert files_in(root) == files_of(OTHER, reference)
         repaired.close()
         if not disk.reached:
             break
@@ -157,17 +145,17 @@ def test_a_disk_that_breaks_for_good_leaves_the_old_or_the_new_revision(tmp_path
 
 
 @pytest.mark.parametrize("name", ["replace", "delete"])
-def test_clearing_up_that_fails_fails_nothing(tmp_path: Path, name: str) -> None:
+def test_a_failed_cleanup_does_not_fail_the_save_or_deletion(tmp_path: Path, name: str) -> None:
     action = ACTIONS[name]
     store = prepared(tmp_path, action)
     disk = FailingDisk(0, errno.EIO, for_good=True)
-    assert attempt(store, action, CLEARING_UP, disk) is None
+    assert attempt(store, action, CLEANUP, disk) is None
     assert disk.reached
     assert found(store) == expected(action.after)
-    assert files(tmp_path) > files_of(OTHER, action.after)
+    assert files_in(tmp_path) > files_of(OTHER, action.after)
     store.close()
-    again = DiskReferenceStore(tmp_path)
-    assert files(tmp_path) == files_of(OTHER, action.after)
+    again = FolderReferenceStore(tmp_path)
+    assert files_in(tmp_path) == files_of(OTHER, action.after)
     again.close()
 
 
@@ -184,8 +172,8 @@ def test_clearing_up_that_fails_fails_nothing(tmp_path: Path, name: str) -> None
     ],
 )
 @pytest.mark.parametrize("step", STEPS)
-def test_each_system_error_has_its_domain_error(
-    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, step: str, code: int, kind: type[PatchserveError]
+def test_each_system_error_becomes_its_domain_error(
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, step: str, code: int, kind: type[PatchserveError]
 ) -> None:
     failing(monkeypatch, step, lambda: code)
     with pytest.raises(kind, match="unchanged") as caught:
@@ -193,15 +181,15 @@ def test_each_system_error_has_its_domain_error(
     assert os.strerror(code) in str(caught.value)
 
 
-def test_a_failure_that_the_library_does_not_explain_is_one_of_the_store(
-    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch
+def test_an_unknown_library_error_means_that_the_store_is_unavailable(
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bank_file, "save_file", raiser(SafetensorError("something else")))
     with pytest.raises(StorageUnavailableError, match="input/output error"):
         store.save(NEW)
 
 
-def test_a_foreign_file_is_not_written_over(store: DiskReferenceStore, tmp_path: Path) -> None:
+def test_a_foreign_file_is_not_overwritten(store: FolderReferenceStore, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(StorageUnavailableError, match="File exists"):
         store.save(make_reference("notes.txt"))
@@ -209,8 +197,8 @@ def test_a_foreign_file_is_not_written_over(store: DiskReferenceStore, tmp_path:
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.EACCES, errno.EMFILE])
-def test_a_disk_that_cannot_be_read_is_not_called_damaged(
-    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch, code: int
+def test_a_disk_that_cannot_be_read_does_not_count_as_damage(
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     store.save(OLD)
     with monkeypatch.context() as patch:
@@ -230,11 +218,7 @@ def test_a_disk_that_cannot_be_read_is_not_called_damaged(
         patch.setattr(bank_file, "safe_open", raiser(SafetensorError(f"{os.strerror(code)} (os error {code})")))
         with pytest.raises(StorageUnavailableError):
             store.load(ReferenceId("parcel"))
-    assert found_alone(store) == content(OLD)
-
-
-def found_alone(store: DiskReferenceStore) -> tuple[object, ...]:
-    return content(store.load(ReferenceId("parcel")))
+    assert content(store.load(ReferenceId("parcel"))) == content(OLD)
 
 
 def raiser(error: Exception) -> Callable[..., Any]:
@@ -244,10 +228,10 @@ def raiser(error: Exception) -> Callable[..., Any]:
     return fail
 
 
-def test_everything_is_on_the_disk_before_it_is_named(
-    store: DiskReferenceStore, monkeypatch: pytest.MonkeyPatch
+def test_files_are_on_the_disk_before_the_pointer_names_them(
+    store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The order that a loss of power asks for, which killing a process cannot show."""
+    """The order that makes a power loss harmless. Killing a process cannot show it."""
     steps: list[str] = []
     names: dict[int, str] = {}
 

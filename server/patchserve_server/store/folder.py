@@ -1,0 +1,140 @@
+"""References in a folder, as docs/format.md specifies."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from patchserve_server.domain.errors import (
+    InvalidInputError,
+    ReferenceDamagedError,
+    ReferenceNotFoundError,
+    StartupError,
+)
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.store.damage import DamageError
+from patchserve_server.store.files import is_plain_folder
+from patchserve_server.store.folder_lock import lock_folder
+from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.os_errors import startup_errors, storage_errors
+from patchserve_server.store.pointer import has_pointer, read_pointer
+from patchserve_server.store.publishing import (
+    publish,
+    remove_generations,
+    remove_staging_folders,
+    staged_files,
+    unpublish,
+)
+from patchserve_server.store.records import FORMAT_VERSION, Pointer
+
+
+class FolderReferenceStore:
+    """A ReferenceStore in a folder that it alone uses. Saves write in parallel and publish one at a time.
+
+    Raises:
+        StartupError: the folder cannot be used, or another server uses it.
+    """
+
+    is_durable = True
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._lock_file = lock_folder(root)
+        # Held while a pointer and its generation are opened, and while either is replaced or removed.
+        self._publishing = threading.Lock()
+        try:
+            with startup_errors(root):
+                self._remove_leftovers()
+        except StartupError:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let another server use the folder."""
+        self._lock_file.close()
+
+    def save(self, reference: Reference) -> None:
+        """Make this revision the current one of its reference. A kill at any moment leaves the old or the new one.
+
+        Raises:
+            StorageFullError, StorageUnavailableError: the old revision stays.
+            ValueError: the content could not be loaded again, or it has another revision: a bug of the caller.
+        """
+        pointer = Pointer(
+            format_version=FORMAT_VERSION,
+            reference_id=reference.reference_id,
+            revision=reference.revision,
+            create_time=reference.create_time,
+            update_time=reference.update_time,
+        )
+        with (
+            storage_errors(f'save reference "{reference.reference_id}"'),
+            staged_files(self._root, pointer, reference.model) as staged,
+            self._publishing,
+        ):
+            publish(staged, self._root / reference.reference_id, pointer.revision)
+
+    def load(self, reference_id: ReferenceId) -> Reference:
+        """The current revision, verified by its digest.
+
+        Raises:
+            ReferenceNotFoundError: there is none.
+            ReferenceDamagedError: its files are damaged.
+            StorageUnavailableError: its files cannot be read.
+        """
+        folder = self._root / reference_id
+        try:
+            with storage_errors(f'read reference "{reference_id}"'):
+                with self._publishing:
+                    if not has_pointer(folder):
+                        raise ReferenceNotFoundError(reference_id)
+                    pointer = read_pointer(folder)
+                    generation = OpenGeneration(folder / pointer.revision)
+                model = generation.read()
+        except DamageError as error:
+            message = f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it.'
+            raise ReferenceDamagedError(reference_id, message) from error
+        return Reference(reference_id, Revision(pointer.revision), pointer.create_time, pointer.update_time, model)
+
+    def list_ids(self) -> Sequence[ReferenceId]:
+        """The ids of all references, damaged ones too, sorted.
+
+        Raises:
+            StorageUnavailableError: the folder cannot be read.
+        """
+        with storage_errors("list its references"):
+            return sorted(ReferenceId(folder.name) for folder in self._reference_folders() if has_pointer(folder))
+
+    def delete(self, reference_id: ReferenceId) -> None:
+        """Remove every revision of a reference, damaged or not.
+
+        Raises:
+            ReferenceNotFoundError: there is none.
+            StorageFullError, StorageUnavailableError: it cannot be removed and still loads.
+        """
+        folder = self._root / reference_id
+        with storage_errors(f'delete reference "{reference_id}"'), self._publishing:
+            if not has_pointer(folder):
+                raise ReferenceNotFoundError(reference_id)
+            unpublish(folder)
+
+    def _reference_folders(self) -> list[Path]:
+        return [path for path in self._root.iterdir() if _is_reference_id(path.name)]
+
+    def _remove_leftovers(self) -> None:
+        """Remove what killed saves and deletions left. The folder is locked, so none of them still runs."""
+        remove_staging_folders(self._root)
+        for folder in filter(is_plain_folder, self._reference_folders()):
+            with suppress(DamageError):  # the pointer cannot be read, so any generation may be the current one
+                remove_generations(folder, keep=read_pointer(folder).revision if has_pointer(folder) else None)
+
+
+def _is_reference_id(name: str) -> bool:
+    try:
+        ReferenceId(name)
+    except InvalidInputError:
+        return False
+    return True

@@ -1,0 +1,78 @@
+"""The pointer: the small file that says which revision of a reference is current. Only it ever changes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchserve_server.store.damage import DamageError
+from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
+from patchserve_server.store.records import Pointer, decode_record, encode_record
+
+_CURRENT = "current.json"
+_DELETED = "deleted.json"
+_PREVIOUS = "previous.json"
+_MAX_POINTER_BYTES = 4096
+
+
+def has_pointer(folder: Path) -> bool:
+    """Whether the reference of this folder exists; its pointer may be damaged."""
+    return exists(folder / _CURRENT)
+
+
+def read_pointer(folder: Path) -> Pointer:
+    """The pointer of the reference of this folder.
+
+    Raises:
+        DamageError: the folder or its pointer breaks the format.
+    """
+    if folder.is_symlink():
+        raise DamageError("its folder is a link to another folder")
+    pointer = decode_record(Pointer, read_small_file(folder / _CURRENT, "pointer", _MAX_POINTER_BYTES))
+    if pointer.reference_id != folder.name:
+        raise DamageError("its pointer belongs to another reference")
+    return pointer
+
+
+def write_pointer(staged: Path, pointer: Pointer) -> None:
+    """Write a pointer to a staging folder, and wait until it is on the disk."""
+    write_synced(staged / _CURRENT, encode_record(pointer))
+
+
+def swap_pointer(staged: Path, folder: Path, previous: Pointer | None) -> None:
+    """Put the staged pointer in place: the one step that changes the current revision.
+
+    If the disk does not confirm the step, the previous pointer is put back.
+    """
+    pointer = folder / _CURRENT
+    if previous is not None:
+        write_synced(staged / _PREVIOUS, encode_record(previous))
+    elif is_plain_folder(pointer):
+        try_remove(pointer)
+    (staged / _CURRENT).replace(pointer)
+    try:
+        sync(folder)
+    except OSError:
+        if previous is None:
+            pointer.unlink()
+        else:
+            (staged / _PREVIOUS).replace(pointer)
+        raise
+
+
+def retire_pointer(folder: Path) -> None:
+    """Rename the pointer: the one step that deletes a reference.
+
+    If the disk does not confirm the step, the pointer is put back.
+    """
+    remove_retired_pointer(folder)
+    (folder / _CURRENT).rename(folder / _DELETED)
+    try:
+        sync(folder)
+    except OSError:
+        (folder / _DELETED).rename(folder / _CURRENT)
+        raise
+
+
+def remove_retired_pointer(folder: Path) -> None:
+    """Remove what `retire_pointer` left."""
+    try_remove(folder / _DELETED)

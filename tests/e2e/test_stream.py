@@ -10,9 +10,9 @@ import pytest
 from e2e.harness import CARDS, ServerProcess, Stub, connect, load, refusal
 from e2e.in_process import in_process_server
 from e2e.streaming import Feed, Request, config, frame, results
-from fakes.images import card, encoded
+from fakes.images import card, encoded, noise
 
-from patchserve.v1 import reference_pb2, stream_pb2
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve.v1.reference_pb2 import Reference
 
 
@@ -39,6 +39,24 @@ def test_corrupt_frames_are_errors_and_memory_stays_flat(stub: Stub, cards: Refe
     assert len(run()) == 201
     assert server.rss_bytes() < rss_before + 64 * 2**20, "memory is flat from one run to the next"
     assert server.open_files() <= files_before
+
+
+def test_a_result_over_the_message_limit_is_an_error_of_its_frame_and_holds_nothing() -> None:
+    """More often than the server has capacity for, if each time kept its own."""
+    small, large = encoded(card(1)), encoded(noise(800))  # drawn, the large one is a PNG of 1.9 MB
+    output = {"overlay": True, "heatmap_scale": inference_pb2.HEATMAP_SCALE_CALIBRATED}
+    with in_process_server(max_message_mib=1, max_pending_mib=16) as address, connect(address) as stub:
+        load(stub, "limited", 1)
+        for _ in range(12):
+            requests = [config("limited", output=output), frame(0, small), frame(1, large), frame(2, small)]
+            first, second, third = results(stub.InferStream(iter(requests), timeout=60))
+            assert (first.WhichOneof("outcome"), third.WhichOneof("outcome")) == ("response", "response")
+            assert second.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+            assert "at most 1,048,576 are sent" in second.error.message
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Infer(inference_pb2.InferRequest(reference_id="limited", image=large, output=output))  # type: ignore[arg-type]
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "RESPONSE_TOO_LARGE")
+        assert stub.Infer(inference_pb2.InferRequest(reference_id="limited", image=large))
 
 
 def test_the_sender_is_held_back_while_nobody_reads_results() -> None:

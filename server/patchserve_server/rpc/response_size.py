@@ -21,7 +21,7 @@ def check_response_size(response: Message, limit_bytes: int, field: str = "outpu
     size_bytes = response.ByteSize()
     if size_bytes > limit_bytes:
         message = (
-            f"The response would have {size_bytes:,} bytes; at most {limit_bytes:,} are sent. Ask for a JPEG overlay or a "
-            "smaller overlay_max_side_px, or send fewer images at once."
+            f"The response would have {size_bytes:,} bytes; at most {limit_bytes:,} are sent. Ask for a JPEG overlay "
+            "or a smaller overlay_max_side_px, or send fewer images at once."
         )
         raise ResponseTooLargeError(field, message)

@@ -17,11 +17,12 @@ from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import is_plain_folder
-from patchserve_server.store.folder_lock import lock_folder
+from patchserve_server.store.folder_lock import FolderLock
 from patchserve_server.store.generation import OpenGeneration
 from patchserve_server.store.os_errors import startup_errors, storage_errors
 from patchserve_server.store.pointer import has_pointer, read_pointer
 from patchserve_server.store.publishing import (
+    generations_in,
     publish,
     remove_generations,
     remove_staging_folders,
@@ -42,7 +43,7 @@ class FolderReferenceStore:
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._lock_file = lock_folder(root)
+        self._lock = FolderLock(root)
         # Held while a pointer and its generation are opened, and while either is replaced or removed.
         self._publishing = threading.Lock()
         try:
@@ -54,7 +55,7 @@ class FolderReferenceStore:
 
     def close(self) -> None:
         """Let another server use the folder."""
-        self._lock_file.close()
+        self._lock.close()
 
     def save(self, reference: Reference) -> None:
         """Make this revision the current one of its reference. A kill at any moment leaves the old or the new one.
@@ -75,6 +76,7 @@ class FolderReferenceStore:
             staged_files(self._root, pointer, reference.model) as staged,
             self._publishing,
         ):
+            self._lock.require()
             publish(staged, self._root / reference.reference_id, pointer.revision)
 
     def load(self, reference_id: ReferenceId) -> Reference:
@@ -117,6 +119,7 @@ class FolderReferenceStore:
         """
         folder = self._root / reference_id
         with storage_errors(f'delete reference "{reference_id}"'), self._publishing:
+            self._lock.require()
             if not has_pointer(folder):
                 raise ReferenceNotFoundError(reference_id)
             unpublish(folder)
@@ -125,11 +128,27 @@ class FolderReferenceStore:
         return [path for path in self._root.iterdir() if _is_reference_id(path.name)]
 
     def _remove_leftovers(self) -> None:
-        """Remove what killed saves and deletions left. The folder is locked, so none of them still runs."""
+        """Remove what killed saves and deletions left. The folder is locked, so none of them still runs.
+
+        A generation is removed only if the current one is whole: one flipped bit must not cost the other.
+        """
         remove_staging_folders(self._root)
         for folder in filter(is_plain_folder, self._reference_folders()):
-            with suppress(DamageError):  # the pointer cannot be read, so any generation may be the current one
-                remove_generations(folder, keep=read_pointer(folder).revision if has_pointer(folder) else None)
+            with suppress(DamageError):
+                current = _whole_revision(folder) if has_pointer(folder) else None
+                remove_generations(folder, keep=current)
+
+
+def _whole_revision(folder: Path) -> str:
+    """The current revision. Its content is verified only where there is another generation to remove: it takes time.
+
+    Raises:
+        DamageError: the pointer or the generation that it names is damaged.
+    """
+    revision = read_pointer(folder).revision
+    if any(path.name != revision for path in generations_in(folder)):
+        OpenGeneration(folder / revision).read()
+    return revision
 
 
 def _is_reference_id(name: str) -> bool:

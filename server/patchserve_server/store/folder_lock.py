@@ -3,32 +3,55 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from pathlib import Path
-from typing import BinaryIO
 
-from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.store.os_errors import startup_errors
 
 _LOCK = ".lock"  # starts with a dot, which no reference_id does
 
 
-def lock_folder(root: Path) -> BinaryIO:
-    """Create the folder if needed and lock it until the returned file is closed or the process ends.
+class FolderLock:
+    """Creates the folder if needed and locks it until `close`, or until the process ends.
 
     Raises:
         StartupError: another server has locked it, or it cannot be created, written or locked.
     """
-    with startup_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-        file = (root / _LOCK).open("ab")
+
+    def __init__(self, root: Path) -> None:
+        self._path = root / _LOCK
+        with startup_errors(root):
+            root.mkdir(parents=True, exist_ok=True)
+            self._file = self._path.open("ab")
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                self._file.close()
+                raise StartupError(
+                    f"Another server uses the store folder {root}. Stop it, or give each server its own folder."
+                ) from error
+            except OSError:
+                self._file.close()
+                raise
+
+    def require(self) -> None:
+        """Makes sure that the lock file is still in the folder: without it, another server could use the folder.
+
+        Raises:
+            StorageUnavailableError: the folder or its lock file was deleted or replaced while the server runs.
+        """
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.close()
-            raise StartupError(
-                f"Another server uses the store folder {root}. Stop it, or give each server its own folder."
-            ) from error
-        except OSError:
-            file.close()
-            raise
-    return file
+            is_ours = os.path.samestat(self._path.stat(), os.fstat(self._file.fileno()))
+        except FileNotFoundError:
+            is_ours = False
+        if not is_ours:
+            message = (
+                "The store's folder was deleted or replaced while the server runs, so nothing can be changed. Open "
+                "references still serve. Restart the server to use the folder that is there now."
+            )
+            raise StorageUnavailableError(message)
+
+    def close(self) -> None:
+        """Lets another server use the folder."""
+        self._file.close()

@@ -80,12 +80,17 @@ def unpublish(folder: Path) -> None:
         remove_generations(folder, keep=None)
 
 
+def generations_in(folder: Path) -> list[Path]:
+    """The generations of a reference, damaged ones too."""
+    return [path for path in folder.iterdir() if re.fullmatch(REVISION_PATTERN, path.name)]
+
+
 def remove_generations(folder: Path, *, keep: str | None) -> None:
     """Remove all generations but one, and a retired pointer. Other files stay; so does what cannot be removed."""
     remove_retired_pointer(folder)
     with suppress(OSError):
-        for path in list(folder.iterdir()):
-            if re.fullmatch(REVISION_PATTERN, path.name) and path.name != keep:
+        for path in generations_in(folder):
+            if path.name != keep:
                 try_remove_generation(path)
         if keep is None:
             folder.rmdir()

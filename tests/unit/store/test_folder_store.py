@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import shutil
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,12 +21,12 @@ from fakes.references import content, make_reference, model_content, named
 from fakes.store_files import files_in, files_of
 from numpy.typing import NDArray
 
-from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.reference_options import MAX_REGION_POINTS, RelativePoint
 from patchserve_server.store import FolderReferenceStore, folder
-from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.generation import OpenGeneration, write_generation
 
 OLD, NEW = make_reference(seed=1), make_reference(seed=2)
 
@@ -154,6 +156,55 @@ def test_a_start_removes_nothing_under_a_damaged_pointer(store: FolderReferenceS
     before = files_in(root)
     FolderReferenceStore(root).close()
     assert files_in(root) == before
+
+
+@pytest.mark.parametrize("file", ["current.json", "manifest.json", "bank.safetensors"])
+def test_no_flipped_bit_costs_a_whole_generation_at_the_next_start(root: Path, tmp_path: Path, file: str) -> None:
+    """Every bit of the pointer, and one of each byte of the other files, beside a generation that a kill left over."""
+    small, left_over = (make_reference(seed=seed, patches=4, dim=2, size_px=2) for seed in (1, 2))
+    for saved_in, reference in ((root, small), (tmp_path / "other", left_over)):
+        with closing(FolderReferenceStore(saved_in)) as store:
+            store.save(reference)
+    (tmp_path / "other/parcel" / left_over.revision).rename(root / "parcel" / left_over.revision)
+    before = files_in(root)
+    path = root / "parcel" / (file if file == "current.json" else f"{small.revision}/{file}")
+    content_before = path.read_bytes()
+    for at in range(len(content_before)):
+        for bit in range(8) if file == "current.json" else [at % 8]:
+            damaged = bytearray(content_before)
+            damaged[at] ^= 1 << bit
+            path.write_bytes(damaged)
+            FolderReferenceStore(root).close()
+            if files_in(root) != before:
+                # The change was not damage, such as another time: the store reads it, so the leftover may go.
+                with closing(FolderReferenceStore(root)) as store:
+                    assert store.load(ReferenceId("parcel")).revision == small.revision
+                write_files(root, left_over)
+    path.write_bytes(content_before)
+    FolderReferenceStore(root).close()
+    assert files_in(root) == files_of(small)
+
+
+def write_files(root: Path, reference: Reference) -> None:
+    """A generation as a killed save leaves it."""
+    write_generation(root / "parcel" / reference.revision, reference.model, reference.revision)
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_folder_that_was_deleted_while_the_server_runs_is_not_written(
+    store: FolderReferenceStore, root: Path, made_again: bool
+) -> None:
+    store.save(OLD)
+    shutil.rmtree(root)
+    other = FolderReferenceStore(root) if made_again else None
+    root.mkdir(exist_ok=True)
+    with pytest.raises(StorageUnavailableError, match="deleted or replaced while the server runs"):
+        store.save(NEW)
+    with pytest.raises(StorageUnavailableError, match="deleted or replaced while the server runs"):
+        store.delete(ReferenceId("parcel"))
+    assert files_in(root) == set()
+    if other is not None:
+        other.close()
 
 
 def test_an_open_generation_can_be_read_after_a_save_or_a_deletion(store: FolderReferenceStore, root: Path) -> None:

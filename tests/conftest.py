@@ -22,8 +22,10 @@ if find_spec("patchserve_server"):  # the tests of the client also run where the
 
 TESTS = Path(__file__).parent
 FAST = ("unit", "contract", "hostile")
-# They run a network or the command of the server, draw the sample images, or search and decode for seconds.
+# They run a network, draw plots and sample images, follow progress bars, or search and decode for seconds.
 NOT_FAST = (
+    "unit/client/test_cli_evaluate.py",
+    "unit/client/test_cli_load_progress.py",
     "unit/engine/backbone",
     "unit/engine/search/test_exact.py",
     "unit/project/test_samples.py",
@@ -33,6 +35,8 @@ NOT_FAST = (
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if missing := [name for name in NOT_FAST if not (TESTS / name).exists()]:
+        raise pytest.UsageError(f"NOT_FAST in tests/conftest.py names what does not exist: {missing}")
     # A process that was started with SIGINT ignored, as by nohup, passes that on to its children.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -20,7 +20,7 @@ PATCHSERVE = str(Path(sys.executable).parent / "patchserve")
 
 
 @pytest.fixture(scope="module")
-def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set: six intact cards to train; four intact and four scratched cards, with masks, to test."""
     root = tmp_path_factory.mktemp("cards")
     for folder in ("train/good", "test/good", "test/scratch", "ground_truth/scratch"):
@@ -37,18 +37,18 @@ def cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate(server: ServerProcess, cards: Path, *options: str) -> tuple[dict[str, Any], str]:
+def evaluate(server: ServerProcess, dataset: Path, *options: str) -> tuple[dict[str, Any], str]:
     """The JSON document and the standard output."""
-    numbers = cards / "numbers.json"
-    command = [PATCHSERVE, "evaluate", str(cards), "--server", server.address, "--json", str(numbers), *options]
+    numbers = dataset / "numbers.json"
+    command = [PATCHSERVE, "evaluate", str(dataset), "--server", server.address, "--json", str(numbers), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     found: dict[str, Any] = json.loads(numbers.read_text())
     return found, done.stdout
 
 
-def test_scratched_cards_are_separated_from_intact_ones(server: ServerProcess, cards: Path, tmp_path: Path) -> None:
-    found, printed = evaluate(server, cards, "--out", str(tmp_path))
+def test_scratched_cards_are_separated_from_intact_ones(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
+    found, printed = evaluate(server, dataset, "--out", str(tmp_path))
     assert found["image_auroc"] == found["average_precision"] == found["best_balanced_accuracy"] == 1
     assert found["pixel_auroc"] > 0.9
     assert found["aupro"] > 0.5
@@ -60,9 +60,9 @@ def test_scratched_cards_are_separated_from_intact_ones(server: ServerProcess, c
         assert "evaluation" not in {reference.reference_id for reference in client.list_references()}
 
 
-def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, cards: Path) -> None:
+def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: Path) -> None:
     options = ["--reference", "kept-cards", "--keep", "--references", "3", "--coreset-ratio", "0.5"]
-    found, _ = evaluate(server, cards, *options)
+    found, _ = evaluate(server, dataset, *options)
     with Client(server.address) as client:
         kept = client.get_reference("kept-cards")
         client.delete_reference("kept-cards")

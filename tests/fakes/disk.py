@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import os
+import pkgutil
 from collections.abc import Callable
 from typing import Any
 
@@ -27,7 +27,7 @@ CLEANUP = ("os.unlink", "os.rmdir")
 def failing(patch: pytest.MonkeyPatch, name: str, code: Callable[[], int | None]) -> None:
     """Make a function raise system errors. Each call asks `code` for the number of the error; None: no error."""
     module_name, _, attribute = name.rpartition(".")
-    module = importlib.import_module(module_name)
+    module = pkgutil.resolve_name(module_name)
     real = getattr(module, attribute)
 
     def step(*args: Any, **kwargs: Any) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import subprocess
-from importlib.metadata import version
 from pathlib import Path
 
 import grpc
@@ -13,6 +12,8 @@ import pytest
 from fakes.fake_server import NOT_SERVING, SERVICE, FakeServer
 from fakes.faults import Fault
 from fakes.terminal import Run, command, on_a_terminal, rows
+
+from patchserve_client.cli import _connection
 
 NO_SERVER = (
     "No server answers at localhost:1. "
@@ -69,8 +70,9 @@ def test_wrong_usage_exits_with_2(run: Run, folder: Path, arguments: list[str], 
     assert "Traceback" not in stderr
 
 
-def test_the_version_is_printed_without_a_command(run: Run) -> None:
-    assert run("--version") == (0, f"patchserve {version('patchserve')}\n", "")
+def test_the_version_is_printed_without_a_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_connection, "installed_version", lambda name: f"version of {name}")
+    assert run("--version") == (0, "patchserve version of patchserve\n", "")
 
 
 def test_help_lists_the_exit_codes(run: Run) -> None:

@@ -105,7 +105,7 @@ def test_a_path_that_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
     [
         ("io.open", errno.EROFS, "Read-only file system"),
         ("fcntl.flock", errno.ENOLCK, "No locks available"),
-        ("os.listdir", errno.EIO, "Input/output error"),
+        ("pathlib.Path.iterdir", errno.EIO, "Input/output error"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(

@@ -119,7 +119,7 @@ def test_a_parcel_gives_the_notebooks_results(notebook: NotebookPipeline, detect
 
 @pytest.fixture(scope="module")
 def stub(weights: Path) -> Iterator[Stub]:
-    flags = ("--backbone", "wide_resnet50_2", "--weights", str(weights))
+    flags = ("--backbone", "wide_resnet50_2", "--weights", str(weights), "--default-timeout-s", "120")
     with server_process(*flags) as server, connect(server.address) as connected:
         yield connected
 

@@ -243,7 +243,7 @@ def test_an_image_cut_at_any_twentieth_is_decoded_or_refused(kind: str) -> None:
         decodes_or_refuses(data[: len(data) * share // 20])
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     kind=st.sampled_from(KINDS),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=12),
@@ -256,13 +256,13 @@ def test_changed_bytes_are_decoded_or_refused(kind: str, edits: list[tuple[float
     decodes_or_refuses(bytes(data))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(kind=st.sampled_from(KINDS), tail=st.binary(max_size=300))
 def test_a_valid_start_and_a_random_end_are_decoded_or_refused(kind: str, tail: bytes) -> None:
     decodes_or_refuses(noise(kind)[:40] + tail)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(exif=st.binary(max_size=200), kind=st.sampled_from(("JPEG", "PNG", "WEBP")))
 def test_any_exif_data_is_decoded_or_refused(exif: bytes, kind: str) -> None:
     decodes_or_refuses(noise(kind, exif=b"Exif\0\0" + exif))

@@ -116,7 +116,7 @@ def test_a_bank_that_is_truncated_while_it_is_open_is_refused(store: FolderRefer
 
 
 @pytest.mark.parametrize("name", FILES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_changed_bytes_load_as_saved_or_are_refused(
     store: FolderReferenceStore, root: Path, name: str, data: st.DataObject

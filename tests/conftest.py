@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 if TYPE_CHECKING:
     from patchserve_server.engine.detector import PatchCoreDetector
@@ -19,6 +20,9 @@ if find_spec("patchserve_server"):  # the tests of the client also run where the
     from patchserve_server.bootstrap.process import configure_process
 
     configure_process()  # before any test module imports torch
+
+settings.register_profile("without a deadline", settings(), deadline=None)  # a busy machine fails no example
+settings.load_profile("without a deadline")
 
 TESTS = Path(__file__).parent
 FAST = ("unit", "contract", "hostile")

@@ -88,7 +88,7 @@ def paths_in(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", BY_ID)
-def test_an_id_that_is_a_path_goes_nowhere(stub: Stub, store: Path, name: str) -> None:
+def test_an_id_that_is_a_path_touches_no_file(stub: Stub, store: Path, name: str) -> None:
     before = paths_in(store.parent)
     for bad in BAD_IDS:
         with pytest.raises(grpc.RpcError) as caught:
@@ -102,7 +102,7 @@ def test_an_id_that_is_a_path_goes_nowhere(stub: Stub, store: Path, name: str) -
 @pytest.mark.parametrize(
     "revision", [FORGED_LINE, "x" * 2**20, "../here", "0" * 63 + "G"], ids=["line", "long", "path", "G"]
 )
-def test_a_revision_that_is_none_gets_into_no_answer_and_no_log(
+def test_an_invalid_revision_appears_in_no_error_and_no_log(
     stub: Stub, caplog: pytest.LogCaptureFixture, name: str, revision: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -133,7 +133,7 @@ def test_an_image_that_is_a_path_is_not_opened(stub: Stub, tmp_path: Path) -> No
             assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_contains_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_store: object, _reference: object) -> None:
         raise RuntimeError(f"at {tmp_path}")
 
@@ -146,7 +146,7 @@ def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.
             assert leak not in str(caught.value.details()) + str(caught.value.trailing_metadata())
 
 
-def test_a_store_that_fails_tells_no_path(tmp_path: Path) -> None:
+def test_an_error_of_the_store_contains_no_path(tmp_path: Path) -> None:
     with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
         load(stub, "here", 1)
         blocked = tmp_path / "store" / "there"

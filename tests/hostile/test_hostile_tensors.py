@@ -148,7 +148,7 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
 
 
 @pytest.mark.parametrize(("make", "damage", "field"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_bad_request_is_refused_by_the_name_of_its_field(
+def test_an_invalid_request_is_reported_by_its_field(
     make: Callable[[], pb.ModelInferRequest], damage: Damage, field: str
 ) -> None:
     request = make()
@@ -160,7 +160,7 @@ def test_a_bad_request_is_refused_by_the_name_of_its_field(
     assert len(caught.value.message) < 250
 
 
-def test_what_is_left_out_is_as_in_our_own_contract() -> None:
+def test_outputs_and_parameters_that_are_left_out_have_the_defaults_of_our_contract() -> None:
     options = kserve.infer_request(of_files("parcel", b"one", outputs=["score"]), MAX_IMAGES).options
     assert not options.overlay
     assert not options.score_map
@@ -175,12 +175,12 @@ def test_what_is_left_out_is_as_in_our_own_contract() -> None:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=10))
-def test_bytes_come_back_from_their_framing(elements: list[bytes]) -> None:
+def test_split_bytes_reverses_join_bytes(elements: list[bytes]) -> None:
     assert split_bytes(join_bytes(elements), len(elements)) == elements
 
 
 @given(st.binary(max_size=64), st.integers(0, 10))
-def test_any_bytes_are_a_framing_or_refused(raw: bytes, count: int) -> None:
+def test_any_bytes_are_split_or_refused(raw: bytes, count: int) -> None:
     try:
         elements = split_bytes(raw, count)
     except InvalidInputError:
@@ -190,7 +190,7 @@ def test_any_bytes_are_a_framing_or_refused(raw: bytes, count: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5), st.data())
-def test_a_framing_that_is_cut_off_is_always_refused(elements: list[bytes], data: st.DataObject) -> None:
+def test_truncated_bytes_are_always_refused(elements: list[bytes], data: st.DataObject) -> None:
     raw = join_bytes(elements)
     end = data.draw(st.integers(0, len(raw) - 1))
     with pytest.raises(InvalidInputError):
@@ -198,7 +198,9 @@ def test_a_framing_that_is_cut_off_is_always_refused(elements: list[bytes], data
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.booleans())
-def test_pixels_arrive_as_they_were_sent(data: st.DataObject, count: int, height: int, width: int, typed: bool) -> None:
+def test_pixels_are_received_as_they_were_sent(
+    data: st.DataObject, count: int, height: int, width: int, typed: bool
+) -> None:
     size = count * height * width * 3
     sent = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8)
     request = of_pixels("parcel", sent.reshape(count, height, width, 3), typed=typed)
@@ -207,7 +209,7 @@ def test_pixels_arrive_as_they_were_sent(data: st.DataObject, count: int, height
     )
 
 
-def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> None:
+def test_over_a_socket_the_server_answers_invalid_requests_and_then_valid_ones() -> None:
     image = encoded(card(1))
     with in_process_server(max_image_megapixels=1) as address, grpc.insecure_channel(address) as channel:
         load(service_pb2_grpc.PatchCoreServiceStub(channel), "parcel", 1)

@@ -56,13 +56,13 @@ def test_options_out_of_range_are_refused(kind: type, options: dict[str, Any], f
     assert caught.value.field == field
 
 
-def test_what_was_not_requested_has_its_default() -> None:
+def test_options_that_are_not_requested_have_their_defaults() -> None:
     requested = RequestedOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
     assert requested.with_defaults() == ReferenceOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
     assert RequestedOptions().with_defaults() == ReferenceOptions()
 
 
-def test_only_what_was_requested_can_differ() -> None:
+def test_only_requested_options_are_compared() -> None:
     options = ReferenceOptions(ScoringProfile.PAPER, CoresetOptions(ratio=0.5), search_radius=0.25)
     assert RequestedOptions().first_difference(options) is None
     assert RequestedOptions(ScoringProfile.PAPER, search_radius=0.25).first_difference(options) is None
@@ -71,12 +71,12 @@ def test_only_what_was_requested_can_differ() -> None:
 
 
 @pytest.mark.parametrize("thresholds", [(-1.0, 1.0), (1.0, -1.0)])
-def test_no_threshold_is_negative(thresholds: tuple[float, float]) -> None:
+def test_a_negative_threshold_is_refused(thresholds: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="negative"):
         Calibration(CalibrationMethod.LEAVE_ONE_OUT, *thresholds, SPREAD)
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0, 0, 0), (1, -1, 0, 0, 0), (1, 2, 2, 0, 1), (1, 0, 0, -1, 0)])
-def test_no_spread_of_scores_is_impossible(numbers: tuple[int, float, float, float, float]) -> None:
+def test_an_impossible_spread_of_scores_is_refused(numbers: tuple[int, float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="impossible"):
         ScoreSpread(*numbers)

@@ -24,7 +24,7 @@ def judged(raw_score: float, threshold: float, anomaly_map: AnomalyMap, patch_th
     return judge(RawScores(raw_score, anomaly_map), calibration)
 
 
-def test_damage_is_that_of_the_notebook() -> None:
+def test_the_damage_score_is_the_notebooks() -> None:
     values = np.random.default_rng(3).gamma(2, 3, (224, 224)).astype(np.float32).astype(np.float64)
     normalized = (values - values.min()) / (values.max() - values.min() + 1e-8)
     damage = damage_score(values.astype(np.float32))
@@ -42,7 +42,7 @@ def test_damage_is_detected_above_5_percent(hot_pixels: int, detected: bool) -> 
 
 
 @given(distances, distances)
-def test_verdict_score_and_raw_numbers_agree(raw: float, threshold: float) -> None:
+def test_the_verdict_agrees_with_the_score_and_the_raw_numbers(raw: float, threshold: float) -> None:
     found = judged(raw, threshold, NO_MAP, 1.0).anomaly
     assert 0 <= found.score <= 1
     assert found.is_anomalous == (found.score > 0.5) == (found.raw_score > found.raw_threshold)
@@ -73,7 +73,7 @@ def test_the_anomalous_area_is_the_share_above_the_patch_threshold() -> None:
     assert judged(4.0, 2.0, anomaly_map, 0.5).anomaly.anomalous_area_percentage == 100.0
 
 
-def test_what_lies_outside_of_the_region_of_interest_does_not_count() -> None:
+def test_pixels_outside_the_region_of_interest_do_not_count() -> None:
     anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
     assert judged(4.0, 2.0, anomaly_map, 3.0).anomaly.anomalous_area_percentage == 25.0
     assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

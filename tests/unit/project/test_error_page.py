@@ -52,6 +52,6 @@ def test_the_page_lists_every_error_with_its_code_and_details() -> None:
 
 
 @pytest.mark.parametrize("kind", GROUPS)
-def test_what_the_page_leaves_out_is_never_raised(kind: type[errors.PatchserveError]) -> None:
+def test_errors_that_the_page_leaves_out_are_never_raised(kind: type[errors.PatchserveError]) -> None:
     package = PAGE.parents[1] / "server" / "patchserve_server"
     assert not [path for path in package.rglob("*.py") if f"raise {kind.__name__}(" in path.read_text()]

@@ -74,7 +74,7 @@ TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
 DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
 
 
-def test_every_dependency_of_the_client_for_node_has_its_line() -> None:
+def test_every_dependency_of_the_node_client_is_documented() -> None:
     package = json.loads((REPO / "client/node/package.json").read_text())
     section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
     rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
@@ -94,7 +94,7 @@ def locked(file_name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("title", DOCUMENTED)
-def test_every_direct_dependency_has_its_line(title: str) -> None:
+def test_every_direct_dependency_is_documented(title: str) -> None:
     page = (REPO / "docs/dependencies.md").read_text()
     section = page.split(f"\n## {title}\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9-]+) \| (\S.*) \|$", section, re.MULTILINE)
@@ -191,7 +191,7 @@ def test_no_file_names_a_machine_path_or_a_registry_host() -> None:
     assert not found
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_every_link_between_pages_has_a_target() -> None:
     broken = []
     for page in (path for path in project_files() if path.suffix == ".md"):
         targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
@@ -200,7 +200,7 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not broken
 
 
-def test_every_decision_is_listed() -> None:
+def test_every_decision_record_is_listed() -> None:
     pages = {path.name for path in (REPO / "docs/adr").glob("[0-9]*.md")}
     listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (REPO / "docs/adr/README.md").read_text()))
     assert pages == listed

@@ -50,7 +50,7 @@ async def fail(error: Exception) -> None:
     raise error
 
 
-def test_a_client_is_its_token_else_its_certificate_else_its_address() -> None:
+def test_a_client_is_identified_by_token_else_certificate_else_address() -> None:
     assert incoming(FakeContext()).client == "peer ipv4:10.0.0.1"
     call = incoming(FakeContext(b"camera-3"))
     assert call.client == "certificate camera-3"
@@ -112,7 +112,7 @@ async def test_a_cancelled_call_sends_no_status(caplog: pytest.LogCaptureFixture
     assert len(caplog.records) == 1
 
 
-async def test_what_grpc_keeps_of_a_failed_call_does_not_hold_its_error() -> None:
+async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memory() -> None:
     class Bank:
         pass
 

@@ -59,14 +59,14 @@ SHARES = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
 POLYGONS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=9), max_size=9)
 
 
-def test_an_empty_load_takes_the_defaults() -> None:
+def test_an_empty_load_request_has_the_defaults() -> None:
     options = convert.load_options(reference_pb2.LoadReferenceRequest())
     assert options == LoadOptions(
         ReferenceId("default"), append=False, requested=RequestedOptions(), expected_revision=None
     )
 
 
-def test_only_the_options_that_a_load_names_are_requested() -> None:
+def test_only_the_options_that_are_set_are_requested() -> None:
     request = reference_pb2.LoadReferenceRequest(
         profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
     )
@@ -118,7 +118,9 @@ def test_a_search_radius_and_a_region_of_interest_survive_the_round_trip(
         *[(with_region(polygons), "region_of_interest") for polygons in NO_REGIONS],
     ],
 )
-def test_an_invalid_load_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
+def test_an_invalid_load_request_is_reported_by_its_field(
+    request_: reference_pb2.LoadReferenceRequest, field: str
+) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.load_options(request_)
     assert caught.value.field == field
@@ -155,7 +157,7 @@ def test_output_options_are_converted_and_checked() -> None:
 
 
 @pytest.mark.parametrize("side_px", [0, 16, 65_535])
-def test_valid_overlay_sizes(side_px: int) -> None:
+def test_valid_overlay_sizes_are_accepted(side_px: int) -> None:
     asked = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
     assert convert.output_options(asked).overlay_max_side_px == side_px
 
@@ -173,7 +175,7 @@ def test_valid_overlay_sizes(side_px: int) -> None:
         ],
     ],
 )
-def test_invalid_overlay_options_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
+def test_invalid_overlay_options_are_reported_by_their_field(options: dict[str, Any], field: str, says: str) -> None:
     with pytest.raises(InvalidInputError, match=says) as caught:
         convert.output_options(inference_pb2.OutputOptions(**options))
     assert caught.value.field == field
@@ -193,7 +195,7 @@ def test_an_overlay_is_sent_with_its_media_type_and_sizes(format_: OverlayFormat
     assert not convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960))).HasField("overlay")
 
 
-def test_an_empty_stream_config_takes_the_servers_defaults() -> None:
+def test_an_empty_stream_config_has_the_servers_defaults() -> None:
     config = convert.stream_config(stream_pb2.StreamConfig(), LIMITS)
     assert config.max_in_flight == 8
     assert config.frame_timeout_s is None
@@ -214,7 +216,7 @@ def test_an_empty_stream_config_takes_the_servers_defaults() -> None:
         (stream_pb2.StreamConfig(output={"overlay_max_side_px": 9}), "config.output.overlay_max_side_px"),  # type: ignore[arg-type]
     ],
 )
-def test_an_invalid_stream_config_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
+def test_an_invalid_stream_config_is_reported_by_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.stream_config(config, LIMITS)
     assert caught.value.field == field
@@ -232,7 +234,7 @@ def test_the_result_of_a_frame_repeats_its_id_and_capture_time() -> None:
     assert (result.frame_id, result.sequence, result.error.message) == ("7", 3, "no image")
 
 
-def test_a_page_token_is_the_last_id_and_others_are_invalid() -> None:
+def test_a_page_token_stands_for_the_last_id_and_other_tokens_are_invalid() -> None:
     token = convert.page_token("some-id")
     request = reference_pb2.ListReferencesRequest(page_size=5, page_token=token)
     assert convert.page(request) == ("some-id", 5)

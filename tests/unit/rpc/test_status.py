@@ -22,7 +22,7 @@ def test_every_error_that_a_call_can_raise_has_a_code() -> None:
     assert without == {errors.PatchserveError, errors.StartupError}
 
 
-def test_every_error_has_a_reason_of_its_own() -> None:
+def test_every_error_has_its_own_reason() -> None:
     reasons = [kind.reason for kind in leaves(errors.PatchserveError) if kind is not errors.PatchserveError]
     assert len(set(reasons)) == len(reasons)
 

@@ -64,7 +64,7 @@ def test_a_rejection_names_the_limit() -> None:
         images.acquire("c", Capacity(1))
 
 
-def test_a_permit_grows_to_what_is_needed_and_gives_all_of_it_back() -> None:
+def test_a_permit_grows_to_what_is_needed_and_releases_all_of_it() -> None:
     images = admission()
     with images.acquire("a", Capacity(1)) as permit:
         permit.grow(Capacity(3, 300))
@@ -80,7 +80,7 @@ def test_a_permit_grows_to_what_is_needed_and_gives_all_of_it_back() -> None:
 
 
 @pytest.mark.parametrize("needed", [Capacity(9), Capacity(1, 801), Capacity(9, 801)])
-def test_a_permit_that_cannot_grow_stays_as_it_was(needed: Capacity) -> None:
+def test_a_permit_that_cannot_grow_is_unchanged(needed: Capacity) -> None:
     images = admission()
     with images.acquire("a", Capacity(1, 10)) as permit:
         with pytest.raises(QueueFullError):
@@ -114,7 +114,7 @@ async def test_a_permit_may_grow_in_bytes_but_not_in_images_while_a_stream_waits
     waiting.cancel()
 
 
-def test_a_released_permit_makes_room_once() -> None:
+def test_a_permit_is_released_only_once() -> None:
     images = admission(count=2)
     first, second = images.acquire("a", Capacity(1)), images.acquire("b", Capacity(1))
     with pytest.raises(QueueFullError):
@@ -138,7 +138,7 @@ def test_one_client_cannot_take_everything() -> None:
     assert images.acquire("other", Capacity(1, 100))
 
 
-def test_a_share_is_never_less_than_one_message() -> None:
+def test_a_client_share_is_never_less_than_one_message() -> None:
     assert admission(count=2, nbytes=150, share=0.1).client_limit == Capacity(1, 100)
 
 
@@ -179,7 +179,7 @@ async def test_streams_of_a_client_leave_half_of_its_share_to_its_single_calls()
         images.acquire("a", Capacity(1))
 
 
-async def test_a_batch_of_more_than_half_a_clients_share_gets_in_alone() -> None:
+async def test_a_batch_larger_than_half_of_a_clients_share_is_admitted_alone() -> None:
     images = admission(count=16, nbytes=1600, share=0.5)
     frame = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 10))
     batch = asyncio.create_task(images.acquire_for_stream(FlowKey("a", 2), Capacity(8, 80)))
@@ -204,7 +204,7 @@ async def test_streams_and_clients_take_turns() -> None:
     assert order == [("a", 1), ("b", 3), ("a", 2), ("a", 1), ("a", 1)]
 
 
-async def test_a_client_at_its_limit_does_not_hold_up_others() -> None:
+async def test_a_client_at_its_limit_does_not_block_others() -> None:
     images = admission(count=8, share=0.5)
     for _ in range(2):
         await images.acquire_for_stream(FlowKey("greedy", 1), Capacity(1))
@@ -215,7 +215,7 @@ async def test_a_client_at_its_limit_does_not_hold_up_others() -> None:
     blocked.cancel()
 
 
-async def test_small_frames_do_not_keep_out_a_large_one() -> None:
+async def test_small_frames_do_not_block_a_large_one() -> None:
     images = admission(count=100, nbytes=200)  # streams: 100
     held = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 60))
     large = asyncio.create_task(images.acquire_for_stream(FlowKey("b", 2), Capacity(1, 100)))
@@ -228,7 +228,7 @@ async def test_small_frames_do_not_keep_out_a_large_one() -> None:
     assert await small
 
 
-async def test_a_result_larger_than_its_image_is_counted() -> None:
+async def test_a_result_larger_than_its_image_counts_in_full() -> None:
     images = admission(count=8, nbytes=800)
     permit = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 10))
     permit.resize(750)
@@ -239,7 +239,7 @@ async def test_a_result_larger_than_its_image_is_counted() -> None:
     assert images.acquire("b", Capacity(1, 800))
 
 
-async def test_a_cancelled_wait_lets_the_next_one_in() -> None:
+async def test_a_cancelled_wait_lets_the_next_waiting_frame_in() -> None:
     images = admission(count=100, nbytes=200)
     held = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 50))
     large = asyncio.create_task(images.acquire_for_stream(FlowKey("b", 2), Capacity(1, 100)))

@@ -24,7 +24,7 @@ async def wait_for_batches(detector: FakeDetector, count: int) -> None:
     await until(lambda: len(detector.batches) >= count)
 
 
-async def test_images_that_wait_together_go_together(pool: ThreadPoolExecutor) -> None:
+async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
     wanted = scorer(reference(level=100), detector)
@@ -37,14 +37,14 @@ async def test_images_that_wait_together_go_together(pool: ThreadPoolExecutor) -
     assert detector.batches == [1, 3, 1]  # the first found the worker free
 
 
-async def test_a_lone_image_does_not_wait_for_company(pool: ThreadPoolExecutor) -> None:
+async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     await batcher.score(scorer(reference(), detector), gray_input(0))
     assert detector.batches == [1]
 
 
-async def test_an_image_waits_for_company_only_so_long(pool: ThreadPoolExecutor) -> None:
+async def test_an_image_waits_for_others_at_most_for_the_maximum_delay(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
     found = await batcher.score(scorer(reference(), detector), gray_input(0))
@@ -52,7 +52,7 @@ async def test_an_image_waits_for_company_only_so_long(pool: ThreadPoolExecutor)
     assert found.queue_ms >= 50
 
 
-async def test_company_ends_the_wait(pool: ThreadPoolExecutor) -> None:
+async def test_a_full_batch_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
@@ -61,7 +61,7 @@ async def test_company_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     assert detector.batches == [2, 2]
 
 
-async def test_a_caller_who_leaves_ends_no_others_wait(pool: ThreadPoolExecutor) -> None:
+async def test_a_caller_that_leaves_does_not_end_the_wait_of_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
     wanted = scorer(reference(level=0), detector)
@@ -72,7 +72,7 @@ async def test_a_caller_who_leaves_ends_no_others_wait(pool: ThreadPoolExecutor)
     assert detector.batches == [1]
 
 
-async def test_images_of_other_references_keep_their_place(pool: ThreadPoolExecutor) -> None:
+async def test_images_of_other_references_keep_their_place_in_the_queue(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
@@ -87,7 +87,7 @@ async def test_images_of_other_references_keep_their_place(pool: ThreadPoolExecu
     assert detector.batches == [1, 2, 2]
 
 
-async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecutor) -> None:
+async def test_an_image_whose_caller_has_left_is_skipped(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     wanted = scorer(reference(), detector)
@@ -101,7 +101,7 @@ async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecuto
     assert calls[1].cancelled()
 
 
-async def test_a_failure_reaches_its_batch_and_no_other(pool: ThreadPoolExecutor) -> None:
+async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     wanted = scorer(reference(), detector)

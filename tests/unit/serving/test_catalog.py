@@ -104,7 +104,7 @@ async def current(catalog: Catalog, reference_id: str = "default", expected: Rev
         return opened.info
 
 
-async def test_what_is_published_serves_and_is_stored(catalog: Catalog, store: FailingStore) -> None:
+async def test_a_published_reference_is_served_and_stored(catalog: Catalog, store: FailingStore) -> None:
     published = await publish(catalog, reference())
     assert await current(catalog) == published.info
     assert store.load(DEFAULT_REFERENCE_ID) is published
@@ -113,14 +113,14 @@ async def test_what_is_published_serves_and_is_stored(catalog: Catalog, store: F
         await current(catalog, expected=OTHER_REVISION)
 
 
-async def test_an_unknown_reference_says_what_to_call(catalog: Catalog) -> None:
+async def test_the_error_for_an_unknown_reference_names_the_method_that_loads_one(catalog: Catalog) -> None:
     with pytest.raises(ReferenceNotFoundError, match="LoadReference"):
         await current(catalog)
     with pytest.raises(ReferenceNotFoundError):
         await catalog.delete(DEFAULT_REFERENCE_ID)
 
 
-async def test_a_failed_save_leaves_the_old_revision(catalog: Catalog, store: FailingStore) -> None:
+async def test_after_a_failed_save_the_old_revision_is_still_served(catalog: Catalog, store: FailingStore) -> None:
     old = await publish(catalog, reference(level=1))
     store.full = True
     with pytest.raises(StorageFullError):
@@ -128,7 +128,7 @@ async def test_a_failed_save_leaves_the_old_revision(catalog: Catalog, store: Fa
     assert await current(catalog) == old.info
 
 
-async def test_a_base_that_was_changed_in_the_meantime_is_not_overwritten(catalog: Catalog) -> None:
+async def test_publish_fails_if_the_base_revision_has_changed(catalog: Catalog) -> None:
     old = await publish(catalog, reference(level=1))
     other = await publish(catalog, reference(level=2))
     with pytest.raises(ReferenceChangedError):
@@ -136,7 +136,7 @@ async def test_a_base_that_was_changed_in_the_meantime_is_not_overwritten(catalo
     assert await current(catalog) == other.info
 
 
-async def test_references_over_the_memory_limit_are_refused(catalog: Catalog) -> None:
+async def test_references_over_the_memory_limit_are_rejected(catalog: Catalog) -> None:
     await publish(catalog, reference("small", images=4))
     with pytest.raises(MemoryBudgetError, match="Delete a reference"):
         await publish(catalog, reference("large", images=10))
@@ -144,7 +144,7 @@ async def test_references_over_the_memory_limit_are_refused(catalog: Catalog) ->
     await publish(catalog, reference("small", images=9))  # in place of the old one
 
 
-async def test_everything_that_a_scorer_holds_counts(store: FailingStore, pools: Pools) -> None:
+async def test_all_memory_of_a_scorer_counts_towards_the_limit(store: FailingStore, pools: Pools) -> None:
     detector = FakeDetector(extra_nbytes=BUDGET // 3)
     catalog = pools.catalog(store, detector=detector)
     for name, level in (("first", 1), ("second", 1), ("second", 2)):
@@ -154,7 +154,9 @@ async def test_everything_that_a_scorer_holds_counts(store: FailingStore, pools:
         await publish(catalog, reference("third"))
 
 
-async def test_references_come_back_and_a_damaged_one_is_named(store: FailingStore, pools: Pools) -> None:
+async def test_after_a_restart_good_references_are_served_and_damaged_ones_are_reported(
+    store: FailingStore, pools: Pools
+) -> None:
     store.save(reference("good"))
     store.save(reference("torn"))
     store.damaged = {"torn"}
@@ -169,7 +171,7 @@ async def test_references_come_back_and_a_damaged_one_is_named(store: FailingSto
         await current(catalog, "torn")
 
 
-async def test_pages_are_in_order_and_complete(catalog: Catalog) -> None:
+async def test_pages_are_sorted_and_complete(catalog: Catalog) -> None:
     for name in ("c", "a", "b"):
         await publish(catalog, reference(name))
     first, more = catalog.page("", 2)
@@ -178,7 +180,7 @@ async def test_pages_are_in_order_and_complete(catalog: Catalog) -> None:
     assert (more, no_more) == (True, False)
 
 
-async def test_listeners_hear_of_changes_until_they_leave(catalog: Catalog) -> None:
+async def test_listeners_get_every_change_of_their_reference_until_they_leave(catalog: Catalog) -> None:
     heard: list[ReferenceInfo | None] = []
     published = reference()
     with catalog.listen(DEFAULT_REFERENCE_ID, heard.append):
@@ -189,7 +191,7 @@ async def test_listeners_hear_of_changes_until_they_leave(catalog: Catalog) -> N
     assert heard == [published.info, None]
 
 
-async def test_a_save_that_has_begun_is_finished_though_its_caller_leaves(
+async def test_a_save_that_has_started_finishes_even_if_its_caller_leaves(
     catalog: Catalog, store: FailingStore
 ) -> None:
     published = reference()
@@ -218,14 +220,14 @@ async def test_the_least_recently_used_reference_is_closed_and_opened_again(dura
         await current(durable, "c")
 
 
-async def test_a_reference_that_can_never_fit_closes_no_other(durable: Catalog) -> None:
+async def test_a_reference_that_can_never_fit_does_not_close_others(durable: Catalog) -> None:
     await publish(durable, reference("a", images=3))
     with pytest.raises(MemoryBudgetError, match="load fewer images"):
         await publish(durable, reference("large", images=10))
     assert durable.open_ids() == ["a"]
 
 
-async def test_a_reference_in_use_stays_open_and_counts(durable: Catalog) -> None:
+async def test_a_reference_in_use_stays_open_and_counts_towards_the_limit(durable: Catalog) -> None:
     async with AsyncExitStack() as users:
         in_use = []
         for name in (A, B, C):
@@ -240,7 +242,9 @@ async def test_a_reference_in_use_stays_open_and_counts(durable: Catalog) -> Non
 
 
 @pytest.mark.parametrize("ended_by", ["replace", "delete"])
-async def test_a_revision_that_has_ended_counts_until_its_last_user_leaves(durable: Catalog, ended_by: str) -> None:
+async def test_a_replaced_or_deleted_revision_counts_until_its_last_user_leaves(
+    durable: Catalog, ended_by: str
+) -> None:
     await publish(durable, reference("a", level=1, images=3))
     async with durable.use(A) as old:
         if ended_by == "delete":
@@ -259,7 +263,7 @@ async def test_a_revision_that_has_ended_counts_until_its_last_user_leaves(durab
     await publish(durable, reference("d", images=3))
 
 
-async def test_many_who_ask_for_a_closed_reference_open_it_once(durable: Catalog, pools: Pools) -> None:
+async def test_concurrent_users_open_a_closed_reference_once(durable: Catalog, pools: Pools) -> None:
     for name in (A, B, C, D):
         await publish(durable, reference(name, images=3))
     async with AsyncExitStack() as users:
@@ -268,7 +272,7 @@ async def test_many_who_ask_for_a_closed_reference_open_it_once(durable: Catalog
     assert len(set(map(id, opened))) == 1
 
 
-async def test_a_slow_opening_delays_nobody_else(durable: Catalog, pools: Pools) -> None:
+async def test_a_reference_that_opens_slowly_delays_nothing_else(durable: Catalog, pools: Pools) -> None:
     """Neither a ready reference, nor another opening, nor a change."""
     slow, quick = reference("slow", images=4), reference("quick", images=2)
     for published in (slow, quick, reference("ready", images=3), reference("last", images=3)):
@@ -288,7 +292,7 @@ async def test_a_slow_opening_delays_nobody_else(durable: Catalog, pools: Pools)
     assert await opening == slow.info
 
 
-async def test_an_opening_goes_on_for_the_others_when_one_leaves(durable: Catalog, pools: Pools) -> None:
+async def test_opening_continues_for_the_other_users_when_one_leaves(durable: Catalog, pools: Pools) -> None:
     for name in (A, B, C, D):
         await publish(durable, reference(name, images=3))
     gate = pools.detector.open_gates[3] = threading.Event()
@@ -303,7 +307,9 @@ async def test_an_opening_goes_on_for_the_others_when_one_leaves(durable: Catalo
 
 
 @pytest.mark.parametrize("changed_by", ["replace", "delete"])
-async def test_a_reference_that_changes_while_it_is_opened(durable: Catalog, pools: Pools, changed_by: str) -> None:
+async def test_a_change_while_a_reference_is_being_opened_affects_later_users_only(
+    durable: Catalog, pools: Pools, changed_by: str
+) -> None:
     for name in (A, B, C, D):
         await publish(durable, reference(name, images=3))
     gate = pools.detector.open_gates[3] = threading.Event()
@@ -323,7 +329,7 @@ async def test_a_reference_that_changes_while_it_is_opened(durable: Catalog, poo
         assert await current(durable, "a") == new.info
 
 
-async def test_a_reference_damaged_while_it_was_closed_is_named(durable: Catalog, tmp_path: Path) -> None:
+async def test_a_reference_damaged_while_it_was_closed_is_reported(durable: Catalog, tmp_path: Path) -> None:
     for name in (A, B, C, D):
         await publish(durable, reference(name, images=3))
     next((tmp_path / "store" / "a").rglob("bank.safetensors")).write_bytes(b"torn")
@@ -335,7 +341,7 @@ async def test_a_reference_damaged_while_it_was_closed_is_named(durable: Catalog
     assert (await current(durable, "a")).reference_id == "a"
 
 
-async def test_a_reference_of_another_detector_is_known_but_refused(
+async def test_a_reference_of_another_detector_is_listed_but_cannot_be_used(
     durable_store: FolderReferenceStore, pools: Pools
 ) -> None:
     model = reference().model
@@ -353,7 +359,7 @@ async def test_a_reference_of_another_detector_is_known_but_refused(
     assert await current(catalog, "a")
 
 
-async def test_a_start_with_more_references_than_fit_serves_them_all(
+async def test_a_server_that_starts_with_more_references_than_fit_serves_all_of_them(
     durable_store: FolderReferenceStore, pools: Pools
 ) -> None:
     for name in (A, B, C):

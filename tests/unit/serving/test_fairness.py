@@ -23,7 +23,7 @@ def drained(queue: FairQueue[object]) -> list[FlowKey]:
     return order
 
 
-def test_each_stream_has_a_flow_of_its_own() -> None:
+def test_each_stream_has_its_own_flow() -> None:
     first, second = FlowKey.of_stream("a"), FlowKey.of_stream("a")
     assert first != second
     assert first.is_stream

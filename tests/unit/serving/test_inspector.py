@@ -70,7 +70,7 @@ OVERLAY = ["prepare_canvas", "render_overlay", "heat_levels", "encode_overlay"]
         (OutputOptions(overlay=True), [OVERLAY[0], "find_regions", *OVERLAY[1:]]),
     ],
 )
-async def test_what_is_not_asked_for_is_not_computed(
+async def test_only_requested_outputs_are_computed(
     taken: list[str], options: OutputOptions, expected: list[str]
 ) -> None:
     async with inspector() as local:
@@ -82,9 +82,7 @@ async def test_what_is_not_asked_for_is_not_computed(
 
 
 @pytest.mark.parametrize("format_", OverlayFormat)
-async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
-    tmp_path: Path, format_: OverlayFormat
-) -> None:
+async def test_the_saved_overlay_is_the_one_in_the_response(tmp_path: Path, format_: OverlayFormat) -> None:
     options = OutputOptions(overlay=True, overlay_format=format_, overlay_max_side_px=16)
     async with inspector(tmp_path) as local:
         inspection = await local.inspect(opened(reference(level=100)), gray_png(160, (32, 20)), options, FLOW)
@@ -96,7 +94,7 @@ async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
     assert kept.read_bytes() == inspection.overlay.data
 
 
-async def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed() -> None:
+async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
     detector, image = FakeDetector(), gray_png(160, (16_384, 2))
     async with inspector() as local:
         with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP allows at most 16,383"):

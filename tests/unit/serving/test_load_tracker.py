@@ -15,7 +15,7 @@ LOADS = 4
 STEPS = 3000
 
 
-def test_a_load_is_told_from_its_first_image_to_its_last_step() -> None:
+def test_a_load_is_listed_from_its_first_image_to_its_last_step() -> None:
     tracker = LoadTracker()
     before = datetime.now(UTC)
     with tracker.track(ReferenceId("belt"), 3) as entry:
@@ -33,7 +33,7 @@ def test_a_load_is_told_from_its_first_image_to_its_last_step() -> None:
     assert tracker.active_loads() == []
 
 
-def test_loads_come_in_the_order_of_their_start_and_can_be_asked_for_by_reference() -> None:
+def test_loads_are_listed_in_the_order_of_their_start_and_by_reference() -> None:
     tracker = LoadTracker()
     with (
         tracker.track(ReferenceId("b"), 0) as first,
@@ -51,7 +51,7 @@ def test_loads_come_in_the_order_of_their_start_and_can_be_asked_for_by_referenc
         assert tracker.active_loads(ReferenceId("c")) == []
 
 
-def test_a_load_that_fails_is_gone() -> None:
+def test_a_failed_load_is_no_longer_listed() -> None:
     tracker = LoadTracker()
     with tracker.track(ReferenceId("other"), 0):
         with suppress(LookupError), tracker.track(ReferenceId("belt"), 0) as entry:
@@ -61,7 +61,7 @@ def test_a_load_that_fails_is_gone() -> None:
         assert [load.reference_id for load in tracker.active_loads()] == ["other"]
 
 
-def test_readers_see_whole_steps_while_every_load_is_written() -> None:
+def test_readers_get_consistent_snapshots_while_loads_are_updated() -> None:
     tracker = LoadTracker()
     start, ended = threading.Barrier(LOADS + 1), threading.Event()
 

@@ -97,21 +97,21 @@ def bench() -> Iterator[Bench]:
         yield Bench(pool)
 
 
-async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
+async def test_a_loaded_reference_is_served_and_its_revision_depends_on_its_content_only(bench: Bench) -> None:
     loaded = await bench.load(10, 20)
     assert loaded.revision == revision_of(loaded.model)
     assert (await bench.load(10, 20)).revision == loaded.revision
     assert (await bench.load(20, 10)).revision != loaded.revision
 
 
-async def test_options_that_a_load_does_not_name_have_their_defaults(bench: Bench) -> None:
+async def test_options_that_a_load_leaves_out_have_their_defaults(bench: Bench) -> None:
     assert (await bench.load(10)).model.options == ReferenceOptions()
     loaded = await bench.load(10, requested={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
     assert loaded.model.options == ReferenceOptions(search_radius=0.25, region_of_interest=LEFT_HALF)
 
 
 @pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
-async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: tuple[str, ...]) -> None:
+async def test_append_keeps_the_images_and_options_of_the_base(bench: Bench, named: tuple[str, ...]) -> None:
     first = await bench.load(10, requested=CHOSEN)
     again = {name: CHOSEN[name] for name in named}
     grown = await bench.load(20, append=True, requested=again, expected_revision=first.revision)
@@ -128,7 +128,7 @@ async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: 
         ({"expected_revision": Revision("0" * 64)}, RevisionMismatchError),
     ],
 )
-async def test_an_append_that_does_not_fit_is_refused(
+async def test_an_append_to_an_unknown_reference_or_another_revision_fails(
     bench: Bench, options: dict[str, Any], error: type[Exception]
 ) -> None:
     await bench.load(10)
@@ -147,7 +147,7 @@ async def test_an_append_that_does_not_fit_is_refused(
         (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
     ],
 )
-async def test_an_append_with_another_option_is_refused_by_its_name(
+async def test_an_append_with_a_different_option_fails_and_names_the_option(
     bench: Bench, loaded_with: dict[str, Any], name: str, value: object
 ) -> None:
     first = await bench.load(10, requested=loaded_with)
@@ -160,7 +160,7 @@ async def test_an_append_with_another_option_is_refused_by_its_name(
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
 
 
-async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
+async def test_an_invalid_image_is_reported_by_its_field_and_nothing_changes(bench: Bench) -> None:
     before = await bench.load(10)
     with pytest.raises(EmptyImageError) as caught:
         await bench.load(1, 2, -1)
@@ -172,7 +172,7 @@ async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == before.info
 
 
-async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
+async def test_of_two_concurrent_appends_one_fails_and_no_image_is_lost(bench: Bench) -> None:
     await bench.load(10)
     bench.detector.fit_gate.clear()
     both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
@@ -183,7 +183,7 @@ async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
     assert bench.catalog.info(DEFAULT_REFERENCE_ID).image_count == 2
 
 
-async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
+async def test_a_fit_stops_when_its_caller_leaves(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))
     await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED])
@@ -197,7 +197,7 @@ async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
     assert bench.catalog.find(DEFAULT_REFERENCE_ID) is None
 
 
-async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> None:
+async def test_the_progress_of_a_load_can_be_read_until_it_ends(bench: Bench) -> None:
     seen: list[tuple[LoadStage, int, int, int]] = []
 
     def look() -> None:
@@ -219,7 +219,7 @@ async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> Non
     assert bench.builder.active_loads() == []
 
 
-async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None:
+async def test_a_load_that_waits_for_another_is_listed(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     both = [
         asyncio.create_task(bench.load(*levels, reference_id=ReferenceId(name)))
@@ -234,7 +234,7 @@ async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None
     await asyncio.gather(*both)
 
 
-async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
+async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> None:
     with pytest.raises(EmptyImageError):
         await bench.load(1, -1)
     with pytest.raises(ReferenceNotFoundError):

@@ -1,4 +1,4 @@
-"""Names that are paths, images that are addresses, texts made for a log: sent to every RPC that takes them."""
+"""Ids that are paths, images that are addresses and text that forges log lines, sent to every method."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BAD_IDS = [
 FORGED_LINE = "0" * 64 + "\n2030-01-01 00:00:00 INFO patchserve_server: all is well"
 IMAGE = encoded(card(1))
 
-Asking = Callable[[Stub, str, str], object]  # with a reference id and an expected revision
+Call = Callable[[Stub, str, str], object]  # with a reference id and an expected revision
 
 
 def _stream(stub: Stub, reference_id: str, revision: str) -> object:
@@ -52,7 +52,7 @@ def _load_stream(stub: Stub, reference_id: str, revision: str) -> object:
     return stub.LoadReferenceStream(iter([reference_pb2.LoadReferenceStreamRequest(start=start)]))
 
 
-BY_ID_AND_REVISION: dict[str, Asking] = {
+BY_ID_AND_REVISION: dict[str, Call] = {
     "LoadReference": lambda stub, name, revision: load(
         stub, name, 1, expected_revision=revision, mode=reference_pb2.LOAD_MODE_APPEND
     ),
@@ -65,7 +65,7 @@ BY_ID_AND_REVISION: dict[str, Asking] = {
     ),
     "InferStream": _stream,
 }
-BY_ID: dict[str, Asking] = BY_ID_AND_REVISION | {
+BY_ID: dict[str, Call] = BY_ID_AND_REVISION | {
     "GetReference": lambda stub, name, _: stub.GetReference(reference_pb2.GetReferenceRequest(reference_id=name)),
     "ListLoads": lambda stub, name, _: stub.ListLoads(reference_pb2.ListLoadsRequest(reference_id=name)),
 }
@@ -94,7 +94,7 @@ def test_an_id_that_is_a_path_touches_no_file(stub: Stub, store: Path, name: str
         with pytest.raises(grpc.RpcError) as caught:
             BY_ID[name](stub, bad, "")
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"), bad[:100]
-        assert len(str(caught.value.details())) < 300, "it is not repeated"
+        assert len(str(caught.value.details())) < 300, "the error does not repeat the id"
     assert paths_in(store.parent) == before
 
 
@@ -115,20 +115,20 @@ def test_an_invalid_revision_appears_in_no_error_and_no_log(
 def test_an_image_that_is_a_path_is_not_opened(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     card(1).save(file)
-    names = [
+    addresses = [
         str(file),
         file.as_uri(),
         f"@{file}",
         f"<img src='{file}'/>",
         f"<svg><image href='{file}'/></svg>",
     ]
-    for name in names:
-        for ask in (
+    for address in addresses:
+        for call in (
             lambda image: stub.Infer(inference_pb2.InferRequest(reference_id="here", image=image)),
             lambda image: stub.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="new", images=[image])),
         ):
             with pytest.raises(grpc.RpcError) as caught:
-                ask(name.encode())
+                call(address.encode())
             assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
             assert str(tmp_path) not in str(caught.value)
 

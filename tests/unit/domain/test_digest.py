@@ -1,4 +1,4 @@
-"""The revision digest, against docs/format.md transcribed by hand."""
+"""The revision digest is that of docs/format.md, whose example is written out here."""
 
 from __future__ import annotations
 
@@ -130,11 +130,11 @@ SPREAD_CHANGES: dict[str, Any] = {"count": 5, "min": 0.125, "mean": 0.75, "stdde
 
 
 def changed_models() -> Iterator[ReferenceModel]:
-    """The example with each single fact changed in turn."""
+    """The example, with one value changed each time."""
     model = example()
     for part, changes in CHANGES.items():
         for name, value in changes.items():
-            # No options have both, so this is compared with the model that lacks the radius only.
+            # Options cannot have both, so this model also has no search radius.
             others = {"search_radius": None} if name == "approximate_search" else {}
             changed = dataclasses.replace(getattr(model, part), **{name: value}, **others)
             yield dataclasses.replace(model, **{part: changed})

@@ -1,4 +1,4 @@
-"""Names of references and revisions refuse everything that could be something else."""
+"""Ids of references and revisions have only safe characters and a limited length."""
 
 from __future__ import annotations
 

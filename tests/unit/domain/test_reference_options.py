@@ -1,4 +1,4 @@
-"""Options check themselves: none exists that is out of its range."""
+"""Options check themselves: none can be out of range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "says"),
+    ("options", "field", "expected"),
     [
         ({"ratio": 0.0}, "ratio", "above 0 and at most 1, not 0"),
         ({"ratio": 1.5}, "ratio", "above 0 and at most 1, not 1.5"),
@@ -31,8 +31,8 @@ SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
         ({"ratio": 0.5, "max_patches": 100}, "", "not both"),
     ],
 )
-def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(InvalidInputError, match=says) as caught:
+def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, expected: str) -> None:
+    with pytest.raises(InvalidInputError, match=expected) as caught:
         CoresetOptions(**options)
     assert caught.value.field == field
     assert caught.value.inside("coreset").field == ".".join(filter(None, ("coreset", field)))

@@ -1,4 +1,4 @@
-"""The manifest of docs/deployment agrees with the server. Its proxies are run by tests/e2e/test_proxies.py."""
+"""The Kubernetes manifest in docs/deployment agrees with the server. tests/e2e/test_proxies.py runs the proxies."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ FLAGS = dict(re.findall(r"^ +- --([a-z-]+)=?(\S*)$", MANIFEST, re.MULTILINE))
 
 
 def number(pattern: str, text: str = MANIFEST) -> int:
-    (found,) = set(re.findall(pattern, text))
-    return int(found)
+    (value,) = set(re.findall(pattern, text))
+    return int(value)
 
 
 def probe(name: str) -> str:
@@ -31,8 +31,8 @@ def test_the_flags_in_the_manifest_are_settings() -> None:
 
 
 def test_kubernetes_waits_for_the_drain_before_it_kills_the_server() -> None:
-    waits_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
-    assert number(r"terminationGracePeriodSeconds: (\d+)") > waits_s
+    drain_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
+    assert number(r"terminationGracePeriodSeconds: (\d+)") > drain_s
 
 
 def test_kubernetes_notices_the_drain_before_calls_are_refused() -> None:
@@ -46,7 +46,7 @@ def test_the_probes_use_the_servers_port_and_service() -> None:
     port = Settings.model_fields["port"].default
     assert number(r"containerPort: (\d+)") == number(r"grpc: \{ port: (\d+)") == number(r" port: (\d+)") == port
     assert set(re.findall(r"service: ([\w.]+) \}", MANIFEST)) == {SERVICE}
-    assert "service:" not in probe("livenessProbe"), "a server that drains is alive"
+    assert "service:" not in probe("livenessProbe"), "a draining server is alive"
 
 
 def test_the_manifest_has_the_user_of_the_image() -> None:

@@ -1,4 +1,4 @@
-"""The project's own promises about its files."""
+"""Promises about the files of the project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPO = Path(__file__).resolve().parents[3]
 PYPROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
 MAX_LINES = 350
 
-# Written in pieces, so that this file does not find itself.
+# In parts, so that the test does not find this file.
 MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("work", "home", "root", "Users"))
 REGISTRY_HOSTS = tuple(".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")))
 
@@ -37,7 +37,7 @@ def project_files() -> tuple[Path, ...]:
         check=False,
     )
     if listing.returncode != 0:
-        pytest.skip("not a git checkout: which files belong to the project is not known")
+        pytest.skip("not a git checkout, so the files of the project are unknown")
     paths = (REPO / name for name in listing.stdout.decode().split("\0") if name)
     return tuple(path for path in paths if path.is_file())
 
@@ -128,7 +128,7 @@ def test_peers_run_on_the_same_torch() -> None:
 def test_the_oldest_lock_holds_the_lower_bounds() -> None:
     pins = locked("oldest.txt")
     for requirement in section_requirements()["The client (base install)"]:
-        lower_bound = next(one.version for one in requirement.specifier if one.operator == ">=")
+        lower_bound = next(bound.version for bound in requirement.specifier if bound.operator == ">=")
         pin = pins[canonicalize_name(requirement.name)]
         assert pin in (lower_bound, f"{lower_bound}.0"), requirement
 
@@ -184,11 +184,11 @@ def test_no_source_file_is_long() -> None:
 
 
 def test_no_file_names_a_machine_path_or_a_registry_host() -> None:
-    found = []
+    violations = []
     for path in project_files():
         text = path.read_bytes().decode(errors="replace")
-        found += [f"{path.relative_to(REPO)}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
-    assert not found
+        violations += [f"{path.relative_to(REPO)}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
+    assert not violations
 
 
 def test_every_link_between_pages_has_a_target() -> None:

@@ -1,4 +1,4 @@
-"""The README and the page of settings say what the contract and the code say."""
+"""The README and the pages of settings and backbones agree with the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shown_default(field: FieldInfo) -> str:
 
 
 def setting_rows() -> dict[str, str]:
-    """Flag -> its row in docs/configuration.md."""
+    """Flag -> its expected row in docs/configuration.md."""
     rows = {}
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")

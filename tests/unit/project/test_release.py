@@ -1,4 +1,4 @@
-"""A release names one version everywhere and keeps every note of the changelog."""
+"""A release writes the same version everywhere and keeps all notes of the changelog."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_release_moves_the_notes_under_the_new_version(release: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("version", "changelog", "says"),
+    ("version", "changelog", "expected"),
     [
         ("0.1.0", CHANGELOG, "already in the changelog"),
         ("v0.2.0", CHANGELOG, "x.y.z"),
@@ -46,8 +46,8 @@ def test_a_release_moves_the_notes_under_the_new_version(release: Any) -> None:
         ("0.2.0", "# Changelog\n", "nothing is listed"),
     ],
 )
-def test_an_invalid_release_is_refused(release: Any, version: str, changelog: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_an_invalid_release_is_refused(release: Any, version: str, changelog: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         release.cut_changelog(changelog, version, "2026-02-28")
 
 

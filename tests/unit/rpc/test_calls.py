@@ -1,4 +1,4 @@
-"""A call ends with one line in the log and, where it fails, with a status."""
+"""Each call ends with one log line and, if it fails, with a status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from patchserve_server.rpc.calls import IncomingCall
 
 
 class AbortError(Exception):
-    """What gRPC raises after it has sent a status."""
+    """The exception that gRPC raises after it has sent a status."""
 
 
 class FakeContext:
-    """A call of `camera-3`'s certificate from 10.0.0.1; keeps the status that is sent, as gRPC does."""
+    """A call from 10.0.0.1, with or without a client certificate; keeps the status that is sent, as gRPC does."""
 
     def __init__(self, certificate: bytes = b"") -> None:
         self._certificate = certificate
@@ -81,7 +81,7 @@ async def test_only_a_call_that_is_audited_is_logged_at_info(
 async def test_an_error_is_sent_as_a_status_and_logged(
     error: Exception, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rejections are logged by admission, as a sum."""
+    """Rejections are at debug level, because admission logs their sum."""
     caplog.set_level(logging.DEBUG)
     context = FakeContext()
     with pytest.raises(AbortError):
@@ -120,15 +120,15 @@ async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memo
         raise ReferenceNotFoundError(f"{bank}")
 
     context, bank = FakeContext(), Bank()
-    kept = weakref.ref(bank)
+    bank_reference = weakref.ref(bank)
     work = fail_with_a_bank(bank)
     del bank
-    gc.disable()  # a reference cycle would be found by it
+    gc.disable()  # it would hide a reference cycle
     try:
         with pytest.raises(AbortError):
             await incoming(context).run(work)
         del work
         assert context.raised is not None
-        assert kept() is None
+        assert bank_reference() is None
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""The table of methods has every method that the server registers, and says about each what holds for its kind."""
+"""The method table has every method of every service, with the right scope, capacity and time limit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DESCRIPTORS: dict[str, MethodDescriptor] = {
 }
 
 
-def names(**wanted: object) -> set[str]:
+def names(**attributes: object) -> set[str]:
     """The short names of the methods with these attributes."""
     return {
         full_name.rpartition("/")[2]
         for full_name, method in METHODS.items()
-        if all(getattr(method, attribute) == value for attribute, value in wanted.items())
+        if all(getattr(method, name) == value for name, value in attributes.items())
     }
 
 
@@ -64,7 +64,7 @@ def test_a_method_that_is_always_answered_takes_no_capacity() -> None:
 
 
 def test_only_health_checks_answer_one_request_with_a_stream() -> None:
-    """The adapter has no way for other methods of this kind."""
+    """The adapter supports no other methods of this kind."""
     one_to_many = {
         full_name
         for full_name, method in DESCRIPTORS.items()

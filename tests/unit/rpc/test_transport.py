@@ -1,4 +1,4 @@
-"""Who can reach an address."""
+"""Which addresses other machines can reach."""
 
 from __future__ import annotations
 

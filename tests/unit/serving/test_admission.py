@@ -1,4 +1,4 @@
-"""Admission: never more than the limit, nothing leaks, and everybody gets in."""
+"""Admission: limits are never exceeded, nothing leaks, and every waiting stream gets its turn."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_rejections_are_logged_as_a_sum(caplog: pytest.LogCaptureFixture, monkey
 
 def test_a_rejection_names_the_limit() -> None:
     calls = Admission("call", Capacity(1), share=1, largest=Capacity(1))
-    for bound, more, says in (
+    for limited, capacity, expected in (
         (admission(nbytes=2**21), Capacity(9), "This client has reached its limit of 8 images and 2 MiB in total."),
         (calls, Capacity(2), "This client has reached its limit of 1 call."),
     ):
-        with pytest.raises(QueueFullError, match=says):
-            bound.acquire("a", more)
+        with pytest.raises(QueueFullError, match=expected):
+            limited.acquire("a", capacity)
     images = admission(share=0.5)
     for client in "ab":
         images.acquire(client, Capacity(4))
@@ -132,9 +132,9 @@ def test_one_client_cannot_take_everything() -> None:
     assert images.client_limit == Capacity(2, 200)
     images.acquire("greedy", Capacity(1, 100))
     images.acquire("greedy", Capacity(1, 0))
-    for more in (Capacity(1), Capacity(0, 101)):
+    for capacity in (Capacity(1), Capacity(0, 101)):
         with pytest.raises(QueueFullError, match="This client"):
-            images.acquire("greedy", more)
+            images.acquire("greedy", capacity)
     assert images.acquire("other", Capacity(1, 100))
 
 
@@ -190,18 +190,18 @@ async def test_a_batch_larger_than_half_of_a_clients_share_is_admitted_alone() -
 
 
 async def test_streams_and_clients_take_turns() -> None:
-    images, order = admission(count=2), []
+    images, admitted = admission(count=2), []
     held = await images.acquire_for_stream(FlowKey("x", 1), MESSAGE)
 
     async def wait(client: str, stream: int) -> None:
         with await images.acquire_for_stream(FlowKey(client, stream), MESSAGE):
-            order.append((client, stream))
+            admitted.append((client, stream))
 
     waiting = [asyncio.create_task(wait(*flow)) for flow in [("a", 1)] * 3 + [("a", 2), ("b", 3)]]
     await settle()
     held.release()
     await asyncio.gather(*waiting)
-    assert order == [("a", 1), ("b", 3), ("a", 2), ("a", 1), ("a", 1)]
+    assert admitted == [("a", 1), ("b", 3), ("a", 2), ("a", 1), ("a", 1)]
 
 
 async def test_a_client_at_its_limit_does_not_block_others() -> None:
@@ -253,7 +253,7 @@ async def test_a_cancelled_wait_lets_the_next_waiting_frame_in() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(seed: int) -> None:
-    chance, images, held = random.Random(seed), admission(count=8, nbytes=800, share=0.5), Capacity()
+    rng, images, held = random.Random(seed), admission(count=8, nbytes=800, share=0.5), Capacity()
 
     async def use(permit: Permit) -> None:
         nonlocal held
@@ -266,12 +266,12 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
                 held -= permit.capacity
 
     async def call() -> None:
-        capacity = Capacity(1, chance.randrange(1, 100))
-        if chance.random() < 0.5:
-            await use(await images.acquire_for_stream(FlowKey(chance.choice("abc"), chance.randrange(1, 3)), capacity))
+        capacity = Capacity(1, rng.randrange(1, 100))
+        if rng.random() < 0.5:
+            await use(await images.acquire_for_stream(FlowKey(rng.choice("abc"), rng.randrange(1, 3)), capacity))
             return
         try:
-            permit = images.acquire(chance.choice("abc"), capacity)
+            permit = images.acquire(rng.choice("abc"), capacity)
         except QueueFullError:
             return
         await use(permit)
@@ -279,8 +279,8 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
     tasks = [asyncio.create_task(call()) for _ in range(60)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
-        chance.choice(tasks).cancel()
+        rng.choice(tasks).cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert not [result for result in results if isinstance(result, Exception)]
     for client in "ab":
-        assert images.acquire(client, Capacity(4, 400)), "all of it is free again"
+        assert images.acquire(client, Capacity(4, 400)), "all capacity is free again"

@@ -1,4 +1,4 @@
-"""Readiness: starting, serving, draining."""
+"""Readiness: starting, serving and draining."""
 
 from __future__ import annotations
 

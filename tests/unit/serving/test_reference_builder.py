@@ -1,4 +1,4 @@
-"""ReferenceBuilder: images become a served revision, or nothing changes."""
+"""ReferenceBuilder: a load makes a new served revision, or changes nothing."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ CHOSEN: dict[str, Any] = {
 }
 
 
-class WatchedStore(MemoryReferenceStore):
-    """Calls `saving` before each save."""
+class ObservedStore(MemoryReferenceStore):
+    """Calls `before_save` before each save."""
 
-    saving: Callable[[], object] = staticmethod(lambda: None)
+    before_save: Callable[[], object] = staticmethod(lambda: None)
 
     def save(self, reference: Reference) -> None:
-        self.saving()
+        self.before_save()
         super().save(reference)
 
 
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.detector = FakeDetector()
-        self.store = WatchedStore()
+        self.store = ObservedStore()
         self.catalog = Catalog(self.store, self.detector, storage=pool, opening=pool, max_bytes=2**20)
         self.builder = ReferenceBuilder(
             self.detector,
@@ -78,9 +78,9 @@ class Bench:
     async def load(
         self, *levels: int, requested: Mapping[str, Any] = MappingProxyType({}), **options: Any
     ) -> Reference:
-        """The reference as it is stored."""
-        asked = LoadOptions(requested=RequestedOptions(**requested), **options)
-        info = await self.builder.load(asked, images(*levels))
+        """Load gray images and return the stored reference."""
+        load_options = LoadOptions(requested=RequestedOptions(**requested), **options)
+        info = await self.builder.load(load_options, images(*levels))
         stored = self.store.load(info.reference_id)
         assert self.catalog.info(info.reference_id) == stored.info
         return stored
@@ -113,8 +113,8 @@ async def test_options_that_a_load_leaves_out_have_their_defaults(bench: Bench) 
 @pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
 async def test_append_keeps_the_images_and_options_of_the_base(bench: Bench, named: tuple[str, ...]) -> None:
     first = await bench.load(10, requested=CHOSEN)
-    again = {name: CHOSEN[name] for name in named}
-    grown = await bench.load(20, append=True, requested=again, expected_revision=first.revision)
+    requested = {name: CHOSEN[name] for name in named}
+    grown = await bench.load(20, append=True, requested=requested, expected_revision=first.revision)
     assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
     assert grown.model.options == ReferenceOptions(**CHOSEN)
     assert grown.create_time == first.create_time
@@ -190,32 +190,32 @@ async def test_a_fit_stops_when_its_caller_leaves(bench: Bench) -> None:
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
         await load
-    ended = threading.Event()
-    bench.detector.fitted = ended.set  # called after the progress report, which is never reached
+    fitted = threading.Event()
+    bench.detector.fitted = fitted.set  # would be called after the progress report, where the fit stops
     bench.detector.fit_gate.set()
-    assert not ended.wait(0.2)
+    assert not fitted.wait(0.2)
     assert bench.catalog.find(DEFAULT_REFERENCE_ID) is None
 
 
 async def test_the_progress_of_a_load_can_be_read_until_it_ends(bench: Bench) -> None:
-    seen: list[tuple[LoadStage, int, int, int]] = []
+    progress: list[tuple[LoadStage, int, int, int]] = []
 
-    def look() -> None:
+    def record() -> None:
         (load,) = bench.builder.active_loads(ReferenceId("belt"))
-        seen.append((load.stage, load.steps_done, load.steps_total, load.image_count))
+        progress.append((load.stage, load.steps_done, load.steps_total, load.image_count))
 
-    async def looked_at() -> AsyncIterator[bytes]:
+    async def recorded_images() -> AsyncIterator[bytes]:
         for level in (10, 20):
-            look()
+            record()
             yield gray_png(level)
-        look()
+        record()
 
-    bench.detector.fitted = look
-    bench.store.saving = look
+    bench.detector.fitted = record
+    bench.store.before_save = record
     assert bench.builder.active_loads() == []
-    await bench.builder.load(LoadOptions(ReferenceId("belt")), looked_at(), 2)
+    await bench.builder.load(LoadOptions(ReferenceId("belt")), recorded_images(), 2)
     receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
-    assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
+    assert progress == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
     assert bench.builder.active_loads() == []
 
 
@@ -242,10 +242,10 @@ async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> N
     assert bench.builder.active_loads() == []
 
     bench.detector.fit_gate.clear()
-    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
+    loads = [asyncio.create_task(bench.load(10)) for _ in range(2)]
     await until(lambda: len(bench.builder.active_loads()) == 2)
-    for load in under_way:
+    for load in loads:
         load.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+    await asyncio.gather(*loads, return_exceptions=True)
     assert bench.builder.active_loads() == []
     bench.detector.fit_gate.set()

@@ -1,16 +1,15 @@
-"""How well anomalib's PatchCore does with the embedded backbone, on a labeled data set: `make bench-peers`.
+"""The accuracy of anomalib's PatchCore with the embedded backbone, on a labeled data set: `make bench-peers`.
 
 anomalib's own model does all the work: 3 x 3 pooling, k-center coreset, score re-weighted by 9 neighbors, smoothed
-map. It is given our preparation of the images, and either the blocks' plain outputs, as its own feature extractor
-takes them, or the layers as our engine hands them on. The metrics are those of `patchserve evaluate`. Times are of one
-image that is prepared already, one at a time.
+map. It gets images that are prepared as in our server, and either the plain outputs of the backbone's blocks, from its
+own feature extractor, or the layers from our engine. The metrics are those of `patchserve evaluate`. Times are for one
+prepared image at a time.
 """
 
 from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import platform
 import statistics
 import time
@@ -26,6 +25,7 @@ from anomalib.models.components import TimmFeatureExtractor
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from rich.console import Console
 from rich.table import Table
+from timing import RESULTS, write_results
 from torch import Tensor, nn
 
 from patchserve_server.bootstrap.process import configure_process
@@ -40,23 +40,22 @@ from patchserve_server import imaging
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.loading import load_backbone
 
-RESULTS = Path(__file__).resolve().parents[1] / "out" / "bench" / "accuracy_anomalib.json"
 BACKBONE = BACKBONES["efficientnet_lite2"]
 BLOCKS = ["_blocks.14", "_blocks.19"]  # (120, 14, 14) and (208, 7, 7)
 RATIOS = (0.1, 1.0)
-M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
 
 
 class PlainLayers(nn.Module):
-    """The outputs of BLOCKS as they are, taken by anomalib's extractor."""
+    """The plain outputs of BLOCKS, from anomalib's extractor."""
 
     names = BLOCKS
 
     def __init__(self) -> None:
         super().__init__()
-        whole = BACKBONE.build()
-        whole.load_state_dict(dict(BACKBONE.pretrained().state))
-        self.extractor = TimmFeatureExtractor(whole, BLOCKS)
+        network = BACKBONE.build()
+        network.load_state_dict(dict(BACKBONE.pretrained().state))
+        self.extractor = TimmFeatureExtractor(network, BLOCKS)
         self.mean, self.std = (torch.tensor(values).view(3, 1, 1) for values in (BACKBONE.mean, BACKBONE.std))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -65,7 +64,7 @@ class PlainLayers(nn.Module):
 
 
 class ServerLayers(nn.Module):
-    """What our engine makes of the same blocks."""
+    """The layers that our engine makes from the same blocks."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +85,7 @@ EXTRACTORS: dict[str, type[PlainLayers | ServerLayers]] = {
 
 @dataclass(frozen=True)
 class Row:
-    """One system on the whole data set; None: the data set does not define that metric."""
+    """One system on the whole data set. None: the metric is not defined on this data set."""
 
     system: str
     features: str
@@ -96,32 +95,34 @@ class Row:
     average_precision: float | None
     pixel_auroc: float | None
     aupro: float | None
-    ms_per_image: float  # median: embedding, search, score and map
+    ms_per_image: float  # median of embedding, search, score and map
 
 
-def prepared(path: Path) -> Tensor:
-    """An image as (1, 3, S, S) float32 of 0 to 255, stretched as our server does it."""
+def model_input(path: Path) -> Tensor:
+    """An image as (1, 3, S, S) float32, 0..255, scaled as in our server."""
     image = imaging.decode_image(path.read_bytes(), imaging.ImageLimits())
     return torch.tensor(imaging.to_model_input(image, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
 
 
-def embedded(dataset: Dataset, extractor: PlainLayers | ServerLayers) -> PatchcoreModel:
-    """A model of anomalib's with all patches of the reference images in its store."""
-    model = PatchcoreModel(layers=["layer1"], backbone="resnet18", pre_trained=False)  # it insists on one of its own
+def embed_references(dataset: Dataset, extractor: PlainLayers | ServerLayers) -> PatchcoreModel:
+    """Anomalib's model with all patches of the reference images in its embedding store."""
+    model = PatchcoreModel(
+        layers=["layer1"], backbone="resnet18", pre_trained=False
+    )  # it needs a backbone of its own; replaced below
     model.layers, model.feature_extractor = extractor.names, extractor
-    model.train()  # collects patches; no network is trained
+    model.train()  # collects patches; trains nothing
     for path in dataset.references:
-        model(prepared(path))
+        model(model_input(path))
     return model
 
 
 @contextmanager
-def freed_memory_returned() -> Iterator[None]:
-    """Has glibc map every large array by itself, so that freeing one gives its memory back.
+def mmap_large_arrays() -> Iterator[None]:
+    """Make glibc map every large array separately, so that freed memory goes back to the system.
 
-    anomalib's selection takes and frees one difference of all patches a step. Up to 32 MiB glibc puts it into its heap,
-    where, by the accident of what lies beside it, the freed place may not fit the next one: then the heap grows by one
-    difference a step. For 23,520 patches that is 23 MB, 2,351 times over, with 0.2 GB in use.
+    In each step anomalib's selection allocates and frees the differences to all patches. glibc puts arrays of up to
+    32 MiB into its heap. If the freed space happens not to fit the next array, the heap grows in every step: for 23,520
+    patches by 23 MB, 2,351 times, with 0.2 GB in use.
     """
     if platform.libc_ver()[0] != "glibc":
         yield
@@ -129,36 +130,35 @@ def freed_memory_returned() -> Iterator[None]:
     libc = ctypes.CDLL(None)
     libc.mallopt(M_MMAP_THRESHOLD, 2**16)
     yield
-    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # where glibc's own choice ends up
+    libc.mallopt(M_MMAP_THRESHOLD, 2**25)  # the value that glibc reaches by itself
 
 
 def fill_bank(model: PatchcoreModel, patches: list[Tensor], ratio: float) -> None:
-    """Makes the memory bank of some of the patches."""
-    if ratio == 1:  # the greedy choice of all would only order them
+    """Set the memory bank to a coreset of the patches."""
+    if ratio == 1:  # selecting all of them would only reorder them
         model.memory_bank = torch.vstack(patches)
         return
     model.embedding_store = list(patches)
-    with freed_memory_returned():
+    with mmap_large_arrays():
         model.subsample_embedding(ratio)
 
 
-def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float) -> Row:
+def measure(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float) -> Row:
     model.eval()
     defective = np.array([image.defect is not None for image in dataset.images])
     scores, times_ms, pixels = [], [], PixelHistograms()
     for image in dataset.images:
-        inputs = prepared(image.path)
-        began = time.perf_counter()
-        found = model(inputs)
-        times_ms.append((time.perf_counter() - began) * 1000)
-        scores.append(float(found.pred_score))
+        inputs = model_input(image.path)
+        started_s = time.perf_counter()
+        prediction = model(inputs)
+        times_ms.append((time.perf_counter() - started_s) * 1000)
+        scores.append(float(prediction.pred_score))
         if image.defect is None:
-            pixels.add(found.anomaly_map[0, 0].numpy(), np.zeros(image.size_px[::-1], np.bool_))
+            pixels.add(prediction.anomaly_map[0, 0].numpy(), np.zeros(image.size_px[::-1], np.bool_))
         elif image.mask_path is not None:
-            pixels.add(found.anomaly_map[0, 0].numpy(), read_mask(image.mask_path))
-    unknown = np.zeros(
-        len(scores)
-    )  # the model has neither a threshold nor a percentage: what rests on them is left out
+            pixels.add(prediction.anomaly_map[0, 0].numpy(), read_mask(image.mask_path))
+    # The model has no threshold and no damage percentage; the metrics that need them are not used here.
+    unknown = np.zeros(len(scores))
     metrics = image_metrics(defective, np.array(scores), unknown > 0, unknown)
     return Row(
         system=f"anomalib {version('anomalib')}",
@@ -174,29 +174,32 @@ def measured(dataset: Dataset, model: PatchcoreModel, features: str, ratio: floa
 
 
 @torch.inference_mode()
-def all_rows(dataset: Dataset, seed: int) -> list[Row]:
+def measure_all(dataset: Dataset, seed: int) -> list[Row]:
     rows = []
     for features, extractor in EXTRACTORS.items():
-        model = embedded(dataset, extractor())
+        model = embed_references(dataset, extractor())
         patches = list(model.embedding_store)
         for ratio in RATIOS:
             torch.manual_seed(seed)
             np.random.seed(seed)  # noqa: NPY002 - anomalib draws its projection from the global state
             fill_bank(model, patches, ratio)
-            rows.append(measured(dataset, model, features, ratio))
+            rows.append(measure(dataset, model, features, ratio))
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measures anomalib's PatchCore with the embedded backbone.")
-    parser.add_argument("dataset", type=Path, help="a folder in MVTec's layout")
-    parser.add_argument("--json", type=Path, default=RESULTS, help="where the rows are written")
-    parser.add_argument("--seed", type=int, default=0, help="of the coreset's projection and first patch")
+    parser.add_argument("dataset", type=Path, help="a folder in the layout of MVTec AD")
+    parser.add_argument(
+        "--json", type=Path, default=RESULTS / "accuracy_anomalib.json", help="the file for the results"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the coreset's projection and first patch (default: 0)"
+    )
     arguments = parser.parse_args()
     dataset = read_dataset(arguments.dataset)
-    rows = [asdict(row) for row in all_rows(dataset, arguments.seed)]
-    arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(rows, indent=2) + "\n")
+    rows = [asdict(row) for row in measure_all(dataset, arguments.seed)]
+    write_results(arguments.json, rows)
     title = f"{rows[0]['system']}, {len(dataset.references)} references, {len(dataset.images)} test images"
     table = Table(*(name.replace("_", " ") for name in list(rows[0])[1:]), title=title)
     for row in rows:

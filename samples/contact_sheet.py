@@ -1,4 +1,4 @@
-"""One page that shows what was found on every image."""
+"""One page with the results of every image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ HEADS = ("image", "heat map, calibrated", "heat map, relative")
 
 @dataclass(frozen=True)
 class Cell:
-    """An image, its two overlays, and what is said of it."""
+    """An image, its two overlays, its verdict and its numbers."""
 
     name: str
     images: tuple[Image.Image, Image.Image, Image.Image]
@@ -25,7 +25,7 @@ class Cell:
 
 
 def contact_sheet(title: str, subtitle: str, cells: Sequence[Cell]) -> Image.Image:
-    """All cells side by side, framed green where the verdict is right and red where it is wrong."""
+    """All cells on one page, with a green frame if the verdict is right and a red one if it is wrong."""
     width = len(HEADS) * THUMB_PX[0] + (len(HEADS) - 1) * GAP + 4 * GAP
     height = CAPTION + THUMB_PX[1] + 3 * GAP
     rows = -(-len(cells) // COLUMNS)
@@ -41,18 +41,18 @@ def contact_sheet(title: str, subtitle: str, cells: Sequence[Cell]) -> Image.Ima
         row, column = divmod(position, COLUMNS)
         corner = (MARGIN + column * (width + MARGIN), HEADER + row * (height + MARGIN // 2))
         if row == 0:
-            _heads(draw, corner)
-        _cell(page, draw, cell, corner, (width, height))
+            _column_heads(draw, corner)
+        _draw_cell(page, draw, cell, corner, (width, height))
     return page
 
 
-def _heads(draw: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
+def _column_heads(draw: ImageDraw.ImageDraw, corner: tuple[int, int]) -> None:
     for index, head in enumerate(HEADS):
         x = corner[0] + 2 * GAP + index * (THUMB_PX[0] + GAP) + THUMB_PX[0] // 2
         draw.text((x, corner[1] - 8), head, MUTED, _font(14), anchor="ms")
 
 
-def _cell(
+def _draw_cell(
     page: Image.Image, draw: ImageDraw.ImageDraw, cell: Cell, corner: tuple[int, int], size: tuple[int, int]
 ) -> None:
     left, top = corner

@@ -1,6 +1,6 @@
-"""What `make demo` runs: a real server inspects the sample parcels over gRPC.
+"""`make demo`: a real server inspects the sample parcels over gRPC.
 
-Exits 1 where something failed. A wrong verdict is no failure: it is told, in the table and in summary.json.
+The exit code is 1 if something failed. A wrong verdict is not a failure: the table and summary.json show it.
 """
 
 import argparse
@@ -36,16 +36,16 @@ console = Console(highlight=False, markup=False, soft_wrap=True, width=None if s
 
 
 class DemoError(Exception):
-    """The demo cannot go on; the message says why."""
+    """The demo failed; the message says why."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What was said of one image, and what is true."""
+    """The verdicts on one image, and whether they are right."""
 
     path: Path
-    calibrated: InferenceResult  # asked for by Infer
-    relative: InferenceResult  # the same image as a frame of InferStream
+    calibrated: InferenceResult  # by Infer
+    relative: InferenceResult  # by InferStream
 
     @property
     def name(self) -> str:
@@ -61,7 +61,7 @@ class Finding:
 
 
 class Server:
-    """A patchserve-server of our own on a free port."""
+    """A patchserve-server process on a free port."""
 
     def __init__(self, backbone: str, store: Path, log: Path) -> None:
         self.log = log
@@ -71,10 +71,10 @@ class Server:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log_file, text=True)
 
     def wait_ready(self) -> str:
-        """The address that it listens on.
+        """Wait until the server is ready and return its address.
 
         Raises:
-            DemoError: it ended, or did not get ready in time.
+            DemoError: the server ended, or was not ready in time.
         """
         watchdog = threading.Timer(START_TIMEOUT_S, self._process.kill)
         watchdog.start()
@@ -87,7 +87,7 @@ class Server:
         raise DemoError(f"The server did not start (exit code {self._process.wait()}).\n{self.log_tail()}")
 
     def stop(self) -> int:
-        """Its exit code after SIGTERM; killed where it does not end."""
+        """Send SIGTERM, kill the server if it does not stop, and return its exit code."""
         self._process.terminate()
         try:
             return self._process.wait(STOP_TIMEOUT_S)
@@ -101,94 +101,94 @@ class Server:
 
 @contextmanager
 def running_server(backbone: str, log: Path) -> Iterator[str]:
-    """A server's address; it is stopped at the end.
+    """The address of a server, which is stopped at the end of the block.
 
     Raises:
-        DemoError: it did not start, or did not stop as it should.
+        DemoError: the server did not start, or did not stop with exit code 0.
     """
     with tempfile.TemporaryDirectory(prefix="patchserve-demo-") as store:
         server = Server(backbone, Path(store), log)
         try:
-            with console.status("Starting the server; the first time it may download weights"):
+            with console.status("Starting the server (the first start may download weights)"):
                 address = server.wait_ready()
             yield address
         finally:
-            code = server.stop()
-        if code != 0:
-            raise DemoError(f"The server ended with exit code {code}.\n{server.log_tail()}")
+            exit_code = server.stop()
+        if exit_code != 0:
+            raise DemoError(f"The server stopped with exit code {exit_code}.\n{server.log_tail()}")
 
 
 def inspect(client: Client, images: list[Path]) -> tuple[list[Finding], dict[str, float]]:
-    """Every image by Infer, then all of them by InferStream, and the seconds that each took.
+    """Inspect every image by Infer, then all of them by InferStream. Also returns the seconds that each took.
 
     Raises:
-        DemoError: a frame failed, or the two ways do not agree.
+        DemoError: a frame failed, or the two calls disagree.
     """
-    begun = time.perf_counter()
+    started_s = time.perf_counter()
     silent = not console.is_terminal
-    steps = track(images, "Infer", console=console, transient=True, disable=silent)
-    single = [client.infer(path, overlay=True, heatmap_scale="calibrated") for path in steps]
-    between = time.perf_counter()
+    tracked = track(images, "Infer", console=console, transient=True, disable=silent)
+    single = [client.infer(path, overlay=True, heatmap_scale="calibrated") for path in tracked]
+    stream_started_s = time.perf_counter()
     frames = [Frame(path, frame_id=path.relative_to(PARCELS).as_posix()) for path in images]
     stream = client.infer_stream(frames, overlay=True, heatmap_scale="relative")
     streamed = list(track(stream, "InferStream", len(frames), console=console, transient=True, disable=silent))
-    times = {"infer_s": between - begun, "stream_s": time.perf_counter() - between}
+    times = {"infer_s": stream_started_s - started_s, "stream_s": time.perf_counter() - stream_started_s}
     findings = []
     for path, frame, by_infer, by_stream in zip(images, frames, single, streamed, strict=True):
         if by_stream.result is None or by_stream.frame_id != frame.frame_id:
-            raise DemoError(f"Frame {frame.frame_id!r} came back as {by_stream.frame_id!r}: {by_stream.error}")
+            raise DemoError(f"Frame {frame.frame_id!r} failed, answered as {by_stream.frame_id!r}: {by_stream.error}")
         if by_stream.result.anomaly.is_anomalous != by_infer.anomaly.is_anomalous:
-            raise DemoError(f"Infer and InferStream do not agree on {frame.frame_id}.")
+            raise DemoError(f"Infer and InferStream disagree on {frame.frame_id}.")
         findings.append(Finding(path, by_infer, by_stream.result))
     return findings, times
 
 
-def introduce(info: ServerInfo, address: str) -> None:
+def print_server(info: ServerInfo, address: str) -> None:
     console.print(f"patchserve {info.version} on {address}: {info.backbone}, {info.precision}, {info.device}")
-    console.print(f"Weights in use: {info.weights_source} (SHA-256 {info.weights_digest[:12]})")
+    console.print(f"Weights: {info.weights_source} (SHA-256 {info.weights_digest[:12]})")
     if info.fallback_reason:
-        console.print(f"Not the preferred backbone, because: {info.fallback_reason}", style="yellow")
+        console.print(f"Fallback backbone: {info.fallback_reason}", style="yellow")
 
 
-def table(findings: list[Finding]) -> Table:
-    shown = Table(box=box.SIMPLE_HEAD)
+def verdict_table(findings: list[Finding]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
     for heading in ("image", "verdict", ""):
-        shown.add_column(heading, no_wrap=True)
+        table.add_column(heading, no_wrap=True)
     for heading in ("score", "area %", "regions", "damage %", "ms"):
-        shown.add_column(heading, justify="right", no_wrap=True)
-    for found in findings:
-        answer = found.calibrated
-        shown.add_row(
-            found.name,
-            "anomalous" if answer.anomaly.is_anomalous else "intact",
-            "right" if found.is_right else "WRONG",
-            f"{answer.anomaly.score:.3f}",
-            f"{answer.anomaly.anomalous_area_percentage:.1f}",
-            str(len(answer.regions)),
-            f"{answer.damage.damage_percentage:.1f}",
-            f"{answer.timing.total_ms:.0f}",
-            style=None if found.is_right else "red",
+        table.add_column(heading, justify="right", no_wrap=True)
+    for finding in findings:
+        result = finding.calibrated
+        table.add_row(
+            finding.name,
+            "anomalous" if result.anomaly.is_anomalous else "intact",
+            "right" if finding.is_right else "WRONG",
+            f"{result.anomaly.score:.3f}",
+            f"{result.anomaly.anomalous_area_percentage:.1f}",
+            str(len(result.regions)),
+            f"{result.damage.damage_percentage:.1f}",
+            f"{result.timing.total_ms:.0f}",
+            style=None if finding.is_right else "red",
         )
-    return shown
+    return table
 
 
-def counts(findings: list[Finding]) -> dict[str, int]:
+def count_verdicts(findings: list[Finding]) -> dict[str, int]:
     return {
-        "right": sum(found.is_right for found in findings),
-        "missed": sum(found.is_damaged and not found.is_right for found in findings),
-        "false_alarms": sum(not found.is_damaged and not found.is_right for found in findings),
+        "right": sum(finding.is_right for finding in findings),
+        "missed": sum(finding.is_damaged and not finding.is_right for finding in findings),
+        "false_alarms": sum(not finding.is_damaged and not finding.is_right for finding in findings),
     }
 
 
 def write_images(out: Path, findings: list[Finding], info: ServerInfo, reference: ReferenceInfo) -> None:
     cells = []
-    for found in findings:
-        answer = found.calibrated
-        overlays = [result.overlay for result in (answer, found.relative)]
-        overlays[0].save(out / "overlays" / f"{found.name.replace(' ', '_')}.png")
-        numbers = f"score {answer.anomaly.score:.2f}   damage {answer.damage.damage_percentage:.1f} %"
-        images = (Image.open(found.path), *overlays)
-        cells.append(Cell(found.name, images, answer.anomaly.is_anomalous, found.is_right, numbers))
+    for finding in findings:
+        result = finding.calibrated
+        overlays = [each.overlay for each in (result, finding.relative)]
+        overlays[0].save(out / "overlays" / f"{finding.name.replace(' ', '_')}.png")
+        numbers = f"score {result.anomaly.score:.2f}   damage {result.damage.damage_percentage:.1f} %"
+        images = (Image.open(finding.path), *overlays)
+        cells.append(Cell(finding.name, images, result.anomaly.is_anomalous, finding.is_right, numbers))
     subtitle = (
         f"patchserve {info.version}, {info.backbone} on {info.device}.  "
         f"Reference: {reference.image_count} intact parcels.  "
@@ -203,67 +203,74 @@ def summary(
     return {
         "server": asdict(info),
         "reference": asdict(reference),
-        "verdicts": counts(findings),
+        "verdicts": count_verdicts(findings),
         "times": {name: round(seconds, 3) for name, seconds in times.items()},
         "images": [
             {
-                "image": found.path.relative_to(PARCELS).as_posix(),
-                "truth": "damaged" if found.is_damaged else "intact",
-                "right": found.is_right,
-                "anomaly": asdict(found.calibrated.anomaly),
-                "damage": asdict(found.calibrated.damage),
-                "regions": [asdict(region) for region in found.calibrated.regions],
-                "timing": asdict(found.calibrated.timing),
+                "image": finding.path.relative_to(PARCELS).as_posix(),
+                "truth": "damaged" if finding.is_damaged else "intact",
+                "right": finding.is_right,
+                "anomaly": asdict(finding.calibrated.anomaly),
+                "damage": asdict(finding.calibrated.damage),
+                "regions": [asdict(region) for region in finding.calibrated.regions],
+                "timing": asdict(finding.calibrated.timing),
             }
-            for found in findings
+            for finding in findings
         ],
     }
 
 
 def clear(out: Path) -> None:
-    """Removes what an earlier run left, and nothing else."""
-    for old in ("contact_sheet.png", "summary.json", "server.log"):
-        (out / old).unlink(missing_ok=True)
-    for old_overlay in (out / "overlays").glob("*.png"):
-        old_overlay.unlink()
+    """Remove the files of an earlier run, and no others."""
+    for name in ("contact_sheet.png", "summary.json", "server.log"):
+        (out / name).unlink(missing_ok=True)
+    for overlay in (out / "overlays").glob("*.png"):
+        overlay.unlink()
     (out / "overlays").mkdir(parents=True, exist_ok=True)
 
 
 def demo(out: Path, backbone: str) -> None:
-    """Runs it all and writes `out`.
+    """Run the demo and write its results to the folder `out`.
 
     Raises:
         DemoError, PatchserveError, OSError: something failed.
     """
     clear(out)
-    begun = time.perf_counter()
+    started_s = time.perf_counter()
     with running_server(backbone, out / "server.log") as address, Client(address) as client:
-        started = time.perf_counter()
+        ready_s = time.perf_counter()
         info = client.server_info()
-        introduce(info, address)
+        print_server(info, address)
         with console.status("Loading the reference"):
             reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()))
-        loaded = time.perf_counter()
+        loaded_s = time.perf_counter()
         console.print(f"Reference: {reference.image_count} intact parcels, {reference.patch_count} patches")
         images = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))
         findings, times = inspect(client, images)
-    console.print(table(findings))
-    times = {"start_s": started - begun, "load_s": loaded - started, **times, "all_s": time.perf_counter() - begun}
+    console.print(verdict_table(findings))
+    times = {
+        "start_s": ready_s - started_s,
+        "load_s": loaded_s - ready_s,
+        **times,
+        "all_s": time.perf_counter() - started_s,
+    }
     write_images(out, findings, info, reference)
     report = summary(info, reference, findings, times)
     (out / "summary.json").write_text(json.dumps(report, indent=2, default=str) + "\n")
-    found = counts(findings)
+    verdicts = count_verdicts(findings)
     console.print(
-        f"{found['right']} of {len(findings)} verdicts are right, {found['missed']} damaged parcels were missed, "
-        f"{found['false_alarms']} intact ones were suspected. The server drained and ended with exit code 0."
+        f"{verdicts['right']} of {len(findings)} verdicts are right, {verdicts['missed']} damaged parcels were missed, "
+        f"{verdicts['false_alarms']} intact parcels were reported as damaged. The server stopped with exit code 0."
     )
-    console.print(f"Look at {out / 'contact_sheet.png'}; all numbers are in {out / 'summary.json'}")
+    console.print(f"See {out / 'contact_sheet.png'}; all numbers are in {out / 'summary.json'}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Inspects the sample parcels with a server of its own.")
-    parser.add_argument("--out", type=Path, default=HERE.parent / "out" / "demo", help="the folder to write (out/demo)")
-    parser.add_argument("--backbone", default="auto", help="as for the server (auto)")
+    parser = argparse.ArgumentParser(description="Starts a server and inspects the sample parcels with it.")
+    parser.add_argument(
+        "--out", type=Path, default=HERE.parent / "out" / "demo", help="output folder (default: out/demo)"
+    )
+    parser.add_argument("--backbone", default="auto", help="the server's backbone (default: auto)")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server must not outlive the demo
     try:
@@ -271,7 +278,7 @@ def main() -> None:
     except (DemoError, OSError) as error:
         sys.exit(f"demo: {error}")
     except PatchserveError as error:
-        sys.exit(f"demo: {error} (the server's log: {options.out / 'server.log'})")
+        sys.exit(f"demo: {error} (see the server's log: {options.out / 'server.log'})")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -1,6 +1,6 @@
-"""Draws the sample parcels again: python samples/draw_parcels.py [--out FOLDER] [--only NAME ...].
+"""Draws the sample parcels: python samples/draw_parcels.py [--out FOLDER] [--only NAME ...].
 
-The same code draws the same images: every one has its own fixed seed.
+Each image has its own fixed seed, so the same code draws the same images.
 """
 
 import argparse
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from parcel_scene import damage
-from parcel_scene.scene import Damage, Photograph, take
+from parcel_scene.scene import Damage, Photograph, take_photograph
 from PIL import Image
 
 HERE = Path(__file__).resolve().parent
@@ -19,8 +19,8 @@ def crushed(seed: int, corner: tuple[int, int], depth_mm: float) -> Damage:
     return Damage(bend=damage.crushed_corner(np.random.default_rng(seed), corner, depth_mm))
 
 
-def painted(seed: int, paint: Callable[..., None], *where: object) -> Damage:
-    return Damage(paint=lambda sheet: paint(sheet, np.random.default_rng(seed), *where))
+def painted(seed: int, paint: Callable[..., None], *place: object) -> Damage:
+    return Damage(paint=lambda sheet: paint(sheet, np.random.default_rng(seed), *place))
 
 
 SCENES: dict[str, tuple[int, Damage | None]] = {
@@ -38,16 +38,16 @@ SCENES: dict[str, tuple[int, Damage | None]] = {
     ),
     "test/stain/001": (3301, painted(109, damage.stain, [(215, 42, 130, 80), (280, 66, 70, 56)], 0.85)),
 }
-"""Name to the seed of the scene and what happened to the parcel. Sheet coordinates in mm."""
+"""Name -> seed of the scene, and the damage to the parcel. Sheet coordinates in mm."""
 
 
 def draw(name: str) -> Photograph:
-    seed, harm = SCENES[name]
-    return take(seed, harm)
+    seed, damage_kind = SCENES[name]
+    return take_photograph(seed, damage_kind)
 
 
 def save(folder: Path, name: str, image: Photograph) -> None:
-    """Writes the JPEG and, for a damaged parcel, its mask, where tools for MVTec AD data sets look for them."""
+    """Write the JPEG and, for a damaged parcel, its mask, in the layout of MVTec AD."""
     path = folder / f"{name}.jpg"
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image.pixels).save(path, quality=88, subsampling="4:2:0", optimize=True)
@@ -60,8 +60,15 @@ def save(folder: Path, name: str, image: Photograph) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draws the sample parcels.")
-    parser.add_argument("--out", type=Path, default=HERE / "parcels", help="the folder to write (samples/parcels)")
-    parser.add_argument("--only", nargs="+", choices=SCENES, default=list(SCENES), metavar="NAME", help="some of them")
+    parser.add_argument("--out", type=Path, default=HERE / "parcels", help="output folder (default: samples/parcels)")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=SCENES,
+        default=list(SCENES),
+        metavar="NAME",
+        help="names of the images to draw, such as test/tear/000 (default: all)",
+    )
     options = parser.parse_args()
     for name in options.only:
         save(options.out, name, draw(name))

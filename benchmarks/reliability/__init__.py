@@ -1,1 +1,1 @@
-"""What the server promises under load, faults and rubbish, seen on a real server: `make reliability`."""
+"""Promises of a real server under load, faults and invalid input, at full length: `make reliability`."""

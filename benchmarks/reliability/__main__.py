@@ -1,4 +1,4 @@
-"""`make reliability`: runs what is named, prints what was found, and writes out/reliability/NAME.json."""
+"""`make reliability`: does the named runs, prints their results and writes out/reliability/NAME.json."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from reliability import drain, fuzz, kill, overload, soak
-from reliability.scene import Result
+from reliability.harness import Result
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
-# What each does by default: seconds, or a number of kills, stops or inputs.
+# The function of each run and its default amount: seconds, or a number of kills, stops or inputs.
 RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
     "overload": (overload.run, 120),
     "drain": (drain.run, 50),
@@ -27,8 +27,12 @@ RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make reliability", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[[], *RUNS], metavar="NAME", help=f"{', '.join(RUNS)}; none: all")
-    parser.add_argument("--amount", type=int, help="seconds of overload and soak; kills, stops or inputs of the others")
+    parser.add_argument(
+        "names", nargs="*", choices=[[], *RUNS], metavar="NAME", help=f"{', '.join(RUNS)} (default: all)"
+    )
+    parser.add_argument(
+        "--amount", type=int, help="seconds for overload and soak; number of kills, stops or inputs for the others"
+    )
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
     for name in arguments.names or RUNS:

@@ -1,4 +1,4 @@
-"""SIGTERM under streaming load: every accepted frame is answered, every call ends with an answer or a clear refusal."""
+"""SIGTERM under streaming load: every accepted frame gets a result, every call a response or a clear rejection."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from grpc import aio
 
 from patchserve.v1 import inference_pb2, stream_pb2
 from patchserve_client._aio_status import server_status_first
-from reliability.scene import TEST, Result, Stub, client, load, progress, reason_of, server
+from reliability.harness import TEST, Result, Stub, client, load, progress, reason_of, server
 
 _STREAMS, _CALLERS = 4, 2
-# CANCELLED is gRPC's own word for a call that it threw away unread: docs/errors.md.
-_LEFT = {"DRAINING", "UNAVAILABLE", "CANCELLED"}
+# CANCELLED: gRPC dropped the call before the server read it (docs/errors.md).
+_REJECTED = {"DRAINING", "UNAVAILABLE", "CANCELLED"}
 
 
 class _Tally:
     def __init__(self) -> None:
-        self.answered = 0
-        self.gaps = 0
+        self.frames_answered = 0
+        self.frames_missing = 0
         self.calls: Counter[str] = Counter()
         self.ends: Counter[str] = Counter()
 
@@ -36,15 +36,15 @@ async def _stream(stub: Stub, tally: _Tally, ordering: stream_pb2.ResultOrdering
     sequences: list[int] = []
     call = stub.InferStream(messages())
     try:
-        async with server_status_first(call):  # the server's word, where grpcio has one of its own
-            async for answer in call:
-                sequences += [answer.result.sequence] * answer.HasField("result")
-        tally.ends["without a status"] += 1
+        async with server_status_first(call):  # the server's status, not one that grpcio makes up
+            async for response in call:
+                sequences += [response.result.sequence] * response.HasField("result")
+        tally.ends["no error"] += 1
     except aio.AioRpcError as error:
         tally.ends[reason_of(error)] += 1
-    # Accepted frames are numbered one after the other: one without an answer leaves a gap.
-    tally.answered += len(sequences)
-    tally.gaps += (max(sequences) + 1 - len(set(sequences))) if sequences else 0
+    # Accepted frames are numbered consecutively, so a frame without a result leaves a gap.
+    tally.frames_answered += len(sequences)
+    tally.frames_missing += (max(sequences) + 1 - len(set(sequences))) if sequences else 0
 
 
 async def _caller(stub: Stub, tally: _Tally) -> None:
@@ -58,31 +58,31 @@ async def _caller(stub: Stub, tally: _Tally) -> None:
 
 
 async def run(count: int, seed: int = 0) -> Result:
-    dice, tally, codes, longest_s = random.Random(seed), _Tally(), Counter[int](), 0.0
+    rng, tally, exit_codes, longest_s = random.Random(seed), _Tally(), Counter[int](), 0.0
     orderings = stream_pb2.RESULT_ORDERING_INPUT, stream_pb2.RESULT_ORDERING_COMPLETION
     with progress() as bar:
-        task = bar.add_task("drain", total=count)
+        bar_task = bar.add_task("drain", total=count)
         for _ in range(count):
             flags = "--drain-delay-s", "0.2", "--client-share", "1"
             async with server(*flags) as running, client(running.address) as stub:
                 await load(stub)
-                work = [
+                tasks = [
                     *(asyncio.create_task(_stream(stub, tally, orderings[n % 2])) for n in range(_STREAMS)),
                     *(asyncio.create_task(_caller(stub, tally)) for _ in range(_CALLERS)),
                 ]
-                await asyncio.sleep(0.3 + dice.random())
-                begun = time.perf_counter()
-                codes[await running.stop()] += 1
-                longest_s = max(longest_s, time.perf_counter() - begun)
-                await asyncio.gather(*work)
-            bar.advance(task)
+                await asyncio.sleep(0.3 + rng.random())
+                stopped_at_s = time.perf_counter()
+                exit_codes[await running.stop()] += 1
+                longest_s = max(longest_s, time.perf_counter() - stopped_at_s)
+                await asyncio.gather(*tasks)
+            bar.advance(bar_task)
     return {
         "sigterms": count,
-        "frames_answered": tally.answered,
-        "frames_accepted_and_not_answered": tally.gaps,
+        "frames_answered": tally.frames_answered,
+        "frames_without_result": tally.frames_missing,
         "streams_ended_with": dict(tally.ends),
         "calls": dict(tally.calls),
-        "calls_lost": sum(number for end, number in tally.calls.items() if end not in {"answered", *_LEFT}),
-        "exit_codes": {str(code): number for code, number in codes.items()},
+        "calls_lost": sum(number for outcome, number in tally.calls.items() if outcome not in {"answered", *_REJECTED}),
+        "exit_codes": {str(code): number for code, number in exit_codes.items()},
         "longest_drain_s": longest_s,
     }

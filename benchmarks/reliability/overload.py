@@ -1,4 +1,4 @@
-"""Four times what the server can do: how much of it still gets done, and what becomes of the rest."""
+"""Four times as many calls as the server can answer: how many it still answers, and what happens to the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from grpc import aio
 
 from patchserve.v1 import inference_pb2
 from reliability import probe
-from reliability.scene import TEST, Result, Server, Stub, client, load, percentile, progress, reason_of, server
+from reliability.harness import TEST, Result, Server, Stub, client, load, percentile, progress, reason_of, server
 
 FACTOR = 4
 CLIENTS = 16
@@ -24,85 +24,85 @@ _CAPACITY_S = 15.0
 _REQUEST = inference_pb2.InferRequest(image=TEST[0], output=inference_pb2.OutputOptions(overlay=True))
 
 
-class _Seen:
+class _Outcomes:
     def __init__(self) -> None:
         self.accepted_ms: list[float] = []
-        self.refused_ms: list[float] = []
-        self.other: Counter[str] = Counter()
+        self.rejected_ms: list[float] = []
+        self.other_errors: Counter[str] = Counter()
 
-    async def ask(self, stub: Stub) -> None:
-        begun = time.perf_counter()
+    async def call(self, stub: Stub) -> None:
+        started_s = time.perf_counter()
         try:
             await stub.Infer(_REQUEST, timeout=60)
         except aio.AioRpcError as error:
-            took_ms = 1000 * (time.perf_counter() - begun)
+            took_ms = 1000 * (time.perf_counter() - started_s)
             if (reason := reason_of(error)) == "QUEUE_FULL":
-                self.refused_ms.append(took_ms)
+                self.rejected_ms.append(took_ms)
             else:
-                self.other[reason] += 1
+                self.other_errors[reason] += 1
         else:
-            self.accepted_ms.append(1000 * (time.perf_counter() - begun))
+            self.accepted_ms.append(1000 * (time.perf_counter() - started_s))
 
 
 async def capacity(stub: Stub, duration_s: float) -> float:
-    """Images a second of callers who wait for each answer, as many as keep the server busy."""
-    seen, end = _Seen(), time.perf_counter() + duration_s
+    """Images per second with enough clients to keep the server busy; each waits for its response."""
+    outcomes, end = _Outcomes(), time.perf_counter() + duration_s
 
-    async def caller() -> None:
+    async def client_loop() -> None:
         while time.perf_counter() < end:
-            await seen.ask(stub)
+            await outcomes.call(stub)
 
-    begun = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CLIENTS)))
-    return len(seen.accepted_ms) / (time.perf_counter() - begun)
+    started_s = time.perf_counter()
+    await asyncio.gather(*(client_loop() for _ in range(CLIENTS)))
+    return len(outcomes.accepted_ms) / (time.perf_counter() - started_s)
 
 
-async def _probe(address: str) -> asyncio.subprocess.Process:
+async def _start_probe(address: str) -> asyncio.subprocess.Process:
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(sys.executable, probe.__file__, address, stdin=pipe, stdout=pipe)
 
 
-async def _offer(stub: Stub, rate: float, duration_s: float) -> _Seen:
-    """Calls at fixed moments, whatever became of those before."""
-    seen, calls = _Seen(), set[asyncio.Task[None]]()
-    begun = time.perf_counter()
+async def _offer(stub: Stub, rate: float, duration_s: float) -> _Outcomes:
+    """Send calls at a fixed rate, whether earlier calls are finished or not."""
+    outcomes, calls = _Outcomes(), set[asyncio.Task[None]]()
+    started_s = time.perf_counter()
     with progress() as bar:
-        task = bar.add_task(f"overload, {rate:.0f} calls/s", total=duration_s)
+        bar_task = bar.add_task(f"overload, {rate:.0f} calls/s", total=duration_s)
         for number in range(int(rate * duration_s)):
-            await asyncio.sleep(max(0.0, begun + number / rate - time.perf_counter()))
-            call = asyncio.create_task(seen.ask(stub))
+            await asyncio.sleep(max(0.0, started_s + number / rate - time.perf_counter()))
+            call = asyncio.create_task(outcomes.call(stub))
             calls.add(call)
             call.add_done_callback(calls.discard)
-            bar.update(task, completed=time.perf_counter() - begun)
+            bar.update(bar_task, completed=time.perf_counter() - started_s)
     await asyncio.gather(*calls)
-    return seen
+    return outcomes
 
 
-async def _measured(running: Server, stub: Stub, duration_s: float) -> Result:
-    await capacity(stub, 5)  # so that all memory that is ever needed has been taken
+async def _measure(running: Server, stub: Stub, duration_s: float) -> Result:
+    await capacity(stub, 5)  # so that the server has allocated all the memory that it needs
     capacity_s = min(_CAPACITY_S, duration_s)
-    can = await capacity(stub, capacity_s)
-    before = running.vitals()
-    asking = await _probe(running.address)
-    begun = time.perf_counter()
-    seen = await _offer(stub, FACTOR * can, duration_s)
-    took_s = time.perf_counter() - begun
-    health_ms: list[float] = json.loads((await asking.communicate(b"\n"))[0])
+    capacity_before = await capacity(stub, capacity_s)
+    before = running.resource_use()
+    probe_process = await _start_probe(running.address)
+    started_s = time.perf_counter()
+    outcomes = await _offer(stub, FACTOR * capacity_before, duration_s)
+    took_s = time.perf_counter() - started_s
+    health_ms: list[float] = json.loads((await probe_process.communicate(b"\n"))[0])
     await asyncio.sleep(2)
-    after = running.vitals()
-    again = await capacity(stub, capacity_s)
+    after = running.resource_use()
+    capacity_after = await capacity(stub, capacity_s)
     return {
-        "capacity_per_s": can,
-        "capacity_after_per_s": again,
-        "offered_per_s": (len(seen.accepted_ms) + len(seen.refused_ms)) / took_s,
-        "goodput_per_s": len(seen.accepted_ms) / took_s,
-        "goodput_share": len(seen.accepted_ms) / took_s / statistics.mean([can, again]),
-        "accepted_p50_ms": percentile(seen.accepted_ms, 0.5),
-        "accepted_p99_ms": percentile(seen.accepted_ms, 0.99),
-        "refused": len(seen.refused_ms),
-        "refused_p50_ms": percentile(seen.refused_ms, 0.5),
-        "refused_p99_ms": percentile(seen.refused_ms, 0.99),
-        "other_errors": dict(seen.other),
+        "capacity_per_s": capacity_before,
+        "capacity_after_per_s": capacity_after,
+        "offered_per_s": (len(outcomes.accepted_ms) + len(outcomes.rejected_ms)) / took_s,
+        "goodput_per_s": len(outcomes.accepted_ms) / took_s,
+        "goodput_share": len(outcomes.accepted_ms) / took_s / statistics.mean([capacity_before, capacity_after]),
+        "accepted_p50_ms": percentile(outcomes.accepted_ms, 0.5),
+        "accepted_p99_ms": percentile(outcomes.accepted_ms, 0.99),
+        "rejected": len(outcomes.rejected_ms),
+        "rejected_p50_ms": percentile(outcomes.rejected_ms, 0.5),
+        "rejected_p99_ms": percentile(outcomes.rejected_ms, 0.99),
+        "other_errors": dict(outcomes.other_errors),
         "health_p99_ms": percentile(health_ms, 0.99),
         "health_max_ms": max(health_ms),
         "rss_before_mib": before.rss_mib,
@@ -112,22 +112,22 @@ async def _measured(running: Server, stub: Stub, duration_s: float) -> Result:
 
 
 @contextmanager
-def _halves() -> Iterator[tuple[set[int], set[int]]]:
-    """The server's cores and the callers', so that neither takes what is the other's; one core is both's."""
+def _split_cores() -> Iterator[tuple[set[int], set[int]]]:
+    """Separate cores for the server and for the clients, which run here; a single core is shared."""
     cores = sorted(os.sched_getaffinity(0))
-    theirs, ours = set(cores[: (len(cores) + 1) // 2]), set(cores[len(cores) // 2 :])
-    os.sched_setaffinity(0, ours)
+    server_cores, client_cores = set(cores[: (len(cores) + 1) // 2]), set(cores[len(cores) // 2 :])
+    os.sched_setaffinity(0, client_cores)
     try:
-        yield theirs, ours
+        yield server_cores, client_cores
     finally:
         os.sched_setaffinity(0, cores)
 
 
 async def run(duration_s: float) -> Result:
-    # All callers of this run are one client, and as many images may wait as take about a second.
+    # All calls here come from one address, so one caller gets everything. 32 waiting images take about a second.
     flags = "--client-share", "1", "--max-pending-images", "32"
-    with _halves() as (theirs, ours):
-        async with server(*flags, cores=theirs) as running, client(running.address) as stub:
+    with _split_cores() as (server_cores, client_cores):
+        async with server(*flags, cores=server_cores) as running, client(running.address) as stub:
             await load(stub)
-            cores = {"cores_of_the_server": len(theirs), "cores_of_the_callers": len(ours)}
-            return cores | await _measured(running, stub, duration_s)
+            cores = {"server_cores": len(server_cores), "client_cores": len(client_cores)}
+            return cores | await _measure(running, stub, duration_s)

@@ -1,4 +1,4 @@
-"""Asks a server's health four times a second, in a process of its own, until its input ends; prints what it took."""
+"""Checks a server's health four times per second, in its own process, until its input ends; prints the latencies."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import time
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-_EVERY_S = 0.25
+_INTERVAL_S = 0.25
 
 
 def main() -> None:
-    took_ms = []
+    latencies_ms = []
     with grpc.insecure_channel(sys.argv[1]) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         request = health_pb2.HealthCheckRequest(service="patchserve.v1.PatchCoreService")
         stub.Check(request, timeout=30)  # connects
-        while not select.select([sys.stdin], [], [], _EVERY_S)[0]:
-            begun = time.perf_counter()
+        while not select.select([sys.stdin], [], [], _INTERVAL_S)[0]:
+            started_s = time.perf_counter()
             stub.Check(request, timeout=30)
-            took_ms.append(1000 * (time.perf_counter() - begun))
-    print(json.dumps(took_ms))
+            latencies_ms.append(1000 * (time.perf_counter() - started_s))
+    print(json.dumps(latencies_ms))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make bench`: writes out/bench/results.json, systems.png and growth.png, and prints the tables."""
+"""`make bench`: writes out/bench/results.json, systems.png and scaling.png, and prints the tables."""
 
 from __future__ import annotations
 
@@ -13,35 +13,58 @@ from typing import Any
 
 from rich.console import Console
 
-from throughput.comparison import SYSTEMS, Plan, compared
-from throughput.growth import growth
-from throughput.machine import machine
-from throughput.material import EMBEDDED, WIDE_RESNET, prepare
-from throughput.processes import worker
-from throughput.ratios import ratios
-from throughput.report import draw, markdown
-from throughput.systems import Bench
+from throughput.comparison import SYSTEMS, Plan, compare_systems
+from throughput.host import describe_host
+from throughput.inputs import EMBEDDED, WIDE_RESNET, prepare_inputs
+from throughput.processes import start_worker
+from throughput.ratios import compute_ratios
+from throughput.report import draw_charts, markdown
+from throughput.scaling import measure_scaling
+from throughput.systems import Setup
 
 _REPO = Path(__file__).resolve().parents[2]
 _FOLDER = _REPO / "out" / "bench"
 _RESULTS = _FOLDER / "results.json"
-_QUIET = 0.5  # load average
-_GROWTH = "growth"
-_FULL, _QUICK = (3, 3.0), (1, 1.0)  # rounds and seconds
+_QUIET_LOAD_AVERAGE = 0.5
+_SCALING = "scaling"
+_FULL, _QUICK = (3, 3.0), (1, 1.0)  # rounds, seconds
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser("make bench", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one short round and fewer loads: does it run at all")
-    parser.add_argument("--only", nargs="+", choices=[*SYSTEMS, _GROWTH], default=[*SYSTEMS, _GROWTH], metavar="PART")
-    parser.add_argument("--backbones", nargs="+", choices=[WIDE_RESNET, EMBEDDED], default=[WIDE_RESNET, EMBEDDED])
+    parser.add_argument("--quick", action="store_true", help="one short round with fewer loads, to see that it runs")
     parser.add_argument(
-        "--precisions", nargs="+", default=["fp32", "bf16", "int8"], help="those it refuses are skipped"
+        "--only",
+        nargs="+",
+        choices=[*SYSTEMS, _SCALING],
+        default=[*SYSTEMS, _SCALING],
+        metavar="PART",
+        help=f"parts to measure: {', '.join([*SYSTEMS, _SCALING])} (default: all)",
     )
-    parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of each case in each round, after its warm-up")
-    parser.add_argument("--server", type=Path, default=_REPO / ".venv" / "bin" / "patchserve-server")
-    parser.add_argument("--markdown", action="store_true", help="measure nothing: print the tables of the last results")
+    parser.add_argument(
+        "--backbones",
+        nargs="+",
+        choices=[WIDE_RESNET, EMBEDDED],
+        default=[WIDE_RESNET, EMBEDDED],
+        help="backbones to measure (default: both)",
+    )
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        default=["fp32", "bf16", "int8"],
+        help="precisions to measure; unsupported ones are skipped (default: fp32 bf16 int8)",
+    )
+    parser.add_argument("--rounds", type=int, help=f"rounds over all cases (default: {_FULL[0]})")
+    parser.add_argument(
+        "--seconds", type=float, help=f"seconds for each case and round, after its warm-up (default: {_FULL[1]:g})"
+    )
+    parser.add_argument(
+        "--server",
+        type=Path,
+        default=_REPO / ".venv" / "bin" / "patchserve-server",
+        help="the server program (default: .venv/bin/patchserve-server)",
+    )
+    parser.add_argument("--markdown", action="store_true", help="only print the tables of the last results")
     return parser.parse_args()
 
 
@@ -51,32 +74,40 @@ def main() -> None:
         print(markdown(json.loads(_RESULTS.read_text())), end="")
         return
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    began = time.monotonic()
-    results: dict[str, Any] = {"machine": machine(options.server), "rows": [], "growth": [], "ratios": {}, "stages": []}
-    if results["machine"]["load_average"] > _QUIET:
-        console.print("Something else runs on this machine: its share of every figure is not known.", style="red")
-    for part, rows in _measured(options, console):
+    started_s = time.monotonic()
+    results: dict[str, Any] = {
+        "host": describe_host(options.server),
+        "rows": [],
+        "scaling": [],
+        "ratios": {},
+        "stages": [],
+    }
+    if results["host"]["load_average"] > _QUIET_LOAD_AVERAGE:
+        console.print("Other programs are running on this machine; they distort every number.", style="red")
+    for part, rows in _measure(options, console):
         results[part] += rows
-        results["ratios"] = ratios(results["rows"])
+        results["ratios"] = compute_ratios(results["rows"])
         _write(results)
-    draw(results, _FOLDER)
+    draw_charts(results, _FOLDER)
     console.print(markdown(results))
-    console.print(f"{(time.monotonic() - began) / 60:.1f} minutes; written to {_RESULTS.relative_to(_REPO)}")
+    console.print(f"Done in {(time.monotonic() - started_s) / 60:.1f} minutes; results: {_RESULTS.relative_to(_REPO)}")
 
 
-def _measured(options: argparse.Namespace, console: Console) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """What is to be added to each part of the results, as soon as it is known."""
+def _measure(options: argparse.Namespace, console: Console) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """New rows for a part of the results, as soon as they are measured."""
     rounds, seconds = _QUICK if options.quick else _FULL
-    with ExitStack() as up:
-        folder = Path(up.enter_context(TemporaryDirectory(prefix="patchserve-bench-")))
-        bench = Bench(
+    with ExitStack() as running:
+        folder = Path(running.enter_context(TemporaryDirectory(prefix="patchserve-bench-")))
+        setup = Setup(
             server=options.server,
-            material=prepare(folder),
-            callers=up.enter_context(worker("throughput.load", log=folder / "load.log")),
+            inputs=prepare_inputs(folder),
+            load_generator=running.enter_context(
+                start_worker("throughput.load_generator", log=folder / "load_generator.log")
+            ),
             folder=folder,
         )
         plan = Plan(
-            bench=bench,
+            setup=setup,
             precisions=tuple(options.precisions),
             systems=options.only,
             rounds=options.rounds or rounds,
@@ -85,11 +116,11 @@ def _measured(options: argparse.Namespace, console: Console) -> Iterator[tuple[s
             console=console,
         )
         for backbone in options.backbones:
-            rows, stages = compared(plan, backbone)
+            rows, stages = compare_systems(plan, backbone)
             yield "rows", rows
             yield "stages", stages
-        if _GROWTH in options.only:
-            yield "growth", growth(plan)
+        if _SCALING in options.only:
+            yield "scaling", measure_scaling(plan)
 
 
 def _write(results: dict[str, Any]) -> None:

@@ -1,8 +1,7 @@
-"""The systems side by side: which run, under which loads."""
+"""The systems side by side: which ones run, and under which loads."""
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
@@ -12,22 +11,31 @@ from typing import Any
 
 from rich.console import Console
 
-from throughput.material import WIDE_RESNET
+from throughput.inputs import WIDE_RESNET
 from throughput.processes import NotStartedError
-from throughput.rounds import Row, in_turns, row_of
-from throughput.systems import Bench, Case, InProcess, Run, flask, in_process, patchserve
+from throughput.rounds import Row, result_row, run_interleaved
+from throughput.systems import (
+    Case,
+    InProcessSystem,
+    Measurement,
+    Setup,
+    start_flask,
+    start_in_process,
+    start_patchserve,
+)
 
-SYSTEMS = ("patchserve", "bare", "anomalib", "flask")
-PATCHSERVE, BARE, ANOMALIB, FLASK = "patchserve", "bare backbone", "anomalib", "Flask"
+SYSTEMS = ("patchserve", "bare", "anomalib", "flask")  # names on the command line
+PATCHSERVE, BARE, ANOMALIB, FLASK = "patchserve", "bare backbone", "anomalib", "Flask"  # names in the results
 
-Cells = dict[Case, Callable[[float], Run]]
+Measure = Callable[[float], Measurement]  # takes seconds
+CaseMeasures = Iterator[tuple[Case, Measure]]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured, with what."""
+    """What is measured, for how long, and with what."""
 
-    bench: Bench
+    setup: Setup
     precisions: tuple[str, ...]
     systems: Collection[str]
     rounds: int
@@ -37,78 +45,77 @@ class Plan:
 
     @property
     def loads(self) -> tuple[tuple[int, int], ...]:
-        """(clients, streams) each."""
+        """(clients, streams) of each load."""
         return ((1, 0), (8, 0), (1, 1)) if self.quick else ((1, 0), (8, 0), (32, 0), (1, 1), (8, 8))
 
 
-def compared(plan: Plan, backbone: str) -> tuple[list[Row], list[dict[str, Any]]]:
-    """The rows of all systems on one backbone, and where an answer's time goes for one client of ours.
+def compare_systems(plan: Plan, backbone: str) -> tuple[list[Row], list[dict[str, Any]]]:
+    """The rows of all systems on one backbone, and the stage times of patchserve with one client.
 
-    All of them are up, warm and idle while one is measured.
+    All systems are running and warm; those that are not being measured are idle.
     """
-    with ExitStack() as up:
-        cells: Cells = {}
+    with ExitStack() as running:
+        measures: dict[Case, Measure] = {}
         for start in (_flask, _anomalib, _bare, _patchserve):
-            for case, run in start(plan, backbone, up):
-                cells[case] = run
-        runs = in_turns(cells, rounds=plan.rounds, seconds=plan.seconds, console=plan.console)
+            measures.update(start(plan, backbone, running))
+        measurements = run_interleaved(measures, rounds=plan.rounds, seconds=plan.seconds, console=plan.console)
     stages = [
         {"backbone": backbone, "precision": case.precision, "overlay": case.overlay} | _mean_stages(taken)
-        for case, taken in runs.items()
+        for case, taken in measurements.items()
         if case.system == PATCHSERVE and (case.clients, case.streams) == (1, 0)
     ]
-    return [row_of(case, taken) for case, taken in runs.items()], stages
+    return [result_row(case, taken) for case, taken in measurements.items()], stages
 
 
-def _flask(plan: Plan, backbone: str, up: ExitStack) -> Iterator[tuple[Case, Callable[[float], Run]]]:
+def _flask(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
     if "flask" not in plan.systems or backbone != WIDE_RESNET:
         return
     cores = os.cpu_count() or 1
     for workers in (count for count in (1, 2, 4, 8) if count <= cores):
-        service = up.enter_context(flask(plan.bench, workers))
+        service = running.enter_context(start_flask(plan.setup, workers))
         for clients in (1, 8):
             name = f"{FLASK}, {workers} worker{'s' * (workers > 1)}"
             case = Case(name, backbone, "fp32", clients, None, overlay=True)
-            yield case, partial(service.run, case, images=plan.bench.material.images)
+            yield case, partial(service.measure, case, images=plan.setup.inputs.images)
 
 
-def _anomalib(plan: Plan, backbone: str, up: ExitStack) -> Iterator[tuple[Case, Callable[[float], Run]]]:
+def _anomalib(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
     if "anomalib" not in plan.systems or backbone != WIDE_RESNET:
         return
     for kind, name in (("torch", "TorchInferencer"), ("openvino", "OpenVINOInferencer")):
-        running = _started(plan, up, kind, backbone, "fp32")
-        if running is not None:
-            yield Case(f"{ANOMALIB} {name}", backbone, running.precision, None, None, overlay=False), running.run
+        system = _start_or_skip(plan, running, kind, backbone, "fp32")
+        if system is not None:
+            yield Case(f"{ANOMALIB} {name}", backbone, system.precision, None, None, overlay=False), system.measure
 
 
-def _bare(plan: Plan, backbone: str, up: ExitStack) -> Iterator[tuple[Case, Callable[[float], Run]]]:
+def _bare(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
     for precision in plan.precisions if "bare" in plan.systems else ():
-        running = _started(plan, up, "bare", backbone, precision)
-        if running is not None:
-            yield Case(BARE, backbone, running.precision, None, None, overlay=False), running.run
+        system = _start_or_skip(plan, running, "bare", backbone, precision)
+        if system is not None:
+            yield Case(BARE, backbone, system.precision, None, None, overlay=False), system.measure
 
 
-def _patchserve(plan: Plan, backbone: str, up: ExitStack) -> Iterator[tuple[Case, Callable[[float], Run]]]:
+def _patchserve(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
     for precision in plan.precisions if "patchserve" in plan.systems else ():
         try:
-            service = up.enter_context(patchserve(plan.bench, backbone, precision))
+            service = running.enter_context(start_patchserve(plan.setup, backbone, precision))
         except NotStartedError as error:
             plan.console.print(f"patchserve, {backbone}, {precision}: skipped: {error}")
             continue
-        case = Case(PATCHSERVE, backbone, precision, 1, 0, overlay=False)
         for overlay in (True, False):
             for clients, streams in plan.loads:
-                loaded = dataclasses.replace(case, clients=clients, streams=streams, overlay=overlay)
-                yield loaded, partial(service.run, loaded, images=plan.bench.material.images)
+                case = Case(PATCHSERVE, backbone, precision, clients, streams, overlay=overlay)
+                yield case, partial(service.measure, case, images=plan.setup.inputs.images)
 
 
-def _started(plan: Plan, up: ExitStack, kind: str, backbone: str, precision: str) -> InProcess | None:
+def _start_or_skip(plan: Plan, running: ExitStack, kind: str, backbone: str, precision: str) -> InProcessSystem | None:
     try:
-        return up.enter_context(in_process(plan.bench, kind, backbone, precision))
+        return running.enter_context(start_in_process(plan.setup, kind, backbone, precision))
     except NotStartedError as error:
         plan.console.print(f"{kind}, {backbone}, {precision}: skipped: {error}")
         return None
 
 
-def _mean_stages(runs: list[Run]) -> dict[str, float]:
-    return {name: round(sum(run.stages[name] for run in runs) / len(runs), 2) for name in runs[0].stages}
+def _mean_stages(measurements: list[Measurement]) -> dict[str, float]:
+    count = len(measurements)
+    return {name: round(sum(each.stages[name] for each in measurements) / count, 2) for name in measurements[0].stages}

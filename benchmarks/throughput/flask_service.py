@@ -1,7 +1,7 @@
-"""PatchCore as notebooks have it, behind HTTP: what patchserve is measured against.
+"""The notebook's PatchCore as a plain HTTP service, which patchserve is compared with.
 
-One Flask route around torchvision's network with hooks, scikit-learn's neighbors, OpenCV's colors and Pillow's PNG,
-each used as its documentation has it. Shares no code with the server. Run by gunicorn.
+One Flask route around torchvision's network with hooks, scikit-learn's nearest neighbors, OpenCV's color map and
+Pillow's PNG, each used as its documentation shows. Shares no code with the server. Runs under gunicorn.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from sklearn.neighbors import NearestNeighbors
 from torchvision import transforms
 from torchvision.models import wide_resnet50_2
 
-READY = "flask service is ready"
+READY = "The Flask service is ready"
 MAP_PX = 224
 
-_TO_INPUT = transforms.Compose(
+_TO_MODEL_INPUT = transforms.Compose(
     [
         transforms.Resize((MAP_PX, MAP_PX)),
         transforms.ToTensor(),
@@ -33,7 +33,7 @@ _TO_INPUT = transforms.Compose(
 
 
 class PatchCore:
-    """A reference image's patches, and how far those of other images are from them."""
+    """A memory bank of one reference image."""
 
     def __init__(self, weights: str, reference: str) -> None:
         self.network = wide_resnet50_2()
@@ -46,16 +46,16 @@ class PatchCore:
         self.neighbors.fit(self.patches(Image.open(reference).convert("RGB")))
 
     def patches(self, image: Image.Image) -> NDArray[np.float32]:
-        """(784, 1536)."""
+        """Patch vectors (784, 1536)."""
         self.layers.clear()
         with torch.no_grad():
-            self.network(_TO_INPUT(image)[None])
+            self.network(_TO_MODEL_INPUT(image)[None])
         layer2, layer3 = self.layers
         layer3 = torch.nn.functional.interpolate(layer3, size=layer2.shape[-2:], mode="bilinear", align_corners=False)
         return torch.cat([layer2, layer3], dim=1)[0].permute(1, 2, 0).flatten(0, 1).numpy()
 
-    def heat(self, image: Image.Image) -> NDArray[np.float32]:
-        """The map 0..1 (224, 224)."""
+    def heat_map(self, image: Image.Image) -> NDArray[np.float32]:
+        """The anomaly map, scaled to 0..1 (224, 224)."""
         distances, _ = self.neighbors.kneighbors(self.patches(image))
         scores = distances.mean(axis=1).reshape(28, 28).astype(np.float32)
         scores = cv2.resize(scores, (MAP_PX, MAP_PX), interpolation=cv2.INTER_LINEAR).astype(np.float32)
@@ -64,7 +64,7 @@ class PatchCore:
 
 
 def overlay_png(image: Image.Image, heat: NDArray[np.float32]) -> bytes:
-    """The image under its heat map, at its own size."""
+    """The heat map over the image, in the size of the image."""
     colors = cv2.cvtColor(cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET), cv2.COLOR_BGR2RGB)
     blend = cv2.addWeighted(np.asarray(image.resize((MAP_PX, MAP_PX))), 0.5, colors, 0.5, 0).astype(np.uint8)
     file = io.BytesIO()
@@ -77,12 +77,12 @@ def create_app(weights: str, reference: str) -> Flask:
 
     def inspect() -> Response:
         image = ImageOps.exif_transpose(Image.open(io.BytesIO(request.get_data()))).convert("RGB")
-        heat = patchcore.heat(image)
+        heat = patchcore.heat_map(image)
         damage_percentage = 100 * float((heat > 0.5).mean())
         headers = {"Damage-Percentage": str(damage_percentage), "Anomaly-Detected": str(damage_percentage > 5)}
         return Response(overlay_png(image, heat), mimetype="image/png", headers=headers)
 
     app.add_url_rule("/inspect", view_func=inspect, methods=["POST"])
-    patchcore.heat(Image.open(Path(reference)).convert("RGB"))  # what is slow once
+    patchcore.heat_map(Image.open(Path(reference)).convert("RGB"))  # warm up
     print(READY, file=sys.stderr, flush=True)
     return app

@@ -1,4 +1,4 @@
-"""Processes that are measured or that measure: started, asked, watched and stopped."""
+"""Child processes: servers that are measured, and workers that measure."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from typing import Any
 
 import psutil
 
-_START_TIMEOUT_S = 900  # an export of anomalib's takes a minute and more
+_START_TIMEOUT_S = 900  # anomalib's export takes more than a minute
 _STOP_TIMEOUT_S = 30
-_SAMPLE_S = 0.1
+_SAMPLE_INTERVAL_S = 0.1
 
-Answer = Callable[[dict[str, Any]], Mapping[str, Any]]
+Handler = Callable[[dict[str, Any]], Mapping[str, Any]]
 
 
 class NotStartedError(Exception):
-    """A process ended, or was silent for too long; the message is the end of its log."""
+    """A process ended or did not start in time; the message is the end of its log."""
 
 
-class FailedError(Exception):
-    """A process could not do what it was asked; the message is its own."""
+class RequestFailedError(Exception):
+    """A worker could not do what was requested; the message is its own."""
 
 
 @contextmanager
-def running(
+def run_process(
     command: list[str], log: Path, environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """A process with its standard error in a file; its standard output and input are pipes."""
+    """A process with pipes for its input and output, and its standard error in a file."""
     with log.open("w") as errors:
         process = subprocess.Popen(
             command,
@@ -56,11 +56,11 @@ def running(
             process.communicate()
 
 
-def first_line(process: subprocess.Popen[str], log: Path) -> str:
-    """The line that says that a process is ready.
+def read_first_line(process: subprocess.Popen[str], log: Path) -> str:
+    """The first line of a process's output, which says that it is ready.
 
     Raises:
-        NotStartedError: it ended first.
+        NotStartedError: the process ended first.
     """
     assert process.stdout is not None
     watchdog = threading.Timer(_START_TIMEOUT_S, process.kill)
@@ -68,7 +68,7 @@ def first_line(process: subprocess.Popen[str], log: Path) -> str:
     line = process.stdout.readline()
     watchdog.cancel()
     if not line:
-        process.wait()  # until its log is whole
+        process.wait()  # until its log is complete
         raise NotStartedError(last_line(log))
     return line
 
@@ -77,96 +77,101 @@ def last_line(log: Path) -> str:
     return next((line for line in reversed(log.read_text().splitlines()) if line.strip()), "its log is empty")
 
 
-def wait_for(log: Path, words: str, times: int, process: subprocess.Popen[str]) -> str:
-    """A log once it holds the words so many times.
+def wait_for_log(log: Path, text: str, times: int, process: subprocess.Popen[str]) -> str:
+    """The whole log, as soon as it contains the text so many times.
 
     Raises:
         NotStartedError: the process ended, or it took too long.
     """
     deadline = time.monotonic() + _START_TIMEOUT_S
-    while (text := log.read_text()).count(words) < times:
+    while (content := log.read_text()).count(text) < times:
         if process.poll() is not None or time.monotonic() > deadline:
             raise NotStartedError(last_line(log))
         time.sleep(0.1)
-    return text
+    return content
 
 
 class Worker:
-    """A program of this package that answers each line of JSON with one; its first line says what it is."""
+    """A program of this package that answers each line of JSON with one line; its first line describes itself."""
 
     def __init__(self, process: subprocess.Popen[str], log: Path) -> None:
         self.pid = process.pid
         self._process, self._log = process, log
-        self.about: dict[str, Any] = json.loads(first_line(process, log))
+        self.description: dict[str, Any] = json.loads(read_first_line(process, log))
 
-    def ask(self, **question: Any) -> dict[str, Any]:
-        """The answer.
+    def request(self, **request: Any) -> dict[str, Any]:
+        """Send a request and wait for its response.
 
         Raises:
-            FailedError: there is none.
+            RequestFailedError: the worker failed.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps(question) + "\n")
+        self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         line = self._process.stdout.readline()
-        answer: dict[str, Any] = json.loads(line) if line else {"error": last_line(self._log)}
-        if "error" in answer:
-            raise FailedError(answer["error"])
-        return answer
+        response: dict[str, Any] = json.loads(line) if line else {"error": last_line(self._log)}
+        if "error" in response:
+            raise RequestFailedError(response["error"])
+        return response
 
 
 @contextmanager
-def worker(module: str, *arguments: str, log: Path) -> Iterator[Worker]:
-    """Raises NotStartedError where it does not come up."""
-    with running([sys.executable, "-m", module, *arguments], log) as process:
+def start_worker(module: str, *arguments: str, log: Path) -> Iterator[Worker]:
+    """Run a module as a worker.
+
+    Raises:
+        NotStartedError: it did not start.
+    """
+    with run_process([sys.executable, "-m", module, *arguments], log) as process:
         yield Worker(process, log)
 
 
-def answer_questions(start: Callable[[], tuple[Mapping[str, Any], Answer]]) -> None:
-    """The other end of a Worker, until its input ends. What others print goes to standard error."""
+def serve_requests(start: Callable[[], tuple[Mapping[str, Any], Handler]]) -> None:
+    """The other end of a Worker, until its input ends. Other output goes to standard error."""
     with os.fdopen(os.dup(1), "w", buffering=1) as replies:
         os.dup2(2, 1)
-        about, answer = start()
-        replies.write(json.dumps(about) + "\n")
+        description, handle = start()
+        replies.write(json.dumps(description) + "\n")
         for line in sys.stdin:
             try:
-                found = answer(json.loads(line))
-            except Exception as error:  # noqa: BLE001 - told to the one who asked
-                found = {"error": f"{type(error).__name__}: {error}"}
-            replies.write(json.dumps(found) + "\n")
+                response = handle(json.loads(line))
+            except Exception as error:  # noqa: BLE001 - reported to the parent process
+                response = {"error": f"{type(error).__name__}: {error}"}
+            replies.write(json.dumps(response) + "\n")
 
 
 @dataclass
 class Usage:
-    """What a process and its children took while they were watched."""
+    """Processor time and memory of a process and its children while they were measured."""
 
     cpu_s: float = 0.0
     peak_rss_mib: float = 0.0
 
 
 @contextmanager
-def watched(pid: int) -> Iterator[Usage]:
-    """The usage is complete when the block ends. Memory is sampled: what two processes share counts twice."""
+def measure_usage(pid: int) -> Iterator[Usage]:
+    """The usage is complete when the block ends. Memory is sampled; memory that two processes share counts twice."""
     usage, ended = Usage(), threading.Event()
     parent = psutil.Process(pid)
-    tree = [parent, *parent.children(recursive=True)]
+    processes = [parent, *parent.children(recursive=True)]
 
-    def sample() -> None:
+    def sample_memory() -> None:
         while True:
-            usage.peak_rss_mib = max(usage.peak_rss_mib, sum(one.memory_info().rss for one in tree) / 2**20)
-            if ended.wait(_SAMPLE_S):
+            rss_mib = sum(process.memory_info().rss for process in processes) / 2**20
+            usage.peak_rss_mib = max(usage.peak_rss_mib, rss_mib)
+            if ended.wait(_SAMPLE_INTERVAL_S):
                 return
 
     def cpu_s() -> float:
-        return sum(sum(one.cpu_times()[:2]) for one in tree)
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
 
-    sampler = threading.Thread(target=sample)
-    began_s = cpu_s()
+    sampler = threading.Thread(target=sample_memory)
+    cpu_s_before = cpu_s()
     sampler.start()
     try:
         yield usage
     finally:
-        usage.cpu_s = cpu_s() - began_s
+        usage.cpu_s = cpu_s() - cpu_s_before
         ended.set()
         sampler.join()

@@ -1,4 +1,4 @@
-"""What the rows say about each other, and what they should say."""
+"""Ratios between the systems, and their targets."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from throughput.comparison import ANOMALIB, BARE, FLASK, PATCHSERVE
-from throughput.material import WIDE_RESNET
+from throughput.inputs import WIDE_RESNET
 from throughput.rounds import Row
 
-_OF_FLASK = {"fp32": 2.5, "bf16": 4.5, "int8": 6.0}
-_OF_ANOMALIB = 2.0
-_OF_BARE = {True: 0.8, False: 0.92}  # with overlay, scores only
-_CROWD = 32
-_TAIL = 1.5
+_FLASK_TARGETS = {"fp32": 2.5, "bf16": 4.5, "int8": 6.0}
+_ANOMALIB_TARGET = 2.0
+_BARE_TARGETS = {True: 0.8, False: 0.92}  # overlay -> target
+_TAIL_CLIENTS = 32
+_TAIL_TARGET = 1.5
 _OUTPUTS = {True: "with overlay", False: "scores only"}
 
 Ratio = dict[str, Any]
 
 
-def ratios(rows: Sequence[Row]) -> dict[str, Ratio]:
-    """Name to value, target and whether it is met. A ratio whose systems were not measured is left out."""
-    return dict([*_of_flask(rows), *_of_anomalib(rows), *_of_bare(rows), *_tails(rows)])
+def compute_ratios(rows: Sequence[Row]) -> dict[str, Ratio]:
+    """Name -> value, target, and whether it is met. Without ratios of systems that were not measured."""
+    return dict([*_over_flask(rows), *_over_anomalib(rows), *_over_bare(rows), *_tail_latencies(rows)])
 
 
-def _fastest(rows: Sequence[Row], system: str, **wanted: object) -> float | None:
-    """Images a second, of the systems whose names begin so."""
-    fitting = [row for row in rows if row["system"].startswith(system)]
-    fitting = [row for row in fitting if all(row[key] == value for key, value in wanted.items())]
-    return max((row["images_per_second"] for row in fitting), default=None)
+def _fastest(rows: Sequence[Row], system: str, **fields: object) -> float | None:
+    """The most images per second of systems whose names start with `system`, among rows with these fields."""
+    matching = [row for row in rows if row["system"].startswith(system)]
+    matching = [row for row in matching if all(row[key] == value for key, value in fields.items())]
+    return max((row["images_per_second"] for row in matching), default=None)
 
 
-def _kinds(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(backbone, precision) of ours, in their order."""
+def _backbones_and_precisions(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Those that patchserve was measured with, in the order of the rows."""
     return list(dict.fromkeys((row["backbone"], row["precision"]) for row in rows if row["system"] == PATCHSERVE))
 
 
@@ -40,39 +40,38 @@ def _at_least(value: float, target: float) -> Ratio:
     return {"value": round(value, 3), "target": f"at least {target:g}", "met": value >= target}
 
 
-def _of_flask(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
+def _over_flask(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
     theirs = _fastest(rows, FLASK)
-    for precision, target in _OF_FLASK.items():
+    for precision, target in _FLASK_TARGETS.items():
         ours = _fastest(rows, PATCHSERVE, backbone=WIDE_RESNET, precision=precision, overlay=True)
         if ours and theirs:
             yield f"{precision} over the best Flask, {WIDE_RESNET}, with overlay", _at_least(ours / theirs, target)
 
 
-def _of_anomalib(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
+def _over_anomalib(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
     theirs = _fastest(rows, ANOMALIB)
-    for backbone, precision in _kinds(rows):
+    for backbone, precision in _backbones_and_precisions(rows):
         ours = _fastest(rows, PATCHSERVE, backbone=backbone, precision=precision, overlay=False)
         if ours and theirs and backbone == WIDE_RESNET:
             name = f"{precision} over anomalib's fastest, {backbone}, scores only"
-            yield name, _at_least(ours / theirs, _OF_ANOMALIB)
+            yield name, _at_least(ours / theirs, _ANOMALIB_TARGET)
 
 
-def _of_bare(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
-    for backbone, precision in _kinds(rows):
+def _over_bare(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
+    for backbone, precision in _backbones_and_precisions(rows):
         limit = _fastest(rows, BARE, backbone=backbone, precision=precision)
-        for overlay, target in _OF_BARE.items():
+        for overlay, target in _BARE_TARGETS.items():
             ours = _fastest(rows, PATCHSERVE, backbone=backbone, precision=precision, overlay=overlay)
             if ours and limit:
                 name = f"{precision} over its bare backbone, {backbone}, {_OUTPUTS[overlay]}"
                 yield name, _at_least(ours / limit, target)
 
 
-def _tails(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
-    """The slowest answers, over what each would take if all clients were served in turn."""
+def _tail_latencies(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
+    """The p99 latency, relative to a fair share: the time to serve every client once."""
     for row in rows:
-        if row["system"] == PATCHSERVE and row["clients"] == _CROWD:
-            value = row["p99_ms"] / 1000 * row["images_per_second"] / _CROWD
-            name = (
-                f"{row['precision']} p99 x images/s / {_CROWD} clients, {row['backbone']}, {_OUTPUTS[row['overlay']]}"
-            )
-            yield name, {"value": round(value, 3), "target": f"at most {_TAIL:g}", "met": value <= _TAIL}
+        if row["system"] == PATCHSERVE and row["clients"] == _TAIL_CLIENTS:
+            value = row["p99_ms"] / 1000 * row["images_per_second"] / _TAIL_CLIENTS
+            output = _OUTPUTS[row["overlay"]]
+            name = f"{row['precision']} p99 x images/s / {_TAIL_CLIENTS} clients, {row['backbone']}, {output}"
+            yield name, {"value": round(value, 3), "target": f"at most {_TAIL_TARGET:g}", "met": value <= _TAIL_TARGET}

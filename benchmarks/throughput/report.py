@@ -1,4 +1,4 @@
-"""Results as Markdown tables and as a drawing."""
+"""Results as Markdown tables and as charts."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from throughput.comparison import ANOMALIB, BARE, FLASK, PATCHSERVE
-from throughput.machine import sentence
-from throughput.rounds import Row, load_words
+from throughput.host import host_sentence
+from throughput.rounds import Row, describe_load
 
 _COLUMNS = {
     "images/s": "images_per_second",
@@ -19,13 +19,13 @@ _COLUMNS = {
     "p95 ms": "p95_ms",
     "p99 ms": "p99_ms",
     "peak MiB": "peak_rss_mib",
-    "CPU s an image": "cpu_s_per_image",
+    "CPU s per image": "cpu_s_per_image",
 }
-_GROWTH = {
+_SCALING = {
     "clients": "clients, scores only",
-    "pixels": "megapixels of an image, 8 clients",
+    "pixels": "megapixels per image, 8 clients",
     "bank_rows": "bank rows, 8 clients, scores only",
-    "references": "references that take turns, 8 clients, scores only",
+    "references": "references used in turn, 8 clients, scores only",
 }
 _STAGES = ("decode_ms", "embed_ms", "search_ms", "render_ms", "queue_ms", "total_ms")
 _COLORS = {PATCHSERVE: "#33658a", BARE: "#9a9a9a", ANOMALIB: "#e09f3e", FLASK: "#d1495b"}
@@ -33,8 +33,8 @@ _DPI = 110
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """Every table of docs/performance.md that rests on these results."""
-    parts = [sentence(results["machine"])]
+    """The tables of docs/measurements.md."""
+    parts = [host_sentence(results["host"])]
     if results["ratios"]:
         rows = [
             [name, ratio["value"], ratio["target"], "yes" if ratio["met"] else "no"]
@@ -46,7 +46,7 @@ def markdown(results: dict[str, Any]) -> str:
             [
                 row["system"],
                 row["precision"],
-                load_words(row["clients"], row["streams"]),
+                describe_load(row["clients"], row["streams"]),
                 _output(row),
                 *(row[key] for key in _COLUMNS.values()),
             ]
@@ -61,13 +61,13 @@ def markdown(results: dict[str, Any]) -> str:
         ]
         names = [name.replace("_", " ") for name in _STAGES]
         parts += [
-            "### One client's answer, as the server times it",
+            "### Stage times with one client, measured by the server",
             _table(["backbone", "precision", "output", *names], rows),
         ]
-    for what, title in _GROWTH.items():
-        grown = [row for row in results["growth"] if row["what"] == what]
-        if grown:
-            rows = [[_value(row), _output(row), *(row[key] for key in _COLUMNS.values())] for row in grown]
+    for what, title in _SCALING.items():
+        points = [row for row in results["scaling"] if row["what"] == what]
+        if points:
+            rows = [[_value(row), _output(row), *(row[key] for key in _COLUMNS.values())] for row in points]
             parts += [f"### {title[0].upper()}{title[1:]}", _table([title.split(",")[0], "output", *_COLUMNS], rows)]
     return "\n\n".join(parts) + "\n"
 
@@ -87,25 +87,25 @@ def _value(row: Row) -> float:
     return round(row["value"] / 1e6, 2) if row["what"] == "pixels" else int(row["value"])
 
 
-def draw(results: dict[str, Any], folder: Path) -> None:
-    """Writes systems.png and growth.png, of what was measured."""
-    fullest = next((row["backbone"] for row in results["rows"]), None)
-    compared = [row for row in results["rows"] if row["backbone"] == fullest]
+def draw_charts(results: dict[str, Any], folder: Path) -> None:
+    """Write systems.png and scaling.png, each if its part was measured."""
+    backbone = next((row["backbone"] for row in results["rows"]), None)
+    compared = [row for row in results["rows"] if row["backbone"] == backbone]
     if compared:
         figure = Figure(figsize=(8, 0.8 + 0.27 * len(compared)), layout="constrained")
-        _draw_rows(figure.add_subplot(), compared, str(fullest))
+        _draw_rows(figure.add_subplot(), compared, str(backbone))
         figure.savefig(folder / "systems.png", dpi=_DPI)
-    grown = [what for what in _GROWTH if any(row["what"] == what for row in results["growth"])]
-    if grown:
-        figure = Figure(figsize=(3.4 * len(grown), 3.2), layout="constrained")
-        for axes, what in zip(figure.subplots(1, len(grown), squeeze=False)[0], grown, strict=True):
-            _draw_growth(axes, [row for row in results["growth"] if row["what"] == what], what)
-        figure.savefig(folder / "growth.png", dpi=_DPI)
+    curves = [what for what in _SCALING if any(row["what"] == what for row in results["scaling"])]
+    if curves:
+        figure = Figure(figsize=(3.4 * len(curves), 3.2), layout="constrained")
+        for axes, what in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
+            _draw_scaling(axes, [row for row in results["scaling"] if row["what"] == what], what)
+        figure.savefig(folder / "scaling.png", dpi=_DPI)
 
 
 def _draw_rows(axes: Axes, rows: Sequence[Row], backbone: str) -> None:
     names = [
-        f"{row['system']} {row['precision']}, {load_words(row['clients'], row['streams'])}, {_output(row)}"
+        f"{row['system']} {row['precision']}, {describe_load(row['clients'], row['streams'])}, {_output(row)}"
         for row in rows
     ]
     rates = [row["images_per_second"] for row in rows]
@@ -114,11 +114,11 @@ def _draw_rows(axes: Axes, rows: Sequence[Row], backbone: str) -> None:
     axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=8)
     axes.set_yticks(range(len(rows)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel(f"images a second, {backbone}")
+    axes.set_xlabel(f"images per second, {backbone}")
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_growth(axes: Axes, rows: Sequence[Row], what: str) -> None:
+def _draw_scaling(axes: Axes, rows: Sequence[Row], what: str) -> None:
     for overlay, style in ((False, "-"), (True, "--")):
         points = [row for row in rows if row["overlay"] == overlay]
         if points:
@@ -129,7 +129,7 @@ def _draw_growth(axes: Axes, rows: Sequence[Row], what: str) -> None:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], fontsize=8)
     axes.set_xticks([], minor=True)
     axes.set_ylim(0, 1.15 * max(row["images_per_second"] for row in rows))
-    axes.set_xlabel(_GROWTH[what].split(",")[0])
-    axes.set_ylabel("images a second")
+    axes.set_xlabel(_SCALING[what].split(",")[0])
+    axes.set_ylabel("images per second")
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The systems that are compared, running, and one measurement of one of them."""
+"""The systems that are compared, as running processes, and one measurement of one of them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,35 @@ from typing import Any
 import grpc
 
 from patchserve.v1 import reference_pb2, service_pb2_grpc
-from throughput.flask_service import READY
-from throughput.material import REFERENCE_ID, Material
-from throughput.processes import NotStartedError, Worker, first_line, running, wait_for, watched, worker
+from throughput import flask_service
+from throughput.inputs import REFERENCE_ID, Inputs
+from throughput.processes import (
+    NotStartedError,
+    Worker,
+    measure_usage,
+    read_first_line,
+    run_process,
+    start_worker,
+    wait_for_log,
+)
 
 _LISTENING = " listening on "
 _LOAD_TIMEOUT_S = 600
 
 
 @dataclass(frozen=True)
-class Bench:
+class Setup:
     """What systems are started with."""
 
-    server: Path  # the program
-    material: Material
-    callers: Worker
-    folder: Path
+    server: Path  # the patchserve-server program
+    inputs: Inputs
+    load_generator: Worker
+    folder: Path  # for logs and temporary files
 
 
 @dataclass(frozen=True)
 class Case:
-    """One row: a system under one load. No clients: it is called in its own process, one image at a time."""
+    """A system under one load. clients None: called in its own process, one image at a time. streams None: HTTP."""
 
     system: str
     backbone: str
@@ -44,70 +52,74 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Run:
-    """A case for some seconds."""
+class Measurement:
+    """One case, measured once."""
 
     images_per_second: float
     latencies_ms: list[float]
     cpu_s_per_image: float
     peak_rss_mib: float
-    stages: dict[str, float]  # the server's own account of an answer's time, where it gives one
+    stages: dict[str, float]  # the server's own timing of its stages, if it reports one
 
 
-def _run(asked: Worker, measured_pid: int, question: dict[str, Any]) -> Run:
-    with watched(measured_pid) as usage:
-        found = asked.ask(**question)
-    return Run(
-        images_per_second=found["images_per_second"],
-        latencies_ms=found["latencies_ms"],
-        cpu_s_per_image=usage.cpu_s / found["answered"],
+def _measure(worker: Worker, measured_pid: int, request: dict[str, Any]) -> Measurement:
+    with measure_usage(measured_pid) as usage:
+        response = worker.request(**request)
+    return Measurement(
+        images_per_second=response["images_per_second"],
+        latencies_ms=response["latencies_ms"],
+        cpu_s_per_image=usage.cpu_s / response["response_count"],
         peak_rss_mib=usage.peak_rss_mib,
-        stages=found["stages"],
+        stages=response["stages"],
     )
 
 
 @dataclass(frozen=True)
-class InProcess:
-    program: Worker
+class InProcessSystem:
+    """A worker that runs the system itself."""
+
+    worker: Worker
 
     @property
     def precision(self) -> str:
-        precision: str = self.program.about["precision"]
+        precision: str = self.worker.description["precision"]
         return precision
 
-    def run(self, seconds: float) -> Run:
-        return _run(self.program, self.program.pid, {"seconds": seconds})
+    def measure(self, seconds: float) -> Measurement:
+        return _measure(self.worker, self.worker.pid, {"seconds": seconds})
 
 
 @contextmanager
-def in_process(bench: Bench, kind: str, backbone: str, precision: str) -> Iterator[InProcess]:
-    """One of the kinds of throughput.in_process.
+def start_in_process(setup: Setup, kind: str, backbone: str, precision: str) -> Iterator[InProcessSystem]:
+    """Start one of the kinds of throughput.in_process.
 
     Raises:
-        NotStartedError: it cannot be had here.
+        NotStartedError: it does not run on this machine.
     """
     name = f"{kind}-{backbone}-{precision}"
-    home = bench.folder / name
+    home = setup.folder / name
     home.mkdir()
-    material, weights = bench.material, bench.material.weights_of(backbone)
+    inputs, weights = setup.inputs, setup.inputs.weights_of(backbone)
     flags = ["--backbone", backbone, "--precision", precision, *(["--weights", str(weights)] if weights else [])]
-    flags += ["--reference", str(material.reference), "--folder", str(home), *map(str, material.images)]
-    with worker("throughput.in_process", kind, *flags, log=bench.folder / f"{name}.log") as program:
-        yield InProcess(program)
+    flags += ["--reference", str(inputs.reference), "--folder", str(home), *map(str, inputs.images)]
+    with start_worker("throughput.in_process", kind, *flags, log=setup.folder / f"{name}.log") as worker:
+        yield InProcessSystem(worker)
 
 
 @dataclass(frozen=True)
 class Service:
-    """Behind a socket: `pid` is the process, with its children, that is measured."""
+    """A system behind a socket. The process `pid` is measured with its children."""
 
     address: str
     pid: int
-    callers: Worker
+    load_generator: Worker
 
-    def run(self, case: Case, seconds: float, images: Sequence[Path], reference_ids: Sequence[str] = ()) -> Run:
+    def measure(
+        self, case: Case, seconds: float, images: Sequence[Path], reference_ids: Sequence[str] = ()
+    ) -> Measurement:
         kind = "http" if case.streams is None else "streams" if case.streams else "unary"
-        return _run(
-            self.callers,
+        return _measure(
+            self.load_generator,
             self.pid,
             {
                 "kind": kind,
@@ -123,41 +135,41 @@ class Service:
 
 
 @contextmanager
-def flask(bench: Bench, workers: int) -> Iterator[Service]:
-    """gunicorn, the cores divided among its workers."""
-    log, material = bench.folder / f"flask-{workers}.log", bench.material
-    app = f"serving.flask_service:create_app({str(material.weights)!r}, {str(material.reference)!r})"
+def start_flask(setup: Setup, workers: int) -> Iterator[Service]:
+    """The Flask service under gunicorn; its workers share the cores evenly."""
+    log, inputs = setup.folder / f"flask-{workers}.log", setup.inputs
+    app = f"{flask_service.__name__}:create_app({str(inputs.weights)!r}, {str(inputs.reference)!r})"
     command = [sys.executable, "-m", "gunicorn", "--workers", str(workers), "--bind", "127.0.0.1:0", "--timeout", "600"]
     threads = max(1, (os.cpu_count() or 1) // workers)
-    with running([*command, app], log, {"OMP_NUM_THREADS": str(threads)}) as process:
-        text = wait_for(log, READY, workers, process)
-        address = text.split("Listening at: ")[1].split()[0]
-        yield Service(f"{address}/inspect", process.pid, bench.callers)
+    with run_process([*command, app], log, {"OMP_NUM_THREADS": str(threads)}) as process:
+        content = wait_for_log(log, flask_service.READY, workers, process)
+        address = content.split("Listening at: ")[1].split()[0]
+        yield Service(f"{address}/inspect", process.pid, setup.load_generator)
 
 
 @contextmanager
-def patchserve(bench: Bench, backbone: str, precision: str, store: Path | None = None) -> Iterator[Service]:
-    """A server with the reference image loaded, or with what a store holds.
+def start_patchserve(setup: Setup, backbone: str, precision: str, store: Path | None = None) -> Iterator[Service]:
+    """A server with the reference image loaded, or with the references of a store.
 
     Raises:
-        NotStartedError: it refuses, such as a precision that the processor does not have.
+        NotStartedError: the server refused, for example because the processor does not have this precision.
     """
-    weights = bench.material.weights_of(backbone)
+    weights = setup.inputs.weights_of(backbone)
     flags = ["--port", "0", "--backbone", backbone, "--precision", precision, "--device", "cpu"]
     flags += ["--weights", str(weights)] if weights else []
     flags += ["--store", str(store), "--max-bank-mib", "16384"] if store else []
-    log = bench.folder / f"patchserve-{backbone}-{precision}-{store.name if store else REFERENCE_ID}.log"
-    with running([str(bench.server), "serve", *flags, "--drain-delay-s", "0"], log) as process:
-        line = first_line(process, log)
+    log = setup.folder / f"patchserve-{backbone}-{precision}-{store.name if store else REFERENCE_ID}.log"
+    with run_process([str(setup.server), "serve", *flags, "--drain-delay-s", "0"], log) as process:
+        line = read_first_line(process, log)
         if _LISTENING not in line:
             raise NotStartedError(line)
         address = line.split(_LISTENING)[1].split()[0]
         if store is None:
-            _load(address, bench.material.reference)
-        yield Service(address, process.pid, bench.callers)
+            _load_reference(address, setup.inputs.reference)
+        yield Service(address, process.pid, setup.load_generator)
 
 
-def _load(address: str, image: Path) -> None:
+def _load_reference(address: str, image: Path) -> None:
     with grpc.insecure_channel(address) as channel:
         request = reference_pb2.LoadReferenceRequest(reference_id=REFERENCE_ID, images=[image.read_bytes()])
         service_pb2_grpc.PatchCoreServiceStub(channel).LoadReference(request, timeout=_LOAD_TIMEOUT_S)

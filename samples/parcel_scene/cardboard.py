@@ -27,8 +27,8 @@ def bare_box(rng: np.random.Generator) -> Sheet:
 
 
 def _flutes(sheet: Sheet, rng: np.random.Generator, x: Array, y: Array) -> None:
-    """The washboard: the wavy middle layer shows through the liner, here more, there less."""
-    across = np.where(x < LENGTH_MM, x, y)  # flutes stand upright on the walls and go on over the flaps
+    """The wavy middle layer, which is visible through the liner, in some places more than in others."""
+    across = np.where(x < LENGTH_MM, x, y)  # flutes are vertical on the walls and continue over the flaps
     wave = np.cos(across * (2 * np.pi / FLUTE_MM)).astype(np.float32)
     strength = np.clip(1 + 0.5 * fractal(rng, SHAPE, 60 * PX_PER_MM), 0.1, 2.2)
     sheet.height_mm += 0.055 * wave * strength
@@ -36,7 +36,7 @@ def _flutes(sheet: Sheet, rng: np.random.Generator, x: Array, y: Array) -> None:
 
 
 def _paper(sheet: Sheet, rng: np.random.Generator) -> None:
-    """Color that wanders, cloudy formation, fibres and specks."""
+    """Uneven color, clouds, fibres and specks."""
     wander, cloud, grain = (fractal(rng, SHAPE, size * PX_PER_MM) for size in (120, 9, 1.2))
     sheet.albedo *= (1 + 0.030 * wander + 0.028 * cloud + 0.045 * grain)[..., None]
     sheet.albedo *= 1 + 0.012 * wander[..., None] * np.asarray((-0.5, 0.2, 1.0), np.float32)
@@ -49,7 +49,7 @@ def _paper(sheet: Sheet, rng: np.random.Generator) -> None:
 
 
 def _edges(sheet: Sheet, rng: np.random.Generator, x: Array, y: Array) -> None:
-    """Folded and rubbed: a pale, broken line along every edge, and a little relief beside it."""
+    """Folded and worn edges: a pale, broken line along each, and a little relief beside it."""
     wear = np.clip(0.7 + 0.45 * fractal(rng, SHAPE, 14 * PX_PER_MM), 0, 1.4)
     nearest = np.full(SHAPE, 1e3, np.float32)
     for coordinate, places in ((x, (0, LENGTH_MM, LENGTH_MM + HEIGHT_MM)), (y, (0, WIDTH_MM, WIDTH_MM + HEIGHT_MM))):
@@ -61,7 +61,7 @@ def _edges(sheet: Sheet, rng: np.random.Generator, x: Array, y: Array) -> None:
 
 
 def _flaps(sheet: Sheet, rng: np.random.Generator) -> None:
-    """The two outer flaps meet along the middle of the top; at the right end their cut edge lies on the inner flap."""
+    """The two outer flaps meet along the middle of the top; on the right their cut edges lie on the inner flap."""
     x_mm = np.linspace(0, LENGTH_MM, 60)
     seam = np.stack([x_mm, WIDTH_MM / 2 + 0.25 * rng.standard_normal(60).cumsum() * 0.3], axis=1)
     line = stroke(seam, 1.2, 0.2)

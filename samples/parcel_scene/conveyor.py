@@ -1,4 +1,4 @@
-"""What lies under and behind the parcel: steel rollers, the rail that holds them, and the floor. None of it moves."""
+"""The background of every image: steel rollers, their rail, and the floor. None of it moves."""
 
 import math
 from dataclasses import dataclass
@@ -21,11 +21,11 @@ class Plane:
 
     albedo: Array  # (H, W, 3) linear
     gloss: Array  # (H, W)
-    tilt: Array  # (H, W) the x component of the normal: how far round its roller a point lies
+    tilt: Array  # (H, W) the x component of the surface normal on a roller
 
 
 def conveyor(rng: np.random.Generator) -> Plane:
-    """Rollers across the direction of travel, up to a rail along it, and the hall's floor beyond."""
+    """Rollers across the direction of travel, a rail along it, and the floor of the hall behind the rail."""
     x = LEFT_MM + (np.arange(SHAPE[1], dtype=np.float32) + 0.5) / PX_PER_MM
     y = FAR_MM - (np.arange(SHAPE[0], dtype=np.float32)[:, None] + 0.5) / PX_PER_MM
     x, y = np.broadcast_to(x, SHAPE), np.broadcast_to(y, SHAPE)
@@ -39,7 +39,7 @@ def conveyor(rng: np.random.Generator) -> Plane:
     color = steel * solid[..., None] + 0.012 * (1 - solid[..., None])
     gloss = 0.75 * solid
     across = y - RAIL_MM
-    under = smoothstep(-4, 2, across)  # the rollers' ends vanish below the rail
+    under = smoothstep(-4, 2, across)  # the ends of the rollers are below the rail
     rail, shine = _rail(rng, across)
     color += (rail - color) * under[..., None]
     gloss += (shine - gloss) * under
@@ -50,7 +50,7 @@ def conveyor(rng: np.random.Generator) -> Plane:
 
 
 def _rail(rng: np.random.Generator, across: Array) -> tuple[Array, Array]:
-    """An extruded profile: a bright lip, flat lands, a slot, brushed lengthwise."""
+    """An extruded profile with a bright lip, flat parts and a slot, brushed lengthwise."""
     brushed = cv2.resize(fractal(rng, (SHAPE[0], SHAPE[1] // 45), 2, 2), (SHAPE[1], SHAPE[0]))
     shade = 0.36 + 0.16 * np.cos((across - 9) / RAIL_WIDTH_MM * 2 * math.pi) + 0.03 * brushed
     slot = smoothstep(22, 23.5, across) * smoothstep(33, 31.5, across)
@@ -67,7 +67,7 @@ def _floor(rng: np.random.Generator, x: Array, y: Array) -> Array:
     return floor + line[..., None] * (np.asarray((0.42, 0.27, 0.03), np.float32) * 0.55 - floor)
 
 
-def at(texture: Array, points_mm: Array) -> Array:
+def sample_plane(texture: Array, points_mm: Array) -> Array:
     """The plane's texture at world points (H, W, 2)."""
     x = ((points_mm[..., 0] - LEFT_MM) * PX_PER_MM - 0.5).astype(np.float32)
     y = ((FAR_MM - points_mm[..., 1]) * PX_PER_MM - 0.5).astype(np.float32)
@@ -76,7 +76,7 @@ def at(texture: Array, points_mm: Array) -> Array:
 
 
 def lit_share(points: Array, directions: Array, points_mm: Array) -> Array:
-    """Which share of the lights (N, 3) each point of the plane (H, W, 2) sees past a convex body's points (V, 3)."""
+    """The share of lights (N, 3) that reach each point of the plane (H, W, 2) past a convex body of points (V, 3)."""
     size, scale = 700, 0.7
     origin = points[:, :2].mean(axis=0) - size / scale / 2
     blocked = np.zeros((size, size), np.float32)

@@ -1,4 +1,4 @@
-"""What goes wrong with parcels. Three kinds are painted on the sheet; a crushed corner bends the mesh itself."""
+"""Kinds of damage. Three of them are painted on the sheet; a crushed corner bends the mesh."""
 
 import math
 from collections.abc import Callable
@@ -28,29 +28,29 @@ Point = tuple[float, float]
 
 
 def crushed_corner(rng: np.random.Generator, corner: tuple[int, int], depth_mm: float) -> Deformation:
-    """An upper corner that hit something: pressed in along its diagonal, the board around it folded and buckled.
+    """An upper corner, pressed in along its diagonal; the board around it is folded and buckled.
 
-    `corner` gives the signs of its x (right) and y (rear).
+    `corner` has the signs of its x (right) and y (rear).
     """
-    at = np.array((corner[0] * LENGTH_MM / 2, corner[1] * WIDTH_MM / 2, HEIGHT_MM))
+    position = np.array((corner[0] * LENGTH_MM / 2, corner[1] * WIDTH_MM / 2, HEIGHT_MM))
     inward = np.array((-corner[0] * 0.60, -corner[1] * 0.45, -0.66))
     level = np.cross(inward, (0.0, 0.0, 1.0))
     chart = np.stack([level / np.linalg.norm(level), np.cross(inward, level) / np.linalg.norm(level)], axis=1)  # (3, 2)
     creases = [_crease(rng, depth_mm) for _ in range(11)]
 
-    def move(rest: Array) -> Array:
-        spot = (rest - at) @ chart  # seen along the blow, the three sides lie side by side
+    def displace(rest: Array) -> Array:
+        spot = (rest - position) @ chart  # seen along the blow, the three sides are next to each other
         fold = sum((crease(spot) for crease in creases), np.zeros(spot.shape[:-1]))
-        reach = (rest - at) @ inward  # mm behind the corner
+        reach = (rest - position) @ inward  # mm behind the corner
         pressed = np.clip(depth_mm - reach + 0.9 * fold, 0, None) * 0.78
         buckled = smoothstep(2.1 * depth_mm, 0.8 * depth_mm, reach)
         return (pressed + 0.55 * buckled * fold)[..., None] * inward
 
-    return move
+    return displace
 
 
 def _crease(rng: np.random.Generator, depth_mm: float) -> Callable[[Array], Array]:
-    """One fold line near the dent: a sharp ridge or valley that fades towards its ends and its sides."""
+    """One fold line near the dent: a sharp ridge or valley that fades towards its ends and sides."""
     heading, place = rng.uniform(0, np.pi), rng.normal(0, 0.75 * depth_mm, 2)
     length_mm, width_mm = rng.uniform(0.6, 1.3) * depth_mm, rng.uniform(0.2, 0.5) * depth_mm
     height_mm = rng.choice((-1, 1)) * rng.uniform(0.10, 0.22) * depth_mm
@@ -65,7 +65,7 @@ def _crease(rng: np.random.Generator, depth_mm: float) -> Callable[[Array], Arra
 
 
 def tear(sheet: Sheet, rng: np.random.Generator, start_mm: Point, end_mm: Point, width_mm: float) -> None:
-    """The liner ripped open along a line: torn fibres, the bare flutes below, and a gap into the dark."""
+    """The liner, torn open along a line: torn fibres, the bare flutes below, and a dark gap."""
     x, y = grid_mm()
     spine = _ragged(rng, start_mm, end_mm, 40, 0.06)
     across = _across(spine)
@@ -91,7 +91,7 @@ def tear(sheet: Sheet, rng: np.random.Generator, start_mm: Point, end_mm: Point,
 
 
 def _fibre_ends(sheet: Sheet, rng: np.random.Generator, spine: Array, across: Array, half_mm: Array) -> None:
-    """Single fibres that stand out from both lips."""
+    """Single fibres that stick out from both edges."""
     ends = np.zeros(SHAPE, np.uint8)
     for _ in range(110):
         i, sign = rng.integers(3, len(spine) - 3), rng.choice((-1, 1))
@@ -103,7 +103,7 @@ def _fibre_ends(sheet: Sheet, rng: np.random.Generator, spine: Array, across: Ar
 
 
 def puncture(sheet: Sheet, rng: np.random.Generator, center_mm: Point, radius_mm: float) -> None:
-    """A hole driven in: board pushed inward around it, cracked liner bent into it, a fibrous rim."""
+    """A hole: the board around it is pushed inward, the cracked liner is bent into it, the rim is fibrous."""
     x, y = grid_mm()
     center = np.array(center_mm)
     angle = np.sort(rng.uniform(0, 2 * np.pi, 26))
@@ -117,7 +117,7 @@ def puncture(sheet: Sheet, rng: np.random.Generator, center_mm: Point, radius_mm
     ring = blurred(rim, 1.0) - blurred(hole, 1.0)
     sheet.height_mm += 1.3 * np.clip(ring, 0, 1)
     sheet.blend((0.68, 0.51, 0.34), 0.85 * rim * (1 - hole))
-    # The board's own thickness shows on the side of the hole that faces the lamp, the rest is dark.
+    # The thickness of the board is visible on the side of the hole that faces the lamp; the rest is dark.
     wall = hole * (
         1 - np.roll(hole, (round(-0.28 * radius_mm * PX_PER_MM), round(-0.20 * radius_mm * PX_PER_MM)), (0, 1))
     )
@@ -139,7 +139,7 @@ def puncture(sheet: Sheet, rng: np.random.Generator, center_mm: Point, radius_mm
 
 
 def _petal(sheet: Sheet, rng: np.random.Generator, center: Array, radius_mm: float) -> None:
-    """A tongue of liner folded into the hole."""
+    """A piece of liner that is folded into the hole."""
     heading, width = rng.uniform(0, 2 * np.pi), rng.uniform(0.18, 0.4)
     ends = [
         center + 0.95 * radius_mm * np.array((math.cos(heading + w), math.sin(heading + w))) for w in (-width, width)
@@ -153,7 +153,7 @@ def _petal(sheet: Sheet, rng: np.random.Generator, center: Array, radius_mm: flo
 def stain(
     sheet: Sheet, rng: np.random.Generator, blots: list[tuple[float, float, float, float]], strength: float
 ) -> None:
-    """Something wet soaked in: dark inside, darker at the tide line, soft at the edge.
+    """A liquid stain: dark inside, darker near the edge, with a soft edge.
 
     `blots` are x, y, width and height in mm.
     """
@@ -166,7 +166,7 @@ def stain(
     wet = smoothstep(-0.05, 0.10, field)
     tide = np.exp(-(((field - 0.07) / 0.07) ** 2))
     cloudy = 1 + 0.10 * fractal(rng, SHAPE, 15 * PX_PER_MM, 3)
-    porous = 1 - 0.55 * np.clip(sheet.gloss * 1.5, 0, 1)  # film and coated paper take up less
+    porous = 1 - 0.55 * np.clip(sheet.gloss * 1.5, 0, 1)  # film and coated paper absorb less
     sheet.tint((0.42, 0.35, 0.29), np.clip(strength * wet * cloudy * porous, 0, 1))
     sheet.tint((0.62, 0.55, 0.48), 0.6 * strength * tide * porous)
     sheet.gloss = np.maximum(sheet.gloss, 0.28 * smoothstep(0.15, 0.5, field))
@@ -175,7 +175,7 @@ def stain(
 
 
 def _ragged(rng: np.random.Generator, start: Point, end: Point, count: int, jag: float) -> Array:
-    """A line from start to end that wanders: (count, 2)."""
+    """An irregular line from start to end: (count, 2)."""
     a, b = np.array(start), np.array(end)
     t = np.linspace(0, 1, count)
     wander = cv2.GaussianBlur(rng.standard_normal((1, count)), (0, 0), 2.0, borderType=cv2.BORDER_REFLECT)[0]

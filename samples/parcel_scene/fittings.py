@@ -1,4 +1,4 @@
-"""What is put on the box: packing tape, the shipping label, printed handling symbols, a sticker."""
+"""Things on the box: packing tape, the shipping label, printed handling symbols, a sticker."""
 
 import math
 
@@ -11,7 +11,7 @@ from parcel_scene.sheet import LENGTH_MM, PX_PER_MM, SHAPE, WIDTH_MM, Sheet, blu
 
 
 def tape(sheet: Sheet, rng: np.random.Generator) -> None:
-    """A strip of brown film along the seam, down over the right side to a serrated end."""
+    """A strip of brown film along the seam and down the right side, with a serrated end."""
     center_mm, half_mm = WIDTH_MM / 2 + rng.normal(0, 1.2), 25.0
     skew_mm, end_mm = rng.normal(0, 1.0), LENGTH_MM + 58 + rng.normal(0, 2.5)
     teeth = np.arange(-half_mm, half_mm + 0.1, 1.25)
@@ -28,7 +28,7 @@ def tape(sheet: Sheet, rng: np.random.Generator) -> None:
 
 
 def _wrinkles(rng: np.random.Generator, center_mm: float, half_mm: float) -> Array:
-    """Relief of a film that was pulled over cardboard by hand: waves along it, creases across it, air below."""
+    """Relief of a film that was applied by hand: waves along it, creases across it, air below."""
     relief = 0.05 * fractal(rng, SHAPE, 22 * PX_PER_MM, 3) + 0.010 * fractal(rng, SHAPE, 4 * PX_PER_MM, 2)
     for _ in range(7):
         start = np.array((rng.uniform(5, LENGTH_MM + 50), center_mm + rng.uniform(-1, 1) * half_mm))
@@ -40,7 +40,7 @@ def _wrinkles(rng: np.random.Generator, center_mm: float, half_mm: float) -> Arr
 
 
 def paste(sheet: Sheet, art: Image.Image, center_mm: tuple[float, float], angle_deg: float) -> Array:
-    """Lays a drawing (RGBA, sRGB, at PX_PER_MM) on the sheet, turned about its center; returns where it lies (H, W)."""
+    """Draw an image (RGBA, sRGB, at PX_PER_MM) on the sheet, turned about its center; returns its alpha (H, W)."""
     pixels = np.asarray(art, np.float32) / 255
     color, alpha = pixels[..., :3] ** 2.2, pixels[..., 3:]
     turn = cv2.getRotationMatrix2D((art.width / 2, art.height / 2), angle_deg, 1.0)
@@ -107,7 +107,7 @@ def _barcode(
 
 
 def handling_marks(sheet: Sheet, rng: np.random.Generator) -> None:
-    """Symbols printed on the front by the box maker: always in the same place, in ink that the paper half swallows."""
+    """Symbols printed on the front, always in the same place, in ink that is partly absorbed by the paper."""
     scale = PX_PER_MM
     art = Image.new("RGBA", (120 * scale, 48 * scale), (78, 60, 48, 0))
     draw = ImageDraw.Draw(art)
@@ -132,7 +132,7 @@ def handling_marks(sheet: Sheet, rng: np.random.Generator) -> None:
 
 
 def sticker(sheet: Sheet, rng: np.random.Generator) -> None:
-    """A red sticker on the front, put on by hand."""
+    """A red sticker on the front, applied by hand."""
     scale = PX_PER_MM
     art = Image.new("RGBA", (78 * scale, 44 * scale), (196, 40, 34, 255))
     draw = ImageDraw.Draw(art)

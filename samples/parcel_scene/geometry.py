@@ -1,4 +1,4 @@
-"""The box as a mesh in space, and the camera that sees it.
+"""The box as a mesh in space, and the camera.
 
 World: millimeters, x to the right along the conveyor, y away from the camera, z up, the top of the rollers at z = 0.
 """
@@ -14,12 +14,12 @@ from parcel_scene.sheet import HEIGHT_MM, LENGTH_MM, WIDTH_MM
 
 CELL_MM = 2.5
 Deformation = Callable[[Array], Array]
-"""Rest positions (..., 3) on a box whose foot is centered on the origin, to displacements (..., 3), all in mm."""
+"""Rest positions (..., 3) on a box that stands centered on the origin -> displacements (..., 3), all in mm."""
 
 
 @dataclass(frozen=True)
 class Mesh:
-    """Triangles of the visible sides with what the vertices carry."""
+    """Triangles of the visible sides, and attributes of their vertices."""
 
     triangles: Array  # (T, 3) indices
     position: Array  # (V, 3) world, mm
@@ -27,13 +27,13 @@ class Mesh:
     along_x: Array  # (V, 3) the world direction of the sheet's x
     along_y: Array  # (V, 3) the world direction of the sheet's y
     sheet_mm: Array  # (V, 2)
-    bend: Array  # (V,) mm: how far the surface bulges (+) or dents (-) against its neighbors
-    moved_mm: Array  # (V,) how far damage moved it
+    bend: Array  # (V,) mm above (+) or below (-) the mean of the neighbors
+    moved_mm: Array  # (V,) displacement by damage
 
 
 @dataclass(frozen=True)
 class _Side:
-    """Where a side lies on the sheet, and in space before the box is turned."""
+    """The place of a side on the sheet, and in space before the box is turned."""
 
     sheet_origin: tuple[float, float]
     sheet_size: tuple[float, float]
@@ -51,8 +51,8 @@ _SIDES = (
 
 
 def box_mesh(yaw_deg: float, place_mm: tuple[float, float], wear: Deformation, damage: Deformation | None) -> Mesh:
-    """The top, front and right side, cut into a fine grid, bent and put on the conveyor."""
-    turn = _turned(yaw_deg)
+    """The top, front and right side as a fine grid, deformed and placed on the conveyor."""
+    turn = _rotation(yaw_deg)
     sides = [_mesh(side, turn, np.array((*place_mm, 0.0)), wear, damage) for side in _SIDES]
     offsets = np.cumsum([0] + [len(side.position) for side in sides[:-1]])
     merged = {field.name: np.concatenate([getattr(side, field.name) for side in sides]) for field in fields(Mesh)}
@@ -90,29 +90,29 @@ def _grid_triangles(rows: int, columns: int) -> Array:
 
 
 def _bend(points: Array, normal: Array) -> Array:
-    """How far each point of a grid (R, C, 3) stands out from the middle of its neighbors, in mm: (R, C)."""
+    """The height of each point of a grid (R, C, 3) above the mean of its neighbors, in mm: (R, C)."""
     padded = np.pad(points, ((1, 1), (1, 1), (0, 0)), mode="reflect", reflect_type="odd")
     neighbors = (padded[:-2, 1:-1] + padded[2:, 1:-1] + padded[1:-1, :-2] + padded[1:-1, 2:]) / 4
     return ((points - neighbors) * normal).sum(axis=-1)
 
 
-def handled(rng: np.random.Generator) -> Deformation:
-    """A box that was carried about: edges that are not quite straight, corners a little blunt."""
+def handling_wear(rng: np.random.Generator) -> Deformation:
+    """Normal wear: edges that are not quite straight, and slightly blunt corners."""
     waves = [(rng.normal(0, 1 / 45, 3), rng.uniform(0, 2 * np.pi), rng.normal(0, 0.3, 3)) for _ in range(6)]
     corner = np.array((LENGTH_MM, WIDTH_MM, HEIGHT_MM)) / 2
     blunt_mm = rng.uniform(1.0, 3.5, (2, 2, 2))
 
-    def move(rest: Array) -> Array:
+    def displace(rest: Array) -> Array:
         moved = sum(np.sin(rest @ frequency + phase)[..., None] * push for frequency, phase, push in waves)
         middle = rest - (0, 0, HEIGHT_MM / 2)
         to_corner = np.linalg.norm(np.abs(middle) - corner, axis=-1)
         mm = blunt_mm[tuple((middle > 0).astype(int)[..., axis] for axis in range(3))]
         return moved - (mm * np.exp(-to_corner / 7))[..., None] * np.sign(middle) / math.sqrt(3)
 
-    return move
+    return displace
 
 
-def _turned(yaw_deg: float) -> Array:
+def _rotation(yaw_deg: float) -> Array:
     c, s = math.cos(math.radians(yaw_deg)), math.sin(math.radians(yaw_deg))
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
 
@@ -139,13 +139,13 @@ class Camera:
 
     def project(self, points: Array) -> Array:
         """World points (N, 3) to pixels and depth (N, 3)."""
-        seen = (points - np.array(self.position)) @ self.axes().T
-        scale = self.focal_px / seen[:, 2]
+        in_camera = (points - np.array(self.position)) @ self.axes().T
+        scale = self.focal_px / in_camera[:, 2]
         center = np.array((self.width_px, self.height_px)) / 2
-        return np.column_stack([seen[:, :2] * scale[:, None] + center, seen[:, 2]])
+        return np.column_stack([in_camera[:, :2] * scale[:, None] + center, in_camera[:, 2]])
 
     def plane_points(self) -> Array:
-        """Where each pixel's ray meets the plane z = 0: world x and y (H, W, 2)."""
+        """The points where the rays of the pixels meet the plane z = 0: world x and y (H, W, 2)."""
         x, y = np.meshgrid(np.arange(self.width_px) + 0.5, np.arange(self.height_px) + 0.5)
         rays = (
             np.stack([x - self.width_px / 2, y - self.height_px / 2, np.full_like(x, self.focal_px)], -1) @ self.axes()

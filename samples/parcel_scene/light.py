@@ -1,4 +1,4 @@
-"""Lamps, shading and the film: from surfaces to a photograph."""
+"""Lamps, shading and the sensor: from surfaces to a photograph."""
 
 import math
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from parcel_scene.conveyor import Plane, at, lit_share
+from parcel_scene.conveyor import Plane, lit_share, sample_plane
 from parcel_scene.geometry import Camera, Mesh
 from parcel_scene.noise import Array, smoothstep
-from parcel_scene.raster import Seen
+from parcel_scene.raster import VisiblePoints
 from parcel_scene.sheet import PX_PER_MM, Sheet
 
 
 @dataclass(frozen=True)
 class Light:
-    """One large lamp, the sky of the hall, and how warm both are."""
+    """One large lamp, and the color temperature of all light."""
 
     azimuth_deg: float  # where the lamp stands: 0 to the right, -90 towards the camera
     elevation_deg: float
@@ -33,43 +33,43 @@ class Light:
 
 SKY = np.array((0.46, 0.49, 0.54))
 GROUND = np.array((0.13, 0.12, 0.11))
-WINDOW = np.array((0.75, -0.62, 0.25))  # a paler light from the right, on the side that the lamp does not reach
+WINDOW = np.array((0.75, -0.62, 0.25))  # a weaker light from the right, where the lamp does not reach
 
 
 def shade_conveyor(camera: Camera, mesh: Mesh, light: Light, plane: Plane) -> Array:
-    """The image without the box but with its shadow: (H, W, 3) linear."""
+    """The conveyor with the shadow of the box, without the box: (H, W, 3) linear."""
     points = camera.plane_points()
     lamp = light.direction()
     disc = lamp + 0.16 * _spiral(40)
     dome = 0.97 * _spiral(90)
     dome[:, 2] = np.sqrt(1 - (dome**2).sum(axis=1))
     key, sky = (lit_share(mesh.position, lights, points)[..., None] for lights in (disc, dome))
-    tilt, gloss = at(plane.tilt, points), at(plane.gloss, points)
+    tilt, gloss = sample_plane(plane.tilt, points), sample_plane(plane.gloss, points)
     normal = np.stack([tilt, np.zeros_like(tilt), np.sqrt(1 - np.clip(tilt**2, 0, 0.999))], axis=-1)
     facing = np.clip(normal @ lamp, 0, None)[..., None]
-    deep = (1 - 0.75 * tilt**2)[..., None]  # between two rollers little of the sky is left
+    deep = (1 - 0.75 * tilt**2)[..., None]  # little sky is visible from between two rollers
     place = np.concatenate([points, np.zeros_like(points[..., :1])], axis=-1)
     to_eye = _unit(np.array(camera.position) - place)
     shine = 0.9 * _reflection(normal, to_eye, place, gloss, light) * (0.25 + 0.75 * key) * sky**1.5
-    return at(plane.albedo, points) * (light.color() * facing * key + SKY * deep * sky**1.2) + shine
+    return sample_plane(plane.albedo, points) * (light.color() * facing * key + SKY * deep * sky**1.2) + shine
 
 
-def shade_box(camera: Camera, mesh: Mesh, seen: Seen, sheet: Sheet, light: Light) -> Array:
+def shade_box(camera: Camera, mesh: Mesh, visible: VisiblePoints, sheet: Sheet, light: Light) -> Array:
     """The box's pixels: (P, 3) linear."""
-    spot = seen.take(mesh.sheet_mm)
+    spot = visible.interpolate(mesh.sheet_mm)
     albedo, gloss = sample(sheet.albedo, spot), sample(sheet.gloss, spot)
     slope_x = sample(cv2.Sobel(sheet.height_mm, cv2.CV_32F, 1, 0, scale=PX_PER_MM / 8), spot)
     slope_y = sample(cv2.Sobel(sheet.height_mm, cv2.CV_32F, 0, 1, scale=PX_PER_MM / 8), spot)
-    flat, along_x, along_y = (seen.take(field) for field in (mesh.normal, mesh.along_x, mesh.along_y))
+    flat, along_x, along_y = (visible.interpolate(field) for field in (mesh.normal, mesh.along_x, mesh.along_y))
     normal = _unit(flat - slope_x[:, None] * along_x - slope_y[:, None] * along_y)
-    place, bend = seen.take(mesh.position), seen.take(mesh.bend)
-    moved = seen.take(mesh.moved_mm)
+    place, bend = visible.interpolate(mesh.position), visible.interpolate(mesh.bend)
+    moved = visible.interpolate(mesh.moved_mm)
     broken = np.clip(moved / 3, 0, 1) * smoothstep(0.08, 0.45, np.abs(bend))
     albedo += (np.array((0.66, 0.49, 0.32), np.float32) - albedo) * (0.55 * broken * (1 - gloss))[:, None]
     to_eye = _unit(np.array(camera.position) - place)
     lamp = light.direction()
     facing = np.clip((normal * lamp).sum(1) * 0.92 + 0.08 * (flat * lamp).sum(1), 0, None)
-    # The sky is hidden low down at the sides by the conveyor, and inside dents by the dent.
+    # The conveyor hides the sky from the lower parts of the sides, and a dent hides it from its inside.
     low_down = (1 - np.clip(flat[:, 2], 0, 1)) * smoothstep(75, 0, place[:, 2])
     open_sky = (1 - 0.55 * low_down) * np.exp(2.6 * np.clip(bend, -1, 0) - moved / 130)
     up = 0.5 + 0.5 * normal[:, 2:]
@@ -79,7 +79,7 @@ def shade_box(camera: Camera, mesh: Mesh, seen: Seen, sheet: Sheet, light: Light
 
 
 def _reflection(normal: Array, to_eye: Array, place: Array, gloss: Array, light: Light) -> Array:
-    """What films and metal mirror: the lamp, and rows of tubes under the ceiling. (..., 3) each, gloss (...)."""
+    """Reflections of the lamp and of ceiling lights on film and metal. (..., 3) each, gloss (...)."""
     towards_lamp = np.clip((normal * _unit(to_eye + light.direction())).sum(-1), 0, 1)
     towards_eye = (normal * to_eye).sum(-1)
     mirrored = 2 * towards_eye[..., None] * normal - to_eye
@@ -112,11 +112,11 @@ def photograph(linear: Array, rng: np.random.Generator) -> Array:
 
 
 def sample(texture: Array, spot_mm: Array) -> Array:
-    """The sheet's texture at sheet points (P, 2), averaged over about a pixel."""
+    """The sheet's texture at sheet points (P, 2), averaged over about one pixel."""
     soft = cv2.GaussianBlur(texture, (0, 0), 0.22 * PX_PER_MM)
     column, row = (spot_mm * PX_PER_MM).astype(int).T
-    found: Array = soft[np.clip(row, 0, soft.shape[0] - 1), np.clip(column, 0, soft.shape[1] - 1)]
-    return found
+    sampled: Array = soft[np.clip(row, 0, soft.shape[0] - 1), np.clip(column, 0, soft.shape[1] - 1)]
+    return sampled
 
 
 def _spiral(count: int) -> Array:

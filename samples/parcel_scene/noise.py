@@ -1,4 +1,4 @@
-"""Random textures, the raw material of everything that should not look drawn."""
+"""Random textures."""
 
 import math
 from typing import Any, TypeAlias
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
-"""Floats; the axes are stated where one is used."""
+"""Floats; comments state the axes."""
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], cell_px: float, octaves: int = 4) -> Array:

@@ -1,4 +1,4 @@
-"""Triangles to pixels: which point of the mesh each pixel sees."""
+"""Triangles to pixels: the point of the mesh that each pixel shows."""
 
 from dataclasses import dataclass
 
@@ -9,25 +9,25 @@ from parcel_scene.noise import Array
 
 
 @dataclass(frozen=True)
-class Seen:
-    """The pixels that see the box, and the mesh point at each."""
+class VisiblePoints:
+    """The pixels that show the box, and the mesh point of each."""
 
     inside: Array  # (H, W) bool
     corners: Array  # (P, 3) vertex indices, P pixels inside
     shares: Array  # (P, 3) weights of those vertices
 
-    def take(self, values: Array) -> Array:
-        """A vertex attribute (V,) or (V, C) at every seen pixel: (P,) or (P, C)."""
+    def interpolate(self, values: Array) -> Array:
+        """A vertex attribute (V,) or (V, C) at every pixel of the box: (P,) or (P, C)."""
         weights = self.shares if values.ndim == 1 else self.shares[..., None]
         return (values[self.corners] * weights).sum(axis=1)
 
 
-def look(camera: Camera, mesh: Mesh) -> Seen:
-    """Tests a window of pixels around each triangle, all triangles at once; the nearest one wins a pixel."""
+def rasterize(camera: Camera, mesh: Mesh) -> VisiblePoints:
+    """Test a window of pixels around each triangle, all triangles at once; each pixel shows the nearest one."""
     screen = camera.project(mesh.position)[mesh.triangles]  # (T, 3 corners, x y depth)
     area = _cross(screen[:, 1] - screen[:, 0], screen[:, 2] - screen[:, 0])
     order = np.argsort(-screen[:, :, 2].mean(axis=1), kind="stable")
-    order = order[area[order] > 0]  # those that face the camera, far to near: of two writes to a pixel the nearer stays
+    order = order[area[order] > 0]  # facing the camera, far to near: the last write to a pixel is the nearest
     triangles, screen, area = mesh.triangles[order], screen[order], area[order]
     low = np.floor(screen[:, :, :2].min(axis=1)).astype(np.int64)
     window = int((screen[:, :, :2].max(axis=1) - low).max()) + 1
@@ -45,7 +45,7 @@ def look(camera: Camera, mesh: Mesh) -> Seen:
         depth[y, x], owner[y, x] = z, np.flatnonzero(hit)[nearer]
         shares[y, x] = inverse[nearer] * z[:, None]
     inside = owner >= 0
-    return Seen(inside, triangles[owner[inside]], shares[inside])
+    return VisiblePoints(inside, triangles[owner[inside]], shares[inside])
 
 
 def _barycentric(screen: Array, area: Array, point: Array) -> Array:

@@ -1,7 +1,7 @@
-"""The box unfolded: one flat sheet that holds what every visible point of the surface is made of.
+"""The unfolded box: one flat sheet with the material of every visible point of the surface.
 
-The top lies at the origin with its rear edge up, the front below it, the right side to its right, so that tape, stains
-and cardboard run over the edges without a break.
+The top is at the origin with its rear edge up, the front below it, the right side to its right. So tape, stains and
+cardboard continue over the edges.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ SHAPE = (int((WIDTH_MM + HEIGHT_MM) * PX_PER_MM), int((LENGTH_MM + HEIGHT_MM) * 
 
 @dataclass
 class Sheet:
-    """What light meets on the surface. Painters change it in place."""
+    """The material of the surface. The functions that draw on it change it in place."""
 
     albedo: Array  # (H, W, 3) linear RGB, 0..1
     height_mm: Array  # (H, W) relief
@@ -26,11 +26,11 @@ class Sheet:
     damage: Array  # (H, W) 0..1, where the parcel is damaged
 
     def blend(self, color: Array | tuple[float, float, float], alpha: Array) -> None:
-        """Lays a color over the surface: alpha (H, W)."""
+        """Draw a color over the surface, with alpha (H, W)."""
         self.albedo += (np.asarray(color, np.float32) - self.albedo) * alpha[..., None]
 
     def tint(self, factor: tuple[float, float, float], alpha: Array) -> None:
-        """Multiplies the surface's color, as a translucent film or a liquid does."""
+        """Multiply the surface's color, as a translucent film or a liquid does."""
         self.albedo *= 1 + (np.asarray(factor, np.float32) - 1) * alpha[..., None]
 
 

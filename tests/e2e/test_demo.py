@@ -51,9 +51,9 @@ def test_it_runs_twice_without_a_network_and_with_the_usual_port_in_use(tmp_path
         assert finished.stderr == ""
         assert "\x1b" not in finished.stdout
         assert "12 of 12 verdicts are right" in finished.stdout
-    assert re.search(r"Weights in use: .*efficientnet-lite2", first.stdout)
-    assert "Not the preferred backbone, because: The weights of wide_resnet50_2" in first.stdout
-    assert "Not the preferred backbone" not in second.stdout
+    assert re.search(r"Weights: .*efficientnet-lite2", first.stdout)
+    assert "Fallback backbone: The weights of wide_resnet50_2" in first.stdout
+    assert "Fallback backbone" not in second.stdout
 
     report = summary(out)
     assert report["server"]["backbone"] == "efficientnet_lite2"
@@ -93,7 +93,7 @@ def test_a_wrong_verdict_is_reported(
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "out"), "--backbone", "efficientnet_lite2"])
     demo.main()
-    assert "0 of 1 verdicts are right, 0 damaged parcels were missed, 1 intact ones were suspected" in (
+    assert "0 of 1 verdicts are right, 0 damaged parcels were missed, 1 intact parcels were reported as damaged" in (
         " ".join(capsys.readouterr().out.split())
     )
     assert summary(tmp_path / "out")["verdicts"] == {"right": 0, "missed": 0, "false_alarms": 1}

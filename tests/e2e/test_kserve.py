@@ -14,7 +14,7 @@ from e2e.in_process import in_process_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import card, encoded
-from fakes.tensors import of_files, of_pixels, values
+from fakes.tensors import request_of_files, request_of_pixels, values
 from fakes.waiting import wait_until
 from PIL import Image
 
@@ -71,7 +71,7 @@ def test_a_batch_gets_the_results_that_infer_gives_for_each_image(
     kserve: KServe, stub: Stub, cards: Reference, typed: bool
 ) -> None:
     files = [encoded(card(9)), encoded(card(9, scratched=True))]
-    request = of_files(CARDS, *files, typed=typed)
+    request = request_of_files(CARDS, *files, typed=typed)
     request.id = "a request"
     response = kserve.ModelInfer(request)
     assert (response.model_name, response.model_version, response.id) == (CARDS, cards.revision, "a request")
@@ -94,17 +94,17 @@ def test_a_batch_gets_the_results_that_infer_gives_for_each_image(
 @pytest.mark.usefixtures("cards")
 def test_pixels_give_the_same_results_as_a_file(kserve: KServe, typed: bool) -> None:
     images = [card(9), card(9, scratched=True)]
-    from_files = kserve.ModelInfer(of_files(CARDS, *(encoded(each, "PNG") for each in images), outputs=SCORES))
+    from_files = kserve.ModelInfer(request_of_files(CARDS, *(encoded(each, "PNG") for each in images), outputs=SCORES))
     pixels = np.stack([np.asarray(each) for each in images])
-    from_pixels = kserve.ModelInfer(of_pixels(CARDS, pixels, SCORES, typed=typed))
+    from_pixels = kserve.ModelInfer(request_of_pixels(CARDS, pixels, SCORES, typed=typed))
     assert np.allclose(scores(from_pixels), scores(from_files), atol=1e-5)
-    alone = kserve.ModelInfer(of_pixels(CARDS, pixels[1], SCORES, typed=typed))
+    alone = kserve.ModelInfer(request_of_pixels(CARDS, pixels[1], SCORES, typed=typed))
     assert np.allclose(scores(alone), scores(from_files)[1:], atol=1e-3)
 
 
 @pytest.mark.usefixtures("cards")
 def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KServe) -> None:
-    response = kserve.ModelInfer(of_files(CARDS, encoded(card(1)), outputs=["anomaly_map", "score"]))
+    response = kserve.ModelInfer(request_of_files(CARDS, encoded(card(1)), outputs=["anomaly_map", "score"]))
     assert [(output.name, list(output.shape)) for output in response.outputs] == [
         ("anomaly_map", [1, 224, 224]),
         ("score", [1]),
@@ -114,7 +114,7 @@ def test_only_the_requested_outputs_are_sent_in_the_requested_order(kserve: KSer
 
 @pytest.mark.usefixtures("cards")
 def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stub) -> None:
-    request = of_files(CARDS, encoded(card(9)), outputs=["score", "overlay"])
+    request = request_of_files(CARDS, encoded(card(9)), outputs=["score", "overlay"])
     request.parameters["sensitivity"].double_param = 4
     request.parameters["heatmap_scale"].string_param = "calibrated"
     request.parameters["overlay_format"].string_param = "jpeg"
@@ -136,11 +136,11 @@ def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stu
 def test_an_unknown_model_or_another_version_is_an_error(kserve: KServe) -> None:
     image = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files("oip-none", image))
+        kserve.ModelInfer(request_of_files("oip-none", image))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
     assert details["ResourceInfo"].resource_name == "oip-none"  # type: ignore[attr-defined]
-    request = of_files(CARDS, image)
+    request = request_of_files(CARDS, image)
     request.model_version = "0" * 64
     with pytest.raises(grpc.RpcError) as caught:
         kserve.ModelInfer(request)
@@ -151,7 +151,7 @@ def test_an_unknown_model_or_another_version_is_an_error(kserve: KServe) -> None
 def test_a_bad_image_fails_the_batch_and_is_named(kserve: KServe) -> None:
     good = encoded(card(1))
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files(CARDS, good, good[:1000], good))
+        kserve.ModelInfer(request_of_files(CARDS, good, good[:1000], good))
     code, reason, details = refusal(caught.value)
     assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
     assert details["BadRequest"].field_violations[0].field == "images[1]"  # type: ignore[attr-defined]
@@ -159,7 +159,7 @@ def test_a_bad_image_fails_the_batch_and_is_named(kserve: KServe) -> None:
 
 @pytest.mark.usefixtures("cards")
 def test_a_stream_answers_every_request_and_continues_after_an_error(kserve: KServe) -> None:
-    requests = [of_files(name, encoded(card(1)), outputs=["score"]) for name in (CARDS, "none", CARDS)]
+    requests = [request_of_files(name, encoded(card(1)), outputs=["score"]) for name in (CARDS, "none", CARDS)]
     for number, request in enumerate(requests):
         request.id = str(number)
     answers = list(kserve.ModelStreamInfer(iter(requests), timeout=60))
@@ -173,7 +173,7 @@ def test_a_stream_ends_when_the_server_drains() -> None:
     asked, drained, stop = threading.Event(), threading.Event(), threading.Event()
 
     def requests() -> Iterator[pb.ModelInferRequest]:
-        yield of_files("none", b"image")
+        yield request_of_files("none", b"image")
         asked.set()
         drained.wait(60)
 
@@ -190,7 +190,7 @@ def test_a_stream_ends_when_the_server_drains() -> None:
 
 def test_a_request_with_too_many_images_is_an_error(kserve: KServe) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        kserve.ModelInfer(of_files("oip-many", *[b"image"] * 33))
+        kserve.ModelInfer(request_of_files("oip-many", *[b"image"] * 33))
     code, _, details = refusal(caught.value)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     violation = details["BadRequest"].field_violations[0]  # type: ignore[attr-defined]
@@ -215,12 +215,12 @@ def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
-        two = of_files("default", gray_png(1), gray_png(2))
+        two = request_of_files("default", gray_png(1), gray_png(2))
         under_way = kserve.ModelInfer.future(two)
         wait_until(lambda: len(detector.batches) == 2)
         full = (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")
         assert refusal_of(lambda: kserve.ModelInfer(two)) == full
-        one = of_files("nowhere", gray_png(3))
+        one = request_of_files("nowhere", gray_png(3))
         assert refusal_of(lambda: kserve.ModelInfer(one)) == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
         waiting = kserve.ModelStreamInfer(iter([two]))  # a stream waits for its turn
         detector.gate.set()
@@ -237,7 +237,7 @@ def test_probes_are_answered_while_other_calls_are_rejected() -> None:
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
         detector.gate.clear()
-        under_way = kserve.ModelInfer.future(of_files("default", gray_png(1)))
+        under_way = kserve.ModelInfer.future(request_of_files("default", gray_png(1)))
         wait_until(lambda: bool(detector.batches))
         about = pb.ModelMetadataRequest(name="default")
         assert refusal_of(lambda: kserve.ModelMetadata(about)) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "QUEUE_FULL")

@@ -1,4 +1,4 @@
-"""A detector without a network: the score of an image is its mean distance in gray levels from the reference's mean."""
+"""A detector without a network: an image's score is its mean distance from the reference's mean, in gray levels."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ SPEC = EmbeddingSpec("fake", "0" * 64, "none", "fp32")
 
 
 class FakeDetector:
-    """Records its batches and openings.
+    """Records its batches and the models that it opens.
 
-    `gate` holds every `score` back until it is set, `fit_gate` every fit, and an event in `open_gates` the opening of
-    a model with that many images. `failure` is raised by the next `score`. `extra_nbytes` is the memory of a scorer
-    beside its bank.
+    `score` waits until `gate` is set, `fit` until `fit_gate` is set, and `open` until the event in `open_gates` for the
+    number of images of the model is set. The next `score` raises `failure`. `extra_nbytes` is the memory of a scorer
+    in addition to its bank.
     """
 
     def __init__(self, extra_nbytes: int = 0) -> None:
@@ -97,7 +97,7 @@ class FakeScorer:
 
 
 def fake_model(inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:
-    """A bank of one row for each image: its mean color."""
+    """A model whose bank has one row for each image: its mean color."""
     patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
     index = np.arange(len(inputs), dtype=np.int32)
     bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)

@@ -44,16 +44,16 @@ def failing(patch: pytest.MonkeyPatch, name: str, code: Callable[[], int | None]
 class FailingDisk:
     """Fails at one step, counted from 0; with `for_good` also at every later step."""
 
-    def __init__(self, at: int, code: int, *, for_good: bool = False) -> None:
-        self._at = at
+    def __init__(self, step: int, code: int, *, for_good: bool = False) -> None:
+        self._failing_step = step
         self._code = code
         self._for_good = for_good
         self.steps = 0
 
     def __call__(self) -> int | None:
         step, self.steps = self.steps, self.steps + 1
-        return self._code if step == self._at or (self._for_good and step > self._at) else None
+        return self._code if step == self._failing_step or (self._for_good and step > self._failing_step) else None
 
     @property
     def reached(self) -> bool:
-        return self.steps > self._at
+        return self.steps > self._failing_step

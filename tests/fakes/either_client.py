@@ -18,15 +18,15 @@ StreamFrames: TypeAlias = Callable[..., list[FrameResult]]
 
 
 def call_sync(address: str, method: str, *args: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
-    with Client(address, **(client or {})) as opened:
-        result = getattr(opened, method)(*args, **options)
+    with Client(address, **(client or {})) as connected:
+        result = getattr(connected, method)(*args, **options)
         return list(result) if isinstance(result, Iterator) else result
 
 
 def call_asyncio(address: str, method: str, *args: Any, client: dict[str, Any] | None = None, **options: Any) -> Any:
     async def main() -> Any:
-        async with AsyncClient(address, **(client or {})) as opened:
-            result = getattr(opened, method)(*args, **options)
+        async with AsyncClient(address, **(client or {})) as connected:
+            result = getattr(connected, method)(*args, **options)
             return [item async for item in result] if hasattr(result, "__aiter__") else await result
 
     return asyncio.run(main())
@@ -45,24 +45,24 @@ def stream_asyncio(
     async def main() -> list[FrameResult]:
         results: list[FrameResult] = []
         async with AsyncClient(address) as client:
-            async with contextlib.aclosing(client.infer_stream(awaited(frames), **options)) as stream:
+            async with contextlib.aclosing(client.infer_stream(async_items(frames), **options)) as stream:
                 async for result in stream:
                     results.append(result)
                     if len(results) == stop_after:
                         break
-            await no_task_is_left()
+            await wait_for_other_tasks()
         return results
 
     return asyncio.run(main())
 
 
-async def awaited(items: Iterable[Any]) -> AsyncIterator[Any]:
+async def async_items(items: Iterable[Any]) -> AsyncIterator[Any]:
     """The same items for asyncio; other tasks run after each."""
     for item in items:
         yield item
         await asyncio.sleep(0)
 
 
-async def no_task_is_left() -> None:
+async def wait_for_other_tasks() -> None:
     """Return when only the current task exists."""
     await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})

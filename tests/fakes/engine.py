@@ -1,4 +1,4 @@
-"""What tests of the engine have in common: card images as model inputs, and scores with their verdict."""
+"""Helpers for tests of the engine: card images as model inputs, and scores with their verdict."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A patchserve server with a script instead of an engine."""
+"""A patchserve server with scripted responses instead of an engine."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 @dataclass
 class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
-    """Set what it does before a call; read what happened after the call."""
+    """Tests set its behavior before a call and read what happened after the call."""
 
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))  # by method, one for each call
     delay_s: float = 0.0  # before a unary response
@@ -57,9 +57,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         self.faults[method].extend([fault] * times)
 
     def wait_for_request(self, method: str, count: int = 1) -> None:
-        """Return when so many requests have come."""
+        """Return when so many requests have arrived."""
         with self._received:
-            assert self._received.wait_for(lambda: len(self.requests[method]) >= count, 10), f"{method} did not come"
+            assert self._received.wait_for(lambda: len(self.requests[method]) >= count, 10), f"{method} was not called"
 
     async def _enter(self, method: str, request: Any, context: Context) -> None:
         with self._received:
@@ -67,7 +67,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             self._received.notify_all()
         self.metadata.append(dict(context.invocation_metadata() or ()))
         if self.faults[method]:
-            await self.faults[method].popleft().raised(context)
+            await self.faults[method].popleft().abort(context)
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
 
@@ -94,7 +94,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     async def _load(self, request: Any, images: Sequence[bytes], context: Context) -> reference_pb2.Reference:
         for index, image in enumerate(images):
             if decoded_image(image) is None:
-                await bad_image(f"images[{index}]").raised(context)
+                await bad_image(f"images[{index}]").abort(context)
         await asyncio.to_thread(self.wait_for_request, "ListLoads", self.polls_before_ready)
         key = request.reference_id or "default"
         old = self.references.get(key) if request.mode == reference_pb2.LOAD_MODE_APPEND else None
@@ -109,7 +109,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     async def GetReference(self, request: Any, context: Context) -> reference_pb2.GetReferenceResponse:  # noqa: N802
         await self._enter("GetReference", request, context)
         if request.reference_id not in self.references:
-            await not_found(request.reference_id).raised(context)
+            await not_found(request.reference_id).abort(context)
         return reference_pb2.GetReferenceResponse(reference=self.references[request.reference_id])
 
     async def ListReferences(self, request: Any, context: Context) -> reference_pb2.ListReferencesResponse:  # noqa: N802
@@ -128,7 +128,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     async def DeleteReference(self, request: Any, context: Context) -> reference_pb2.DeleteReferenceResponse:  # noqa: N802
         await self._enter("DeleteReference", request, context)
         if request.reference_id not in self.references:
-            await not_found(request.reference_id).raised(context)
+            await not_found(request.reference_id).abort(context)
         return reference_pb2.DeleteReferenceResponse(revision=self.references.pop(request.reference_id).revision)
 
     async def GetServerInfo(self, request: Any, context: Context) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
@@ -146,7 +146,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         await self._enter("Infer", request, context)
         response = inspected(request.reference_id, request.image, request.output)
         if isinstance(response, Fault):
-            await response.raised(context)
+            await response.abort(context)
         response.overlay_png = self.overlay or response.overlay_png
         return response
 
@@ -166,7 +166,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             async for message in requests:
                 self.requests["frame"].append(message.frame)
                 if end is not None and end[0] == sequence:
-                    await end[1].raised(context)
+                    await end[1].abort(context)
                 yield stream_pb2.InferStreamResponse(result=self._result(config, message.frame, sequence))
                 sequence += 1
         finally:

@@ -1,4 +1,4 @@
-"""Errors of the scripted server."""
+"""Errors of the fake server."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Fault:
             status.details.append(packed)
         return status
 
-    async def raised(self, context: Context) -> NoReturn:
+    async def abort(self, context: Context) -> NoReturn:
         if self.reason:
             trailing = (("grpc-status-details-bin", self.status().SerializeToString()),)
             await context.abort(self.code, self.message, trailing)
@@ -42,7 +42,7 @@ class Fault:
 def bad_image(what: str = "image") -> Fault:
     violation = error_details_pb2.BadRequest.FieldViolation(field=what, description="Not an image.")
     details = [error_details_pb2.BadRequest(field_violations=[violation])]
-    return Fault(grpc.StatusCode.INVALID_ARGUMENT, "The bytes are no image.", "UNDECODABLE_IMAGE", details)
+    return Fault(grpc.StatusCode.INVALID_ARGUMENT, "The bytes are not an image.", "UNDECODABLE_IMAGE", details)
 
 
 def not_found(reference_id: str) -> Fault:
@@ -52,4 +52,4 @@ def not_found(reference_id: str) -> Fault:
 
 
 def dropped() -> Fault:
-    return Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "A newer frame took its place.", "FRAME_DROPPED")
+    return Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "A newer frame replaced it.", "FRAME_DROPPED")

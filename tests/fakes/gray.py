@@ -40,5 +40,5 @@ def scorer(reference: Reference, detector: FakeDetector | None = None) -> FakeSc
     return FakeScorer(reference.model, detector or FakeDetector(), reference.model.bank.nbytes)
 
 
-def opened(reference: Reference, detector: FakeDetector | None = None) -> OpenReference:
+def open_reference(reference: Reference, detector: FakeDetector | None = None) -> OpenReference:
     return OpenReference(reference.info, scorer(reference, detector))

@@ -19,14 +19,14 @@ class WideResNet:
 
 
 def random_wide_resnet() -> nn.Module:
-    """The full network with its batch norms: the same at each call."""
+    """The full network with its batch norms, the same at each call."""
     torch.manual_seed(0)
-    whole: nn.Module = wide_resnet50_2().eval()
-    for module in whole.modules():
+    network: nn.Module = wide_resnet50_2().eval()
+    for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_var is not None
             assert module.running_mean is not None
             nn.init.uniform_(module.weight.data, 0.5, 1.5)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.running_mean, -0.5, 0.5)  # with one sign only, every unit would be off
-    return whole
+            nn.init.uniform_(module.running_mean, -0.5, 0.5)  # with only one sign, all activations would be 0
+    return network

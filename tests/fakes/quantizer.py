@@ -1,4 +1,4 @@
-"""A quantizer that needs no NNCF, and that a test can hold in the middle of its work."""
+"""A quantizer that needs no NNCF and that a test can pause in the middle of its work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.openvino_runtime import convert_to_openvino
 
 SIZE_PX = 32
-WAIT_S = 30  # for events that are sure to come, so that a broken test ends
+WAIT_S = 30  # for events that must come, so that a broken test ends
 
 
 class _Doubled(nn.Module):
@@ -22,17 +22,17 @@ class _Doubled(nn.Module):
 
 
 def doubling_model() -> openvino.Model:
-    """A tiny model of images of SIZE_PX: each value doubled."""
+    """A tiny model for images of SIZE_PX that doubles each value."""
     return convert_to_openvino(_Doubled(), SIZE_PX)
 
 
 class FakeQuantizer:
-    """Gives a doubling model for any images. While `gate` is not set, a call waits after its first progress."""
+    """Returns a doubling model for any images. A call waits after its first progress report until `gate` is set."""
 
     def __init__(self) -> None:
         self.gate = threading.Event()
         self.gate.set()
-        self.waiting = threading.Event()  # a call waits at the gate
+        self.waiting = threading.Event()  # set when a call waits at the gate
         self.calls: list[ModelInputs] = []
 
     def __call__(self, images: ModelInputs, progress: Progress) -> openvino.Model:

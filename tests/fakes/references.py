@@ -1,4 +1,4 @@
-"""Small references of made-up numbers."""
+"""Small references with random rng."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
 
 def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 8, size_px: int = 4) -> ReferenceModel:
-    numbers = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     bank = MemoryBank(
-        patches=numbers.standard_normal((patches, dim), dtype=np.float32),
-        image_index=np.sort(numbers.integers(0, images, patches, dtype=np.int32)),
-        grid_index=numbers.integers(0, 196, patches, dtype=np.int32),
-        spacing=numbers.uniform(0.1, 2, patches).astype(np.float32),
-        inputs=numbers.integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8),
+        patches=rng.standard_normal((patches, dim), dtype=np.float32),
+        image_index=np.sort(rng.integers(0, images, patches, dtype=np.int32)),
+        grid_index=rng.integers(0, 196, patches, dtype=np.int32),
+        spacing=rng.uniform(0.1, 2, patches).astype(np.float32),
+        inputs=rng.integers(0, 256, (images, size_px, size_px, 3), dtype=np.uint8),
     )
     spec = EmbeddingSpec("made-up", "ab" * 32, "none", "fp32")
     options = ReferenceOptions(
@@ -44,7 +44,7 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
 
 
 def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) -> Reference:
-    """`seed` decides content and update_time."""
+    """`seed` determines the content and the update_time."""
     return named(make_model(seed, **sizes), reference_id, EPOCH + timedelta(seconds=seed))
 
 
@@ -53,7 +53,7 @@ def named(model: ReferenceModel, reference_id: str = "parcel", update_time: date
 
 
 def model_content(model: ReferenceModel) -> tuple[object, ...]:
-    """What two equal models have in common, bit for bit: arrays as bytes, so that NaN equals itself."""
+    """A value that is equal for models that are equal bit for bit: arrays are bytes, so NaN equals itself."""
     arrays = [getattr(model.bank, field.name) for field in dataclasses.fields(model.bank)]
     bits = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
     return (repr((model.spec, model.options, model.calibration)), bits)

@@ -1,4 +1,4 @@
-"""A TCP relay that counts connections, like a load balancer."""
+"""A TCP relay between clients and a server, like a load balancer. It counts connections."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class Relay:
             sink.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        for one in [self._listening, *self._open]:
+        for each in [self._listening, *self._open]:
             with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
 
 
 @contextlib.contextmanager

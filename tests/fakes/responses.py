@@ -1,4 +1,4 @@
-"""Images, and the responses of the scripted server to them."""
+"""Images, and the responses of the fake server to them."""
 
 from __future__ import annotations
 

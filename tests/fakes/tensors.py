@@ -12,7 +12,9 @@ from patchserve_server.rpc.convert.tensors import join_bytes
 Requested = pb.ModelInferRequest.InferRequestedOutputTensor
 
 
-def of_files(model: str, *files: bytes, outputs: Sequence[str] = (), typed: bool = False) -> pb.ModelInferRequest:
+def request_of_files(
+    model: str, *files: bytes, outputs: Sequence[str] = (), typed: bool = False
+) -> pb.ModelInferRequest:
     request = pb.ModelInferRequest(model_name=model, outputs=[Requested(name=name) for name in outputs])
     request.inputs.add(name="image", datatype="BYTES", shape=[len(files)])
     if typed:
@@ -22,7 +24,7 @@ def of_files(model: str, *files: bytes, outputs: Sequence[str] = (), typed: bool
     return request
 
 
-def of_pixels(
+def request_of_pixels(
     model: str, pixels: np.ndarray, outputs: Sequence[str] = (), *, typed: bool = False
 ) -> pb.ModelInferRequest:
     """pixels: (H, W, 3) or (N, H, W, 3) uint8."""
@@ -36,7 +38,7 @@ def of_pixels(
 
 
 def values(response: pb.ModelInferResponse, name: str) -> np.ndarray | list[bytes]:
-    """One output, from the raw or the typed contents."""
+    """The values of one output, from its raw or its typed contents."""
     index = [output.name for output in response.outputs].index(name)
     output = response.outputs[index]
     dtype = {"FP32": "<f4", "FP64": "<f8", "BOOL": "?", "BYTES": ""}[output.datatype]

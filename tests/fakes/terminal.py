@@ -1,4 +1,4 @@
-"""The command `patchserve`: in its own process, and what it prints."""
+"""The command `patchserve` in its own process, and its output."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ def command(*arguments: object) -> list[str]:
 
 
 def on_a_terminal(*arguments: object, **environment: str) -> str:
-    """What a command prints on a terminal with 80 columns. It must exit with 0."""
+    """The output of a command on a terminal with 80 columns. The command must exit with 0."""
     reading, writing = pty.openpty()
     process = subprocess.Popen(
         command(*arguments), stdout=writing, stderr=writing, env={**os.environ, "TERM": "xterm", **environment}
     )
     os.close(writing)
-    shown = b""
+    output = b""
     while True:
         try:
-            piece = os.read(reading, 65536)
+            data = os.read(reading, 65536)
         except OSError:  # Linux: the other side is closed
             break
-        if not piece:
+        if not data:
             break
-        shown += piece
+        output += data
     os.close(reading)
-    assert process.wait(30) == 0, shown.decode()
-    return shown.decode()
+    assert process.wait(30) == 0, output.decode()
+    return output.decode()
 
 
 def rows(stdout: str) -> list[list[str]]:

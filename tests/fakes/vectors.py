@@ -1,4 +1,4 @@
-"""Patch vectors and searches of them."""
+"""Patch vectors, and inputs of nearest-neighbor searches."""
 
 from __future__ import annotations
 
@@ -16,27 +16,29 @@ def vectors(count: int, dim: int, seed: int) -> Tensor:
 
 
 def clustered(rows: int, seed: int = 0, dim: int = 16, clusters: int = 30) -> Tensor:
-    """Vectors (rows, dim) in clusters, as patches of real images are."""
-    source = torch.Generator().manual_seed(seed)
+    """Vectors (rows, dim) float32 in clusters, as patch vectors of real images."""
+    generator = torch.Generator().manual_seed(seed)
     centers = 4 * torch.randn((clusters, dim), generator=torch.Generator().manual_seed(99))
-    return centers[torch.randint(clusters, (rows,), generator=source)] + torch.randn((rows, dim), generator=source)
+    return centers[torch.randint(clusters, (rows,), generator=generator)] + torch.randn(
+        (rows, dim), generator=generator
+    )
 
 
 def true_distances(queries: Tensor, bank: Tensor) -> Tensor:
-    """(Q, P) float64 by differences."""
+    """Distances (Q, P) float64, computed from differences."""
     distances: Tensor = torch.linalg.vector_norm(queries.double()[:, None] - bank.double(), dim=2)
     return distances
 
 
 @st.composite
 def searches(draw: st.DrawFn) -> tuple[Tensor, Tensor, int]:
-    """Queries, bank and k: any scale, far from the origin, with equal rows and queries on or close to rows."""
+    """Queries, bank and k: of any scale, also far from the origin, with equal rows and queries on or near rows."""
     dim, rows, count = draw(st.integers(1, 40)), draw(st.integers(1, 60)), draw(st.integers(1, 12))
     seed, scale = draw(st.integers(0, 2**16)), draw(st.sampled_from([1e-3, 1.0, 1e3]))
     bank, queries = vectors(rows, dim, seed), vectors(count, dim, seed + 1)
     bank[: draw(st.integers(0, rows))] = bank[-1].clone()
-    on_rows = min(draw(st.integers(0, count)), rows)
-    queries[:on_rows] = bank[-on_rows:] if on_rows else queries[:0]
-    queries[: on_rows // 2] += 1e-4 * vectors(on_rows // 2, dim, seed + 2)
+    on_bank_rows = min(draw(st.integers(0, count)), rows)
+    queries[:on_bank_rows] = bank[-on_bank_rows:] if on_bank_rows else queries[:0]
+    queries[: on_bank_rows // 2] += 1e-4 * vectors(on_bank_rows // 2, dim, seed + 2)
     offset = draw(st.sampled_from([0.0, 1.0, 1e3]))
     return (queries + offset) * scale, (bank + offset) * scale, draw(st.integers(1, 12))

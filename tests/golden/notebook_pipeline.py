@@ -1,4 +1,4 @@
-"""The documented notebook pipeline with the libraries of the notebook. Shares no code with the server."""
+"""The documented notebook pipeline, with the libraries of the notebook. Shares no code with the server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torchvision.models import wide_resnet50_2
 
 SIZE_PX = 224
 
-_TO_INPUT = transforms.Compose(
+_TO_MODEL_INPUT = transforms.Compose(
     [
         transforms.Resize((SIZE_PX, SIZE_PX)),
         transforms.ToTensor(),
@@ -37,25 +37,25 @@ class NotebookPipeline:
             layer.register_forward_hook(lambda _module, _inputs, output: self.features.append(output))
 
     def patches(self, image: Image.Image) -> NDArray[np.float32]:
-        """784 patches of 1536 features."""
+        """Patch vectors (784, 1536)."""
         self.features.clear()
         with torch.no_grad():
-            self.model(_TO_INPUT(image.convert("RGB")).unsqueeze(0))
+            self.model(_TO_MODEL_INPUT(image.convert("RGB")).unsqueeze(0))
         layer2, layer3 = self.features
         layer3 = torch.nn.functional.interpolate(layer3, size=layer2.shape[-2:], mode="bilinear", align_corners=False)
-        together = torch.cat([layer2, layer3], dim=1)  # (1, 1536, 28, 28)
-        return together.squeeze(0).permute(1, 2, 0).reshape(-1, together.shape[1]).numpy()
+        embedding = torch.cat([layer2, layer3], dim=1)  # (1, 1536, 28, 28)
+        return embedding.squeeze(0).permute(1, 2, 0).reshape(-1, embedding.shape[1]).numpy()
 
     def run(
         self, reference_images: Sequence[Image.Image], image: Image.Image
     ) -> tuple[NDArray[np.float32], float, NDArray[np.uint8]]:
-        """The map 0..1 (224, 224), damage_percentage, and the overlay (H, W, 3) RGB at the image's own size."""
-        search = NearestNeighbors(n_neighbors=9)
-        search.fit(np.concatenate([self.patches(reference) for reference in reference_images]))
-        distances, _ = search.kneighbors(self.patches(image))
+        """Map scaled to 0..1 (224, 224), damage_percentage, and overlay (H, W, 3) RGB, as large as the image."""
+        neighbors = NearestNeighbors(n_neighbors=9)
+        neighbors.fit(np.concatenate([self.patches(reference) for reference in reference_images]))
+        distances, _ = neighbors.kneighbors(self.patches(image))
         scores = distances.mean(axis=1).reshape(28, 28).astype(np.float32)
-        stretched = cv2.resize(scores, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_LINEAR)
-        map01 = (stretched - stretched.min()) / (stretched.max() - stretched.min() + 1e-8)
+        upscaled = cv2.resize(scores, (SIZE_PX, SIZE_PX), interpolation=cv2.INTER_LINEAR)
+        map01 = (upscaled - upscaled.min()) / (upscaled.max() - upscaled.min() + 1e-8)
         damage_percentage = 100.0 * float((map01 > 0.5).sum()) / map01.size
         return map01, damage_percentage, _overlay(map01, image)
 

@@ -1,4 +1,4 @@
-"""The engine and the server give the results of the documented notebook pipeline with the same weights."""
+"""The engine and the server give the same results as the documented notebook pipeline with the same weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from patchserve_server.engine.factory import create_detector
 MAP_TOLERANCE = 1e-4
 PERCENTAGE_TOLERANCE = 0.05
 OVERLAY_MEAN_TOLERANCE = 0.2  # gray levels
-OVERLAY_MAX_TOLERANCE = 8  # a heat level may round either way
+OVERLAY_MAX_TOLERANCE = 8  # a heat level may be rounded up or down
 
 _SHARED = Path(os.environ.get("PATCHSERVE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -51,7 +51,7 @@ def detector(weights: Path) -> PatchCoreDetector:
 
 
 def textured_image(seed: int, size_px: tuple[int, int], *, damaged: bool = False) -> Image.Image:
-    """Grain on a coarse pattern of colors, (width, height); a damaged one has a dark crossed-out spot."""
+    """Grain on a coarse pattern of colors, size_px is (width, height). If damaged, with a dark checkered spot."""
     rng = np.random.default_rng(seed)
     coarse = Image.fromarray(rng.integers(60, 200, (6, 8, 3), dtype=np.uint8)).resize(size_px, Image.Resampling.BICUBIC)
     grain = rng.normal(0, 12, (size_px[1], size_px[0], 1))
@@ -65,7 +65,7 @@ def textured_image(seed: int, size_px: tuple[int, int], *, damaged: bool = False
 
 def model_inputs(images: Sequence[Image.Image]) -> ModelInputs:
     scaled = [image.convert("RGB").resize((224, 224), Image.Resampling.BILINEAR) for image in images]
-    return np.stack([np.asarray(one) for one in scaled])
+    return np.stack([np.asarray(each) for each in scaled])
 
 
 def assert_parity(
@@ -76,13 +76,13 @@ def assert_parity(
 ) -> None:
     expected_map, expected_percentage, _ = notebook.run(references, image)
     scorer = fit(detector, model_inputs(references))
-    [judged] = inspect(scorer, model_inputs([image]))
-    raw = judged.anomaly_map
+    [result] = inspect(scorer, model_inputs([image]))
+    raw = result.anomaly_map
     scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
     assert scorer.model.bank.patches.shape == (784 * len(references), 1536)
     np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
-    assert judged.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
-    assert judged.damage.anomaly_detected == (expected_percentage > 5.0)
+    assert result.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
+    assert result.damage.anomaly_detected == (expected_percentage > 5.0)
 
 
 def test_one_reference_image_gives_the_notebooks_results(
@@ -108,7 +108,7 @@ def test_the_reference_image_itself_gives_the_notebooks_results(
 def parcel_folder() -> Path:
     folder = _SHARED / "parcel"
     if not folder.is_dir():
-        pytest.skip("the parcel photographs are not here (PATCHSERVE_TEST_DATA)")
+        pytest.skip("no parcel photographs (set PATCHSERVE_TEST_DATA)")
     return folder
 
 

@@ -1,4 +1,4 @@
-"""Names that are paths, images that are addresses, texts made for a log: sent to every RPC that takes them."""
+"""Ids that are paths, images that are addresses and text that forges log lines, sent to every method."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ BAD_IDS = [
 FORGED_LINE = "0" * 64 + "\n2030-01-01 00:00:00 INFO patchserve_server: all is well"
 IMAGE = encoded(card(1))
 
-Asking = Callable[[Stub, str, str], object]  # with a reference id and an expected revision
+Call = Callable[[Stub, str, str], object]  # with a reference id and an expected revision
 
 
 def _stream(stub: Stub, reference_id: str, revision: str) -> object:
@@ -52,7 +52,7 @@ def _load_stream(stub: Stub, reference_id: str, revision: str) -> object:
     return stub.LoadReferenceStream(iter([reference_pb2.LoadReferenceStreamRequest(start=start)]))
 
 
-BY_ID_AND_REVISION: dict[str, Asking] = {
+BY_ID_AND_REVISION: dict[str, Call] = {
     "LoadReference": lambda stub, name, revision: load(
         stub, name, 1, expected_revision=revision, mode=reference_pb2.LOAD_MODE_APPEND
     ),
@@ -65,7 +65,7 @@ BY_ID_AND_REVISION: dict[str, Asking] = {
     ),
     "InferStream": _stream,
 }
-BY_ID: dict[str, Asking] = BY_ID_AND_REVISION | {
+BY_ID: dict[str, Call] = BY_ID_AND_REVISION | {
     "GetReference": lambda stub, name, _: stub.GetReference(reference_pb2.GetReferenceRequest(reference_id=name)),
     "ListLoads": lambda stub, name, _: stub.ListLoads(reference_pb2.ListLoadsRequest(reference_id=name)),
 }
@@ -88,13 +88,13 @@ def paths_in(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", BY_ID)
-def test_an_id_that_is_a_path_goes_nowhere(stub: Stub, store: Path, name: str) -> None:
+def test_an_id_that_is_a_path_touches_no_file(stub: Stub, store: Path, name: str) -> None:
     before = paths_in(store.parent)
     for bad in BAD_IDS:
         with pytest.raises(grpc.RpcError) as caught:
             BY_ID[name](stub, bad, "")
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD"), bad[:100]
-        assert len(str(caught.value.details())) < 300, "it is not repeated"
+        assert len(str(caught.value.details())) < 300, "the error does not repeat the id"
     assert paths_in(store.parent) == before
 
 
@@ -102,7 +102,7 @@ def test_an_id_that_is_a_path_goes_nowhere(stub: Stub, store: Path, name: str) -
 @pytest.mark.parametrize(
     "revision", [FORGED_LINE, "x" * 2**20, "../here", "0" * 63 + "G"], ids=["line", "long", "path", "G"]
 )
-def test_a_revision_that_is_none_gets_into_no_answer_and_no_log(
+def test_an_invalid_revision_appears_in_no_error_and_no_log(
     stub: Stub, caplog: pytest.LogCaptureFixture, name: str, revision: str
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -115,25 +115,25 @@ def test_a_revision_that_is_none_gets_into_no_answer_and_no_log(
 def test_an_image_that_is_a_path_is_not_opened(stub: Stub, tmp_path: Path) -> None:
     file = tmp_path / "image.png"
     card(1).save(file)
-    names = [
+    addresses = [
         str(file),
         file.as_uri(),
         f"@{file}",
         f"<img src='{file}'/>",
         f"<svg><image href='{file}'/></svg>",
     ]
-    for name in names:
-        for ask in (
+    for address in addresses:
+        for call in (
             lambda image: stub.Infer(inference_pb2.InferRequest(reference_id="here", image=image)),
             lambda image: stub.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="new", images=[image])),
         ):
             with pytest.raises(grpc.RpcError) as caught:
-                ask(name.encode())
+                call(address.encode())
             assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "UNDECODABLE_IMAGE")
             assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_contains_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(_store: object, _reference: object) -> None:
         raise RuntimeError(f"at {tmp_path}")
 
@@ -146,7 +146,7 @@ def test_a_fault_tells_no_path_and_no_trace(tmp_path: Path, monkeypatch: pytest.
             assert leak not in str(caught.value.details()) + str(caught.value.trailing_metadata())
 
 
-def test_a_store_that_fails_tells_no_path(tmp_path: Path) -> None:
+def test_an_error_of_the_store_contains_no_path(tmp_path: Path) -> None:
     with in_process_server(store=tmp_path / "store") as address, connect(address) as stub:
         load(stub, "here", 1)
         blocked = tmp_path / "store" / "there"

@@ -1,4 +1,4 @@
-"""Tensors of the Open Inference Protocol that lie: about their shape, their type, their length."""
+"""Tensors of the Open Inference Protocol with a wrong shape, type or length."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from e2e.harness import load, refusal
 from e2e.in_process import in_process_server
 from fakes.images import card, encoded
-from fakes.tensors import of_files, of_pixels, values
+from fakes.tensors import request_of_files, request_of_pixels, values
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,19 +29,19 @@ Damage = Callable[[pb.ModelInferRequest], object]
 
 
 def files() -> pb.ModelInferRequest:
-    return of_files("parcel", b"one", b"two")
+    return request_of_files("parcel", b"one", b"two")
 
 
 def pixels() -> pb.ModelInferRequest:
-    return of_pixels("parcel", PIXELS)
+    return request_of_pixels("parcel", PIXELS)
 
 
 def typed_files() -> pb.ModelInferRequest:
-    return of_files("parcel", b"one", b"two", typed=True)
+    return request_of_files("parcel", b"one", b"two", typed=True)
 
 
 def typed_pixels() -> pb.ModelInferRequest:
-    return of_pixels("parcel", PIXELS, typed=True)
+    return request_of_pixels("parcel", PIXELS, typed=True)
 
 
 def shaped(*shape: int) -> Damage:
@@ -63,9 +63,9 @@ def parameter(key: str, **value: object) -> Damage:
 
 
 CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
-    ("no name", files, lambda r: r.ClearField("model_name"), "model_name"),
-    ("a path for a name", files, lambda r: setattr(r, "model_name", "../x"), "model_name"),
-    ("a version of another kind", files, lambda r: setattr(r, "model_version", "1"), "model_version"),
+    ("no model name", files, lambda r: r.ClearField("model_name"), "model_name"),
+    ("a path as the model name", files, lambda r: setattr(r, "model_name", "../x"), "model_name"),
+    ("a version that is not a revision", files, lambda r: setattr(r, "model_version", "1"), "model_version"),
     ("no input", files, lambda r: r.ClearField("inputs"), "inputs"),
     ("two inputs", files, lambda r: r.inputs.append(r.inputs[0]), "inputs"),
     ("an unknown input", files, lambda r: setattr(r.inputs[0], "name", "x"), "inputs[0].name"),
@@ -82,7 +82,7 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
     ("no file", files, shaped(0), "inputs[0].shape"),
     ("minus one file", files, shaped(-1), "inputs[0].shape"),
     ("too many files", files, shaped(MAX_IMAGES + 1), "inputs[0].shape"),
-    ("as many files as there are numbers", files, shaped(2**63 - 1), "inputs[0].shape"),
+    ("2^63 - 1 files", files, shaped(2**63 - 1), "inputs[0].shape"),
     ("gray pixels", pixels, shaped(2, 2), "inputs[0].shape"),
     ("four channels", pixels, shaped(1, 3, 4), "inputs[0].shape"),
     ("channels first", pixels, shaped(3, 2, 2), "inputs[0].shape"),
@@ -91,8 +91,8 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
     ("five axes", pixels, shaped(1, 1, 2, 2, 3), "inputs[0].shape"),
     ("sides whose product overflows", pixels, shaped(2**62, 4, 3), "raw_input_contents[0]"),
     ("too many images", pixels, shaped(MAX_IMAGES + 1, 2, 2, 3), "inputs[0].shape"),
-    ("fewer pixels than said", pixels, shaped(2, 3, 3), "raw_input_contents[0]"),
-    ("more pixels than said", pixels, shaped(2, 1, 3), "raw_input_contents[0]"),
+    ("fewer pixels than the shape says", pixels, shaped(2, 3, 3), "raw_input_contents[0]"),
+    ("more pixels than the shape says", pixels, shaped(2, 1, 3), "raw_input_contents[0]"),
     ("no contents", pixels, lambda r: r.ClearField("raw_input_contents"), "inputs[0].contents"),
     ("no contents of files", files, lambda r: r.ClearField("raw_input_contents"), "inputs[0].contents"),
     ("raw contents twice", files, lambda r: r.raw_input_contents.append(b""), "raw_input_contents"),
@@ -118,15 +118,15 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
         lambda r: r.inputs[0].contents.uint_contents.__setitem__(3, 256),
         "inputs[0].contents",
     ),
-    ("framing cut off in a length", files, raw(join_bytes([b"one"]) + b"\3\0"), "raw_input_contents[0]"),
-    ("framing cut off in an element", files, raw(join_bytes([b"one", b"two"])[:-1]), "raw_input_contents[0]"),
-    ("framing that goes on", files, raw(join_bytes([b"one", b"two", b""])), "raw_input_contents[0]"),
+    ("truncated in a length", files, raw(join_bytes([b"one"]) + b"\3\0"), "raw_input_contents[0]"),
+    ("truncated in an element", files, raw(join_bytes([b"one", b"two"])[:-1]), "raw_input_contents[0]"),
+    ("more elements than the shape says", files, raw(join_bytes([b"one", b"two", b""])), "raw_input_contents[0]"),
     ("a length of 4 GiB", files, raw(struct.pack("<I", 2**32 - 1) + b"one"), "raw_input_contents[0]"),
     ("big-endian lengths", files, raw(b"\0\0\0\3one\0\0\0\3two"), "raw_input_contents[0]"),
-    ("no framing", files, raw(b""), "raw_input_contents[0]"),
+    ("empty contents", files, raw(b""), "raw_input_contents[0]"),
     ("an unknown output", files, lambda r: r.outputs.add(name="logits"), "outputs[0].name"),
     ("an output twice", files, lambda r: [r.outputs.add(name="score") for _ in range(2)], "outputs[1].name"),
-    ("outputs without end", files, lambda r: [r.outputs.add(name="score") for _ in range(10**5)], "outputs[1].name"),
+    ("100,000 outputs", files, lambda r: [r.outputs.add(name="score") for _ in range(10**5)], "outputs[1].name"),
     (
         "classification",
         files,
@@ -134,13 +134,13 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
         "outputs[0].parameters",
     ),
     ("an unknown parameter", files, parameter("sensitivty", double_param=1), "parameters"),
-    ("a text for a number", files, parameter("sensitivity", string_param="1"), "parameters.sensitivity"),
-    ("a truth for a number", files, parameter("sensitivity", bool_param=True), "parameters.sensitivity"),
+    ("a string instead of a number", files, parameter("sensitivity", string_param="1"), "parameters.sensitivity"),
+    ("a bool instead of a number", files, parameter("sensitivity", bool_param=True), "parameters.sensitivity"),
     ("not a number", files, parameter("sensitivity", double_param=float("nan")), "parameters.sensitivity"),
     ("beyond float32", files, parameter("sensitivity", double_param=1e300), "parameters.sensitivity"),
     ("no value", files, parameter("sensitivity"), "parameters.sensitivity"),
     ("an unknown scale", files, parameter("heatmap_scale", string_param="hot"), "parameters.heatmap_scale"),
-    ("a number for a format", files, parameter("overlay_format", int64_param=1), "parameters.overlay_format"),
+    ("a number instead of a format", files, parameter("overlay_format", int64_param=1), "parameters.overlay_format"),
     ("a negative side", files, parameter("overlay_max_side_px", int64_param=-1), "parameters.overlay_max_side_px"),
     ("a huge side", files, parameter("overlay_max_side_px", uint64_param=2**64 - 1), "parameters.overlay_max_side_px"),
     ("half a pixel", files, parameter("overlay_max_side_px", double_param=20.5), "parameters.overlay_max_side_px"),
@@ -148,11 +148,11 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
 
 
 @pytest.mark.parametrize(("make", "damage", "field"), [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_a_bad_request_is_refused_by_the_name_of_its_field(
+def test_an_invalid_request_is_reported_by_its_field(
     make: Callable[[], pb.ModelInferRequest], damage: Damage, field: str
 ) -> None:
     request = make()
-    kserve.infer_request(request, MAX_IMAGES)  # the same without the damage
+    kserve.infer_request(request, MAX_IMAGES)  # valid without the damage
     damage(request)
     with pytest.raises(InvalidInputError) as caught:
         kserve.infer_request(request, MAX_IMAGES)
@@ -160,8 +160,8 @@ def test_a_bad_request_is_refused_by_the_name_of_its_field(
     assert len(caught.value.message) < 250
 
 
-def test_what_is_left_out_is_as_in_our_own_contract() -> None:
-    options = kserve.infer_request(of_files("parcel", b"one", outputs=["score"]), MAX_IMAGES).options
+def test_outputs_and_parameters_that_are_left_out_have_the_defaults_of_our_contract() -> None:
+    options = kserve.infer_request(request_of_files("parcel", b"one", outputs=["score"]), MAX_IMAGES).options
     assert not options.overlay
     assert not options.score_map
     assert options.max_regions == 0
@@ -175,12 +175,12 @@ def test_what_is_left_out_is_as_in_our_own_contract() -> None:
 
 
 @given(st.lists(st.binary(max_size=50), max_size=10))
-def test_bytes_come_back_from_their_framing(elements: list[bytes]) -> None:
+def test_split_bytes_reverses_join_bytes(elements: list[bytes]) -> None:
     assert split_bytes(join_bytes(elements), len(elements)) == elements
 
 
 @given(st.binary(max_size=64), st.integers(0, 10))
-def test_any_bytes_are_a_framing_or_refused(raw: bytes, count: int) -> None:
+def test_any_bytes_are_split_or_refused(raw: bytes, count: int) -> None:
     try:
         elements = split_bytes(raw, count)
     except InvalidInputError:
@@ -190,7 +190,7 @@ def test_any_bytes_are_a_framing_or_refused(raw: bytes, count: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=20), min_size=1, max_size=5), st.data())
-def test_a_framing_that_is_cut_off_is_always_refused(elements: list[bytes], data: st.DataObject) -> None:
+def test_truncated_bytes_are_always_refused(elements: list[bytes], data: st.DataObject) -> None:
     raw = join_bytes(elements)
     end = data.draw(st.integers(0, len(raw) - 1))
     with pytest.raises(InvalidInputError):
@@ -198,16 +198,18 @@ def test_a_framing_that_is_cut_off_is_always_refused(elements: list[bytes], data
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 4), st.integers(1, 4), st.booleans())
-def test_pixels_arrive_as_they_were_sent(data: st.DataObject, count: int, height: int, width: int, typed: bool) -> None:
+def test_pixels_are_received_as_they_were_sent(
+    data: st.DataObject, count: int, height: int, width: int, typed: bool
+) -> None:
     size = count * height * width * 3
     sent = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8)
-    request = of_pixels("parcel", sent.reshape(count, height, width, 3), typed=typed)
+    request = request_of_pixels("parcel", sent.reshape(count, height, width, 3), typed=typed)
     assert np.array_equal(
         np.stack(kserve.infer_request(request, MAX_IMAGES).images), sent.reshape(count, height, width, 3)
     )
 
 
-def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> None:
+def test_over_a_socket_the_server_answers_invalid_requests_and_then_valid_ones() -> None:
     image = encoded(card(1))
     with in_process_server(max_image_megapixels=1) as address, grpc.insecure_channel(address) as channel:
         load(service_pb2_grpc.PatchCoreServiceStub(channel), "parcel", 1)
@@ -222,10 +224,10 @@ def test_over_a_socket_bad_requests_are_answered_and_good_ones_after_them() -> N
             assert details["BadRequest"].field_violations[0].field  # type: ignore[attr-defined]
         large = np.zeros((1001, 1000, 3), np.uint8)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ModelInfer(of_pixels("parcel", large))
+            stub.ModelInfer(request_of_pixels("parcel", large))
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "IMAGE_TOO_LARGE")
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ModelInfer(of_pixels("parcel", np.zeros((1, 65_536, 3), np.uint8)))
+            stub.ModelInfer(request_of_pixels("parcel", np.zeros((1, 65_536, 3), np.uint8)))
         assert "65,535 per side" in str(caught.value)
-        response = stub.ModelInfer(of_files("parcel", image, outputs=["score"]))
+        response = stub.ModelInfer(request_of_files("parcel", image, outputs=["score"]))
         assert len(values(response, "score")) == 1

@@ -147,7 +147,7 @@ def test_an_image_that_fails_is_named_and_the_others_are_measured(
     fake.frame_faults[1] = bad_image()
     code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
     assert code == 1
-    assert "Error: test/crack/e.png: The bytes are no image." in stderr
+    assert "Error: test/crack/e.png: The bytes are not an image." in stderr
     found = written(tmp_path / "numbers.json")
     assert (found["counts"]["defective"], found["counts"]["failed"]) == (2, 1)
     assert found["image_auroc"] == pytest.approx(5 / 6)
@@ -161,7 +161,7 @@ def test_there_are_no_numbers_if_every_image_fails(
     fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
     code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
     assert (code, stdout) == (1, "")
-    assert "The bytes are no image." in stderr
+    assert "The bytes are not an image." in stderr
     assert not (tmp_path / "numbers.json").exists()
     assert not fake.references
 
@@ -195,7 +195,7 @@ def test_a_rejected_reference_image_is_named(run_evaluate: Run, fake: FakeServer
     (root / "train/good/1.png").write_bytes(b"no image")
     code, _, stderr = run_evaluate(root)
     assert code == 1
-    assert f"{root / 'train/good/1.png'}: The bytes are no image. Nothing was loaded." in stderr
+    assert f"{root / 'train/good/1.png'}: The bytes are not an image. Nothing was loaded." in stderr
 
 
 @pytest.mark.parametrize(

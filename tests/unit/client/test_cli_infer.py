@@ -32,7 +32,7 @@ def test_an_image_that_fails_has_a_row_and_the_others_go_on(run: Run, folder: Pa
     code, stdout, _ = run("infer", folder)
     assert code == 1
     assert rows(stdout)[2][:2] == [str(folder / "b.jpg"), "error"]
-    assert "The bytes are no image. (UNDECODABLE_IMAGE)" in stdout
+    assert "The bytes are not an image. (UNDECODABLE_IMAGE)" in stdout
     assert stdout.endswith("4 images: 2 intact, 1 anomalous, 1 failed\n")
 
 
@@ -76,7 +76,7 @@ def test_infer_json_has_the_documented_keys(run: Run, folder: Path, tmp_path: Pa
     assert bad == {
         "file": str(folder / "bad.png"),
         "verdict": "error",
-        "error": {"code": "INVALID_ARGUMENT", "reason": "UNDECODABLE_IMAGE", "message": "The bytes are no image."},
+        "error": {"code": "INVALID_ARGUMENT", "reason": "UNDECODABLE_IMAGE", "message": "The bytes are not an image."},
         "overlay": None,
     }
 

@@ -47,7 +47,7 @@ def test_a_rejected_image_of_a_load_is_named(run: Run, fake: FakeServer, folder:
     (folder / "b.png").write_bytes(b"no image")
     code, stdout, stderr = run("reference", "load", folder)
     assert (code, stdout) == (1, "")
-    assert stderr == f"Error: {folder / 'b.png'}: The bytes are no image. Nothing was loaded. (UNDECODABLE_IMAGE)\n"
+    assert stderr == f"Error: {folder / 'b.png'}: The bytes are not an image. Nothing was loaded. (UNDECODABLE_IMAGE)\n"
     assert not fake.references
 
 

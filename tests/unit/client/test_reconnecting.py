@@ -11,7 +11,7 @@ from typing import Any
 
 import grpc
 import pytest
-from fakes.either_client import StreamFrames, awaited
+from fakes.either_client import StreamFrames, async_items
 from fakes.fake_server import FakeServer
 from fakes.faults import Fault, dropped, not_found
 from fakes.responses import png
@@ -236,7 +236,7 @@ def run_sync(frames: list[Frame], server: ScriptedServer) -> list[FrameResult]:
 
 def run_asyncio(frames: list[Frame], server: ScriptedServer) -> list[FrameResult]:
     async def main() -> list[FrameResult]:
-        results = aio_stream(new_state(), awaited(frames), server.aio_connect, None)
+        results = aio_stream(new_state(), async_items(frames), server.aio_connect, None)
         return [result async for result in results]
 
     return asyncio.run(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from fakes.either_client import StreamFrames, no_task_is_left
+from fakes.either_client import StreamFrames, wait_for_other_tasks
 from fakes.fake_server import FakeServer
 from fakes.faults import Fault, dropped, not_found
 from fakes.responses import png
@@ -229,7 +229,7 @@ async def test_cancelling_the_task_cancels_the_call_and_leaves_no_task(fake: Fak
         with pytest.raises(asyncio.CancelledError):
             await reader
         assert await asyncio.to_thread(fake.stream_ended.wait, 10)
-        await no_task_is_left()
+        await wait_for_other_tasks()
 
 
 async def test_break_in_a_task_leaves_no_task(fake: FakeServer) -> None:
@@ -241,7 +241,7 @@ async def test_break_in_a_task_leaves_no_task(fake: FakeServer) -> None:
         async for _ in client.infer_stream(waiting()):
             break
         assert await asyncio.to_thread(fake.stream_ended.wait, 10)
-        await no_task_is_left()
+        await wait_for_other_tasks()
 
 
 def test_an_exception_of_the_frames_is_raised_after_the_results_before_it(

@@ -1,4 +1,4 @@
-"""The revision digest, against docs/format.md transcribed by hand."""
+"""The revision digest is that of docs/format.md, whose example is written out here."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def example() -> ReferenceModel:
     )
 
 
-def test_the_worked_example() -> None:
+def test_the_worked_example_of_the_documentation_has_the_documented_digest() -> None:
     message = (
         b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
         b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
@@ -75,11 +75,11 @@ def test_the_worked_example() -> None:
     assert revision_of(example()) in page.read_text()
 
 
-def test_equal_content_has_one_revision() -> None:
+def test_equal_content_has_the_same_revision() -> None:
     assert revision_of(make_model(5)) == revision_of(make_model(5))
 
 
-def test_the_layout_in_memory_does_not_matter() -> None:
+def test_the_memory_layout_does_not_change_the_revision() -> None:
     model = make_model()
     bank = dataclasses.replace(
         model.bank,
@@ -130,11 +130,11 @@ SPREAD_CHANGES: dict[str, Any] = {"count": 5, "min": 0.125, "mean": 0.75, "stdde
 
 
 def changed_models() -> Iterator[ReferenceModel]:
-    """The example with each single fact changed in turn."""
+    """The example, with one value changed each time."""
     model = example()
     for part, changes in CHANGES.items():
         for name, value in changes.items():
-            # No options have both, so this is compared with the model that lacks the radius only.
+            # Options cannot have both, so this model also has no search radius.
             others = {"search_radius": None} if name == "approximate_search" else {}
             changed = dataclasses.replace(getattr(model, part), **{name: value}, **others)
             yield dataclasses.replace(model, **{part: changed})
@@ -148,12 +148,12 @@ def changed_models() -> Iterator[ReferenceModel]:
         yield dataclasses.replace(model, calibration=dataclasses.replace(model.calibration, normal_scores=spread))
 
 
-def test_every_single_fact_counts() -> None:
+def test_every_change_of_a_value_changes_the_revision() -> None:
     revisions = [revision_of(example()), *map(revision_of, changed_models())]
     assert len(set(revisions)) == len(revisions)
 
 
-def test_no_fact_is_missing_above() -> None:
+def test_the_changes_cover_every_field() -> None:
     model = example()
     for whole, changes in (
         *((getattr(model, part), changes) for part, changes in CHANGES.items()),
@@ -168,7 +168,7 @@ def test_no_fact_is_missing_above() -> None:
     "patches",
     [np.zeros((1, 4), np.float32), np.zeros((4, 1), np.float32), np.zeros((2, 2), np.int32), np.zeros((2, 2), ">f4")],
 )
-def test_shape_and_type_count_where_the_bytes_are_equal(patches: np.ndarray) -> None:
+def test_another_shape_or_type_changes_the_revision_even_if_the_bytes_are_equal(patches: np.ndarray) -> None:
     model = example()
     zero = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=np.zeros((2, 2), np.float32)))
     other = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=patches))

@@ -1,4 +1,4 @@
-"""Names of references and revisions refuse everything that could be something else."""
+"""Ids of references and revisions have only safe characters and a limited length."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 
 @pytest.mark.parametrize("name", ["a", "B", "10", "a.b", "a-b", "a_b", "current.json", "z" * 64])
-def test_ids(name: str) -> None:
+def test_valid_ids_are_accepted(name: str) -> None:
     assert ReferenceId(name) == name
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".lock", "a/b", "../a", "a\0", "a\n", "\u00e9", "x" * 65, "-a"])
-def test_names_that_are_not_ids_are_refused(name: str) -> None:
+def test_invalid_ids_are_refused(name: str) -> None:
     with pytest.raises(InvalidInputError, match="1 to 64") as caught:
         ReferenceId(name)
     assert caught.value.field == "reference_id"

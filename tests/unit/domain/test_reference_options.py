@@ -1,4 +1,4 @@
-"""Options check themselves: none exists that is out of its range."""
+"""Options check themselves: none can be out of range."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "says"),
+    ("options", "field", "expected"),
     [
         ({"ratio": 0.0}, "ratio", "above 0 and at most 1, not 0"),
         ({"ratio": 1.5}, "ratio", "above 0 and at most 1, not 1.5"),
@@ -31,8 +31,8 @@ SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
         ({"ratio": 0.5, "max_patches": 100}, "", "not both"),
     ],
 )
-def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(InvalidInputError, match=says) as caught:
+def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, expected: str) -> None:
+    with pytest.raises(InvalidInputError, match=expected) as caught:
         CoresetOptions(**options)
     assert caught.value.field == field
     assert caught.value.inside("coreset").field == ".".join(filter(None, ("coreset", field)))
@@ -56,13 +56,13 @@ def test_options_out_of_range_are_refused(kind: type, options: dict[str, Any], f
     assert caught.value.field == field
 
 
-def test_what_was_not_requested_has_its_default() -> None:
+def test_options_that_are_not_requested_have_their_defaults() -> None:
     requested = RequestedOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
     assert requested.with_defaults() == ReferenceOptions(search_radius=0.25, region_of_interest=(TRIANGLE,))
     assert RequestedOptions().with_defaults() == ReferenceOptions()
 
 
-def test_only_what_was_requested_can_differ() -> None:
+def test_only_requested_options_are_compared() -> None:
     options = ReferenceOptions(ScoringProfile.PAPER, CoresetOptions(ratio=0.5), search_radius=0.25)
     assert RequestedOptions().first_difference(options) is None
     assert RequestedOptions(ScoringProfile.PAPER, search_radius=0.25).first_difference(options) is None
@@ -71,12 +71,12 @@ def test_only_what_was_requested_can_differ() -> None:
 
 
 @pytest.mark.parametrize("thresholds", [(-1.0, 1.0), (1.0, -1.0)])
-def test_no_threshold_is_negative(thresholds: tuple[float, float]) -> None:
+def test_a_negative_threshold_is_refused(thresholds: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="negative"):
         Calibration(CalibrationMethod.LEAVE_ONE_OUT, *thresholds, SPREAD)
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0, 0, 0), (1, -1, 0, 0, 0), (1, 2, 2, 0, 1), (1, 0, 0, -1, 0)])
-def test_no_spread_of_scores_is_impossible(numbers: tuple[int, float, float, float, float]) -> None:
+def test_an_impossible_spread_of_scores_is_refused(numbers: tuple[int, float, float, float, float]) -> None:
     with pytest.raises(ValueError, match="impossible"):
         ScoreSpread(*numbers)

@@ -1,4 +1,4 @@
-"""The verdict: the notebook's damage exactly, and the calibrated score at every edge."""
+"""The verdict: exactly the notebook's damage score, and the anomaly score at and around its threshold."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def judged(raw_score: float, threshold: float, anomaly_map: AnomalyMap, patch_th
     return judge(RawScores(raw_score, anomaly_map), calibration)
 
 
-def test_damage_is_that_of_the_notebook() -> None:
+def test_the_damage_score_is_the_notebooks() -> None:
     values = np.random.default_rng(3).gamma(2, 3, (224, 224)).astype(np.float32).astype(np.float64)
     normalized = (values - values.min()) / (values.max() - values.min() + 1e-8)
     damage = damage_score(values.astype(np.float32))
@@ -42,14 +42,14 @@ def test_damage_is_detected_above_5_percent(hot_pixels: int, detected: bool) -> 
 
 
 @given(distances, distances)
-def test_verdict_score_and_raw_numbers_agree(raw: float, threshold: float) -> None:
-    found = judged(raw, threshold, NO_MAP, 1.0).anomaly
-    assert 0 <= found.score <= 1
-    assert found.is_anomalous == (found.score > 0.5) == (found.raw_score > found.raw_threshold)
-    on_the_wire = np.array([found.score, found.raw_score, found.raw_threshold], np.float32)
-    assert on_the_wire.tolist() == [found.score, found.raw_score, found.raw_threshold]
+def test_the_verdict_agrees_with_the_score_and_the_raw_numbers(raw: float, threshold: float) -> None:
+    anomaly = judged(raw, threshold, NO_MAP, 1.0).anomaly
+    assert 0 <= anomaly.score <= 1
+    assert anomaly.is_anomalous == (anomaly.score > 0.5) == (anomaly.raw_score > anomaly.raw_threshold)
+    as_float32 = np.array([anomaly.score, anomaly.raw_score, anomaly.raw_threshold], np.float32)
+    assert as_float32.tolist() == [anomaly.score, anomaly.raw_score, anomaly.raw_threshold]
     if raw + threshold > 0:
-        assert found.score == pytest.approx(raw / (raw + threshold), abs=1e-6)
+        assert anomaly.score == pytest.approx(raw / (raw + threshold), abs=1e-6)
 
 
 def test_one_step_above_the_threshold_is_anomalous() -> None:
@@ -62,8 +62,8 @@ def test_one_step_above_the_threshold_is_anomalous() -> None:
 
 def test_a_distance_of_0_is_never_anomalous() -> None:
     for threshold in (0.0, 1e-6, 5.0):
-        found = judged(0.0, threshold, NO_MAP, threshold).anomaly
-        assert (found.score, found.is_anomalous, found.anomalous_area_percentage) == (0.0, False, 0.0)
+        anomaly = judged(0.0, threshold, NO_MAP, threshold).anomaly
+        assert (anomaly.score, anomaly.is_anomalous, anomaly.anomalous_area_percentage) == (0.0, False, 0.0)
     assert judged(0.1, 0.0, NO_MAP, 0.0).anomaly.score == 1.0
 
 
@@ -73,7 +73,7 @@ def test_the_anomalous_area_is_the_share_above_the_patch_threshold() -> None:
     assert judged(4.0, 2.0, anomaly_map, 0.5).anomaly.anomalous_area_percentage == 100.0
 
 
-def test_what_lies_outside_of_the_region_of_interest_does_not_count() -> None:
+def test_pixels_outside_the_region_of_interest_do_not_count() -> None:
     anomaly_map = np.array([[1, 2, np.nan], [3, 4, np.nan]], np.float32)
     assert judged(4.0, 2.0, anomaly_map, 3.0).anomaly.anomalous_area_percentage == 25.0
     assert damage_score(anomaly_map) == damage_score(anomaly_map[:, :2])

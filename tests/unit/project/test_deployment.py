@@ -1,4 +1,4 @@
-"""The manifest of docs/deployment agrees with the server. Its proxies are run by tests/e2e/test_proxies.py."""
+"""The Kubernetes manifest in docs/deployment agrees with the server. tests/e2e/test_proxies.py runs the proxies."""
 
 from __future__ import annotations
 
@@ -16,45 +16,45 @@ FLAGS = dict(re.findall(r"^ +- --([a-z-]+)=?(\S*)$", MANIFEST, re.MULTILINE))
 
 
 def number(pattern: str, text: str = MANIFEST) -> int:
-    (found,) = set(re.findall(pattern, text))
-    return int(found)
+    (value,) = set(re.findall(pattern, text))
+    return int(value)
 
 
 def probe(name: str) -> str:
     return MANIFEST.split(f" {name}:\n")[1].split("Probe:\n")[0].split("resources:")[0]
 
 
-def test_its_flags_are_settings() -> None:
+def test_the_flags_in_the_manifest_are_settings() -> None:
     assert FLAGS
     settings = Settings(**{name.replace("-", "_"): value or True for name, value in FLAGS.items()})  # type: ignore[arg-type]
     assert settings.insecure
 
 
-def test_it_is_killed_only_after_the_drain() -> None:
-    waits_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
-    assert number(r"terminationGracePeriodSeconds: (\d+)") > waits_s
+def test_kubernetes_waits_for_the_drain_before_it_kills_the_server() -> None:
+    drain_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
+    assert number(r"terminationGracePeriodSeconds: (\d+)") > drain_s
 
 
-def test_the_drain_is_noticed_before_calls_are_refused() -> None:
+def test_kubernetes_notices_the_drain_before_calls_are_refused() -> None:
     readiness = probe("readinessProbe")
     period_s, failures = number(r"periodSeconds: (\d+)", readiness), number(r"failureThreshold: (\d+)", readiness)
     timeout_s = number(r"timeoutSeconds: (\d+)", readiness)
     assert int(FLAGS["drain-delay-s"]) > period_s * failures + timeout_s
 
 
-def test_probes_ask_what_the_server_answers() -> None:
+def test_the_probes_use_the_servers_port_and_service() -> None:
     port = Settings.model_fields["port"].default
     assert number(r"containerPort: (\d+)") == number(r"grpc: \{ port: (\d+)") == number(r" port: (\d+)") == port
     assert set(re.findall(r"service: ([\w.]+) \}", MANIFEST)) == {SERVICE}
-    assert "service:" not in probe("livenessProbe"), "a server that drains is alive"
+    assert "service:" not in probe("livenessProbe"), "a draining server is alive"
 
 
-def test_the_user_is_the_images() -> None:
+def test_the_manifest_has_the_user_of_the_image() -> None:
     assert number(r"runAsUser: (\d+)") == number(r"useradd --uid (\d+)", (REPO / "Dockerfile").read_text())
 
 
 @pytest.mark.parametrize(("proxy", "conf"), [("nginx", "nginx.conf"), ("Envoy", "envoy.yaml")])
-def test_the_page_names_settings_that_the_proxies_have(proxy: str, conf: str) -> None:
+def test_every_proxy_setting_on_the_page_is_in_its_configuration(proxy: str, conf: str) -> None:
     page, text = ((REPO / "docs" / "deployment" / name).read_text() for name in ("README.md", conf))
     rows = re.findall(rf"^\| {proxy}: .* \| (`.*) \|$", page, re.MULTILINE)
     assert rows

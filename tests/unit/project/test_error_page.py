@@ -1,4 +1,4 @@
-"""docs/errors.md says what rpc/status.py does."""
+"""docs/errors.md agrees with rpc/status.py."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from patchserve_server.domain import errors
 from patchserve_server.rpc.status import status_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
-# These group others and are not raised themselves; a StartupError ends the process before there is a caller.
+# Groups are not raised themselves. A StartupError ends the process before there is a caller.
 GROUPS = (errors.PatchserveError, errors.InvalidImageError, errors.ExhaustedError, errors.UnavailableError)
 NOT_SENT = {*GROUPS, errors.StartupError}
-# Raised with a delay after which trying again makes sense.
+# Errors with a delay after which the caller may try again.
 WITH_DELAY = {errors.QueueFullError, errors.NotReadyError, errors.DrainingError}
 
 
@@ -36,7 +36,7 @@ def example(kind: type[errors.PatchserveError]) -> errors.PatchserveError:
 
 
 def row(status: status_pb2.Status) -> tuple[str, str, str]:
-    """Reason, code and further detail, as the page has them."""
+    """Reason, code and further details, as in the rows of the page."""
     info = error_details_pb2.ErrorInfo()
     assert status.details[0].Unpack(info)
     further = [detail.TypeName().removeprefix("google.rpc.") for detail in status.details[1:]]
@@ -52,6 +52,6 @@ def test_the_page_lists_every_error_with_its_code_and_details() -> None:
 
 
 @pytest.mark.parametrize("kind", GROUPS)
-def test_what_the_page_leaves_out_is_never_raised(kind: type[errors.PatchserveError]) -> None:
+def test_errors_that_the_page_leaves_out_are_never_raised(kind: type[errors.PatchserveError]) -> None:
     package = PAGE.parents[1] / "server" / "patchserve_server"
     assert not [path for path in package.rglob("*.py") if f"raise {kind.__name__}(" in path.read_text()]

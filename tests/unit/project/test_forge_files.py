@@ -30,7 +30,7 @@ def python_versions() -> list[str]:
 
 
 @pytest.mark.parametrize("name", YAML_FILES)
-def test_every_file_of_the_forge_is_valid_yaml(name: str) -> None:
+def test_every_file_for_the_forge_is_valid_yaml(name: str) -> None:
     assert isinstance(yaml.safe_load((REPO / name).read_text()), dict)
 
 
@@ -41,12 +41,12 @@ def test_every_action_is_pinned_to_a_commit_and_names_its_version(name: str) -> 
     assert not [action for action in actions if not re.fullmatch(r"[\w./-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", action)]
 
 
-def test_the_workflow_runs_the_checks_that_everybody_can_run() -> None:
+def test_the_workflow_runs_the_same_commands_as_a_developer() -> None:
     assert commands(JOBS["ci"]) == [".ci/run"]
     assert commands(JOBS["python"]) == ["make test-python PYTHON=python${{ matrix.python }}"]
 
 
-def test_every_python_that_is_claimed_is_tested() -> None:
+def test_every_supported_python_version_is_tested() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     claimed = re.findall(r"Python :: (\d\.\d+)$", "\n".join(project["classifiers"]), re.MULTILINE)
     oldest = JOBS["ci"]["container"].removeprefix("python:").partition("-")[0]
@@ -62,7 +62,7 @@ def test_every_make_target_that_is_named_exists(name: str) -> None:
     assert named <= TARGETS
 
 
-def test_the_devcontainer_is_set_up_with_the_makefile() -> None:
+def test_the_devcontainer_uses_the_makefile_and_the_image_of_ci() -> None:
     text = re.sub(r"^\s*//.*$", "", (REPO / ".devcontainer/devcontainer.json").read_text(), flags=re.MULTILINE)
     settings = json.loads(text)
     assert settings["postCreateCommand"].startswith("make setup")
@@ -78,7 +78,7 @@ def test_generated_files_are_marked_as_generated() -> None:
     assert len([line for line in attributes if line.endswith("eol: lf")]) == len(GENERATED) + 1
 
 
-def test_every_path_that_the_guide_names_exists() -> None:
+def test_every_path_in_the_contributing_guide_exists() -> None:
     guide = (REPO / "CONTRIBUTING.md").read_text()
     roots = (REPO, REPO / "server/patchserve_server", REPO / "client/patchserve_client")
     named = re.findall(r"`([\w./-]+(?:/|\.py|/[\w-]+))`", guide)

@@ -1,4 +1,4 @@
-"""The project's own promises about its files."""
+"""Promises about the files of the project."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REPO = Path(__file__).resolve().parents[3]
 PYPROJECT: dict[str, Any] = tomllib.loads((REPO / "pyproject.toml").read_text())
 MAX_LINES = 350
 
-# Written in pieces, so that this file does not find itself.
+# In parts, so that the test does not find this file.
 MACHINE_PATHS = tuple(f"/{folder}/" for folder in ("work", "home", "root", "Users"))
 REGISTRY_HOSTS = tuple(".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org")))
 
@@ -37,7 +37,7 @@ def project_files() -> tuple[Path, ...]:
         check=False,
     )
     if listing.returncode != 0:
-        pytest.skip("not a git checkout: which files belong to the project is not known")
+        pytest.skip("not a git checkout, so the files of the project are unknown")
     paths = (REPO / name for name in listing.stdout.decode().split("\0") if name)
     return tuple(path for path in paths if path.is_file())
 
@@ -74,7 +74,7 @@ TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
 DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
 
 
-def test_every_dependency_of_the_client_for_node_has_its_line() -> None:
+def test_every_dependency_of_the_node_client_is_documented() -> None:
     package = json.loads((REPO / "client/node/package.json").read_text())
     section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
     rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
@@ -94,7 +94,7 @@ def locked(file_name: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("title", DOCUMENTED)
-def test_every_direct_dependency_has_its_line(title: str) -> None:
+def test_every_direct_dependency_is_documented(title: str) -> None:
     page = (REPO / "docs/dependencies.md").read_text()
     section = page.split(f"\n## {title}\n", maxsplit=1)[1].split("\n## ", maxsplit=1)[0]
     rows = re.findall(r"^\| ([a-z][a-z0-9-]+) \| (\S.*) \|$", section, re.MULTILINE)
@@ -128,7 +128,7 @@ def test_peers_run_on_the_same_torch() -> None:
 def test_the_oldest_lock_holds_the_lower_bounds() -> None:
     pins = locked("oldest.txt")
     for requirement in section_requirements()["The client (base install)"]:
-        lower_bound = next(one.version for one in requirement.specifier if one.operator == ">=")
+        lower_bound = next(bound.version for bound in requirement.specifier if bound.operator == ">=")
         pin = pins[canonicalize_name(requirement.name)]
         assert pin in (lower_bound, f"{lower_bound}.0"), requirement
 
@@ -184,14 +184,14 @@ def test_no_source_file_is_long() -> None:
 
 
 def test_no_file_names_a_machine_path_or_a_registry_host() -> None:
-    found = []
+    violations = []
     for path in project_files():
         text = path.read_bytes().decode(errors="replace")
-        found += [f"{path.relative_to(REPO)}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
-    assert not found
+        violations += [f"{path.relative_to(REPO)}: {word}" for word in MACHINE_PATHS + REGISTRY_HOSTS if word in text]
+    assert not violations
 
 
-def test_links_between_pages_lead_somewhere() -> None:
+def test_every_link_between_pages_has_a_target() -> None:
     broken = []
     for page in (path for path in project_files() if path.suffix == ".md"):
         targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text())
@@ -200,7 +200,7 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert not broken
 
 
-def test_every_decision_is_listed() -> None:
+def test_every_decision_record_is_listed() -> None:
     pages = {path.name for path in (REPO / "docs/adr").glob("[0-9]*.md")}
     listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (REPO / "docs/adr/README.md").read_text()))
     assert pages == listed

@@ -1,4 +1,4 @@
-"""The README and the page of settings say what the contract and the code say."""
+"""The README and the pages of settings and backbones agree with the code."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def shown_default(field: FieldInfo) -> str:
 
 
 def setting_rows() -> dict[str, str]:
-    """Flag -> its row in docs/configuration.md."""
+    """Flag -> its expected row in docs/configuration.md."""
     rows = {}
     for name, field in Settings.model_fields.items():
         flag = "--" + name.replace("_", "-")
@@ -40,12 +40,12 @@ def setting_rows() -> dict[str, str]:
     return rows
 
 
-def test_the_page_of_settings_has_every_setting_as_the_code_has_it() -> None:
+def test_the_page_of_settings_lists_every_setting_with_its_default_and_description() -> None:
     written = re.findall(r"^\| `--.+\|$", CONFIGURATION, re.MULTILINE)
     assert written == list(setting_rows().values())
 
 
-def test_the_readme_names_no_flag_and_no_variable_that_is_not_there() -> None:
+def test_every_flag_and_variable_in_the_readme_exists() -> None:
     serve_lines = re.findall(r"patchserve-server serve(.*)$", README, re.MULTILINE)
     flags = set(re.findall(r"--[a-z][a-z-]+", " ".join(serve_lines)))
     about_the_server = section("Running it") + BACKBONES_PAGE.partition("## Many reference images")[0]
@@ -56,14 +56,14 @@ def test_the_readme_names_no_flag_and_no_variable_that_is_not_there() -> None:
     assert {name.lower() for name in variables} <= set(Settings.model_fields) | {"server", "test_data", "token"}
 
 
-def test_the_page_of_backbones_knows_their_patches() -> None:
+def test_the_page_of_backbones_lists_their_patches() -> None:
     rows = re.findall(r"^\| `(\w+)`.*? \| (\d+) x (\d+) \|", BACKBONES_PAGE, re.MULTILINE)
     written = {name: (int(patches), int(length)) for name, patches, length in rows}
     assert written == {name: (spec.patches_per_image, spec.feature_dim) for name, spec in BACKBONES.items()}
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", README))))
-def test_every_make_target_that_the_readme_names_is_there(target: str) -> None:
+def test_every_make_target_in_the_readme_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (REPO / "Makefile").read_text(), re.MULTILINE)
 
 

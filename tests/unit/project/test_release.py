@@ -1,4 +1,4 @@
-"""A release names one version everywhere and keeps every note of the changelog."""
+"""A release writes the same version everywhere and keeps all notes of the changelog."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def release(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("release")
 
 
-def test_the_notes_move_under_the_new_version(release: Any) -> None:
+def test_a_release_moves_the_notes_under_the_new_version(release: Any) -> None:
     cut = release.cut_changelog(CHANGELOG, "0.2.0", "2026-02-28")
     assert cut == CHANGELOG.replace("## [Unreleased]\n", "## [Unreleased]\n\n## [0.2.0] - 2026-02-28\n")
 
 
 @pytest.mark.parametrize(
-    ("version", "changelog", "says"),
+    ("version", "changelog", "expected"),
     [
         ("0.1.0", CHANGELOG, "already in the changelog"),
         ("v0.2.0", CHANGELOG, "x.y.z"),
@@ -46,12 +46,12 @@ def test_the_notes_move_under_the_new_version(release: Any) -> None:
         ("0.2.0", "# Changelog\n", "nothing is listed"),
     ],
 )
-def test_a_release_that_makes_no_sense_is_refused(release: Any, version: str, changelog: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_an_invalid_release_is_refused(release: Any, version: str, changelog: str, expected: str) -> None:
+    with pytest.raises(ValueError, match=expected):
         release.cut_changelog(changelog, version, "2026-02-28")
 
 
-def test_every_file_names_the_version_of_pyproject(release: Any) -> None:
+def test_every_file_has_the_version_of_pyproject(release: Any) -> None:
     version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     named = {name: re.findall(pattern, (REPO / name).read_text()) for name, pattern in release.VERSION_PATTERNS.items()}
     expected_counts = dict.fromkeys(named, 1) | {"client/node/package-lock.json": 2}

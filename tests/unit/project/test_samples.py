@@ -1,4 +1,4 @@
-"""The sample parcels are what their script draws, and their masks tell the truth."""
+"""The committed sample parcels are what their script draws, and their masks mark the damage."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def mask_path(name: str) -> Path:
     return PARCELS / "ground_truth" / kind / f"{number}_mask.png"
 
 
-def test_the_layout_is_that_of_mvtec(script: Any) -> None:
+def test_the_samples_have_the_layout_of_mvtec_ad(script: Any) -> None:
     images = {path.relative_to(PARCELS).with_suffix("").as_posix() for path in PARCELS.rglob("*.jpg")}
     assert images == set(script.SCENES)
     counts = {folder: len(list((PARCELS / folder).glob("*.jpg"))) for folder in ("train/good", "test/good")}
@@ -50,7 +50,7 @@ def test_the_layout_is_that_of_mvtec(script: Any) -> None:
         assert masks == [f"{number}_mask.png" for number in numbers]
 
 
-def test_files_are_small_and_of_one_size() -> None:
+def test_sample_files_are_small_and_have_one_size() -> None:
     files = [path for path in PARCELS.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 2_000_000
     for path in files:
@@ -69,21 +69,21 @@ def test_masks_mark_a_part_of_the_image() -> None:
 @pytest.mark.parametrize("name", [PAINTED, BENT])
 def test_the_script_draws_the_committed_image(script: Any, name: str) -> None:
     image = drawn(script, name)
-    off = np.abs(image.pixels.astype(np.float32) - committed(name))
-    assert off.mean() < 2.5, "more than JPEG compression explains"
+    difference = np.abs(image.pixels.astype(np.float32) - committed(name))
+    assert difference.mean() < 2.5, "more than JPEG compression explains"
     mask = np.asarray(Image.open(mask_path(name)))
     assert (mask != image.mask).mean() < 1e-4
 
 
 @pytest.mark.parametrize("name", [PAINTED, BENT])
-def test_damage_changes_what_the_mask_marks_and_little_else(script: Any, name: str) -> None:
+def test_damage_changes_the_image_inside_its_mask_and_little_outside(script: Any, name: str) -> None:
     damaged = drawn(script, name)
     seed, _ = script.SCENES[name]
-    intact = script.take(seed, None)
+    intact = script.take_photograph(seed, None)
     assert not intact.mask.any()
     change = np.abs(damaged.pixels.astype(np.float32) - intact.pixels).mean(axis=2)
     marked = damaged.mask > 0
     assert np.median(change[marked]) > 10
-    assert np.percentile(change[~marked], 99) < 8  # the shadow of a crushed box is another one, too
+    assert np.percentile(change[~marked], 99) < 8  # a crushed box also has another shadow
     strong = change > 30
     assert (strong & marked).sum() > 0.85 * strong.sum()

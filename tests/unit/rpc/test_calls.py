@@ -1,4 +1,4 @@
-"""A call ends with one line in the log and, where it fails, with a status."""
+"""Each call ends with one log line and, if it fails, with a status."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from patchserve_server.rpc.calls import IncomingCall
 
 
 class AbortError(Exception):
-    """What gRPC raises after it has sent a status."""
+    """The exception that gRPC raises after it has sent a status."""
 
 
 class FakeContext:
-    """A call of `camera-3`'s certificate from 10.0.0.1; keeps the status that is sent, as gRPC does."""
+    """A call from 10.0.0.1, with or without a client certificate; keeps the status that is sent, as gRPC does."""
 
     def __init__(self, certificate: bytes = b"") -> None:
         self._certificate = certificate
@@ -50,7 +50,7 @@ async def fail(error: Exception) -> None:
     raise error
 
 
-def test_a_client_is_its_token_else_its_certificate_else_its_address() -> None:
+def test_a_client_is_identified_by_token_else_certificate_else_address() -> None:
     assert incoming(FakeContext()).client == "peer ipv4:10.0.0.1"
     call = incoming(FakeContext(b"camera-3"))
     assert call.client == "certificate camera-3"
@@ -81,7 +81,7 @@ async def test_only_a_call_that_is_audited_is_logged_at_info(
 async def test_an_error_is_sent_as_a_status_and_logged(
     error: Exception, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Rejections are logged by admission, as a sum."""
+    """Rejections are at debug level, because admission logs their sum."""
     caplog.set_level(logging.DEBUG)
     context = FakeContext()
     with pytest.raises(AbortError):
@@ -112,7 +112,7 @@ async def test_a_cancelled_call_sends_no_status(caplog: pytest.LogCaptureFixture
     assert len(caplog.records) == 1
 
 
-async def test_what_grpc_keeps_of_a_failed_call_does_not_hold_its_error() -> None:
+async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memory() -> None:
     class Bank:
         pass
 
@@ -120,15 +120,15 @@ async def test_what_grpc_keeps_of_a_failed_call_does_not_hold_its_error() -> Non
         raise ReferenceNotFoundError(f"{bank}")
 
     context, bank = FakeContext(), Bank()
-    kept = weakref.ref(bank)
+    bank_reference = weakref.ref(bank)
     work = fail_with_a_bank(bank)
     del bank
-    gc.disable()  # a reference cycle would be found by it
+    gc.disable()  # it would hide a reference cycle
     try:
         with pytest.raises(AbortError):
             await incoming(context).run(work)
         del work
         assert context.raised is not None
-        assert kept() is None
+        assert bank_reference() is None
     finally:
         gc.enable()

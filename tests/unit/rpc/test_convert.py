@@ -1,4 +1,4 @@
-"""Requests are checked when they are converted, and the message says what is allowed."""
+"""Requests are checked when they are converted, and the error expected what is allowed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ LIMITS = ServerLimits(
 )
 
 TRIANGLE = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0)]
-NO_REGIONS: list[list[list[tuple[float, float]]]] = [
+INVALID_REGIONS: list[list[list[tuple[float, float]]]] = [
     [[]],
     [[(0, 0), (1, 1)]],
     [TRIANGLE, [(0, 0), (1, 1)]],
@@ -59,14 +59,14 @@ SHARES = st.floats(0, 1) | st.sampled_from([0.0, 1.0])
 POLYGONS = st.lists(st.lists(st.tuples(SHARES, SHARES), min_size=3, max_size=9), max_size=9)
 
 
-def test_an_empty_load_takes_the_defaults() -> None:
+def test_an_empty_load_request_has_the_defaults() -> None:
     options = convert.load_options(reference_pb2.LoadReferenceRequest())
     assert options == LoadOptions(
         ReferenceId("default"), append=False, requested=RequestedOptions(), expected_revision=None
     )
 
 
-def test_only_the_options_that_a_load_names_are_requested() -> None:
+def test_only_the_options_that_are_set_are_requested() -> None:
     request = reference_pb2.LoadReferenceRequest(
         profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
     )
@@ -115,10 +115,12 @@ def test_a_search_radius_and_a_region_of_interest_survive_the_round_trip(
             (reference_pb2.LoadReferenceRequest(search_radius=radius), "search_radius")
             for radius in (0, -0.1, 1.0001, math.nan, math.inf)
         ],
-        *[(with_region(polygons), "region_of_interest") for polygons in NO_REGIONS],
+        *[(with_region(polygons), "region_of_interest") for polygons in INVALID_REGIONS],
     ],
 )
-def test_an_invalid_load_names_its_field(request_: reference_pb2.LoadReferenceRequest, field: str) -> None:
+def test_an_invalid_load_request_is_reported_by_its_field(
+    request_: reference_pb2.LoadReferenceRequest, field: str
+) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.load_options(request_)
     assert caught.value.field == field
@@ -126,7 +128,7 @@ def test_an_invalid_load_names_its_field(request_: reference_pb2.LoadReferenceRe
 
 
 def test_a_region_of_interest_has_a_limited_number_of_points() -> None:
-    ring = [(0.5 + 0.4 * math.cos(turn), 0.5 + 0.4 * math.sin(turn)) for turn in range(500)]
+    ring = [(0.5 + 0.4 * math.cos(angle), 0.5 + 0.4 * math.sin(angle)) for angle in range(500)]
     assert convert.load_options(with_region([ring])).requested.region_of_interest == (tuple(ring),)
     with pytest.raises(InvalidInputError, match="at most 500 points"):
         convert.load_options(with_region([ring[:-2], TRIANGLE]))
@@ -138,12 +140,12 @@ def test_a_region_of_interest_has_a_limited_number_of_points() -> None:
 
 def test_output_options_are_converted_and_checked() -> None:
     assert convert.output_options(inference_pb2.OutputOptions()) == OutputOptions(max_regions=DEFAULT_MAX_REGIONS)
-    asked = inference_pb2.OutputOptions(
+    options = inference_pb2.OutputOptions(
         overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED, score_map=True, max_regions=0
     )
-    assert convert.output_options(asked) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
-    asked = inference_pb2.OutputOptions(overlay_format=inference_pb2.OVERLAY_FORMAT_WEBP, overlay_max_side_px=640)
-    assert convert.output_options(asked) == OutputOptions(overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
+    assert convert.output_options(options) == OutputOptions(True, HeatmapScale.CALIBRATED, True, 0)
+    options = inference_pb2.OutputOptions(overlay_format=inference_pb2.OVERLAY_FORMAT_WEBP, overlay_max_side_px=640)
+    assert convert.output_options(options) == OutputOptions(overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
     with pytest.raises(InvalidInputError, match="0 to 1000"):
         convert.output_options(inference_pb2.OutputOptions(max_regions=1001))
     for sensitivity in (0.0, 0.09, 10.1, math.nan, math.inf, -1.0):
@@ -155,13 +157,13 @@ def test_output_options_are_converted_and_checked() -> None:
 
 
 @pytest.mark.parametrize("side_px", [0, 16, 65_535])
-def test_valid_overlay_sizes(side_px: int) -> None:
-    asked = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
-    assert convert.output_options(asked).overlay_max_side_px == side_px
+def test_valid_overlay_sizes_are_accepted(side_px: int) -> None:
+    options = inference_pb2.OutputOptions(overlay_max_side_px=side_px)
+    assert convert.output_options(options).overlay_max_side_px == side_px
 
 
 @pytest.mark.parametrize(
-    ("options", "field", "says"),
+    ("options", "field", "expected"),
     [
         *[
             ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535, or 0")
@@ -173,8 +175,10 @@ def test_valid_overlay_sizes(side_px: int) -> None:
         ],
     ],
 )
-def test_invalid_overlay_options_name_their_field(options: dict[str, Any], field: str, says: str) -> None:
-    with pytest.raises(InvalidInputError, match=says) as caught:
+def test_invalid_overlay_options_are_reported_by_their_field(
+    options: dict[str, Any], field: str, expected: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=expected) as caught:
         convert.output_options(inference_pb2.OutputOptions(**options))
     assert caught.value.field == field
 
@@ -182,10 +186,10 @@ def test_invalid_overlay_options_name_their_field(options: dict[str, Any], field
 @pytest.mark.parametrize("format_", OverlayFormat)
 def test_an_overlay_is_sent_with_its_media_type_and_sizes(format_: OverlayFormat) -> None:
     verdict = Verdict(DamageScore(0, anomaly_detected=False), AnomalyScore(0.2, 1, 4, False, 0))
-    drawn = EncodedOverlay(b"drawn", format_, (64, 48))
-    message = convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960), overlay=drawn))
+    overlay = EncodedOverlay(b"drawn", format_, (64, 48))
+    message = convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960), overlay=overlay))
     assert (message.overlay_png or message.overlay.image) == b"drawn"
-    assert bool(message.overlay_png) == (format_ is OverlayFormat.PNG)  # it is not sent twice
+    assert bool(message.overlay_png) == (format_ is OverlayFormat.PNG)  # the overlay is not sent twice
     assert bool(message.overlay_png) != bool(message.overlay.image)
     assert message.overlay.media_type == f"image/{format_.value}"
     assert (message.overlay.width_px, message.overlay.height_px) == (64, 48)
@@ -193,7 +197,7 @@ def test_an_overlay_is_sent_with_its_media_type_and_sizes(format_: OverlayFormat
     assert not convert.infer_response(Inspection(BOX, REVISION, verdict, (1280, 960))).HasField("overlay")
 
 
-def test_an_empty_stream_config_takes_the_servers_defaults() -> None:
+def test_an_empty_stream_config_has_the_servers_defaults() -> None:
     config = convert.stream_config(stream_pb2.StreamConfig(), LIMITS)
     assert config.max_in_flight == 8
     assert config.frame_timeout_s is None
@@ -214,7 +218,7 @@ def test_an_empty_stream_config_takes_the_servers_defaults() -> None:
         (stream_pb2.StreamConfig(output={"overlay_max_side_px": 9}), "config.output.overlay_max_side_px"),  # type: ignore[arg-type]
     ],
 )
-def test_an_invalid_stream_config_names_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
+def test_an_invalid_stream_config_is_reported_by_its_field(config: stream_pb2.StreamConfig, field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.stream_config(config, LIMITS)
     assert caught.value.field == field
@@ -222,7 +226,7 @@ def test_an_invalid_stream_config_names_its_field(config: stream_pb2.StreamConfi
 
 def test_the_result_of_a_frame_repeats_its_id_and_capture_time() -> None:
     message = stream_pb2.Frame(frame_id="7", image=b"x")
-    message.capture_time.seconds = -(2**60)  # no valid time, and none of our business
+    message.capture_time.seconds = -(2**60)  # not a valid time; the server only repeats it
     message.capture_time.nanos = -5
     frame = convert.frame(message)
     assert frame == Frame("7", (-(2**60), -5), b"x") or (frame.frame_id, frame.capture_time) == ("7", (-(2**60), -5))
@@ -232,12 +236,12 @@ def test_the_result_of_a_frame_repeats_its_id_and_capture_time() -> None:
     assert (result.frame_id, result.sequence, result.error.message) == ("7", 3, "no image")
 
 
-def test_a_page_token_is_the_last_id_and_others_are_invalid() -> None:
+def test_a_page_token_stands_for_the_last_id_and_other_tokens_are_invalid() -> None:
     token = convert.page_token("some-id")
     request = reference_pb2.ListReferencesRequest(page_size=5, page_token=token)
     assert convert.page(request) == ("some-id", 5)
     assert convert.page(reference_pb2.ListReferencesRequest()) == ("", 100)
-    for bad in ("%%%", "a", "w6k="):  # no base64, short, not ASCII within
+    for bad in ("%%%", "a", "w6k="):  # not base64, too short, not ASCII after decoding
         with pytest.raises(InvalidInputError, match="page_token"):
             convert.page(reference_pb2.ListReferencesRequest(page_token=bad))
     with pytest.raises(InvalidInputError, match="1 to 1000"):

@@ -1,4 +1,4 @@
-"""The table of methods has every method that the server registers, and says about each what holds for its kind."""
+"""The method table has every method of every service, with the right scope, capacity and time limit."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ DESCRIPTORS: dict[str, MethodDescriptor] = {
 }
 
 
-def names(**wanted: object) -> set[str]:
+def names(**attributes: object) -> set[str]:
     """The short names of the methods with these attributes."""
     return {
         full_name.rpartition("/")[2]
         for full_name, method in METHODS.items()
-        if all(getattr(method, attribute) == value for attribute, value in wanted.items())
+        if all(getattr(method, name) == value for name, value in attributes.items())
     }
 
 
@@ -36,12 +36,12 @@ def test_the_table_has_every_method_of_every_service_and_nothing_else() -> None:
     assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION}
 
 
-def test_only_probes_are_open() -> None:
+def test_only_probes_need_no_credentials() -> None:
     assert names(scope=OPEN) == {*HEALTH_CHECKS, "ServerLive", "ServerReady"}
     assert all(METHODS[name].always_answered for name in METHODS if METHODS[name].scope == OPEN)
 
 
-def test_what_changes_references_needs_manage_and_is_audited() -> None:
+def test_methods_that_change_references_need_manage_and_are_audited() -> None:
     changes = {"LoadReference", "LoadReferenceStream", "DeleteReference"}
     assert names(is_audited=True) == changes
     assert names(scope=Scope.MANAGE) == {*changes, "ListLoads"}
@@ -58,13 +58,13 @@ def test_health_and_reflection_and_probes_are_always_answered() -> None:
     assert names(is_health_check=True) == HEALTH_CHECKS
 
 
-def test_a_method_that_is_always_answered_takes_nothing() -> None:
+def test_a_method_that_is_always_answered_takes_no_capacity() -> None:
     with pytest.raises(ValueError, match="takes no capacity"):
         Method(Scope.INFER, Takes.IMAGE, always_answered=True)
 
 
 def test_only_health_checks_answer_one_request_with_a_stream() -> None:
-    """The adapter has no way for other methods of this kind."""
+    """The adapter supports no other methods of this kind."""
     one_to_many = {
         full_name
         for full_name, method in DESCRIPTORS.items()

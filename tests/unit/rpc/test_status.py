@@ -1,4 +1,4 @@
-"""Every error of the tree has its code and its details, and nothing leaks."""
+"""Every error has its code and details, and a status contains nothing internal."""
 
 from __future__ import annotations
 
@@ -11,29 +11,30 @@ from patchserve_server.domain import errors
 from patchserve_server.rpc.status import CODES, status_of
 
 
-def leaves(kind: type[errors.PatchserveError]) -> Iterator[type[errors.PatchserveError]]:
+def every_kind(kind: type[errors.PatchserveError]) -> Iterator[type[errors.PatchserveError]]:
     yield kind
-    for below in kind.__subclasses__():
-        yield from leaves(below)
+    for subclass in kind.__subclasses__():
+        yield from every_kind(subclass)
 
 
 def test_every_error_that_a_call_can_raise_has_a_code() -> None:
-    without = {kind for kind in leaves(errors.PatchserveError) if not set(kind.__mro__) & set(CODES)}
+    without = {kind for kind in every_kind(errors.PatchserveError) if not set(kind.__mro__) & set(CODES)}
     assert without == {errors.PatchserveError, errors.StartupError}
 
 
-def test_every_error_has_a_reason_of_its_own() -> None:
-    reasons = [kind.reason for kind in leaves(errors.PatchserveError) if kind is not errors.PatchserveError]
+def test_every_error_has_its_own_reason() -> None:
+    reasons = [kind.reason for kind in every_kind(errors.PatchserveError) if kind is not errors.PatchserveError]
     assert len(set(reasons)) == len(reasons)
 
 
 def details(status: status_pb2.Status) -> dict[str, object]:
-    found: dict[str, object] = {}
+    """The details of a status by the names of their types."""
+    by_name: dict[str, object] = {}
     for packed in status.details:
         kind = getattr(error_details_pb2, packed.type_url.rpartition(".")[2])
-        found[kind.__name__] = message = kind()
+        by_name[kind.__name__] = message = kind()
         assert packed.Unpack(message)
-    return found
+    return by_name
 
 
 @pytest.mark.parametrize(
@@ -56,13 +57,13 @@ def test_an_error_has_its_code_reason_and_details(
     status = status_of(error, "r1")
     assert status.code == code_pb2.Code.Value(code)
     assert status.message == error.message
-    found = details(status)
-    info = found.pop("ErrorInfo")
+    sent = details(status)
+    info = sent.pop("ErrorInfo")
     assert isinstance(info, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == (reason, "patchserve.v1")
-    assert list(found) == ([detail] if detail else [])
+    assert list(sent) == ([detail] if detail else [])
     if detail:
-        assert text in str(found[detail])
+        assert text in str(sent[detail])
 
 
 def test_a_bug_is_reported_with_its_request_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:

@@ -1,4 +1,4 @@
-"""Who can reach an address."""
+"""Which addresses other machines can reach."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from patchserve_server.rpc.transport import is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "localhost", "::1", "127.1"])
-def test_loopback_addresses_are_reached_from_this_machine_only(host: str) -> None:
+def test_loopback_addresses_are_recognized(host: str) -> None:
     assert is_loopback(host)
 
 

@@ -1,4 +1,4 @@
-"""Admission: never more than the limit, nothing leaks, and everybody gets in."""
+"""Admission: limits are never exceeded, nothing leaks, and every waiting stream gets its turn."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_rejections_are_logged_as_a_sum(caplog: pytest.LogCaptureFixture, monkey
 
 def test_a_rejection_names_the_limit() -> None:
     calls = Admission("call", Capacity(1), share=1, largest=Capacity(1))
-    for bound, more, says in (
+    for limited, capacity, expected in (
         (admission(nbytes=2**21), Capacity(9), "This client has reached its limit of 8 images and 2 MiB in total."),
         (calls, Capacity(2), "This client has reached its limit of 1 call."),
     ):
-        with pytest.raises(QueueFullError, match=says):
-            bound.acquire("a", more)
+        with pytest.raises(QueueFullError, match=expected):
+            limited.acquire("a", capacity)
     images = admission(share=0.5)
     for client in "ab":
         images.acquire(client, Capacity(4))
@@ -64,7 +64,7 @@ def test_a_rejection_names_the_limit() -> None:
         images.acquire("c", Capacity(1))
 
 
-def test_a_permit_grows_to_what_is_needed_and_gives_all_of_it_back() -> None:
+def test_a_permit_grows_to_what_is_needed_and_releases_all_of_it() -> None:
     images = admission()
     with images.acquire("a", Capacity(1)) as permit:
         permit.grow(Capacity(3, 300))
@@ -80,7 +80,7 @@ def test_a_permit_grows_to_what_is_needed_and_gives_all_of_it_back() -> None:
 
 
 @pytest.mark.parametrize("needed", [Capacity(9), Capacity(1, 801), Capacity(9, 801)])
-def test_a_permit_that_cannot_grow_stays_as_it_was(needed: Capacity) -> None:
+def test_a_permit_that_cannot_grow_is_unchanged(needed: Capacity) -> None:
     images = admission()
     with images.acquire("a", Capacity(1, 10)) as permit:
         with pytest.raises(QueueFullError):
@@ -114,7 +114,7 @@ async def test_a_permit_may_grow_in_bytes_but_not_in_images_while_a_stream_waits
     waiting.cancel()
 
 
-def test_a_released_permit_makes_room_once() -> None:
+def test_a_permit_is_released_only_once() -> None:
     images = admission(count=2)
     first, second = images.acquire("a", Capacity(1)), images.acquire("b", Capacity(1))
     with pytest.raises(QueueFullError):
@@ -132,13 +132,13 @@ def test_one_client_cannot_take_everything() -> None:
     assert images.client_limit == Capacity(2, 200)
     images.acquire("greedy", Capacity(1, 100))
     images.acquire("greedy", Capacity(1, 0))
-    for more in (Capacity(1), Capacity(0, 101)):
+    for capacity in (Capacity(1), Capacity(0, 101)):
         with pytest.raises(QueueFullError, match="This client"):
-            images.acquire("greedy", more)
+            images.acquire("greedy", capacity)
     assert images.acquire("other", Capacity(1, 100))
 
 
-def test_a_share_is_never_less_than_one_message() -> None:
+def test_a_client_share_is_never_less_than_one_message() -> None:
     assert admission(count=2, nbytes=150, share=0.1).client_limit == Capacity(1, 100)
 
 
@@ -179,7 +179,7 @@ async def test_streams_of_a_client_leave_half_of_its_share_to_its_single_calls()
         images.acquire("a", Capacity(1))
 
 
-async def test_a_batch_of_more_than_half_a_clients_share_gets_in_alone() -> None:
+async def test_a_batch_larger_than_half_of_a_clients_share_is_admitted_alone() -> None:
     images = admission(count=16, nbytes=1600, share=0.5)
     frame = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 10))
     batch = asyncio.create_task(images.acquire_for_stream(FlowKey("a", 2), Capacity(8, 80)))
@@ -190,21 +190,21 @@ async def test_a_batch_of_more_than_half_a_clients_share_gets_in_alone() -> None
 
 
 async def test_streams_and_clients_take_turns() -> None:
-    images, order = admission(count=2), []
+    images, admitted = admission(count=2), []
     held = await images.acquire_for_stream(FlowKey("x", 1), MESSAGE)
 
     async def wait(client: str, stream: int) -> None:
         with await images.acquire_for_stream(FlowKey(client, stream), MESSAGE):
-            order.append((client, stream))
+            admitted.append((client, stream))
 
     waiting = [asyncio.create_task(wait(*flow)) for flow in [("a", 1)] * 3 + [("a", 2), ("b", 3)]]
     await settle()
     held.release()
     await asyncio.gather(*waiting)
-    assert order == [("a", 1), ("b", 3), ("a", 2), ("a", 1), ("a", 1)]
+    assert admitted == [("a", 1), ("b", 3), ("a", 2), ("a", 1), ("a", 1)]
 
 
-async def test_a_client_at_its_limit_does_not_hold_up_others() -> None:
+async def test_a_client_at_its_limit_does_not_block_others() -> None:
     images = admission(count=8, share=0.5)
     for _ in range(2):
         await images.acquire_for_stream(FlowKey("greedy", 1), Capacity(1))
@@ -215,7 +215,7 @@ async def test_a_client_at_its_limit_does_not_hold_up_others() -> None:
     blocked.cancel()
 
 
-async def test_small_frames_do_not_keep_out_a_large_one() -> None:
+async def test_small_frames_do_not_block_a_large_one() -> None:
     images = admission(count=100, nbytes=200)  # streams: 100
     held = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 60))
     large = asyncio.create_task(images.acquire_for_stream(FlowKey("b", 2), Capacity(1, 100)))
@@ -228,7 +228,7 @@ async def test_small_frames_do_not_keep_out_a_large_one() -> None:
     assert await small
 
 
-async def test_a_result_larger_than_its_image_is_counted() -> None:
+async def test_a_result_larger_than_its_image_counts_in_full() -> None:
     images = admission(count=8, nbytes=800)
     permit = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 10))
     permit.resize(750)
@@ -239,7 +239,7 @@ async def test_a_result_larger_than_its_image_is_counted() -> None:
     assert images.acquire("b", Capacity(1, 800))
 
 
-async def test_a_cancelled_wait_lets_the_next_one_in() -> None:
+async def test_a_cancelled_wait_lets_the_next_waiting_frame_in() -> None:
     images = admission(count=100, nbytes=200)
     held = await images.acquire_for_stream(FlowKey("a", 1), Capacity(1, 50))
     large = asyncio.create_task(images.acquire_for_stream(FlowKey("b", 2), Capacity(1, 100)))
@@ -253,7 +253,7 @@ async def test_a_cancelled_wait_lets_the_next_one_in() -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(seed: int) -> None:
-    chance, images, held = random.Random(seed), admission(count=8, nbytes=800, share=0.5), Capacity()
+    rng, images, held = random.Random(seed), admission(count=8, nbytes=800, share=0.5), Capacity()
 
     async def use(permit: Permit) -> None:
         nonlocal held
@@ -266,12 +266,12 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
                 held -= permit.capacity
 
     async def call() -> None:
-        capacity = Capacity(1, chance.randrange(1, 100))
-        if chance.random() < 0.5:
-            await use(await images.acquire_for_stream(FlowKey(chance.choice("abc"), chance.randrange(1, 3)), capacity))
+        capacity = Capacity(1, rng.randrange(1, 100))
+        if rng.random() < 0.5:
+            await use(await images.acquire_for_stream(FlowKey(rng.choice("abc"), rng.randrange(1, 3)), capacity))
             return
         try:
-            permit = images.acquire(chance.choice("abc"), capacity)
+            permit = images.acquire(rng.choice("abc"), capacity)
         except QueueFullError:
             return
         await use(permit)
@@ -279,8 +279,8 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
     tasks = [asyncio.create_task(call()) for _ in range(60)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
-        chance.choice(tasks).cancel()
+        rng.choice(tasks).cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert not [result for result in results if isinstance(result, Exception)]
     for client in "ab":
-        assert images.acquire(client, Capacity(4, 400)), "all of it is free again"
+        assert images.acquire(client, Capacity(4, 400)), "all capacity is free again"

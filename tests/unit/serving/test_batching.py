@@ -1,4 +1,4 @@
-"""Batcher: what waits together goes together, and nobody gets another's answer."""
+"""Batcher: waiting images share a batch, and each caller gets its own scores."""
 
 from __future__ import annotations
 
@@ -24,62 +24,62 @@ async def wait_for_batches(detector: FakeDetector, count: int) -> None:
     await until(lambda: len(detector.batches) >= count)
 
 
-async def test_images_that_wait_together_go_together(pool: ThreadPoolExecutor) -> None:
+async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
-    wanted = scorer(reference(level=100), detector)
+    target = scorer(reference(level=100), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(wanted, gray_input(level))) for level in (100, 110, 120, 130, 140)]
+    calls = [asyncio.create_task(batcher.score(target, gray_input(level))) for level in (100, 110, 120, 130, 140)]
     await wait_for_batches(detector, 1)
     detector.gate.set()
     raw_scores = [(await call).raw.image_score for call in calls]
     assert raw_scores == [0, 10, 20, 30, 40]
-    assert detector.batches == [1, 3, 1]  # the first found the worker free
+    assert detector.batches == [1, 3, 1]  # the worker was free when the first image came
 
 
-async def test_a_lone_image_does_not_wait_for_company(pool: ThreadPoolExecutor) -> None:
+async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     await batcher.score(scorer(reference(), detector), gray_input(0))
     assert detector.batches == [1]
 
 
-async def test_an_image_waits_for_company_only_so_long(pool: ThreadPoolExecutor) -> None:
+async def test_an_image_waits_for_others_at_most_for_the_maximum_delay(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
-    found = await batcher.score(scorer(reference(), detector), gray_input(0))
+    scored = await batcher.score(scorer(reference(), detector), gray_input(0))
     assert detector.batches == [1]
-    assert found.queue_ms >= 50
+    assert scored.queue_ms >= 50
 
 
-async def test_company_ends_the_wait(pool: ThreadPoolExecutor) -> None:
+async def test_a_full_batch_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
-    calls = [asyncio.create_task(batcher.score(one, gray_input(0))) for one in (dark, bright, dark, bright)]
+    calls = [asyncio.create_task(batcher.score(each, gray_input(0))) for each in (dark, bright, dark, bright)]
     assert [(await call).raw.image_score for call in calls] == [0, 200, 0, 200]
     assert detector.batches == [2, 2]
 
 
-async def test_a_caller_who_leaves_ends_no_others_wait(pool: ThreadPoolExecutor) -> None:
+async def test_a_caller_that_leaves_does_not_end_the_wait_of_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
-    wanted = scorer(reference(level=0), detector)
-    leaving = asyncio.create_task(batcher.score(wanted, gray_input(0)))
+    target = scorer(reference(level=0), detector)
+    leaving = asyncio.create_task(batcher.score(target, gray_input(0)))
     await asyncio.sleep(0)
     leaving.cancel()
-    await batcher.score(wanted, gray_input(0))
+    await batcher.score(target, gray_input(0))
     assert detector.batches == [1]
 
 
-async def test_images_of_other_references_keep_their_place(pool: ThreadPoolExecutor) -> None:
+async def test_images_of_other_references_keep_their_place_in_the_queue(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
     detector.gate.clear()
     first = asyncio.create_task(batcher.score(dark, gray_input(0)))
     await wait_for_batches(detector, 1)
-    calls = [asyncio.create_task(batcher.score(one, gray_input(200))) for one in (dark, bright, dark, bright)]
+    calls = [asyncio.create_task(batcher.score(each, gray_input(200))) for each in (dark, bright, dark, bright)]
     await asyncio.sleep(0)
     detector.gate.set()
     await first
@@ -87,12 +87,12 @@ async def test_images_of_other_references_keep_their_place(pool: ThreadPoolExecu
     assert detector.batches == [1, 2, 2]
 
 
-async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecutor) -> None:
+async def test_an_image_whose_caller_has_left_is_skipped(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    wanted = scorer(reference(), detector)
+    target = scorer(reference(), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(wanted, gray_input(0))) for _ in range(3)]
+    calls = [asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(3)]
     await wait_for_batches(detector, 1)
     calls[1].cancel()
     detector.gate.set()
@@ -101,12 +101,12 @@ async def test_an_entry_whose_caller_has_gone_is_skipped(pool: ThreadPoolExecuto
     assert calls[1].cancelled()
 
 
-async def test_a_failure_reaches_its_batch_and_no_other(pool: ThreadPoolExecutor) -> None:
+async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    wanted = scorer(reference(), detector)
+    target = scorer(reference(), detector)
     detector.failure = RuntimeError("boom")
-    first, second = (asyncio.create_task(batcher.score(wanted, gray_input(0))) for _ in range(2))
+    first, second = (asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(2))
     with pytest.raises(RuntimeError, match="boom"):
         await first
     assert (await second).raw.image_score == 100

@@ -1,4 +1,4 @@
-"""FairQueue and FairSemaphore: clients take turns, then their streams; nobody is forgotten."""
+"""FairQueue and FairSemaphore: clients take turns, then the streams of each; no item is lost."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchserve_server.serving.fairness import FairQueue, FairSemaphore, FlowKey
 FLOWS = st.builds(FlowKey, st.sampled_from("abc"), st.integers(0, 2))
 
 
-def drained(queue: FairQueue[object]) -> list[FlowKey]:
+def drain(queue: FairQueue[object]) -> list[FlowKey]:
     order = []
     while (head := queue.head()) is not None:
         queue.pop(head[0])
@@ -23,7 +23,7 @@ def drained(queue: FairQueue[object]) -> list[FlowKey]:
     return order
 
 
-def test_each_stream_has_a_flow_of_its_own() -> None:
+def test_each_stream_has_its_own_flow() -> None:
     first, second = FlowKey.of_stream("a"), FlowKey.of_stream("a")
     assert first != second
     assert first.is_stream
@@ -35,12 +35,12 @@ def test_every_item_comes_out_once_and_in_the_order_of_its_flow(flows: list[Flow
     queue: FairQueue[int] = FairQueue()
     for number, flow in enumerate(flows):
         queue.push(flow, number)
-    out: dict[FlowKey, list[int]] = defaultdict(list)
+    popped: dict[FlowKey, list[int]] = defaultdict(list)
     while (head := queue.head()) is not None:
         assert queue.pop(head[0]) == head[1]
-        out[head[0]].append(head[1])
+        popped[head[0]].append(head[1])
     assert not queue
-    assert {flow: [n for n, other in enumerate(flows) if other == flow] for flow in set(flows)} == dict(out)
+    assert {flow: [n for n, other in enumerate(flows) if other == flow] for flow in set(flows)} == dict(popped)
 
 
 @given(st.lists(FLOWS, min_size=1, max_size=40))
@@ -48,7 +48,7 @@ def test_while_two_clients_wait_neither_is_served_twice_in_a_row(flows: list[Flo
     queue: FairQueue[object] = FairQueue()
     for flow in flows:
         queue.push(flow, None)
-    order, remaining = [flow.client for flow in drained(queue)], Counter(flow.client for flow in flows)
+    order, remaining = [flow.client for flow in drain(queue)], Counter(flow.client for flow in flows)
     for position, client in enumerate(order):
         if position and len(remaining) > 1:
             assert client != order[position - 1]
@@ -60,7 +60,7 @@ def test_streams_of_a_client_take_turns_among_themselves() -> None:
     queue: FairQueue[object] = FairQueue()
     for flow in [FlowKey("a", 1)] * 3 + [FlowKey("a", 2), FlowKey("b"), FlowKey("b")]:
         queue.push(flow, None)
-    assert drained(queue) == [
+    assert drain(queue) == [
         FlowKey("a", 1),
         FlowKey("b"),
         FlowKey("a", 2),
@@ -71,10 +71,10 @@ def test_streams_of_a_client_take_turns_among_themselves() -> None:
 
 
 async def test_one_image_does_not_wait_behind_a_hundred_of_another_client() -> None:
-    turns, order = FairSemaphore(1), []
+    semaphore, order = FairSemaphore(1), []
 
     async def work(client: str) -> None:
-        async with turns.turn(FlowKey(client)):
+        async with semaphore.turn(FlowKey(client)):
             order.append(client)
             await asyncio.sleep(0)
 
@@ -86,11 +86,11 @@ async def test_one_image_does_not_wait_behind_a_hundred_of_another_client() -> N
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_cancelling_at_any_moment_loses_no_turn(seed: int) -> None:
-    chance, turns, active, peak = random.Random(seed), FairSemaphore(2), 0, 0
+    rng, semaphore, active, peak = random.Random(seed), FairSemaphore(2), 0, 0
 
     async def work() -> None:
         nonlocal active, peak
-        async with turns.turn(FlowKey(chance.choice("abc"), chance.randrange(2))):
+        async with semaphore.turn(FlowKey(rng.choice("abc"), rng.randrange(2))):
             active += 1
             peak = max(peak, active)
             try:
@@ -101,8 +101,8 @@ async def test_cancelling_at_any_moment_loses_no_turn(seed: int) -> None:
     tasks = [asyncio.create_task(work()) for _ in range(40)]
     while not all(task.done() for task in tasks):
         await asyncio.sleep(0)
-        chance.choice(tasks).cancel()
+        rng.choice(tasks).cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     assert peak <= 2
-    async with asyncio.timeout(10), turns.turn(FlowKey("a")), turns.turn(FlowKey("b")):  # both are free again
+    async with asyncio.timeout(10), semaphore.turn(FlowKey("a")), semaphore.turn(FlowKey("b")):  # both are free again
         pass

@@ -1,4 +1,4 @@
-"""FrameQueue: exactly one outcome for each accepted frame, in bounded room, whatever happens."""
+"""FrameQueue: each accepted frame has exactly one outcome, and memory is bounded."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight=4)
 
 
-def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, places: int = 1000) -> FrameQueue:
-    admission = Admission("image", Capacity(2 * places, 2**20), share=1, largest=Capacity(1, 2**19))
+def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, max_images: int = 1000) -> FrameQueue:
+    admission = Admission("image", Capacity(2 * max_images, 2**20), share=1, largest=Capacity(1, 2**19))
     return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=FlowKey("a", 1))
 
 
@@ -45,7 +45,7 @@ def frame(number: int) -> Frame:
 
 
 class Gates:
-    """An inspection per frame that ends when the test says so."""
+    """Inspections that end when the test opens their gate."""
 
     def __init__(self) -> None:
         self.started: list[str] = []
@@ -92,7 +92,7 @@ async def test_outcomes_come_in_the_order_of_the_frames() -> None:
     assert [outcome.capture_time for outcome in outcomes] == [(0, 0), (1, 0), (2, 0)]
 
 
-async def test_outcomes_come_as_they_are_done_where_asked() -> None:
+async def test_with_completion_ordering_outcomes_come_as_they_finish() -> None:
     gates = Gates()
     queue = frame_queue(replace(CONFIG, ordering=ResultOrdering.COMPLETION), gates.inspect, max_active=4)
     for number in range(3):
@@ -110,7 +110,7 @@ async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> Non
         await queue.put(frame(number))
     fifth = asyncio.create_task(queue.put(frame(4)))
     await gates.open("f0")
-    assert not fifth.done(), "the outcome of f0 is done but not yet taken"
+    assert not fifth.done(), "the outcome of f0 is not taken yet"
     events = queue.events()
     await anext(events)
     taking_next = asyncio.ensure_future(anext(events))
@@ -120,7 +120,7 @@ async def test_a_full_queue_blocks_the_sender_until_an_outcome_is_taken() -> Non
     queue.__exit__()
 
 
-async def test_only_max_active_frames_are_worked_on() -> None:
+async def test_at_most_max_active_frames_are_in_work() -> None:
     gates = Gates()
     queue = frame_queue(CONFIG, gates.inspect, max_active=2)
     for number in range(4):
@@ -132,10 +132,10 @@ async def test_only_max_active_frames_are_worked_on() -> None:
     queue.__exit__()
 
 
-async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() -> None:
+async def test_drop_oldest_drops_the_oldest_frame_that_has_not_started() -> None:
     gates = Gates()
     queue = frame_queue(replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST), gates.inspect, max_active=1)
-    for number in range(6):  # f0 is worked on; f1, f2 make room for f4, f5
+    for number in range(6):  # f0 is in work; f1 and f2 are dropped for f4 and f5
         await queue.put(frame(number))
         await settle()
     queue.close()
@@ -147,7 +147,7 @@ async def test_drop_oldest_drops_the_oldest_frame_that_has_not_been_started() ->
     assert dropped == ["f1", "f2"]
 
 
-async def test_drop_oldest_drops_the_new_frame_where_all_others_are_started() -> None:
+async def test_drop_oldest_drops_the_new_frame_if_all_others_have_started() -> None:
     gates = Gates()
     config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST, max_in_flight=1)
     queue = frame_queue(config, gates.inspect, max_active=1)
@@ -161,7 +161,7 @@ async def test_drop_oldest_drops_the_new_frame_where_all_others_are_started() ->
     assert isinstance(second.result, FrameDroppedError)
 
 
-async def test_drop_oldest_is_bounded_where_nobody_reads() -> None:
+async def test_drop_oldest_keeps_the_queue_bounded_if_nobody_reads() -> None:
     gates = Gates()
     config = replace(CONFIG, overflow=OverflowPolicy.DROP_OLDEST)
     queue = frame_queue(config, gates.inspect, max_active=1)
@@ -198,7 +198,7 @@ async def test_a_late_frame_is_answered_with_a_deadline_error_and_the_stream_goe
 
 
 @pytest.mark.parametrize("error", [UndecodableImageError("no"), RuntimeError("a bug")])
-async def test_an_error_is_the_outcome_of_its_frame_alone(error: Exception) -> None:
+async def test_an_error_affects_only_its_own_frame(error: Exception) -> None:
     gates = Gates()
     queue = frame_queue(CONFIG, gates.inspect, max_active=4)
     await queue.put(frame(0))
@@ -211,14 +211,14 @@ async def test_an_error_is_the_outcome_of_its_frame_alone(error: Exception) -> N
     assert fine(second)
 
 
-async def test_notices_come_among_the_outcomes() -> None:
+async def test_notices_are_sent_between_outcomes() -> None:
     queue = frame_queue(CONFIG, Gates().inspect, max_active=4)
     queue.notify(StreamNotice(NoticeKind.DRAINING, "bye"))
     queue.close()
     assert [event async for event in queue.events()] == [StreamNotice(NoticeKind.DRAINING, "bye")]
 
 
-async def test_the_end_of_the_block_ends_all_work_and_gives_all_permits_back() -> None:
+async def test_the_end_of_the_block_ends_all_work_and_releases_all_permits() -> None:
     gates = Gates()
     queue = frame_queue(CONFIG, gates.inspect, max_active=2)
     for number in range(4):
@@ -243,12 +243,12 @@ def test_every_accepted_frame_has_exactly_one_outcome(
     max_in_flight: int, max_active: int, overflow: OverflowPolicy, ordering: ResultOrdering, frames: list[str]
 ) -> None:
     async def inspect(frame: Frame) -> Any:
-        what = frames[int(frame.frame_id)]
-        for _ in range(3 if what == "slow" else 1):
+        kind = frames[int(frame.frame_id)]
+        for _ in range(3 if kind == "slow" else 1):
             await asyncio.sleep(0)
-        if what == "bad":
+        if kind == "bad":
             raise UndecodableImageError("no")
-        return what
+        return kind
 
     async def run() -> list[FrameOutcome]:
         config = replace(CONFIG, max_in_flight=max_in_flight, overflow=overflow, ordering=ordering)
@@ -281,7 +281,7 @@ async def inspect_slowly(frame: Frame) -> Any:
 
 
 async def stream(queue: FrameQueue, frames: int, taken: int) -> None:
-    """Sends frames and leaves after so many results."""
+    """Send frames, and leave the stream after so many results."""
 
     async def send() -> None:
         for number in range(frames):
@@ -307,13 +307,13 @@ async def stream(queue: FrameQueue, frames: int, taken: int) -> None:
     turns=st.integers(0, 12),
     cancelled_again=st.booleans(),
 )
-def test_no_way_out_of_a_stream_keeps_a_permit(
+def test_every_end_of_a_stream_releases_all_permits(
     overflow: OverflowPolicy, frames: int, taken: int, turns: int, cancelled_again: bool
 ) -> None:
     """The caller leaves after some results, or its task is cancelled at any moment, even twice."""
 
     async def run() -> None:
-        queue = frame_queue(replace(CONFIG, overflow=overflow), inspect_slowly, max_active=2, places=4)
+        queue = frame_queue(replace(CONFIG, overflow=overflow), inspect_slowly, max_active=2, max_images=4)
         task = asyncio.create_task(stream(queue, frames, taken))
         for _ in range(turns):
             await asyncio.sleep(0)

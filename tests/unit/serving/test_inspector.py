@@ -1,4 +1,4 @@
-"""LocalInspector: what is asked for is drawn, what is not is not computed."""
+"""LocalInspector: it computes the requested outputs and no others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
-from fakes.gray import gray_png, opened, reference
+from fakes.gray import gray_png, open_reference, reference
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError
@@ -20,7 +20,7 @@ from patchserve_server.serving.inspector import LocalInspector
 from patchserve_server.serving.outputs import FolderSink
 
 FLOW = FlowKey("a")
-STEPS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
+FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
 @contextlib.asynccontextmanager
@@ -38,22 +38,22 @@ async def inspector(outputs: Path | None = None) -> AsyncIterator[LocalInspector
 
 
 @pytest.fixture
-def taken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The steps of the way back from a map, as they are taken."""
-    steps: list[str] = []
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the functions of `imaging` that have been called to make outputs from an anomaly map."""
+    names: list[str] = []
 
-    def counted(name: str) -> None:
-        step = getattr(imaging, name)
+    def record(name: str) -> None:
+        function = getattr(imaging, name)
 
         def call(*args: object, **kwargs: object) -> object:
-            steps.append(name)
-            return step(*args, **kwargs)
+            names.append(name)
+            return function(*args, **kwargs)
 
         monkeypatch.setattr(imaging.overlay if name == "heat_levels" else imaging, name, call)
 
-    for name in STEPS:
-        counted(name)
-    return steps
+    for name in FUNCTIONS:
+        record(name)
+    return names
 
 
 OVERLAY = ["prepare_canvas", "render_overlay", "heat_levels", "encode_overlay"]
@@ -70,47 +70,45 @@ OVERLAY = ["prepare_canvas", "render_overlay", "heat_levels", "encode_overlay"]
         (OutputOptions(overlay=True), [OVERLAY[0], "find_regions", *OVERLAY[1:]]),
     ],
 )
-async def test_what_is_not_asked_for_is_not_computed(
-    taken: list[str], options: OutputOptions, expected: list[str]
+async def test_only_requested_outputs_are_computed(
+    calls: list[str], options: OutputOptions, expected: list[str]
 ) -> None:
     async with inspector() as local:
-        inspection = await local.inspect(opened(reference(level=100)), gray_png(160), options, FLOW)
-    assert taken == expected
+        inspection = await local.inspect(open_reference(reference(level=100)), gray_png(160), options, FLOW)
+    assert calls == expected
     assert (inspection.overlay is None) == (not options.overlay)
     assert (inspection.score_map is None) == (not options.score_map)
     assert bool(inspection.regions) == bool(options.max_regions)
 
 
 @pytest.mark.parametrize("format_", OverlayFormat)
-async def test_an_overlay_of_another_format_and_size_is_kept_as_it_is_sent(
-    tmp_path: Path, format_: OverlayFormat
-) -> None:
+async def test_the_saved_overlay_is_the_one_in_the_response(tmp_path: Path, format_: OverlayFormat) -> None:
     options = OutputOptions(overlay=True, overlay_format=format_, overlay_max_side_px=16)
     async with inspector(tmp_path) as local:
-        inspection = await local.inspect(opened(reference(level=100)), gray_png(160, (32, 20)), options, FLOW)
+        inspection = await local.inspect(open_reference(reference(level=100)), gray_png(160, (32, 20)), options, FLOW)
     assert inspection.overlay is not None
     assert (inspection.overlay.format, inspection.overlay.size_px) == (format_, (16, 10))
     assert inspection.source_size_px == (32, 20)
-    (kept,) = sorted(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
-    assert kept.suffix == {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[format_.value]
-    assert kept.read_bytes() == inspection.overlay.data
+    (saved,) = sorted(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
+    assert saved.suffix == {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[format_.value]
+    assert saved.read_bytes() == inspection.overlay.data
 
 
-async def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed() -> None:
+async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
     detector, image = FakeDetector(), gray_png(160, (16_384, 2))
     async with inspector() as local:
         with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP allows at most 16,383"):
             await local.inspect(
-                opened(reference(), detector),
+                open_reference(reference(), detector),
                 image,
                 OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP),
                 FLOW,
             )
         assert detector.batches == []
         smaller = OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
-        overlay = (await local.inspect(opened(reference(), detector), image, smaller, FLOW)).overlay
+        overlay = (await local.inspect(open_reference(reference(), detector), image, smaller, FLOW)).overlay
         await local.inspect(
-            opened(reference(), detector), image, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW
+            open_reference(reference(), detector), image, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW
         )
     assert overlay is not None
     assert overlay.size_px == (640, 1)

@@ -1,4 +1,4 @@
-"""LoadTracker: whole snapshots while other threads write, and nothing of a load that has ended."""
+"""LoadTracker: consistent snapshots while other threads write, and no load that has ended."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ LOADS = 4
 STEPS = 3000
 
 
-def test_a_load_is_told_from_its_first_image_to_its_last_step() -> None:
+def test_a_load_is_listed_from_its_first_image_to_its_last_step() -> None:
     tracker = LoadTracker()
     before = datetime.now(UTC)
     with tracker.track(ReferenceId("belt"), 3) as entry:
-        (begun,) = tracker.active_loads()
-        assert before <= begun.start_time <= datetime.now(UTC)
-        assert begun == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 0, 3, begun.start_time, 0)
+        (started,) = tracker.active_loads()
+        assert before <= started.start_time <= datetime.now(UTC)
+        assert started == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 0, 3, started.start_time, 0)
         entry.received(2)
         (receiving,) = tracker.active_loads()
-        assert receiving == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 2, 3, begun.start_time, 2)
+        assert receiving == LoadProgress(ReferenceId("belt"), LoadStage.RECEIVE, 2, 3, started.start_time, 2)
         entry.reached(LoadStage.CALIBRATE, 7, 9)
         assert tracker.active_loads() == [
-            LoadProgress(ReferenceId("belt"), LoadStage.CALIBRATE, 7, 9, begun.start_time, 2)
+            LoadProgress(ReferenceId("belt"), LoadStage.CALIBRATE, 7, 9, started.start_time, 2)
         ]
-        assert receiving.steps_done == 2, "a snapshot stays as it was"
+        assert receiving.steps_done == 2, "a snapshot does not change"
     assert tracker.active_loads() == []
 
 
-def test_loads_come_in_the_order_of_their_start_and_can_be_asked_for_by_reference() -> None:
+def test_loads_are_listed_in_the_order_of_their_start_and_by_reference() -> None:
     tracker = LoadTracker()
     with (
         tracker.track(ReferenceId("b"), 0) as first,
@@ -51,17 +51,17 @@ def test_loads_come_in_the_order_of_their_start_and_can_be_asked_for_by_referenc
         assert tracker.active_loads(ReferenceId("c")) == []
 
 
-def test_a_load_that_fails_is_gone() -> None:
+def test_a_failed_load_is_no_longer_listed() -> None:
     tracker = LoadTracker()
     with tracker.track(ReferenceId("other"), 0):
         with suppress(LookupError), tracker.track(ReferenceId("belt"), 0) as entry:
             assert len(tracker.active_loads()) == 2
             raise LookupError
-        entry.reached(LoadStage.EMBED, 1, 2)  # as by the thread of a fit that was given up
+        entry.reached(LoadStage.EMBED, 1, 2)  # like the thread of a fit that has been cancelled
         assert [load.reference_id for load in tracker.active_loads()] == ["other"]
 
 
-def test_readers_see_whole_steps_while_every_load_is_written() -> None:
+def test_readers_get_consistent_snapshots_while_loads_are_updated() -> None:
     tracker = LoadTracker()
     start, ended = threading.Barrier(LOADS + 1), threading.Event()
 

@@ -1,4 +1,4 @@
-"""OpenReferences: whatever happens, nothing is counted twice, forgotten, or closed while it is in use."""
+"""OpenReferences: memory is counted once and released, and no reference in use is closed, in any order of calls."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ STEPS = st.tuples(st.sampled_from(["use", "leave", "add", "retire", "fail"]), st
 
 
 class World:
-    """Open references with room for a number of equal ones, and their users."""
+    """Open references with memory for `capacity` equal ones, and their users."""
 
-    def __init__(self, room: int, *, may_close: bool) -> None:
-        self.room = room
+    def __init__(self, capacity: int, *, may_close: bool) -> None:
+        self.capacity = capacity
         self.users: dict[str, list[AsyncExitStack]] = {name: [] for name in REFERENCES}
         self._failing: set[str] = set()
-        self.references = OpenReferences(self._open, lambda _: SIZE, max_bytes=room * SIZE, may_close=may_close)
+        self.references = OpenReferences(self._open, lambda _: SIZE, max_bytes=capacity * SIZE, may_close=may_close)
 
     async def _open(self, info: ReferenceInfo) -> Scorer:
         await asyncio.sleep(0)
@@ -38,8 +38,8 @@ class World:
     async def use(self, name: str) -> None:
         stack = AsyncExitStack()
         with suppress(MemoryBudgetError, OSError):
-            opened = await stack.enter_async_context(self.references.use(REFERENCES[name].info))
-            assert opened.info.reference_id == name
+            open_reference = await stack.enter_async_context(self.references.use(REFERENCES[name].info))
+            assert open_reference.info.reference_id == name
             self.users[name].append(stack)
 
     async def fail(self, name: str) -> None:
@@ -62,8 +62,8 @@ class World:
         entries = (*self.references._current.values(), *self.references._retired)
         in_use = {entry.reference_id for entry in entries if entry.users}
         assert in_use == {name for name, stacks in self.users.items() if stacks}
-        # A revision that was replaced while it was in use comes on top.
-        assert sum(entry.nbytes for entry in entries) <= (self.room + len(in_use)) * SIZE
+        # Revisions that were replaced while they were in use count on top.
+        assert sum(entry.nbytes for entry in entries) <= (self.capacity + len(in_use)) * SIZE
 
     async def end(self) -> None:
         for name, stacks in self.users.items():
@@ -78,10 +78,10 @@ class World:
 @settings(max_examples=200, deadline=None)
 @given(st.lists(STEPS, max_size=40), st.integers(1, 4), st.booleans())
 def test_the_memory_limit_holds_and_all_memory_comes_back(
-    steps: list[tuple[str, str]], room: int, may_close: bool
+    steps: list[tuple[str, str]], capacity: int, may_close: bool
 ) -> None:
     async def run() -> None:
-        world = World(room, may_close=may_close)
+        world = World(capacity, may_close=may_close)
         for step, name in steps:
             await getattr(world, step)(name)
             world.check()

@@ -1,4 +1,4 @@
-"""FolderSink: the folder of saved overlays. What it writes is tested with the inspector."""
+"""FolderSink: the folder for saved overlays. test_inspector.py tests what it writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Preload: a folder of images becomes the reference "default", or the server does not start."""
+"""Preload: a folder of images is loaded as the reference "default", or the server does not start."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from patchserve_server.store import MemoryReferenceStore
 
 
 class FakeFolder:
-    """Files by name. A file that is an error is raised when it is read."""
+    """Files by name. If the content of a file is an error, reading the file raises it."""
 
     def __init__(self, **files: bytes | OSError) -> None:
         self.files = files
@@ -68,9 +68,9 @@ def bench() -> Iterator[Bench]:
 
 async def test_all_images_become_the_default_reference_in_the_order_of_the_folder(bench: Bench) -> None:
     reference = await preload(bench.builder, FakeFolder(b=gray_png(20), a=gray_png(10)))
-    async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
-        assert opened.info == reference
-        assert opened.scorer.model.bank.inputs[:, 0, 0, 0].tolist() == [20, 10]
+    async with bench.catalog.use(DEFAULT_REFERENCE_ID) as open_reference:
+        assert open_reference.info == reference
+        assert open_reference.scorer.model.bank.inputs[:, 0, 0, 0].tolist() == [20, 10]
 
 
 async def test_a_damaged_image_is_reported_by_its_file_name(bench: Bench) -> None:
@@ -90,11 +90,11 @@ async def test_a_missing_folder_is_reported(bench: Bench) -> None:
     assert message == "--preload FOLDER: No such file or directory. Name a folder of readable images."
 
 
-@pytest.mark.parametrize(("count", "says"), [(0, "at least one image"), (4, "at most 3 images")])
-async def test_too_few_or_too_many_images_are_reported(bench: Bench, count: int, says: str) -> None:
+@pytest.mark.parametrize(("count", "expected"), [(0, "at least one image"), (4, "at most 3 images")])
+async def test_too_few_or_too_many_images_are_reported(bench: Bench, count: int, expected: str) -> None:
     message = await bench.failure(FakeFolder(**{f"{number}": gray_png(10) for number in range(count)}))
     assert message.startswith("--preload FOLDER: ")
-    assert says in message
+    assert expected in message
 
 
 def test_a_folder_on_disk_has_its_visible_files_sorted_by_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Readiness: starting, serving, draining."""
+"""Readiness: starting, serving and draining."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def application() -> tuple[FakeApplication, Application]:
     return fake, cast("Any", fake)
 
 
-def test_while_it_starts_there_is_no_application() -> None:
+def test_a_starting_server_has_no_application() -> None:
     readiness = Readiness()
     assert not readiness.is_serving
     with pytest.raises(NotReadyError, match="starting") as caught:
@@ -36,7 +36,7 @@ def test_while_it_starts_there_is_no_application() -> None:
     assert caught.value.retry_after_s
 
 
-async def test_during_a_drain_calls_are_taken_and_streams_end_after_the_delay() -> None:
+async def test_during_a_drain_calls_are_accepted_and_streams_end_after_the_delay() -> None:
     fake, app = application()
     readiness = Readiness()
     readiness.serve(app)
@@ -55,7 +55,7 @@ async def test_during_a_drain_calls_are_taken_and_streams_end_after_the_delay() 
     assert fake.drains == 1
 
 
-async def test_a_drain_while_it_starts_does_not_wait() -> None:
+async def test_a_drain_of_a_starting_server_does_not_wait() -> None:
     readiness = Readiness()
     await asyncio.wait_for(readiness.drain(delay_s=3600), 10)
     assert not readiness.is_serving

@@ -1,4 +1,4 @@
-"""ReferenceBuilder: images become a served revision, or nothing changes."""
+"""ReferenceBuilder: a load makes a new served revision, or changes nothing."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ CHOSEN: dict[str, Any] = {
 }
 
 
-class WatchedStore(MemoryReferenceStore):
-    """Calls `saving` before each save."""
+class ObservedStore(MemoryReferenceStore):
+    """Calls `before_save` before each save."""
 
-    saving: Callable[[], object] = staticmethod(lambda: None)
+    before_save: Callable[[], object] = staticmethod(lambda: None)
 
     def save(self, reference: Reference) -> None:
-        self.saving()
+        self.before_save()
         super().save(reference)
 
 
@@ -64,7 +64,7 @@ class Bench:
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.detector = FakeDetector()
-        self.store = WatchedStore()
+        self.store = ObservedStore()
         self.catalog = Catalog(self.store, self.detector, storage=pool, opening=pool, max_bytes=2**20)
         self.builder = ReferenceBuilder(
             self.detector,
@@ -78,9 +78,9 @@ class Bench:
     async def load(
         self, *levels: int, requested: Mapping[str, Any] = MappingProxyType({}), **options: Any
     ) -> Reference:
-        """The reference as it is stored."""
-        asked = LoadOptions(requested=RequestedOptions(**requested), **options)
-        info = await self.builder.load(asked, images(*levels))
+        """Load gray images and return the stored reference."""
+        load_options = LoadOptions(requested=RequestedOptions(**requested), **options)
+        info = await self.builder.load(load_options, images(*levels))
         stored = self.store.load(info.reference_id)
         assert self.catalog.info(info.reference_id) == stored.info
         return stored
@@ -97,24 +97,24 @@ def bench() -> Iterator[Bench]:
         yield Bench(pool)
 
 
-async def test_a_load_serves_and_is_named_by_its_content(bench: Bench) -> None:
+async def test_a_loaded_reference_is_served_and_its_revision_depends_on_its_content_only(bench: Bench) -> None:
     loaded = await bench.load(10, 20)
     assert loaded.revision == revision_of(loaded.model)
     assert (await bench.load(10, 20)).revision == loaded.revision
     assert (await bench.load(20, 10)).revision != loaded.revision
 
 
-async def test_options_that_a_load_does_not_name_have_their_defaults(bench: Bench) -> None:
+async def test_options_that_a_load_leaves_out_have_their_defaults(bench: Bench) -> None:
     assert (await bench.load(10)).model.options == ReferenceOptions()
     loaded = await bench.load(10, requested={"search_radius": 0.25, "region_of_interest": LEFT_HALF})
     assert loaded.model.options == ReferenceOptions(search_radius=0.25, region_of_interest=LEFT_HALF)
 
 
 @pytest.mark.parametrize("named", [(), ("search_radius",), tuple(CHOSEN)])
-async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: tuple[str, ...]) -> None:
+async def test_append_keeps_the_images_and_options_of_the_base(bench: Bench, named: tuple[str, ...]) -> None:
     first = await bench.load(10, requested=CHOSEN)
-    again = {name: CHOSEN[name] for name in named}
-    grown = await bench.load(20, append=True, requested=again, expected_revision=first.revision)
+    requested = {name: CHOSEN[name] for name in named}
+    grown = await bench.load(20, append=True, requested=requested, expected_revision=first.revision)
     assert grown.model.bank.inputs[:, 0, 0, 0].tolist() == [10, 20]
     assert grown.model.options == ReferenceOptions(**CHOSEN)
     assert grown.create_time == first.create_time
@@ -128,7 +128,7 @@ async def test_append_keeps_what_was_there_and_its_options(bench: Bench, named: 
         ({"expected_revision": Revision("0" * 64)}, RevisionMismatchError),
     ],
 )
-async def test_an_append_that_does_not_fit_is_refused(
+async def test_an_append_to_an_unknown_reference_or_another_revision_fails(
     bench: Bench, options: dict[str, Any], error: type[Exception]
 ) -> None:
     await bench.load(10)
@@ -147,7 +147,7 @@ async def test_an_append_that_does_not_fit_is_refused(
         (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
     ],
 )
-async def test_an_append_with_another_option_is_refused_by_its_name(
+async def test_an_append_with_a_different_option_fails_and_names_the_option(
     bench: Bench, loaded_with: dict[str, Any], name: str, value: object
 ) -> None:
     first = await bench.load(10, requested=loaded_with)
@@ -160,7 +160,7 @@ async def test_an_append_with_another_option_is_refused_by_its_name(
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
 
 
-async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
+async def test_an_invalid_image_is_reported_by_its_field_and_nothing_changes(bench: Bench) -> None:
     before = await bench.load(10)
     with pytest.raises(EmptyImageError) as caught:
         await bench.load(1, 2, -1)
@@ -172,7 +172,7 @@ async def test_a_bad_image_is_named_and_nothing_changes(bench: Bench) -> None:
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == before.info
 
 
-async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
+async def test_of_two_concurrent_appends_one_fails_and_no_image_is_lost(bench: Bench) -> None:
     await bench.load(10)
     bench.detector.fit_gate.clear()
     both = [asyncio.create_task(bench.load(level, append=True)) for level in (20, 30)]
@@ -183,43 +183,43 @@ async def test_two_appends_at_once_do_not_lose_an_image(bench: Bench) -> None:
     assert bench.catalog.info(DEFAULT_REFERENCE_ID).image_count == 2
 
 
-async def test_a_fit_whose_caller_has_gone_is_given_up(bench: Bench) -> None:
+async def test_a_fit_stops_when_its_caller_leaves(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))
     await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED])
     load.cancel()
     with pytest.raises(asyncio.CancelledError):
         await load
-    ended = threading.Event()
-    bench.detector.fitted = ended.set  # called after the progress report, which is never reached
+    fitted = threading.Event()
+    bench.detector.fitted = fitted.set  # would be called after the progress report, where the fit stops
     bench.detector.fit_gate.set()
-    assert not ended.wait(0.2)
+    assert not fitted.wait(0.2)
     assert bench.catalog.find(DEFAULT_REFERENCE_ID) is None
 
 
-async def test_how_far_a_load_is_can_be_asked_until_it_ends(bench: Bench) -> None:
-    seen: list[tuple[LoadStage, int, int, int]] = []
+async def test_the_progress_of_a_load_can_be_read_until_it_ends(bench: Bench) -> None:
+    progress: list[tuple[LoadStage, int, int, int]] = []
 
-    def look() -> None:
+    def record() -> None:
         (load,) = bench.builder.active_loads(ReferenceId("belt"))
-        seen.append((load.stage, load.steps_done, load.steps_total, load.image_count))
+        progress.append((load.stage, load.steps_done, load.steps_total, load.image_count))
 
-    async def looked_at() -> AsyncIterator[bytes]:
+    async def recorded_images() -> AsyncIterator[bytes]:
         for level in (10, 20):
-            look()
+            record()
             yield gray_png(level)
-        look()
+        record()
 
-    bench.detector.fitted = look
-    bench.store.saving = look
+    bench.detector.fitted = record
+    bench.store.before_save = record
     assert bench.builder.active_loads() == []
-    await bench.builder.load(LoadOptions(ReferenceId("belt")), looked_at(), 2)
+    await bench.builder.load(LoadOptions(ReferenceId("belt")), recorded_images(), 2)
     receiving = [(LoadStage.RECEIVE, count, 2, count) for count in (0, 1, 2)]
-    assert seen == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
+    assert progress == [*receiving, (LoadStage.EMBED, 2, 2, 2), (LoadStage.SAVE, 0, 1, 2)]
     assert bench.builder.active_loads() == []
 
 
-async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None:
+async def test_a_load_that_waits_for_another_is_listed(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     both = [
         asyncio.create_task(bench.load(*levels, reference_id=ReferenceId(name)))
@@ -234,7 +234,7 @@ async def test_a_load_that_waits_for_another_is_listed_too(bench: Bench) -> None
     await asyncio.gather(*both)
 
 
-async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: Bench) -> None:
+async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> None:
     with pytest.raises(EmptyImageError):
         await bench.load(1, -1)
     with pytest.raises(ReferenceNotFoundError):
@@ -242,10 +242,10 @@ async def test_a_load_that_fails_or_is_cancelled_is_not_listed_any_more(bench: B
     assert bench.builder.active_loads() == []
 
     bench.detector.fit_gate.clear()
-    under_way = [asyncio.create_task(bench.load(10)) for _ in range(2)]
+    loads = [asyncio.create_task(bench.load(10)) for _ in range(2)]
     await until(lambda: len(bench.builder.active_loads()) == 2)
-    for load in under_way:
+    for load in loads:
         load.cancel()
-    await asyncio.gather(*under_way, return_exceptions=True)
+    await asyncio.gather(*loads, return_exceptions=True)
     assert bench.builder.active_loads() == []
     bench.detector.fit_gate.set()

@@ -169,10 +169,10 @@ def test_no_flipped_bit_costs_a_whole_generation_at_the_next_start(root: Path, t
     before = files_in(root)
     path = root / "parcel" / (file if file == "current.json" else f"{small.revision}/{file}")
     content_before = path.read_bytes()
-    for at in range(len(content_before)):
-        for bit in range(8) if file == "current.json" else [at % 8]:
+    for position in range(len(content_before)):
+        for bit in range(8) if file == "current.json" else [position % 8]:
             damaged = bytearray(content_before)
-            damaged[at] ^= 1 << bit
+            damaged[position] ^= 1 << bit
             path.write_bytes(damaged)
             FolderReferenceStore(root).close()
             if files_in(root) != before:
@@ -242,7 +242,7 @@ def test_a_generation_is_not_removed_between_reading_its_pointer_and_opening_it(
 def test_the_longest_region_of_interest_can_be_loaded_again(store: FolderReferenceStore) -> None:
     fraction = 1.2345678901234568e-300  # no number needs more characters
     points: tuple[RelativePoint, ...] = ((fraction, fraction),) * MAX_REGION_POINTS
-    polygons = [points[at : at + 3] for at in range(0, MAX_REGION_POINTS - 3, 3)]
+    polygons = [points[start : start + 3] for start in range(0, MAX_REGION_POINTS - 3, 3)]
     polygons[-1] += points[3 * len(polygons) :]
     reference = named(with_options(region_of_interest=tuple(polygons)))
     store.save(reference)

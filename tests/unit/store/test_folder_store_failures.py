@@ -78,7 +78,7 @@ def attempt(store: FolderReferenceStore, action: Action, names: tuple[str, ...],
     return None
 
 
-def found(store: FolderReferenceStore) -> tuple[object, ...] | None:
+def stored_content(store: FolderReferenceStore) -> tuple[object, ...] | None:
     assert content(store.load(ReferenceId("other"))) == content(OTHER)
     try:
         return content(store.load(ReferenceId("parcel")))
@@ -94,46 +94,46 @@ def expected(reference: Reference | None) -> tuple[object, ...] | None:
 @pytest.mark.parametrize("name", ACTIONS)
 def test_an_error_of_the_disk_leaves_the_old_revision_and_nothing_else(tmp_path: Path, name: str, code: int) -> None:
     action = ACTIONS[name]
-    for at in range(100):
-        root = tmp_path / str(at)
+    for step in range(100):
+        root = tmp_path / str(step)
         store = prepared(root, action)
-        disk = FailingDisk(at, code)
+        disk = FailingDisk(step, code)
         error = attempt(store, action, STEPS, disk)
         if error is not None:
             assert type(error) is (StorageFullError if code == errno.ENOSPC else StorageUnavailableError)
             assert str(tmp_path) not in str(error)
             assert '"parcel"' in str(error)
         state = action.after if error is None else action.before
-        assert found(store) == expected(state)
+        assert stored_content(store) == expected(state)
         if error is not None:  # otherwise the cleanup failed, and the next start repeats it
             assert files_in(root) == files_of(OTHER, state)
         store.close()
         again = FolderReferenceStore(root)
-        assert found(again) == expected(state)
+        assert stored_content(again) == expected(state)
         assert files_in(root) == files_of(OTHER, state)
         if state is not None:
             again.delete(ReferenceId("parcel"))
         again.save(NEW)
-        assert found(again) == expected(NEW)
+        assert stored_content(again) == expected(NEW)
         again.close()
         if not disk.reached:
             break
     assert error is None
-    assert at >= 3, "too few steps: the fakes are not called"
+    assert step >= 3, "too few steps: the fakes are not called"
 
 
 @pytest.mark.parametrize("name", ACTIONS)
 def test_a_disk_that_breaks_leaves_the_old_or_the_new_revision(tmp_path: Path, name: str) -> None:
     action = ACTIONS[name]
-    for at in range(100):
-        root = tmp_path / str(at)
+    for step in range(100):
+        root = tmp_path / str(step)
         store = prepared(root, action)
-        disk = FailingDisk(at, errno.EROFS, for_good=True)
+        disk = FailingDisk(step, errno.EROFS, for_good=True)
         error = attempt(store, action, STEPS + CLEANUP, disk)
         assert error is None or type(error) is StorageUnavailableError
         store.close()
         repaired = FolderReferenceStore(root)
-        state = found(repaired)
+        state = stored_content(repaired)
         assert state in (expected(action.before), expected(action.after))
         reference = action.before if state == expected(action.before) else action.after
         assert files_in(root) == files_of(OTHER, reference)
@@ -141,7 +141,7 @@ def test_a_disk_that_breaks_leaves_the_old_or_the_new_revision(tmp_path: Path, n
         if not disk.reached:
             break
     assert error is None
-    assert at >= 3, "too few steps: the fakes are not called"
+    assert step >= 3, "too few steps: the fakes are not called"
 
 
 @pytest.mark.parametrize("name", ["replace", "delete"])
@@ -151,7 +151,7 @@ def test_a_failed_cleanup_does_not_fail_the_save_or_deletion(tmp_path: Path, nam
     disk = FailingDisk(0, errno.EIO, for_good=True)
     assert attempt(store, action, CLEANUP, disk) is None
     assert disk.reached
-    assert found(store) == expected(action.after)
+    assert stored_content(store) == expected(action.after)
     assert files_in(tmp_path) > files_of(OTHER, action.after)
     store.close()
     again = FolderReferenceStore(tmp_path)

@@ -1,4 +1,4 @@
-"""What every system is given: images, weights and references."""
+"""The inputs of every system: images, weights and references."""
 
 from __future__ import annotations
 
@@ -37,44 +37,45 @@ WIDE_RESNET = "wide_resnet50_2"
 EMBEDDED = "efficientnet_lite2"
 REFERENCE_ID = "default"
 SIZE_PX = (1001, 712)  # (width, height)
-IMAGES = 8
+IMAGE_COUNT = 8
 
 _PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
-_QUALITY = 90
+_JPEG_QUALITY = 90
 
 
 @dataclasses.dataclass(frozen=True)
-class Material:
-    """Files for one run."""
+class Inputs:
+    """The files of one run."""
 
-    reference: Path  # one image of an intact parcel
-    images: list[Path]  # others, some damaged
+    reference: Path  # an intact parcel
+    images: list[Path]  # other parcels, some of them damaged
     weights: Path  # of wide_resnet50_2
 
     def weights_of(self, backbone: str) -> Path | None:
         return self.weights if backbone == WIDE_RESNET else None
 
 
-def prepare(folder: Path) -> Material:
+def prepare_inputs(folder: Path) -> Inputs:
+    """Write the images, all of one size, and random weights into a folder."""
     reference, *_ = sorted((_PARCELS / "train" / "good").iterdir())
-    images = sorted((_PARCELS / "test").rglob("*.jpg"))[:IMAGES]
+    images = sorted((_PARCELS / "test").rglob("*.jpg"))[:IMAGE_COUNT]
     weights = folder / f"{WIDE_RESNET}.pth"
     torch.save(_random_wide_resnet().state_dict(), weights)
-    (first,) = resized([reference], SIZE_PX, folder / "reference")
-    return Material(first, resized(images, SIZE_PX, folder / "images"), weights)
+    (resized_reference,) = resize_images([reference], SIZE_PX, folder / "reference")
+    return Inputs(resized_reference, resize_images(images, SIZE_PX, folder / "images"), weights)
 
 
-def resized(images: Sequence[Path], size_px: tuple[int, int], folder: Path) -> list[Path]:
+def resize_images(images: Sequence[Path], size_px: tuple[int, int], folder: Path) -> list[Path]:
     """JPEG files of the images, stretched to another size."""
     folder.mkdir()
     paths = [folder / f"{number}.jpg" for number in range(len(images))]
     for image, path in zip(images, paths, strict=True):
-        Image.open(image).convert("RGB").resize(size_px, Image.Resampling.LANCZOS).save(path, quality=_QUALITY)
+        Image.open(image).convert("RGB").resize(size_px, Image.Resampling.LANCZOS).save(path, quality=_JPEG_QUALITY)
     return paths
 
 
 def _random_wide_resnet() -> nn.Module:
-    """The same at every call. Speed does not depend on what a network has learned, but its units must answer."""
+    """Random weights with a fixed seed. Speed does not depend on training, but activations must not vanish."""
     torch.manual_seed(0)
     network: nn.Module = wide_resnet50_2()
     for module in network.modules():
@@ -87,26 +88,29 @@ def _random_wide_resnet() -> nn.Module:
     return network
 
 
-def opened(name: str, precision: str, weights: Path | None) -> Backbone:
-    """As the server runs it on the CPU."""
-    in_torch = load_backbone(name, weights, torch.device("cpu"))
-    return with_precision(in_torch, precision, map_difference=map_difference)
+def open_backbone(name: str, precision: str, weights: Path | None) -> Backbone:
+    """A backbone as the server runs it on the CPU."""
+    torch_backbone = load_backbone(name, weights, torch.device("cpu"))
+    return with_precision(torch_backbone, precision, map_difference=map_difference)
 
 
-class Stores:
-    """Stored references of any size, made without calibrating them: that takes minutes and searches don't notice."""
+class StoreWriter:
+    """Writes stores with references of any size, without calibrating them.
 
-    def __init__(self, backbone: Backbone, most_images: int) -> None:
-        self._inputs = _parcels(most_images, backbone.spec.input_size_px)
+    Calibration takes minutes and makes no difference to the speed of a search.
+    """
+
+    def __init__(self, backbone: Backbone, max_images: int) -> None:
+        self._inputs = _parcel_views(max_images, backbone.spec.input_size_px)
         runtime = backbone.runtime_for(self._inputs, lambda *_: None)
         pipeline = Pipeline.build(backbone.spec, runtime, ReferenceOptions(), ParallelSearch())
         with torch.inference_mode():
             self._vectors = pipeline.embed_each(self._inputs, lambda *_: None).numpy()  # (N, P, D)
         detector = PatchCoreDetector(backbone)
-        self._of_one = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None).model
+        self._one_image_model = detector.fit(self._inputs[:1], ReferenceOptions(), lambda *_: None).model
 
     def write(self, folder: Path, images: int, references: int) -> None:
-        """A folder of so many references of so many images each: default-0, default-1, ..."""
+        """Write a store of `references` references (default-0, default-1, ...) with `images` images each."""
         model, now = self._model(images), datetime.now(UTC)
         store = FolderReferenceStore(folder)
         for number in range(references):
@@ -114,26 +118,26 @@ class Stores:
         store.close()
 
     def _model(self, images: int) -> ReferenceModel:
-        one, vectors = self._of_one.bank, self._vectors[:images]
+        one_image, vectors = self._one_image_model.bank, self._vectors[:images]
         bank = MemoryBank(
             vectors.reshape(-1, vectors.shape[-1]),
             np.arange(images, dtype=np.int32).repeat(vectors.shape[1]),
-            np.tile(one.grid_index, images),
-            np.tile(one.spacing, images),
+            np.tile(one_image.grid_index, images),
+            np.tile(one_image.spacing, images),
             self._inputs[:images],
         )
-        return dataclasses.replace(self._of_one, bank=bank)
+        return dataclasses.replace(self._one_image_model, bank=bank)
 
 
-def _parcels(count: int, size_px: int) -> NDArray[np.uint8]:
+def _parcel_views(count: int, size_px: int) -> NDArray[np.uint8]:
     """Different views of the intact samples: (count, S, S, 3)."""
     intact = [Image.open(path).convert("RGB") for path in sorted((_PARCELS / "train" / "good").iterdir())]
     views = []
     for number in range(count):
-        repeat, which = divmod(number, len(intact))
-        moved = ImageChops.offset(intact[which], 7 * repeat, 5 * repeat)
+        repeat, position = divmod(number, len(intact))
+        shifted = ImageChops.offset(intact[position], 7 * repeat, 5 * repeat)
         file = io.BytesIO()
-        moved.save(file, "JPEG", quality=_QUALITY - repeat)
+        shifted.save(file, "JPEG", quality=_JPEG_QUALITY - repeat)
         image = imaging.decode_image(file.getvalue(), imaging.ImageLimits())
         views.append(imaging.to_model_input(image, size_px))
     return np.stack(views)

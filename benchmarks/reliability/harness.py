@@ -1,4 +1,4 @@
-"""A real server with the embedded backbone, its vital signs, and the images that it is shown."""
+"""A real server with the embedded backbone, its resource use, and the sample images."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from patchserve.v1 import reference_pb2, service_pb2_grpc
 PARCELS = Path(__file__).resolve().parents[2] / "samples" / "parcels"
 GOOD = [path.read_bytes() for path in sorted((PARCELS / "train" / "good").iterdir())]
 TEST = [path.read_bytes() for path in sorted((PARCELS / "test").rglob("*.jpg"))]
-MESSAGES = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
+CHANNEL_OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
 if TYPE_CHECKING:
     Stub: TypeAlias = service_pb2_grpc.PatchCoreServiceAsyncStub
 else:
@@ -35,11 +35,11 @@ STOP_TIMEOUT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Vitals:
-    """Of the server's process."""
+class ResourceUse:
+    """Resources of the server's process."""
 
     rss_mib: float
-    files: int
+    open_files: int
     threads: int
 
 
@@ -55,16 +55,16 @@ class Server:
     def log(self) -> str:
         return _text(self._log)
 
-    def vitals(self) -> Vitals:
+    def resource_use(self) -> ResourceUse:
         proc = Path(f"/proc/{self.process.pid}")
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
         rss_mib = int(status["VmRSS"].split()[0]) / 1024
-        return Vitals(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
+        return ResourceUse(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
 
-    async def stop(self, number: int = signal.SIGTERM) -> int:
-        """Its exit code."""
+    async def stop(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send a signal and return the exit code."""
         if self.process.returncode is None:
-            self.process.send_signal(number)
+            self.process.send_signal(signal_number)
         return await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
 
 
@@ -74,7 +74,7 @@ def _text(log: Path) -> str:
 
 @asynccontextmanager
 async def server(*flags: str, cores: set[int] | None = None) -> AsyncIterator[Server]:
-    """cores: the only ones that it runs on; None: all."""
+    """Run a server on these processor cores; None means all."""
     with tempfile.NamedTemporaryFile() as log:
         command = [str(Path(sys.executable).parent / "patchserve-server"), "serve"]
         command += ["--backbone", "efficientnet_lite2", "--port", "0", *flags]
@@ -95,8 +95,8 @@ async def server(*flags: str, cores: set[int] | None = None) -> AsyncIterator[Se
 
 @asynccontextmanager
 async def client(address: str) -> AsyncIterator[Stub]:
-    """On a connection of its own."""
-    async with aio.insecure_channel(address, [*MESSAGES, ("grpc.use_local_subchannel_pool", 1)]) as channel:
+    """A stub with its own connection."""
+    async with aio.insecure_channel(address, [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield service_pb2_grpc.PatchCoreServiceStub(channel)
 
 
@@ -106,7 +106,7 @@ async def load(stub: Stub, reference_id: str = "", images: list[bytes] | None = 
 
 
 def reason_of(error: aio.AioRpcError) -> str:
-    """The reason in its ErrorInfo, else its code."""
+    """The reason in the ErrorInfo of the error, else its gRPC code."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin":
             return reason_in(status_pb2.Status.FromString(value)) or error.code().name
@@ -123,7 +123,7 @@ def reason_in(status: status_pb2.Status) -> str:
 
 
 def progress() -> Progress:
-    """Shown on a terminal only."""
+    """A progress bar that only shows on a terminal."""
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn()
     return Progress(*columns, disable=not sys.stderr.isatty(), transient=True)
 

@@ -132,12 +132,12 @@ MANIFESTS = {
     **{
         f"manifest {name} {value!r}": (words, edit(manifest, f"calibration.normal_scores.{name}", value))
         for name, value, words in (
-            ("count", 0, "spread of normal scores is impossible"),
+            ("count", 0, "numbers of the normal scores contradict each other"),
             ("count", 3.0, "count: Input should be a valid integer"),
             ("count", 2**70, "does not match its revision"),
-            ("min", 0.6, "spread of normal scores is impossible"),
-            ("min", -0.1, "spread of normal scores is impossible"),
-            ("stddev", -0.1, "spread of normal scores is impossible"),
+            ("min", 0.6, "numbers of the normal scores contradict each other"),
+            ("min", -0.1, "numbers of the normal scores contradict each other"),
+            ("stddev", -0.1, "numbers of the normal scores contradict each other"),
             ("mean", float("nan"), "mean: Input should be a finite number"),
             ("max", float("-inf"), "max: Input should be a finite number"),
         )

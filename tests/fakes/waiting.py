@@ -9,6 +9,12 @@ from collections.abc import Callable
 _POLL_S = 0.005
 
 
+async def settle() -> None:
+    """Let everything run that is ready to run."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def until(holds: Callable[[], bool], timeout_s: float = 10) -> None:
     """Return when `holds` is true; raise TimeoutError after `timeout_s`."""
     async with asyncio.timeout(timeout_s):

@@ -23,7 +23,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """Certificate chain and key (PEM). With `client_ca`, clients need a certificate that one of these has signed."""
+    """Certificate chain and key (PEM). With `client_ca`, clients need a certificate from one of these authorities."""
 
     certificate_chain: bytes
     key: bytes = field(repr=False)

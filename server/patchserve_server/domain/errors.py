@@ -1,4 +1,4 @@
-"""The error tree. Every error that a caller may see is in it; rpc/status.py maps each to its gRPC code.
+"""The error tree: every error that a caller may see. rpc/status.py maps each one to its gRPC code.
 
 A message says what was wrong and what is allowed. It never contains a path, a trace or a secret.
 """
@@ -11,7 +11,7 @@ from patchserve_server.domain.callers import Scope
 
 
 class PatchserveError(Exception):
-    """The root. `reason` is the machine-readable name (google.rpc.ErrorInfo.reason)."""
+    """Base class of all errors. `reason` is the machine-readable name (google.rpc.ErrorInfo.reason)."""
 
     reason: ClassVar[str]
 
@@ -20,14 +20,14 @@ class PatchserveError(Exception):
         self.message = message
 
     def copy(self) -> Self:
-        """The same error without its traceback, to keep or to raise again: a traceback keeps whole banks in memory."""
+        """The same error without its traceback, to store or to raise again. A traceback would keep a bank in memory."""
         error = type(self).__new__(type(self), *self.args)
         error.__dict__.update(self.__dict__)
         return error
 
 
 class InvalidInputError(PatchserveError):
-    """A request that can never succeed unchanged. `field` is the request's field, such as `output.max_regions`."""
+    """A request that cannot succeed without a change. `field` is the request's field, such as `output.max_regions`."""
 
     reason = "INVALID_FIELD"
 
@@ -35,19 +35,19 @@ class InvalidInputError(PatchserveError):
         super().__init__(message)
         self.field = field
 
-    def at(self, field: str) -> Self:
+    def with_field(self, field: str) -> Self:
         """The same error for another field."""
         error = self.copy()
         error.field = field
         return error
 
-    def inside(self, prefix: str) -> Self:
-        """The same error for a field of the message `prefix`: `ratio` inside `coreset` is `coreset.ratio`."""
-        return self.at(f"{prefix}.{self.field}" if self.field else prefix)
+    def with_prefix(self, prefix: str) -> Self:
+        """The same error for a field of the message `prefix`: `ratio` with the prefix `coreset` is `coreset.ratio`."""
+        return self.with_field(f"{prefix}.{self.field}" if self.field else prefix)
 
 
 class MalformedMessageError(InvalidInputError):
-    """Bytes that are not a message of the contract."""
+    """The bytes cannot be parsed as a message of the contract."""
 
     reason = "MALFORMED_MESSAGE"
 
@@ -56,7 +56,7 @@ class MalformedMessageError(InvalidInputError):
 
 
 class InvalidImageError(InvalidInputError):
-    """Bytes that are not a supported image. `field` is `image`, or in a load `images[3]`, for example."""
+    """The bytes are not a supported image. `field` is `image`, or for example `images[3]` in a load."""
 
     reason = "INVALID_IMAGE"
 
@@ -65,31 +65,31 @@ class InvalidImageError(InvalidInputError):
 
 
 class EmptyImageError(InvalidImageError):
-    """No bytes at all."""
+    """The image has no bytes."""
 
     reason = "EMPTY_IMAGE"
 
 
 class UndecodableImageError(InvalidImageError):
-    """Not a supported format, truncated or damaged."""
+    """The format is not supported, or the file is truncated or damaged."""
 
     reason = "UNDECODABLE_IMAGE"
 
 
 class ImageTooLargeError(InvalidImageError):
-    """More bytes or pixels than allowed."""
+    """The image has more bytes or pixels than allowed."""
 
     reason = "IMAGE_TOO_LARGE"
 
 
 class ResponseTooLargeError(InvalidInputError):
-    """The response would be larger than the server sends."""
+    """The response would be larger than the largest message that the server sends."""
 
     reason = "RESPONSE_TOO_LARGE"
 
 
 class StreamProtocolError(InvalidInputError):
-    """The messages of a stream came in a wrong order. Closes the stream."""
+    """The messages of a stream came in the wrong order. Closes the stream."""
 
     reason = "STREAM_PROTOCOL"
 
@@ -128,17 +128,17 @@ class RevisionMismatchError(PreconditionError):
 
 
 class BankMismatchError(PreconditionError):
-    """A bank that was made with another backbone, other weights or another precision. Such banks are never used."""
+    """The bank was built with another backbone, other weights or another precision, so it cannot be used."""
 
     reason = "BANK_MISMATCH"
 
-    def of(self, reference_id: str) -> BankMismatchError:
+    def for_reference(self, reference_id: str) -> BankMismatchError:
         """The same error with the id of the reference, which the engine does not know."""
         return BankMismatchError(reference_id, self.message)
 
 
 class ReferenceDamagedError(PreconditionError):
-    """A stored reference whose files are damaged."""
+    """The stored files of the reference are damaged."""
 
     reason = "REFERENCE_DAMAGED"
 
@@ -168,13 +168,13 @@ class QueueFullError(ExhaustedError):
 
 
 class FrameDroppedError(ExhaustedError):
-    """A frame that was dropped in favor of a newer one (DROP_OLDEST)."""
+    """The frame was dropped in favor of a newer one (DROP_OLDEST)."""
 
     reason = "FRAME_DROPPED"
 
 
 class MemoryBudgetError(ExhaustedError):
-    """A reference that does not fit the memory limit."""
+    """The reference does not fit into the memory limit."""
 
     reason = "MEMORY_BUDGET"
 
@@ -186,7 +186,7 @@ class StorageFullError(ExhaustedError):
 
 
 class UnavailableError(PatchserveError):
-    """Not able to serve now. `retry_after_s` is when a retry makes sense."""
+    """The server cannot serve now. `retry_after_s` is when a retry makes sense."""
 
     reason = "UNAVAILABLE"
 
@@ -216,13 +216,13 @@ class DeadlineError(PatchserveError):
 
 
 class StalledReaderError(DeadlineError):
-    """The caller does not read the answers that are ready."""
+    """The caller does not read its responses."""
 
     reason = "READER_STALLED"
 
 
 class UnauthenticatedError(PatchserveError):
-    """A call without a credential that needs one. No message repeats what was sent."""
+    """The call needs a credential and has none. A message never repeats what the caller sent."""
 
     reason = "NO_CREDENTIALS"
 
@@ -247,7 +247,7 @@ class ExpiredCredentialsError(UnauthenticatedError):
 
 
 class PermissionDeniedError(PatchserveError):
-    """A valid credential without the scope that the method needs."""
+    """The credential is valid but lacks the scope that the method needs."""
 
     reason = "SCOPE_MISSING"
 

@@ -1,4 +1,4 @@
-"""The inspection of one image: what is asked for, scores, regions, overlay."""
+"""The inspection of one image: options, scores, regions, overlay."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class OverlayFormat(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What an answer contains beside the scores. What is not asked for is not computed.
+    """The optional parts of a response. A part that is not requested is not computed.
 
     Raises:
         InvalidInputError: a value is out of its range.
@@ -48,14 +48,14 @@ class OutputOptions:
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_regions <= MAX_REGIONS:
-            raise InvalidInputError("max_regions", f"max_regions is 0 to {MAX_REGIONS}.")
+            raise InvalidInputError("max_regions", f"max_regions must be 0 to {MAX_REGIONS}.")
         low, high = SENSITIVITY_RANGE
-        # The contract's field is a float32, in which 0.1 is a little less or more; the comparison also refuses NaN.
+        # The contract's field is a float32, which cannot hold 0.1 exactly. The comparison also excludes NaN.
         if not low * (1 - 1e-6) <= self.sensitivity <= high:
-            raise InvalidInputError("sensitivity", f"sensitivity is {low:g} to {high:g}.")
+            raise InvalidInputError("sensitivity", f"sensitivity must be {low:g} to {high:g}.")
         shortest, longest = OVERLAY_SIDE_RANGE_PX
         if self.overlay_max_side_px and not shortest <= self.overlay_max_side_px <= longest:
-            message = f"overlay_max_side_px is {shortest} to {longest}, or 0 for the image's own size."
+            message = f"overlay_max_side_px must be {shortest} to {longest}, or 0 for the image's own size."
             raise InvalidInputError("overlay_max_side_px", message)
 
 
@@ -64,12 +64,12 @@ class RawScores:
     """The distances of one image to a bank, before any threshold."""
 
     image_score: float
-    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside of the region of interest
+    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside the region of interest
 
 
 @dataclass(frozen=True, slots=True)
 class DamageScore:
-    """The notebook's own measure, on the map scaled to its own range (docs/adr/0004)."""
+    """The notebook's measure, on the map scaled to its own range (docs/adr/0004)."""
 
     damage_percentage: float  # 0..100
     anomaly_detected: bool
@@ -99,7 +99,7 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area over the patch threshold, in pixels of the upright source image."""
+    """A connected area above the patch threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
@@ -110,7 +110,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The raw scores of one image, judged."""
+    """Both scores of one image, compared with the thresholds."""
 
     damage: DamageScore
     anomaly: AnomalyScore
@@ -127,7 +127,7 @@ class EncodedOverlay:
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Where the time went, in milliseconds."""
+    """The time of each step, in milliseconds."""
 
     queue_ms: float = 0.0
     decode_ms: float = 0.0
@@ -139,19 +139,19 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """The whole answer about one image."""
+    """The complete result for one image."""
 
     reference_id: ReferenceId
     reference_revision: Revision
     verdict: Verdict
     source_size_px: tuple[int, int]  # (width, height)
     regions: tuple[Region, ...] = ()
-    overlay: EncodedOverlay | None = None  # None: not asked for
-    score_map: AnomalyMap | None = None  # None: not asked for
+    overlay: EncodedOverlay | None = None  # None: not requested
+    score_map: AnomalyMap | None = None  # None: not requested
     timing: Timing = field(default_factory=Timing)
 
     @property
     def nbytes(self) -> int:
-        """The memory that it takes until it is sent: score map and overlay."""
+        """The memory that it uses until it is sent: score map and overlay."""
         score_map = 0 if self.score_map is None else self.score_map.nbytes
         return score_map + (0 if self.overlay is None else len(self.overlay.data))

@@ -10,7 +10,7 @@ from patchserve_server.domain.reference_id import ReferenceId
 
 
 class LoadStage(enum.Enum):
-    """The steps of a load, in this order."""
+    """The stages of a load, in this order."""
 
     RECEIVE = "receive"
     QUANTIZE = "quantize"
@@ -22,7 +22,7 @@ class LoadStage(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class LoadProgress:
-    """A load at one moment."""
+    """The progress of one load at one moment. Steps are those of its stage."""
 
     reference_id: ReferenceId
     stage: LoadStage

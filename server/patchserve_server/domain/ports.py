@@ -24,7 +24,7 @@ class DetectorInfo:
     backbone: str
     weights_digest: str
     weights_source: str
-    fallback_reason: str  # empty: this is the backbone that was asked for
+    fallback_reason: str  # empty: this is the requested backbone
     device: str  # "cpu", "cuda:0"
     precision: str
     input_size_px: int
@@ -33,7 +33,7 @@ class DetectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ScoringTimes:
-    """Where the time of one batch went."""
+    """The time of each step of one batch."""
 
     embed_ms: float
     search_ms: float
@@ -47,10 +47,10 @@ class Scorer(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """All memory that this scorer holds: bank, indexes, a network of its own, copies on a device."""
+        """All memory that this scorer holds: bank, indexes, its network in int8, copies on a device."""
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-        """The raw scores of each model input (B, S, S, 3). No result depends on the other inputs."""
+        """The raw scores of each model input (B, S, S, 3). Each result is independent of the other inputs."""
 
 
 class Detector(Protocol):
@@ -61,7 +61,7 @@ class Detector(Protocol):
 
     @property
     def spec(self) -> EmbeddingSpec:
-        """What a bank must match to be opened here."""
+        """The spec that a bank must have to be opened by this detector."""
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         """Builds and calibrates a model from model inputs (N, S, S, 3), and opens it.
@@ -70,27 +70,27 @@ class Detector(Protocol):
         """
 
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
-        """Builds and opens the model of the base's images and the new ones; equal to `fit` of all of them.
+        """Builds and opens a model from the base's images and the new ones. It equals `fit` with all these images.
 
-        `base` comes from this detector.
+        `base` must be a scorer of this detector.
         """
 
     def open(self, model: ReferenceModel) -> Scorer:
         """Prepares a stored model for scoring. May take seconds; afterwards `score` is fast from its first call.
 
         Raises:
-            BankMismatchError: another backbone, other weights or another precision made the model.
+            BankMismatchError: the model was built with another backbone, other weights or another precision.
         """
 
     def open_nbytes(self, info: ReferenceInfo) -> int:
-        """The `nbytes` of the scorer that `open` would return, known before the memory is taken."""
+        """The `nbytes` of the scorer that `open` would return, known before the memory is allocated."""
 
 
 class ReferenceStore(Protocol):
-    """Where references live beyond a call. Blocking, safe from several threads."""
+    """Stores references. Blocking; called from several threads at once."""
 
     is_durable: bool
-    """Whether a saved reference can leave memory and be loaded again."""
+    """Whether a saved reference can be removed from memory and loaded again."""
 
     def save(self, reference: Reference) -> None:
         """Makes this revision the current one of its id. Atomic: after a kill, the store has the old or the new one.
@@ -116,5 +116,5 @@ class ReferenceStore(Protocol):
 
         Raises:
             ReferenceNotFoundError: there is none.
-            StorageFullError, StorageUnavailableError: it cannot be removed; it still loads.
+            StorageFullError, StorageUnavailableError: it cannot be removed; it can still be loaded.
         """

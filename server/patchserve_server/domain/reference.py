@@ -36,7 +36,7 @@ class ScoreSpread:
     """The distribution of the raw image scores of normal images.
 
     Raises:
-        ValueError: no distribution has these numbers.
+        ValueError: the numbers contradict each other.
     """
 
     count: int
@@ -47,7 +47,7 @@ class ScoreSpread:
 
     def __post_init__(self) -> None:
         if self.count < 1 or min(self.min, self.mean, self.stddev) < 0 or self.max < self.min:
-            raise ValueError("the spread of normal scores is impossible")
+            raise ValueError("the numbers of the normal scores contradict each other")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ class Calibration:
             raise ValueError("a threshold is negative")
 
     def with_sensitivity(self, sensitivity: float) -> Calibration:
-        """The same with both thresholds divided by the sensitivity."""
+        """The same calibration with both thresholds divided by the sensitivity."""
         image_threshold, patch_threshold = self.image_threshold / sensitivity, self.patch_threshold / sensitivity
         return replace(self, image_threshold=image_threshold, patch_threshold=patch_threshold)
 
@@ -77,9 +77,10 @@ class Calibration:
 class MemoryBank:
     """Patch vectors of undamaged items, and the model inputs that they were computed from.
 
-    `image_index` and `grid_index` are the origin of each row; calibration, APPEND and a search radius need them.
+    `image_index` and `grid_index` say which image and position each row comes from. Calibration, APPEND and a search
+    radius need them.
     `spacing` is the distance between the reference's own patches around a row, relative to the mean over all rows.
-    `inputs` are kept (150 KB each at 224 px) because everything else can be computed from them again.
+    `inputs` are stored (150 KB each at 224 px) because everything else can be computed from them again.
     """
 
     patches: NDArray[np.float32]  # (P, D)
@@ -95,7 +96,7 @@ class MemoryBank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceModel:
-    """Everything that scoring needs of a reference; it has no name and no date."""
+    """Everything that scoring needs from a reference, without its name and dates."""
 
     spec: EmbeddingSpec
     options: ReferenceOptions

@@ -33,8 +33,8 @@ class Revision(str):
     """The content digest of a reference (SHA-256, hexadecimal).
 
     Raises:
-        InvalidInputError: it is not 64 lowercase hexadecimal digits. Answers and logs contain revisions, so nothing
-            else may get there.
+        InvalidInputError: it is not 64 lowercase hexadecimal digits. Responses and logs contain revisions, so no
+            other text may get into them.
     """
 
     __slots__ = ()

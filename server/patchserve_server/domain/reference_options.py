@@ -14,7 +14,7 @@ _MIN_POLYGON_POINTS = 3
 
 
 class ScoringProfile(enum.Enum):
-    """How patches are described and distances become scores."""
+    """How patch vectors are computed and distances become scores."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
@@ -22,7 +22,7 @@ class ScoringProfile(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CoresetOptions:
-    """Which share of the patches is selected. At most one is set; neither keeps all.
+    """How many patches the coreset selects. At most one option is set; with neither, the bank keeps all patches.
 
     Raises:
         InvalidInputError: a value is out of its range, or both are set.
@@ -34,7 +34,7 @@ class CoresetOptions:
     def __post_init__(self) -> None:
         if self.ratio is not None and self.max_patches is not None:
             raise InvalidInputError("", "Set either ratio or max_patches of a coreset, not both.")
-        if self.ratio is not None and not 0 < self.ratio <= 1:  # also refuses NaN
+        if self.ratio is not None and not 0 < self.ratio <= 1:  # also excludes NaN
             raise InvalidInputError("ratio", f"The ratio of a coreset is above 0 and at most 1, not {self.ratio:g}.")
         if self.max_patches is not None and self.max_patches < MIN_CORESET_PATCHES:
             message = f"max_patches of a coreset is at least {MIN_CORESET_PATCHES}, not {self.max_patches}."
@@ -45,7 +45,7 @@ RelativePoint: TypeAlias = tuple[float, float]
 """(x, y) as fractions of an image's width and height, 0 to 1 from its top left."""
 
 RegionOfInterest: TypeAlias = tuple[tuple[RelativePoint, ...], ...]
-"""Polygons, not closed. An image counts where it lies in any of them; with none, the whole image counts."""
+"""Polygons, not closed. Pixels inside any of them count; without polygons, all pixels count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class ReferenceOptions:
     """What the user decides when a reference is loaded.
 
     Raises:
-        InvalidInputError: a value is out of its range, or two do not go together.
+        InvalidInputError: a value is out of its range, or two options exclude each other.
     """
 
     profile: ScoringProfile = ScoringProfile.NOTEBOOK
@@ -63,7 +63,7 @@ class ReferenceOptions:
     approximate_search: bool = False  # for large banks; not together with a search radius
 
     def __post_init__(self) -> None:
-        if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also refuses NaN
+        if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
             )
@@ -81,7 +81,7 @@ def _check_region_of_interest(polygons: RegionOfInterest) -> None:
         problem = f"a polygon has at least {_MIN_POLYGON_POINTS} points."
     elif len(points) > MAX_REGION_POINTS:
         problem = f"all polygons together have at most {MAX_REGION_POINTS} points."
-    elif not all(0 <= fraction <= 1 for point in points for fraction in point):  # also refuses NaN
+    elif not all(0 <= fraction <= 1 for point in points for fraction in point):  # also excludes NaN
         problem = "x and y are fractions of the image's width and height, 0 to 1."
     if problem:
         raise InvalidInputError("region_of_interest", f"region_of_interest: {problem}")
@@ -89,7 +89,7 @@ def _check_region_of_interest(polygons: RegionOfInterest) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RequestedOptions:
-    """The options that a caller named for a load. None: not named.
+    """The options that a caller set for a load. None: not set.
 
     Raises:
         InvalidInputError: as ReferenceOptions.
@@ -105,13 +105,13 @@ class RequestedOptions:
         self.with_defaults()
 
     def with_defaults(self) -> ReferenceOptions:
-        """The options of a new reference: what was not named has its default."""
-        return ReferenceOptions(**self._named())
+        """The options of a new reference. Options that are not set have their defaults."""
+        return ReferenceOptions(**self._set_values())
 
     def first_difference(self, options: ReferenceOptions) -> str | None:
-        """The name of the first option that was named and differs from the given ones."""
-        return next((name for name, value in self._named().items() if getattr(options, name) != value), None)
+        """The name of the first option that is set and differs from `options`."""
+        return next((name for name, value in self._set_values().items() if getattr(options, name) != value), None)
 
-    def _named(self) -> dict[str, Any]:
+    def _set_values(self) -> dict[str, Any]:
         values = ((option.name, getattr(self, option.name)) for option in fields(self))
         return {name: value for name, value in values if value is not None}

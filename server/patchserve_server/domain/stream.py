@@ -42,9 +42,9 @@ class StreamConfig:
 
     def __post_init__(self) -> None:
         if self.max_in_flight < 1:
-            raise InvalidInputError("max_in_flight", "max_in_flight is 1 or more.")
+            raise InvalidInputError("max_in_flight", "max_in_flight must be 1 or more.")
         if self.frame_timeout_s is not None and not 0 < self.frame_timeout_s < math.inf:
-            raise InvalidInputError("frame_timeout", "frame_timeout is positive; leave it out for no limit.")
+            raise InvalidInputError("frame_timeout", "frame_timeout must be above 0; leave it out for no limit.")
 
 
 CaptureTime: TypeAlias = tuple[int, int]
@@ -62,7 +62,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameOutcome:
-    """The inspection of one accepted frame, or the error that takes its place.
+    """The inspection of one accepted frame, or its error.
 
     An error that is not a PatchserveError is a bug; rpc/status.py reports it to the caller without its details.
     """
@@ -89,7 +89,7 @@ class NoticeKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """Information for the caller that is not a result."""
+    """A message to the caller that belongs to no frame."""
 
     kind: NoticeKind
     message: str

@@ -1,4 +1,4 @@
-"""Admission: a limit on how much the server works on at once, and a share of it for each client."""
+"""Admission: a limit on the work in progress, and a share of it for each client."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Capacity:
         return self.count <= limit.count and self.bytes <= limit.bytes
 
     def share(self, share: float, at_least: Capacity) -> Capacity:
-        """A part of this capacity, but never less than a single call may need."""
+        """This part of the capacity, but never less than `at_least`."""
         return Capacity(int(self.count * share), int(self.bytes * share)).at_least(at_least)
 
 
@@ -48,7 +48,7 @@ ONE: Final = Capacity(1)
 
 
 class Permit:
-    """Capacity that a call, a stream's frame or a batch holds until it releases it."""
+    """Capacity that a call, a frame of a stream or a batch holds until its release."""
 
     def __init__(self, admission: Admission, flow: FlowKey, capacity: Capacity = NOTHING) -> None:
         self._admission = admission
@@ -56,13 +56,13 @@ class Permit:
         self.capacity = NOTHING
         self._set(capacity)
 
-    def grow(self, needed: Capacity) -> None:
-        """Holds at least `needed` from now on.
+    def grow(self, minimum: Capacity) -> None:
+        """Holds at least `minimum` from now on.
 
         Raises:
-            QueueFullError: this does not fit, or is more than the client's share. The permit stays as it was.
+            QueueFullError: it exceeds the limit or the client's share. The permit stays unchanged.
         """
-        capacity = self.capacity.at_least(needed)
+        capacity = self.capacity.at_least(minimum)
         if capacity != self.capacity:
             self._admission.check(self.flow.client, capacity - self.capacity)
         self._set(capacity)
@@ -73,7 +73,7 @@ class Permit:
             self._set(Capacity(self.capacity.count, nbytes))
 
     def release(self) -> None:
-        """Gives everything back. Does nothing the second time."""
+        """Returns all capacity. A second call does nothing."""
         self._set(NOTHING)
 
     def __enter__(self) -> Self:
@@ -98,13 +98,13 @@ class _PendingPermit:
 class Admission:
     """Decides who gets a permit. A single call that does not fit is rejected at once; a stream waits for its turn.
 
-    Streams hold at most half of the limit, so that single calls get in. While a stream waits, single calls hold at most
-    the other half. The streams of one client hold at most half of its share: its cameras leave room for its own
-    single calls. No share is less than `largest`, the most that one call may need.
+    Streams hold at most half of the limit, so that single calls are admitted too. While a stream waits, single calls
+    hold at most the other half. The streams of one client hold at most half of its share, so that it can make single
+    calls as well. No share is less than `largest`, the most that one call may need.
     """
 
-    def __init__(self, what: str, limit: Capacity, *, share: float, largest: Capacity) -> None:
-        self._what = what  # singular, as in "image limit reached"
+    def __init__(self, unit: str, limit: Capacity, *, share: float, largest: Capacity) -> None:
+        self._unit = unit  # singular, as in "image limit reached"
         self.limit = limit
         self.client_limit = limit.share(share, largest)
         self._stream_limit = limit.share(0.5, largest)
@@ -125,7 +125,7 @@ class Admission:
         """A permit for a single call.
 
         Raises:
-            QueueFullError: the capacity does not fit, or is more than the client's share.
+            QueueFullError: it exceeds the limit or the client's share.
         """
         permit = self.permit(client)
         permit.grow(capacity)
@@ -153,23 +153,23 @@ class Admission:
             self._grant_pending()
 
     def check(self, client: str, more: Capacity) -> None:
-        """Whether a single call of this client may hold so much more.
+        """Checks that a single call of this client may hold this much more.
 
         Raises:
-            QueueFullError: it may not.
+            QueueFullError: it exceeds the limit or the client's share.
         """
         held_by_client = self._held(client, streams=False) + self._held(client, streams=True)
         if not (held_by_client + more).fits(self.client_limit):
-            raise self._rejection(f"This client has reached its limit of {self._text(self.client_limit)}")
+            raise self._rejection(f"This client has reached its limit of {self._limit_text(self.client_limit)}")
         held_by_calls = self._held_by_calls + more
         fits = (held_by_calls + self._held_by_streams).fits(self.limit)
         if self._pending and more.count and not held_by_calls.fits(self._call_limit):
             fits = False
         if not fits:
-            raise self._rejection(f"The server has reached its limit of {self._text(self.limit)}")
+            raise self._rejection(f"The server has reached its limit of {self._limit_text(self.limit)}")
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
-        """Counts what a permit acquires or, where negative, gives back."""
+        """Counts the change of a permit: positive when it acquires capacity, negative when it releases some."""
         if flow.is_stream:
             self._held_by_streams += change
         else:
@@ -187,9 +187,9 @@ class Admission:
         since_s = now_s - self._logged_at_s
         if since_s >= _LOG_INTERVAL_S:
             if self._rejected == 1:
-                _log.warning("Rejected 1 call: %s limit reached", self._what)
+                _log.warning("Rejected 1 call: %s limit reached", self._unit)
             else:
-                _log.warning("Rejected %d calls in %.0f s: %s limit reached", self._rejected, since_s, self._what)
+                _log.warning("Rejected %d calls in %.0f s: %s limit reached", self._rejected, since_s, self._unit)
             self._rejected, self._logged_at_s = 0, now_s
         return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
 
@@ -200,8 +200,8 @@ class Admission:
         return pending
 
     def _grant_pending(self) -> None:
-        # A client that has used up its share is skipped. Anybody else is waited for: otherwise small frames would keep
-        # a large one out forever.
+        # A client that has used up its share is skipped. For any other client the queue waits: otherwise small frames
+        # could delay a large one forever.
         while (head := self._pending.head(self._within_share)) is not None:
             flow, pending = head
             held_by_streams = self._held_by_streams + pending.capacity
@@ -215,15 +215,15 @@ class Admission:
 
     def _within_share(self, pending: _PendingPermit) -> bool:
         held_by_streams = self._held(pending.client, streams=True)
-        after = held_by_streams + pending.capacity
-        # A batch of the Open Inference Protocol that is more than half of the share by itself gets in alone.
-        if held_by_streams != NOTHING and not after.fits(self._client_stream_limit):
+        held_after = held_by_streams + pending.capacity
+        # A batch of the Open Inference Protocol that needs more than half of the share is admitted alone.
+        if held_by_streams != NOTHING and not held_after.fits(self._client_stream_limit):
             return False
-        return (after + self._held(pending.client, streams=False)).fits(self.client_limit)
+        return (held_after + self._held(pending.client, streams=False)).fits(self.client_limit)
 
     def _held(self, client: str, *, streams: bool) -> Capacity:
         return self._held_by_client.get((client, streams), NOTHING)
 
-    def _text(self, limit: Capacity) -> str:
+    def _limit_text(self, limit: Capacity) -> str:
         size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""
-        return f"{limit.count} {self._what}{'' if limit.count == 1 else 's'}{size}"
+        return f"{limit.count} {self._unit}{'' if limit.count == 1 else 's'}{size}"

@@ -1,4 +1,4 @@
-"""The use cases of the server. Bootstrap puts them together, the servicers call them."""
+"""The use cases of the server. `bootstrap` creates the application, the servicers call it."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ class ServerLimits:
     max_client_pending_bytes: int
     max_client_pending_loads: int
     max_client_calls: int
-    max_connection_age_s: float  # 0: none
+    max_connection_age_s: float  # 0: no limit
 
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """A warm server without a socket."""
+    """The server without its network side, ready to serve."""
 
     detector: DetectorInfo
     limits: ServerLimits
@@ -76,7 +76,7 @@ class Application:
         """Inspects one image. The permit grows to its size.
 
         Raises:
-            ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and what Inspector.inspect raises.
+            ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and the errors of Inspector.inspect.
         """
         permit.grow(Capacity(1, len(image)))
         async with self.catalog.use(reference_id, expected_revision) as reference:
@@ -90,10 +90,10 @@ class Application:
         images: Sequence[SentImage],
         options: OutputOptions,
     ) -> list[Inspection]:
-        """Inspects images concurrently, all with one revision. All succeed or none. The permit grows to their size.
+        """Inspects images concurrently with the same revision; one failure fails all. The permit grows to their size.
 
         Raises:
-            What `infer` raises. For an image the field is `images[3]`.
+            The errors of `infer`. The field of an image is, for example, `images[3]`.
         """
         permit.grow(capacity_of(images))
 
@@ -101,30 +101,36 @@ class Application:
             try:
                 return await self.inspector.inspect(reference, image, options, permit.flow)
             except InvalidImageError as error:
-                raise error.at(f"images[{index}]") from error
+                raise error.with_field(f"images[{index}]") from error
 
         async with self.catalog.use(reference_id, expected_revision) as reference:
+            failure: Exception | None = None
             try:
                 async with asyncio.TaskGroup() as group:
                     tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
             except ExceptionGroup as errors:
-                raise errors.exceptions[0] from None
+                failure = errors.exceptions[0]
+            if failure is not None:
+                try:
+                    raise failure
+                finally:
+                    del failure, tasks  # both have the error, whose traceback has this frame: a cycle
             return [task.result() for task in tasks]
 
     async def load(self, permit: Permit, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:
         """Loads images that came in one message. The permit grows to their size.
 
         Raises:
-            QueueFullError, and what ReferenceBuilder.load raises.
+            QueueFullError, and the errors of ReferenceBuilder.load.
         """
         permit.grow(Capacity(bytes=capacity_of(images).bytes))
         return await self.builder.load(options, _iterate(images), len(images))
 
     async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> ReferenceInfo:
-        """Loads images that come one by one. Each waits for its permit before the next is read.
+        """Loads streamed images. Each one waits for its permit before the next is read.
 
         Raises:
-            What ReferenceBuilder.load raises.
+            The errors of ReferenceBuilder.load.
         """
         async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
             return await self.builder.load(options, admitted)
@@ -136,7 +142,7 @@ class Application:
 
 
 def capacity_of(images: Sequence[SentImage]) -> Capacity:
-    """What these images take while they are inspected."""
+    """The capacity that these images need."""
     sizes = [image.nbytes if isinstance(image, np.ndarray) else len(image) for image in images]
     return Capacity(len(images), sum(sizes))
 

@@ -17,7 +17,7 @@ from patchserve_server.domain.ports import Scorer, ScoringTimes
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchedScores:
-    """The raw scores of one image, and how long it took."""
+    """The raw scores of one image, and the times of its batch."""
 
     raw: RawScores
     times: ScoringTimes  # of the whole batch
@@ -33,12 +33,11 @@ class _QueuedInput:
 
 
 class Batcher:
-    """Feeds scorers from one queue.
+    """Scores queued images in batches.
 
-    Whenever one of the `workers` is free, it takes the oldest image, and more of the same reference up to
-    `max_batch_size`. So batches grow under load. With `max_queue_delay_s`, an image may wait for others. An image whose
-    caller has left is skipped. FairSemaphore (fairness.py) bounds the queue and is fair, so first come, first served is
-    enough here.
+    A free worker takes the oldest image and further images of the same reference, up to `max_batch_size`. So batches
+    grow under load. With `max_queue_delay_s`, an image may wait for others. An image whose caller has left is skipped.
+    This queue is first in, first out: FairSemaphore (fairness.py) already bounds it and keeps it fair.
     """
 
     def __init__(self, executor: Executor, *, workers: int, max_batch_size: int, max_queue_delay_s: float) -> None:
@@ -67,14 +66,14 @@ class Batcher:
             task.add_done_callback(self._batches.discard)
 
     def _waits_for_more(self, batch: list[_QueuedInput]) -> bool:
-        """Puts a batch back into the queue if it may still grow, until its oldest image has waited long enough."""
-        left_s = batch[0].queued_at_s + self._max_queue_delay_s - time.perf_counter()
-        if len(batch) >= self._max_batch_size or left_s <= 0:
+        """Puts a batch back into the queue if it may still grow and its oldest image can still wait."""
+        remaining_s = batch[0].queued_at_s + self._max_queue_delay_s - time.perf_counter()
+        if len(batch) >= self._max_batch_size or remaining_s <= 0:
             return False
         self._queue.extendleft(reversed(batch))
         if self._wake_up is not None:
             self._wake_up.cancel()
-        self._wake_up = asyncio.get_running_loop().call_later(left_s, self._dispatch)
+        self._wake_up = asyncio.get_running_loop().call_later(remaining_s, self._dispatch)
         return True
 
     def _next_batch(self) -> list[_QueuedInput]:

@@ -1,4 +1,4 @@
-"""The references that serve: what is known of each, and how they change. Backed by a store."""
+"""The catalog: all references of the server and their changes, backed by a store."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ Listener = Callable[[ReferenceInfo | None], None]
 
 
 class Catalog:
-    """All references by id. Changes go to the store first and are made one at a time; they delay no use.
+    """All references by id. Changes are made one at a time, in the store first. They do not delay inspections.
 
     Args:
-        store: where references are kept.
-        detector: what opens them.
+        store: stores the references.
+        detector: opens them.
         storage: the pool that saves and deletes.
-        opening: the pool that loads and opens. Openings run beside each other, as many as it has threads.
-        max_bytes: the memory that all open references together may take.
+        opening: the pool that loads and opens. As many references are opened at once as it has threads.
+        max_bytes: the memory limit of all open references together.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Catalog:
         self._opening = opening
         self._infos: dict[ReferenceId, ReferenceInfo] = {}
         self._damaged: dict[ReferenceId, PatchserveError] = {}  # stored, but cannot be read
-        self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # known, but cannot be opened here
+        self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
         self._listeners: dict[ReferenceId, set[Listener]] = {}
         self._change = asyncio.Lock()
         self._open = OpenReferences(
@@ -55,7 +55,7 @@ class Catalog:
         )
 
     async def load_all(self) -> None:
-        """Reads every stored reference, and opens as many as fit in memory. The log names those that cannot be used."""
+        """Reads every stored reference and opens as many as fit in memory. Logs each one that cannot be used."""
         loop = asyncio.get_running_loop()
         for reference_id in await loop.run_in_executor(self._opening, self._store.list_ids):
             try:
@@ -79,12 +79,12 @@ class Catalog:
     async def use(
         self, reference_id: ReferenceId, expected_revision: Revision | None = None
     ) -> AsyncIterator[OpenReference]:
-        """The current revision, open; opened first where needed. It stays open until the block ends.
+        """The current revision, opened first if needed. It stays open until the block ends.
 
         Raises:
-            ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError: as `info`.
-            BankMismatchError: another backbone, other weights or another precision made it.
-            MemoryBudgetError: references in use take all the memory.
+            ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError: as for `info`.
+            BankMismatchError: it was built with another backbone, other weights or another precision.
+            MemoryBudgetError: the references in use leave too little memory.
             StorageUnavailableError: it cannot be read.
         """
         async with AsyncExitStack() as stack:
@@ -117,7 +117,7 @@ class Catalog:
         return info
 
     def find(self, reference_id: ReferenceId) -> ReferenceInfo | None:
-        """The same, or None."""
+        """The description of the current revision; None if there is none."""
         return self._infos.get(reference_id)
 
     def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
@@ -132,7 +132,7 @@ class Catalog:
             ReferenceChangedError: `replaces` is no longer the current revision.
             MemoryBudgetError, StorageFullError, StorageUnavailableError: the old revision stays.
         """
-        # A save that has begun is finished even if the caller leaves, so that store and memory agree.
+        # A save continues even if its caller leaves, so that store and memory agree.
         await asyncio.shield(asyncio.ensure_future(self._publish(reference, scorer, replaces)))
 
     async def _publish(self, reference: Reference, scorer: Scorer, replaces: ReferenceInfo | None) -> None:
@@ -151,8 +151,8 @@ class Catalog:
         """Removes a reference from store and memory; returns the revision that it had ("" for a damaged one).
 
         Raises:
-            ReferenceNotFoundError, RevisionMismatchError: as `info`.
-            StorageFullError, StorageUnavailableError: it stays.
+            ReferenceNotFoundError, RevisionMismatchError: as for `info`.
+            StorageFullError, StorageUnavailableError: the reference stays.
         """
         return await asyncio.shield(asyncio.ensure_future(self._delete(reference_id, expected_revision)))
 
@@ -168,7 +168,7 @@ class Catalog:
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:
-        """Tells the listener of every change to this reference until the block ends."""
+        """Calls the listener at every change of this reference until the block ends."""
         self._listeners.setdefault(reference_id, set()).add(listener)
         try:
             yield
@@ -183,8 +183,8 @@ class Catalog:
             listener(info)
 
     def _forget(self, reference_id: ReferenceId) -> None:
-        for known in (self._infos, self._damaged, self._mismatched):
-            known.pop(reference_id, None)
+        for entries in (self._infos, self._damaged, self._mismatched):
+            entries.pop(reference_id, None)
 
     async def _load_and_open(self, info: ReferenceInfo) -> Scorer:
         reference_id = info.reference_id
@@ -206,7 +206,7 @@ class Catalog:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._opening, self._detector.open, model)
         except BankMismatchError as error:
-            mismatch = error.of(info.reference_id)
             if self._infos.get(info.reference_id) is info:
-                self._mismatched[info.reference_id] = mismatch.copy()
-            raise mismatch from error
+                self._mismatched[info.reference_id] = error.for_reference(info.reference_id)
+            # Neither a local variable nor a cause: the traceback would keep itself, and with it the bank, in memory.
+            raise error.for_reference(info.reference_id) from None

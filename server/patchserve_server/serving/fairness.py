@@ -1,4 +1,4 @@
-"""Turns: round robin over clients, and over the streams of each."""
+"""Fair turns: round robin over clients, and over the streams of each."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _stream_numbers = itertools.count(1)
 
 @dataclass(frozen=True, slots=True)
 class FlowKey:
-    """Names work that is done in its own order: a stream, or all single calls of a client together (0)."""
+    """Names work that stays in order: one stream, or all single calls of a client together (stream 0)."""
 
     client: str
     stream: int = 0
@@ -32,7 +32,7 @@ class FlowKey:
 
 
 class FairQueue(Generic[T]):
-    """Items of many flows. Clients take turns, then the streams of each; a flow's own items stay in order."""
+    """Items of many flows. Clients take turns, then the streams of each client. The items of one flow stay in order."""
 
     def __init__(self) -> None:
         # Both dicts are in the order of turns: a client or stream that was served moves to the end.
@@ -45,7 +45,7 @@ class FairQueue(Generic[T]):
         self._clients.setdefault(flow.client, {}).setdefault(flow.stream, deque()).append(item)
 
     def discard(self, flow: FlowKey, item: T) -> None:
-        """Removes an item, if it is still there. A flow with other items keeps its turn."""
+        """Removes an item, if it is still in the queue. A flow with other items keeps its turn."""
         streams = self._clients.get(flow.client, {})
         items = streams.get(flow.stream, deque())
         if item in items:
@@ -56,7 +56,7 @@ class FairQueue(Generic[T]):
                 del self._clients[flow.client]
 
     def head(self, is_eligible: Callable[[T], bool] = lambda _: True) -> tuple[FlowKey, T] | None:
-        """The next item of those that are eligible, and its flow. The others keep their place."""
+        """The next eligible item and its flow. Other items keep their place."""
         for client, streams in self._clients.items():
             for stream, items in streams.items():
                 if is_eligible(items[0]):
@@ -76,30 +76,30 @@ class FairQueue(Generic[T]):
 
 
 class FairSemaphore:
-    """Lets a fixed number of images be worked on. The others wait in a fair queue, whose length admission limits."""
+    """Limits how many images are processed at once. The others wait in a fair queue, whose length admission limits."""
 
     def __init__(self, value: int) -> None:
         self._free = value
-        self._waiting: FairQueue[asyncio.Future[None]] = FairQueue()
+        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
 
     @asynccontextmanager
     async def turn(self, flow: FlowKey) -> AsyncIterator[None]:
-        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses up no turn."""
+        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses no turn."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.push(flow, turn)
+        self._queue.push(flow, turn)
         self._start_next()
         try:
             await turn
             yield
         finally:
-            self._waiting.discard(flow, turn)
-            if turn.done() and not turn.cancelled():  # a turn may start just as its caller leaves
+            self._queue.discard(flow, turn)
+            if turn.done() and not turn.cancelled():  # the turn may have started at the moment of the cancellation
                 self._free += 1
                 self._start_next()
 
     def _start_next(self) -> None:
-        while self._free and (head := self._waiting.head()) is not None:
-            turn = self._waiting.pop(head[0])
+        while self._free and (head := self._queue.head()) is not None:
+            turn = self._queue.pop(head[0])
             if not turn.done():
                 self._free -= 1
                 turn.set_result(None)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
-from patchserve_server.domain.errors import DeadlineError, FrameDroppedError
+from patchserve_server.domain.errors import DeadlineError, FrameDroppedError, PatchserveError
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.stream import (
     CaptureTime,
@@ -26,7 +26,7 @@ Inspect = Callable[[Frame], Awaitable[Inspection]]
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A frame from its acceptance until its outcome is taken."""
+    """A frame from its acceptance until its outcome is sent."""
 
     sequence: int
     frame_id: str
@@ -38,15 +38,15 @@ class _Entry:
 
 
 class FrameQueue:
-    """Inspects the frames of one stream and hands their outcomes out. Use it in a `with` statement.
+    """Inspects the frames of one stream and returns their outcomes. Use it in a `with` statement.
 
-    Under BLOCK, `put` waits while `max_in_flight` outcomes are not taken. Under DROP_OLDEST, `put` drops the oldest
-    frame that has not started. A dropped frame has an outcome too, so `put` waits when very many are not taken, which
-    only happens if the caller does not read. At most `max_active` frames are inspected at a time; the others may be
-    dropped.
+    Under BLOCK, `put` waits while `max_in_flight` outcomes are not sent yet. Under DROP_OLDEST, `put` drops the oldest
+    frame that has not started. A dropped frame has an outcome too. So `put` also waits if very many outcomes are not
+    sent, which only happens if the caller does not read. At most `max_active` frames are inspected at a time; the
+    others can be dropped.
 
-    A frame holds a permit for its image from its acceptance until its outcome is taken. Where there is none, `put`
-    waits too; under DROP_OLDEST, it first drops the stream's own frames that have not started.
+    A frame holds a permit for its image from its acceptance until its outcome is sent. If no permit is available, `put`
+    waits too; under DROP_OLDEST, it first drops frames of this stream that have not started.
     """
 
     def __init__(
@@ -57,18 +57,18 @@ class FrameQueue:
         self._admission = admission
         self._flow = flow
         self._drops = config.overflow is OverflowPolicy.DROP_OLDEST
-        self._active = asyncio.Semaphore(min(max_active, config.max_in_flight))
-        self._not_taken = asyncio.Semaphore(16 + 8 * config.max_in_flight if self._drops else config.max_in_flight)
+        self._inspection_slots = asyncio.Semaphore(min(max_active, config.max_in_flight))
+        self._unsent_slots = asyncio.Semaphore(16 + 8 * config.max_in_flight if self._drops else config.max_in_flight)
         self._entries: dict[int, _Entry] = {}  # by sequence, in the order of arrival
         self._next_sequence = 0
-        self._next_delivered = 0  # the sequence, under INPUT
+        self._next_delivered = 0  # a sequence number, used for INPUT order
         self._undelivered = 0
         self._events: asyncio.Queue[FrameOutcome | StreamNotice | None] = asyncio.Queue()
         self._closed = False
 
     async def put(self, frame: Frame) -> None:
         """Accepts a frame as soon as there is capacity for it and its outcome."""
-        await self._not_taken.acquire()
+        await self._unsent_slots.acquire()
         permit = await self._acquire(frame)
         entry = _Entry(self._next_sequence, frame.frame_id, frame.capture_time, permit)
         is_full = sum(other.inspection is not None for other in self._entries.values()) >= self._config.max_in_flight
@@ -90,7 +90,7 @@ class FrameQueue:
         return await self._admission.acquire_for_stream(self._flow, capacity)
 
     def notify(self, notice: StreamNotice) -> None:
-        """Puts a notice among the outcomes."""
+        """Adds a notice to the events."""
         self._events.put_nowait(notice)
 
     def close(self) -> None:
@@ -105,13 +105,13 @@ class FrameQueue:
             yield event
             if isinstance(event, FrameOutcome):
                 self._entries.pop(event.sequence).permit.release()
-                self._not_taken.release()
+                self._unsent_slots.release()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stops all work and gives all permits back. It awaits nothing, so no cancellation can interrupt it."""
+        """Stops all work and releases all permits. It awaits nothing, so no cancellation can interrupt it."""
         for entry in self._entries.values():
             if entry.inspection is not None:
                 entry.inspection.cancel()
@@ -134,19 +134,19 @@ class FrameQueue:
         result: Inspection | Exception
         try:
             async with asyncio.timeout(self._config.frame_timeout_s):
-                async with self._active:
+                async with self._inspection_slots:
                     entry.is_started = True
                     result = await self._inspect(frame)
         except TimeoutError:
             message = f"No result within the stream's frame_timeout of {self._config.frame_timeout_s} s."
             result = DeadlineError(message)
-        except Exception as error:  # noqa: BLE001 - the outcome of this frame; the stream goes on
+        except PatchserveError as error:
+            result = error.copy()  # without its traceback, which holds the image
+        except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream goes on
             result = error
         entry.permit.resize(result.nbytes if isinstance(result, Inspection) else 0)
         self._finish(entry, result)
-        del (
-            result
-        )  # the traceback of an error contains this frame of the call stack: a cycle that keeps a bank in memory
+        del entry, frame, result  # the traceback of a bug has this frame: a cycle
 
     def _finish(self, entry: _Entry, result: Inspection | Exception) -> None:
         entry.inspection = None
@@ -154,9 +154,9 @@ class FrameQueue:
         if self._config.ordering is ResultOrdering.COMPLETION:
             self._deliver(entry.outcome)
             return
-        while (following := self._entries.get(self._next_delivered)) is not None and following.outcome is not None:
+        while (next_entry := self._entries.get(self._next_delivered)) is not None and next_entry.outcome is not None:
             self._next_delivered += 1
-            self._deliver(following.outcome)
+            self._deliver(next_entry.outcome)
 
     def _deliver(self, outcome: FrameOutcome) -> None:
         self._events.put_nowait(outcome)

@@ -31,12 +31,12 @@ T = TypeVar("T")
 
 
 class Inspector(Protocol):
-    """Inspects images; where the work is done is its own business."""
+    """Inspects images, in this process or elsewhere."""
 
     async def inspect(
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
-        """Compares one image with a reference, when it is the flow's turn.
+        """Compares one image with a reference, as soon as it is the flow's turn.
 
         Raises:
             InvalidImageError: it is not a supported image.
@@ -46,18 +46,18 @@ class Inspector(Protocol):
 class OutputSink(Protocol):
     """Saves overlays for the operator (`--save-outputs`). Called from a worker thread; never raises."""
 
-    def keep(self, inspection: Inspection, overlay: EncodedOverlay) -> None: ...
+    def save(self, inspection: Inspection, overlay: EncodedOverlay) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DecodedImage:
     model_input: ModelInputs  # (S, S, 3)
     size_px: tuple[int, int]  # (width, height)
-    canvas: imaging.Canvas | None  # None: no overlay was asked for
+    canvas: imaging.Canvas | None  # None: no overlay was requested
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Judged:
+class _JudgedImage:
     verdict: Verdict
     regions: tuple[Region, ...]
     overlay: EncodedOverlay | None
@@ -73,8 +73,8 @@ class _Timed(Generic[T]):
 class LocalInspector:
     """Decodes, judges and renders on a fixed pool of threads; scores in batches.
 
-    Images wait for their turn in encoded form and are decoded when it comes. So the queues behind stay short, and
-    decoded images take little memory. Work that has not begun when its caller leaves is skipped.
+    Images wait for their turn in encoded form and are decoded only then. So later queues stay short, and decoded images
+    use little memory. If the caller leaves, work that has not begun is skipped.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class LocalInspector:
             ),
         )
         if (sink := self._sink) is not None and (overlay := inspection.overlay) is not None:
-            await self._on_pool(lambda: sink.keep(inspection, overlay))
+            await self._on_pool(lambda: sink.save(inspection, overlay))
         return inspection
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
@@ -143,7 +143,9 @@ class LocalInspector:
         scale = options.heatmap_scale or self._default_scale
         return imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
 
-    def _judge(self, image: _DecodedImage, raw: RawScores, calibration: Calibration, options: OutputOptions) -> _Judged:
+    def _judge(
+        self, image: _DecodedImage, raw: RawScores, calibration: Calibration, options: OutputOptions
+    ) -> _JudgedImage:
         calibration = calibration.with_sensitivity(options.sensitivity)
         threshold = calibration.patch_threshold
         regions: tuple[Region, ...] = ()
@@ -153,14 +155,14 @@ class LocalInspector:
         if image.canvas is not None:
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, patch_threshold=threshold, regions=regions)
             overlay = imaging.encode_overlay(pixels, options.overlay_format)
-        return _Judged(judge(raw, calibration), regions, overlay)
+        return _JudgedImage(judge(raw, calibration), regions, overlay)
 
     async def _on_pool(self, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()
 
-        def timed() -> _Timed[T]:
+        def run_timed() -> _Timed[T]:
             started_at_s = time.perf_counter()
             value = work()
             return _Timed(value, (started_at_s - submitted_at_s) * 1000, (time.perf_counter() - started_at_s) * 1000)
 
-        return await asyncio.get_running_loop().run_in_executor(self._images, timed)
+        return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)

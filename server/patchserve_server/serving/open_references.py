@@ -1,4 +1,4 @@
-"""The open references: their scorers, and the memory that these may take."""
+"""The open references: their scorers, within a memory limit."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
-from patchserve_server.domain.errors import MemoryBudgetError
+from patchserve_server.domain.errors import MemoryBudgetError, PatchserveError
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
@@ -36,14 +36,14 @@ class _Entry:
 
 
 class OpenReferences:
-    """Owns the scorers. Together they take at most `max_bytes`, those that are being opened included.
+    """Owns the scorers. Together they use at most `max_bytes`, including those that are being opened.
 
-    Where a closed reference can be opened again, the least recently used ones are closed to make room, but none that is
-    in use. A revision that was replaced or deleted stays, and counts, until its last user has left.
+    If a closed reference can be opened again, the least recently used ones are closed to free memory. One that is in
+    use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left.
 
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
-        nbytes_of: the memory that a revision takes when it is open.
+        nbytes_of: the memory that an open revision uses.
         max_bytes: the limit.
         may_close: whether a closed reference can be opened again.
     """
@@ -70,20 +70,21 @@ class OpenReferences:
 
     @asynccontextmanager
     async def use(self, info: ReferenceInfo) -> AsyncIterator[OpenReference]:
-        """The current revision of a reference, opened first where needed. It stays open until the block ends.
+        """The current revision of a reference, opened first if needed. It stays open until the block ends.
 
         Raises:
-            MemoryBudgetError: other references in use take all the memory.
+            MemoryBudgetError: the references in use leave too little memory.
             PatchserveError: it cannot be opened.
         """
         entry = self._current.pop(info.reference_id, None) or self._begin_to_open(info)
         self._current[info.reference_id] = entry  # the most recently used one comes last
         entry.users += 1
         try:
-            yield await asyncio.shield(entry.opening)  # a user who leaves does not end the opening for the others
+            yield await asyncio.shield(entry.opening)  # the others still wait for it if this user leaves
         finally:
             entry.users -= 1
             self._release(entry)
+            del entry  # it has the error of a failed opening, whose traceback has this frame: a cycle
 
     def has_room_for(self, info: ReferenceInfo) -> bool:
         """Whether the reference fits without closing another one."""
@@ -91,10 +92,10 @@ class OpenReferences:
 
     @contextmanager
     def room_for(self, info: ReferenceInfo) -> Iterator[None]:
-        """Reserves the memory of a new revision, in place of the current one of its id, until the block ends.
+        """Reserves memory for a new revision, which replaces the current one of its id, until the block ends.
 
         Raises:
-            MemoryBudgetError: there is not enough, even if all idle references are closed. Then none is closed.
+            MemoryBudgetError: there is too little, even with all idle references closed. None is closed then.
         """
         self._make_room(info)
         nbytes = self._nbytes_of(info)
@@ -105,14 +106,14 @@ class OpenReferences:
             self._reserved -= nbytes
 
     def add(self, opened: OpenReference) -> None:
-        """Makes a revision that is open already the current one of its id."""
+        """Makes a revision that is already open the current one of its id."""
         self.retire(opened.info.reference_id)
         opening: asyncio.Future[OpenReference] = asyncio.get_running_loop().create_future()
         opening.set_result(opened)
         self._current[opened.info.reference_id] = _Entry(opened.info.reference_id, opening, opened.scorer.nbytes)
 
     def retire(self, reference_id: ReferenceId) -> None:
-        """Ends the current revision of an id. Its users keep it."""
+        """Removes the current revision of an id. Its users keep it open."""
         entry = self._current.pop(reference_id, None)
         if entry is not None and not entry.is_idle:
             self._retired.add(entry)
@@ -121,7 +122,10 @@ class OpenReferences:
         self._make_room(info)
 
         async def open_reference() -> OpenReference:
-            return OpenReference(info, await self._open_reference(info))
+            try:
+                return OpenReference(info, await self._open_reference(info))
+            except PatchserveError as error:
+                raise error.copy() from None  # without the frames below, which hold the bank
 
         opening = asyncio.create_task(open_reference())
         entry = _Entry(info.reference_id, opening, self._nbytes_of(info))
@@ -142,9 +146,9 @@ class OpenReferences:
         idle = [entry for entry in self._others(info.reference_id) if entry.is_idle and self._may_close]
         excess = self._excess(info)
         if excess > sum(entry.nbytes for entry in idle):
-            needed = self._max_bytes + excess - sum(entry.nbytes for entry in idle)
+            needed_bytes = self._max_bytes + excess - sum(entry.nbytes for entry in idle)
             message = (
-                f"With this reference, the open references would take {needed / 2**20:.0f} MiB; the server allows "
+                f"With this reference, the open references would use {needed_bytes / 2**20:.0f} MiB; the server allows "
                 f"{self._max_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images or use a coreset."
             )
             raise MemoryBudgetError(message)
@@ -155,9 +159,9 @@ class OpenReferences:
             excess -= entry.nbytes
 
     def _excess(self, info: ReferenceInfo) -> int:
-        """How many bytes more than allowed there were with this revision in place of the current one of its id."""
-        held = sum(entry.nbytes for entry in (*self._others(info.reference_id), *self._retired))
-        return held + self._reserved + self._nbytes_of(info) - self._max_bytes
+        """How many bytes over the limit this revision would be, in place of the current one of its id."""
+        held_bytes = sum(entry.nbytes for entry in (*self._others(info.reference_id), *self._retired))
+        return held_bytes + self._reserved + self._nbytes_of(info) - self._max_bytes
 
     def _others(self, reference_id: ReferenceId) -> list[_Entry]:
         return [entry for entry in self._current.values() if entry.reference_id != reference_id]

@@ -15,9 +15,9 @@ _log = logging.getLogger(__name__)
 
 
 class FolderSink:
-    """Writes one file for each overlay, with the bytes that the caller gets. Never deletes or replaces a file.
+    """Writes one file for each overlay, with the same bytes as in the response. Never deletes or replaces a file.
 
-    A file is called `<time>-<number>-<reference>-<verdict>` with the suffix .png, .jpg or .webp.
+    The name of a file is `<time>-<number>-<reference>-<verdict>` with the suffix .png, .jpg or .webp.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class FolderSink:
         self._folder = folder
         self._number = itertools.count(1)
 
-    def keep(self, inspection: Inspection, overlay: EncodedOverlay) -> None:
+    def save(self, inspection: Inspection, overlay: EncodedOverlay) -> None:
         """Write the overlay. Blocks. A failure is logged; the response does not depend on it."""
         verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
         time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")

@@ -29,7 +29,7 @@ class ImageFolder(Protocol):
 
 
 class FolderReader:
-    """The files of a folder on disk, sorted by name; hidden files and subfolders do not count."""
+    """The files of a folder on disk, sorted by name; hidden files and subfolders are skipped."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -50,22 +50,22 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceIn
     Raises:
         StartupError: the folder or one of its files cannot be read, or no reference can be built from them.
     """
-    reading = ""
+    current_name = ""
 
     async def images() -> AsyncIterator[bytes]:
-        nonlocal reading
+        nonlocal current_name
         for name in await asyncio.to_thread(folder.names):
-            reading = name
+            current_name = name
             yield await asyncio.to_thread(folder.read, name)
 
     try:
         reference = await builder.load(LoadOptions(), images())
     except OSError as error:
-        source = f"{folder}: {reading}" if reading else f"{folder}"
+        source = f"{folder}: {current_name}" if current_name else f"{folder}"
         message = f"--preload {source}: {error.strerror or error}. Name a folder of readable images."
         raise StartupError(message) from error
     except InvalidImageError as error:  # the builder decodes each image before it asks for the next one
-        raise StartupError(f"--preload {folder}: {reading}: {error.message}") from error
+        raise StartupError(f"--preload {folder}: {current_name}: {error.message}") from error
     except PatchserveError as error:
         raise StartupError(f"--preload {folder}: {error.message}") from error
     _log.info("Loaded reference %r from %d images in %s", reference.reference_id, reference.image_count, folder)

@@ -18,7 +18,7 @@ class _State(enum.Enum):
 
 
 class Readiness:
-    """One for all services of a server. Holds the application from the moment it serves."""
+    """The state of the server, shared by all its services. Holds the application as soon as the server serves."""
 
     def __init__(self) -> None:
         self._state = _State.STARTING
@@ -32,7 +32,7 @@ class Readiness:
 
     @property
     def application(self) -> Application:
-        """The application, during a drain too.
+        """The application, also during a drain.
 
         Raises:
             NotReadyError: the server is still starting.
@@ -43,12 +43,12 @@ class Readiness:
         return self._application
 
     def serve(self, application: Application) -> None:
-        """Starting is over."""
+        """Changes from starting to serving."""
         self._application = application
         self._state = _State.SERVING
 
     async def drain(self, delay_s: float) -> None:
-        """Not ready from now on. Calls are still taken for `delay_s`, then open streams end."""
+        """Changes to draining. Calls are still accepted for `delay_s`, then open streams end."""
         self._state = _State.DRAINING
         if self._application is not None:
             await asyncio.sleep(delay_s)
@@ -56,5 +56,5 @@ class Readiness:
         self._streams_end.set()
 
     async def streams_end(self) -> None:
-        """Returns when streams must read no more and end."""
+        """Returns when streams must stop reading and end."""
         await self._streams_end.wait()

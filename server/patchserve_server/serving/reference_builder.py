@@ -27,7 +27,7 @@ from patchserve_server.serving.open_references import OpenReference
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How a reference is to be loaded."""
+    """How to load a reference."""
 
     reference_id: ReferenceId = DEFAULT_REFERENCE_ID
     append: bool = False
@@ -36,7 +36,7 @@ class LoadOptions:
 
 
 class ReferenceBuilder:
-    """Builds references. Decoding shares the pool of the images; fitting has its own threads, so inference goes on."""
+    """Builds references. Decoding uses the pool of images; fitting has its own threads, so inference continues."""
 
     def __init__(
         self,
@@ -61,19 +61,19 @@ class ReferenceBuilder:
         return self._tracker.active_loads(reference_id)
 
     async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> ReferenceInfo:
-        """Builds, saves and serves a revision. The old revision serves until then.
+        """Builds, saves and serves a revision. The old revision serves until then, and after an error.
 
         Args:
-            options: everything but the images.
+            options: everything except the images.
             images: encoded images.
             image_total: how many there are, for ListLoads; 0: unknown.
 
         Raises:
             InvalidInputError: no image, too many, or a bad one (named as `images[i]`).
-            ReferenceNotFoundError, RevisionMismatchError, BankMismatchError, PreconditionError: there is no suitable
-                reference to append to.
+            ReferenceNotFoundError, RevisionMismatchError, BankMismatchError, PreconditionError: there is no
+                reference that APPEND can extend.
             ReferenceChangedError: another call changed the reference in the meantime.
-            ExhaustedError: no room for the bank, in memory or in the store. Nothing is lost in any of these cases.
+            ExhaustedError: too little space for the bank, in memory or in the store.
         """
         with self._tracker.track(options.reference_id, image_total) as load:
             if options.append:
@@ -91,23 +91,23 @@ class ReferenceBuilder:
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         scorer, revision = await self._fit(options.requested, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
-        now = datetime.now(UTC)
-        before = base.info if base is not None else self._catalog.find(options.reference_id)
+        update_time = datetime.now(UTC)
+        previous = base.info if base is not None else self._catalog.find(options.reference_id)
         reference = Reference(
             reference_id=options.reference_id,
             revision=revision,
-            create_time=before.create_time if before else now,
-            update_time=now,
+            create_time=previous.create_time if previous else update_time,
+            update_time=update_time,
             model=scorer.model,
         )
         await self._catalog.publish(reference, scorer, replaces=None if base is None else base.info)
         return reference.info
 
-    async def _decode_all(self, images: AsyncIterator[bytes], already: int, load: TrackedLoad) -> list[ModelInputs]:
+    async def _decode_all(self, images: AsyncIterator[bytes], base_count: int, load: TrackedLoad) -> list[ModelInputs]:
         inputs: list[ModelInputs] = []
         size_px = self._detector.info.input_size_px
         async for data in images:
-            if already + len(inputs) >= self._max_images:
+            if base_count + len(inputs) >= self._max_images:
                 message = f"A reference holds at most {self._max_images} images."
                 raise InvalidInputError("images", message)
             try:
@@ -115,7 +115,7 @@ class ReferenceBuilder:
                     await asyncio.get_running_loop().run_in_executor(self._images, self._decode, data, size_px)
                 )
             except InvalidImageError as error:
-                raise error.at(f"images[{len(inputs)}]") from error
+                raise error.with_field(f"images[{len(inputs)}]") from error
             load.received(len(inputs))
         if not inputs:
             message = "A reference needs at least one image of an undamaged item."
@@ -133,10 +133,10 @@ class ReferenceBuilder:
         load: TrackedLoad,
     ) -> tuple[Scorer, Revision]:
         """The new open reference and its revision."""
-        abandoned = threading.Event()
+        caller_left = threading.Event()
 
         def progress(stage: LoadStage, done: int, total: int) -> None:
-            if abandoned.is_set():
+            if caller_left.is_set():
                 raise _AbandonedError
             load.reached(stage, done, total)
 
@@ -151,7 +151,7 @@ class ReferenceBuilder:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
         finally:
-            abandoned.set()
+            caller_left.set()
 
 
 def _check_same_options(requested: RequestedOptions, base: ReferenceInfo) -> None:
@@ -164,4 +164,4 @@ def _check_same_options(requested: RequestedOptions, base: ReferenceInfo) -> Non
 
 
 class _AbandonedError(Exception):
-    """Ends a fit whose caller has left. Nobody sees it."""
+    """Ends a fit whose caller has left. It is never reported."""

@@ -1,4 +1,4 @@
-"""Streams: from the config to the end."""
+"""The streams, from their config to their end."""
 
 from __future__ import annotations
 
@@ -44,10 +44,10 @@ class Streams:
         """The stream's events: ready first, then an outcome for each frame, and notices. Close it to stop all work.
 
         Raises:
-            ReferenceNotFoundError, RevisionMismatchError: at once. The first one also after the last outcome, if
-                the reference was deleted in the meantime.
+            ReferenceNotFoundError, RevisionMismatchError: at once. ReferenceNotFoundError also after the last outcome,
+                if the reference was deleted in the meantime.
             DrainingError: after the last outcome, if the server shuts down.
-            StreamProtocolError: `frames` raised it; after the last outcome.
+            StreamProtocolError: after the last outcome, if `frames` raised it.
         """
         async with self._catalog.use(config.reference_id, config.expected_revision) as reference:
             info, flow = reference.info, FlowKey.of_stream(client)
@@ -81,7 +81,7 @@ class Streams:
             self._open.discard(stream)
 
     def drain(self) -> None:
-        """Ends every stream, open or new, with DrainingError, after it has answered what it has accepted."""
+        """Ends every stream, open or new, with DrainingError after the outcomes of its accepted frames."""
         self._draining = True
         for stream in list(self._open):
             stream.drain()
@@ -96,7 +96,7 @@ class Streams:
 
 
 class _Stream:
-    """The reader of one stream, and what may end it. Use it in a `with` statement."""
+    """The reader of one stream, and the error that ends the stream. Use it in a `with` statement."""
 
     def __init__(self, reference: ReferenceInfo, queue: FrameQueue) -> None:
         self.queue = queue
@@ -134,7 +134,7 @@ class _Stream:
         self._end = self._end or end
         if self._reader is not None:
             self._reader.cancel()
-        self.queue.close()  # if the reader has not run yet, nobody else does
+        self.queue.close()  # a reader that has not run yet does not close it
 
     async def ended(self) -> None:
         """Raises the error that ended the stream, if there is one."""
@@ -151,9 +151,10 @@ class _Stream:
         if self._reader is not None:
             self._reader.cancel()
             self._reader.add_done_callback(_retrieve_error)
+        self._reader = self._end = None  # both may have an error, whose traceback has this object: a cycle
 
 
 def _retrieve_error(reader: asyncio.Task[None]) -> None:
-    """Keeps asyncio from logging an error that nobody waits for any more: the caller has left."""
+    """Keeps asyncio from logging an error that nobody waits for: the caller has left."""
     if not reader.cancelled():
         reader.exception()

@@ -40,7 +40,13 @@ def details(status: status_pb2.Status) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("error", "code", "reason", "detail", "text"),
     [
-        (errors.EmptyImageError("m").at("images[3]"), "INVALID_ARGUMENT", "EMPTY_IMAGE", "BadRequest", "images[3]"),
+        (
+            errors.EmptyImageError("m").with_field("images[3]"),
+            "INVALID_ARGUMENT",
+            "EMPTY_IMAGE",
+            "BadRequest",
+            "images[3]",
+        ),
         (errors.StreamProtocolError("m"), "INVALID_ARGUMENT", "STREAM_PROTOCOL", "BadRequest", "payload"),
         (errors.ReferenceNotFoundError("box"), "NOT_FOUND", "REFERENCE_NOT_FOUND", "ResourceInfo", "box"),
         (errors.BankMismatchError("box", "m"), "FAILED_PRECONDITION", "BANK_MISMATCH", "PreconditionFailure", "box"),

@@ -6,6 +6,7 @@ import asyncio
 import random
 
 import pytest
+from fakes.waiting import settle
 
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.serving.admission import Admission, Capacity, Permit
@@ -16,11 +17,6 @@ MESSAGE = Capacity(1, 100)
 
 def admission(count: int = 8, nbytes: int = 800, share: float = 1.0) -> Admission:
     return Admission("image", Capacity(count, nbytes), share=share, largest=MESSAGE)
-
-
-async def settle() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
 
 
 @pytest.mark.parametrize("capacity", [Capacity(9, 0), Capacity(1, 801)])

@@ -37,7 +37,7 @@ def _field(name: str) -> Iterator[None]:
     try:
         yield
     except InvalidInputError as error:
-        raise error.inside(name) from error
+        raise error.with_prefix(name) from error
 
 
 def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
@@ -49,7 +49,7 @@ def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
     try:
         return ReferenceId(text) if text else DEFAULT_REFERENCE_ID
     except InvalidInputError as error:
-        raise error.at(field) from error
+        raise error.with_field(field) from error
 
 
 def expected_revision(text: str, field: str = "expected_revision") -> Revision | None:
@@ -61,7 +61,7 @@ def expected_revision(text: str, field: str = "expected_revision") -> Revision |
     try:
         return Revision(text) if text else None
     except InvalidInputError as error:
-        raise error.at(field) from error
+        raise error.with_field(field) from error
 
 
 def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:

@@ -1,0 +1,170 @@
+"""An error keeps neither a bank nor an image in memory: nothing waits for the garbage collector."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes.detector import SPEC, FakeDetector
+from fakes.gray import reference, scorer
+from fakes.waiting import settle
+
+from patchserve_server.domain.digest import revision_of
+from patchserve_server.domain.errors import (
+    BankMismatchError,
+    PatchserveError,
+    StorageUnavailableError,
+    StreamProtocolError,
+    UndecodableImageError,
+)
+from patchserve_server.domain.inspection import OutputOptions
+from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
+from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.frame_queue import FrameQueue
+from patchserve_server.serving.streams import Streams
+from patchserve_server.store import MemoryReferenceStore
+
+CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight=8)
+
+
+class CopyingStore(MemoryReferenceStore):
+    """Gives a new copy of a bank each time, as a disk does, and remembers it weakly."""
+
+    is_durable = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.banks: list[weakref.ref[np.ndarray]] = []
+        self.fails = False
+
+    def load(self, reference_id: ReferenceId) -> Reference:
+        stored = super().load(reference_id)
+        bank = replace(stored.model.bank, inputs=stored.model.bank.inputs.copy())
+        self.banks.append(weakref.ref(bank.inputs))
+        if self.fails:
+            raise StorageUnavailableError("the disk is gone")
+        return replace(stored, model=replace(stored.model, bank=bank))
+
+
+class RefusingInspector:
+    async def inspect(self, *_: object) -> Any:
+        raise UndecodableImageError("not an image")
+
+
+def alive(references: list[weakref.ref[Any]]) -> int:
+    return sum(one() is not None for one in references)
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture
+def pool() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def catalog_of(store: ReferenceStore, pool: ThreadPoolExecutor, max_bytes: int = 2**30) -> Catalog:
+    return Catalog(store, FakeDetector(), storage=pool, opening=pool, max_bytes=max_bytes)
+
+
+async def test_references_of_another_detector_leave_memory(pool: ThreadPoolExecutor) -> None:
+    store = CopyingStore()
+    for level in range(5):
+        model = replace(reference(level=level).model, spec=replace(SPEC, precision="bf16"))
+        store.save(replace(reference(f"r{level}"), model=model, revision=revision_of(model)))
+    catalog = catalog_of(store, pool)
+    await catalog.load_all()
+    with pytest.raises(BankMismatchError):
+        async with catalog.use(ReferenceId("r0")):
+            pass
+    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    await settle()
+    assert alive(store.banks) == 0
+
+
+async def test_an_opening_that_fails_keeps_neither_bank_nor_image(pool: ThreadPoolExecutor) -> None:
+    store = CopyingStore()
+    for name in ("a", "b"):
+        store.save(reference(name))
+    catalog = catalog_of(store, pool, max_bytes=reference().model.bank.nbytes)
+    await catalog.load_all()
+    assert catalog.open_ids() == ["a"]
+    store.banks.clear()
+    store.fails = True
+    image = np.zeros(100)
+    images = [weakref.ref(image)]
+
+    async def infer(image: np.ndarray) -> None:
+        async with catalog.use(ReferenceId("b")):
+            assert image is None, "not reached"
+
+    with pytest.raises(StorageUnavailableError):
+        await infer(image)
+    del image
+    await settle()
+    assert (alive(images), alive(store.banks)) == (0, 0)
+
+
+@pytest.mark.parametrize("ended_by", ["deletion", "drain", "protocol"])
+async def test_a_stream_that_ends_with_an_error_lets_go_of_its_bank(pool: ThreadPoolExecutor, ended_by: str) -> None:
+    catalog = catalog_of(MemoryReferenceStore(), pool)
+    published = reference()
+    opened = scorer(published)
+    scorers = [weakref.ref(opened)]
+    await catalog.publish(published, opened)
+    del opened
+    admission = Admission("image", Capacity(8, 2**30), share=1.0, largest=Capacity(1, 2**20))
+    streams = Streams(catalog, RefusingInspector(), admission, max_active=2)
+
+    async def frames() -> AsyncIterator[Frame]:
+        if ended_by == "protocol":
+            raise StreamProtocolError("wrong order")
+        await asyncio.Event().wait()
+        yield Frame("", None, b"")
+
+    async def stream() -> None:
+        async for event in streams.run("caller", CONFIG, frames()):
+            if isinstance(event, StreamReady) and ended_by == "deletion":
+                await catalog.delete(DEFAULT_REFERENCE_ID)
+            elif isinstance(event, StreamReady) and ended_by == "drain":
+                streams.drain()
+
+    with pytest.raises(PatchserveError):
+        await stream()
+    if ended_by != "deletion":
+        await catalog.delete(DEFAULT_REFERENCE_ID)
+    await settle()
+    assert alive(scorers) == 0
+
+
+async def test_a_failed_frame_keeps_no_image_until_its_outcome_is_taken() -> None:
+    admission = Admission("image", Capacity(64, 2**30), share=1.0, largest=Capacity(1, 2**20))
+    held: list[np.ndarray] = [np.zeros(100, np.uint8) for _ in range(8)]
+    images = [weakref.ref(image) for image in held]
+
+    async def inspect(_frame: Frame) -> Any:
+        raise UndecodableImageError("not an image")
+
+    with FrameQueue(CONFIG, inspect, max_active=8, admission=admission, flow=FlowKey("caller", 1)) as queue:
+        while held:
+            await queue.put(Frame("", None, held.pop()))  # type: ignore[arg-type] # bytes have no weak references
+        await settle()
+        assert alive(images) == 0

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from fakes.detector import SPEC, FakeDetector
 from fakes.gray import reference, scorer
-from fakes.waiting import settle
+from fakes.waiting import settle, until
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
@@ -96,8 +96,7 @@ async def test_references_of_another_detector_leave_memory(pool: ThreadPoolExecu
         async with catalog.use(ReferenceId("r0")):
             pass
     catalog._detector.openings.clear()  # type: ignore[attr-defined]
-    await settle()
-    assert alive(store.banks) == 0
+    await until(lambda: not alive(store.banks))  # the pool's thread lets go of its last task a moment later
 
 
 async def test_an_opening_that_fails_keeps_neither_bank_nor_image(pool: ThreadPoolExecutor) -> None:
@@ -119,8 +118,7 @@ async def test_an_opening_that_fails_keeps_neither_bank_nor_image(pool: ThreadPo
     with pytest.raises(StorageUnavailableError):
         await infer(image)
     del image
-    await settle()
-    assert (alive(images), alive(store.banks)) == (0, 0)
+    await until(lambda: not alive([*images, *store.banks]))
 
 
 @pytest.mark.parametrize("ended_by", ["deletion", "drain", "protocol"])
@@ -151,8 +149,7 @@ async def test_a_stream_that_ends_with_an_error_lets_go_of_its_bank(pool: Thread
         await stream()
     if ended_by != "deletion":
         await catalog.delete(DEFAULT_REFERENCE_ID)
-    await settle()
-    assert alive(scorers) == 0
+    await until(lambda: not alive(scorers))
 
 
 async def test_a_failed_frame_keeps_no_image_until_its_outcome_is_taken() -> None:

@@ -202,6 +202,9 @@ class NotReadyError(UnavailableError):
 class DrainingError(UnavailableError):
     reason = "DRAINING"
 
+    def __init__(self) -> None:
+        super().__init__("The server is shutting down; continue with another one.", retry_after_s=1.0)
+
 
 class StorageUnavailableError(UnavailableError):
     """The store could not be read or written (read-only, input/output error). Open references still serve."""

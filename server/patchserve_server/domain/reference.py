@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
@@ -46,7 +47,8 @@ class ScoreSpread:
     max: float
 
     def __post_init__(self) -> None:
-        if self.count < 1 or min(self.min, self.mean, self.stddev) < 0 or self.max < self.min:
+        is_finite = all(map(math.isfinite, (self.min, self.mean, self.stddev, self.max)))
+        if not is_finite or self.count < 1 or min(self.min, self.mean, self.stddev) < 0 or self.max < self.min:
             raise ValueError("the numbers of the normal scores contradict each other")
 
 
@@ -55,7 +57,7 @@ class Calibration:
     """Raw thresholds, computed from the reference images alone.
 
     Raises:
-        ValueError: a threshold is negative.
+        ValueError: a threshold is negative or not finite.
     """
 
     method: CalibrationMethod
@@ -64,13 +66,22 @@ class Calibration:
     normal_scores: ScoreSpread
 
     def __post_init__(self) -> None:
-        if min(self.image_threshold, self.patch_threshold) < 0:
-            raise ValueError("a threshold is negative")
+        if not (0 <= self.image_threshold < math.inf and 0 <= self.patch_threshold < math.inf):
+            raise ValueError("a threshold is negative or not finite")
 
     def with_sensitivity(self, sensitivity: float) -> Calibration:
         """The same calibration with both thresholds divided by the sensitivity."""
         image_threshold, patch_threshold = self.image_threshold / sensitivity, self.patch_threshold / sensitivity
         return replace(self, image_threshold=image_threshold, patch_threshold=patch_threshold)
+
+
+_BANK_ARRAYS = {  # name -> type, number of axes
+    "patches": (np.float32, 2),
+    "image_index": (np.int32, 1),
+    "grid_index": (np.int32, 1),
+    "spacing": (np.float32, 1),
+    "inputs": (np.uint8, 4),
+}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,6 +92,9 @@ class MemoryBank:
     radius need them.
     `spacing` is the distance between the reference's own patches around a row, relative to the mean over all rows.
     `inputs` are stored (150 KB each at 224 px) because everything else can be computed from them again.
+
+    Raises:
+        ValueError: the type, the shape or a value of an array is not as below. `patches` may have any values.
     """
 
     patches: NDArray[np.float32]  # (P, D)
@@ -88,6 +102,23 @@ class MemoryBank:
     grid_index: NDArray[np.int32]  # (P,), position in the patch grid, row by row from the top left
     spacing: NDArray[np.float32]  # (P,), above 0
     inputs: ModelInputs  # (N, S, S, 3)
+
+    def __post_init__(self) -> None:
+        for name, (dtype, axes) in _BANK_ARRAYS.items():
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
+                raise ValueError(f"array {name} is not a non-empty {np.dtype(dtype)} array with {axes} axes")
+        if not len(self.patches) == len(self.image_index) == len(self.grid_index) == len(self.spacing):
+            raise ValueError("arrays patches, image_index, grid_index and spacing differ in length")
+        _, height, width, channels = self.inputs.shape
+        if height != width or channels != 3:  # noqa: PLR2004
+            raise ValueError("array inputs does not contain square RGB images")
+        if self.image_index.min() < 0 or self.image_index.max() >= len(self.inputs):
+            raise ValueError("array image_index refers to an image that does not exist")
+        if self.grid_index.min() < 0:
+            raise ValueError("array grid_index has a negative value")
+        if not (self.spacing.min() > 0 and self.spacing.max() < np.inf):
+            raise ValueError("array spacing has a value that is not finite or not above 0")
 
     @property
     def nbytes(self) -> int:

@@ -16,14 +16,13 @@ from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.backbone import Backbone
-from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
-from patchserve_server.engine.patchcore.region_of_interest import build_roi_mask
+from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
-from patchserve_server.engine.search.parallel import ParallelSearch
+from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 
 
 class PatchCoreDetector:
@@ -61,27 +60,29 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
-        size_px = self._backbone.spec.input_size_px
-        inputs = np.full((1, size_px, size_px, 3), 128, np.uint8)
         if self._backbone.bytes_per_reference:
             return  # each reference has a network of its own, which `open` warms up
+        size_px = self._backbone.spec.input_size_px
+        inputs = np.full((1, size_px, size_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
-        pipeline = self._pipeline(runtime, ReferenceOptions(), self._scoring_search)
+        pipeline = Pipeline.build(self._backbone.spec, runtime, ReferenceOptions(), self._scoring_search)
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
-        masked = self._mask(inputs, options)
-        pipeline = self._fitting_pipeline(masked, options, progress)
+        roi_mask = self._roi_mask(options)
+        masked = inputs if roi_mask is None else roi_mask.cover(inputs)
+        pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
 
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
         bank, options = base.model.bank, base.model.options
-        new = self._mask(inputs, options)
+        roi_mask = self._roi_mask(options)
+        new = inputs if roi_mask is None else roi_mask.cover(inputs)
         masked = np.concatenate((bank.inputs, new))
-        pipeline = self._fitting_pipeline(masked, options, progress)
+        pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_per_image
         if has_all_rows and not self._backbone.bytes_per_reference:
             # The rows of the old images are there, in order: embedding these images again would give the same.
@@ -103,7 +104,9 @@ class PatchCoreDetector:
             spacing=torch.from_numpy(bank.spacing).to(device),
             approximate=options.approximate_search,
         )
-        scorer = self._scorer(model, self._pipeline(runtime, options, self._scoring_search), index)
+        roi_mask = self._roi_mask(options)
+        pipeline = Pipeline.build(self._backbone.spec, runtime, options, self._scoring_search, roi_mask)
+        scorer = self._scorer(model, pipeline, index)
         if self._backbone.bytes_per_reference:
             scorer.score(bank.inputs[:1])  # the first run of a network is slow
         return scorer
@@ -121,17 +124,15 @@ class PatchCoreDetector:
         masks = pipeline_nbytes(self._backbone.spec, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
 
-    def _mask(self, inputs: ModelInputs, options: ReferenceOptions) -> ModelInputs:
-        spec = self._backbone.spec
-        mask = build_roi_mask(options.region_of_interest, spec.input_size_px, spec.grid)
-        return inputs if mask is None else mask.cover(inputs)
+    def _roi_mask(self, options: ReferenceOptions) -> RoiMask | None:
+        return build_roi_mask(options.region_of_interest, self._backbone.spec.input_size_px, self._backbone.spec.grid)
 
-    def _pipeline(self, runtime: Runtime, options: ReferenceOptions, parallel_search: ParallelSearch) -> Pipeline:
-        return Pipeline.build(self._backbone.spec, runtime, options, parallel_search)
-
-    def _fitting_pipeline(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Pipeline:
-        torch.set_num_threads(self._threads)  # torch's setting belongs to the calling thread; a coreset needs them all
-        return self._pipeline(self._backbone.runtime_for(masked, progress), options, self._fitting_search)
+    def _fitting_pipeline(
+        self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
+    ) -> Pipeline:
+        use_torch_threads(self._threads)  # the calling thread may have been set to one; a coreset needs them all
+        runtime = self._backbone.runtime_for(masked, progress)
+        return Pipeline.build(self._backbone.spec, runtime, options, self._fitting_search, roi_mask)
 
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, S, S, 3) and all their patch vectors (N, P, D)."""

@@ -30,7 +30,9 @@ async def deadline(context: Context, default_s: float) -> AsyncIterator[None]:
 async def within(limit_s: float, message: str, error: type[DeadlineError] = DeadlineError) -> AsyncIterator[None]:
     """Ends the block with an error after so many seconds, whatever the call's deadline is."""
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(limit_s) as limit:
             yield
     except TimeoutError:
+        if not limit.expired():
+            raise  # a system call's, not ours
         raise error(message) from None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
@@ -25,7 +25,6 @@ from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application, ServerLimits, capacity_of
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.readiness import Readiness
-from patchserve_server.serving.streams import RETRY_AFTER_DRAIN_S
 
 
 class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
@@ -66,15 +65,17 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         application, flow = call.application, FlowKey.of_stream(call.client)
         async with aclosing(self._until_drain(request_iterator)) as requests:
             async for request in requests:
-                try:
-                    async with deadline(call.context, application.limits.default_timeout_s):
-                        batch = await _batch(request, application.limits)
-                        with await application.images.acquire_for_stream(flow, capacity_of(batch.images)) as permit:
-                            response = await _infer(application, permit, request, batch)
-                except Exception as error:  # noqa: BLE001 - the caller gets it
-                    yield kserve.stream_error(request, error, call.request_id)
-                else:
-                    yield pb.ModelStreamInferResponse(infer_response=response)
+                with ExitStack() as until_sent:
+                    try:
+                        async with deadline(call.context, application.limits.default_timeout_s):
+                            batch = await _batch(request, application.limits)
+                            permit = await application.images.acquire_for_stream(flow, capacity_of(batch.images))
+                            until_sent.enter_context(permit)
+                            result = await _infer(application, permit, request, batch)
+                        response = pb.ModelStreamInferResponse(infer_response=result)
+                    except Exception as error:  # noqa: BLE001 - the caller gets it
+                        response = kserve.stream_error(request, error, call.request_id)
+                    yield response  # its permit is released when it is sent: a caller may be slow to read
 
     async def _until_drain(self, requests: AsyncIterator[pb.ModelInferRequest]) -> AsyncGenerator[pb.ModelInferRequest]:
         """The caller's requests.
@@ -89,7 +90,7 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 coming = asyncio.ensure_future(_next(requests))
                 await asyncio.wait({coming, draining}, return_when=asyncio.FIRST_COMPLETED)
                 if not coming.done():
-                    raise DrainingError("The server is shutting down; continue with another one.", RETRY_AFTER_DRAIN_S)
+                    raise DrainingError
                 if (request := coming.result()) is None:
                     return
                 yield request

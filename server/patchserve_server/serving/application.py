@@ -110,6 +110,7 @@ class Application:
                     tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
             except ExceptionGroup as errors:
                 failure = errors.exceptions[0]
+                errors.__traceback__ = None  # its frame of TaskGroup has the group itself: a cycle
             if failure is not None:
                 try:
                     raise failure

@@ -92,10 +92,11 @@ class Batcher:
 
     async def _run(self, batch: list[_QueuedInput]) -> None:
         started = time.perf_counter()
-        inputs = np.stack([entry.model_input for entry in batch])  # (B, S, S, 3)
+        scorer, inputs = batch[0].scorer, [entry.model_input for entry in batch]
         try:
             scores, times = await asyncio.get_running_loop().run_in_executor(
-                self._executor, batch[0].scorer.score, inputs
+                self._executor,
+                lambda: scorer.score(np.stack(inputs)),  # (B, S, S, 3)
             )
         except Exception as error:  # noqa: BLE001 - each caller gets it
             for entry in batch:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from typing import Any, TypeVar
 
 from patchserve_server.domain.errors import (
     BankMismatchError,
@@ -20,6 +21,8 @@ from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.open_references import OpenReference, OpenReferences
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +53,7 @@ class Catalog:
         self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
         self._listeners: dict[ReferenceId, set[Listener]] = {}
         self._change = asyncio.Lock()
+        self._changes: set[asyncio.Task[Any]] = set()
         self._open = OpenReferences(
             self._load_and_open, detector.open_nbytes, max_bytes=max_bytes, may_close=store.is_durable
         )
@@ -70,6 +74,8 @@ class Catalog:
                     self._open.add(OpenReference(info, await self._open_model(info, reference.model)))
                 except BankMismatchError as error:
                     _log.warning("Reference %r: %s", str(reference_id), error.message)
+                except Exception:  # noqa: BLE001 - one reference must not stop the server
+                    _log.exception("Reference %r cannot be opened; its first request tries again", str(reference_id))
 
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
@@ -88,7 +94,7 @@ class Catalog:
             StorageUnavailableError: it cannot be read.
         """
         async with AsyncExitStack() as stack:
-            opened = None
+            opened, has_waited = None, False
             while opened is None:
                 info = self.info(reference_id, expected_revision)
                 if (mismatch := self._mismatched.get(reference_id)) is not None:
@@ -96,8 +102,13 @@ class Catalog:
                 try:
                     opened = await stack.enter_async_context(self._open.use(info))
                 except PatchserveError:
-                    if self._infos.get(reference_id) is info:
-                        raise  # otherwise it was replaced or deleted in the meantime
+                    if self._infos.get(reference_id) is not info:
+                        continue  # it was replaced or deleted in the meantime
+                    if has_waited or not self._change.locked():
+                        raise
+                    # A change may hold the memory, or may be about to replace this revision.
+                    async with self._change:
+                        has_waited = True
             yield opened
 
     def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
@@ -133,7 +144,7 @@ class Catalog:
             MemoryBudgetError, StorageFullError, StorageUnavailableError: the old revision stays.
         """
         # A save continues even if its caller leaves, so that store and memory agree.
-        await asyncio.shield(asyncio.ensure_future(self._publish(reference, scorer, replaces)))
+        await self._finish(self._publish(reference, scorer, replaces))
 
     async def _publish(self, reference: Reference, scorer: Scorer, replaces: ReferenceInfo | None) -> None:
         reference_id, info = reference.reference_id, reference.info
@@ -154,17 +165,36 @@ class Catalog:
             ReferenceNotFoundError, RevisionMismatchError: as for `info`.
             StorageFullError, StorageUnavailableError: the reference stays.
         """
-        return await asyncio.shield(asyncio.ensure_future(self._delete(reference_id, expected_revision)))
+        return await self._finish(self._delete(reference_id, expected_revision))
 
     async def _delete(self, reference_id: ReferenceId, expected_revision: Revision | None) -> str:
         async with self._change:
             is_damaged = reference_id in self._damaged and expected_revision is None
             revision = "" if is_damaged else self.info(reference_id, expected_revision).revision
-            await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
-            self._forget(reference_id)
-            self._open.retire(reference_id)
-            self._notify(reference_id, None)
+            try:
+                await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
+            except ReferenceNotFoundError:
+                self._end(reference_id)  # somebody removed its files
+                raise
+            self._end(reference_id)
             return revision
+
+    def _end(self, reference_id: ReferenceId) -> None:
+        self._forget(reference_id)
+        self._open.retire(reference_id)
+        self._notify(reference_id, None)
+
+    async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
+        """The result of a change, which goes on if its caller leaves."""
+        task = asyncio.create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._end_change)
+        return await asyncio.shield(task)
+
+    def _end_change(self, task: asyncio.Task[Any]) -> None:
+        self._changes.discard(task)
+        if not task.cancelled():
+            task.exception()  # its caller has it, or has left
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:

@@ -133,13 +133,13 @@ class FrameQueue:
     async def _answer(self, entry: _Entry, frame: Frame) -> None:
         result: Inspection | Exception
         try:
-            async with asyncio.timeout(self._config.frame_timeout_s):
+            async with asyncio.timeout(self._config.frame_timeout_s) as limit:
                 async with self._inspection_slots:
                     entry.is_started = True
                     result = await self._inspect(frame)
-        except TimeoutError:
+        except TimeoutError as error:
             message = f"No result within the stream's frame_timeout of {self._config.frame_timeout_s} s."
-            result = DeadlineError(message)
+            result = DeadlineError(message) if limit.expired() else error  # else a system call's: a bug
         except PatchserveError as error:
             result = error.copy()  # without its traceback, which holds the image
         except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream goes on

@@ -39,7 +39,8 @@ class OpenReferences:
     """Owns the scorers. Together they use at most `max_bytes`, including those that are being opened.
 
     If a closed reference can be opened again, the least recently used ones are closed to free memory. One that is in
-    use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left.
+    use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left;
+    only its own successor may exceed the limit beside it, so that a reference in use can be replaced.
 
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
@@ -125,7 +126,11 @@ class OpenReferences:
             try:
                 return OpenReference(info, await self._open_reference(info))
             except PatchserveError as error:
-                raise error.copy() from None  # without the frames below, which hold the bank
+                failure = error.copy()  # without the frames below, which hold the bank
+            try:
+                raise failure
+            finally:
+                del failure  # its traceback has this frame: a cycle
 
         opening = asyncio.create_task(open_reference())
         entry = _Entry(info.reference_id, opening, self._nbytes_of(info))

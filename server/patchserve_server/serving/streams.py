@@ -26,7 +26,6 @@ from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.open_references import OpenReference
 
 MAX_FRAME_ID_BYTES = 128
-RETRY_AFTER_DRAIN_S = 1.0
 
 
 class Streams:
@@ -119,6 +118,8 @@ class _Stream:
         if reference is None:
             self._stop(ReferenceNotFoundError(self._reference.reference_id))
             return
+        if reference.revision == self._reference.revision:
+            return  # loaded again with equal content
         message = (
             f'Reference "{reference.reference_id}" is now at revision {reference.revision}; this stream keeps '
             f"{self._reference.revision}. Open a new stream to use the new one."
@@ -128,7 +129,7 @@ class _Stream:
     def drain(self) -> None:
         message = "The server is shutting down: it reads no more frames and answers the frames that it has accepted."
         self.queue.notify(StreamNotice(NoticeKind.DRAINING, message))
-        self._stop(DrainingError("The server is shutting down; continue with another one.", RETRY_AFTER_DRAIN_S))
+        self._stop(DrainingError())
 
     def _stop(self, end: PatchserveError) -> None:
         self._end = self._end or end

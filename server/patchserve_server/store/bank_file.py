@@ -19,37 +19,8 @@ from patchserve_server.store.records import unique_keys
 
 MAX_HEADER_BYTES = 4096
 _WHAT = "bank file"
-# name -> type in safetensors, type in NumPy, number of axes
-_ARRAYS = {
-    "patches": ("F32", np.dtype(np.float32), 2),
-    "image_index": ("I32", np.dtype(np.int32), 1),
-    "grid_index": ("I32", np.dtype(np.int32), 1),
-    "spacing": ("F32", np.dtype(np.float32), 1),
-    "inputs": ("U8", np.dtype(np.uint8), 4),
-}
-
-
-def check_bank(bank: MemoryBank) -> None:
-    """Check the types, the shapes and the values of each row.
-
-    Raises:
-        DamageError: one of them breaks the format.
-    """
-    for name, (_, dtype, axes) in _ARRAYS.items():
-        array = getattr(bank, name)
-        if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
-            raise DamageError(f"its array {name} is not a non-empty {dtype} array with {axes} axes")
-    if not len(bank.patches) == len(bank.image_index) == len(bank.grid_index) == len(bank.spacing):
-        raise DamageError("its arrays patches, image_index, grid_index and spacing differ in length")
-    _, height, width, channels = bank.inputs.shape
-    if height != width or channels != 3:  # noqa: PLR2004
-        raise DamageError("its array inputs does not contain square RGB images")
-    if bank.image_index.min() < 0 or bank.image_index.max() >= len(bank.inputs):
-        raise DamageError("its array image_index refers to an image that does not exist")
-    if bank.grid_index.min() < 0:
-        raise DamageError("its array grid_index has a negative value")
-    if not (bank.spacing.min() > 0 and bank.spacing.max() < np.inf):
-        raise DamageError("its array spacing has a value that is not finite or not above 0")
+# name -> type in safetensors
+_ARRAYS = {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"}
 
 
 def write_bank(path: Path, bank: MemoryBank) -> None:
@@ -78,21 +49,25 @@ class BankFile:
         except ValueError as error:
             raise _damage(error) from error
         types = {name: self._file.get_slice(name).get_dtype() for name in self._file.keys()}  # noqa: SIM118
-        if types != {name: dtype for name, (dtype, _, _) in _ARRAYS.items()}:
+        if types != _ARRAYS:
             raise DamageError(f"its {_WHAT} does not contain exactly the arrays {', '.join(_ARRAYS)} in their types")
 
     def read(self) -> MemoryBank:
         """The arrays, in new memory.
 
         Raises:
-            DamageError: the file was truncated in the meantime, or it does not fit into memory.
+            DamageError: the file was truncated in the meantime, an array breaks the format, or memory is too small.
         """
         try:
-            return MemoryBank(**{name: self._file.get_tensor(name) for name in _ARRAYS})
+            arrays = {name: self._file.get_tensor(name) for name in _ARRAYS}
         except MemoryError:
             raise DamageError(f"its {_WHAT} does not fit into memory") from None
         except SafetensorError as error:
             raise _system_error(error) or _damage(error) from error
+        try:
+            return MemoryBank(**arrays)
+        except ValueError as error:
+            raise DamageError(f"its {error}") from error
 
 
 def _open(path: Path) -> Any:  # noqa: ANN401 - the library has no types

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, ReferenceModel
-from patchserve_server.store.bank_file import BankFile, check_bank, write_bank
+from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import is_plain_folder, read_small_file, sync, try_remove, write_synced
 from patchserve_server.store.records import FORMAT_VERSION, Manifest, decode_record, encode_record
@@ -91,7 +91,6 @@ class OpenGeneration:
 
 
 def _verified_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
-    check_bank(bank)
     model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration)
     if revision_of(model) != manifest.revision:
         raise DamageError("its content does not match its revision")

@@ -19,7 +19,7 @@ PAGE = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
 GROUPS = (errors.PatchserveError, errors.InvalidImageError, errors.ExhaustedError, errors.UnavailableError)
 NOT_SENT = {*GROUPS, errors.StartupError}
 # Errors with a delay after which the caller may try again.
-WITH_DELAY = {errors.QueueFullError, errors.NotReadyError, errors.DrainingError}
+WITH_DELAY = {errors.QueueFullError, errors.NotReadyError}
 
 
 def every_kind(root: type[errors.PatchserveError]) -> Iterator[type[errors.PatchserveError]]:

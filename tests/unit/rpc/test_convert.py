@@ -166,7 +166,7 @@ def test_valid_overlay_sizes_are_accepted(side_px: int) -> None:
     ("options", "field", "expected"),
     [
         *[
-            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "is 16 to 65535, or 0")
+            ({"overlay_max_side_px": side_px}, "output.overlay_max_side_px", "must be 16 to 65535, or 0")
             for side_px in (1, 15, 65_536, 2**32 - 1)
         ],
         *[

@@ -52,7 +52,7 @@ def details(status: status_pb2.Status) -> dict[str, object]:
         (errors.BankMismatchError("box", "m"), "FAILED_PRECONDITION", "BANK_MISMATCH", "PreconditionFailure", "box"),
         (errors.ReferenceChangedError("box"), "ABORTED", "REFERENCE_CHANGED", "ResourceInfo", "box"),
         (errors.QueueFullError("m", 0.5), "RESOURCE_EXHAUSTED", "QUEUE_FULL", "RetryInfo", "500000000"),
-        (errors.DrainingError("m", 1.0), "UNAVAILABLE", "DRAINING", "RetryInfo", "seconds: 1"),
+        (errors.DrainingError(), "UNAVAILABLE", "DRAINING", "RetryInfo", "seconds: 1"),
         (errors.DeadlineError("m"), "DEADLINE_EXCEEDED", "DEADLINE", None, ""),
         (errors.MemoryBudgetError("m"), "RESOURCE_EXHAUSTED", "MEMORY_BUDGET", None, ""),
     ],

@@ -110,3 +110,15 @@ async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) ->
     with pytest.raises(RuntimeError, match="boom"):
         await first
     assert (await second).raw.image_score == 100
+
+
+async def test_a_batch_that_cannot_be_put_together_fails_alone(pool: ThreadPoolExecutor) -> None:
+    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    target = scorer(reference())
+    sizes = [gray_input(0), gray_input(0)[:2, :2]]
+    calls = [asyncio.create_task(batcher.score(target, model_input)) for model_input in sizes]
+    for call in calls:
+        with pytest.raises(ValueError, match="shape"):
+            await call
+    calls = [asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(2)]
+    assert [(await call).raw.image_score for call in calls] == [100, 100]

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 from fakes.catalogs import CatalogFactory, current, publish
-from fakes.detector import SPEC
+from fakes.detector import SPEC, FakeDetector
 from fakes.gray import reference
-from fakes.waiting import until
+from fakes.waiting import settle, until
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
@@ -23,6 +23,8 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
+from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.store import FolderReferenceStore
@@ -208,3 +210,74 @@ async def test_a_server_that_starts_with_more_references_than_fit_serves_all_of_
     assert catalog.open_ids() == ["a"]
     for name in (A, B, C):
         assert (await current(catalog, name)).reference_id == name
+
+
+class SlowStore(FolderReferenceStore):
+    """Waits at the start of a save, when the catalog has reserved its memory, and again when it has been made."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.gates = (threading.Event(), threading.Event())
+        self.is_at = -1
+        for gate in self.gates:
+            gate.set()
+
+    def save(self, reference: Reference) -> None:
+        self._pass(0)
+        super().save(reference)
+        self._pass(1)
+        self.is_at = -1
+
+    def _pass(self, gate: int) -> None:
+        self.is_at = gate
+        assert self.gates[gate].wait(30)
+
+
+@pytest.mark.parametrize("gate", [0, 1])
+async def test_a_request_for_a_closed_reference_waits_for_a_save_that_has_its_memory(
+    tmp_path: Path, factory: CatalogFactory, gate: int
+) -> None:
+    with closing(SlowStore(tmp_path / "store")) as store:
+        catalog = factory.catalog(store, reference(images=3).model.bank.nbytes)
+        await publish(catalog, reference("a", 1, images=3))
+        await publish(catalog, reference("b", 1, images=3))
+        assert catalog.open_ids() == ["b"]
+        store.gates[gate].clear()
+        save = asyncio.create_task(publish(catalog, reference("a", 2, images=3)))
+        await until(lambda: store.is_at == gate)
+        requests = [asyncio.create_task(current(catalog, name)) for name in ("a", "b")]
+        await settle()
+        store.gates[gate].set()
+        published = await save
+        a, b = [await request for request in requests]
+        assert (a.revision, b) == (published.revision, catalog.info(B))
+
+
+async def test_a_reference_that_fails_to_open_at_the_start_does_not_stop_the_others(
+    durable: Catalog, durable_store: FolderReferenceStore, factory: CatalogFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in (A, B):
+        await publish(durable, reference(name, images=3))
+
+    class FailingOnce(FakeDetector):
+        def open(self, model: ReferenceModel) -> Scorer:
+            if not self.openings:
+                self.openings.append(model)
+                raise MemoryError
+            return super().open(model)
+
+    restarted = factory.catalog(durable_store, detector=FailingOnce())
+    await restarted.load_all()
+    assert restarted.open_ids() == ["b"]
+    assert "'a' cannot be opened" in caplog.text
+    assert await current(restarted, "a") == restarted.info(A)
+
+
+async def test_a_reference_whose_files_somebody_removed_is_no_longer_listed_after_its_deletion(
+    durable: Catalog, durable_store: FolderReferenceStore
+) -> None:
+    await publish(durable, reference("a", images=3))
+    durable_store.delete(A)
+    with pytest.raises(ReferenceNotFoundError):
+        await durable.delete(A)
+    assert durable.page("", 10) == ([], False)

@@ -183,6 +183,16 @@ async def test_of_two_concurrent_appends_one_fails_and_no_image_is_lost(bench: B
     assert bench.catalog.info(DEFAULT_REFERENCE_ID).image_count == 2
 
 
+async def test_of_two_concurrent_replacements_of_one_revision_one_fails(bench: Bench) -> None:
+    base = await bench.load(10)
+    bench.detector.fit_gate.clear()
+    both = [asyncio.create_task(bench.load(level, expected_revision=base.revision)) for level in (20, 30)]
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED] * 2)
+    bench.detector.fit_gate.set()
+    results = await asyncio.gather(*both, return_exceptions=True)
+    assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
+
+
 async def test_a_fit_stops_when_its_caller_leaves(bench: Bench) -> None:
     bench.detector.fit_gate.clear()
     load = asyncio.create_task(bench.load(10))

@@ -30,6 +30,7 @@ from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
 from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.application import Application
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue
@@ -165,3 +166,26 @@ async def test_a_failed_frame_keeps_no_image_until_its_outcome_is_taken() -> Non
             await queue.put(Frame("", None, held.pop()))  # type: ignore[arg-type] # bytes have no weak references
         await settle()
         assert alive(images) == 0
+
+
+async def test_a_failed_batch_keeps_no_image(pool: ThreadPoolExecutor) -> None:
+    catalog = catalog_of(MemoryReferenceStore(), pool)
+    published = reference()
+    await catalog.publish(published, scorer(published))
+    limits: Any = None
+    application = Application(
+        FakeDetector().info, limits, limits, catalog, limits, RefusingInspector(), limits, limits, limits, limits
+    )
+    admission = Admission("image", Capacity(8, 2**30), share=1.0, largest=Capacity(8, 2**20))
+    held = [np.zeros((4, 4, 3), np.uint8) for _ in range(2)]
+    images = [weakref.ref(image) for image in held]
+
+    async def infer(images: list[np.ndarray]) -> None:
+        with admission.acquire("caller", Capacity(2)) as permit:
+            await application.infer_batch(permit, DEFAULT_REFERENCE_ID, None, images, OutputOptions())
+
+    with pytest.raises(UndecodableImageError):
+        await infer(held)
+    held.clear()
+    await settle()
+    assert alive(images) == 0

@@ -16,7 +16,7 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.architectures import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
-from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask
+from patchserve_server.engine.patchcore.region_of_interest import RoiMask
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
@@ -57,11 +57,12 @@ class Pipeline:
         runtime: Runtime,
         options: ReferenceOptions,
         parallel_search: ParallelSearch,
+        roi_mask: RoiMask | None = None,
     ) -> Pipeline:
+        """Args: `roi_mask` is that of the options' region of interest, from `build_roi_mask`."""
         visible = None
         if options.search_radius is not None:
             visible = positions_within(options.search_radius, architecture.grid).to(runtime.device)
-        roi_mask = build_roi_mask(options.region_of_interest, architecture.input_size_px, architecture.grid)
         return cls(architecture, runtime, options, parallel_search, roi_mask, visible)
 
     @property

@@ -14,6 +14,12 @@ from patchserve_server.engine.search.scratch import DEFAULT_MEMORY_LIMIT_BYTES
 _LEAST_PRODUCTS = 2**28  # multiplications for each thread; for fewer, another thread does not pay
 
 
+def use_torch_threads(threads: int) -> None:
+    """Sets how many threads torch's operations use that the calling thread starts."""
+    torch.get_num_threads()  # a thread's first operation may set the number again, unless it was read before
+    torch.set_num_threads(threads)
+
+
 class ParallelSearch:
     """`nearest` on several threads, within one memory limit for all callers together.
 
@@ -31,7 +37,7 @@ class ParallelSearch:
         self._threads = threads
         self._thread_limit_bytes = memory_limit_bytes // threads
         self._pool = ThreadPoolExecutor(
-            threads, thread_name_prefix="search", initializer=torch.set_num_threads, initargs=(1,)
+            threads, thread_name_prefix="search", initializer=use_torch_threads, initargs=(1,)
         )
 
     def nearest(

@@ -208,7 +208,7 @@ def test_files_that_pages_name_exist() -> None:
     files = [f"/{path.relative_to(REPO)}" for path in project_files()]
     missing = []
     for page in (path for path in project_files() if path.suffix == ".md"):
-        code = " ".join(re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL))
+        code = " ".join(re.findall(r"```.*?```|`[^`]+`", page.read_text(), re.DOTALL))
         for name in re.findall(r"(?<![\w./-])(?:[\w.-]+/)*[\w.-]+", code):
             if name.endswith(".py"):
                 exists = any(file.endswith(f"/{name}") for file in files)

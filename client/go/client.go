@@ -1,7 +1,7 @@
-// Package patchserve is a client of patchserve, a gRPC server for visual anomaly detection.
+// Package patchserve is a client for patchserve, a gRPC server for visual anomaly detection.
 //
-// A Client has every method of the contract, with contexts for deadlines; this file adds the way to a server, and loads
-// and streams that keep to flow control.
+// A Client has every method of the contract, with contexts for deadlines. This file adds the connection, and loads and
+// streams with flow control.
 package patchserve
 
 import (
@@ -22,17 +22,17 @@ import (
 
 const maxMessageBytes = 64 << 20
 
-// Options of a connection. The zero value is plain text without a token.
+// Options of a connection. The zero value means plain text without a token.
 type Options struct {
-	TLS               bool   // encryption; implied by the files
-	CA                string // a PEM file: who may sign the server's certificate; empty: the well-known authorities
-	Cert, Key         string // PEM files: the client's own certificate, for a server that asks for one
+	TLS               bool   // use TLS; CA and Cert imply it
+	CA                string // a PEM file: the authorities for the server's certificate; empty: well-known ones
+	Cert, Key         string // PEM files: the client's certificate and key, for a server that requires them
 	Token             string // the bearer token
-	InsecureToken     bool   // send the token unencrypted to another machine, where something else protects the way
+	InsecureToken     bool   // allow sending the token unencrypted to another machine, for example inside a VPN
 	AdditionalOptions []grpc.DialOption
 }
 
-// Client is a connection to a server. Safe for concurrent use; close it.
+// Client is a connection to a server. It is safe for concurrent use. Close it after use.
 type Client struct {
 	pb.PatchCoreServiceClient
 	Conn *grpc.ClientConn
@@ -42,7 +42,7 @@ type Client struct {
 func Dial(server string, options Options) (*Client, error) {
 	host, _, err := net.SplitHostPort(server)
 	if err != nil {
-		return nil, fmt.Errorf("a server is named HOST:PORT, not %q: %w", server, err)
+		return nil, fmt.Errorf("the server must be HOST:PORT, not %q: %w", server, err)
 	}
 	dial := []grpc.DialOption{grpc.WithDefaultCallOptions(
 		grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))}
@@ -58,9 +58,9 @@ func Dial(server string, options Options) (*Client, error) {
 	}
 	if options.Token != "" {
 		ip := net.ParseIP(host)
-		here := host == "localhost" || (ip != nil && ip.IsLoopback())
-		if !encrypted && !here && !options.InsecureToken {
-			return nil, fmt.Errorf("the token would travel to %s unencrypted: use TLS, or InsecureToken", server)
+		isLocal := host == "localhost" || (ip != nil && ip.IsLoopback())
+		if !encrypted && !isLocal && !options.InsecureToken {
+			return nil, fmt.Errorf("the token would be sent unencrypted to %s: use TLS, or InsecureToken", server)
 		}
 		dial = append(dial, grpc.WithPerRPCCredentials(bearer(options.Token)))
 	}
@@ -71,7 +71,7 @@ func Dial(server string, options Options) (*Client, error) {
 	return &Client{pb.NewPatchCoreServiceClient(conn), conn}, nil
 }
 
-// Close ends the connection; calls under way end with Canceled.
+// Close ends the connection. Running calls end with Canceled.
 func (c *Client) Close() error { return c.Conn.Close() }
 
 func (o Options) config() (*tls.Config, error) {
@@ -83,7 +83,7 @@ func (o Options) config() (*tls.Config, error) {
 		}
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", o.CA)
+			return nil, fmt.Errorf("%s contains no certificate", o.CA)
 		}
 	}
 	if o.Cert != "" {
@@ -96,7 +96,7 @@ func (o Options) config() (*tls.Config, error) {
 	return config, nil
 }
 
-// bearer is a token as a plain header. Dial has seen to it that it travels safely.
+// bearer sends the token as a plain header. Dial has checked that the connection is safe for it.
 type bearer string
 
 func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]string, error) {
@@ -105,8 +105,8 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return false }
 
-// Load builds or extends a reference from images of undamaged items, sent one by one; it returns when it serves. next
-// gives the encoded images, and io.EOF after the last.
+// Load builds or extends a reference from images of undamaged items, sent one by one. It returns when the reference is
+// in use. next returns the encoded images, and io.EOF after the last one.
 func (c *Client) Load(
 	ctx context.Context, start *pb.LoadReferenceRequest, next func() ([]byte, error),
 ) (*pb.Reference, error) {
@@ -118,7 +118,7 @@ func (c *Client) Load(
 	}
 	message := &pb.LoadReferenceStreamRequest{Payload: &pb.LoadReferenceStreamRequest_Start{Start: start}}
 	for {
-		if stream.Send(message) != nil { // the call has ended: CloseAndRecv says why
+		if stream.Send(message) != nil { // the call has ended: CloseAndRecv returns the reason
 			break
 		}
 		image, err := next()
@@ -130,13 +130,13 @@ func (c *Client) Load(
 		}
 		message = &pb.LoadReferenceStreamRequest{Payload: &pb.LoadReferenceStreamRequest_Image{Image: image}}
 	}
-	answer, err := stream.CloseAndRecv()
-	return answer.GetReference(), err
+	response, err := stream.CloseAndRecv()
+	return response.GetReference(), err
 }
 
-// Stream inspects frames as they come. next gives them, and io.EOF after the last; it is called from another goroutine,
-// as fast as the server takes frames. handle gets every message of the server: ready, a result for each frame, failed
-// ones too, and notices; an error of either ends the stream and is returned.
+// Stream inspects a stream of frames. next returns the frames, and io.EOF after the last one. It is called from another
+// goroutine, as fast as the server accepts frames. handle gets every message of the server: ready, one result for each
+// frame (also for failed ones), and notices. If next or handle returns an error, the stream ends with this error.
 func (c *Client) Stream(
 	ctx context.Context, config *pb.StreamConfig, next func() (*pb.Frame, error), handle func(*pb.InferStreamResponse) error,
 ) error {
@@ -146,7 +146,7 @@ func (c *Client) Stream(
 	if err != nil {
 		return err
 	}
-	var broken error // what next returned; written before the call is cancelled
+	var nextErr error // what next returned; written before the call is cancelled
 	go func() {
 		defer stream.CloseSend()
 		message := &pb.InferStreamRequest{Payload: &pb.InferStreamRequest_Config{Config: config}}
@@ -156,7 +156,7 @@ func (c *Client) Stream(
 				return
 			}
 			if err != nil {
-				broken = err
+				nextErr = err
 				cancel()
 				return
 			}
@@ -169,8 +169,8 @@ func (c *Client) Stream(
 			return nil
 		}
 		if err != nil {
-			if ctx.Err() != nil && broken != nil {
-				return broken
+			if ctx.Err() != nil && nextErr != nil {
+				return nextErr
 			}
 			return err
 		}

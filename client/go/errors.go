@@ -11,24 +11,24 @@ import (
 
 const domain = "patchserve.v1"
 
-// Error is what a server says of a failed call, or of a failed frame of a stream.
+// Error is a failed call, or a failed frame of a stream.
 type Error struct {
 	Code                   codes.Code
 	Message                string
-	Reason                 string // the server's own name for the case; empty where it did not say
+	Reason                 string // the server's name for the error; empty if the error does not come from patchserve
 	FieldViolations        []*errdetails.BadRequest_FieldViolation
 	PreconditionViolations []*errdetails.PreconditionFailure_Violation
 	ResourceName           string
-	RequestID              string         // finds an INTERNAL error in the server's log
-	RetryAfter             *time.Duration // when trying again makes sense; nil where the server does not say
+	RequestID              string         // the id of an INTERNAL error in the server's log
+	RetryAfter             *time.Duration // when to retry; nil if the server does not say
 }
 
-// ErrorOf reads what a call returned. An error that is none of gRPC's has the code Unknown.
+// ErrorOf converts the error of a call. An error that does not come from gRPC has the code Unknown.
 func ErrorOf(err error) *Error {
 	return errorOf(status.Convert(err))
 }
 
-// ErrorOfFrame reads the error of a frame.
+// ErrorOfFrame converts the error of a frame.
 func ErrorOfFrame(failed *rpc.Status) *Error {
 	return errorOf(status.FromProto(failed))
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fakes.images import card, encoded
+from fakes.images import card, encoded, noise
 from PIL import Image
 
 
@@ -20,6 +20,7 @@ def write_images(folder: Path) -> None:
         "note.txt": b"This is no image.",
         "large.bmp": encoded(Image.new("RGB", (800, 600)), "BMP"),  # 1.4 MB
         "huge.bmp": encoded(Image.new("RGB", (1600, 1200)), "BMP"),  # 5.8 MB
+        "noise.jpg": encoded(noise(990), quality=30),  # 0.3 MB, an overlay as PNG has 2.9 MB
         "wide.png": encoded(Image.new("RGB", (1100, 1000)), "PNG"),  # few bytes, many pixels
     }
     for name, content in images.items():

@@ -26,7 +26,7 @@ std::unique_ptr<grpc::ClientContext> context_of(const Settings& settings) {
     return within(std::chrono::round<std::chrono::nanoseconds>(std::chrono::duration<double>(settings.timeout_s)));
 }
 
-/// The images of a folder, one after the other, in the order of their names.
+/// Reads the images of a folder one by one, sorted by name.
 class Folder {
 public:
     explicit Folder(const fs::path& path) {
@@ -37,7 +37,7 @@ public:
                 paths_.push_back(entry.path());
             }
         }
-        std::ranges::sort(paths_, std::greater());  // the next one stands last
+        std::ranges::sort(paths_, std::greater());  // the next image is the last element
     }
 
     std::optional<v1::Frame> next() {

@@ -1,4 +1,4 @@
-// What the command line can do.
+// The commands of the command line.
 #pragma once
 
 #include <string>
@@ -12,16 +12,16 @@ struct Settings {
     Options options;
     std::string reference = "default";
     double timeout_s = 600;
-    std::string overlay;          // empty: none is asked for
-    std::string path;             // the folder or the image
-    std::string cases, images;  // of conformance
+    std::string overlay;        // empty: no overlay
+    std::string path;           // the folder or the image
+    std::string cases, images;  // for `conformance`
 };
 
 void load(const Settings& settings);
 void infer(const Settings& settings);
 void stream(const Settings& settings);
 
-/// The runner of tests/conformance: carries out cases and prints what came of each. Its README says how.
+/// The conformance runner: runs test cases and prints their outcomes. tests/conformance/README.md defines the format.
 void conformance(const Settings& settings);
 
 }  // namespace patchserve::cli

@@ -26,7 +26,7 @@ const google::protobuf::MethodDescriptor& method_of(const std::string& rpc) {
     const std::string service = rpc == "Check" ? "grpc.health.v1.Health" : v1::PatchCoreService::service_full_name();
     const auto* method = google::protobuf::DescriptorPool::generated_pool()->FindMethodByName(service + "." + rpc);
     if (method == nullptr) {
-        throw std::invalid_argument("a method that this runner does not know: " + rpc);
+        throw std::invalid_argument("unknown method: " + rpc);
     }
     return *method;
 }
@@ -39,7 +39,7 @@ std::unique_ptr<grpc::ClientContext> context_of(const std::string& token, double
     return context;
 }
 
-Json described(const Error& error) {
+Json error_fields(const Error& error) {
     Json fields = Json::array(), preconditions = Json::array();
     for (const auto& violation : error.field_violations) {
         fields.push_back({{"field", violation.field()}});
@@ -58,25 +58,26 @@ class Runner {
 public:
     Runner(const Client& client, std::filesystem::path images) : client_(client), images_(std::move(images)) {}
 
-    Json carry_out(const Json& one, std::string token) const {
-        token = one.value("token", token);
-        const auto& method = method_of(one.at("rpc"));
-        GenericCall call(client_.channel(), method, context_of(token, one.value("timeout_s", TIMEOUT_S)));
+    Json run_case(const Json& test_case, std::string token) const {
+        token = test_case.value("token", token);
+        const auto& method = method_of(test_case.at("rpc"));
+        GenericCall call(client_.channel(), method, context_of(token, test_case.value("timeout_s", TIMEOUT_S)));
         Json calls = Json::array();
-        const Json steps = one.contains("steps") ? one["steps"] : Json::array({{{"send", one.at("request")}}});
+        const Json steps = test_case.contains("steps") ? test_case["steps"]
+                                                       : Json::array({{{"send", test_case.at("request")}}});
         for (const Json& step : steps) {
             if (step.contains("send")) {
                 send(call, method, step);
             } else if (step.contains("await")) {
                 call.wait_for(step["await"]);
             } else if (step.contains("call")) {
-                calls.push_back(carry_out(step["call"], token));
+                calls.push_back(run_case(step["call"], token));
             } else if (step.contains("until_loads")) {
                 wait_for_loads(step["until_loads"], token);
             } else if (step.contains("cancel")) {
                 call.cancel();
             } else {
-                throw std::invalid_argument("a step that this runner does not know: " + step.dump());
+                throw std::invalid_argument("unknown step: " + step.dump());
             }
         }
         const grpc::Status status = call.end();
@@ -85,7 +86,7 @@ public:
             responses.push_back(Json::parse(text));
         }
         return {{"code", code_name(status.error_code())},
-                {"error", status.ok() ? Json() : described(Error(status))},
+                {"error", status.ok() ? Json() : error_fields(Error(status))},
                 {"responses", responses},
                 {"calls", calls}};
     }
@@ -93,9 +94,10 @@ public:
 private:
     void send(GenericCall& call, const google::protobuf::MethodDescriptor& method, const Json& step) const {
         const auto request = new_message(*method.input_type());
-        const auto parsed = google::protobuf::util::JsonStringToMessage(filled(step["send"]).dump(), request.get());
+        const std::string json = with_images(step["send"]).dump();
+        const auto parsed = google::protobuf::util::JsonStringToMessage(json, request.get());
         if (!parsed.ok()) {
-            throw std::invalid_argument("no " + method.input_type()->name() + ": " + parsed.ToString());
+            throw std::invalid_argument("not a " + method.input_type()->name() + ": " + parsed.ToString());
         }
         for (int time = 0; time < step.value("times", 1); ++time) {
             call.send(*request);
@@ -107,11 +109,11 @@ private:
         }
     }
 
-    /// The same with the contents of images for their names.
-    Json filled(Json value) const {
+    /// The same value, with "@NAME" replaced by the Base64 content of that image.
+    Json with_images(Json value) const {
         if (value.is_structured()) {
             for (Json& item : value) {
-                item = filled(std::move(item));
+                item = with_images(std::move(item));
             }
         } else if (value.is_string() && value.get_ref<const std::string&>().starts_with('@')) {
             return absl::Base64Escape(read_file(images_ / value.get_ref<const std::string&>().substr(1)));
@@ -127,13 +129,13 @@ private:
 
 void conformance(const Settings& settings) {
     Options options = settings.options;
-    options.token.clear();  // each call has its own
+    options.token.clear();  // each call has its own token
     const Client client(settings.server, options);
     const Runner runner(client, settings.images);
     const Json suite = Json::parse(read_file(settings.cases));
-    for (const Json& one : suite.at("cases")) {
-        Json line = {{"name", one.at("name")}};
-        line.update(runner.carry_out(one, settings.options.token));
+    for (const Json& test_case : suite.at("cases")) {
+        Json line = {{"name", test_case.at("name")}};
+        line.update(runner.run_case(test_case, settings.options.token));
         std::cout << line.dump() << std::endl;
     }
 }

@@ -4,7 +4,7 @@
 
 #include <google/protobuf/util/json_util.h>
 #include <grpcpp/generic/generic_stub.h>
-#include <grpcpp/impl/codegen/proto_utils.h>  // messages over a stub that knows no type
+#include <grpcpp/impl/codegen/proto_utils.h>  // for messages of any type
 
 namespace patchserve::cli {
 
@@ -13,7 +13,7 @@ GenericCall::GenericCall(const std::shared_ptr<grpc::Channel>& channel,
     : context_(std::move(context)), response_(new_message(*method.output_type())) {
     const std::string path = "/" + method.service()->full_name() + "/" + method.name();
     grpc::TemplatedGenericStub<Message, Message>(channel).PrepareBidiStreamingCall(context_.get(), path, {}, this);
-    AddHold();  // writes come from another thread than gRPC's, until end
+    AddHold();  // until end(): writes come from a thread that is not gRPC's
     StartRead(response_.get());
     StartCall();
 }
@@ -46,7 +46,7 @@ grpc::Status GenericCall::end() {
 void GenericCall::OnReadDone(bool ok) {
     std::string text;
     if (ok) {
-        (void)google::protobuf::util::MessageToJsonString(*response_, &text);  // fails for unknown Any's only
+        (void)google::protobuf::util::MessageToJsonString(*response_, &text);  // fails only for an Any of unknown type
     }
     change([&] {
         reading_ = ok;
@@ -59,7 +59,7 @@ void GenericCall::OnReadDone(bool ok) {
     }
 }
 
-void GenericCall::OnWriteDone(bool /*ok: false where the call has ended*/) {
+void GenericCall::OnWriteDone(bool /*ok: false if the call has ended*/) {
     change([this] { writing_ = false; });
 }
 
@@ -73,7 +73,7 @@ void GenericCall::OnDone(const grpc::Status& status) {
 void GenericCall::change(const std::function<void()>& what) {
     const std::lock_guard lock(mutex_);
     what();
-    changed_.notify_all();  // under the lock: whoever waits may destroy this
+    changed_.notify_all();  // under the lock: a waiting thread may destroy this object
 }
 
 void GenericCall::wait(const std::function<bool()>& reached) {

@@ -1,4 +1,4 @@
-// A call of any kind as a stream of requests and a stream of responses, which is what all are on the wire.
+// A call of any method, as a stream of requests and a stream of responses: in HTTP/2, every call is one.
 #pragma once
 
 #include <chrono>
@@ -22,21 +22,21 @@ using Message = google::protobuf::Message;
 
 class GenericCall final : private grpc::ClientBidiReactor<Message, Message> {
 public:
-    /// Opens it. Responses are read all the while, since a server that can't write stops reading.
+    /// Opens the call. Responses are always read, because a server that cannot write stops reading.
     GenericCall(const std::shared_ptr<grpc::Channel>& channel, const google::protobuf::MethodDescriptor& method,
                 std::unique_ptr<grpc::ClientContext> context);
-    /// Cancels a call that has not ended.
+    /// Cancels the call if it has not ended.
     ~GenericCall() override;
 
-    /// Returns when flow control has let it go, or the call has ended.
+    /// Returns when flow control has let the message pass, or the call has ended.
     void send(const Message& request);
-    /// Waits until so many responses have come in all, or the call has ended.
+    /// Waits until there are this many responses in total, or the call has ended.
     void wait_for(std::size_t count);
     void cancel() { context_->TryCancel(); }
-    /// Closes this side and waits for the end.
+    /// Closes the sending side and waits for the end.
     grpc::Status end();
 
-    /// Every response as proto3 JSON; after the end.
+    /// Every response as proto3 JSON. Call it only after end().
     const std::vector<std::string>& responses() const { return responses_; }
 
 private:
@@ -47,17 +47,17 @@ private:
     void wait(const std::function<bool()>& reached);
 
     const std::unique_ptr<grpc::ClientContext> context_;
-    const std::unique_ptr<Message> response_;  // the one that is being read
-    bool closed_ = false;                      // this side; of the caller's thread alone
+    const std::unique_ptr<Message> response_;  // the response that is read now
+    bool closed_ = false;                      // the sending side; only for the thread of the caller
 
-    std::mutex mutex_;  // guards what follows
+    std::mutex mutex_;  // guards the members below
     std::condition_variable changed_;
     std::vector<std::string> responses_;
     bool writing_ = false, reading_ = true, done_ = false;
     grpc::Status status_;
 };
 
-/// A new message of a type that this program has code for.
+/// A new message. The program must contain the generated code of its type.
 std::unique_ptr<Message> new_message(const google::protobuf::Descriptor& type);
 
 }  // namespace patchserve::cli

@@ -13,12 +13,12 @@ namespace {
 void add_connection(CLI::App& command, Settings& settings) {
     Options& options = settings.options;
     command.add_option("--server", settings.server, "the server")->type_name("HOST:PORT")->capture_default_str();
-    command.add_flag("--tls", options.tls, "encrypt the connection; implied by the next two");
-    command.add_option("--ca", options.ca, "a PEM file: who may sign the server's certificate")->type_name("FILE");
-    command.add_option("--cert", options.cert, "a PEM file: the client's own certificate")->type_name("FILE");
+    command.add_flag("--tls", options.tls, "use TLS; --ca and --cert imply it");
+    command.add_option("--ca", options.ca, "a PEM file: authorities for the server's certificate")->type_name("FILE");
+    command.add_option("--cert", options.cert, "a PEM file: the client's certificate")->type_name("FILE");
     command.add_option("--key", options.key, "a PEM file: the key of --cert")->type_name("FILE");
     command.add_option("--token", options.token, "the bearer token")->type_name("TOKEN")->envname("PATCHSERVE_TOKEN");
-    command.add_flag("--insecure-token", options.insecure_token, "send the token unencrypted to another machine");
+    command.add_flag("--insecure-token", options.insecure_token, "allow the token unencrypted to another machine");
 }
 
 using Run = void (*)(const Settings&);
@@ -32,7 +32,7 @@ CLI::App& add_command(CLI::App& app, Settings& settings, const char* name, const
 
 void add_inspection(CLI::App& command, Settings& settings, const char* path, const char* about) {
     command.add_option("--reference", settings.reference, "the reference's id")->type_name("ID")->capture_default_str();
-    command.add_option("--timeout", settings.timeout_s, "how long all may take")
+    command.add_option("--timeout", settings.timeout_s, "the deadline of the call")
         ->type_name("SECONDS")
         ->check(CLI::Range(0.001, 1e6))
         ->capture_default_str();
@@ -41,23 +41,23 @@ void add_inspection(CLI::App& command, Settings& settings, const char* path, con
 
 int run(int argc, char** argv) {
     Settings settings;
-    CLI::App app("A client of patchserve, a gRPC server for visual anomaly detection.", "patchserve-cpp");
+    CLI::App app("A client for patchserve, a gRPC server for visual anomaly detection.", "patchserve-cpp");
     app.require_subcommand(1);
 
-    CLI::App& loading = add_command(app, settings, "load", "build the reference from the images in a folder", load);
+    CLI::App& loading = add_command(app, settings, "load", "build a reference from the images in a folder", load);
     add_inspection(loading, settings, "FOLDER", "images of undamaged items");
 
     CLI::App& inferring = add_command(app, settings, "infer", "inspect one image", infer);
-    inferring.add_option("--overlay", settings.overlay, "where to write the heat map over it")->type_name("FILE");
+    inferring.add_option("--overlay", settings.overlay, "the file for the overlay")->type_name("FILE");
     add_inspection(inferring, settings, "IMAGE", "the image");
 
-    CLI::App& streaming = add_command(app, settings, "stream", "inspect every image in a folder, one stream", stream);
-    streaming.add_option("--overlay", settings.overlay, "where to write NAME.png for each")->type_name("FOLDER");
+    CLI::App& streaming = add_command(app, settings, "stream", "inspect all images in a folder in one stream", stream);
+    streaming.add_option("--overlay", settings.overlay, "the folder for overlays, NAME.png")->type_name("FOLDER");
     add_inspection(streaming, settings, "FOLDER", "the images");
 
-    CLI::App& runner = add_command(app, settings, "conformance", "carry out cases of tests/conformance", conformance);
-    runner.add_option("--cases", settings.cases, "the cases")->type_name("FILE")->required();
-    runner.add_option("--images", settings.images, "the images that cases name")->type_name("FOLDER")->required();
+    CLI::App& runner = add_command(app, settings, "conformance", "run the cases of tests/conformance", conformance);
+    runner.add_option("--cases", settings.cases, "the test cases")->type_name("FILE")->required();
+    runner.add_option("--images", settings.images, "their images")->type_name("FOLDER")->required();
 
     try {
         app.parse(argc, argv);
@@ -78,6 +78,6 @@ int run(int argc, char** argv) {
 }  // namespace patchserve::cli
 
 int main(int argc, char** argv) {
-    setenv("GRPC_VERBOSITY", "NONE", 0);  // a failure is one line, not gRPC's log too
+    setenv("GRPC_VERBOSITY", "NONE", 0);  // an error is one line, without gRPC's log
     return patchserve::cli::run(argc, argv);
 }

@@ -23,15 +23,15 @@ std::string pem(const std::string& path) {
         return {};
     }
     std::string content = read_file(path);
-    if (content.find("-----BEGIN ") == std::string::npos) {  // gRPC would say so to its log only, with the first call
-        throw std::invalid_argument(path + " is no PEM file");
+    if (content.find("-----BEGIN ") == std::string::npos) {  // gRPC would only log this, at the first call
+        throw std::invalid_argument(path + " is not a PEM file");
     }
     return content;
 }
 
 std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
     if (options.cert.empty() != options.key.empty()) {
-        throw std::invalid_argument("cert and key go together: give both or neither");
+        throw std::invalid_argument("set both cert and key, or neither");
     }
     if (!options.tls && options.ca.empty() && options.cert.empty()) {
         return grpc::InsecureChannelCredentials();
@@ -42,12 +42,12 @@ std::shared_ptr<grpc::ChannelCredentials> credentials(const Options& options) {
 void check_token(const std::string& server, const Options& options) {
     const bool encrypted = options.tls || !options.ca.empty() || !options.cert.empty();
     if (!options.token.empty() && !encrypted && !on_this_machine(server) && !options.insecure_token) {
-        throw std::invalid_argument("the token would travel to " + server +
-                                    " unencrypted: use TLS, or insecure_token where something else protects the way");
+        throw std::invalid_argument("the token would be sent unencrypted to " + server +
+                                    ": use TLS, or insecure_token");
     }
-    const auto printable = [](char letter) { return letter > ' ' && letter <= '~'; };
-    if (!std::ranges::all_of(options.token, printable)) {  // gRPC would end the process
-        throw std::invalid_argument("the token has a character that no token has, such as a line's end");
+    const auto is_printable = [](char letter) { return letter > ' ' && letter <= '~'; };
+    if (!std::ranges::all_of(options.token, is_printable)) {  // gRPC would abort the process
+        throw std::invalid_argument("the token contains an invalid character, such as a line break");
     }
 }
 
@@ -55,18 +55,18 @@ void check_token(const std::string& server, const Options& options) {
 
 std::shared_ptr<grpc::Channel> open_channel(const std::string& server, const Options& options) {
     if (server.find(':') == std::string::npos || server.find("//") != std::string::npos) {
-        throw std::invalid_argument("a server is named HOST:PORT, not \"" + server + "\"");
+        throw std::invalid_argument("the server must be HOST:PORT, not \"" + server + "\"");
     }
     check_token(server, options);
     grpc::ChannelArguments arguments;
     arguments.SetMaxSendMessageSize(MAX_MESSAGE_BYTES);
     arguments.SetMaxReceiveMessageSize(MAX_MESSAGE_BYTES);
-    // gRPC would ask the proxy of http_proxy for this machine's own ports too.
+    // By default, gRPC uses the proxy of http_proxy even for local ports.
     arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, on_this_machine(server) ? 0 : 1);
-    // A dead peer is noticed within 80 s while a call is under way. Servers must allow a ping a minute.
+    // Detects a lost peer within 80 s during a call. Servers must allow one ping per minute.
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 60'000);
     arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 20'000);
-    // A server that restarts is found again soon.
+    // Reconnects soon after a restart of the server.
     arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5'000);
     return grpc::CreateCustomChannel(server, credentials(options), arguments);

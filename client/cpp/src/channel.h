@@ -1,4 +1,4 @@
-// The way to a server: address, TLS, and the settings of a gRPC channel.
+// The connection to a server: address, TLS, and the settings of a gRPC channel.
 #pragma once
 
 #include <memory>
@@ -10,7 +10,7 @@
 
 namespace patchserve {
 
-/// Throws std::invalid_argument where the token would travel unencrypted, or the options do not go together.
+/// Throws std::invalid_argument if the token would be sent unencrypted, or options contradict each other.
 std::shared_ptr<grpc::Channel> open_channel(const std::string& server, const Options& options);
 
 }  // namespace patchserve

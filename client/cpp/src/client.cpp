@@ -14,7 +14,7 @@ using Stream = grpc::ClientReaderWriterInterface<v1::InferStreamRequest, v1::Inf
 void write(Stream& call, const v1::StreamConfig& config, const Client::NextFrame& next, const std::stop_token& stop) {
     v1::InferStreamRequest message;
     *message.mutable_config() = config;
-    while (call.Write(message) && !stop.stop_requested()) {  // false: the call has ended, and Finish says why
+    while (call.Write(message) && !stop.stop_requested()) {  // false: the call has ended, Finish returns the reason
         std::optional<v1::Frame> frame = next(stop);
         if (!frame) {
             break;
@@ -35,7 +35,7 @@ std::unique_ptr<grpc::ClientContext> within(std::chrono::nanoseconds timeout) {
 Client::Client(const std::string& server, const Options& options)
     : channel_(open_channel(server, options)), stub_(v1::PatchCoreService::NewStub(channel_)), token_(options.token) {}
 
-// As a plain header: gRPC's own call credentials would refuse to send it to a sidecar that sees to TLS.
+// As a plain header: gRPC's call credentials refuse to send a token to a sidecar that adds TLS.
 void Client::authorize(grpc::ClientContext& context) const {
     if (!token_.empty()) {
         context.AddMetadata("authorization", "Bearer " + token_);
@@ -50,7 +50,7 @@ v1::Reference Client::load(grpc::ClientContext& context, const v1::LoadReference
     v1::LoadReferenceStreamRequest message;
     *message.mutable_start() = start;
     try {
-        while (call->Write(message)) {  // false: the call has ended, and Finish says why
+        while (call->Write(message)) {  // false: the call has ended, Finish returns the reason
             std::optional<std::string> image = next();
             if (!image) {
                 break;
@@ -73,13 +73,13 @@ void Client::stream(grpc::ClientContext& context, const v1::StreamConfig& config
                     const Handle& handle) const {
     authorize(context);
     const auto call = stub_->InferStream(&context);
-    std::exception_ptr of_next, of_handle;  // one each, since both threads may fail
+    std::exception_ptr next_error, handle_error;  // one each, because both threads can fail
     {
         const std::jthread writing([&](const std::stop_token& stop) {
             try {
                 write(*call, config, next, stop);
             } catch (...) {
-                of_next = std::current_exception();
+                next_error = std::current_exception();
                 context.TryCancel();  // ends the reading
             }
         });
@@ -88,12 +88,12 @@ void Client::stream(grpc::ClientContext& context, const v1::StreamConfig& config
                 handle(response);
             }
         } catch (...) {
-            of_handle = std::current_exception();
+            handle_error = std::current_exception();
             context.TryCancel();  // ends the writing
         }
-    }  // asks `next` to stop, and waits for it
+    }  // requests a stop of `next`, and waits for it
     const grpc::Status status = call->Finish();
-    for (const auto& thrown : {of_handle, of_next}) {
+    for (const auto& thrown : {handle_error, next_error}) {
         if (thrown) {
             std::rethrow_exception(thrown);
         }

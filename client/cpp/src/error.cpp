@@ -5,11 +5,11 @@
 namespace patchserve {
 namespace {
 
-constexpr auto DOMAIN_OF_REASONS = "patchserve.v1";
+constexpr auto REASON_DOMAIN = "patchserve.v1";
 
 grpc::StatusCode code_of(int number) {
-    const bool known = number >= grpc::StatusCode::OK && number <= grpc::StatusCode::UNAUTHENTICATED;
-    return known ? static_cast<grpc::StatusCode>(number) : grpc::StatusCode::UNKNOWN;
+    const bool is_known = number >= grpc::StatusCode::OK && number <= grpc::StatusCode::UNAUTHENTICATED;
+    return is_known ? static_cast<grpc::StatusCode>(number) : grpc::StatusCode::UNKNOWN;
 }
 
 }  // namespace
@@ -34,7 +34,7 @@ void Error::read(const google::rpc::Status& status) {
     google::rpc::RetryInfo retry;
     for (const auto& detail : status.details()) {
         if (detail.UnpackTo(&info)) {
-            if (info.domain() == DOMAIN_OF_REASONS) {
+            if (info.domain() == REASON_DOMAIN) {
                 reason = info.reason();
             }
         } else if (detail.UnpackTo(&request)) {
@@ -53,7 +53,7 @@ void Error::read(const google::rpc::Status& status) {
 }
 
 std::string code_name(grpc::StatusCode code) {
-    return absl::StatusCodeToString(static_cast<absl::StatusCode>(code));  // the same numbers by design
+    return absl::StatusCodeToString(static_cast<absl::StatusCode>(code));  // both use the same numbers
 }
 
 }  // namespace patchserve

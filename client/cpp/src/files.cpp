@@ -21,7 +21,7 @@ std::string read_file(const std::filesystem::path& path) {
     }
     try {
         return {std::istreambuf_iterator<char>(file), {}};
-    } catch (const std::ios_base::failure& error) {  // of a folder, or a disk: it does not name the file
+    } catch (const std::ios_base::failure& error) {  // for example a folder; this error does not name the file
         throw std::system_error(error.code(), path.string());
     }
 }

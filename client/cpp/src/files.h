@@ -1,4 +1,4 @@
-// Whole files, with errors that name them.
+// Reads and writes whole files. Errors contain the name of the file.
 #pragma once
 
 #include <filesystem>
@@ -6,7 +6,7 @@
 
 namespace patchserve {
 
-/// Throws std::system_error.
+/// Both throw std::system_error.
 std::string read_file(const std::filesystem::path& path);
 void write_file(const std::filesystem::path& path, const std::string& content);
 

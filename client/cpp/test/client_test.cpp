@@ -1,5 +1,5 @@
-// What the cases of tests/conformance cannot ask for: callbacks that fail, streams that end while a frame is awaited.
-// tests/conformance/test_cpp_library.py starts the server and names it in PATCHSERVE_ADDRESS.
+// Tests that the cases of tests/conformance cannot describe: callbacks that fail, streams that end while the client
+// waits for a frame. tests/conformance/test_cpp_library.py starts the server and sets PATCHSERVE_ADDRESS.
 #define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
 #include <condition_variable>
 #include <cstdlib>
@@ -33,11 +33,11 @@ v1::StreamConfig config_of(const std::string& reference) {
 v1::Frame bad_frame() {
     v1::Frame frame;
     frame.set_frame_id("bad");
-    frame.set_image("This is no image.");
+    frame.set_image("This is not an image.");
     return frame;
 }
 
-/// A camera without frames: it waits until it is told to stop.
+/// A camera without frames: it waits until a stop is requested.
 std::optional<v1::Frame> idle(const std::stop_token& stop) {
     std::mutex mutex;
     std::condition_variable_any never;
@@ -84,13 +84,13 @@ TEST_CASE("another thread cancels a stream") {
     CHECK(code_of(call) == grpc::StatusCode::CANCELLED);
 }
 
-TEST_CASE("what the source of frames throws ends the stream") {
+TEST_CASE("an exception of the source of frames ends the stream") {
     grpc::ClientContext context;
     const auto next = [](const std::stop_token&) -> std::optional<v1::Frame> { throw Broken("the camera is gone"); };
     CHECK_THROWS_AS(client().stream(context, config_of("kept"), next, ignore), Broken);
 }
 
-TEST_CASE("what the handler throws ends the stream, while it is sending and while it waits for a frame") {
+TEST_CASE("an exception of the handler ends the stream, while it sends and while it waits for a frame") {
     grpc::ClientContext waiting, sending;
     const auto handle = [](const v1::InferStreamResponse&) { throw Broken("the disk is full"); };
     const auto endless = [](const std::stop_token&) { return bad_frame(); };
@@ -98,7 +98,7 @@ TEST_CASE("what the handler throws ends the stream, while it is sending and whil
     CHECK_THROWS_AS(client().stream(sending, config_of("kept"), endless, handle), Broken);
 }
 
-TEST_CASE("a bad frame is a result, and the stream goes on") {
+TEST_CASE("a bad frame is a result, and the stream continues") {
     grpc::ClientContext context;
     int left = 3;
     const auto next = [&](const std::stop_token&) { return left-- > 0 ? std::optional(bad_frame()) : std::nullopt; };
@@ -122,7 +122,7 @@ TEST_CASE("a load whose images cannot be read leaves no reference") {
     CHECK(code_of(call) == grpc::StatusCode::NOT_FOUND);
 }
 
-TEST_CASE("options that cannot be meant are refused at once") {
+TEST_CASE("invalid options are rejected at once") {
     CHECK_THROWS_AS(Client("camera.invalid:50051", {.token = "secret"}), std::invalid_argument);
     CHECK_NOTHROW(Client("camera.invalid:50051", {.token = "secret", .insecure_token = true}));
     CHECK_NOTHROW(Client("camera.invalid:50051", {.tls = true, .token = "secret"}));

@@ -1,4 +1,4 @@
-// Calls over @grpc/grpc-js with the messages of @bufbuild/protobuf.
+// Calls with @grpc/grpc-js and the messages of @bufbuild/protobuf.
 import {
   type DescMessage,
   type DescMethod,
@@ -26,11 +26,11 @@ import { PatchserveError } from "./errors.js";
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
 
 export interface ChannelOptions {
-  /** Encryption; every path is to a PEM file. `ca`: who may sign the server's certificate, left out: the well-known. */
+  /** Use TLS. All paths are PEM files. `ca`: the authorities for the server's certificate; default: well-known ones. */
   tls?: { ca?: string; cert?: string; key?: string };
   /** The bearer token. */
   token?: string;
-  /** Send the token unencrypted to another machine, where something else protects the way. */
+  /** Allow sending the token unencrypted to another machine, for example inside a VPN. */
   insecureToken?: boolean;
 }
 
@@ -43,7 +43,7 @@ export class Channel {
   ) {
     const { tls, token, insecureToken } = options;
     if (token && !tls && !insecureToken && !/^(localhost|127\.0\.0\.1|\[::1\]):\d+$/.test(server)) {
-      throw new Error(`The token would travel to ${server} unencrypted: use TLS, or insecureToken.`);
+      throw new Error(`The token would be sent unencrypted to ${server}: use TLS, or insecureToken.`);
     }
     const read = (path?: string) => (path === undefined ? null : readFileSync(path));
     const security = tls
@@ -69,11 +69,11 @@ export class Channel {
     return new Promise((resolve, reject) => {
       const [path, write, read] = wire(method);
       const message = create(method.input, request);
-      this.client.makeUnaryRequest(path, write, read, message, metadata(token), call, answer(resolve, reject));
+      this.client.makeUnaryRequest(path, write, read, message, metadata(token), call, callback(resolve, reject));
     });
   }
 
-  /** A stream of requests, and the one answer to it. */
+  /** Returns a stream of requests, and a promise of the one response. */
   clientStream<I extends DescMessage, O extends DescMessage>(
     method: DescMethodClientStreaming<I, O>,
     call: CallOptions,
@@ -87,7 +87,7 @@ export class Channel {
       read,
       metadata(token),
       call,
-      answer(resolve, reject),
+      callback(resolve, reject),
     );
     return [sending, promise];
   }
@@ -102,19 +102,18 @@ export class Channel {
 }
 
 /**
- * Writes one message, and waits while the other side takes no more: HTTP/2's flow control holds the sender back.
- * Resolves to false where the call has ended.
+ * Writes one message. Waits while HTTP/2 flow control holds the sender back. Resolves to false if the call has ended.
  */
 export function send<T>(call: ClientWritableStream<T> | ClientDuplexStream<T, unknown>, message: T): Promise<boolean> {
   if (call.destroyed || call.writableEnded) return Promise.resolve(false);
   if (call.write(message)) return Promise.resolve(true);
   return new Promise((resolve) => {
-    const events = { drain: () => done(true), status: () => done(false), error: () => done(false) };
+    const listeners = { drain: () => done(true), status: () => done(false), error: () => done(false) };
     const done = (sent: boolean) => {
-      for (const [event, listener] of Object.entries(events)) call.removeListener(event, listener);
+      for (const [event, listener] of Object.entries(listeners)) call.removeListener(event, listener);
       resolve(sent);
     };
-    for (const [event, listener] of Object.entries(events)) call.on(event, listener);
+    for (const [event, listener] of Object.entries(listeners)) call.on(event, listener);
   });
 }
 
@@ -134,7 +133,7 @@ function wire<I extends DescMessage, O extends DescMessage>(
   ];
 }
 
-function answer<T>(resolve: (value: T) => void, reject: (error: Error) => void) {
+function callback<T>(resolve: (value: T) => void, reject: (error: Error) => void) {
   return (error: ServiceError | null, value?: T) => {
     if (error) reject(PatchserveError.fromCall(error));
     else resolve(value as T);
@@ -144,9 +143,9 @@ function answer<T>(resolve: (value: T) => void, reject: (error: Error) => void) 
 function deferred<T>() {
   let resolve!: (value: T) => void;
   let reject!: (error: Error) => void;
-  const promise = new Promise<T>((yes, no) => {
-    resolve = yes;
-    reject = no;
+  const promise = new Promise<T>((onResolve, onReject) => {
+    resolve = onResolve;
+    reject = onReject;
   });
   return { promise, resolve, reject };
 }

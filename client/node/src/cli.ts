@@ -6,13 +6,13 @@ import { parseArgs } from "node:util";
 import { PatchserveClient, PatchserveError, type InferResponse } from "./client.js";
 import { conformance } from "./conformance.js";
 
-const USAGE = `patchserve-node [options] load FOLDER        build the reference from the images in FOLDER
-patchserve-node [options] infer IMAGE        inspect one image; --overlay FILE writes the heat map over it
-patchserve-node [options] stream FOLDER      inspect every image in FOLDER, one stream; --overlay FOLDER
-patchserve-node [options] conformance        --cases FILE --images FOLDER: see tests/conformance
+const USAGE = `patchserve-node [options] load FOLDER        build a reference from the images in FOLDER
+patchserve-node [options] infer IMAGE        inspect one image; --overlay FILE: write the heat map over the image
+patchserve-node [options] stream FOLDER      inspect all images in FOLDER in one stream; --overlay FOLDER: overlays
+patchserve-node [options] conformance        run test cases: --cases FILE --images FOLDER, see tests/conformance
 
 --server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
---tls   --ca FILE   --cert FILE --key FILE   --token TOKEN, or the variable PATCHSERVE_TOKEN   --insecure-token`;
+--tls   --ca FILE   --cert FILE --key FILE   --token TOKEN (or PATCHSERVE_TOKEN)   --insecure-token`;
 
 const IMAGES = new Set([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]);
 
@@ -51,8 +51,8 @@ try {
     process.exitCode = 2;
   }
 } catch (error) {
-  const said = error instanceof PatchserveError ? `${error.code} ${error.reason}: ` : "";
-  console.error(said + (error as Error).message);
+  const prefix = error instanceof PatchserveError ? `${error.code} ${error.reason}: ` : "";
+  console.error(prefix + (error as Error).message);
   process.exitCode = 1;
 }
 

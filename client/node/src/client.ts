@@ -1,4 +1,4 @@
-// A client of patchserve: typed calls, messages as the contract has them.
+// A client for patchserve: typed calls with the messages of the contract.
 import { type MessageInitShape, create } from "@bufbuild/protobuf";
 import { type ServiceError } from "@grpc/grpc-js";
 import { Channel, type ChannelOptions, send } from "./channel.js";
@@ -22,13 +22,13 @@ export * from "./gen/patchserve/v1/stream_pb.js";
 type Init<T extends Parameters<typeof create>[0]> = MessageInitShape<T>;
 
 export interface ClientOptions extends ChannelOptions {
-  /** The deadline of a call, in milliseconds; 30,000 where left out. */
+  /** The deadline of a call, in milliseconds. Default: 30,000. */
   timeoutMs?: number;
-  /** The deadline of a load, in milliseconds; 600,000 where left out. */
+  /** The deadline of a load, in milliseconds. Default: 600,000. */
   loadTimeoutMs?: number;
 }
 
-/** A connection to a server, HOST:PORT. Every method throws PatchserveError for what the server says. */
+/** A connection to a server, HOST:PORT. Every method throws PatchserveError if the call fails. */
 export class PatchserveClient {
   private readonly channel: Channel;
   private readonly timeoutMs: number;
@@ -44,60 +44,60 @@ export class PatchserveClient {
     this.channel.close();
   }
 
-  /** Builds or extends a reference from images of undamaged items, sent one by one; resolves when it serves. */
+  /** Builds or extends a reference from images of undamaged items, sent one by one. Resolves when it is in use. */
   async loadReference(
     images: AsyncIterable<Uint8Array> | Iterable<Uint8Array>,
     start: Init<typeof LoadReferenceRequestSchema> = {},
   ): Promise<Reference> {
-    const [sending, answer] = this.channel.clientStream(
+    const [call, response] = this.channel.clientStream(
       PatchCoreService.method.loadReferenceStream,
       deadline(this.loadTimeoutMs),
     );
-    answer.catch(() => {}); // it is awaited below; images may still be read when it fails
-    const say = (payload: Init<typeof LoadReferenceStreamRequestSchema>["payload"]) =>
-      send(sending, create(LoadReferenceStreamRequestSchema, { payload }));
+    response.catch(() => {}); // awaited below; it can fail while images are still read
+    const write = (payload: Init<typeof LoadReferenceStreamRequestSchema>["payload"]) =>
+      send(call, create(LoadReferenceStreamRequestSchema, { payload }));
     try {
-      let open = await say({ case: "start", value: start });
+      let isOpen = await write({ case: "start", value: start });
       for await (const value of images) {
-        if (!open) break;
-        open = await say({ case: "image", value });
+        if (!isOpen) break;
+        isOpen = await write({ case: "image", value });
       }
     } catch (error) {
-      sending.cancel(); // half of the images must not become the reference
+      call.cancel(); // half of the images must not become the reference
       throw error;
     }
-    sending.end();
-    return (await answer).reference!;
+    call.end();
+    return (await response).reference!;
   }
 
-  /** Inspects one image: {image, referenceId, output: {overlay: true}}. */
+  /** Inspects one image. Example: {image, referenceId, output: {overlay: true}}. */
   infer(request: Init<typeof InferRequestSchema>, timeoutMs = this.timeoutMs): Promise<InferResponse> {
     return this.channel.unary(PatchCoreService.method.infer, request, deadline(timeoutMs));
   }
 
   /**
-   * Inspects frames as they come; yields `ready`, a `result` for each frame, failed ones too, and notices. `frames` is
-   * read as fast as the server takes them. Leaving the loop cancels the call. There is no deadline on the whole:
-   * config.frameTimeout bounds each frame.
+   * Inspects a stream of frames. Yields `ready`, one `result` for each frame (also for failed ones), and notices.
+   * `frames` is read as fast as the server accepts frames. Leaving the loop cancels the call. The call has no deadline;
+   * config.frameTimeout limits each frame.
    */
   async *inferStream(
     frames: AsyncIterable<Init<typeof FrameSchema>> | Iterable<Init<typeof FrameSchema>>,
     config: Init<typeof StreamConfigSchema> = {},
   ): AsyncGenerator<InferStreamResponse["payload"]> {
     const call = this.channel.duplex(PatchCoreService.method.inferStream, {});
-    let broken: unknown; // what `frames` threw
-    const say = (payload: Init<typeof InferStreamRequestSchema>["payload"]) =>
+    let framesError: unknown; // what `frames` threw
+    const write = (payload: Init<typeof InferStreamRequestSchema>["payload"]) =>
       send(call, create(InferStreamRequestSchema, { payload }));
     const writing = (async () => {
-      let open = await say({ case: "config", value: config });
+      let isOpen = await write({ case: "config", value: config });
       for await (const value of frames) {
-        if (!open) break;
-        open = await say({ case: "frame", value });
+        if (!isOpen) break;
+        isOpen = await write({ case: "frame", value });
       }
     })().then(
       () => call.end(),
       (error: unknown) => {
-        broken = error;
+        framesError = error;
         call.cancel();
       },
     );
@@ -105,18 +105,18 @@ export class PatchserveClient {
       for await (const message of call) yield (message as InferStreamResponse).payload;
       await writing;
     } catch (error) {
-      throw broken ?? PatchserveError.fromCall(error as ServiceError);
+      throw framesError ?? PatchserveError.fromCall(error as ServiceError);
     } finally {
       call.cancel();
     }
   }
 
   async getReference(referenceId: string): Promise<Reference> {
-    const answer = await this.channel.unary(PatchCoreService.method.getReference, { referenceId }, deadline(this.timeoutMs));
-    return answer.reference!;
+    const response = await this.channel.unary(PatchCoreService.method.getReference, { referenceId }, deadline(this.timeoutMs));
+    return response.reference!;
   }
 
-  /** All references in the order of their ids, fetched a page at a time. */
+  /** All references, sorted by id. Fetches one page at a time. */
   async *listReferences(): AsyncGenerator<Reference> {
     let pageToken = "";
     do {
@@ -126,13 +126,13 @@ export class PatchserveClient {
     } while (pageToken);
   }
 
-  /** Removes a reference; resolves to the revision that it had. */
+  /** Deletes a reference. Resolves to its last revision. */
   async deleteReference(referenceId: string, expectedRevision = ""): Promise<string> {
     const request = { referenceId, expectedRevision };
     return (await this.channel.unary(PatchCoreService.method.deleteReference, request, deadline(this.timeoutMs))).revision;
   }
 
-  /** What the server is, with every limit. */
+  /** Version, backbone and all limits of the server. */
   serverInfo() {
     return this.channel.unary(PatchCoreService.method.getServerInfo, {}, deadline(this.timeoutMs));
   }

@@ -1,4 +1,4 @@
-// The runner of tests/conformance: carries out cases, prints what came of each. Its README says how.
+// The conformance runner: runs test cases and prints their outcomes. tests/conformance/README.md defines the format.
 import { type DescMethod, type DescService, create, createRegistry, fromJson, toJson } from "@bufbuild/protobuf";
 import { type JsonValue } from "@bufbuild/protobuf";
 import { type ClientDuplexStream, type ServiceError } from "@grpc/grpc-js";
@@ -19,25 +19,25 @@ type Outcome = { code: string; error: object | null; responses: JsonValue[]; cal
 
 export async function conformance(server: string, options: ChannelOptions, cases: string, images: string) {
   const channel = new Channel(server, options);
-  for (const one of JSON.parse(readFileSync(cases, "utf8")).cases as Case[]) {
-    const outcome = await run(channel, images, one);
-    console.log(JSON.stringify({ name: one.name, ...outcome }));
+  for (const testCase of JSON.parse(readFileSync(cases, "utf8")).cases as Case[]) {
+    const outcome = await runCase(channel, images, testCase);
+    console.log(JSON.stringify({ name: testCase.name, ...outcome }));
   }
   channel.close();
 }
 
-async function run(channel: Channel, images: string, one: Case): Promise<Outcome> {
-  const call = new Call(channel, one);
+async function runCase(channel: Channel, images: string, testCase: Case): Promise<Outcome> {
+  const call = new Call(channel, testCase);
   const calls: Outcome[] = [];
-  for (const step of one.steps ?? [{ send: one.request }]) {
+  for (const step of testCase.steps ?? [{ send: testCase.request }]) {
     if (step.send !== undefined) {
-      for (let time = 0; time < (step.times ?? 1); time++) await call.send(filled(step.send, images));
+      for (let time = 0; time < (step.times ?? 1); time++) await call.send(withImages(step.send, images));
     } else if (step.await !== undefined) {
       await call.until(() => call.responses.length >= step.await!);
     } else if (step.call !== undefined) {
-      calls.push(await run(channel, images, { token: one.token, ...step.call }));
+      calls.push(await runCase(channel, images, { token: testCase.token, ...step.call }));
     } else if (step.until_loads !== undefined) {
-      await untilLoads(channel, step.until_loads, one.token);
+      await untilLoads(channel, step.until_loads, testCase.token);
     } else {
       call.stream.cancel();
     }
@@ -45,10 +45,10 @@ async function run(channel: Channel, images: string, one: Case): Promise<Outcome
   call.stream.end();
   await call.until(() => false);
   const { error, responses } = call;
-  return { code: error?.code ?? "OK", error: error ? described(error) : null, responses, calls };
+  return { code: error?.code ?? "OK", error: error ? errorFields(error) : null, responses, calls };
 }
 
-/** A call of any kind as a stream of requests and a stream of responses, which is what all are on the wire. */
+/** A call of any method, as a stream of requests and a stream of responses: in HTTP/2, every call is one. */
 class Call {
   readonly responses: JsonValue[] = [];
   readonly stream: ClientDuplexStream<any, any>;
@@ -58,11 +58,11 @@ class Call {
 
   constructor(
     channel: Channel,
-    one: Case,
-    private readonly method = methodOf(one.rpc),
+    testCase: Case,
+    private readonly method = methodOf(testCase.rpc),
   ) {
-    const deadline = Date.now() + (one.timeout_s ?? TIMEOUT_S) * 1000;
-    this.stream = channel.duplex({ ...method, methodKind: "bidi_streaming" } as any, { deadline }, one.token);
+    const deadline = Date.now() + (testCase.timeout_s ?? TIMEOUT_S) * 1000;
+    this.stream = channel.duplex({ ...method, methodKind: "bidi_streaming" } as any, { deadline }, testCase.token);
     void this.read();
   }
 
@@ -99,17 +99,17 @@ async function untilLoads(channel: Channel, count: number, token: string | undef
   while ((await channel.unary(PatchCoreService.method.listLoads, request, { deadline }, token)).loads.length < count);
 }
 
-/** The same with the contents of images for their names. */
-function filled(value: JsonValue, images: string): JsonValue {
+/** The same value, with "@NAME" replaced by the Base64 content of that image. */
+function withImages(value: JsonValue, images: string): JsonValue {
   if (typeof value === "string") {
     return value.startsWith("@") ? readFileSync(join(images, value.slice(1))).toString("base64") : value;
   }
-  if (Array.isArray(value)) return value.map((item) => filled(item, images));
+  if (Array.isArray(value)) return value.map((item) => withImages(item, images));
   if (value === null || typeof value !== "object") return value;
-  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, filled(item, images)]));
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, withImages(item, images)]));
 }
 
-function described(error: PatchserveError): object {
+function errorFields(error: PatchserveError): object {
   return {
     reason: error.reason,
     field_violations: error.fieldViolations.map(({ field }) => ({ field })),

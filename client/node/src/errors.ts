@@ -1,4 +1,4 @@
-// What a server, or the way to it, can answer with.
+// The error of a failed call or frame.
 import { type Message, fromBinary } from "@bufbuild/protobuf";
 import { type GenMessage } from "@bufbuild/protobuf/codegenv2";
 import { anyUnpack, durationMs } from "@bufbuild/protobuf/wkt";
@@ -16,8 +16,8 @@ import { type Status, StatusSchema } from "./gen/google/rpc/status_pb.js";
 const DOMAIN = "patchserve.v1";
 
 /**
- * A failed call, or a failed frame of a stream. `code` is the gRPC code's name, such as "NOT_FOUND"; `reason` the
- * server's own name for the case, such as "REFERENCE_NOT_FOUND", and empty where the server did not say.
+ * A failed call, or a failed frame of a stream. `code` is the name of the gRPC code, such as "NOT_FOUND". `reason` is
+ * the server's name for the error, such as "REFERENCE_NOT_FOUND"; empty if the error does not come from patchserve.
  */
 export class PatchserveError extends Error {
   override readonly name = "PatchserveError";
@@ -26,9 +26,9 @@ export class PatchserveError extends Error {
   readonly fieldViolations: { field: string; description: string }[];
   readonly preconditionViolations: { type: string; subject: string; description: string }[];
   readonly resourceName: string;
-  /** Finds an INTERNAL error in the server's log. */
+  /** The id of an INTERNAL error in the server's log. */
   readonly requestId: string;
-  /** When trying again makes sense; undefined where the server does not say. */
+  /** When to retry; undefined if the server does not say. */
   readonly retryAfterMs: number | undefined;
 
   constructor(code: number, message: string, details: Status["details"] = [], options?: ErrorOptions) {
@@ -55,7 +55,7 @@ export class PatchserveError extends Error {
     return new PatchserveError(failed.code, failed.message, failed.details);
   }
 
-  /** gRPC's error, with the details that its trailers carry. */
+  /** From an error of grpc-js, with the details in its trailing metadata. */
   static fromCall(error: ServiceError): PatchserveError {
     const [packed] = error.metadata?.get("grpc-status-details-bin") ?? [];
     const details = packed instanceof Buffer ? fromBinary(StatusSchema, packed).details : [];

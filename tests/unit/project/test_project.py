@@ -200,6 +200,26 @@ def test_every_link_between_pages_has_a_target() -> None:
     assert not broken
 
 
+def test_files_that_pages_name_exist() -> None:
+    """In code spans and blocks: every Python file, by the end of its path, and every path below a folder of ours."""
+    roots = (REPO, REPO / "server/patchserve_server")
+    below = [path.relative_to(root).parts for root in roots for path in project_files() if root in path.parents]
+    folders = {parts[0] for parts in below if len(parts) > 1}
+    files = [f"/{path.relative_to(REPO)}" for path in project_files()]
+    missing = []
+    for page in (path for path in project_files() if path.suffix == ".md"):
+        code = " ".join(re.findall(r"```.*?```|`[^`]+`", page.read_text(), re.DOTALL))
+        for name in re.findall(r"(?<![\w./-])(?:[\w.-]+/)*[\w.-]+", code):
+            if name.endswith(".py"):
+                exists = any(file.endswith(f"/{name}") for file in files)
+            elif name.partition("/")[0] in folders and "/" in name:
+                exists = any((root / name).exists() for root in (*roots, page.parent))
+            else:
+                continue
+            missing += [] if exists else [f"{page.relative_to(REPO)}: {name}"]
+    assert not missing
+
+
 def test_every_decision_record_is_listed() -> None:
     pages = {path.name for path in (REPO / "docs/adr").glob("[0-9]*.md")}
     listed = set(re.findall(r"\((\d{4}-[a-z0-9-]+\.md)\)", (REPO / "docs/adr/README.md").read_text()))

@@ -1,7 +1,7 @@
-// A client of patchserve, a gRPC server for visual anomaly detection.
+// A client for patchserve, a gRPC server for visual anomaly detection.
 //
-// Every method of the contract can be called, with its messages as generated (patchserve::v1); what is added is the way
-// to a server, loads and streams that keep to flow control, and errors with their details.
+// It calls every method of the contract with the generated messages (patchserve::v1). It adds the connection, loads and
+// streams with flow control, and errors with their details.
 #pragma once
 
 #include <chrono>
@@ -20,55 +20,55 @@
 
 namespace patchserve {
 
-/// Of a connection. As they are here: plain text without a token.
+/// Options of a connection. Default: plain text without a token.
 struct Options {
-    /// Encryption; implied by the files.
+    /// Use TLS. The files imply it.
     bool tls = false;
-    /// A PEM file: who may sign the server's certificate; empty: the well-known authorities.
+    /// A PEM file: the authorities for the server's certificate. Empty: well-known ones.
     std::string ca;
-    /// PEM files: the client's own certificate, for a server that asks for one.
+    /// PEM files: the client's certificate and key, for a server that requires them.
     std::string cert, key;
     /// The bearer token.
     std::string token;
-    /// Send the token unencrypted to another machine, where something else protects the way.
+    /// Allow sending the token unencrypted to another machine, for example inside a VPN.
     bool insecure_token = false;
 };
 
-/// A call's context with a deadline. Keep it where another thread may want to cancel the call: context->TryCancel().
+/// A context with a deadline, for one call. Another thread can cancel the call with context->TryCancel().
 std::unique_ptr<grpc::ClientContext> within(std::chrono::nanoseconds timeout);
 
-/// A connection to a server. Safe for concurrent use. Every method throws Error for what the server says, and takes a
-/// context of its own, which serves one call only.
+/// A connection to a server. It is safe for concurrent use. Every method throws Error if the call fails. Every call
+/// needs a new context.
 class Client {
 public:
     using Methods = v1::PatchCoreService::StubInterface;
-    /// Gives the next encoded image, or nothing after the last.
+    /// Returns the next encoded image, or nothing after the last one.
     using NextImage = std::function<std::optional<std::string>()>;
-    /// The same of frames. It may wait for one, and gives nothing as soon as the token asks to stop.
+    /// Returns the next frame, or nothing after the last one. It can wait for a frame, but must return nothing when the
+    /// token requests a stop.
     using NextFrame = std::function<std::optional<v1::Frame>(std::stop_token)>;
     using Handle = std::function<void(const v1::InferStreamResponse&)>;
 
-    /// Prepares a connection to HOST:PORT; the first call opens it. Throws std::invalid_argument for options that do
-    /// not go together, std::system_error for files that cannot be read.
+    /// Prepares a connection to HOST:PORT; the first call opens it. Throws std::invalid_argument if options contradict
+    /// each other, std::system_error if a file cannot be read.
     explicit Client(const std::string& server, const Options& options = {});
 
     v1::InferResponse infer(grpc::ClientContext& context, const v1::InferRequest& request) const {
         return call(context, &Methods::Infer, request);
     }
 
-    /// Builds or extends a reference from images of undamaged items, sent one by one; returns when it serves. What
-    /// `next` throws cancels the load and is thrown on.
+    /// Builds or extends a reference from images of undamaged items, sent one by one. Returns when it is in use. If
+    /// `next` throws, the load is cancelled and the exception is rethrown.
     v1::Reference load(grpc::ClientContext& context, const v1::LoadReferenceRequest& start,
                        const NextImage& next) const;
 
-    /// Inspects frames as they come. `next` is called from another thread, as fast as the server takes frames.
-    /// `handle` gets every message of the server: ready, a result for each frame, failed ones too, and notices. What
-    /// either throws cancels the stream and is thrown on. Returns or throws only after both have returned for the last
-    /// time.
+    /// Inspects a stream of frames. `next` is called from another thread, as fast as the server accepts frames.
+    /// `handle` gets every message of the server: ready, one result for each frame (also for failed ones), and notices.
+    /// If either throws, the stream is cancelled and the exception is rethrown. Neither runs after this function ends.
     void stream(grpc::ClientContext& context, const v1::StreamConfig& config, const NextFrame& next,
                 const Handle& handle) const;
 
-    /// Any other method that takes one message: client.call(*within(1s), &Client::Methods::GetServerInfo, {}).
+    /// Calls any other unary method: client.call(*within(1s), &Client::Methods::GetServerInfo, {}).
     template <class Request, class Response>
     Response call(grpc::ClientContext& context,
                   grpc::Status (Methods::*method)(grpc::ClientContext*, const Request&, Response*),
@@ -81,7 +81,7 @@ public:
         return response;
     }
 
-    /// For services beside this one, such as gRPC's health service. It carries no token.
+    /// For other services, such as gRPC's health service. It does not send the token.
     const std::shared_ptr<grpc::Channel>& channel() const { return channel_; }
 
 private:

@@ -1,4 +1,4 @@
-// What a server says of a failed call, or of a failed frame of a stream.
+// The error of a failed call, or of a failed frame of a stream.
 #pragma once
 
 #include <chrono>
@@ -15,27 +15,27 @@ namespace patchserve {
 
 class Error : public std::runtime_error {
 public:
-    /// Of a failed call, with the details that its trailers carry.
+    /// From a failed call, with the details in its trailing metadata.
     explicit Error(const grpc::Status& failed);
-    /// Of a frame: FrameResult.error.
+    /// From a frame: FrameResult.error.
     explicit Error(const google::rpc::Status& failed);
 
     grpc::StatusCode code;
-    /// The server's own name for the case; empty where it did not say.
+    /// The server's name for the error; empty if the error does not come from patchserve.
     std::string reason;
     std::vector<google::rpc::BadRequest::FieldViolation> field_violations;
     std::vector<google::rpc::PreconditionFailure::Violation> precondition_violations;
     std::string resource_name;
-    /// Finds an INTERNAL error in the server's log.
+    /// The id of an INTERNAL error in the server's log.
     std::string request_id;
-    /// When trying again makes sense; none where the server does not say.
+    /// When to retry; empty if the server does not say.
     std::optional<std::chrono::duration<double>> retry_after;
 
 private:
     void read(const google::rpc::Status& status);
 };
 
-/// The name that the contract's pages use, such as "NOT_FOUND".
+/// The name of a code in the documentation of the contract, such as "NOT_FOUND".
 std::string code_name(grpc::StatusCode code);
 
 }  // namespace patchserve

@@ -54,7 +54,8 @@ type outcome struct {
 	Calls     []outcome         `json:"calls"`
 }
 
-// conformance is the runner of tests/conformance: it carries out cases and prints what came of each. Its README says how.
+// conformance is the conformance runner: it runs test cases and prints their outcomes. tests/conformance/README.md
+// defines the format.
 func conformance(ctx context.Context) error {
 	text, err := os.ReadFile(*cases)
 	if err != nil {
@@ -65,18 +66,18 @@ func conformance(ctx context.Context) error {
 		return err
 	}
 	token := options.Token
-	options.Token = "" // each call has its own
+	options.Token = "" // each call has its own token
 	client, err := patchserve.Dial(*server, options)
 	if err != nil {
 		return err
 	}
 	defer client.Close()
-	for _, one := range suite.Cases {
-		result, err := carryOut(ctx, client, one, token)
+	for _, tc := range suite.Cases {
+		result, err := runCase(ctx, client, tc, token)
 		if err != nil {
-			return fmt.Errorf("%s: %w", one.Name, err)
+			return fmt.Errorf("%s: %w", tc.Name, err)
 		}
-		result.Name = one.Name
+		result.Name = tc.Name
 		if err := json.NewEncoder(os.Stdout).Encode(result); err != nil {
 			return err
 		}
@@ -84,25 +85,25 @@ func conformance(ctx context.Context) error {
 	return nil
 }
 
-func carryOut(ctx context.Context, client *patchserve.Client, one testCase, token string) (outcome, error) {
-	if one.Token != nil {
-		token = *one.Token
+func runCase(ctx context.Context, client *patchserve.Client, tc testCase, token string) (outcome, error) {
+	if tc.Token != nil {
+		token = *tc.Token
 	}
 	if token != "" {
 		ctx = metadata.NewOutgoingContext(ctx, metadata.Pairs("authorization", "Bearer "+token))
 	}
 	timeout := time.Minute
-	if one.TimeoutS != 0 {
-		timeout = time.Duration(one.TimeoutS * float64(time.Second))
+	if tc.TimeoutS != 0 {
+		timeout = time.Duration(tc.TimeoutS * float64(time.Second))
 	}
 	callCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	if one.Steps == nil && one.Request != nil {
-		one.Steps = []step{{Send: one.Request}}
+	if tc.Steps == nil && tc.Request != nil {
+		tc.Steps = []step{{Send: tc.Request}}
 	}
-	call := open(callCtx, client.Conn, one.RPC)
+	call := open(callCtx, client.Conn, tc.RPC)
 	nested := []outcome{}
-	for _, step := range one.Steps {
+	for _, step := range tc.Steps {
 		switch {
 		case step.Send != nil:
 			if err := call.send(step); err != nil {
@@ -111,7 +112,7 @@ func carryOut(ctx context.Context, client *patchserve.Client, one testCase, toke
 		case step.Await != 0:
 			call.until(func() bool { return len(call.responses) >= step.Await })
 		case step.Call != nil:
-			result, err := carryOut(ctx, client, *step.Call, token)
+			result, err := runCase(ctx, client, *step.Call, token)
 			if err != nil {
 				return outcome{}, err
 			}
@@ -130,12 +131,13 @@ func carryOut(ctx context.Context, client *patchserve.Client, one testCase, toke
 	}
 	call.close()
 	call.until(func() bool { return false })
-	return outcome{Code: codeName(patchserve.ErrorOf(call.err).Code), Error: described(call.err), Responses: call.responses, Calls: nested}, nil
+	code := codeName(patchserve.ErrorOf(call.err).Code)
+	return outcome{Code: code, Error: errorFields(call.err), Responses: call.responses, Calls: nested}, nil
 }
 
-// genericCall is a call of any kind as a stream of requests and a stream of responses, which is what all are on the wire.
+// genericCall is a call of any method, as a stream of requests and a stream of responses: in HTTP/2, every call is tc.
 type genericCall struct {
-	stream    grpc.ClientStream // nil where it could not be opened
+	stream    grpc.ClientStream // nil if it could not be opened
 	input     protoreflect.MessageDescriptor
 	mutex     sync.Mutex
 	changed   *sync.Cond
@@ -191,7 +193,7 @@ func (c *genericCall) read(output protoreflect.MessageDescriptor) {
 }
 
 func (c *genericCall) send(step step) error {
-	text, err := json.Marshal(filled(step.Send))
+	text, err := json.Marshal(withImages(step.Send))
 	if err != nil {
 		return err
 	}
@@ -200,7 +202,7 @@ func (c *genericCall) send(step step) error {
 		return err
 	}
 	for time := 0; c.stream != nil && (time == 0 || time < step.Times); time++ {
-		if c.stream.SendMsg(legacy.MessageV1(request)) != nil { // the call has ended: read knows why
+		if c.stream.SendMsg(legacy.MessageV1(request)) != nil { // the call has ended: read gets the reason
 			break
 		}
 	}
@@ -229,19 +231,19 @@ func newMessage(kind protoreflect.MessageDescriptor) proto.Message {
 	return found.New().Interface()
 }
 
-// filled is the same with the contents of images for their names.
-func filled(value any) any {
+// withImages returns the same value, with "@NAME" replaced by the Base64 content of that image.
+func withImages(value any) any {
 	switch value := value.(type) {
 	case map[string]any:
 		result := map[string]any{}
 		for key, item := range value {
-			result[key] = filled(item)
+			result[key] = withImages(item)
 		}
 		return result
 	case []any:
 		result := make([]any, len(value))
 		for index, item := range value {
-			result[index] = filled(item)
+			result[index] = withImages(item)
 		}
 		return result
 	case string:
@@ -256,7 +258,7 @@ func filled(value any) any {
 	return value
 }
 
-func described(err error) map[string]any {
+func errorFields(err error) map[string]any {
 	if err == nil {
 		return nil
 	}
@@ -278,7 +280,7 @@ func described(err error) map[string]any {
 	return result
 }
 
-// codeName is the name that the contract's pages use: NOT_FOUND where Go says NotFound.
+// codeName is the name in the documentation of the contract: NOT_FOUND for Go's NotFound.
 func codeName(number codes.Code) string {
 	return code.Code(number).String()
 }

@@ -17,30 +17,30 @@ import (
 	"patchserve/pb"
 )
 
-const usage = `patchserve-go load [options] FOLDER     build the reference from the images in FOLDER
-patchserve-go infer [options] IMAGE     inspect one image; --overlay FILE writes the heat map over it
-patchserve-go stream [options] FOLDER   inspect every image in FOLDER, one stream; --overlay FOLDER
-patchserve-go conformance [options]     --cases FILE --images FOLDER: see tests/conformance
+const usage = `patchserve-go load [options] FOLDER     build a reference from the images in FOLDER
+patchserve-go infer [options] IMAGE     inspect one image; --overlay FILE: write the heat map over the image
+patchserve-go stream [options] FOLDER   inspect all images in FOLDER in one stream; --overlay FOLDER: write overlays
+patchserve-go conformance [options]     run test cases: --cases FILE --images FOLDER, see tests/conformance
 `
 
 var (
 	flags     = flag.NewFlagSet("patchserve-go", flag.ExitOnError)
 	server    = flags.String("server", "localhost:50051", "the server, `HOST:PORT`")
-	reference = flags.String("reference", "default", "the reference's `ID`")
-	timeout   = flags.Duration("timeout", 10*time.Minute, "how long all may take")
-	overlay   = flags.String("overlay", "", "the `FILE` (stream: the folder) for the heat map over the image")
-	cases     = flags.String("cases", "", "the `FILE` of cases")
-	images  = flags.String("images", "", "the `FOLDER` of the images that cases name")
+	reference = flags.String("reference", "default", "the `ID` of the reference")
+	timeout   = flags.Duration("timeout", 10*time.Minute, "the deadline of the whole command")
+	overlay   = flags.String("overlay", "", "the `FILE` for the overlay (stream: the folder)")
+	cases     = flags.String("cases", "", "the `FILE` with the test cases")
+	images    = flags.String("images", "", "the `FOLDER` with the images of the test cases")
 	options   patchserve.Options
 )
 
 func main() {
-	flags.BoolVar(&options.TLS, "tls", false, "encrypt the connection; implied by the next two")
-	flags.StringVar(&options.CA, "ca", "", "a PEM `FILE`: who may sign the server's certificate")
-	flags.StringVar(&options.Cert, "cert", "", "a PEM `FILE`: the client's own certificate")
+	flags.BoolVar(&options.TLS, "tls", false, "use TLS; --ca and --cert imply it")
+	flags.StringVar(&options.CA, "ca", "", "a PEM `FILE`: the authorities for the server's certificate")
+	flags.StringVar(&options.Cert, "cert", "", "a PEM `FILE`: the client's certificate")
 	flags.StringVar(&options.Key, "key", "", "a PEM `FILE`: the key of --cert")
-	flags.StringVar(&options.Token, "token", os.Getenv("PATCHSERVE_TOKEN"), "the bearer `TOKEN`, or the variable PATCHSERVE_TOKEN")
-	flags.BoolVar(&options.InsecureToken, "insecure-token", false, "send the token unencrypted to another machine")
+	flags.StringVar(&options.Token, "token", os.Getenv("PATCHSERVE_TOKEN"), "the bearer `TOKEN`; default: the variable PATCHSERVE_TOKEN")
+	flags.BoolVar(&options.InsecureToken, "insecure-token", false, "allow sending the token unencrypted to another machine")
 	flags.Usage = func() {
 		fmt.Fprint(flags.Output(), usage)
 		flags.PrintDefaults()
@@ -155,7 +155,7 @@ func verdict(name string, found *pb.InferResponse) string {
 	return fmt.Sprintf("%s: %s, score %.3f", name, word, found.Anomaly.Score)
 }
 
-// files reads the images of a folder one after the other, in the order of their names, and ends with io.EOF.
+// files returns a function that reads the images of a folder one by one, sorted by name, and returns io.EOF at the end.
 func files(folder string) (func() (string, []byte, error), error) {
 	entries, err := os.ReadDir(folder)
 	if err != nil {

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GRPCInferenceServiceStub(object):
-    """A reference is a model, its revision the model's version.
+    """A model is a reference, and the version of a model is the revision of the reference.
     """
 
     def __init__(self, channel):
@@ -73,18 +73,18 @@ class GRPCInferenceServiceStub(object):
 
 
 class GRPCInferenceServiceServicer(object):
-    """A reference is a model, its revision the model's version.
+    """A model is a reference, and the version of a model is the revision of the reference.
     """
 
     def ServerLive(self, request, context):
-        """Whether the server runs.
+        """Whether the server is running.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ServerReady(self, request, context):
-        """Whether the server is ready to infer.
+        """Whether the server is ready for inference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,29 +98,29 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ServerMetadata(self, request, context):
-        """What this server is.
+        """The name and version of the server.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelMetadata(self, request, context):
-        """The tensors that a reference takes and gives.
+        """The input and output tensors of a reference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelInfer(self, request, context):
-        """Inspects one image, or several.
+        """Inspects one or more images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """The same for one request after the other, each answered before the next is looked at. A request that fails is
-        answered with an error_message, and the stream goes on.
+        """The same for a stream of requests, one after the other. If a request fails, its response has an error_message and
+        the stream continues.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -173,7 +173,7 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GRPCInferenceService(object):
-    """A reference is a model, its revision the model's version.
+    """A model is a reference, and the version of a model is the revision of the reference.
     """
 
     @staticmethod

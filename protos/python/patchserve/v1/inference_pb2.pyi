@@ -26,25 +26,25 @@ class _HeatmapScale:
 class _HeatmapScaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeatmapScale.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     HEATMAP_SCALE_UNSPECIFIED: _HeatmapScale.ValueType  # 0
-    """The server's setting; GetServerInfo tells it. As shipped: RELATIVE."""
+    """The server's setting, which GetServerInfo reports. Its default is RELATIVE."""
     HEATMAP_SCALE_RELATIVE: _HeatmapScale.ValueType  # 1
-    """Stretched from this image's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
-    on an intact item.
+    """From the minimum to the maximum of this image, as in the notebook. The highest value is always red, even on an
+    intact item.
     """
     HEATMAP_SCALE_CALIBRATED: _HeatmapScale.ValueType  # 2
-    """A fixed scale around the reference's threshold: an intact item stays cold."""
+    """A fixed scale around the reference's threshold. An intact item stays blue."""
 
 class HeatmapScale(_HeatmapScale, metaclass=_HeatmapScaleEnumTypeWrapper):
-    """How raw distances become colors."""
+    """How raw scores become colors."""
 
 HEATMAP_SCALE_UNSPECIFIED: HeatmapScale.ValueType  # 0
-"""The server's setting; GetServerInfo tells it. As shipped: RELATIVE."""
+"""The server's setting, which GetServerInfo reports. Its default is RELATIVE."""
 HEATMAP_SCALE_RELATIVE: HeatmapScale.ValueType  # 1
-"""Stretched from this image's own minimum to its maximum, as the notebook does: the warmest spot is always red, even
-on an intact item.
+"""From the minimum to the maximum of this image, as in the notebook. The highest value is always red, even on an
+intact item.
 """
 HEATMAP_SCALE_CALIBRATED: HeatmapScale.ValueType  # 2
-"""A fixed scale around the reference's threshold: an intact item stays cold."""
+"""A fixed scale around the reference's threshold. An intact item stays blue."""
 Global___HeatmapScale: _TypeAlias = HeatmapScale  # noqa: Y015
 
 class _OverlayFormat:
@@ -58,30 +58,30 @@ class _OverlayFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overlay
     OVERLAY_FORMAT_PNG: _OverlayFormat.ValueType  # 1
     """Lossless, and by far the largest."""
     OVERLAY_FORMAT_JPEG: _OverlayFormat.ValueType  # 2
-    """Of quality 90: the fastest, about an eighth of a PNG's bytes."""
+    """Quality 90: the fastest, about an eighth of the bytes of a PNG."""
     OVERLAY_FORMAT_WEBP: _OverlayFormat.ValueType  # 3
-    """Of quality 85: the smallest, about a twentieth of a PNG's bytes in a PNG's time. It holds at most 16,383 pixels a
-    side; a larger overlay is refused.
+    """Quality 85: the smallest, about a twentieth of the bytes of a PNG, but the slowest. At most 16,383 pixels per side:
+    a larger overlay fails with INVALID_ARGUMENT.
     """
 
 class OverlayFormat(_OverlayFormat, metaclass=_OverlayFormatEnumTypeWrapper):
-    """How an overlay is encoded."""
+    """The image format of an overlay."""
 
 OVERLAY_FORMAT_UNSPECIFIED: OverlayFormat.ValueType  # 0
 """PNG."""
 OVERLAY_FORMAT_PNG: OverlayFormat.ValueType  # 1
 """Lossless, and by far the largest."""
 OVERLAY_FORMAT_JPEG: OverlayFormat.ValueType  # 2
-"""Of quality 90: the fastest, about an eighth of a PNG's bytes."""
+"""Quality 90: the fastest, about an eighth of the bytes of a PNG."""
 OVERLAY_FORMAT_WEBP: OverlayFormat.ValueType  # 3
-"""Of quality 85: the smallest, about a twentieth of a PNG's bytes in a PNG's time. It holds at most 16,383 pixels a
-side; a larger overlay is refused.
+"""Quality 85: the smallest, about a twentieth of the bytes of a PNG, but the slowest. At most 16,383 pixels per side:
+a larger overlay fails with INVALID_ARGUMENT.
 """
 Global___OverlayFormat: _TypeAlias = OverlayFormat  # noqa: Y015
 
 @_typing.final
 class OutputOptions(_message.Message):
-    """What an answer contains beside the scores. What is not asked for is not computed."""
+    """What the response contains beside the scores. The server computes only what is requested."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -93,22 +93,22 @@ class OutputOptions(_message.Message):
     OVERLAY_FORMAT_FIELD_NUMBER: _builtins.int
     OVERLAY_MAX_SIDE_PX_FIELD_NUMBER: _builtins.int
     overlay: _builtins.bool
-    """Whether to draw the heat map over the image. Absent (false): no overlay."""
+    """Whether to draw an overlay: the heat map over the image. Absent (false): no overlay."""
     heatmap_scale: Global___HeatmapScale.ValueType
-    """The colors of the overlay. Unspecified: the server's setting."""
+    """The color scale of the overlay. Unspecified: the server's setting."""
     score_map: _builtins.bool
     """Whether to send the raw score map. Absent (false): no map."""
     max_regions: _builtins.int
-    """The most regions to list, 0 to 1000, the strongest first. Absent: 16. 0: none."""
+    """The maximum number of regions, 0 to 1000. The regions with the highest peak scores are kept. Absent: 16. 0: none."""
     sensitivity: _builtins.float
-    """Both thresholds of the reference are divided by it, 0.1 to 10: with 2, what is half as far from normal is anomalous.
-    Absent: 1, as calibrated.
+    """Both thresholds of the reference are divided by this number, 0.1 to 10. With 2, half the raw score is enough to be
+    anomalous. Absent: 1, the calibrated thresholds.
     """
     overlay_format: Global___OverlayFormat.ValueType
-    """How the overlay is encoded. Unspecified: PNG."""
+    """The image format of the overlay. Unspecified: PNG."""
     overlay_max_side_px: _builtins.int
-    """The longer side of the overlay, in pixels, 16 to 65535: a larger image is scaled down before it is drawn on, a
-    smaller one is left as it is. Absent (0): the image's own size.
+    """The maximum length of the overlay's longer side, in pixels, 16 to 65535. A larger image is scaled down before the
+    overlay is drawn; a smaller image keeps its size. Absent (0): the size of the image.
     """
     def __init__(
         self,
@@ -138,7 +138,7 @@ Global___OutputOptions: _TypeAlias = OutputOptions  # noqa: Y015
 
 @_typing.final
 class InferRequest(_message.Message):
-    """Asks for the inspection of one image."""
+    """The request of Infer: inspect one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -147,14 +147,16 @@ class InferRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference to compare with. Empty: "default"."""
+    """The id of the reference to compare with. Empty: "default"."""
     image: _builtins.bytes
-    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo tells the limits."""
+    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. Required. GetServerInfo reports the limits."""
     expected_revision: _builtins.str
-    """The revision that the caller means to compare with; any other is refused with FAILED_PRECONDITION. Empty: the present one."""
+    """The revision to compare with. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the
+    current revision.
+    """
     @_builtins.property
     def output(self) -> Global___OutputOptions:
-        """What the answer contains. Absent: the scores and up to 16 regions."""
+        """What the response contains. Absent: the scores and up to 16 regions."""
 
     def __init__(
         self,
@@ -174,8 +176,8 @@ Global___InferRequest: _TypeAlias = InferRequest  # noqa: Y015
 
 @_typing.final
 class DamageScore(_message.Message):
-    """The notebook's own measure, kept exact. It stretches every image's map to its own range, so that even an intact item
-    has a hottest spot: rank images by AnomalyScore instead.
+    """The notebook's own measure, computed exactly as there. It scales the map of each image to the range of that image, so
+    even an intact item has a highest spot. To decide or to rank, use AnomalyScore instead.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -184,11 +186,13 @@ class DamageScore(_message.Message):
     ANOMALY_DETECTED_FIELD_NUMBER: _builtins.int
     THRESHOLD_FIELD_NUMBER: _builtins.int
     damage_percentage: _builtins.float
-    """The share of pixels over `threshold` in the min-max map, in percent, 0 to 100; of the region of interest, if any."""
+    """The share of pixels above `threshold` in the min-max map, in percent, 0 to 100. With a region of interest: the
+    share of the pixels inside it.
+    """
     anomaly_detected: _builtins.bool
     """Whether damage_percentage is above 5."""
     threshold: _builtins.float
-    """The threshold on the min-max map: 0.5."""
+    """The threshold on the min-max map, 0 to 1: always 0.5."""
     def __init__(
         self,
         *,
@@ -206,7 +210,7 @@ Global___DamageScore: _TypeAlias = DamageScore  # noqa: Y015
 
 @_typing.final
 class AnomalyScore(_message.Message):
-    """The verdict: absolute distances against a threshold calibrated on the reference images."""
+    """The verdict: raw scores compared with thresholds that were calibrated on the reference images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -216,16 +220,16 @@ class AnomalyScore(_message.Message):
     IS_ANOMALOUS_FIELD_NUMBER: _builtins.int
     ANOMALOUS_AREA_PERCENTAGE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """raw_score / (raw_score + raw_threshold): 0 to 1, and 0.5 exactly at the threshold."""
+    """raw_score / (raw_score + raw_threshold), 0 to 1. Exactly 0.5 at the threshold."""
     raw_score: _builtins.float
-    """The image's distance to the reference in feature space: 0 or more, comparable within one revision only."""
+    """The distance of the image to the reference in feature space, 0 or more. Comparable only within one revision."""
     raw_threshold: _builtins.float
-    """The raw score at which `score` is 0.5: the reference's threshold, divided by the request's sensitivity."""
+    """The raw score at which `score` is 0.5: the threshold of the reference, divided by the sensitivity of the request."""
     is_anomalous: _builtins.bool
     """Whether the image is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float
-    """The share of pixels over the reference's patch threshold, in percent, 0 to 100; with a region of interest, of the
-    pixels in it.
+    """The share of pixels above the patch threshold, in percent, 0 to 100. With a region of interest: the share of the
+    pixels inside it.
     """
     def __init__(
         self,
@@ -255,13 +259,13 @@ class BoundingBox(_message.Message):
     WIDTH_PX_FIELD_NUMBER: _builtins.int
     HEIGHT_PX_FIELD_NUMBER: _builtins.int
     x_px: _builtins.int
-    """The left edge, 0 at the left of the image."""
+    """The left edge, in pixels. 0: the left edge of the image."""
     y_px: _builtins.int
-    """The top edge, 0 at the top of the image."""
+    """The top edge, in pixels. 0: the top edge of the image."""
     width_px: _builtins.int
-    """The width, at least 1."""
+    """The width, in pixels, at least 1."""
     height_px: _builtins.int
-    """The height, at least 1."""
+    """The height, in pixels, at least 1."""
     def __init__(
         self,
         *,
@@ -280,16 +284,16 @@ Global___BoundingBox: _TypeAlias = BoundingBox  # noqa: Y015
 
 @_typing.final
 class Point(_message.Message):
-    """A point in pixels of the source image."""
+    """A point in pixels of the source image, after its EXIF orientation was applied."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     X_PX_FIELD_NUMBER: _builtins.int
     Y_PX_FIELD_NUMBER: _builtins.int
     x_px: _builtins.int
-    """To the right from the left edge."""
+    """The distance from the left edge, in pixels."""
     y_px: _builtins.int
-    """Down from the top edge."""
+    """The distance from the top edge, in pixels."""
     def __init__(
         self,
         *,
@@ -306,7 +310,7 @@ Global___Point: _TypeAlias = Point  # noqa: Y015
 
 @_typing.final
 class Region(_message.Message):
-    """A connected area over the reference's patch threshold."""
+    """A connected area above the patch threshold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -316,18 +320,20 @@ class Region(_message.Message):
     AREA_PERCENTAGE_FIELD_NUMBER: _builtins.int
     PEAK_SCORE_FIELD_NUMBER: _builtins.int
     area_px: _builtins.float
-    """Its area in pixels of the source image."""
+    """The area, in pixels of the source image."""
     area_percentage: _builtins.float
-    """The same as a share of the image, in percent, 0 to 100."""
+    """The area as a share of the image, in percent, 0 to 100."""
     peak_score: _builtins.float
-    """Its highest patch score, scaled as AnomalyScore.score is but against the patch threshold: above 0.5, at most 1."""
+    """The highest patch score in the region, scaled like AnomalyScore.score but with the patch threshold: above 0.5, at
+    most 1.
+    """
     @_builtins.property
     def bounding_box(self) -> Global___BoundingBox:
-        """The smallest upright rectangle around it."""
+        """The smallest upright rectangle around the region."""
 
     @_builtins.property
     def polygon(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
-        """Its outer outline, clockwise, not closed; at least one point."""
+        """The outer outline, clockwise, at least one point. The first point is not repeated at the end."""
 
     def __init__(
         self,
@@ -348,7 +354,7 @@ Global___Region: _TypeAlias = Region  # noqa: Y015
 
 @_typing.final
 class ScoreMap(_message.Message):
-    """The raw patch distances as a map over the whole image."""
+    """The raw patch scores as a map over the whole image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -358,17 +364,17 @@ class ScoreMap(_message.Message):
     SOURCE_WIDTH_PX_FIELD_NUMBER: _builtins.int
     SOURCE_HEIGHT_PX_FIELD_NUMBER: _builtins.int
     height: _builtins.int
-    """The rows of the map."""
+    """The number of rows."""
     width: _builtins.int
-    """The columns of the map."""
+    """The number of columns."""
     values: _builtins.bytes
-    """height x width values: float32, little-endian, row by row from the top left; NaN outside of the reference's region
-    of interest. Stretch the map over source_width_px x source_height_px to lay it over the image: nothing is cropped.
+    """height x width values: float32, little-endian, row by row from the top left. NaN: outside the region of interest.
+    The map covers the whole image: to lay it over the image, stretch it to source_width_px x source_height_px.
     """
     source_width_px: _builtins.int
-    """The width of the source image."""
+    """The width of the source image, in pixels."""
     source_height_px: _builtins.int
-    """The height of the source image."""
+    """The height of the source image, in pixels."""
     def __init__(
         self,
         *,
@@ -388,7 +394,7 @@ Global___ScoreMap: _TypeAlias = ScoreMap  # noqa: Y015
 
 @_typing.final
 class Overlay(_message.Message):
-    """What the heat map over the image was encoded as."""
+    """The overlay's format and size, and its bytes if it is not a PNG."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -401,15 +407,15 @@ class Overlay(_message.Message):
     media_type: _builtins.str
     """"image/png", "image/jpeg" or "image/webp"."""
     width_px: _builtins.int
-    """The width in pixels: the image's own, unless a smaller overlay was asked for."""
+    """The width, in pixels. The width of the image, unless a smaller overlay was requested."""
     height_px: _builtins.int
-    """The height in pixels."""
+    """The height, in pixels."""
     image: _builtins.bytes
-    """The encoded overlay where it is no PNG. Empty: it is in InferResponse.overlay_png."""
+    """The encoded overlay if it is not a PNG. Empty: the overlay is a PNG, in InferResponse.overlay_png."""
     source_width_px: _builtins.int
-    """The width of the source image: regions are in its pixels."""
+    """The width of the source image, in pixels. Regions use the pixels of the source image."""
     source_height_px: _builtins.int
-    """The height of the source image."""
+    """The height of the source image, in pixels."""
     def __init__(
         self,
         *,
@@ -430,7 +436,7 @@ Global___Overlay: _TypeAlias = Overlay  # noqa: Y015
 
 @_typing.final
 class Timing(_message.Message):
-    """Where the time went, in milliseconds. A stage that was not run is 0."""
+    """Where the time was spent, in milliseconds. 0: the stage did not run."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -441,17 +447,17 @@ class Timing(_message.Message):
     RENDER_MS_FIELD_NUMBER: _builtins.int
     TOTAL_MS_FIELD_NUMBER: _builtins.int
     queue_ms: _builtins.float
-    """Waiting for a place."""
+    """Waiting in the server's queues."""
     decode_ms: _builtins.float
-    """Bytes to a model input, and to what the overlay is drawn on."""
+    """Decoding the image and scaling it to the model input and to the size of the overlay."""
     embed_ms: _builtins.float
-    """The backbone's forward pass; in a batch, the batch's time."""
+    """The forward pass of the backbone. In a batch: the time of the whole batch."""
     search_ms: _builtins.float
-    """Nearest neighbors, map and scores."""
+    """The nearest-neighbor search, the anomaly map and the raw scores."""
     render_ms: _builtins.float
-    """Regions, heat map, overlay and its encoding."""
+    """Regions, heat map and overlay, including its encoding."""
     total_ms: _builtins.float
-    """From the request's arrival to the answer."""
+    """From the arrival of the request to the response."""
     def __init__(
         self,
         *,
@@ -472,7 +478,7 @@ Global___Timing: _TypeAlias = Timing  # noqa: Y015
 
 @_typing.final
 class InferResponse(_message.Message):
-    """What was found on one image."""
+    """The inspection of one image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -486,11 +492,11 @@ class InferResponse(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     OVERLAY_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference that the image was compared with."""
+    """The id of the reference that the image was compared with."""
     reference_revision: _builtins.str
     """The revision of that reference."""
     overlay_png: _builtins.bytes
-    """The heat map over the image, PNG. Empty where none was asked for, or one in another format: see `overlay`."""
+    """The overlay as a PNG. Empty: no overlay was requested, or another format; see `overlay`."""
     @_builtins.property
     def damage(self) -> Global___DamageScore:
         """The notebook's own measure."""
@@ -501,19 +507,21 @@ class InferResponse(_message.Message):
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Region]:
-        """Where: connected areas over the patch threshold, the strongest first."""
+        """The connected areas above the patch threshold, the highest peak score first. Empty: there are none, or none were
+        requested.
+        """
 
     @_builtins.property
     def score_map(self) -> Global___ScoreMap:
-        """The raw score map. Absent where none was asked for."""
+        """The raw score map. Absent: not requested."""
 
     @_builtins.property
     def timing(self) -> Global___Timing:
-        """Where the time went."""
+        """Where the time was spent."""
 
     @_builtins.property
     def overlay(self) -> Global___Overlay:
-        """The overlay's format and size, and its bytes where it is no PNG. Absent where none was asked for."""
+        """The overlay's format and size, and its bytes if it is not a PNG. Absent: no overlay was requested."""
 
     def __init__(
         self,

@@ -29,19 +29,19 @@ class _LoadModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadMode.Val
     LOAD_MODE_UNSPECIFIED: _LoadMode.ValueType  # 0
     """REPLACE."""
     LOAD_MODE_REPLACE: _LoadMode.ValueType  # 1
-    """The new images take the place of the old ones."""
+    """The new images replace the old ones."""
     LOAD_MODE_APPEND: _LoadMode.ValueType  # 2
-    """The new images are added to the old ones; the profile and the coreset options stay those of the first load."""
+    """The new images are added to the old ones. All other options stay as they were in the first load."""
 
 class LoadMode(_LoadMode, metaclass=_LoadModeEnumTypeWrapper):
-    """What a load does to a reference that exists already."""
+    """What a load does if the reference already exists."""
 
 LOAD_MODE_UNSPECIFIED: LoadMode.ValueType  # 0
 """REPLACE."""
 LOAD_MODE_REPLACE: LoadMode.ValueType  # 1
-"""The new images take the place of the old ones."""
+"""The new images replace the old ones."""
 LOAD_MODE_APPEND: LoadMode.ValueType  # 2
-"""The new images are added to the old ones; the profile and the coreset options stay those of the first load."""
+"""The new images are added to the old ones. All other options stay as they were in the first load."""
 Global___LoadMode: _TypeAlias = LoadMode  # noqa: Y015
 
 class _ScoringProfile:
@@ -53,22 +53,22 @@ class _ScoringProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scorin
     SCORING_PROFILE_UNSPECIFIED: _ScoringProfile.ValueType  # 0
     """NOTEBOOK."""
     SCORING_PROFILE_NOTEBOOK: _ScoringProfile.ValueType  # 1
-    """The documented notebook pipeline, exactly: mean distance to the 9 nearest patches, bilinear map."""
+    """Exactly the documented notebook pipeline: the mean distance to the 9 nearest patches, and a bilinear map."""
     SCORING_PROFILE_PAPER: _ScoringProfile.ValueType  # 2
-    """Roth et al. 2022: 3x3 local aggregation, distance to the nearest patch, re-weighted image score (eq. 7), map
-    smoothed with a Gaussian of sigma 4.
+    """The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
+    (equation 7), and a map smoothed with a Gaussian of sigma 4.
     """
 
 class ScoringProfile(_ScoringProfile, metaclass=_ScoringProfileEnumTypeWrapper):
-    """How patches are described and distances become scores. Chosen when a reference is loaded."""
+    """How patch vectors are computed and how distances become scores. Chosen when a reference is loaded."""
 
 SCORING_PROFILE_UNSPECIFIED: ScoringProfile.ValueType  # 0
 """NOTEBOOK."""
 SCORING_PROFILE_NOTEBOOK: ScoringProfile.ValueType  # 1
-"""The documented notebook pipeline, exactly: mean distance to the 9 nearest patches, bilinear map."""
+"""Exactly the documented notebook pipeline: the mean distance to the 9 nearest patches, and a bilinear map."""
 SCORING_PROFILE_PAPER: ScoringProfile.ValueType  # 2
-"""Roth et al. 2022: 3x3 local aggregation, distance to the nearest patch, re-weighted image score (eq. 7), map
-smoothed with a Gaussian of sigma 4.
+"""The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
+(equation 7), and a map smoothed with a Gaussian of sigma 4.
 """
 Global___ScoringProfile: _TypeAlias = ScoringProfile  # noqa: Y015
 
@@ -81,19 +81,23 @@ class _CalibrationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cal
     CALIBRATION_METHOD_UNSPECIFIED: _CalibrationMethod.ValueType  # 0
     """Never sent."""
     CALIBRATION_METHOD_LEAVE_ONE_OUT: _CalibrationMethod.ValueType  # 1
-    """Three or more reference images: each is scored against the patches of all the others."""
+    """With three or more different reference images: each image is scored against the patches of all others."""
     CALIBRATION_METHOD_AUGMENTED_VIEWS: _CalibrationMethod.ValueType  # 2
-    """One or two reference images: mildly altered views of them are scored against the bank."""
+    """With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
+    altered views of the images are scored against the whole bank.
+    """
 
 class CalibrationMethod(_CalibrationMethod, metaclass=_CalibrationMethodEnumTypeWrapper):
-    """How the calibration got its scores of normal images."""
+    """Where the normal scores of a calibration come from."""
 
 CALIBRATION_METHOD_UNSPECIFIED: CalibrationMethod.ValueType  # 0
 """Never sent."""
 CALIBRATION_METHOD_LEAVE_ONE_OUT: CalibrationMethod.ValueType  # 1
-"""Three or more reference images: each is scored against the patches of all the others."""
+"""With three or more different reference images: each image is scored against the patches of all others."""
 CALIBRATION_METHOD_AUGMENTED_VIEWS: CalibrationMethod.ValueType  # 2
-"""One or two reference images: mildly altered views of them are scored against the bank."""
+"""With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
+altered views of the images are scored against the whole bank.
+"""
 Global___CalibrationMethod: _TypeAlias = CalibrationMethod  # noqa: Y015
 
 class _LoadStage:
@@ -105,53 +109,53 @@ class _LoadStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadStage.V
     LOAD_STAGE_UNSPECIFIED: _LoadStage.ValueType  # 0
     """Never sent."""
     LOAD_STAGE_RECEIVE: _LoadStage.ValueType  # 1
-    """Images come and are decoded."""
+    """Images are received and decoded."""
     LOAD_STAGE_EMBED: _LoadStage.ValueType  # 2
-    """The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
+    """The backbone computes the patch vectors. A load that waits for another load is in this stage with no step done."""
     LOAD_STAGE_CORESET: _LoadStage.ValueType  # 3
-    """The patches that are kept are chosen, where a coreset was asked for."""
+    """The coreset is selected, if one was requested."""
     LOAD_STAGE_CALIBRATE: _LoadStage.ValueType  # 4
-    """Normal images are scored to find the thresholds."""
+    """Normal images are scored to compute the thresholds."""
     LOAD_STAGE_SAVE: _LoadStage.ValueType  # 5
-    """The revision is stored, and then serves."""
+    """The revision is saved; after that it is in use."""
     LOAD_STAGE_QUANTIZE: _LoadStage.ValueType  # 6
-    """The backbone is quantized on the images, where the server's precision is int8. It takes as long for one image
-    as for many.
+    """The backbone is quantized with the images, if the server's precision is int8. The time does not depend on the
+    number of images.
     """
 
 class LoadStage(_LoadStage, metaclass=_LoadStageEnumTypeWrapper):
-    """What a load does: RECEIVE, QUANTIZE, EMBED, CORESET, CALIBRATE, SAVE, in this order."""
+    """The stages of a load, in this order: RECEIVE, QUANTIZE, EMBED, CORESET, CALIBRATE, SAVE."""
 
 LOAD_STAGE_UNSPECIFIED: LoadStage.ValueType  # 0
 """Never sent."""
 LOAD_STAGE_RECEIVE: LoadStage.ValueType  # 1
-"""Images come and are decoded."""
+"""Images are received and decoded."""
 LOAD_STAGE_EMBED: LoadStage.ValueType  # 2
-"""The backbone describes their patches. A load that waits for another to be computed stands here with no step done."""
+"""The backbone computes the patch vectors. A load that waits for another load is in this stage with no step done."""
 LOAD_STAGE_CORESET: LoadStage.ValueType  # 3
-"""The patches that are kept are chosen, where a coreset was asked for."""
+"""The coreset is selected, if one was requested."""
 LOAD_STAGE_CALIBRATE: LoadStage.ValueType  # 4
-"""Normal images are scored to find the thresholds."""
+"""Normal images are scored to compute the thresholds."""
 LOAD_STAGE_SAVE: LoadStage.ValueType  # 5
-"""The revision is stored, and then serves."""
+"""The revision is saved; after that it is in use."""
 LOAD_STAGE_QUANTIZE: LoadStage.ValueType  # 6
-"""The backbone is quantized on the images, where the server's precision is int8. It takes as long for one image
-as for many.
+"""The backbone is quantized with the images, if the server's precision is int8. The time does not depend on the
+number of images.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
 
 @_typing.final
 class CoresetOptions(_message.Message):
-    """Greedy k-center selection of the patches that are kept. At most one field may be set."""
+    """Greedy k-center selection of the patches to keep. Set at most one field. Neither set: all patches are kept."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RATIO_FIELD_NUMBER: _builtins.int
     MAX_PATCHES_FIELD_NUMBER: _builtins.int
     ratio: _builtins.float
-    """The share of all patches that is kept, above 0 and at most 1. Absent (0): no share is given."""
+    """The share of all patches to keep, above 0 and at most 1. Absent (0): not set."""
     max_patches: _builtins.int
-    """The most patches that are kept, at least 16. Absent (0): no cap is given."""
+    """The maximum number of patches to keep, at least 16. Absent (0): not set."""
     def __init__(
         self,
         *,
@@ -168,16 +172,16 @@ Global___CoresetOptions: _TypeAlias = CoresetOptions  # noqa: Y015
 
 @_typing.final
 class RelativePoint(_message.Message):
-    """A point of an image of any size."""
+    """A point in an image, independent of the size of the image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     X_FIELD_NUMBER: _builtins.int
     Y_FIELD_NUMBER: _builtins.int
     x: _builtins.float
-    """To the right from the left edge, as a share of the width, 0 to 1."""
+    """The distance from the left edge, as a share of the width, 0 to 1."""
     y: _builtins.float
-    """Down from the top edge, as a share of the height, 0 to 1."""
+    """The distance from the top edge, as a share of the height, 0 to 1."""
     def __init__(
         self,
         *,
@@ -194,14 +198,14 @@ Global___RelativePoint: _TypeAlias = RelativePoint  # noqa: Y015
 
 @_typing.final
 class RelativePolygon(_message.Message):
-    """An area of an image of any size."""
+    """An area in an image, independent of the size of the image."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     POINTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePoint]:
-        """Its corners in order, not closed; at least 3."""
+        """The corners in order, at least 3. Do not repeat the first corner at the end."""
 
     def __init__(
         self,
@@ -218,7 +222,7 @@ Global___RelativePolygon: _TypeAlias = RelativePolygon  # noqa: Y015
 
 @_typing.final
 class LoadReferenceRequest(_message.Message):
-    """Builds or extends a reference."""
+    """The request of LoadReference: build or extend a reference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -232,39 +236,44 @@ class LoadReferenceRequest(_message.Message):
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """Which reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, the first a letter or a digit. Empty: "default"."""
+    """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
+    "default".
+    """
     mode: Global___LoadMode.ValueType
-    """What happens to an existing reference of this id. Unspecified: REPLACE."""
+    """What to do if the reference already exists. Unspecified: REPLACE."""
     profile: Global___ScoringProfile.ValueType
-    """How this reference scores. Unspecified: NOTEBOOK; with APPEND: as it was loaded (another profile is refused)."""
+    """How the reference scores images. Unspecified: NOTEBOOK. With APPEND: if unspecified, as in the first load; another
+    value than in the first load fails with FAILED_PRECONDITION.
+    """
     expected_revision: _builtins.str
-    """With APPEND: the revision that the caller means to extend; any other is refused with FAILED_PRECONDITION.
-    Empty: whatever is there.
+    """With APPEND: the revision to extend. If the reference has another one, the call fails with FAILED_PRECONDITION.
+    Empty: the current revision.
     """
     search_radius: _builtins.float
-    """For a fixed camera before items in a fixed place: patches are compared only with those of the reference that lie at
-    most this far away on either axis, as a share of the image's side, above 0 and at most 1. So what is normal
-    elsewhere can be an anomaly here. Absent: with all; with APPEND: as it was loaded (another is refused).
+    """For a fixed camera and items that always lie in the same place. A patch is compared only with the patches of the
+    reference that are at most this far away on each axis, as a share of the image's side, above 0 and at most 1. So
+    something that is normal in one place can be an anomaly in another. Absent: a patch is compared with all patches.
+    With APPEND: as for `profile`.
     """
     approximate_search: _builtins.bool
-    """For huge banks on a CPU: a patch looks for its neighbors only in the part of the bank that is most like it, which
-    takes a fraction of the time and misses one in twenty of them or fewer. A bank of fewer than 10,000 patches and a
-    GPU are searched exactly all the same. Not together with search_radius. Absent: exact; with APPEND: as it was loaded
-    (another is refused).
+    """For very large banks on a CPU. A patch searches only the part of the bank that is most similar to it. This is
+    several times as fast and misses about 3 % of the nearest neighbors. Banks with fewer than 10,000 patches, and all
+    banks on a GPU, are still searched exactly. Not allowed together with search_radius. Absent (false): exact search.
+    With APPEND: as for `profile`.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Encoded images of undamaged items: JPEG, PNG, WebP, BMP or TIFF, at least one. GetServerInfo tells the limits."""
+        """Encoded images of undamaged items, at least one: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo reports the limits."""
 
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
-        """Which patches are kept. Absent: all; with APPEND: as it was loaded (other options are refused)."""
+        """Which patches to keep. Absent: all. With APPEND: as for `profile`."""
 
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
-        """What counts of each image, here and in every comparison: what lies in any of these polygons, 500 points in all at
-        most. The rest is painted over before anything looks at it. Empty: the whole image; with APPEND: as it was loaded
-        (another is refused).
+        """The parts of an image that count: the inside of these polygons, at most 500 points in total. All other pixels are
+        replaced by a uniform gray before the backbone runs, here and in every inspection. Empty: the whole image. With
+        APPEND: as for `profile`.
         """
 
     def __init__(
@@ -297,14 +306,14 @@ Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
 @_typing.final
 class LoadReferenceResponse(_message.Message):
-    """Answers LoadReference."""
+    """The response of LoadReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
-        """The reference as it serves now."""
+        """The reference, now in use."""
 
     def __init__(
         self,
@@ -321,17 +330,17 @@ Global___LoadReferenceResponse: _TypeAlias = LoadReferenceResponse  # noqa: Y015
 
 @_typing.final
 class LoadReferenceStreamRequest(_message.Message):
-    """One message of a streamed load."""
+    """One message of LoadReferenceStream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     START_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """One further encoded image."""
+    """All other messages: one encoded image each."""
     @_builtins.property
     def start(self) -> Global___LoadReferenceRequest:
-        """First and once: all that LoadReference takes. Its `images` may be empty."""
+        """The first message, sent once: everything that LoadReference takes. `images` may be empty."""
 
     def __init__(
         self,
@@ -351,14 +360,14 @@ Global___LoadReferenceStreamRequest: _TypeAlias = LoadReferenceStreamRequest  # 
 
 @_typing.final
 class LoadReferenceStreamResponse(_message.Message):
-    """Answers LoadReferenceStream."""
+    """The response of LoadReferenceStream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
-        """The reference as it serves now."""
+        """The reference, now in use."""
 
     def __init__(
         self,
@@ -375,7 +384,7 @@ Global___LoadReferenceStreamResponse: _TypeAlias = LoadReferenceStreamResponse  
 
 @_typing.final
 class ScoreSpread(_message.Message):
-    """The spread of raw image scores that normal images reached: how far apart verdicts are."""
+    """The distribution of the raw image scores of normal images."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -385,7 +394,7 @@ class ScoreSpread(_message.Message):
     STDDEV_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
     count: _builtins.int
-    """How many normal images or views were scored."""
+    """The number of normal images or views that were scored."""
     min: _builtins.float
     """The lowest raw score."""
     mean: _builtins.float
@@ -413,7 +422,7 @@ Global___ScoreSpread: _TypeAlias = ScoreSpread  # noqa: Y015
 
 @_typing.final
 class Calibration(_message.Message):
-    """The thresholds of a reference, found from its own images alone."""
+    """The thresholds of a reference, computed from its own images only."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -424,9 +433,9 @@ class Calibration(_message.Message):
     method: Global___CalibrationMethod.ValueType
     """Where the normal scores come from."""
     image_threshold: _builtins.float
-    """The raw image score above which an image is anomalous."""
+    """The raw image score above which an image is anomalous, at sensitivity 1."""
     patch_threshold: _builtins.float
-    """The raw patch score above which a pixel counts as anomalous."""
+    """The raw patch score above which a pixel is anomalous, at sensitivity 1."""
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
         """The raw image scores of the normal images or views."""
@@ -449,7 +458,7 @@ Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
 class Reference(_message.Message):
-    """A set of undamaged items as the server holds it."""
+    """A loaded reference: images of undamaged items, and what was computed from them."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -472,36 +481,36 @@ class Reference(_message.Message):
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """Its id."""
+    """The id of the reference."""
     revision: _builtins.str
-    """The digest of everything that decides scores (hexadecimal SHA-256). Equal content has an equal revision."""
+    """The digest of everything that the scores depend on (hexadecimal SHA-256). The same content has the same revision."""
     image_count: _builtins.int
-    """How many images it was built from."""
+    """The number of images that it was built from."""
     patch_count: _builtins.int
-    """How many patches the memory bank holds: for one image 784 with wide_resnet50_2 (28 x 28), 196 with
-    efficientnet_lite2 (14 x 14); less with a coreset.
+    """The number of patches in the memory bank. Without a coreset, one image gives 784 with wide_resnet50_2 (28 x 28) and
+    196 with efficientnet_lite2 (14 x 14).
     """
     feature_dim: _builtins.int
-    """The length of a patch's feature vector: 1536 with wide_resnet50_2."""
+    """The length of a patch vector: 1536 with wide_resnet50_2, 328 with efficientnet_lite2."""
     profile: Global___ScoringProfile.ValueType
-    """How it scores."""
+    """How it scores images."""
     threshold: _builtins.float
-    """The raw image score at which AnomalyScore.score is 0.5; equal to calibration.image_threshold."""
+    """The raw image score at which AnomalyScore.score is 0.5, at sensitivity 1. Equal to calibration.image_threshold."""
     backbone: _builtins.str
-    """The backbone that described its patches."""
+    """The backbone that computed its patch vectors, such as "wide_resnet50_2"."""
     weights_digest: _builtins.str
-    """The SHA-256 of that backbone's weights, hexadecimal."""
+    """The SHA-256 of the weights of that backbone, hexadecimal."""
     precision: _builtins.str
-    """The numeric precision that its patches were computed in: "fp32", "bf16" or "int8"."""
+    """The precision in which the backbone computed its patch vectors: "fp32", "bf16" or "int8"."""
     bank_bytes: _builtins.int
-    """The memory that its bank takes, in bytes."""
+    """The memory that the bank uses, in bytes."""
     search_radius: _builtins.float
-    """How far away patches are compared, as it was loaded. Absent: everywhere."""
+    """The search radius of the load, as a share of the image's side. Absent: a patch is compared with all patches."""
     approximate_search: _builtins.bool
-    """Whether neighbors may be approximate, as it was loaded."""
+    """Whether the load requested approximate search."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
-        """Its thresholds and where they come from."""
+        """The thresholds, and how they were computed."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
@@ -509,15 +518,15 @@ class Reference(_message.Message):
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
-        """When this revision was made."""
+        """When this revision was created."""
 
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:
-        """The coreset options it was loaded with. Absent: every patch is kept."""
+        """The coreset options of the load. Absent: all patches are kept."""
 
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
-        """What counts of each image, as it was loaded. Empty: the whole image."""
+        """The region of interest of the load. Empty: the whole image."""
 
     def __init__(
         self,
@@ -553,13 +562,13 @@ Global___Reference: _TypeAlias = Reference  # noqa: Y015
 
 @_typing.final
 class GetReferenceRequest(_message.Message):
-    """Asks for one reference."""
+    """The request of GetReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_ID_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """Which reference. Empty: "default"."""
+    """The id of the reference. Empty: "default"."""
     def __init__(
         self,
         *,
@@ -575,7 +584,7 @@ Global___GetReferenceRequest: _TypeAlias = GetReferenceRequest  # noqa: Y015
 
 @_typing.final
 class GetReferenceResponse(_message.Message):
-    """Answers GetReference."""
+    """The response of GetReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -599,16 +608,16 @@ Global___GetReferenceResponse: _TypeAlias = GetReferenceResponse  # noqa: Y015
 
 @_typing.final
 class ListReferencesRequest(_message.Message):
-    """Asks for a page of the list."""
+    """The request of ListReferences: one page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """The most references in the answer, 1 to 1000. Absent (0): 100."""
+    """The maximum number of references in the response, 1 to 1000. Absent (0): 100."""
     page_token: _builtins.str
-    """`next_page_token` of the page before. Empty: the first page."""
+    """The next_page_token of the previous page. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -625,14 +634,14 @@ Global___ListReferencesRequest: _TypeAlias = ListReferencesRequest  # noqa: Y015
 
 @_typing.final
 class ListReferencesResponse(_message.Message):
-    """Answers ListReferences."""
+    """The response of ListReferences."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Where the next page begins. Empty: this is the last one."""
+    """The page_token for the next page. Empty: this is the last page."""
     @_builtins.property
     def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reference]:
         """The references of this page, in the order of their ids."""
@@ -653,7 +662,7 @@ Global___ListReferencesResponse: _TypeAlias = ListReferencesResponse  # noqa: Y0
 
 @_typing.final
 class ListLoadsRequest(_message.Message):
-    """Asks how far loads are."""
+    """The request of ListLoads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -675,7 +684,7 @@ Global___ListLoadsRequest: _TypeAlias = ListLoadsRequest  # noqa: Y015
 
 @_typing.final
 class Load(_message.Message):
-    """A load that is under way."""
+    """An active load: one that is running or waiting."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -686,20 +695,20 @@ class Load(_message.Message):
     START_TIME_FIELD_NUMBER: _builtins.int
     IMAGE_COUNT_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference that it loads; there may be several loads of one."""
+    """The id of the reference that it loads. One reference can have several active loads."""
     stage: Global___LoadStage.ValueType
-    """What it does now."""
+    """The current stage."""
     steps_done: _builtins.int
-    """The steps of this stage that are done: RECEIVE, EMBED and CALIBRATE count images, CORESET counts chosen patches,
-    QUANTIZE counts views of images, SAVE is one step.
+    """The number of finished steps in this stage. RECEIVE, EMBED and CALIBRATE count images, CORESET counts selected
+    patches, QUANTIZE counts views of images, SAVE is one step.
     """
     steps_total: _builtins.int
-    """The steps of this stage in all. 0: unknown, as while a stream sends images."""
+    """The total number of steps in this stage. 0: not known, for example while a stream sends images."""
     image_count: _builtins.int
-    """How many images it has received so far, without those that an APPEND adds to."""
+    """The number of images received so far. With APPEND: without the images that the reference already had."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When it began."""
+        """When the load started."""
 
     def __init__(
         self,
@@ -721,14 +730,14 @@ Global___Load: _TypeAlias = Load  # noqa: Y015
 
 @_typing.final
 class ListLoadsResponse(_message.Message):
-    """Answers ListLoads."""
+    """The response of ListLoads."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LOADS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def loads(self) -> _containers.RepeatedCompositeFieldContainer[Global___Load]:
-        """The loads under way, the oldest first."""
+        """The active loads, the oldest first."""
 
     def __init__(
         self,
@@ -745,16 +754,18 @@ Global___ListLoadsResponse: _TypeAlias = ListLoadsResponse  # noqa: Y015
 
 @_typing.final
 class DeleteReferenceRequest(_message.Message):
-    """Removes a reference."""
+    """The request of DeleteReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_ID_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """Which reference. Empty: "default"."""
+    """The id of the reference. Empty: "default"."""
     expected_revision: _builtins.str
-    """The revision that the caller means to delete; any other is refused with FAILED_PRECONDITION. Empty: whatever is there."""
+    """The revision to delete. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the
+    current revision.
+    """
     def __init__(
         self,
         *,
@@ -771,13 +782,13 @@ Global___DeleteReferenceRequest: _TypeAlias = DeleteReferenceRequest  # noqa: Y0
 
 @_typing.final
 class DeleteReferenceResponse(_message.Message):
-    """Answers DeleteReference."""
+    """The response of DeleteReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REVISION_FIELD_NUMBER: _builtins.int
     revision: _builtins.str
-    """The revision that was removed."""
+    """The revision that was deleted."""
     def __init__(
         self,
         *,

@@ -19,7 +19,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GetServerInfoRequest(_message.Message):
-    """Asks what this server is."""
+    """The request of GetServerInfo."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -36,7 +36,7 @@ Global___GetServerInfoRequest: _TypeAlias = GetServerInfoRequest  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Every bound that the server keeps."""
+    """Every limit of the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,54 +62,58 @@ class Limits(_message.Message):
     STREAM_WRITE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MAX_CONNECTION_AGE_S_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
-    """The largest encoded image, in bytes."""
+    """The maximum size of an encoded image, in bytes."""
     max_image_pixels: _builtins.int
-    """The most pixels (width x height) of an image, read from its header before it is decoded."""
+    """The maximum number of pixels (width x height) of an image. Checked in its header, before decoding."""
     max_message_bytes: _builtins.int
-    """The largest message that the server takes or sends, in bytes. Set your channel's own limits to it."""
+    """The maximum size of a message in either direction, in bytes. Set the limits of your channel to the same value."""
     max_reference_images: _builtins.int
-    """The most images in one reference."""
+    """The maximum number of images in one reference."""
     max_pending_images: _builtins.int
-    """The most images under way at once, over all calls; a unary call over it is refused with RESOURCE_EXHAUSTED, a
-    stream stops being read. Streams take at most half.
+    """The maximum number of images in progress, over all calls, including images that wait. A unary call above it is
+    rejected with RESOURCE_EXHAUSTED; a stream is read more slowly. Streams together use at most half of it.
     """
     max_in_flight: _builtins.int
-    """The most frames under way at once in one stream."""
+    """The maximum number of frames in progress in one stream, from accepted to answered."""
     default_in_flight: _builtins.int
-    """The frames under way at once in a stream that does not ask for a number."""
+    """The value of StreamConfig.max_in_flight if it is absent."""
     default_timeout_s: _builtins.float
-    """The deadline of a unary call that has none, in seconds."""
+    """The deadline of a unary call that sets none, in seconds."""
     max_bank_bytes: _builtins.int
-    """The memory that all banks together may take, in bytes; a load over it is refused with RESOURCE_EXHAUSTED."""
+    """The maximum memory of all open references together, in bytes. A load above it is rejected with RESOURCE_EXHAUSTED."""
     load_timeout_s: _builtins.float
-    """The deadline of a load that has none, in seconds."""
+    """The deadline of a load that sets none, in seconds."""
     max_image_side_px: _builtins.int
-    """The most pixels along a side of an image."""
+    """The maximum width and the maximum height of an image, in pixels."""
     max_pending_bytes: _builtins.int
-    """The most encoded images and answers under way at once, in bytes, over all calls. A call over it is refused with
-    RESOURCE_EXHAUSTED; a stream stops being read.
+    """The maximum size of all encoded images and responses in progress, in bytes, over all calls. A call above it is
+    rejected with RESOURCE_EXHAUSTED; a stream is read more slowly.
     """
     max_pending_loads: _builtins.int
-    """The most loads under way at once; one more is refused with RESOURCE_EXHAUSTED."""
+    """The maximum number of active loads. A load above it is rejected with RESOURCE_EXHAUSTED."""
     max_calls: _builtins.int
-    """The most calls under way at once, open streams included; one more is refused with RESOURCE_EXHAUSTED."""
+    """The maximum number of calls at the same time, including open streams. A call above it is rejected with
+    RESOURCE_EXHAUSTED.
+    """
     max_client_pending_images: _builtins.int
-    """The share of max_pending_images that one client may take: who has the same token, else the same client certificate,
-    else the same address.
+    """The part of max_pending_images that one caller can use. Calls with the same token come from the same caller;
+    without a token, calls with the same client certificate; without both, calls from the same address.
     """
     max_client_pending_bytes: _builtins.int
-    """The same for max_pending_bytes."""
+    """The part of max_pending_bytes that one caller can use, in bytes."""
     max_client_pending_loads: _builtins.int
-    """The same for max_pending_loads."""
+    """The part of max_pending_loads that one caller can use."""
     max_client_calls: _builtins.int
-    """The same for max_calls."""
+    """The part of max_calls that one caller can use."""
     max_batch_size: _builtins.int
-    """The most images of one reference that are inspected together."""
+    """The maximum number of images that are inspected together in one batch."""
     stream_write_timeout_s: _builtins.float
-    """How long an answer may wait for a caller who does not read before the call ends with DEADLINE_EXCEEDED, in seconds."""
+    """How long a response may wait for a caller that does not read, in seconds. Then the call ends with
+    DEADLINE_EXCEEDED.
+    """
     max_connection_age_s: _builtins.float
-    """How long a connection takes new calls, in seconds; then clients connect anew, and what is under way goes on. 0: for
-    ever.
+    """How long a connection accepts new calls, in seconds. Then clients have to reconnect; running calls continue on the
+    old connection. 0: no limit.
     """
     def __init__(
         self,
@@ -146,7 +150,7 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class GetServerInfoResponse(_message.Message):
-    """Answers GetServerInfo."""
+    """The response of GetServerInfo."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -162,28 +166,28 @@ class GetServerInfoResponse(_message.Message):
     HEATMAP_SCALE_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
-    """The server's version."""
+    """The version of the server."""
     backbone: _builtins.str
     """The backbone in use, such as "wide_resnet50_2"."""
     weights_digest: _builtins.str
-    """The SHA-256 of its weights, hexadecimal."""
+    """The SHA-256 of the weights of the backbone, hexadecimal."""
     weights_source: _builtins.str
-    """Where its weights came from, in words."""
+    """A description of where the weights come from."""
     fallback_reason: _builtins.str
-    """Why another backbone than the preferred one is in use. Empty: it is the one asked for."""
+    """Why the preferred backbone is not in use. Empty: it is in use."""
     device: _builtins.str
-    """The device in use: "cpu" or "cuda:0"."""
+    """The device in use, such as "cpu" or "cuda:0"."""
     precision: _builtins.str
-    """The numeric precision of the backbone: "fp32", "bf16" or "int8"."""
+    """The precision of the backbone: "fp32", "bf16" or "int8"."""
     input_size_px: _builtins.int
-    """The side of the square that images are scaled to, in pixels."""
+    """The side of the square model input that images are scaled to, in pixels."""
     feature_dim: _builtins.int
-    """The length of a patch's feature vector."""
+    """The length of a patch vector."""
     heatmap_scale: _inference_pb2.HeatmapScale.ValueType
-    """The overlay's colors where a request does not say."""
+    """The color scale of overlays if a request does not specify one."""
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """Every bound."""
+        """Every limit."""
 
     def __init__(
         self,

@@ -31,11 +31,11 @@ if _version_not_supported:
 class PatchCoreServiceStub(object):
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     def __init__(self, channel):
@@ -94,52 +94,52 @@ class PatchCoreServiceStub(object):
 class PatchCoreServiceServicer(object):
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     def LoadReference(self, request, context):
-        """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
-        an earlier revision serves until then.
+        """Builds or extends a reference from images that fit in one message. Returns when the new revision is in use. Until
+        then the previous revision stays in use.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LoadReferenceStream(self, request_iterator, context):
-        """The same for sets larger than one message: `start` first and once, then one image a message.
+        """The same for image sets that do not fit in one message: first one `start` message, then one message per image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetReference(self, request, context):
-        """Describes one reference. NOT_FOUND where it is not loaded.
+        """Describes one reference. Fails with NOT_FOUND if it is not loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListReferences(self, request, context):
-        """Lists the references in the order of their ids, a page at a time.
+        """Lists the references, sorted by id, in pages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLoads(self, request, context):
-        """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
-        server does; nothing is kept of a load that has ended.
+        """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
+        Finished loads are not listed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteReference(self, request, context):
-        """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND.
+        """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,14 +153,15 @@ class PatchCoreServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def InferStream(self, request_iterator, context):
-        """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame.
+        """Inspects a stream of frames: first one `config` message, then frames. Each accepted frame gets exactly one
+        FrameResult.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetServerInfo(self, request, context):
-        """Tells what this server is: version, backbone, weights, device, precision and every limit.
+        """Describes the server: version, backbone, weights, device, precision and every limit.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,11 +226,11 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
 class PatchCoreService(object):
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     @staticmethod

@@ -32,11 +32,11 @@ GRPC_VERSION: str
 class PatchCoreServiceStub:
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     @_typing.overload
@@ -44,71 +44,75 @@ class PatchCoreServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> PatchCoreServiceAsyncStub: ...
     LoadReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.LoadReferenceRequest, _reference_pb2.LoadReferenceResponse]
-    """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
-    an earlier revision serves until then.
+    """Builds or extends a reference from images that fit in one message. Returns when the new revision is in use. Until
+    then the previous revision stays in use.
     """
     LoadReferenceStream: _grpc.StreamUnaryMultiCallable[_reference_pb2.LoadReferenceStreamRequest, _reference_pb2.LoadReferenceStreamResponse]
-    """The same for sets larger than one message: `start` first and once, then one image a message."""
+    """The same for image sets that do not fit in one message: first one `start` message, then one message per image."""
     GetReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceRequest, _reference_pb2.GetReferenceResponse]
-    """Describes one reference. NOT_FOUND where it is not loaded."""
+    """Describes one reference. Fails with NOT_FOUND if it is not loaded."""
     ListReferences: _grpc.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]
-    """Lists the references in the order of their ids, a page at a time."""
+    """Lists the references, sorted by id, in pages."""
     ListLoads: _grpc.UnaryUnaryMultiCallable[_reference_pb2.ListLoadsRequest, _reference_pb2.ListLoadsResponse]
-    """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
-    server does; nothing is kept of a load that has ended.
+    """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
+    Finished loads are not listed.
     """
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
-    """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
+    """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
     """Inspects one image."""
     InferStream: _grpc.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]
-    """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame."""
+    """Inspects a stream of frames: first one `config` message, then frames. Each accepted frame gets exactly one
+    FrameResult.
+    """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]
-    """Tells what this server is: version, backbone, weights, device, precision and every limit."""
+    """Describes the server: version, backbone, weights, device, precision and every limit."""
 
 @_typing.type_check_only
 class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     LoadReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.LoadReferenceRequest, _reference_pb2.LoadReferenceResponse]  # type: ignore[assignment]
-    """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
-    an earlier revision serves until then.
+    """Builds or extends a reference from images that fit in one message. Returns when the new revision is in use. Until
+    then the previous revision stays in use.
     """
     LoadReferenceStream: _aio.StreamUnaryMultiCallable[_reference_pb2.LoadReferenceStreamRequest, _reference_pb2.LoadReferenceStreamResponse]  # type: ignore[assignment]
-    """The same for sets larger than one message: `start` first and once, then one image a message."""
+    """The same for image sets that do not fit in one message: first one `start` message, then one message per image."""
     GetReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceRequest, _reference_pb2.GetReferenceResponse]  # type: ignore[assignment]
-    """Describes one reference. NOT_FOUND where it is not loaded."""
+    """Describes one reference. Fails with NOT_FOUND if it is not loaded."""
     ListReferences: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListReferencesRequest, _reference_pb2.ListReferencesResponse]  # type: ignore[assignment]
-    """Lists the references in the order of their ids, a page at a time."""
+    """Lists the references, sorted by id, in pages."""
     ListLoads: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListLoadsRequest, _reference_pb2.ListLoadsResponse]  # type: ignore[assignment]
-    """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
-    server does; nothing is kept of a load that has ended.
+    """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
+    Finished loads are not listed.
     """
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
-    """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
+    """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
     """Inspects one image."""
     InferStream: _aio.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]  # type: ignore[assignment]
-    """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame."""
+    """Inspects a stream of frames: first one `config` message, then frames. Each accepted frame gets exactly one
+    FrameResult.
+    """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]  # type: ignore[assignment]
-    """Tells what this server is: version, backbone, weights, device, precision and every limit."""
+    """Describes the server: version, backbone, weights, device, precision and every limit."""
 
 class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Visual anomaly detection with PatchCore.
 
-    Load images of undamaged items as a reference, then ask of every further image whether it is damaged, how
-    sure that is, and where.
+    Load images of undamaged items as a reference. Then send other images: for each one the server answers whether the
+    item is damaged, how sure that is, and where.
 
-    Every error carries a google.rpc.Status with an ErrorInfo (domain "patchserve.v1", an UPPER_SNAKE_CASE reason) and,
-    where they fit, BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
+    Every error is a google.rpc.Status with an ErrorInfo detail (domain "patchserve.v1", reason in UPPER_SNAKE_CASE).
+    Where they apply, it also has BadRequest, ResourceInfo, RetryInfo or PreconditionFailure details.
     """
 
     @_abc_1.abstractmethod
@@ -117,8 +121,8 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.LoadReferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.LoadReferenceResponse, _abc.Awaitable[_reference_pb2.LoadReferenceResponse]]:
-        """Builds a reference from 1..n images that fit one message. The answer comes when the reference is ready to serve;
-        an earlier revision serves until then.
+        """Builds or extends a reference from images that fit in one message. Returns when the new revision is in use. Until
+        then the previous revision stays in use.
         """
 
     @_abc_1.abstractmethod
@@ -127,7 +131,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_reference_pb2.LoadReferenceStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.LoadReferenceStreamResponse, _abc.Awaitable[_reference_pb2.LoadReferenceStreamResponse]]:
-        """The same for sets larger than one message: `start` first and once, then one image a message."""
+        """The same for image sets that do not fit in one message: first one `start` message, then one message per image."""
 
     @_abc_1.abstractmethod
     def GetReference(
@@ -135,7 +139,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.GetReferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.GetReferenceResponse, _abc.Awaitable[_reference_pb2.GetReferenceResponse]]:
-        """Describes one reference. NOT_FOUND where it is not loaded."""
+        """Describes one reference. Fails with NOT_FOUND if it is not loaded."""
 
     @_abc_1.abstractmethod
     def ListReferences(
@@ -143,7 +147,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.ListReferencesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.ListReferencesResponse, _abc.Awaitable[_reference_pb2.ListReferencesResponse]]:
-        """Lists the references in the order of their ids, a page at a time."""
+        """Lists the references, sorted by id, in pages."""
 
     @_abc_1.abstractmethod
     def ListLoads(
@@ -151,8 +155,8 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.ListLoadsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.ListLoadsResponse, _abc.Awaitable[_reference_pb2.ListLoadsResponse]]:
-        """Tells how far the loads are that are under way, those that wait included. It answers at once, whatever else the
-        server does; nothing is kept of a load that has ended.
+        """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
+        Finished loads are not listed.
         """
 
     @_abc_1.abstractmethod
@@ -161,7 +165,7 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _reference_pb2.DeleteReferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.DeleteReferenceResponse, _abc.Awaitable[_reference_pb2.DeleteReferenceResponse]]:
-        """Removes a reference from memory and from the store. Streams that use it are closed with NOT_FOUND."""
+        """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def Infer(
@@ -177,7 +181,9 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_stream_pb2.InferStreamRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_stream_pb2.InferStreamResponse], _abc.AsyncIterator[_stream_pb2.InferStreamResponse]]:
-        """Inspects frames as they come: a config first and once, then frames; exactly one FrameResult for every accepted frame."""
+        """Inspects a stream of frames: first one `config` message, then frames. Each accepted frame gets exactly one
+        FrameResult.
+        """
 
     @_abc_1.abstractmethod
     def GetServerInfo(
@@ -185,6 +191,6 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _server_info_pb2.GetServerInfoRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_server_info_pb2.GetServerInfoResponse, _abc.Awaitable[_server_info_pb2.GetServerInfoResponse]]:
-        """Tells what this server is: version, backbone, weights, device, precision and every limit."""
+        """Describes the server: version, backbone, weights, device, precision and every limit."""
 
 def add_PatchCoreServiceServicer_to_server(servicer: PatchCoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

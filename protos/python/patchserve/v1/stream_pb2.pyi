@@ -30,22 +30,22 @@ class _OverflowPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Overfl
     OVERFLOW_POLICY_UNSPECIFIED: _OverflowPolicy.ValueType  # 0
     """BLOCK."""
     OVERFLOW_POLICY_BLOCK: _OverflowPolicy.ValueType  # 1
-    """The server stops reading until a frame is done: flow control holds the sender back and nothing is lost."""
+    """The server stops reading until a frame is done. HTTP/2 flow control then holds the sender back. No frame is lost."""
     OVERFLOW_POLICY_DROP_OLDEST: _OverflowPolicy.ValueType  # 2
-    """The oldest frame that has not been started is answered with RESOURCE_EXHAUSTED (reason FRAME_DROPPED) and makes room:
-    for live cameras.
+    """For live cameras: the oldest frame that has not started is dropped, with the error RESOURCE_EXHAUSTED (reason
+    FRAME_DROPPED), and the new frame is accepted.
     """
 
 class OverflowPolicy(_OverflowPolicy, metaclass=_OverflowPolicyEnumTypeWrapper):
-    """What happens to a frame that comes while max_in_flight frames are under way."""
+    """What happens when a frame arrives while max_in_flight frames are in progress."""
 
 OVERFLOW_POLICY_UNSPECIFIED: OverflowPolicy.ValueType  # 0
 """BLOCK."""
 OVERFLOW_POLICY_BLOCK: OverflowPolicy.ValueType  # 1
-"""The server stops reading until a frame is done: flow control holds the sender back and nothing is lost."""
+"""The server stops reading until a frame is done. HTTP/2 flow control then holds the sender back. No frame is lost."""
 OVERFLOW_POLICY_DROP_OLDEST: OverflowPolicy.ValueType  # 2
-"""The oldest frame that has not been started is answered with RESOURCE_EXHAUSTED (reason FRAME_DROPPED) and makes room:
-for live cameras.
+"""For live cameras: the oldest frame that has not started is dropped, with the error RESOURCE_EXHAUSTED (reason
+FRAME_DROPPED), and the new frame is accepted.
 """
 Global___OverflowPolicy: _TypeAlias = OverflowPolicy  # noqa: Y015
 
@@ -60,17 +60,17 @@ class _ResultOrderingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Result
     RESULT_ORDERING_INPUT: _ResultOrdering.ValueType  # 1
     """In the order of the frames."""
     RESULT_ORDERING_COMPLETION: _ResultOrdering.ValueType  # 2
-    """As they are done."""
+    """In the order in which the inspections finish."""
 
 class ResultOrdering(_ResultOrdering, metaclass=_ResultOrderingEnumTypeWrapper):
-    """In which order results come."""
+    """The order of the results."""
 
 RESULT_ORDERING_UNSPECIFIED: ResultOrdering.ValueType  # 0
 """INPUT."""
 RESULT_ORDERING_INPUT: ResultOrdering.ValueType  # 1
 """In the order of the frames."""
 RESULT_ORDERING_COMPLETION: ResultOrdering.ValueType  # 2
-"""As they are done."""
+"""In the order in which the inspections finish."""
 Global___ResultOrdering: _TypeAlias = ResultOrdering  # noqa: Y015
 
 class _NoticeKind:
@@ -82,24 +82,28 @@ class _NoticeKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NoticeKind
     NOTICE_KIND_UNSPECIFIED: _NoticeKind.ValueType  # 0
     """Never sent."""
     NOTICE_KIND_DRAINING: _NoticeKind.ValueType  # 1
-    """The server is shutting down: it reads no more frames, answers those it has, and closes the stream with UNAVAILABLE."""
+    """The server is shutting down. It reads no more frames, answers the accepted ones, and ends the stream with
+    UNAVAILABLE.
+    """
     NOTICE_KIND_REFERENCE_CHANGED: _NoticeKind.ValueType  # 2
-    """The reference has a newer revision; this stream keeps the one it opened with."""
+    """The reference has a newer revision. This stream keeps the revision that it opened with."""
 
 class NoticeKind(_NoticeKind, metaclass=_NoticeKindEnumTypeWrapper):
-    """What a notice is about."""
+    """The kind of a notice."""
 
 NOTICE_KIND_UNSPECIFIED: NoticeKind.ValueType  # 0
 """Never sent."""
 NOTICE_KIND_DRAINING: NoticeKind.ValueType  # 1
-"""The server is shutting down: it reads no more frames, answers those it has, and closes the stream with UNAVAILABLE."""
+"""The server is shutting down. It reads no more frames, answers the accepted ones, and ends the stream with
+UNAVAILABLE.
+"""
 NOTICE_KIND_REFERENCE_CHANGED: NoticeKind.ValueType  # 2
-"""The reference has a newer revision; this stream keeps the one it opened with."""
+"""The reference has a newer revision. This stream keeps the revision that it opened with."""
 Global___NoticeKind: _TypeAlias = NoticeKind  # noqa: Y015
 
 @_typing.final
 class StreamConfig(_message.Message):
-    """Settings of one stream."""
+    """The settings of one stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -111,23 +115,29 @@ class StreamConfig(_message.Message):
     FRAME_TIMEOUT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference to compare with. Empty: "default". The stream keeps the revision that it opened with."""
+    """The id of the reference to compare with. Empty: "default". The stream keeps the revision that is current when it
+    opens.
+    """
     max_in_flight: _builtins.int
-    """The most frames under way at once, up to the server's limit. Absent (0): the server's default."""
+    """The maximum number of frames in progress, from accepted to answered, at most Limits.max_in_flight. Absent (0):
+    Limits.default_in_flight.
+    """
     overflow: Global___OverflowPolicy.ValueType
-    """What happens at max_in_flight. Unspecified: BLOCK."""
+    """What happens when max_in_flight is reached. Unspecified: BLOCK."""
     ordering: Global___ResultOrdering.ValueType
-    """The order of results. Unspecified: INPUT."""
+    """The order of the results. Unspecified: INPUT."""
     expected_revision: _builtins.str
-    """The revision that the caller means to compare with; any other is refused with FAILED_PRECONDITION. Empty: the present one."""
+    """The revision to compare with. If the reference has another one, the stream fails with FAILED_PRECONDITION. Empty:
+    the current revision.
+    """
     @_builtins.property
     def output(self) -> _inference_pb2.OutputOptions:
         """What each result contains. Absent: the scores and up to 16 regions."""
 
     @_builtins.property
     def frame_timeout(self) -> _duration_pb2.Duration:
-        """How old a frame may get between its arrival and its result; a later one is answered with DEADLINE_EXCEEDED. Absent:
-        no limit. It must be positive.
+        """The maximum time from the arrival of a frame to its result, above 0. A frame that takes longer gets the error
+        DEADLINE_EXCEEDED. Absent: no limit.
         """
 
     def __init__(
@@ -159,12 +169,14 @@ class Frame(_message.Message):
     CAPTURE_TIME_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
-    """The caller's name for it, returned with its result; at most 128 bytes. Empty: none. It need not be unique."""
+    """The caller's name for the frame, at most 128 bytes. It is returned with the result. It need not be unique. Empty:
+    no name.
+    """
     image: _builtins.bytes
-    """The encoded image: JPEG, PNG, WebP, BMP or TIFF."""
+    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. Required."""
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
-        """When it was taken, returned with its result. Absent: unknown."""
+        """The time when the image was taken. It is returned with the result. Absent: not known."""
 
     def __init__(
         self,
@@ -183,7 +195,7 @@ Global___Frame: _TypeAlias = Frame  # noqa: Y015
 
 @_typing.final
 class InferStreamRequest(_message.Message):
-    """One message to the server."""
+    """One message from the caller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -191,11 +203,11 @@ class InferStreamRequest(_message.Message):
     FRAME_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def config(self) -> Global___StreamConfig:
-        """First and once."""
+        """The first message, sent once."""
 
     @_builtins.property
     def frame(self) -> Global___Frame:
-        """An image to inspect."""
+        """All other messages: one image each."""
 
     def __init__(
         self,
@@ -215,7 +227,7 @@ Global___InferStreamRequest: _TypeAlias = InferStreamRequest  # noqa: Y015
 
 @_typing.final
 class StreamReady(_message.Message):
-    """Says that the stream is open and what was granted. Always the first message."""
+    """The stream is open. This is always the first message from the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,11 +235,11 @@ class StreamReady(_message.Message):
     REFERENCE_REVISION_FIELD_NUMBER: _builtins.int
     MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
-    """The reference that frames are compared with."""
+    """The id of the reference that frames are compared with."""
     reference_revision: _builtins.str
-    """The revision that this stream keeps."""
+    """The revision that the stream uses until its end."""
     max_in_flight: _builtins.int
-    """The most frames that may be under way at once."""
+    """The maximum number of frames in progress, from accepted to answered."""
     def __init__(
         self,
         *,
@@ -245,7 +257,7 @@ Global___StreamReady: _TypeAlias = StreamReady  # noqa: Y015
 
 @_typing.final
 class FrameResult(_message.Message):
-    """The outcome of one frame. A bad, late or dropped frame is an error here, and the stream goes on."""
+    """The outcome of one frame. If a frame is bad, late or dropped, its outcome is an error and the stream continues."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -255,20 +267,20 @@ class FrameResult(_message.Message):
     RESPONSE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     frame_id: _builtins.str
-    """The frame's own id."""
+    """The frame_id of the frame."""
     sequence: _builtins.int
-    """The frame's place in the stream: 0 for the first."""
+    """The position of the frame in the stream. 0: the first frame."""
     @_builtins.property
     def capture_time(self) -> _timestamp_pb2.Timestamp:
-        """The frame's own capture time. Absent where the frame had none."""
+        """The capture_time of the frame. Absent: the frame had none."""
 
     @_builtins.property
     def response(self) -> _inference_pb2.InferResponse:
-        """What was found."""
+        """The inspection."""
 
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why there is no result; the same codes and details as a failed Infer."""
+        """Why there is no inspection, with the same codes and details as a failed Infer."""
 
     def __init__(
         self,
@@ -291,16 +303,16 @@ Global___FrameResult: _TypeAlias = FrameResult  # noqa: Y015
 
 @_typing.final
 class StreamNotice(_message.Message):
-    """Something a caller should know that is no result."""
+    """Information for the caller that does not belong to a frame."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     KIND_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     kind: Global___NoticeKind.ValueType
-    """What it is about."""
+    """The kind of the notice."""
     message: _builtins.str
-    """The same in words."""
+    """A description for people."""
     def __init__(
         self,
         *,
@@ -317,7 +329,7 @@ Global___StreamNotice: _TypeAlias = StreamNotice  # noqa: Y015
 
 @_typing.final
 class InferStreamResponse(_message.Message):
-    """One message to the caller."""
+    """One message from the server."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -326,15 +338,15 @@ class InferStreamResponse(_message.Message):
     NOTICE_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ready(self) -> Global___StreamReady:
-        """First and once."""
+        """The first message, sent once."""
 
     @_builtins.property
     def result(self) -> Global___FrameResult:
-        """The outcome of a frame."""
+        """The outcome of one frame."""
 
     @_builtins.property
     def notice(self) -> Global___StreamNotice:
-        """Something else worth knowing."""
+        """Other information."""
 
     def __init__(
         self,

@@ -18,7 +18,7 @@ import patchserve.client.ConnectionOptions;
 import patchserve.client.Exchange;
 import patchserve.client.PatchserveException;
 
-/** A call of any method by its name. Its responses are read all the while. */
+/** A call of any method, by name. A thread reads the responses. */
 final class AnyCall {
     private static final JsonFormat.Printer PRINTER = JsonFormat.printer()
             .omittingInsignificantWhitespace()
@@ -28,7 +28,7 @@ final class AnyCall {
 
     private final Descriptors.MethodDescriptor method;
     private final Exchange<DynamicMessage, DynamicMessage> exchange;
-    private final Thread reading = new Thread(this::read, "reading");
+    private final Thread reader = new Thread(this::read, "reader");
     private final JsonArray responses = new JsonArray();
     private PatchserveException error;
     private boolean ended;
@@ -36,16 +36,16 @@ final class AnyCall {
     AnyCall(Channel channel, String rpc, Duration timeout, String token) {
         var file = rpc.equals("Check") ? HealthProto.getDescriptor() : patchserve.v1.Service.getDescriptor();
         method = file.getServices().get(0).findMethodByName(rpc);
-        var onTheWire = MethodDescriptor.<DynamicMessage, DynamicMessage>newBuilder()
+        var descriptor = MethodDescriptor.<DynamicMessage, DynamicMessage>newBuilder()
                 .setType(MethodDescriptor.MethodType.BIDI_STREAMING)
                 .setFullMethodName(MethodDescriptor.generateFullMethodName(method.getService().getFullName(), rpc))
                 .setRequestMarshaller(ProtoUtils.marshaller(DynamicMessage.getDefaultInstance(method.getInputType())))
                 .setResponseMarshaller(ProtoUtils.marshaller(DynamicMessage.getDefaultInstance(method.getOutputType())))
                 .build();
         var options = CallOptions.DEFAULT.withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS);
-        exchange = new Exchange<>(channel, onTheWire, options, ConnectionOptions.bearer(token));
-        reading.setDaemon(true); // where the runner fails, nothing waits for it
-        reading.start();
+        exchange = new Exchange<>(channel, descriptor, options, ConnectionOptions.bearer(token));
+        reader.setDaemon(true); // if the runner fails, the process does not wait for it
+        reader.start();
     }
 
     private void read() {
@@ -67,7 +67,7 @@ final class AnyCall {
         try {
             responses.add(JsonParser.parseString(PRINTER.print(response)));
         } catch (InvalidProtocolBufferException unknown) {
-            throw new IllegalStateException("A detail that this runner does not know.", unknown);
+            throw new IllegalStateException("Unknown type of an error detail.", unknown);
         }
         notifyAll();
     }
@@ -76,12 +76,12 @@ final class AnyCall {
         return method;
     }
 
-    /** Waits where flow control says so. Says false where the call takes no more. */
+    /** Sends a message. Waits for flow control. Returns false if the call accepts no more messages. */
     boolean send(DynamicMessage request) {
         return exchange.send(request);
     }
 
-    /** Waits until so many responses have come in all, or the call has ended. */
+    /** Waits until there are this many responses in total, or the call has ended. */
     synchronized void awaitResponses(int count) {
         while (!ended && responses.size() < count) {
             try {
@@ -96,7 +96,7 @@ final class AnyCall {
         exchange.cancel("a step of the case", null);
     }
 
-    /** Closes this side and waits for the end; then the responses and the error stay. */
+    /** Closes the sending side and waits for the end. Afterwards, the responses and the error are final. */
     void end() {
         exchange.closeSend();
         awaitResponses(Integer.MAX_VALUE);
@@ -106,7 +106,7 @@ final class AnyCall {
         return responses;
     }
 
-    /** What the server said; null where it did what was asked. */
+    /** The error of the call; null if it succeeded. */
     PatchserveException error() {
         return error;
     }

@@ -22,7 +22,7 @@ import patchserve.client.PatchserveClient;
 import patchserve.client.PatchserveException;
 import patchserve.v1.ListLoadsRequest;
 
-/** The runner of tests/conformance: carries out cases and prints what came of each. Its README says how. */
+/** The conformance runner: runs test cases and prints their outcomes, as tests/conformance/README.md says. */
 final class Conformance {
     private static final Gson GSON = new GsonBuilder().serializeNulls().disableHtmlEscaping().create();
     private static final double TIMEOUT_S = 60;
@@ -54,19 +54,20 @@ final class Conformance {
     }
 
     void run(Path cases, String token) throws IOException {
-        for (Case one : GSON.fromJson(Files.readString(cases), Suite.class).cases()) {
+        for (Case testCase : GSON.fromJson(Files.readString(cases), Suite.class).cases()) {
             var line = new JsonObject();
-            line.addProperty("name", one.name());
-            carriedOut(one, token).entrySet().forEach(entry -> line.add(entry.getKey(), entry.getValue()));
+            line.addProperty("name", testCase.name());
+            runCase(testCase, token).entrySet().forEach(entry -> line.add(entry.getKey(), entry.getValue()));
             System.out.println(GSON.toJson(line));
         }
     }
 
-    private JsonObject carriedOut(Case one, String inherited) throws IOException {
-        String token = one.token() != null ? one.token() : inherited;
-        var steps = one.steps() != null ? one.steps() : List.of(new Step(one.request(), null, null, null, null, false));
-        var timeout = Duration.ofNanos((long) ((one.timeoutS() != null ? one.timeoutS() : TIMEOUT_S) * 1e9));
-        var call = new AnyCall(client.channel(), one.rpc(), timeout, token);
+    private JsonObject runCase(Case testCase, String inheritedToken) throws IOException {
+        String token = testCase.token() != null ? testCase.token() : inheritedToken;
+        var onlyStep = new Step(testCase.request(), null, null, null, null, false);
+        var steps = testCase.steps() != null ? testCase.steps() : List.of(onlyStep);
+        var timeout = Duration.ofNanos((long) ((testCase.timeoutS() != null ? testCase.timeoutS() : TIMEOUT_S) * 1e9));
+        var call = new AnyCall(client.channel(), testCase.rpc(), timeout, token);
         var nested = new JsonArray();
         for (Step step : steps) {
             if (step.send() != null) {
@@ -74,19 +75,19 @@ final class Conformance {
             } else if (step.await() != null) {
                 call.awaitResponses(step.await());
             } else if (step.call() != null) {
-                nested.add(carriedOut(step.call(), token));
+                nested.add(runCase(step.call(), token));
             } else if (step.untilLoads() != null) {
                 awaitLoads(step.untilLoads(), token);
             } else if (step.cancel()) {
                 call.cancel();
             } else {
-                throw new IllegalArgumentException("A step that this runner does not know, in " + one.name() + ".");
+                throw new IllegalArgumentException("Unknown step in " + testCase.name() + ".");
             }
         }
         call.end();
         var outcome = new JsonObject();
         outcome.addProperty("code", call.error() == null ? "OK" : call.error().code().name());
-        outcome.add("error", call.error() == null ? null : described(call.error()));
+        outcome.add("error", call.error() == null ? null : errorFields(call.error()));
         outcome.add("responses", call.responses());
         outcome.add("calls", nested);
         return outcome;
@@ -94,7 +95,7 @@ final class Conformance {
 
     private void send(AnyCall call, Step step) throws IOException {
         var message = DynamicMessage.newBuilder(call.method().getInputType());
-        JsonFormat.parser().merge(GSON.toJson(filled(step.send())), message);
+        JsonFormat.parser().merge(GSON.toJson(withImages(step.send())), message);
         var request = message.build();
         int times = step.times() != null ? step.times() : 1;
         while (times-- > 0 && call.send(request)) {}
@@ -107,19 +108,19 @@ final class Conformance {
         while (client.stub(timeout).withInterceptors(headers).listLoads(request).getLoadsCount() < count) {}
     }
 
-    /** The same with the contents of images for their names. */
-    private JsonElement filled(JsonElement value) throws IOException {
+    /** The same value, with "@NAME" replaced by the Base64 content of that image. */
+    private JsonElement withImages(JsonElement value) throws IOException {
         if (value.isJsonObject()) {
             var result = new JsonObject();
             for (var entry : value.getAsJsonObject().entrySet()) {
-                result.add(entry.getKey(), filled(entry.getValue()));
+                result.add(entry.getKey(), withImages(entry.getValue()));
             }
             return result;
         }
         if (value.isJsonArray()) {
             var result = new JsonArray();
             for (var item : value.getAsJsonArray()) {
-                result.add(filled(item));
+                result.add(withImages(item));
             }
             return result;
         }
@@ -131,7 +132,7 @@ final class Conformance {
         return new JsonPrimitive(Base64.getEncoder().encodeToString(content));
     }
 
-    private static JsonObject described(PatchserveException error) {
+    private static JsonObject errorFields(PatchserveException error) {
         var fields = new JsonArray();
         for (var violation : error.fieldViolations()) {
             fields.add(object("field", violation.getField()));

@@ -7,33 +7,33 @@ import patchserve.client.ConnectionOptions;
 import patchserve.client.PatchserveClient;
 import picocli.CommandLine.Option;
 
-/** The options that every command has. */
+/** The options of every command. */
 final class Connection {
-    @Option(names = "--server", paramLabel = "HOST:PORT", description = "the server; left out: ${DEFAULT-VALUE}")
+    @Option(names = "--server", paramLabel = "HOST:PORT", description = "the server; default: ${DEFAULT-VALUE}")
     String server = "localhost:50051";
 
-    @Option(names = "--reference", paramLabel = "ID", description = "the reference's id; left out: ${DEFAULT-VALUE}")
+    @Option(names = "--reference", paramLabel = "ID", description = "the reference's id; default: ${DEFAULT-VALUE}")
     String reference = "default";
 
-    @Option(names = "--timeout", paramLabel = "SECONDS", description = "for all of it; left out: ${DEFAULT-VALUE}")
+    @Option(names = "--timeout", paramLabel = "SECONDS", description = "the deadline; default: ${DEFAULT-VALUE}")
     double timeoutS = 600;
 
-    @Option(names = "--tls", description = "encrypt the connection; implied by the next two")
+    @Option(names = "--tls", description = "use TLS; --ca and --cert imply it")
     boolean tls;
 
-    @Option(names = "--ca", paramLabel = "FILE", description = "PEM: who may sign the server's certificate")
+    @Option(names = "--ca", paramLabel = "FILE", description = "PEM: the authorities for the server's certificate")
     Path ca;
 
-    @Option(names = "--cert", paramLabel = "FILE", description = "PEM: the client's own certificate")
+    @Option(names = "--cert", paramLabel = "FILE", description = "PEM: the client's certificate")
     Path cert;
 
     @Option(names = "--key", paramLabel = "FILE", description = "PEM: the key of --cert")
     Path key;
 
-    @Option(names = "--token", paramLabel = "TOKEN", description = "the bearer token, or the variable PATCHSERVE_TOKEN")
-    String token; // without a default of picocli's, which it would print
+    @Option(names = "--token", paramLabel = "TOKEN", description = "the bearer token; default: PATCHSERVE_TOKEN")
+    String token; // no default value of picocli, because the help would print it
 
-    @Option(names = "--insecure-token", description = "send the token unencrypted to another machine")
+    @Option(names = "--insecure-token", description = "allow sending the token unencrypted to another machine")
     boolean insecureToken;
 
     String token() {

@@ -32,29 +32,29 @@ import picocli.CommandLine.Parameters;
 import picocli.CommandLine.ScopeType;
 
 /** Loads a reference, inspects images and streams a folder. */
-@Command(name = "patchserve-java", description = "A client of patchserve, for visual anomaly detection.")
+@Command(name = "patchserve-java", description = "A client for patchserve, a server for visual anomaly detection.")
 final class Main {
-    private static final Logger GRPC = Logger.getLogger("io.grpc"); // held, since a logger that nobody holds is forgotten
+    private static final Logger GRPC = Logger.getLogger("io.grpc"); // a field, so that it is not collected
     private static final Pattern IMAGE = Pattern.compile("(?i).+\\.(bmp|jpe?g|png|tiff?|webp)");
 
-    @Option(names = {"-h", "--help"}, usageHelp = true, scope = ScopeType.INHERIT, description = "print this")
+    @Option(names = {"-h", "--help"}, usageHelp = true, scope = ScopeType.INHERIT, description = "print this help")
     private boolean help;
 
     private Main() {}
 
     public static void main(String[] arguments) {
-        // Whatever the locale: the messages of servers and the names of files are not all ASCII.
+        // UTF-8 with every locale: messages of the server and file names are not always ASCII.
         System.setOut(new PrintStream(new FileOutputStream(FileDescriptor.out), true, StandardCharsets.UTF_8));
         System.setErr(new PrintStream(new FileOutputStream(FileDescriptor.err), true, StandardCharsets.UTF_8));
-        GRPC.setLevel(Level.OFF); // what it has to say comes as an exception too
+        GRPC.setLevel(Level.OFF); // its messages are also in exceptions
         var line = new CommandLine(new Main()).setExecutionExceptionHandler((error, command, parsed) -> {
-            System.err.println(said(error));
+            System.err.println(describe(error));
             return CommandLine.ExitCode.SOFTWARE;
         });
         System.exit(line.execute(arguments));
     }
 
-    @Command(description = "Build the reference from the images in FOLDER.")
+    @Command(description = "Build a reference from the images in FOLDER.")
     void load(@Mixin Connection connection, @Parameters(paramLabel = "FOLDER") Path folder) throws IOException {
         try (var client = connection.open(connection.token())) {
             var start = LoadReferenceRequest.newBuilder().setReferenceId(connection.reference).build();
@@ -68,7 +68,7 @@ final class Main {
     @Command(description = "Inspect one image.")
     void infer(
             @Mixin Connection connection,
-            @Option(names = "--overlay", paramLabel = "FILE", description = "for the heat map") Path overlay,
+            @Option(names = "--overlay", paramLabel = "FILE", description = "the file for the overlay") Path overlay,
             @Parameters(paramLabel = "IMAGE") Path image) {
         try (var client = connection.open(connection.token())) {
             var request = InferRequest.newBuilder()
@@ -82,10 +82,10 @@ final class Main {
         }
     }
 
-    @Command(description = "Inspect every image in FOLDER, in one stream.")
+    @Command(description = "Inspect all images in FOLDER in one stream.")
     void stream(
             @Mixin Connection connection,
-            @Option(names = "--overlay", paramLabel = "FOLDER", description = "for NAME.png each") Path overlay,
+            @Option(names = "--overlay", paramLabel = "FOLDER", description = "for overlays, NAME.png") Path overlay,
             @Parameters(paramLabel = "FOLDER") Path folder)
             throws IOException {
         try (var client = connection.open(connection.token())) {
@@ -98,11 +98,11 @@ final class Main {
         }
     }
 
-    @Command(description = "Carry out the cases of tests/conformance.")
+    @Command(description = "Run the test cases of tests/conformance.")
     void conformance(
             @Mixin Connection connection,
-            @Option(names = "--cases", paramLabel = "FILE", required = true, description = "the cases") Path cases,
-            @Option(names = "--images", paramLabel = "FOLDER", required = true, description = "theirs") Path folder)
+            @Option(names = "--cases", paramLabel = "FILE", required = true, description = "the test cases") Path cases,
+            @Option(names = "--images", paramLabel = "FOLDER", required = true, description = "images") Path folder)
             throws IOException {
         try (var client = connection.open("")) { // each call has its own token
             new Conformance(client, folder).run(cases, connection.token());
@@ -118,7 +118,7 @@ final class Main {
         }
         FrameResult result = message.getResult();
         if (result.hasError()) {
-            System.out.println(result.getFrameId() + ": " + said(PatchserveException.ofFrame(result.getError())));
+            System.out.println(result.getFrameId() + ": " + describe(PatchserveException.ofFrame(result.getError())));
             return;
         }
         write(overlays == null ? null : overlays.resolve(result.getFrameId() + ".png"), result.getResponse());
@@ -131,16 +131,16 @@ final class Main {
         return String.format(Locale.ROOT, "%s: %s, score %.3f", name, word, anomaly.getScore());
     }
 
-    private static String said(Throwable error) {
+    private static String describe(Throwable error) {
         if (error instanceof PatchserveException failed) {
             String reason = failed.reason().isEmpty() ? "" : " " + failed.reason();
             return failed.code() + reason + ": " + failed.getMessage();
         }
         if (error instanceof NoSuchFileException missing) {
-            return missing.getFile() + ": there is no such file";
+            return missing.getFile() + ": no such file";
         }
         if (error instanceof UncheckedIOException wrapped) {
-            return said(wrapped.getCause());
+            return describe(wrapped.getCause());
         }
         return error instanceof IllegalArgumentException ? error.getMessage() : error.toString();
     }
@@ -159,7 +159,7 @@ final class Main {
         }
     }
 
-    /** The images of a folder in the order of their names. */
+    /** The images of a folder, sorted by name. */
     private static List<Path> images(Path folder) throws IOException {
         try (var entries = Files.list(folder)) {
             return entries.filter(path -> IMAGE.matcher(path.getFileName().toString()).matches()).sorted().toList();

@@ -15,8 +15,8 @@ import javax.net.ssl.SSLException;
 import javax.net.ssl.SSLSessionContext;
 
 /**
- * TLS of the JDK that offers HTTP/2 (ALPN). Debian's netty comes without the classes that would do so, and without a
- * native library that it finds.
+ * TLS of the JDK with HTTP/2 (ALPN). Debian's netty does not have the classes for this, and no native library that it
+ * finds.
  */
 final class AlpnContext extends SslContext {
     private static final String HTTP_2 = "h2";
@@ -26,7 +26,7 @@ final class AlpnContext extends SslContext {
         this.context = context;
     }
 
-    /** Every path is to a PEM file; null: the authorities that Java knows, and no certificate of one's own. */
+    /** All paths are PEM files. {@code ca} null: the authorities that Java knows. {@code cert} null: no certificate. */
     static SslContext of(Path ca, Path cert, Path key) {
         var builder = SslContextBuilder.forClient()
                 .sslProvider(SslProvider.JDK)
@@ -44,7 +44,7 @@ final class AlpnContext extends SslContext {
         }
     }
 
-    private static SSLEngine offering(SSLEngine engine) {
+    private static SSLEngine withHttp2(SSLEngine engine) {
         var parameters = engine.getSSLParameters();
         parameters.setApplicationProtocols(new String[] {HTTP_2});
         engine.setSSLParameters(parameters);
@@ -53,20 +53,20 @@ final class AlpnContext extends SslContext {
 
     @Override
     public SSLEngine newEngine(ByteBufAllocator allocator) {
-        return offering(context.newEngine(allocator));
+        return withHttp2(context.newEngine(allocator));
     }
 
     @Override
     public SSLEngine newEngine(ByteBufAllocator allocator, String host, int port) {
-        return offering(context.newEngine(allocator, host, port));
+        return withHttp2(context.newEngine(allocator, host, port));
     }
 
     /**
-     * What may come of it. gRPC asks netty what was agreed on, and netty says null for an engine that is not its own.
-     * It can only be what was offered, or nothing: then a server that does not speak HTTP/2 fails at the next step.
+     * The possible results. gRPC asks netty for the negotiated protocol, and netty returns null for engines that are
+     * not its own. The result is what was offered, or nothing; without HTTP/2, the next step fails.
      */
     @Override
-    @SuppressWarnings("deprecation") // netty calls the type its own, but asks every SslContext for it
+    @SuppressWarnings("deprecation") // internal to netty, but required of every SslContext
     public ApplicationProtocolNegotiator applicationProtocolNegotiator() {
         return () -> Arrays.asList(HTTP_2, null);
     }

@@ -11,7 +11,7 @@ import io.grpc.stub.MetadataUtils;
 import java.nio.file.Path;
 import java.util.concurrent.TimeUnit;
 
-/** How a server is reached: as it comes in plain text and without a token. */
+/** Options of a connection. Default: plain text, without a token. */
 public final class ConnectionOptions {
     private static final int MAX_MESSAGE_BYTES = 64 << 20;
 
@@ -22,19 +22,19 @@ public final class ConnectionOptions {
     private String token = "";
     private boolean insecureToken;
 
-    /** Encryption; implied by the files. */
+    /** Use TLS. The files imply it. */
     public ConnectionOptions tls(boolean encrypted) {
         tls = encrypted;
         return this;
     }
 
-    /** A PEM file: who may sign the server's certificate; null: the authorities that Java knows. */
+    /** A PEM file: the authorities for the server's certificate; null: the authorities that Java knows. */
     public ConnectionOptions ca(Path pem) {
         ca = pem;
         return this;
     }
 
-    /** PEM files: the client's own certificate and its key (PKCS 8), for a server that asks for one; null: none. */
+    /** PEM files: the client's certificate and its key (PKCS 8), for a server that requires them; null: none. */
     public ConnectionOptions cert(Path certPem, Path keyPem) {
         cert = certPem;
         key = keyPem;
@@ -47,7 +47,7 @@ public final class ConnectionOptions {
         return this;
     }
 
-    /** Send the token unencrypted to another machine, where something else protects the way. */
+    /** Allow sending the token unencrypted to another machine, for example inside a VPN. */
     public ConnectionOptions insecureToken(boolean allowed) {
         insecureToken = allowed;
         return this;
@@ -56,22 +56,22 @@ public final class ConnectionOptions {
     ManagedChannel channel(String server) {
         HostAndPort address = HostAndPort.fromString(server);
         if (address.getHost().isEmpty() || !address.hasPort()) {
-            throw new IllegalArgumentException("A server is named HOST:PORT, not " + server + ".");
+            throw new IllegalArgumentException("The server must be HOST:PORT, not " + server + ".");
         }
         if ((cert == null) != (key == null)) {
-            throw new IllegalArgumentException("A certificate and its key go together: give both or neither.");
+            throw new IllegalArgumentException("Set both the certificate and its key, or neither.");
         }
         boolean encrypted = tls || ca != null || cert != null;
-        if (!token.isEmpty() && !encrypted && !insecureToken && !isHere(address.getHost())) {
+        if (!token.isEmpty() && !encrypted && !insecureToken && !isLocal(address.getHost())) {
             throw new IllegalArgumentException(
-                    "The token would travel to " + server + " unencrypted: use TLS, or insecureToken.");
+                    "The token would be sent unencrypted to " + server + ": use TLS, or insecureToken.");
         }
         var credentials = encrypted
                 ? NettySslContextChannelCredentials.create(AlpnContext.of(ca, cert, key))
                 : InsecureChannelCredentials.create();
         var builder = Grpc.newChannelBuilderForAddress(address.getHost(), address.getPort(), credentials)
                 .maxInboundMessageSize(MAX_MESSAGE_BYTES)
-                // A dead peer is noticed within 80 s while a call is under way.
+                // Detects a lost peer within 80 s during a call.
                 .keepAliveTime(60, TimeUnit.SECONDS)
                 .keepAliveTimeout(20, TimeUnit.SECONDS);
         if (!token.isEmpty()) {
@@ -89,7 +89,7 @@ public final class ConnectionOptions {
         return headers;
     }
 
-    private static boolean isHere(String host) {
+    private static boolean isLocal(String host) {
         return host.equals("localhost")
                 || InetAddresses.isInetAddress(host) && InetAddresses.forString(host).isLoopbackAddress();
     }

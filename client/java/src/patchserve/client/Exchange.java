@@ -12,15 +12,15 @@ import java.util.Queue;
 import java.util.function.BooleanSupplier;
 
 /**
- * A call as a stream of requests and a stream of responses, which is what all are on the wire. One thread may send
- * while another reads; any may cancel. An interrupt of a thread that waits here cancels the call.
+ * A call as a stream of requests and a stream of responses: in HTTP/2, every call is one. One thread may send while
+ * another reads, and any thread may cancel. If a thread that waits here is interrupted, the call is cancelled.
  */
 public final class Exchange<Q, A> implements AutoCloseable {
     private final Object lock = new Object();
     private final ClientCall<Q, A> call;
-    private final Queue<A> responses = new ArrayDeque<>(); // one at most, since one is asked for at a time
-    private boolean sendsNoMore; // the caller's side is closed, or the call has been cancelled
-    private Status status; // null while the call is under way
+    private final Queue<A> responses = new ArrayDeque<>(); // at most one, because one is requested at a time
+    private boolean sendingEnded; // the sending side is closed, or the call was cancelled
+    private Status status; // null until the call ends
     private Metadata trailers;
 
     /** Opens the call. */
@@ -30,7 +30,7 @@ public final class Exchange<Q, A> implements AutoCloseable {
         call.request(1);
     }
 
-    /** Waits while the connection takes no more, and sends. Says false where the call takes no more messages. */
+    /** Sends a message. Waits for flow control. Returns false if the call accepts no more messages. */
     public boolean send(Q message) {
         synchronized (lock) {
             if (!awaitReady()) {
@@ -41,7 +41,7 @@ public final class Exchange<Q, A> implements AutoCloseable {
         }
     }
 
-    /** Sends them all, asking for the next when the connection takes more, and then closes this side. */
+    /** Sends all messages and closes the sending side. Takes the next message when the connection accepts more. */
     public void sendAll(Iterator<? extends Q> messages) {
         while (awaitReady() && messages.hasNext()) {
             send(messages.next());
@@ -51,25 +51,25 @@ public final class Exchange<Q, A> implements AutoCloseable {
 
     private boolean awaitReady() {
         synchronized (lock) {
-            waitUntil(() -> status != null || sendsNoMore || call.isReady());
-            return status == null && !sendsNoMore;
+            waitUntil(() -> status != null || sendingEnded || call.isReady());
+            return status == null && !sendingEnded;
         }
     }
 
-    /** Says that there are no more messages. */
+    /** Closes the sending side: there are no more messages. */
     public void closeSend() {
         synchronized (lock) {
-            if (status == null && !sendsNoMore) {
-                sendsNoMore = true;
+            if (status == null && !sendingEnded) {
+                sendingEnded = true;
                 call.halfClose();
             }
         }
     }
 
     /**
-     * Waits for the next response; null after the last.
+     * Waits for the next response. Returns null after the last one.
      *
-     * @throws PatchserveException where the call has failed
+     * @throws PatchserveException if the call has failed
      */
     public A next() {
         synchronized (lock) {
@@ -85,18 +85,18 @@ public final class Exchange<Q, A> implements AutoCloseable {
         }
     }
 
-    /** Ends the call, unless it has ended. */
-    public void cancel(String why, Throwable cause) {
+    /** Cancels the call, unless it has ended. */
+    public void cancel(String reason, Throwable cause) {
         synchronized (lock) {
             if (status == null) {
-                sendsNoMore = true;
-                call.cancel(why, cause);
+                sendingEnded = true;
+                call.cancel(reason, cause);
                 lock.notifyAll();
             }
         }
     }
 
-    /** Cancels what is still under way. */
+    /** Cancels the call, unless it has ended. */
     @Override
     public void close() {
         cancel("the caller has left", null);
@@ -108,7 +108,7 @@ public final class Exchange<Q, A> implements AutoCloseable {
             try {
                 lock.wait();
             } catch (InterruptedException interrupt) {
-                interrupted = true; // what is waited for comes soon: the end of the call
+                interrupted = true; // the wait ends soon, because the call is cancelled
                 cancel("the waiting thread was interrupted", interrupt);
             }
         }

@@ -26,10 +26,10 @@ import patchserve.v1.Reference;
 import patchserve.v1.StreamConfig;
 
 /**
- * A connection to a server. Safe for use by several threads; close it.
+ * A connection to a server. It is safe for use by several threads. Close it after use.
  *
- * <p>The calls here throw {@link PatchserveException} for what the server says. Every method of the contract as
- * generated is in {@link #stub}.
+ * <p>The calls here throw {@link PatchserveException} if they fail. {@link #stub} has the generated methods of the
+ * contract.
  */
 public final class PatchserveClient implements AutoCloseable {
     private final ManagedChannel channel;
@@ -46,24 +46,24 @@ public final class PatchserveClient implements AutoCloseable {
     /**
      * Prepares a connection to HOST:PORT; the first call opens it.
      *
-     * @throws IllegalArgumentException where the options do not fit together, or a file is not what it should be
+     * @throws IllegalArgumentException if the options contradict each other, or a file is not usable
      */
     public static PatchserveClient connect(String server, ConnectionOptions options) {
         return new PatchserveClient(options.channel(server));
     }
 
-    /** Ends the connection; calls under way fail. */
+    /** Ends the connection. Running calls fail. */
     @Override
     public void close() {
         channel.shutdownNow();
     }
 
-    /** What generated stubs of other kinds are made with. */
+    /** The channel, for other generated stubs. */
     public ManagedChannel channel() {
         return channel;
     }
 
-    /** Every method of the contract. What it throws is read by {@link PatchserveException#of}. */
+    /** Every method of the contract. {@link PatchserveException#of} converts what it throws. */
     public PatchCoreServiceGrpc.PatchCoreServiceBlockingStub stub(Duration timeout) {
         return PatchCoreServiceGrpc.newBlockingStub(channel).withDeadlineAfter(timeout.toNanos(), TimeUnit.NANOSECONDS);
     }
@@ -78,31 +78,32 @@ public final class PatchserveClient implements AutoCloseable {
     }
 
     /**
-     * Builds or extends a reference from encoded images of undamaged items, sent one by one; returns when it serves.
-     * What {@code images} throws ends the load without a reference and is thrown here.
+     * Builds or extends a reference from encoded images of undamaged items, sent one by one. Returns when it is in use.
+     * If {@code images} throws, the load ends without a reference, and this method throws the same.
      */
     public Reference load(LoadReferenceRequest start, Iterator<ByteString> images, Duration timeout) {
         var first = LoadReferenceStreamRequest.newBuilder().setStart(start).build();
         var others = Iterators.transform(
                 images, image -> LoadReferenceStreamRequest.newBuilder().setImage(image).build());
-        // Left early, it cancels: half of the images must not become the reference.
+        // An early exit cancels the call: half of the images must not become the reference.
         try (var call = open(PatchCoreServiceGrpc.getLoadReferenceStreamMethod(), within(timeout))) {
             call.sendAll(Iterators.concat(Iterators.singletonIterator(first), others));
-            var answer = call.next();
-            call.next(); // the end: only now is it known that the call did not fail
-            return Objects.requireNonNull(answer, "The server ended the load without an answer.").getReference();
+            var response = call.next();
+            call.next(); // waits for the end: the call can still fail after its response
+            return Objects.requireNonNull(response, "The server ended the load without a response.").getReference();
         }
     }
 
-    /** As below, for as long as it takes; of a frame, the config's frame_timeout bounds the time. */
+    /** As below, without a deadline. The config's frame_timeout limits each frame. */
     public void stream(StreamConfig config, Iterator<Frame> frames, Consumer<InferStreamResponse> handle) {
         stream(config, frames, handle, CallOptions.DEFAULT);
     }
 
     /**
-     * Inspects frames as they come. {@code frames} is asked from another thread, as fast as the server takes them; the
-     * thread is interrupted where the stream has ended before. {@code handle} gets every message of the server: ready,
-     * a result for each frame, failed ones too, and notices. What either throws cancels the stream and is thrown here.
+     * Inspects a stream of frames. {@code frames} is read in another thread, as fast as the server accepts frames. If
+     * the stream ends earlier, this thread is interrupted. {@code handle} gets every message of the server: ready, one
+     * result for each frame (also for failed ones), and notices. If either throws, the stream is cancelled, and this
+     * method throws the same.
      */
     public void stream(
             StreamConfig config, Iterator<Frame> frames, Consumer<InferStreamResponse> handle, Duration timeout) {
@@ -113,29 +114,29 @@ public final class PatchserveClient implements AutoCloseable {
             StreamConfig config, Iterator<Frame> frames, Consumer<InferStreamResponse> handle, CallOptions options) {
         var first = InferStreamRequest.newBuilder().setConfig(config).build();
         var others = Iterators.transform(frames, frame -> InferStreamRequest.newBuilder().setFrame(frame).build());
-        var broken = new AtomicReference<Throwable>(); // what `frames` threw; set before the call is cancelled
+        var framesError = new AtomicReference<Throwable>(); // what `frames` threw; set before the call is cancelled
         try (var call = open(PatchCoreServiceGrpc.getInferStreamMethod(), options)) {
             var writer = new Thread(() -> {
                 try {
                     call.sendAll(Iterators.concat(Iterators.singletonIterator(first), others));
                 } catch (Throwable error) {
-                    broken.set(error);
+                    framesError.set(error);
                     call.cancel("the frames ended with an error", error);
                 }
             }, "patchserve-stream");
-            writer.setDaemon(true); // it may wait for a frame that never comes
+            writer.setDaemon(true); // it may wait for a frame that never arrives
             writer.start();
             try {
                 for (var response = call.next(); response != null; response = call.next()) {
                     handle.accept(response);
                 }
             } catch (PatchserveException failed) {
-                if (broken.get() != null) {
-                    Throwables.throwIfUnchecked(broken.get());
+                if (framesError.get() != null) {
+                    Throwables.throwIfUnchecked(framesError.get());
                 }
                 throw failed;
             } finally {
-                writer.interrupt(); // not before: what comes of that is no error of the stream
+                writer.interrupt(); // only now: the error that it causes is not an error of the stream
             }
         }
     }

@@ -17,8 +17,8 @@ import java.util.List;
 import java.util.Objects;
 import java.util.Optional;
 
-/** What a server, or the way to it, says of a failed call, or of a failed frame of a stream. */
-@SuppressWarnings("serial") // thrown and caught, not stored
+/** A failed call, or a failed frame of a stream. */
+@SuppressWarnings("serial") // never serialized
 public final class PatchserveException extends RuntimeException {
     private static final String DOMAIN = "patchserve.v1";
     private static final Metadata.Key<byte[]> DETAILS =
@@ -39,16 +39,16 @@ public final class PatchserveException extends RuntimeException {
             try {
                 read(detail);
             } catch (InvalidProtocolBufferException unreadable) {
-                addSuppressed(unreadable); // the code and the message are known all the same
+                addSuppressed(unreadable); // code and message are still useful
             }
         }
     }
 
-    /** Reads what a generated stub threw, with the details that its trailers carry. */
+    /** From the exception of a generated stub, with the details in its trailing metadata. */
     public static PatchserveException of(StatusRuntimeException failed) {
         Status status = failed.getStatus();
         String message = Objects.requireNonNullElse(status.getDescription(), "");
-        if (status.getCause() != null) { // no answer came: gRPC speaks of its pipelines, the cause of what is wrong
+        if (status.getCause() != null) { // no response: gRPC's message is about its internals, the root cause is useful
             Throwable root = Throwables.getRootCause(status.getCause());
             message = message.lines().findFirst().orElse("") + ": "
                     + Objects.requireNonNullElse(root.getMessage(), root.toString());
@@ -65,7 +65,7 @@ public final class PatchserveException extends RuntimeException {
         }
     }
 
-    /** Reads the error of a frame. */
+    /** From the error of a frame. */
     public static PatchserveException ofFrame(com.google.rpc.Status failed) {
         Status.Code code = Status.fromCodeValue(failed.getCode()).getCode();
         return new PatchserveException(code, failed.getMessage(), failed.getDetailsList(), null);
@@ -94,32 +94,32 @@ public final class PatchserveException extends RuntimeException {
         return code;
     }
 
-    /** The server's own name for the case, such as REFERENCE_NOT_FOUND; empty where it did not say. */
+    /** The server's name for the error, such as REFERENCE_NOT_FOUND; empty if it does not come from patchserve. */
     public String reason() {
         return reason;
     }
 
-    /** The fields of the request that are wrong. */
+    /** The invalid fields of the request. */
     public List<BadRequest.FieldViolation> fieldViolations() {
         return fieldViolations;
     }
 
-    /** What is not as the request expects it. */
+    /** The preconditions of the request that do not hold. */
     public List<PreconditionFailure.Violation> preconditionViolations() {
         return preconditionViolations;
     }
 
-    /** What is not there, or has changed; empty where the server did not say. */
+    /** The resource that is missing or has changed; empty if the server does not say. */
     public String resourceName() {
         return resourceName;
     }
 
-    /** Finds an INTERNAL error in the server's log. */
+    /** The id of an INTERNAL error in the server's log. */
     public String requestId() {
         return requestId;
     }
 
-    /** When trying again makes sense; empty where the server does not say. */
+    /** When to retry; empty if the server does not say. */
     public Optional<Duration> retryAfter() {
         return Optional.ofNullable(retryAfter);
     }

@@ -1,2 +1,2 @@
-/** A client of patchserve, a gRPC server for visual anomaly detection. Its messages are in patchserve.v1. */
+/** A client for patchserve, a gRPC server for visual anomaly detection. The messages are in patchserve.v1. */
 package patchserve.client;

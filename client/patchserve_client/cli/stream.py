@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import Frame, HeatmapScale, OverflowPolicy, OverlayFormat, StreamOptions
+from patchserve_client import Frame, FrameResult, HeatmapScale, OverflowPolicy, OverlayFormat, StreamOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import images_in
 from patchserve_client.cli._overlays import FormatOption, MaxSideOption
@@ -21,6 +21,13 @@ from patchserve_client.cli._stream_report import StreamReport
 from patchserve_client.cli._video import AnnotatedVideo, Video
 
 _DEFAULT_FPS = 10.0  # of an annotated video whose source has no frame rate
+
+ResumeOption = Annotated[
+    float,
+    typer.Option(
+        min=0, metavar="S", help="Seconds to connect again for if the connection is lost or the server drains."
+    ),
+]
 
 
 @connected
@@ -38,14 +45,7 @@ def stream(
     drop_oldest: Annotated[
         bool, typer.Option("--drop-oldest", help="Drop waiting frames for newer ones instead of slowing the source.")
     ] = False,
-    resume_for: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            metavar="S",
-            help="Seconds to connect again for if the connection is lost or the server drains.",
-        ),
-    ] = 0.0,
+    resume_for: ResumeOption = 0.0,
     annotated_video: Annotated[
         Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write a video of overlays and verdicts.")
     ] = None,
@@ -86,14 +86,23 @@ def stream(
         cleanup.enter_context(contextlib.closing(results))
         if video is not None:
             cleanup.callback(video.close)
-        for result in results:
-            report.unreadable_files(unreadable)
-            report.frame(result)
-            if video is not None and result.result is not None:
-                video.add(result.result)
-        report.unreadable_files(unreadable)
+        _report_results(results, report, unreadable, video)
     if report.counts["error"]:
         raise typer.Exit(1)
+
+
+def _report_results(
+    results: Iterator[FrameResult],
+    report: StreamReport,
+    unreadable: deque[tuple[str, OSError]],
+    video: AnnotatedVideo | None,
+) -> None:
+    for result in results:
+        report.unreadable_files(unreadable)
+        report.frame(result)
+        if video is not None and result.result is not None:
+            video.add(result.result)
+    report.unreadable_files(unreadable)
 
 
 def _frames(

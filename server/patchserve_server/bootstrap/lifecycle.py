@@ -24,14 +24,9 @@ _log = logging.getLogger(__name__)
 
 
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. A second signal ends the process at once with FORCED_EXIT_CODE.
+    """Do the work of `bootstrap.serve`: run until SIGTERM or SIGINT, then drain.
 
-    Args:
-        settings: all settings.
-        announce: called with one line when the server is ready.
-
-    Raises:
-        StartupError: the server cannot start with these settings.
+    A second signal ends the process at once with FORCED_EXIT_CODE.
     """
     stop = stop_on_signals()
     credentials = composition.read_credentials(settings)

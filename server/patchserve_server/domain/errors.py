@@ -153,14 +153,20 @@ class ReferenceChangedError(PatchserveError):
         self.reference_id = reference_id
 
 
-class ExhaustedError(PatchserveError):
-    """A limit was reached. `retry_after_s` is when a retry makes sense; None: never."""
+class TemporaryError(PatchserveError):
+    """A condition that may pass. `retry_after_s` is when a retry makes sense; None: unknown or never."""
 
-    reason = "EXHAUSTED"
+    reason = "TEMPORARY"
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class ExhaustedError(TemporaryError):
+    """A limit was reached."""
+
+    reason = "EXHAUSTED"
 
 
 class QueueFullError(ExhaustedError):
@@ -185,14 +191,10 @@ class StorageFullError(ExhaustedError):
     reason = "STORAGE_FULL"
 
 
-class UnavailableError(PatchserveError):
-    """The server cannot serve now. `retry_after_s` is when a retry makes sense."""
+class UnavailableError(TemporaryError):
+    """The server cannot serve now."""
 
     reason = "UNAVAILABLE"
-
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message)
-        self.retry_after_s = retry_after_s
 
 
 class NotReadyError(UnavailableError):

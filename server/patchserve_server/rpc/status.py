@@ -68,7 +68,7 @@ def _details(error: errors.PatchserveError) -> list[Message]:
                 type=error.reason, subject=error.subject, description=error.message
             )
             return [error_details_pb2.PreconditionFailure(violations=[broken])]
-        case errors.ExhaustedError() | errors.UnavailableError() if error.retry_after_s is not None:
+        case errors.TemporaryError() if error.retry_after_s is not None:
             delay = duration_pb2.Duration()
             delay.FromNanoseconds(int(error.retry_after_s * 1e9))
             return [error_details_pb2.RetryInfo(retry_delay=delay)]

@@ -16,7 +16,13 @@ from patchserve_server.rpc.status import status_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
 # Groups are not raised themselves. A StartupError ends the process before there is a caller.
-GROUPS = (errors.PatchserveError, errors.InvalidImageError, errors.ExhaustedError, errors.UnavailableError)
+GROUPS = (
+    errors.PatchserveError,
+    errors.InvalidImageError,
+    errors.TemporaryError,
+    errors.ExhaustedError,
+    errors.UnavailableError,
+)
 NOT_SENT = {*GROUPS, errors.StartupError}
 # Errors with a delay after which the caller may try again.
 WITH_DELAY = {errors.QueueFullError, errors.NotReadyError}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from fakes.images import card
+from fakes.telemetry import assert_no_telemetry
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -125,18 +123,4 @@ def test_bf16_needs_both_the_processor_and_openvino(monkeypatch: pytest.MonkeyPa
 
 
 def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
-    """In a process of its own, whose home folder would get the id that reports carry."""
-    code = (
-        "from patchserve_server.bootstrap.process import configure_process; configure_process(); "
-        "import patchserve_server.engine.factory, sys; "
-        "print([name for name in sys.modules if 'openvino_telemetry' in name])"
-    )
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert found.stdout.strip() == "['openvino_telemetry']"  # the placeholder, and nothing of the package
-    assert not (tmp_path / "intel").exists()
+    assert_no_telemetry("import patchserve_server.engine.factory", tmp_path)

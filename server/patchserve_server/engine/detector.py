@@ -29,7 +29,7 @@ class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
     def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
-        """threads: how many search at once; None: as many as torch uses."""
+        """`threads`: how many threads search at once; None: as many as torch uses."""
         self._backbone = backbone
         self._threads = threads or torch.get_num_threads()
         search_threads = self._threads if backbone.device.type == "cpu" else 1
@@ -61,7 +61,7 @@ class PatchCoreDetector:
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
         if self._backbone.bytes_per_reference:
-            return  # each reference has a network of its own, which `open` warms up
+            return  # each reference has its own network, which `open` warms up
         size_px = self._backbone.spec.input_size_px
         inputs = np.full((1, size_px, size_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
@@ -85,7 +85,7 @@ class PatchCoreDetector:
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_per_image
         if has_all_rows and not self._backbone.bytes_per_reference:
-            # The rows of the old images are there, in order: embedding these images again would give the same.
+            # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
             new_vectors = pipeline.embed_each(new, progress)
             old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
             vectors = torch.cat((old_vectors, new_vectors))
@@ -130,7 +130,7 @@ class PatchCoreDetector:
     def _fitting_pipeline(
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
-        use_torch_threads(self._threads)  # the calling thread may have been set to one; a coreset needs them all
+        use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
         runtime = self._backbone.runtime_for(masked, progress)
         return Pipeline.build(self._backbone.spec, runtime, options, self._fitting_search, roi_mask)
 
@@ -176,23 +176,23 @@ class PatchCoreDetector:
         return PatchCoreScorer(model, pipeline, index, nbytes)
 
     def _require_match(self, model: ReferenceModel) -> None:
-        """Refuses a bank whose vectors do not mean the same as those of this detector."""
+        """Refuses a bank whose vectors cannot be compared with those of this detector."""
         bank, architecture = model.bank, self._backbone.spec
         positions = max(architecture.patches_per_image, int(bank.grid_index.max()) + 1)
-        theirs, ours = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec)
-        theirs["patches"] = f"{positions} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
-        ours["patches"] = (
+        bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec)
+        bank_spec["patches"] = f"{positions} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
+        own_spec["patches"] = (
             f"{architecture.patches_per_image} x {architecture.feature_dim} of {architecture.input_size_px} px"
         )
-        different = [name for name in ours if theirs[name] != ours[name]]
+        different = [name for name in own_spec if bank_spec[name] != own_spec[name]]
         if different:
             raise BankMismatchError(
                 "",
                 "This reference was built with "
-                + ", ".join(f"{name} {theirs[name]}" for name in different)
+                + ", ".join(f"{name} {bank_spec[name]}" for name in different)
                 + ", but this server runs "
-                + ", ".join(f"{name} {ours[name]}" for name in different)
-                + ". Load its images again, or start the server with the former settings.",
+                + ", ".join(f"{name} {own_spec[name]}" for name in different)
+                + ". Load its images again, or start the server with the earlier settings.",
             )
 
 

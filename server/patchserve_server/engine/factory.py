@@ -29,7 +29,7 @@ def create_detector(
         backbone: `wide_resnet50_2`; `efficientnet_lite2`; or `auto`: the first, or the second with a warning.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if the processor has it and maps hardly change, else fp32.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if supported and maps hardly change, else fp32.
         cache: the folder for the quantized networks of int8; None keeps them in memory only.
         threads: CPU threads of the backbone, of a search and of torch; None for torch's default.
 

@@ -26,12 +26,12 @@ def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
 def _anomaly_map(spec: BackboneSpec, runtime: Runtime, images: ModelInputs) -> AnomalyMap:
     """The map of the second image, with the first one as the reference."""
     pipeline = Pipeline.build(spec, runtime, ReferenceOptions(), ParallelSearch())
-    reference, image = (pipeline.embed(one[None]) for one in images)
-    return pipeline.score(image, BankIndex.build(reference[0]))[0].anomaly_map
+    reference_patches, patches = (pipeline.embed(model_input[None]) for model_input in images)
+    return pipeline.score(patches, BankIndex.build(reference_patches[0]))[0].anomaly_map
 
 
 def _synthetic_images(size_px: int) -> ModelInputs:
-    """Two images (2, S, S, 3) uint8 of one color pattern, each with its own noise; the second has a dark spot."""
+    """Two images (2, S, S, 3) uint8 of one color pattern with different noise. The second has a dark spot."""
     rng = np.random.default_rng(0)
     pattern = cv2.resize(rng.uniform(60, 200, (6, 8, 3)), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
     images = pattern + rng.normal(0, 12, (2, size_px, size_px, 1))

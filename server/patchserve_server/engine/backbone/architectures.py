@@ -29,7 +29,7 @@ _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
-    """The facts of a backbone that do not depend on its weights."""
+    """The properties of a backbone that do not depend on its weights."""
 
     name: str
     preprocessing: str  # names input size, interpolation, mean and std; banks record it
@@ -37,10 +37,10 @@ class BackboneSpec:
     mean: tuple[float, float, float]  # of RGB values from 0 to 1
     std: tuple[float, float, float]
     grid: tuple[int, int]  # patch grid (rows, columns); every layer is resized to it
-    feature_dim: int  # the channels of all layers together
+    feature_dim: int  # the sum of the channels of all layers
     float_layers: str  # a regular expression: the convolutions that int8 keeps in fp32 (docs/adr/0009)
     int8_bytes: int  # main memory of one network in int8, as measured
-    build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it takes no memory
+    build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it uses no memory
     truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, S, S) -> layers, each (B, C, H, W)
     pretrained: Callable[[], Weights]  # raises DownloadError
 
@@ -75,15 +75,15 @@ class _EfficientNetLayers(nn.Module):
 
     The outputs of a stage's blocks are added up, and each block ends in a batch norm. Their biases and weights give the
     usual mean and standard deviation of each channel. Without standardizing, a few strong channels hide defects. The
-    length of a standardized vector says how much structure its patch has. In full it would outweigh the direction, and
-    without it flat patches would become noise.
+    length of a standardized vector says how much structure its patch has. The full length would count more than the
+    direction; without any length, flat patches would become noise.
     """
 
     def __init__(self, full: EfficientNet) -> None:
         super().__init__()
         self._conv_stem, self._bn0, self._swish = full._conv_stem, full._bn0, full._swish  # noqa: SLF001
         self._blocks = full._blocks[: _LITE2_STAGES[-1].stop]  # noqa: SLF001
-        # Only once the weights are loaded: on the meta device torch would import its compiler for it, which takes 3 s.
+        # Not before the weights are loaded: on the meta device torch would import its compiler for it, which takes 3 s.
         self.register_load_state_dict_post_hook(  # type: ignore[no-untyped-call]
             lambda *_: self._register_channel_statistics()
         )
@@ -109,7 +109,7 @@ class _EfficientNetLayers(nn.Module):
 
 
 def _compress_lengths(features: Tensor, power: float) -> Tensor:
-    """Vectors (B, C, H, W) of the same direction, whose length is their root mean square raised to a power."""
+    """Vectors (B, C, H, W) of the same direction. The new length is their root mean square to the given power."""
     lengths: Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
     lengths = lengths.clamp(min=torch.finfo(features.dtype).eps)
     unit_length: float = features.shape[1] ** 0.5  # of a vector whose root mean square is 1
@@ -117,7 +117,7 @@ def _compress_lengths(features: Tensor, power: float) -> Tensor:
 
 
 def _torchvision_models() -> ModuleType:
-    """Imported on use: it takes more than a second, and the embedded backbone does not need it."""
+    """Imported when it is needed: the import takes more than a second, and the embedded backbone does not need it."""
     return importlib.import_module("torchvision.models")
 
 

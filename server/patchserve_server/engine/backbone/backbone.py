@@ -1,4 +1,4 @@
-"""The backbone as the layers above see it: its fixed facts, and a runtime for each reference."""
+"""The backbone: its fixed properties, and the runtime for each reference."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Backbone(Protocol):
 
     @property
     def spec(self) -> BackboneSpec:
-        """Input size, patch grid and the other fixed facts."""
+        """Input size, patch grid and the other fixed properties."""
 
     @property
     def weights_digest(self) -> str:
@@ -28,11 +28,11 @@ class Backbone(Protocol):
 
     @property
     def weights_source(self) -> str:
-        """Where the weights came from, in words."""
+        """The source of the weights, as text."""
 
     @property
     def fallback_reason(self) -> str:
-        """Why this is not the preferred backbone; empty if it is the one that was asked for."""
+        """Why this is not the preferred backbone; empty if it is the requested one."""
 
     @property
     def device(self) -> torch.device:
@@ -44,22 +44,22 @@ class Backbone(Protocol):
 
     @property
     def bytes_per_reference(self) -> int:
-        """Main memory that each reference's own runtime takes; 0 if all references share one."""
+        """Main memory of each reference's own runtime; 0 if all references share one runtime."""
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> Runtime:
         """The runtime for a reference of these images (N, S, S, 3) uint8. May take seconds.
 
-        The same images in the same order always get an equal runtime.
+        Equal images in the same order always get an equal runtime.
 
         Args:
-            inputs: the reference's images as the backbone sees them.
+            inputs: the masked model inputs of the reference.
             progress: called with QUANTIZE while a network is quantized. If it raises, the work ends without a result.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class BackboneIdentity:
-    """What a backbone is, whichever runtime executes it. The fields are those of `Backbone`."""
+    """The properties of a backbone that do not depend on the runtime. `Backbone` explains the fields."""
 
     spec: BackboneSpec
     weights_digest: str

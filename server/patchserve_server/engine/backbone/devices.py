@@ -38,7 +38,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def _make_cuda_reproducible() -> None:
-    """Full float32 products, and the same kernels in every run: a bank must not depend on which kernel was fastest."""
+    """Use full float32 products and the same kernels in every run, so that equal images give equal banks."""
     torch.set_float32_matmul_precision("highest")
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False

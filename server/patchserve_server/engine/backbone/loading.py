@@ -1,4 +1,4 @@
-"""Chooses a backbone by its name, loads its weights and brings it to its device, in torch."""
+"""Loads a backbone and its weights in torch, by name, on a device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 def load_backbone(name: str, weights: Path | None, device: torch.device) -> SharedBackbone[TorchRuntime]:
-    """The backbone of this name, in torch.
+    """The backbone with this name, in torch.
 
     Args:
         name: a key of BACKBONES; or `auto`: the preferred one, or the embedded one if the download of weights fails.
@@ -29,7 +29,7 @@ def load_backbone(name: str, weights: Path | None, device: torch.device) -> Shar
         device: where it runs.
 
     Raises:
-        StartupError: the name is unknown, or the weights are missing, damaged or those of another network.
+        StartupError: the name is unknown, or the weights are missing, damaged or of another network.
     """
     if name not in {*BACKBONES, AUTO}:
         raise StartupError(f'Unknown backbone "{name}". Use {", ".join(BACKBONES)} or {AUTO}.')

@@ -24,8 +24,8 @@ _TRACED_SIZE_PX = 32  # the layers accept any image size, and a small image is t
 def supports_bf16() -> bool:
     """Whether this processor has instructions that multiply bfloat16.
 
-    OpenVINO reports BF16 on every processor with AVX-512. Without the instructions it emulates them, mostly slower than
-    float32.
+    OpenVINO reports BF16 on every processor with AVX-512. Without the instructions it emulates them, which is usually
+    slower than float32.
     """
     available = torch.cpu.get_capabilities()
     capabilities: list[str] = openvino.Core().get_property(_CPU, "OPTIMIZATION_CAPABILITIES")
@@ -33,7 +33,7 @@ def supports_bf16() -> bool:
 
 
 class OpenVinoRuntime:
-    """Runs each image by itself, so that its features never depend, not even in the last bit, on the batch."""
+    """Runs each image separately, so that its features are exactly the same in every batch."""
 
     def __init__(self, model: openvino.Model, *, precision: str, threads: int, nbytes: int = 0) -> None:
         """Compile the model.
@@ -41,8 +41,8 @@ class OpenVinoRuntime:
         Args:
             model: (1, S, S, 3) uint8 -> feature maps, each (1, H, W, C) float32; see `convert_to_openvino`.
             precision: FP32; BF16 if `supports_bf16`; INT8 for a quantized model.
-            threads: the CPU threads. A few images at a time use all of them for each image; more images use one each.
-            nbytes: the main memory that this runtime takes for one reference; 0 if it is shared.
+            threads: the CPU threads. Each image uses all of them if few images run at a time, otherwise one.
+            nbytes: the main memory of this runtime for one reference; 0 if references share it.
         """
         self.precision = precision
         self.device = torch.device("cpu")
@@ -51,10 +51,10 @@ class OpenVinoRuntime:
 
         def compile_for(streams: int) -> openvino.CompiledModel:
             options = {
-                "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision],  # always set: the default is the fastest one
+                "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[precision],  # else OpenVINO chooses the fastest
                 "INFERENCE_NUM_THREADS": threads,
                 "NUM_STREAMS": streams,
-                "ENABLE_CPU_PINNING": False,  # two servers on one machine would be pinned to the same cores
+                "ENABLE_CPU_PINNING": False,  # pinning would put two servers on the same cores
             }
             return core.compile_model(model, _CPU, options)
 
@@ -67,14 +67,14 @@ class OpenVinoRuntime:
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         layers = [torch.empty((len(inputs), *shape)) for shape in self._layer_shapes]
-        images = np.array(inputs, order="C")  # OpenVINO takes no read-only array
+        images = np.array(inputs, order="C")  # OpenVINO accepts no read-only array
         with self._model_for(len(inputs)) as model:
             requests = [model.create_infer_request() for _ in images]
             for index, request in enumerate(requests):
-                one = slice(index, index + 1)
-                request.set_input_tensor(openvino.Tensor(images[one], shared_memory=True))
+                image = slice(index, index + 1)
+                request.set_input_tensor(openvino.Tensor(images[image], shared_memory=True))
                 for position, layer in enumerate(layers):
-                    request.set_output_tensor(position, openvino.Tensor(layer[one].numpy(), shared_memory=True))
+                    request.set_output_tensor(position, openvino.Tensor(layer[image].numpy(), shared_memory=True))
                 request.start_async()
             for request in requests:
                 request.wait()
@@ -94,7 +94,7 @@ class OpenVinoRuntime:
 
 
 class _ChannelsLast(nn.Module):
-    """Feature maps as (B, H, W, C): the order that they are computed in, and that patch vectors have."""
+    """Feature maps as (B, H, W, C): the order in which they are computed, and the order of patch vectors."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()

@@ -36,12 +36,12 @@ def with_precision(
     map_difference: MapDifference,
     cache: Path | None = None,
 ) -> Backbone:
-    """The same backbone in the runtime that is fastest on its device.
+    """The same backbone in the fastest runtime for its device.
 
     Args:
         backbone: in torch, on the CPU or a CUDA device.
-        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if the processor has it and maps differ by TOLERANCE at most,
-            else fp32.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if the processor supports it and maps differ by at most
+            TOLERANCE, else fp32.
         map_difference: compares bf16 with fp32, for `auto`.
         cache: the folder for quantized networks; None keeps them in memory only.
 

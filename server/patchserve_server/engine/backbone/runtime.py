@@ -1,4 +1,4 @@
-"""What executes a backbone."""
+"""The runtime: executes a backbone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Runtime(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Main memory that this runtime takes for one reference; 0 if all references share it."""
+        """Main memory of this runtime for one reference; 0 if all references share it."""
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps, each (B, C, H, W) float32 on the device, finest first, of inputs (B, S, S, 3) uint8."""

@@ -1,4 +1,4 @@
-"""The backbone in torch: the runtime on CUDA devices, and the reference that every other runtime must equal."""
+"""The backbone in torch: the runtime on CUDA devices, and the standard that every other runtime is compared with."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class TorchRuntime:
         return 0
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
-        images = torch.from_numpy(np.array(inputs, order="C"))  # torch takes no reversed or read-only array
+        images = torch.from_numpy(np.array(inputs, order="C"))  # torch accepts no reversed or read-only array
         layers: tuple[Tensor, ...] = self.module(images.to(self.device, non_blocking=True))
         return layers
 
@@ -40,7 +40,7 @@ class NormalizedLayers(nn.Module):
 
     def __init__(self, part: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
-        self.part = part  # the name is in the names of OpenVINO's operations, which `spec.float_layers` matches
+        self.part = part  # OpenVINO's operation names contain this name; `spec.float_layers` matches them
         self.register_buffer("_mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
 

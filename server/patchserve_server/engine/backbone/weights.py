@@ -22,7 +22,7 @@ from patchserve_server.domain.errors import StartupError
 
 StateDict: TypeAlias = Mapping[str, Tensor]
 
-_DOWNLOAD_TIMEOUT_S = 10.0  # for one connection or read, so that a start without a network fails soon
+_DOWNLOAD_TIMEOUT_S = 10.0  # for each connection or read, so that a start without a network fails soon
 _MAX_LISTED_NAMES = 3
 _COUNTER = "num_batches_tracked"  # the training counter of batch norms: not in older files, and not used here
 
@@ -32,7 +32,7 @@ _FORMAT_ERRORS = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFErro
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Weights:
-    """A state dict, and where it came from, in words."""
+    """A state dict and its source as text."""
 
     state: StateDict
     source: str
@@ -76,7 +76,7 @@ def download_weights(url: str, source: str) -> Weights:
         DownloadError: the download failed, or the file in the cache is damaged.
     """
     try:
-        # torch reports the download on the standard output, which is for the server's own output.
+        # torch prints its progress to the standard output, which is for the server only.
         with _socket_timeout(_DOWNLOAD_TIMEOUT_S), contextlib.redirect_stdout(sys.stderr):
             state = torch.hub.load_state_dict_from_url(
                 url, map_location="cpu", progress=True, check_hash=True, weights_only=True
@@ -96,13 +96,13 @@ def load_weights(used: nn.Module, full: nn.Module, weights: Weights, backbone: s
     """Load weights into the used part of a network, and return their digest.
 
     Args:
-        used: the modules that are kept; names as in `full`.
+        used: the modules that the backbone uses; names as in `full`.
         full: the full network. Weights that only it has are ignored.
-        weights: those of the full network or of the used part.
+        weights: of the full network or of the used part.
         backbone: its name, for messages.
 
     Returns:
-        SHA-256 (hexadecimal) over names, shapes and float32 values of the used weights: equal for every file format.
+        SHA-256 (hexadecimal) over names, shapes and float32 values of the used weights: the same for every file format.
 
     Raises:
         StartupError: names or shapes differ, or a value is not finite.
@@ -111,9 +111,9 @@ def load_weights(used: nn.Module, full: nn.Module, weights: Weights, backbone: s
     missing = [name for name in expected if name not in weights.state and not name.endswith(_COUNTER)]
     unknown = sorted(weights.state.keys() - full.state_dict().keys())
     if missing or unknown:
-        lacks = f" They lack {_listed(missing)}." if missing else ""
-        extra = f" The network has no {_listed(unknown)}." if unknown else ""
-        raise StartupError(f"The weights ({weights.source}) are not those of {backbone}.{lacks}{extra}")
+        missing_text = f" They lack {_listed(missing)}." if missing else ""
+        unknown_text = f" The network has no {_listed(unknown)}." if unknown else ""
+        raise StartupError(f"The weights ({weights.source}) are not those of {backbone}.{missing_text}{unknown_text}")
     digest = hashlib.sha256()
     state: dict[str, Tensor] = {}
     for name, parameter in sorted(expected.items()):
@@ -146,9 +146,9 @@ def _listed(names: list[str]) -> str:
 @contextlib.contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
     """Limit the connections that torch opens. torch sets no timeout of its own, but uses the process-wide default."""
-    before = socket.getdefaulttimeout()
+    default_s = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
         yield
     finally:
-        socket.setdefaulttimeout(before)
+        socket.setdefaulttimeout(default_s)

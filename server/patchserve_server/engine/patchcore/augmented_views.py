@@ -27,7 +27,7 @@ _JPEG_QUALITY = 75
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AugmentedViews:
-    """What altered views of each image score, where there are too few images to compare them with each other."""
+    """The scores of augmented views, for references with too few images for leave-one-out."""
 
     pipeline: Pipeline
     bank: CalibrationBank
@@ -46,8 +46,8 @@ class AugmentedViews:
 def augmented_views(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
     """The image (S, S, 3) unchanged, then slightly shifted, rotated, darker, brighter and compressed.
 
-    The changes are as large as those between two images of the same item from a fixed camera. How much items differ
-    from each other cannot be learned from a single image.
+    The changes are as large as between two images of the same item from a fixed camera. Differences between items
+    cannot be learned from a single image.
     """
     size_px = image.shape[0]
     center = ((size_px - 1) / 2, (size_px - 1) / 2)

@@ -29,7 +29,7 @@ _DEVIATIONS = 1.5
 class CalibratedBank:
     """A bank with its thresholds."""
 
-    index: BankIndex  # with the spacing of its rows, where the profile needs one
+    index: BankIndex  # with the spacing of its rows, if the profile uses it
     calibration: Calibration
 
 
@@ -38,11 +38,11 @@ def calibrate(
 ) -> CalibratedBank:
     """Compute per-row spacing and both thresholds. No reference image scores above the image threshold.
 
-    With three or more distinct images, each is scored against the rows of all the others. With fewer, or where a
-    coreset left too few rows of the others, augmented views are scored against the whole bank.
+    With three or more distinct images, each is scored against the rows of all the others. With fewer, or if the
+    coreset has too few rows of the others, augmented views are scored against the whole bank.
 
     Args:
-        pipeline: the one that made the vectors.
+        pipeline: the pipeline that computed the vectors.
         inputs: (N, S, S, 3), masked.
         vectors: (N, P, D) float32, of all inputs.
         selected: (K,) int64, the rows of `vectors.flatten(0, 1)` that the bank keeps, ascending.
@@ -52,13 +52,13 @@ def calibrate(
     progress(LoadStage.CALIBRATE, 0, len(set(first_equal.tolist())))  # indexing a large bank takes seconds
     bank = CalibrationBank.build(pipeline, first_equal, vectors, selected)
     if len(bank.images) >= MIN_IMAGES:
-        others = LeaveOneOut.search(pipeline, bank, progress)
+        leave_one_out = LeaveOneOut.search(pipeline, bank, progress)
         if not pipeline.is_paper:
-            others = others.with_spacing()
-        bank, scores = others.bank, others.raw_scores()
+            leave_one_out = leave_one_out.with_spacing()
+        bank, scores = leave_one_out.bank, leave_one_out.raw_scores()
         if all(math.isfinite(raw.image_score) for raw in scores):
             calibration = _thresholds(CalibrationMethod.LEAVE_ONE_OUT, scores, upper_limit, bank.smallest_distance)
-            highest = max(raw.image_score for raw in others.pristine_scores()) * (1 + ROUNDING)
+            highest = max(raw.image_score for raw in leave_one_out.pristine_scores()) * (1 + ROUNDING)
             image_threshold = max(calibration.image_threshold, highest)
             return CalibratedBank(bank.index, replace(calibration, image_threshold=image_threshold))
     scores = AugmentedViews(pipeline, bank, inputs).raw_scores(progress)
@@ -67,12 +67,12 @@ def calibrate(
 
 
 def upper_limit(values: Sequence[float]) -> float:
-    """A limit that a further normal value rarely exceeds, estimated from two or more left-out values.
+    """A limit that another normal value rarely exceeds, estimated from two or more leave-one-out values.
 
-    From 11 values on it is the conformal quantile, valid for any distribution: the value of rank ceil(0.91 (n + 1)).
-    Fewer values have no such rank; then it is their mean plus 1.5 standard deviations, about the same share of a normal
-    distribution. Both were chosen by measurement (docs/accuracy.md): a stricter limit misses more defects than it
-    avoids false alarms.
+    With 11 or more values it is the conformal quantile, valid for any distribution: the value of rank
+    ceil(0.91 (n + 1)). Fewer values have no such rank. The limit is then their mean plus 1.5 standard deviations, about
+    the same share of a normal distribution. Both numbers come from measurements (docs/accuracy.md): a higher limit
+    would miss more defects than it avoids false alarms.
     """
     rank = math.ceil(_NORMAL_SHARE * (len(values) + 1))
     return sorted(values)[rank - 1] if rank <= len(values) else fmean(values) + _DEVIATIONS * stdev(values)

@@ -1,4 +1,4 @@
-"""A new bank while it is calibrated: its rows, and the images that they come from."""
+"""A new bank during its calibration: its rows and the images that they come from."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 
 ROUNDING = 1e-3
-"""Far more than the order of floating-point sums can change a score."""
+"""A relative difference far above that of floating-point sums in another order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationBank:
-    """The selected rows, and all rows that they were selected from. Equal images count as one."""
+    """The selected rows of a new bank, and all its rows. Equal images count as one."""
 
-    images: Sequence[int]  # the distinct images, as the first of each set of equal ones
+    images: Sequence[int]  # the distinct images: the number of the first of equal ones
     first_equal: Tensor  # (N,) int64: for each image, the first one equal to it
     vectors: Tensor  # (N, P, D) float32, in main memory
     groups: Tensor  # (K,) int64: the distinct image of each selected row
@@ -31,8 +31,8 @@ class CalibrationBank:
         """Builds the index.
 
         Args:
-            pipeline: the one that made the vectors.
-            first_equal: (N,) int64, as `first_equal_images` gives it.
+            pipeline: the pipeline that computed the vectors.
+            first_equal: (N,) int64, as returned by `first_equal_images`.
             vectors: (N, P, D) float32.
             selected: (K,) int64, rows of `vectors.flatten(0, 1)`, ascending.
         """
@@ -45,26 +45,26 @@ class CalibrationBank:
         return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index)
 
     @property
-    def is_whole(self) -> bool:
+    def has_all_rows(self) -> bool:
         """Whether all rows are selected."""
         return len(self.index) == self.vectors.shape[0] * self.vectors.shape[1]
 
     def index_of_all_rows(self) -> BankIndex:
-        """The rows that were not selected, too."""
+        """The index of all rows, not only the selected ones."""
         rows, groups, places = _all_rows(self.first_equal, self.vectors, self.index.patches.device)
         return BankIndex.build(rows, groups=groups, places=places)
 
     @property
     def smallest_distance(self) -> float:
-        """The smallest threshold: distances below it are rounding errors."""
+        """The lower limit of thresholds: smaller distances are rounding errors."""
         return ROUNDING * float(torch.linalg.vector_norm(self.index.patches, dim=1).mean()) or ROUNDING
 
     def patches(self, image: int) -> Tensor:
-        """(1, P, D) of one image, on the device."""
+        """The patch vectors (1, P, D) of one image, on the device."""
         return self.vectors[image : image + 1].to(self.index.patches.device)
 
     def rows_of(self, image: int) -> Tensor:
-        """The selected rows (R,) int64 of one image and its equals."""
+        """The selected rows (R,) int64 of one image, including equal images."""
         return (self.groups == image).nonzero()[:, 0]
 
     def group(self, image: int) -> Tensor:
@@ -72,18 +72,18 @@ class CalibrationBank:
         return torch.tensor([image], device=self.index.patches.device)
 
     def with_spacing(self, spacing: Tensor) -> CalibrationBank:
-        """The same with the spacing (K,) of the selected rows."""
+        """A copy with the spacing (K,) of the selected rows."""
         return replace(self, index=self.index.with_spacing(spacing))
 
 
 def _all_rows(first_equal: Tensor, vectors: Tensor, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """All rows (R, D) on the device, with the distinct image (R,) and the place (R,) of each."""
-    count, positions, _ = vectors.shape
+    image_count, positions, _ = vectors.shape
     groups = first_equal.repeat_interleave(positions).to(device)
-    return vectors.flatten(0, 1).to(device), groups, torch.arange(positions, device=device).repeat(count)
+    return vectors.flatten(0, 1).to(device), groups, torch.arange(positions, device=device).repeat(image_count)
 
 
 def first_equal_images(inputs: ModelInputs) -> Tensor:
-    """For each of the inputs (N, S, S, 3), the number of the first one equal to it: (N,) int64."""
-    first: dict[bytes, int] = {}
-    return torch.tensor([first.setdefault(image.tobytes(), number) for number, image in enumerate(inputs)])
+    """For each of the inputs (N, S, S, 3), the number of the first input equal to it: (N,) int64."""
+    first_number: dict[bytes, int] = {}
+    return torch.tensor([first_number.setdefault(image.tobytes(), number) for number, image in enumerate(inputs)])

@@ -1,4 +1,4 @@
-"""Greedy k-center coreset (Roth et al. 2022, algorithm 1): few patches, such that every patch is near one of them."""
+"""Greedy k-center coreset (Roth et al. 2022, algorithm 1): a few patches, with every patch near one of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from patchserve_server.domain.reference_options import CoresetOptions
 from patchserve_server.engine.search.row_norms import RowNorms
 
 _PROJECTION_ERROR = 0.6  # Johnson-Lindenstrauss epsilon; the usual 0.9 covers about 1 % worse
-_POOL = 1024  # how many of the farthest points one pass brings up to date together
+_POOL = 1024  # how many of the farthest points are updated together in one pass
 _ROWS_PER_BLOCK = 4096
 
 
@@ -26,15 +26,15 @@ def coreset_count(total: int, options: CoresetOptions) -> int:
 def select_coreset(
     features: Tensor, count: int, *, seed: int = 0, progress: Callable[[int, int], None] = lambda _done, _total: None
 ) -> Tensor:
-    """Rows of a greedy k-center coreset, in order of choice: each is the farthest from all before it.
+    """Rows of a greedy k-center coreset, in the order of selection. Each is the farthest from all rows before it.
 
-    Distances are taken in a sparse random projection. The same features and seed give the same rows.
+    Distances are measured in a sparse random projection. The same features and seed give the same rows.
 
     Args:
         features: (P, D) float32.
-        count: how many rows; at most P are given.
+        count: how many rows; P if it is larger.
         seed: decides the projection and the first row.
-        progress: called with the rows chosen so far and in all.
+        progress: called with the number of rows selected so far, and of all rows to select.
 
     Returns:
         (min(count, P),) int64, all different.
@@ -45,59 +45,59 @@ def select_coreset(
     generator = torch.Generator().manual_seed(seed)
     points = _projected(features, generator)
     norms = RowNorms.build(points)
-    remaining = torch.full((len(points),), torch.inf, device=features.device)  # squared distance to the nearest chosen
-    picks = torch.randint(len(points), (1,), generator=generator).to(features.device)
-    chosen = [picks]
+    squared_distances = torch.full((len(points),), torch.inf, device=features.device)  # to the nearest selected row
+    new_rows = torch.randint(len(points), (1,), generator=generator).to(features.device)
+    selected = [new_rows]
     done = 1
     progress(done, count)
     while done < count:
-        _approach(remaining, points, norms, picks)
-        picks = _next_picks(remaining, points, norms, count - done)
-        chosen.append(picks)
-        done += len(picks)
+        _update_distances(squared_distances, points, norms, new_rows)
+        new_rows = _next_rows(squared_distances, points, norms, count - done)
+        selected.append(new_rows)
+        done += len(new_rows)
         progress(done, count)
-    return torch.cat(chosen)
+    return torch.cat(selected)
 
 
-def _approach(remaining: Tensor, points: Tensor, norms: RowNorms, picks: Tensor) -> None:
-    """Lowers `remaining` in place by the new picks, and rules the picks themselves out.
+def _update_distances(squared_distances: Tensor, points: Tensor, norms: RowNorms, new_rows: Tensor) -> None:
+    """Updates `squared_distances` in place for the new rows, and excludes these rows from selection.
 
-    With c the center, |p - q|^2 = |p - c|^2 + |q - c|^2 + 2 c(q - c) - 2 p(q - c): only the picks are centered, which
-    costs no copy of the points.
+    With c the center, |p - q|^2 = |p - c|^2 + |q - c|^2 + 2 c(q - c) - 2 p(q - c): only the new rows are centered, so
+    that the points are not copied.
     """
-    centered = points[picks] - norms.center
+    centered = points[new_rows] - norms.center
     squared_norms = norms.squared.float()
-    constants = squared_norms[picks] + 2 * (centered @ norms.center)
+    constants = squared_norms[new_rows] + 2 * (centered @ norms.center)
     for start in range(0, len(points), _ROWS_PER_BLOCK):
         part = slice(start, start + _ROWS_PER_BLOCK)
         nearest = torch.addmm(constants, points[part], centered.T, alpha=-2).amin(dim=1)
-        torch.minimum(remaining[part], nearest.add_(squared_norms[part]), out=remaining[part])
-    remaining[picks] = -torch.inf
+        torch.minimum(squared_distances[part], nearest.add_(squared_norms[part]), out=squared_distances[part])
+    squared_distances[new_rows] = -torch.inf
 
 
-def _next_picks(remaining: Tensor, points: Tensor, norms: RowNorms, limit: int) -> Tensor:
-    """The next rows that the greedy algorithm chooses, one or more, without a pass over all points for each.
+def _next_rows(squared_distances: Tensor, points: Tensor, norms: RowNorms, limit: int) -> Tensor:
+    """The next rows that the greedy algorithm selects, one or more, with a single pass over all points.
 
-    A pick only lowers `remaining`. So while the farthest point of a pool of far ones, brought up to date, is still as
-    far as any point outside the pool was at the start, it is the farthest of all.
+    Selecting a row only reduces distances. So only the distances of a pool of the farthest points are updated: while
+    the farthest of the pool is still farther than every point outside was at the start, it is the farthest of all.
     """
-    far, pool = remaining.topk(min(_POOL + 1, len(points)))
-    outside = far[-1].item() if len(pool) < len(points) else -math.inf
-    near, squared_norms = points[pool] - norms.center, norms.squared[pool].float()
-    picks: list[int] = []
-    while len(picks) < limit:
+    far, pool = squared_distances.topk(min(_POOL + 1, len(points)))
+    farthest_outside = far[-1].item() if len(pool) < len(points) else -math.inf
+    centered, squared_norms = points[pool] - norms.center, norms.squared[pool].float()
+    new_rows: list[int] = []
+    while len(new_rows) < limit:
         best = int(far.argmax())
-        if picks and far[best].item() <= outside:
+        if new_rows and far[best].item() <= farthest_outside:
             break
-        picks.append(best)
-        distances = torch.addmv(squared_norms, near, near[best], alpha=-2).add_(squared_norms[best])
+        new_rows.append(best)
+        distances = torch.addmv(squared_norms, centered, centered[best], alpha=-2).add_(squared_norms[best])
         torch.minimum(far, distances, out=far)
         far[best] = -math.inf
-    return pool[picks]
+    return pool[new_rows]
 
 
 def _projected(features: Tensor, generator: torch.Generator) -> Tensor:
-    """Features (P, d) in the fewest dimensions that keep all distances within the error; themselves if D is no more.
+    """Features (P, d), d the fewest dimensions that keep distances within the error; unchanged if D is not above d.
 
     Very sparse random projection (Li et al. 2006) of density 1 / sqrt(D).
     """

@@ -21,7 +21,7 @@ _MIN_SPACING = 0.1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LeaveOneOut:
-    """What each image finds among the rows of the others. The search runs once; everything else derives from it."""
+    """The nearest rows of other images for each image. One search; everything else is computed from its result."""
 
     pipeline: Pipeline
     bank: CalibrationBank
@@ -36,54 +36,55 @@ class LeaveOneOut:
         return cls(pipeline, bank, neighbors)
 
     def with_spacing(self) -> LeaveOneOut:
-        """The same on a bank that knows the spacing of its rows."""
+        """The same neighbors on a bank with the spacing of its rows."""
         return replace(self, bank=self.bank.with_spacing(self._spacing()))
 
     def raw_scores(self) -> list[RawScores]:
         """Each image against the rows of all the others."""
         return [
             scores
-            for image, found in self.neighbors.items()
+            for image, neighbors in self.neighbors.items()
             for scores in self.pipeline.raw_scores(
-                found, self.bank.patches(image), self.bank.index, self.bank.group(image)
+                neighbors, self.bank.patches(image), self.bank.index, self.bank.group(image)
             )
         ]
 
     def pristine_scores(self) -> list[RawScores]:
-        """Each image against the whole bank, its own rows included: what a caller gets who sends it again."""
+        """Each image against the whole bank, including its own rows: the scores if a caller sends the image again."""
         return [
             scores
-            for image, found in self.neighbors.items()
+            for image, neighbors in self.neighbors.items()
             for scores in self.pipeline.raw_scores(
-                self._with_own_rows(image, found), self.bank.patches(image), self.bank.index
+                self._with_own_rows(image, neighbors), self.bank.patches(image), self.bank.index
             )
         ]
 
     def _with_own_rows(self, image: int, others: Neighbors) -> Neighbors:
-        """What an image finds in the whole bank: what it found among the others, merged with its own rows."""
+        """The nearest rows in the whole bank: those of other images, merged with those of the image itself."""
         pipeline, index = self.pipeline, self.bank.index
-        if index.ivf is not None:  # fast, and the later searches are approximate too
+        if index.ivf is not None:  # fast, and scoring uses approximate search too
             return pipeline.search(self.bank.patches(image), index)
-        own = self.bank.rows_of(image)
-        if not len(own):
+        own_selected = self.bank.rows_of(image)
+        if not len(own_selected):
             return others
-        found = pipeline.search(self.bank.patches(image), index.subset(own))
-        own_rows = torch.where(found.rows < 0, found.rows, own[found.rows.clamp(min=0)])
-        rows, order = torch.cat((own_rows, others.rows), dim=2).sort(dim=2)  # the lower row comes first among equals
-        distances = torch.cat((found.distances, others.distances), dim=2).gather(2, order)
+        own = pipeline.search(self.bank.patches(image), index.subset(own_selected))
+        own_rows = torch.where(own.rows < 0, own.rows, own_selected[own.rows.clamp(min=0)])
+        rows, order = torch.cat((own_rows, others.rows), dim=2).sort(dim=2)  # equal distances by row
+        distances = torch.cat((own.distances, others.distances), dim=2).gather(2, order)
         distances, order = distances.sort(dim=2, stable=True)
-        count = min(others.rows.shape[2], len(index))
-        return Neighbors(distances[:, :, :count], rows.gather(2, order)[:, :, :count])
+        k = min(others.rows.shape[2], len(index))
+        return Neighbors(distances[:, :, :k], rows.gather(2, order)[:, :, :k])
 
     def _spacing(self) -> Tensor:
         """The distance of each selected row (K,) to the nearest rows of other images, relative to the mean of all.
 
-        Rows that were not selected count as neighbors too. A row with an equal one in another image has distance 0, so
-        the spacing is at least a tenth of the mean.
+        Rows that were not selected count as neighbors too. If another image has an equal row, the distance is 0; the
+        spacing is therefore at least a tenth of the mean.
         """
         bank, index = self.bank, self.bank.index
-        if bank.is_whole:
-            by_image = torch.cat([mean_of_nearest(found.distances) for found in self.neighbors.values()])  # (I, P)
+        if bank.has_all_rows:
+            neighbors = self.neighbors.values()
+            by_image = torch.cat([mean_of_nearest(one_image.distances) for one_image in neighbors])  # (I, P)
             distances = by_image[torch.searchsorted(torch.tensor(bank.images), bank.first_equal)].flatten()
         else:
             visible_positions = self.pipeline.visible_positions

@@ -1,4 +1,4 @@
-"""From feature maps to patch vectors."""
+"""Patch embedding: from feature maps to patch vectors."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch.nn import functional
 
 
 def aggregate_3x3(features: Tensor) -> Tensor:
-    """Local aggregation of the PAPER profile (Roth et al. 2022, eq. 2): each place becomes the mean of its 3 x 3.
+    """Local aggregation of the PAPER profile (Roth et al. 2022, eq. 2): each position becomes the mean of 3 x 3.
 
-    At the border the mean is over what lies inside. The implementations in use count zeros beyond it instead, which
-    shrinks distances there: damage at the border of an image would look half as odd. (B, C, H, W) in and out.
+    At the border the mean covers only positions inside. Other implementations add zeros outside, which reduces
+    distances there: damage at the border of an image would get half the score. (B, C, H, W) in and out.
     """
     return functional.avg_pool2d(features, kernel_size=3, stride=1, padding=1, count_include_pad=False)
 
 
 def concat_layers(layers: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Patch vectors of a batch: the layers stretched bilinearly to one grid, channels side by side.
+    """Patch vectors of a batch: the layers resized bilinearly to one grid and concatenated by channel.
 
     Args:
         layers: each (B, C_i, H_i, W_i) float32.
-        size: the grid (H, W); a layer of this size is taken as it is.
+        size: the grid (H, W); a layer of this size is used unchanged.
 
     Returns:
         (B, H * W, sum of C_i) float32, contiguous, rows of the grid from top to bottom.

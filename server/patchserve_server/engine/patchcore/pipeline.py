@@ -1,4 +1,4 @@
-"""From model inputs to raw scores, under one reference's options."""
+"""From model inputs to raw scores, with the options of one reference."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from patchserve_server.engine.search.parallel import ParallelSearch
 class Neighbors:
     """The nearest bank rows of each patch of each image, nearest first."""
 
-    distances: Tensor  # (B, P, k) float32; infinity where there are fewer than k
-    rows: Tensor  # (B, P, k) int64; -1 where there are fewer than k
+    distances: Tensor  # (B, P, k) float32; infinity if there are fewer than k
+    rows: Tensor  # (B, P, k) int64; -1 if there are fewer than k
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,7 +70,7 @@ class Pipeline:
         return self.options.profile is ScoringProfile.PAPER
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
-        """Model inputs (B, S, S, 3) with everything outside of the region of interest covered."""
+        """Model inputs (B, S, S, 3) with everything outside the region of interest covered."""
         return inputs if self.roi_mask is None else self.roi_mask.cover(inputs)
 
     def embed(self, masked_inputs: ModelInputs) -> Tensor:
@@ -83,8 +83,8 @@ class Pipeline:
     def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.
 
-        The inputs go through the backbone one at a time, so that the vectors of an image do not depend, not even in the
-        last bit, on the images beside it.
+        The inputs go through the backbone one at a time, so that the vectors of an image are exactly the same with any
+        other images.
         """
         count = len(masked_inputs)
         vectors = torch.empty((count, self.architecture.patches_per_image, self.architecture.feature_dim))
@@ -96,22 +96,22 @@ class Pipeline:
     def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbors:
         """The nearest rows of each patch, as many as the profile needs.
 
-        A patch without any row inside its search radius is compared with the whole bank.
+        A patch with no row within its search radius is compared with the whole bank.
 
         Args:
             patches: (B, P, D) float32 on the device.
             index: a bank of the same backbone and options.
-            exclude_groups: (B,) integer; image i sees no row of group exclude_groups[i].
+            exclude_groups: (B,) integer; image i finds no row of group exclude_groups[i].
         """
         images, positions, dim = patches.shape
         queries = patches.reshape(-1, dim)
         excluded = None if exclude_groups is None else exclude_groups.repeat_interleave(positions)
         visible = None if self.visible_positions is None else self.visible_positions.repeat(images, 1)
         distances, rows = self.nearest(queries, index, excluded, visible)
-        alone = rows[:, 0] < 0
-        if visible is not None and bool(alone.any()):
-            excluded_alone = None if excluded is None else excluded[alone]
-            distances[alone], rows[alone] = self.nearest(queries[alone], index, excluded_alone, None)
+        is_empty = rows[:, 0] < 0
+        if visible is not None and bool(is_empty.any()):
+            still_excluded = None if excluded is None else excluded[is_empty]
+            distances[is_empty], rows[is_empty] = self.nearest(queries[is_empty], index, still_excluded, None)
         return Neighbors(distances.view(images, positions, -1), rows.view(images, positions, -1))
 
     def nearest(
@@ -134,7 +134,7 @@ class Pipeline:
         Args:
             neighbors: the result of `search` with the same arguments.
             patches: (B, P, D) float32 on the device.
-            index: the bank; it gives the spacing.
+            index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
         scores = mean_of_nearest(neighbors.distances)  # (B, P)
@@ -167,7 +167,7 @@ class Pipeline:
 
     @property
     def nbytes(self) -> int:
-        """The memory of its masks."""
+        """The memory of the masks."""
         visible = 0 if self.visible_positions is None else self.visible_positions.nbytes
         return visible + (0 if self.roi_mask is None else self.roi_mask.nbytes)
 
@@ -182,7 +182,7 @@ def pipeline_nbytes(architecture: BackboneSpec, options: ReferenceOptions) -> in
 def positions_within(radius: float, grid: tuple[int, int]) -> Tensor:
     """Which positions (P, P) bool of a grid (rows, columns) are within `radius` of each other, on both axes.
 
-    The radius is a fraction of the grid's side. A position always sees itself and its direct neighbors.
+    The radius is a fraction of the grid's side. A position and its direct neighbors are always within it.
     """
     rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
     near_rows = (rows[:, None] - rows).abs() <= max(1.0, radius * grid[0])  # (h, h)

@@ -18,7 +18,7 @@ _SUBPIXEL_BITS = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RoiMask:
-    """A region of interest, as pixels of model inputs and as positions of the patch grid."""
+    """The region of interest as pixels of model inputs and as positions of the patch grid."""
 
     pixels: NDArray[np.bool_]  # (S, S)
     patches: NDArray[np.bool_]  # (P,)
@@ -28,27 +28,27 @@ class RoiMask:
         return self.pixels.nbytes + self.patches.nbytes
 
     def cover(self, inputs: ModelInputs) -> ModelInputs:
-        """Inputs (B, S, S, 3), a uniform gray outside of the region, so that nothing there influences the inside."""
+        """Inputs (B, S, S, 3), filled with gray outside the region, so that nothing there changes scores inside."""
         return np.where(self.pixels[..., None], inputs, np.uint8(_COVER_LEVEL))
 
 
 def build_roi_mask(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -> RoiMask | None:
     """The mask for inputs of (size_px, size_px) pixels and a grid of (rows, columns); None for the whole image.
 
-    A patch counts if half of its pixels do. If the region is too narrow for that, those patches count that it covers
-    most.
+    A patch counts if half of its pixels do. If no patch reaches that because the region is narrow, the patches with the
+    largest covered share count.
     """
     if not region:
         return None
     # OpenCV takes fixed-point coordinates, in which the center of the first pixel is 0.
     scale = 1 << _SUBPIXEL_BITS
-    # Clipped to the centers of the outermost pixels: a sliver along the edge covers those instead of nothing.
+    # Clipped to the centers of the outermost pixels, so that a narrow polygon along the edge covers these pixels.
     outlines = [
         np.rint(np.clip(np.array(polygon) * size_px - 0.5, 0, size_px - 1) * scale).astype(np.int32)
         for polygon in region
     ]
     covered = np.zeros((size_px, size_px), np.uint8)
-    for outline in outlines:  # one by one: drawn together, they would cancel out where they overlap
+    for outline in outlines:  # separately: in one call, overlapping parts would cancel out
         cv2.fillPoly(covered, [outline], 1, shift=_SUBPIXEL_BITS)
     rows, columns = grid
     coverage = cv2.resize(covered.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)

@@ -16,7 +16,7 @@ from patchserve_server.engine.backbone.devices import synchronize
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 
-_IMAGES_PER_PASS = 8  # bounds the memory of a forward pass
+_IMAGES_PER_PASS = 8  # limits the memory of a forward pass
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""From distances to maps and scores."""
+"""Scoring: from distances to anomaly maps and raw scores."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
 def mean_of_nearest(distances: Tensor) -> Tensor:
     """Patch scores (Q,) of the NOTEBOOK profile from distances (Q, 9): their mean.
 
-    Infinite distances, which a small bank leaves, do not count; if all are infinite, so is the score.
+    Infinite distances (missing neighbors in a small bank) do not count. If all are infinite, the score is infinite.
     """
     present = distances.isfinite()
     means = distances.where(present, 0.0).sum(dim=-1) / present.sum(dim=-1).clamp(min=1)
@@ -36,8 +36,8 @@ def mean_of_nearest(distances: Tensor) -> Tensor:
 def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
 
-    Each patch score is first divided by the spacing of its neighbors to the power 0.4. The spacing is how far apart the
-    reference's own patches lie there: where intact items differ much from each other, a distance means less.
+    Each patch score is first divided by the spacing of its neighbors to the power 0.4. The spacing is the distance
+    between the reference's own patches there: if intact items differ a lot, a large distance is less unusual.
 
     Args:
         patch_scores: (B, Q).
@@ -49,7 +49,7 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
 
 
 def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
-    """The mean spacing (...) of the found rows (..., k). Row -1 means none; the spacing of no rows is 1."""
+    """The mean spacing (...) of the found rows (..., k). Row -1 means none; without rows it is 1."""
     present = rows >= 0
     sums = spacing[rows.clamp(min=0)].where(present, 0.0).sum(dim=-1)
     return (sums / present.sum(dim=-1).clamp(min=1)).where(present.any(dim=-1), 1.0)
@@ -83,12 +83,14 @@ def reweighted_score(
     scores, worst = patch_scores.max(dim=1)
     each = torch.arange(len(scores), device=scores.device)
     support = index.patches[rows[each, worst]]  # m*, (B, D)
-    reach, around = parallel_search.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups)
-    if around.shape[1] < REWEIGHTING_NEIGHBORS:
+    support_distances, neighbors = parallel_search.nearest(
+        support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups
+    )
+    if neighbors.shape[1] < REWEIGHTING_NEIGHBORS:
         return scores
-    distances = torch.linalg.vector_norm(index.patches[around] - patches[each, worst][:, None], dim=2)
+    distances = torch.linalg.vector_norm(index.patches[neighbors] - patches[each, worst][:, None], dim=2)
     weights = 1 - distances.softmax(dim=1)[:, 0]
-    return torch.where(reach[:, -1].isfinite(), weights * scores, scores)
+    return torch.where(support_distances[:, -1].isfinite(), weights * scores, scores)
 
 
 def notebook_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:

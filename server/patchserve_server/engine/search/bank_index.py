@@ -1,4 +1,4 @@
-"""A memory bank with what a search needs beside its rows."""
+"""A memory bank, prepared for searching."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from patchserve_server.engine.search.row_norms import RowNorms
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BankIndex:
-    """A memory bank that is ready to be searched, on the device of its rows. Make one with `build`.
+    """A memory bank prepared for searching, on the device of its rows. Create it with `build`.
 
-    Only a search that excludes rows needs `groups` and `places`.
+    `groups` and `places` are only needed for searches that exclude rows.
     """
 
     patches: Tensor  # (P, D) float32
     norms: RowNorms
     groups: Tensor | None = None  # (P,) int32, the image that a row comes from
     places: Tensor | None = None  # (P,) int32, the row's position in the patch grid, 0..G-1
-    spacing: Tensor | None = None  # (P,) float32, above 0: for scores, not for the search
+    spacing: Tensor | None = None  # (P,) float32, above 0; used by scores, not by the search
     bounds: Bfloat16Bounds | None = None
     ivf: IvfIndex | None = None
     centroids: BankIndex | None = None  # of the IVF index
@@ -36,9 +36,9 @@ class BankIndex:
             if values is not None and values.shape != self.patches.shape[:1]:
                 raise ValueError(f"{name} must have one value for each of {len(self)} rows, not {tuple(values.shape)}.")
         if self.bounds is not None and len(self.bounds.columns) != len(self):
-            raise ValueError(f"The bounds are of {len(self.bounds.columns)} rows, the bank has {len(self)}.")
+            raise ValueError(f"The bounds have {len(self.bounds.columns)} rows, but the bank has {len(self)}.")
         if (self.ivf is None) != (self.centroids is None):
-            raise ValueError("An IVF index and the index of its centroids come together.")
+            raise ValueError("An IVF index needs the index of its centroids, and the reverse.")
 
     @classmethod
     def build(
@@ -57,18 +57,18 @@ class BankIndex:
             groups: (P,) integer.
             places: (P,) integer.
             spacing: (P,) float32.
-            approximate: use an IVF index, where it makes the search faster. Building one takes seconds.
+            approximate: use an IVF index if it makes the search faster. Building one takes seconds.
 
         Raises:
-            ValueError: a shape does not fit.
+            ValueError: the shapes do not fit together.
         """
         index = cls(patches, RowNorms.build(patches), _int32(groups), _int32(places), spacing)
         return index._accelerated(approximate=approximate)
 
     def subset(self, rows: Tensor, *, approximate: bool = False) -> BankIndex:
-        """Index of a copy of the rows (K,) int64, around the same center, so that no norm is computed again.
+        """Index of a copy of the rows (K,) int64. It reuses center and norms.
 
-        A search finds the same distances in it as in `build(patches[rows])`.
+        A search in it finds the same distances as in `build(patches[rows])`.
         """
         groups, places, spacing = (
             None if values is None else values[rows] for values in (self.groups, self.places, self.spacing)
@@ -77,7 +77,7 @@ class BankIndex:
         return index._accelerated(approximate=approximate)
 
     def with_spacing(self, spacing: Tensor) -> BankIndex:
-        """The same index with a spacing (P,) float32 for each row."""
+        """A copy of the index with the spacing (P,) float32 of the rows."""
         return replace(self, spacing=spacing)
 
     def __len__(self) -> int:
@@ -85,7 +85,7 @@ class BankIndex:
 
     @property
     def nbytes(self) -> int:
-        """Everything that the index holds, its rows included."""
+        """All memory of the index, including its rows."""
         parts = (self.patches, self.norms, self.groups, self.places, self.spacing, self.bounds, self.ivf)
         return sum(part.nbytes for part in (*parts, self.centroids) if part is not None)
 

@@ -1,11 +1,11 @@
-"""Lower bounds of distances from one bfloat16 matrix product, for processors that are faster at it than in float32.
+"""Lower bounds of distances from one bfloat16 matrix product, for processors where it is faster than float32.
 
 Let x' be a vector x, minus a common center, rounded to bfloat16. By the triangle and Cauchy-Schwarz inequalities
 
     q b  <=  q'b' + |q - q'| |b'| + |q| |b - b'|
 
-so half of |q - b|^2 = |q|^2 + |b|^2 - 2 qb has a lower bound in which every term is a product of a number of q and a
-number of b. These numbers become 8 more columns of the vectors, and one matrix product gives the bounds. They are
+So half of |q - b|^2 = |q|^2 + |b|^2 - 2 qb has a lower bound in which every term is a product of a number of q and a
+number of b. These numbers become 8 more columns of the vectors, so that one matrix product gives the bounds. They are
 strict: a row whose bound is above a distance is farther away than that distance.
 """
 
@@ -20,12 +20,12 @@ LEAST_ROWS = 2000  # in a smaller bank the bounds cost more than they save
 
 _EXTRA_COLUMNS = 8  # half of |q|^2 and of |b|^2 as 3 numbers each, and the two products of lengths
 _ROWS_PER_BLOCK = 256
-_ROUND_UP = 1 + 2.0**-7  # a number times this is not below the number after rounding to bfloat16
+_ROUND_UP = 1 + 2.0**-7  # a number times this, rounded to bfloat16, is never below the number
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Bfloat16Bounds:
-    """The rows of a bank in bfloat16: half of the bank's memory again."""
+    """A copy of a bank's rows in bfloat16, half as large as the bank."""
 
     columns: Tensor  # (P, D + 8) bfloat16
     center: Tensor  # (D,) float32
@@ -37,7 +37,7 @@ class Bfloat16Bounds:
 
     @classmethod
     def build(cls, patches: Tensor, center: Tensor) -> Bfloat16Bounds:
-        """Bounds of a bank (P, D) float32. They hold for any center (D,); with the mean they are tight."""
+        """Bounds of a bank (P, D) float32. They are valid for any center (D,) and tight for the mean."""
         columns = _empty_columns(patches)
         for block in _blocks(patches):
             rounded, norm, residual, half_squared = _rounded_with_norms(patches[block] - center)
@@ -60,15 +60,15 @@ class Bfloat16Bounds:
     def highest_bound(self, distances: Tensor) -> Tensor:
         """(Q,) bfloat16: a row with a bound above it is farther away than the distance (Q,).
 
-        Bounds come out rounded to bfloat16, so this value is rounded too: rounding keeps the order of two numbers. The
-        margin covers a distance that is slightly too short, and products that are too small for a float32.
+        Bounds are rounded to bfloat16, so this value is rounded too: rounding keeps the order of two numbers. The
+        margin covers a distance that is slightly too short, and products that are too small for float32.
         """
         underflow = self.columns.shape[1] * torch.finfo(torch.float32).tiny
         return distances.square().mul(0.5 * (1 + 1e-4)).add(underflow).to(self.columns.dtype)
 
     @property
     def nbytes(self) -> int:
-        """Without the center, which the bank's norms hold."""
+        """Without the center, which belongs to the bank's norms."""
         return self.columns.nbytes
 
     @staticmethod
@@ -78,7 +78,7 @@ class Bfloat16Bounds:
 
 
 def bounds_pay(rows: int, device: torch.device) -> bool:
-    """Whether bounds make a search of so many rows faster."""
+    """Whether bounds make a search of this many rows faster."""
     return rows >= LEAST_ROWS and multiplies_bfloat16(device)
 
 
@@ -120,5 +120,5 @@ def _rounded_with_norms(centered: Tensor) -> tuple[Tensor, Tensor, Tensor, Tenso
 
 
 def _round_up(lengths: Tensor) -> Tensor:
-    """Lengths in bfloat16, none shorter than before."""
+    """Lengths in bfloat16, rounded up."""
     return (lengths * _ROUND_UP).bfloat16()

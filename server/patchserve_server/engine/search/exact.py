@@ -1,4 +1,4 @@
-"""Exact search: candidates by bfloat16 bounds where the bank has them, else by a float32 or float64 product."""
+"""Exact search: candidates by bfloat16 bounds if the bank has them, otherwise by a float32 or float64 product."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from patchserve_server.engine.search.candidates import SPARE_CANDIDATES, Search
 
 
 def search_exactly(queries: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-    """The k nearest rows of all that a query may find.
+    """The k nearest of all rows that are not excluded.
 
-    Bounds come first, for the queries that they resolve; a product finds the rest.
+    Bounds resolve as many queries as they can; a matrix product resolves the others.
 
     Returns:
         Distances (Q, k) float32 and rows (Q, k) int64.
@@ -31,20 +31,20 @@ def search_exactly(queries: Tensor, search: Search) -> tuple[Tensor, Tensor]:
 
 
 def search_by_product(queries: Tensor, search: Search) -> tuple[Tensor, Tensor]:
-    """The same, with candidates by rank in float32 and, where that is too coarse, in float64."""
+    """The same, with candidates by rank in float32 or, if that is not precise enough, in float64."""
     index, k = search.index, search.k
     count = min(k + SPARE_CANDIDATES, len(index))
     centered = queries - index.norms.center
     ranks, rows = _lowest_ranks(centered, search, count)
-    # The k best ranks are wrong by at most the rounding error, and so is the rank of any row among the k nearest.
+    # The rank of a row is wrong by at most the rounding error, for the k best ranks and for the k nearest rows.
     highest = ranks[:, k - 1] + 2 * _rounding_error(centered, index)
     is_open = (ranks <= highest[:, None]) & (rows < len(index))
     is_uncertain = is_open[:, -1] & (count < len(index))
     if bool(is_uncertain.any()):
         precise = queries[is_uncertain].double() - index.norms.center
         rows[is_uncertain] = _lowest_ranks(precise, search.for_queries(is_uncertain), count)[1]
-    first = search.distances(queries, rows[:, :k])
-    return search.k_nearest(search.complete_distances(queries, rows, first, is_open), rows)
+    first_distances = search.distances(queries, rows[:, :k])
+    return search.k_nearest(search.complete_distances(queries, rows, first_distances, is_open), rows)
 
 
 def _rounding_error(centered: Tensor, index: BankIndex) -> Tensor:
@@ -59,8 +59,8 @@ def _lowest_ranks(centered: Tensor, search: Search, count: int) -> tuple[Tensor,
     """The lowest ranks (Q, count), ascending, and their rows, in the precision of the centered queries (Q, D).
 
     With c the center, |q - b|^2 = |q - c|^2 + 2 (q - c)c + (|b - c|^2 - 2 (q - c)b). The last bracket is the rank: it
-    orders the rows as the distance does. Only the queries are centered, so the bank is not copied, and yet most of what
-    the vectors have in common stays out of the terms that cancel.
+    orders the rows in the same way as the distance. Only the queries are centered, so the bank is not copied, and still
+    most of what the vectors have in common does not reduce the precision.
     """
     index, dtype = search.index, centered.dtype
 

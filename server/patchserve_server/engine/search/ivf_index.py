@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LEAST_ROWS = 10_000  # exact search of a smaller bank is as fast
+LEAST_ROWS = 10_000  # for smaller banks exact search is as fast
 NPROBE = 32  # how many cells a query is compared with
 
 _CELLS_PER_ROOT = 4  # cells: 4 sqrt(P)
@@ -27,14 +27,14 @@ _ID_BYTES = 8
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IvfIndex:
-    """A copy of a bank's rows, cell by cell. Equal banks have equal cells."""
+    """A copy of a bank's rows, grouped by cell. Equal banks have equal cells."""
 
     centroids: Tensor  # (L, D) float32
     _index: Any  # faiss.IndexIVFFlat
 
     def __post_init__(self) -> None:
         if tuple(self.centroids.shape) != (self._index.nlist, self._index.d):
-            raise ValueError(f"{self._index.nlist} cells need as many centroids, not {tuple(self.centroids.shape)}.")
+            raise ValueError(f"{self._index.nlist} cells need one centroid each, not {tuple(self.centroids.shape)}.")
 
     @classmethod
     def build(cls, patches: Tensor) -> IvfIndex:
@@ -50,25 +50,25 @@ class IvfIndex:
         return cls(torch.from_numpy(index.quantizer.reconstruct_n(0, cells)), index)
 
     def nearest(self, queries: Tensor, cells: Tensor, k: int, allowed_rows: Tensor | None = None) -> Tensor:
-        """The rows (Q, k) int64 nearest to queries (Q, D) in the cells (Q, n) int64; -1 where the cells hold fewer.
+        """The rows (Q, k) int64 nearest to queries (Q, D) in the cells (Q, n) int64; -1 if the cells hold fewer.
 
-        No result depends on the other queries. With `allowed_rows` (P,) bool no other row is found.
+        Each result is independent of the other queries. `allowed_rows` (P,) bool limits the search to these rows.
         """
         faiss = _faiss()
         faiss.omp_set_num_threads(torch.get_num_threads())  # the setting belongs to the calling thread
-        allowed = None if allowed_rows is None else np.packbits(allowed_rows.numpy(), bitorder="little")
-        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed)
+        bitmap = None if allowed_rows is None else np.packbits(allowed_rows.numpy(), bitorder="little")
+        selector = None if bitmap is None else faiss.IDSelectorBitmap(bitmap)
         params = faiss.SearchParametersIVF(nprobe=cells.shape[1], sel=selector)
         inputs = (queries.contiguous().numpy(), cells.contiguous().numpy(), torch.zeros(cells.shape).numpy())
         distances, rows = torch.empty((len(queries), k)), torch.empty((len(queries), k), dtype=torch.int64)
         vectors, probes, unused, *outputs = map(faiss.swig_ptr, (*inputs, distances.numpy(), rows.numpy()))
-        # The Python wrapper of faiss takes no search parameters here, its C++ method does.
+        # The Python wrapper of this method does not accept search parameters, the C++ method does.
         self._index.search_preassigned_c(len(queries), vectors, k, probes, unused, *outputs, False, params)
         return rows
 
     @property
     def nbytes(self) -> int:
-        """What faiss holds: the rows with their ids, and its own copy of the centroids."""
+        """The memory of faiss: the rows with their ids, and its copy of the centroids."""
         index = self._index
         return int(index.ntotal * (index.code_size + _ID_BYTES) + index.quantizer.ntotal * index.code_size)
 
@@ -79,7 +79,7 @@ class IvfIndex:
 
 
 def ivf_pays(rows: int, device: torch.device) -> bool:
-    """Whether an IVF index makes a search of so many rows faster. On a GPU it does not."""
+    """Whether an IVF index makes a search of this many rows faster. On a GPU it does not."""
     return rows >= LEAST_ROWS and device.type == "cpu"
 
 
@@ -88,7 +88,7 @@ def cell_count(rows: int) -> int:
 
 
 def _fill(index: Any, patches: np.ndarray) -> None:  # noqa: ANN401
-    """Same cells as `index.add(patches)`, in a fifth less memory: arrays that grow row by row keep room for more."""
+    """Creates the cells of `index.add(patches)` in a fifth less memory: each array gets its final size at once."""
     faiss = _faiss()
     parts = [patches[start : start + _ROWS_PER_ASSIGNMENT] for start in range(0, len(patches), _ROWS_PER_ASSIGNMENT)]
     cells = np.concatenate([index.quantizer.assign(part, 1)[:, 0] for part in parts])
@@ -102,6 +102,6 @@ def _fill(index: Any, patches: np.ndarray) -> None:  # noqa: ANN401
 
 def _faiss() -> Any:  # noqa: ANN401
     """Imported when the first IVF index is built: no other bank needs it."""
-    import faiss  # noqa: PLC0415 - only approximate search waits for it
+    import faiss  # noqa: PLC0415 - slow to import
 
     return faiss

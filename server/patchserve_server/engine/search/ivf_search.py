@@ -1,4 +1,4 @@
-"""Approximate search: only the rows in the cells nearest to a query are looked at. Their distances are exact."""
+"""Approximate search: a query is compared only with the rows in the nearest cells. Their distances are exact."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _search_cells(queries: Tensor, cells: Tensor, search: Search, ivf: IvfIndex)
 
 
 def _rows_in_cells(queries: Tensor, cells: Tensor, search: Search, ivf: IvfIndex) -> Tensor:
-    """(Q, k) int64; -1 where the cells hold fewer rows that are not excluded."""
+    """(Q, k) int64; -1 if the cells hold fewer rows that are not excluded."""
     groups, excluded = search.index.groups, search.exclusion.exclude_groups
     if groups is None or excluded is None:
         return ivf.nearest(queries, cells, search.k)

@@ -21,18 +21,18 @@ def nearest(
     exclude_groups: Tensor | None = None,
     visible_places: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The k rows of the bank that are nearest to each query, nearest first; the lower row first among equals.
+    """The k rows of the bank that are nearest to each query, nearest first; rows of equal distance in their order.
 
-    The search is exact, except where the index has an IVF index and no places are given.
+    The search is exact unless the bank index has an IVF index and no places are given.
 
     Args:
         queries: (Q, D) float32.
         index: the bank, P rows.
         k: at least 1. A bank of fewer rows gives P columns instead of k.
-        memory_limit_bytes: limit of scratch memory beside the results; one row and one query are always allowed.
+        memory_limit_bytes: limit of the scratch memory, without the results; one row and one query are always allowed.
         exclude_groups: (Q,) integer; query i finds no row of group exclude_groups[i].
-        visible_places: (Q, G) bool; query i finds a row at place g only where [i, g] is true.
-            Where either leaves too few rows, the last columns are infinity and row -1.
+        visible_places: (Q, G) bool; query i finds a row at place g only if [i, g] is true.
+            If too few rows remain, the last columns are infinity and row -1.
 
     Returns:
         Distances (Q, k) float32 and rows (Q, k) int64.

@@ -1,4 +1,4 @@
-"""Searches on several threads."""
+"""Parallel search: the queries of one search on several threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.scratch import DEFAULT_MEMORY_LIMIT_BYTES
 
-_LEAST_PRODUCTS = 2**28  # multiplications for each thread; for fewer, another thread does not pay
+_LEAST_PRODUCTS = 2**28  # multiplications for each thread; below that, another thread saves no time
 
 
 def use_torch_threads(threads: int) -> None:
@@ -21,14 +21,14 @@ def use_torch_threads(threads: int) -> None:
 
 
 class ParallelSearch:
-    """`nearest` on several threads, within one memory limit for all callers together.
+    """`nearest` on several threads, with one memory limit for all callers together.
 
-    Each thread takes a part of the queries and computes alone. Torch's own threads would synchronize after every
-    operation, which costs a third more processor time, and wait for each other where others need the same cores.
+    Each thread searches for a part of the queries on its own. Torch's own threads would synchronize after every
+    operation. This costs a third more processor time, and on busy cores they would wait for each other.
     """
 
     def __init__(self, threads: int = 1, memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES) -> None:
-        """No result depends on the number of threads.
+        """Results do not depend on the number of threads.
 
         Args:
             threads: how many search at the same time. A GPU needs only one.
@@ -53,7 +53,7 @@ class ParallelSearch:
         parts = max(1, min(self._threads, queries.numel() * len(index) // _LEAST_PRODUCTS))
         size = max(1, -(-len(queries) // parts))
 
-        @torch.inference_mode()  # inference mode belongs to a thread
+        @torch.inference_mode()  # inference mode is a setting of the thread
         def search(start: int) -> tuple[Tensor, Tensor]:
             part = slice(start, start + size)
             return nearest(

@@ -1,4 +1,4 @@
-"""Rows that a query must not find: those of its own image, or those at other places."""
+"""The rows that a query must not find: those of its own image, or those too far from its place."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class RowExclusion:
     """Which rows of a bank each query must not find."""
 
     index: BankIndex
-    exclude_groups: Tensor | None  # (Q,) integer: no row of this group
-    visible_places: Tensor | None  # (Q, G) bool: only rows at places where it is true
+    exclude_groups: Tensor | None  # (Q,) integer: rows of this group are excluded
+    visible_places: Tensor | None  # (Q, G) bool: rows at places where it is false are excluded
 
     def __post_init__(self) -> None:
         if self.exclude_groups is not None and self.index.groups is None:
             raise ValueError("This index has no groups, so no group can be excluded.")
         if self.visible_places is not None and self.index.places is None:
-            raise ValueError("This index has no places, so the search cannot be limited to some.")
+            raise ValueError("This index has no places, so no place can be excluded.")
 
     def for_queries(self, queries: slice | Tensor) -> RowExclusion:
-        """The same for some of the queries."""
+        """The same for a part of the queries."""
         groups = None if self.exclude_groups is None else self.exclude_groups[queries]
         places = None if self.visible_places is None else self.visible_places[queries]
         return RowExclusion(self.index, groups, places)

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS_PER_BLOCK = 4096  # bounds the scratch memory
+_ROWS_PER_BLOCK = 4096  # limits the scratch memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RowNorms:
     """A center, the squared distance of each row b from it, and the length of the longest row.
 
-    Centering removes most of what the rows have in common, so that less precision cancels out in
+    Centering removes most of what the rows have in common, so that less precision is lost in
 
         |q - b|^2 = |q - c|^2 + |b - c|^2 - 2 (q - c)(b - c)
     """
@@ -46,7 +46,7 @@ class RowNorms:
         return cls(center, torch.cat(norms).square(), largest)
 
     def subset(self, rows: Tensor) -> RowNorms:
-        """Norms of the rows (K,) int64, around the same center."""
+        """Norms of the rows (K,) int64, with the same center."""
         return RowNorms(self.center, self.squared[rows], self.largest)
 
     @property

@@ -1,4 +1,4 @@
-"""How much scratch memory a search takes."""
+"""The scratch memory of a search."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ DEFAULT_MEMORY_LIMIT_BYTES = 256 * 2**20
 
 _QUERIES_PER_PASS = 1024
 _ROWS_PER_REFINEMENT = 512  # (512, 1536) float32 are 3 MiB: they stay in the processor's cache
-_ALIGNED_ROWS = 64  # a product whose output rows are whole cache lines is a tenth faster
+_ALIGNED_ROWS = 64  # a product whose output rows fill whole cache lines is a tenth faster
 
 
 @dataclass(frozen=True, slots=True)
 class ScratchBudget:
-    """How large a piece of work may be. Half of the limit is planned for; torch's own scratch takes the rest.
+    """How large a piece of work may be. It plans half of the limit; the rest is for torch itself.
 
     One row and one query are always allowed.
     """
@@ -27,15 +27,15 @@ class ScratchBudget:
 
     def query_slices(self, total: int) -> Iterator[slice]:
         """All queries, in passes of the same size: a short last pass would cost as much as a long one."""
-        most = max(1, min(_QUERIES_PER_PASS, self.limit_bytes // (64 * self.dim)))
-        size = math.ceil(total / max(1, math.ceil(total / most)))
+        largest = max(1, min(_QUERIES_PER_PASS, self.limit_bytes // (64 * self.dim)))
+        size = math.ceil(total / max(1, math.ceil(total / largest)))
         return (slice(start, min(start + size, total)) for start in range(0, total, size or 1))
 
     def rows_per_block(self, queries: int, dtype: torch.dtype) -> int:
-        """How many rows of the bank are scored at once for so many queries."""
+        """How many rows of the bank are scored at once for this many queries."""
         converted_row = self.dim * dtype.itemsize if dtype is torch.float64 else 0
-        most = self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted_row)
-        return most // _ALIGNED_ROWS * _ALIGNED_ROWS or max(1, most)
+        largest = self.limit_bytes // 2 // (queries * (dtype.itemsize + 1) * 2 + converted_row)
+        return largest // _ALIGNED_ROWS * _ALIGNED_ROWS or max(1, largest)
 
     def rows_per_refinement(self) -> int:
         """How many exact distances are computed at once."""

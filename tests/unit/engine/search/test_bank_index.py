@@ -143,11 +143,11 @@ def test_parts_that_do_not_fit_are_rejected(monkeypatch: pytest.MonkeyPatch) -> 
     assert ivf is not None
     with pytest.raises(ValueError, match="norms do not fit"):
         BankIndex(bank[:99], norms)
-    with pytest.raises(ValueError, match="bounds are of 50 rows"):
+    with pytest.raises(ValueError, match="bounds have 50 rows"):
         BankIndex(bank, norms, bounds=Bfloat16Bounds.build(bank[:50], norms.center))
-    with pytest.raises(ValueError, match="come together"):
+    with pytest.raises(ValueError, match="needs the index of its centroids"):
         BankIndex(bank, norms, ivf=ivf)
-    with pytest.raises(ValueError, match="40 cells need as many centroids"):
+    with pytest.raises(ValueError, match="40 cells need one centroid each"):
         dataclasses.replace(ivf, centroids=ivf.centroids[:39])
     with pytest.raises(ValueError, match=r"columns must be \(P, D \+ 8\)"):
         Bfloat16Bounds(torch.ones(5, 10), torch.ones(3))

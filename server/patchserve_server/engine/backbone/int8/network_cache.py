@@ -1,4 +1,4 @@
-"""A folder of quantized networks. It saves quantizing again after a restart, and can be deleted at any time."""
+"""A folder of quantized networks, so that a restart need not quantize again. It can be deleted at any time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 _SUFFIX = ".safetensors"
-_UNFINISHED = "unfinished"  # one name for every write, so that the next one replaces what a kill left
+_UNFINISHED = "unfinished"  # always the same name, so that the next write replaces the leftover of a kill
 _MAX_UNUSED_BYTES = 2**30
 
 _log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class NetworkFile:
-    """A network as OpenVINO writes it."""
+    """A network in OpenVINO's file format."""
 
     graph: bytes  # XML
     weights: bytes
@@ -59,7 +59,7 @@ class NetworkCache:
         self._folder = folder
         self._max_unused_bytes = max_unused_bytes
         self._write_lock = threading.Lock()
-        self._has_warned = False  # about writes: a full disk is not worth a line for each load
+        self._has_warned = False  # a failed write is logged once, not for each load
 
     def read(self, key: str) -> NetworkFile | None:
         """The network that was written with this key; None if there is none or its digest is wrong."""
@@ -77,16 +77,16 @@ class NetworkCache:
             _log.warning("The quantized network %s is damaged (wrong digest), quantizing again", path.name)
             return None
         with suppress(OSError):
-            os.utime(path)  # the files that were not used for the longest time are deleted first
+            os.utime(path)  # marks the file as used: the least recently used files are deleted first
         return network
 
     def write(self, key: str, network: NetworkFile, *, in_use: AbstractSet[str] = frozenset()) -> None:
-        """Write a network, whole or not at all. Then delete the least recently used ones beyond the limit.
+        """Write a network atomically. Then delete the least recently used networks above the limit.
 
         Args:
             key: the name of the network.
             network: its content.
-            in_use: keys of networks that are not deleted and do not count.
+            in_use: keys of networks that are never deleted and do not count.
         """
         tensors = {"graph": np.frombuffer(network.graph, np.uint8), "weights": np.frombuffer(network.weights, np.uint8)}
         content = save(tensors, {"sha256": network.digest(key)})

@@ -27,9 +27,9 @@ _log = logging.getLogger(__name__)
 
 
 class PerReferenceBackbone(IdentifiedBackbone):
-    """A `Backbone` whose runtimes are made for one reference each. References of the same images share one.
+    """A `Backbone` with a runtime for each reference. References with equal images share one.
 
-    A runtime that is in memory or in the cache is never delayed by the quantization of another reference.
+    A runtime that is in memory or in the cache never waits for the quantization of another reference.
     """
 
     precision = INT8
@@ -38,20 +38,20 @@ class PerReferenceBackbone(IdentifiedBackbone):
     def __init__(
         self, identity: BackboneIdentity, quantize: Quantize, *, threads: int, cache: NetworkCache | None
     ) -> None:
-        """Nothing is quantized yet.
+        """Create it without quantizing anything.
 
         Args:
             identity: of the backbone in fp32.
-            quantize: makes the network of one reference's images; called by one thread at a time.
+            quantize: creates the network for one reference's images; called by one thread at a time.
             threads: as in OpenVinoRuntime.
-            cache: keeps networks over a restart; None keeps them in memory only.
+            cache: stores networks over a restart; None keeps them in memory only.
         """
         super().__init__(identity)
         self._quantize, self._threads, self._cache = quantize, threads, cache
-        self._lock = threading.Lock()  # guards the two dictionaries, and is held for a moment only
+        self._lock = threading.Lock()  # protects the two dictionaries; never held for long
         self._runtimes: WeakValueDictionary[str, OpenVinoRuntime] = WeakValueDictionary()
         self._key_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-        self._quantization = threading.Lock()  # quantizing takes all cores
+        self._quantization = threading.Lock()  # quantizing uses all cores
 
     @property
     def bytes_per_reference(self) -> int:
@@ -61,10 +61,10 @@ class PerReferenceBackbone(IdentifiedBackbone):
         key = self._key(inputs)
         with self._lock:
             runtime = self._runtimes.get(key)
-            key_lock = self._key_locks.setdefault(key, threading.Lock())  # gone when no thread has it any more
+            key_lock = self._key_locks.setdefault(key, threading.Lock())  # removed when no thread uses it
         if runtime is not None:
             return runtime
-        with key_lock:  # others who want this network wait here for the first one, and find its runtime
+        with key_lock:  # other threads that need this network wait here and then find the runtime
             with self._lock:
                 runtime = self._runtimes.get(key)
             if runtime is None:
@@ -75,7 +75,7 @@ class PerReferenceBackbone(IdentifiedBackbone):
             return runtime
 
     def _key(self, images: ModelInputs) -> str:
-        """Names a network by all that it is made of: backbone, weights, recipe and images in their order."""
+        """The key of a network: backbone, weights, recipe, and images in their order."""
         spec = self.spec
         made_of = f"{INT8}/{RECIPE}/{spec.name}/{spec.preprocessing}/{self.weights_digest}/{spec.float_layers}"
         digest = hashlib.sha256((made_of + str(images.shape)).encode())
@@ -83,7 +83,7 @@ class PerReferenceBackbone(IdentifiedBackbone):
         return digest.hexdigest()
 
     def _network(self, key: str, images: ModelInputs, progress: Progress) -> NetworkFile:
-        """The network from the cache, else quantized and written to the cache."""
+        """The network from the cache, or a newly quantized one, written to the cache."""
         cached = None if self._cache is None else self._cache.read(key)
         if cached is not None:
             return cached

@@ -20,15 +20,15 @@ from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.int8.synthetic_defects import synthetic_defects
 from patchserve_server.engine.backbone.runtime import FP32, INT8
 
-RECIPE = 1  # increase it when the same images would give another network
+RECIPE = 1  # increase it if a change of code gives other networks for the same images
 
-_VIEWS = 32  # docs/adr/0009: twice as many bring no vector nearer to fp32
+_VIEWS = 32  # docs/adr/0009: twice as many do not bring vectors closer to fp32
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _NOT_COMPUTED = ("Constant", "Parameter", "Result")
 
 
 class Quantizer:
-    """Makes int8 networks of one fp32 model. NNCF uses all cores and global state: call `quantize` one at a time."""
+    """Makes int8 networks from one fp32 model. NNCF uses all cores and global state: no concurrent calls."""
 
     def __init__(self, model: openvino.Model, *, float_layers: str) -> None:
         """Import NNCF.
@@ -45,10 +45,10 @@ class Quantizer:
         self._float_operations = _float_operations(model, float_layers)
 
     def quantize(self, images: ModelInputs, progress: Progress) -> openvino.Model:
-        """The model in int8, with the ranges of these images (N, S, S, 3) uint8 and of synthetic defects on them."""
+        """The model in int8, with the value ranges of these images (N, S, S, 3) uint8 and synthetic defects on them."""
         nncf, views, done = self._nncf, synthetic_defects(images, _VIEWS), 0
 
-        def count(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        def count_view(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
             nonlocal done
             done = min(done + 1, len(views))
             progress(LoadStage.QUANTIZE, done, len(views))
@@ -58,18 +58,18 @@ class Quantizer:
         with _no_progress_bars():
             return nncf.quantize(
                 self._model.clone(),
-                nncf.Dataset([view[None] for view in views], count),
+                nncf.Dataset([view[None] for view in views], count_view),
                 subset_size=len(views),
                 preset=nncf.QuantizationPreset.MIXED,
                 ignored_scope=nncf.IgnoredScope(names=self._float_operations),
-                # Weights have 7 bits. With 8, processors without VNNI overflow in sums of two products: this error is
-                # larger than what the bit gains, and vectors would depend on the processor.
+                # Weights have 7 bits. With 8, sums of two products overflow on processors without VNNI: this error is
+                # larger than the gain of the bit, and vectors would depend on the processor.
                 advanced_parameters=nncf.AdvancedQuantizationParameters(overflow_fix=nncf.OverflowFix.ENABLE),
             )
 
 
 def _float_operations(model: openvino.Model, float_layers: str) -> list[str]:
-    """The names of all operations that stay in fp32: everything but convolutions, and the convolutions that match."""
+    """The names of all operations that stay in fp32: all except convolutions, and the convolutions that match."""
     return [
         operation.get_friendly_name()
         for operation in model.get_ordered_ops()
@@ -86,13 +86,13 @@ def _import_nncf() -> ModuleType:
     """
     logger_class = logging.getLoggerClass()
     try:
-        import nncf  # noqa: PLC0415 - an extra, which only int8 needs
+        import nncf  # noqa: PLC0415 - an optional package for int8
     except ImportError as error:
         raise StartupError(
             f"Precision {INT8} needs NNCF, which is not installed. Install patchserve[int8], or use --precision {FP32}."
         ) from error
     finally:
-        logging.setLoggerClass(logger_class)  # NNCF replaces it
+        logging.setLoggerClass(logger_class)  # NNCF changes it
     # NNCF logs to the standard output. Its warnings belong in the server's log.
     logger = logging.getLogger("nncf")
     logger.handlers.clear()
@@ -104,7 +104,7 @@ def _import_nncf() -> ModuleType:
 
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
-    """Without the progress bars that NNCF draws on the standard output."""
+    """Disable the progress bars that NNCF draws on the standard output."""
     console = rich.get_console()
     quiet, console.quiet = console.quiet, True
     try:

@@ -11,21 +11,20 @@ from numpy.typing import NDArray
 from patchserve_server.domain.images import ModelInputs
 
 _PIECES = 12
-_PIECE_SHARES = (0.04, 0.29)  # shortest and longest side of a piece, as a share of the image's side
+_PIECE_SHARES = (0.04, 0.29)  # the shortest and longest side of a piece, as shares of the image's side
 _PIECE_GAINS = (0.3, 1.8)  # brightness of a moved piece
 _LINES = 10
 _LINE_WIDTHS_PX = (1, 9)
 
 
 def synthetic_defects(images: ModelInputs, count: int) -> ModelInputs:
-    """Views (count, S, S, 3) of images (N, S, S, 3), by turns with moved pieces and with lines, in quarter turns.
+    """Views (count, S, S, 3) of images (N, S, S, 3), with moved pieces or lines in turn, rotated by quarter turns.
 
-    The same images in the same order give the same views. If there are more images than views, the images are picked
-    at equal distances.
+    Equal images in the same order give equal views. If there are more images than views, every n-th image is used.
     """
-    picked = np.linspace(0, len(images), count, endpoint=False).astype(int) if len(images) > count else range(count)
+    positions = np.linspace(0, len(images), count, endpoint=False).astype(int) if len(images) > count else range(count)
     views = np.empty((count, *images.shape[1:]), np.uint8)
-    for index, position in enumerate(picked):
+    for index, position in enumerate(positions):
         image = images[position % len(images)].copy()
         rng = np.random.default_rng(index)
         _move_pieces(image, rng) if index % 2 == 0 else _draw_lines(image, rng)

@@ -1,4 +1,4 @@
-"""Credentials: certificates, tokens and JWTs, read again when their files change, and the caller that they identify."""
+"""Credentials: certificates, tokens and JWTs, reloaded when their files change, and the callers that they identify."""
 
 from patchserve_server.access.authenticator import Authenticator
 from patchserve_server.access.credentials import Credentials, open_credentials

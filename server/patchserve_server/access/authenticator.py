@@ -1,4 +1,4 @@
-"""From the `authorization` of a call to its caller."""
+"""Identifies the caller of a call by its `authorization`."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Verify: TypeAlias = Callable[[str], Caller]
 
 
 class Authenticator:
-    """Accepts tokens from the token file, JWTs, or both. At least one of the two is given."""
+    """Accepts tokens of the token file, JWTs, or both. At least one verifier is required."""
 
     def __init__(self, verify_token: Verify | None, verify_jwt: Verify | None) -> None:
         self._verify_token = verify_token
         self._verify_jwt = verify_jwt
 
     def authenticate(self, authorization: str) -> Caller:
-        """The caller who sent this `authorization`; "" if there was none. Errors and the log never contain it.
+        """The caller who sent this `authorization` ("" if none was sent). Errors and the log never contain it.
 
         Raises:
             UnauthenticatedError: there is no bearer token, or the token is not valid or has expired.
@@ -31,7 +31,7 @@ class Authenticator:
         if scheme.lower() != "bearer" or not token.strip():
             raise InvalidCredentialsError("Send the metadata in the form `authorization: Bearer TOKEN`.")
         token = token.strip()
-        # A JWT contains dots, a token from the file does not.
+        # A JWT contains dots, a token of the file does not.
         verify = self._verify_jwt if "." in token else self._verify_token
         if verify is None:
             raise InvalidCredentialsError

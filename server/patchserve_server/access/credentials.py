@@ -1,4 +1,4 @@
-"""From settings to the certificates and tokens in use."""
+"""Opens the certificates and tokens that the settings name."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from patchserve_server.domain.errors import StartupError
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The server's own certificate, and how it authenticates its callers."""
+    """The server's certificate, and how it authenticates its callers."""
 
     identity: Reloading[TlsIdentity] | None  # None: no TLS
     authenticator: Authenticator | None  # None: calls need no token
-    reloading: tuple[Reloading[Any], ...]  # everything that comes from files
+    reloading: tuple[Reloading[Any], ...]  # everything that is read from files
 
 
 def open_credentials(
@@ -45,7 +45,7 @@ def open_credentials(
     return Credentials(identity, authenticator, tuple(value for value in (identity, keys, tokens) if value))
 
 
-# cryptography and PyJWT take time to import. A server without TLS and JWTs starts without them.
+# cryptography and PyJWT take time to import. A server without TLS and JWTs does not import them.
 
 
 def _open_identity(cert: Path | None, key: Path | None, client_ca: Path | None) -> Reloading[TlsIdentity] | None:

@@ -1,4 +1,4 @@
-"""JWTs of an identity provider, verified with its public keys (RFC 7519, RFC 8725). Nothing is ever fetched."""
+"""JWTs of an identity provider, verified with its public keys (RFC 7519, RFC 8725). No keys are downloaded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Keys = dict[str, jwt.PyJWK]
 
 
 class JwtVerifier:
-    """Accepts tokens that `issuer` signed for `audience`. They must expire; their scopes are in `scope` or `scp`."""
+    """Accepts tokens that `issuer` signed for `audience`. They need an expiry; scopes are in `scope` or `scp`."""
 
     def __init__(self, keys: Reloading[Keys], *, issuer: str, audience: str) -> None:
         self._keys = keys
@@ -32,7 +32,7 @@ class JwtVerifier:
         """The caller that the token belongs to.
 
         Raises:
-            InvalidCredentialsError: it has another issuer or audience, is not valid yet, or is not a JWT at all.
+            InvalidCredentialsError: it has another issuer or audience, is not valid yet, or is no JWT.
             ExpiredCredentialsError: it has expired.
         """
         try:
@@ -67,12 +67,12 @@ def reloading_keys(path: Path) -> Reloading[Keys]:
 
 def _parse_keys(content: bytes) -> Keys:
     try:
-        found = jwt.PyJWKSet.from_dict(json.loads(content)).keys
+        jwks = jwt.PyJWKSet.from_dict(json.loads(content)).keys
     except (jwt.PyJWTError, ValueError, AttributeError) as error:
         raise StartupError("--jwt-jwks: the file is not a set of public keys (JWKS).") from error
     keys = {
         key.key_id: key
-        for key in found
+        for key in jwks
         if key.key_id and key.algorithm_name in ALGORITHMS and key.public_key_use in (None, "sig")
     }
     if not keys:

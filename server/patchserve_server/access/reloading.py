@@ -1,4 +1,4 @@
-"""Files that are read again when they change."""
+"""Reloads files when they change."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Reloading(Generic[T]):
     """A value that is parsed from files, and parsed again when they change.
 
     Args:
-        files: flag -> the file that it names.
+        files: flag -> file.
         parse: makes the value from the bytes of the files, in this order. Raises a StartupError if it cannot.
 
     Raises:
@@ -58,12 +58,12 @@ class Reloading(Generic[T]):
             return self._parse(*contents)
         except StartupError:
             raise
-        except Exception as error:  # whatever a parser raises, the files must still be read the next time
+        except Exception as error:  # after any error of a parser the files must be read again the next time
             raise StartupError(f"{', '.join(self._files)}: cannot be parsed ({type(error).__name__}).") from error
 
     def _read_files(self) -> list[bytes]:
-        # The files are few and small. Comparing contents is more reliable than comparing times, and works with links
-        # and mounts.
+        # There are few files, and they are small. Comparing contents is more reliable than comparing times, and works
+        # with links and mounts.
         return [_read_file(flag, path) for flag, path in self._files.items()]
 
 

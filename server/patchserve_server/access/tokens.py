@@ -1,7 +1,7 @@
-"""The token file of --auth-tokens: who has a bearer token, and which scopes it has. It holds hashes, never a token.
+"""The token file of --auth-tokens: who has a bearer token, and which scopes it has. It contains hashes, never a token.
 
 A line is `NAME SCOPE[,SCOPE] sha256:HEX [expires=TIME]`; a # starts a comment. Several lines may have the same name, so
-that a token can be replaced while the old one still works.
+that a token can be replaced while the old one is still valid.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class TokenVerifier:
         """
         digest = _digest(token)
         found = None
-        for entry in self._entries.value:  # always every entry, in constant time: the duration reveals nothing
+        for entry in self._entries.value:  # compares every entry in constant time, so that the duration reveals nothing
             if hmac.compare_digest(entry.digest, digest):
                 found = entry
         if found is None:
@@ -117,9 +117,9 @@ def _parse_lines(content: bytes) -> Iterator[_Entry]:
 
 
 def _parse_entry(name: str, scopes: str, hashed: str, expires: str = "") -> _Entry:
-    found = _HASH.fullmatch(hashed)
+    hash_match = _HASH.fullmatch(hashed)
     label, _, time = expires.partition("=")
-    if found is None or not is_valid_name(name) or label not in ("", "expires"):
+    if hash_match is None or not is_valid_name(name) or label not in ("", "expires"):
         raise ValueError
     caller = Caller(name, frozenset(Scope(scope) for scope in scopes.split(",")))
-    return _Entry(caller, bytes.fromhex(found[1]), parse_expiry(time) if label else None)
+    return _Entry(caller, bytes.fromhex(hash_match[1]), parse_expiry(time) if label else None)

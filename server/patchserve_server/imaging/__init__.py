@@ -1,4 +1,4 @@
-"""Encoded images to RGB; anomaly maps to heat maps, overlays and regions; overlays to files."""
+"""Decodes images, and turns anomaly maps into heat maps, regions and encoded overlays."""
 
 from patchserve_server.imaging.canvas import Canvas, overlay_size, prepare_canvas
 from patchserve_server.imaging.decode import decode_image, open_image

@@ -15,9 +15,9 @@ from patchserve_server.imaging.pil_image import PilImage, to_rgb_array
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Canvas:
-    """The pixels that an overlay needs of an image, and no more."""
+    """The pixels of an image that an overlay needs."""
 
-    pixels: RgbImage  # RELATIVE: at the anomaly map's size; CALIBRATED: at the overlay's. Possibly read-only
+    pixels: RgbImage  # RELATIVE: in the anomaly map's size; CALIBRATED: in the overlay's. May be read-only
     scale: HeatmapScale
     size_px: tuple[int, int]  # (width, height) of the overlay
     source_size_px: tuple[int, int]  # (width, height) of the image
@@ -26,7 +26,7 @@ class Canvas:
 def overlay_size(source_size_px: tuple[int, int], max_side_px: int) -> tuple[int, int]:
     """The (width, height) of an overlay: the image's own, or scaled down so that the longer side is max_side_px.
 
-    0 does not scale down.
+    With 0 it is not scaled down.
     """
     longer_px = max(source_size_px)
     if not 0 < max_side_px < longer_px:
@@ -45,9 +45,9 @@ def prepare_canvas(image: PilImage, scale: HeatmapScale, *, map_side_px: int, si
 
 
 def _scale_down(image: PilImage, size_px: tuple[int, int]) -> RgbImage:
-    """Looks as good as OpenCV's INTER_AREA, in a fifth to two thirds of the time."""
+    """Scale down with the quality of OpenCV's INTER_AREA, in a fifth to two thirds of its time."""
     if size_px == image.size:
         return to_rgb_array(image)
     if max(image.size) < 2 * max(size_px):  # linear interpolation still uses every source pixel
         return cv2.resize(to_rgb_array(image), size_px, interpolation=cv2.INTER_LINEAR).astype(np.uint8, copy=False)
-    return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, reducing_gap=1.0))  # integer factor first
+    return np.asarray(image.resize(size_px, Image.Resampling.BILINEAR, reducing_gap=1.0))  # first by an integer factor

@@ -38,7 +38,7 @@ def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
     """Decode an encoded file, or wrap an RGB array.
 
     Raises:
-        InvalidImageError: as `decode_image`; an array can only be too large.
+        InvalidImageError: as for `decode_image`. The only error of an array is that it is too large.
     """
     if isinstance(image, bytes):
         return decode_image(image, limits)
@@ -50,8 +50,8 @@ def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
 def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
     """Decode the first frame of an image file and apply its EXIF orientation.
 
-    Transparency and color profiles are dropped, as by the notebook's convert("RGB"). Gray images of 12 or 16 bits are
-    scaled to 8 bits so that white stays white; with 32 bits it is not defined which value is white.
+    Transparency and color profiles are ignored, as in the notebook's convert("RGB"). Gray images of 12 or 16 bits are
+    scaled to 8 bits so that white stays white; 32 bits are rejected, because it is not defined which value is white.
 
     Raises:
         EmptyImageError: there are no bytes.
@@ -72,24 +72,24 @@ def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
         raise ImageTooLargeError(f"The image has too many pixels; at most {limits.max_pixels:,} are allowed.") from None
     except UnidentifiedImageError:
         raise UndecodableImageError(f"The bytes are not a {_FORMATS_TEXT} image, or its header is damaged.") from None
-    except Exception as error:  # a decoder may raise anything when its input is damaged
+    except Exception as error:  # decoders raise any kind of error for damaged input
         raise UndecodableImageError(_damage_message(error)) from error
 
 
 def _apply_orientation(image: Image.Image) -> Image.Image:
-    # Pixels first: EXIF data may follow them, and loading a TIFF already makes it upright.
+    # Load the pixels first: EXIF data may follow them, and Pillow turns a TIFF upright while it loads it.
     image.load()
     transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
     return image if transpose is None else image.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; upright if there is none. Damaged EXIF data may give any number."""
+    """The EXIF orientation; upright if there is none. With damaged EXIF data it may be any number."""
     if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return _UPRIGHT
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, _UPRIGHT))
-    except Exception:  # noqa: BLE001 - the parser may raise anything; damaged EXIF data is ignored
+    except Exception:  # noqa: BLE001 - the parser raises any kind of error; damaged EXIF data is ignored
         return _UPRIGHT
 
 
@@ -99,7 +99,7 @@ def _to_rgb(image: Image.Image) -> PilImage:
     if image.mode.startswith("I;16"):
         image = Image.fromarray(_gray_levels(image)[np.asarray(image)])  # convert() would clip at 255
     if image.mode != "RGB":
-        image.info.pop("transparency", None)  # not needed, and convert() may fail on it
+        image.info.pop("transparency", None)  # transparency is not needed, and convert() may fail on it
         image = image.convert("RGB")
     return image
 

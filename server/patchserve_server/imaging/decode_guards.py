@@ -1,7 +1,7 @@
-"""Checks before and while a decoder reads a file.
+"""Decode guards: checks before and while a decoder reads a file.
 
-Decoders trust tables and repeated parts, so a small file can take minutes or gigabytes. Files of that kind are refused
-here; cameras and editors do not write them.
+Decoders trust tables and repeated parts, so a small file can take minutes or gigabytes. Such files are rejected here;
+cameras and editors do not write them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MAX_READS = 200_000
 MAX_JPEG_SCANS = 32
 MAX_JPEG_EXIF_SEGMENTS = 16
 
-# Start of scan with the only lengths that libjpeg accepts. The marker alone occurs by chance in other data.
+# Start of scan with the only lengths that libjpeg accepts. The marker alone can occur by chance in other data.
 _JPEG_SCAN = re.compile(rb"\xff\xda\x00(?:\x06\x00|\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 _BMP_INFO_HEADER_BYTES = 40
 _BMP_UNCOMPRESSED = (0, 3)  # BI_RGB, BI_BITFIELDS
@@ -26,7 +26,7 @@ class LimitedReads(io.BytesIO):
     """A file in memory that can be read at most MAX_READS times.
 
     A decoder in Python needs one read or more for every segment, chunk, tag, strip and junk byte. A small file with a
-    million of them would keep a thread busy for a minute; an ordinary image of 30 MB takes a few thousand reads.
+    million of them would occupy a thread for a minute; an ordinary image of 30 MB takes a few thousand reads.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -41,7 +41,7 @@ class LimitedReads(io.BytesIO):
 
 
 def check_decoding_cost(data: bytes) -> None:
-    """Refuse a file that would take far more time or memory to decode than its size justifies.
+    """Reject a file that would take far more time or memory to decode than its size justifies.
 
     Raises:
         UndecodableImageError: too many scans, segments, strips, tiles or tag values, or an unsupported
@@ -56,10 +56,10 @@ def check_decoding_cost(data: bytes) -> None:
 
 
 def _check_jpeg(data: bytes) -> None:
-    # Each scan costs a pass over the whole image, even an empty one of ten bytes.
+    # Each scan costs a pass over the whole image, even an empty scan of ten bytes.
     if sum(1 for _ in _JPEG_SCAN.finditer(data)) > MAX_JPEG_SCANS:
         raise UndecodableImageError(f"The JPEG has too many scans; at most {MAX_JPEG_SCANS} are supported.")
-    # Pillow appends each segment to the earlier ones, which takes quadratic time.
+    # Pillow appends each segment to all earlier ones, which takes quadratic time.
     if data.count(b"Exif\0\0") > MAX_JPEG_EXIF_SEGMENTS:
         raise UndecodableImageError(
             f"The JPEG has too many EXIF segments; at most {MAX_JPEG_EXIF_SEGMENTS} are supported."

@@ -1,4 +1,4 @@
-"""Overlays to PNG, JPEG or WebP."""
+"""Encodes overlays as PNG, JPEG or WebP."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from patchserve_server.imaging.limits import MAX_SIDE_PX
 from patchserve_server.imaging.png import encode_png
 
 MAX_OVERLAY_SIDE_PX = {OverlayFormat.PNG: MAX_SIDE_PX, OverlayFormat.JPEG: 65_500, OverlayFormat.WEBP: 16_383}
-"""The longest side of an overlay. PNG allows more, but no decoded image has more; the others are encoder limits."""
+"""The longest side of an overlay. PNG allows more, but no image is larger. The others are encoder limits."""
 
 _JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 90)
-# OpenCV always uses WebP's slowest method: files 3 % smaller in nearly twice the time.
+# Not OpenCV, which always uses WebP's slowest method: 3 % smaller files in nearly twice the time.
 _WEBP_OPTIONS = {"quality": 85, "method": 2}
 
 
@@ -28,17 +28,17 @@ def check_overlay_size(size_px: tuple[int, int], format_: OverlayFormat) -> None
     Raises:
         ImageTooLargeError: a side is too long for the format.
     """
-    allowed = MAX_OVERLAY_SIDE_PX[format_]
-    if max(size_px) > allowed:
+    max_side_px = MAX_OVERLAY_SIDE_PX[format_]
+    if max(size_px) > max_side_px:
         width, height = size_px
         raise ImageTooLargeError(
-            f"The overlay would have {width} x {height} pixels; {format_.name} allows at most {allowed:,} per side. "
-            "Choose another overlay_format or set overlay_max_side_px."
+            f"The overlay would have {width} x {height} pixels; {format_.name} allows at most "
+            f"{max_side_px:,} per side. Choose another overlay_format or set overlay_max_side_px."
         )
 
 
 def encode_overlay(image: RgbImage, format_: OverlayFormat) -> EncodedOverlay:
-    """Encode an overlay (H, W, 3): PNG for speed, JPEG and WebP at a quality that keeps outlines clean."""
+    """Encode an overlay (H, W, 3): PNG for speed, JPEG and WebP in a quality with clear outlines."""
     height, width = image.shape[:2]
     return EncodedOverlay(_ENCODERS[format_](image), format_, (width, height))
 

@@ -1,4 +1,4 @@
-"""Anomaly maps to heat maps: 256 levels of heat, shown in the colors of OpenCV's JET."""
+"""Heat maps: anomaly maps in 256 levels of heat, with the colors of OpenCV's JET."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def heat_levels(anomaly_map: AnomalyMap, scale: HeatmapScale, patch_threshold: f
     """The heat of each pixel of a map (S, S). Pixels outside the region of interest (NaN) are cold.
 
     RELATIVE is the notebook's (x - min) / (max - min + 1e-8) x 255, truncated. CALIBRATED rises with the square of the
-    distance, so that intact items stay blue, to _LEVEL_AT_THRESHOLD at the patch threshold; from there it rises
-    linearly to red at twice the threshold.
+    distance up to _LEVEL_AT_THRESHOLD at the patch threshold, so that intact items stay blue. Above, it rises linearly
+    to red at twice the threshold.
     """
     if scale is HeatmapScale.RELATIVE:
         return _relative_levels(anomaly_map)

@@ -1,4 +1,4 @@
-"""Settings of OpenCV, Pillow and warnings that hold for the whole process."""
+"""Process-wide settings of OpenCV, Pillow and warnings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from PIL import Image
 def configure_libraries() -> None:
     """Set up the image libraries for a server. Call it once at the start; calling it again changes nothing.
 
-    Decoding is correct and safe without it, but Pillow then refuses images of more than 179 million pixels, whatever
-    `ImageLimits` allows, and warns about odd files.
+    Decoding is correct and safe without it, but Pillow then rejects images of more than 179 million pixels, even if
+    `ImageLimits` allows them, and warns about unusual files.
     """
-    # The server handles images in parallel on its own threads; OpenCV's threads would only compete with them.
+    # The server handles images in parallel on its own threads; Threads of OpenCV would only compete with them.
     cv2.setNumThreads(1)
     # `ImageLimits` decides how many pixels are allowed.
     Image.MAX_IMAGE_PIXELS = None
-    # Pillow warns about the callers' files, which does not belong in the server's log.
+    # Pillow's warnings are about the callers' files and do not belong in the server's log.
     warnings.filterwarnings("ignore", module=r"PIL\.")

@@ -1,4 +1,4 @@
-"""How large an image may be."""
+"""Limits on the size of an image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_SIDE_PX = 65_535
 
 @dataclass(frozen=True, slots=True)
 class ImageLimits:
-    """How large an image may be. Checked before any pixel is decoded.
+    """Limits on the size of an image. Checked before any pixel is decoded.
 
     Raises:
         ValueError: a limit is not positive.
@@ -42,9 +42,9 @@ class ImageLimits:
         """
         width, height = size_px
         if width * height > self.max_pixels:
-            allowed = f"{self.max_pixels:,}"
+            limit = f"{self.max_pixels:,}"
         elif max(size_px) > MAX_SIDE_PX:
-            allowed = f"{MAX_SIDE_PX:,} per side"
+            limit = f"{MAX_SIDE_PX:,} per side"
         else:
             return
-        raise ImageTooLargeError(f"The image has {width} x {height} pixels; at most {allowed} are allowed.")
+        raise ImageTooLargeError(f"The image has {width} x {height} pixels; at most {limit} are allowed.")

@@ -18,7 +18,7 @@ from patchserve_server.imaging.heatmap import HeatLevels, heat_colors, heat_leve
 _MAX_HEAT_WEIGHT = 0.6
 """The weight of the color where the heat is highest; the rest is the image."""
 _OUTLINE_RGB = (255, 255, 255)
-_OUTLINE_BORDER_RGB = (40, 40, 40)  # makes the white outline visible on a white image
+_OUTLINE_BORDER_RGB = (40, 40, 40)  # a dark edge, so that the white outline is visible on a white image
 _BAND_ROWS = 64
 
 _IMAGE_WEIGHTS = np.rint(255 - _MAX_HEAT_WEIGHT * np.arange(256)).astype(np.uint8).repeat(3).reshape(256, 1, 3)
@@ -34,7 +34,7 @@ def render_overlay(
 ) -> RgbImage:
     """Draw the heat map of an anomaly map (S, S) over the canvas: (H, W, 3) at the overlay's size.
 
-    RELATIVE is the notebook's overlay: JET and image at equal weights at the map's size, then resized (LANCZOS).
+    RELATIVE is the notebook's overlay: JET and image with equal weights in the map's size, then resized (LANCZOS).
     CALIBRATED keeps the image sharp: the hotter a pixel, the more its color covers the image. Regions are outlined.
     """
     levels = heat_levels(anomaly_map, canvas.scale, patch_threshold)
@@ -60,7 +60,7 @@ def _blend_by_heat(image: RgbImage, levels: HeatLevels) -> RgbImage:
 
 
 def _outline_regions(image: RgbImage, regions: Sequence[Region], scale: NDArray[np.float64]) -> None:
-    """Draw into the image. `scale` is (x, y): image pixels per source pixel."""
+    """Draw outlines into the image. `scale` is (x, y): image pixels per source pixel."""
     thickness_px = max(1, round(max(image.shape[:2]) / 400))
     outlines = [
         np.rint((np.array(region.polygon) + 0.5) * scale - 0.5).astype(np.int32)[:, None]  # (points, 1, 2)

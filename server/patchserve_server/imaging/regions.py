@@ -47,7 +47,7 @@ def _region(
     stop = np.clip(np.ceil((left + width, top + height) * scale).astype(int), start + 1, size_px)
     mask = (labels[top : top + height, left : left + width] == component.label).astype(np.uint8)
     (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-    # OpenCV's outlines are counter-clockwise and made of map pixels; each pixel becomes its center.
+    # OpenCV's outlines are counter-clockwise lists of map pixels; each pixel is replaced by its center.
     points = np.clip(((outline[::-1, 0] + 0.5) * scale).astype(int), 0, size_px - 1)
     return Region(
         bounding_box=BoundingBox(int(start[0]), int(start[1]), int(stop[0] - start[0]), int(stop[1] - start[1])),

@@ -1,4 +1,4 @@
-"""Images to model inputs."""
+"""Scales images to model inputs."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from patchserve_server.imaging.pil_image import PilImage
 
 
 def to_model_input(image: PilImage, size_px: int) -> ModelInputs:
-    """The whole image, not cropped, resized to (S, S, 3) by PIL's bilinear filter (notebook: Resize)."""
+    """The uncropped image, resized to (S, S, 3) by PIL's bilinear filter (notebook: Resize)."""
     return np.asarray(image.resize((size_px, size_px), Image.Resampling.BILINEAR))

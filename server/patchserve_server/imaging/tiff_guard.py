@@ -15,13 +15,13 @@ MAX_TIFF_TILE_PIXELS = 2**24
 _TABLES = (273, 279, 324, 325)  # offsets and byte counts of strips and tiles
 _TILE_SIDES = (322, 323)
 _NESTED_DIRECTORIES = (34665, 34853, 40965)  # EXIF, GPS, interoperability
-_BLOB_TYPES = (1, 2, 7)  # bytes, text, undefined: decoders read them in one piece
+_BLOB_TYPES = (1, 2, 7)  # bytes, text, undefined: decoders read all values at once
 _SHORT, _LONG, _IFD, _LONG8 = 3, 4, 13, 16
-_OUTSIDE_FILE = (struct.error, OverflowError)  # raised where an offset is outside the file or beyond any file
+_OUTSIDE_FILE = (struct.error, OverflowError)  # raised if an offset is outside the file
 
 
 def check_tiff(data: bytes) -> None:
-    """Refuse a TIFF that would take far more time or memory to decode than its size justifies.
+    """Reject a TIFF that would take far more time or memory to decode than its size justifies.
 
     Raises:
         UndecodableImageError: too many strips, tiles or tag values, too large tiles, or a damaged directory.
@@ -41,21 +41,21 @@ def check_tiff(data: bytes) -> None:
         raise UndecodableImageError("The TIFF is truncated: its directory is outside the file.") from None
     _check_count(len(nested), len(_NESTED_DIRECTORIES), "nested directories")
     for directory in nested:
-        with contextlib.suppress(*_OUTSIDE_FILE):  # Pillow uses the entries before the damage
+        with contextlib.suppress(*_OUTSIDE_FILE):  # Pillow uses the entries before a damaged one
             for entry in tiff.entries(directory):
                 values += entry.parsed_values
     _check_count(values, MAX_TIFF_VALUES, "strips, tiles or tag values")
 
 
-def _check_count(count: int, most: int, what: str) -> None:
-    if count > most:
-        raise UndecodableImageError(f"The TIFF has too many {what}; at most {most:,} are supported.")
+def _check_count(count: int, limit: int, counted: str) -> None:
+    if count > limit:
+        raise UndecodableImageError(f"The TIFF has too many {counted}; at most {limit:,} are supported.")
 
 
 class _Entry(NamedTuple):
     tag: int
-    parsed_values: int  # how many values a decoder parses one by one
-    value: int  # of tile sides and nested directories; else 0
+    parsed_values: int  # how many values a decoder parses individually
+    value: int  # only of tile sides and nested directories, otherwise 0
 
 
 class _Tiff:

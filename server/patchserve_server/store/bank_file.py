@@ -24,7 +24,7 @@ _ARRAYS = {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing
 
 
 def write_bank(path: Path, bank: MemoryBank) -> None:
-    """Write the arrays without copying them, and wait until they are on the disk."""
+    """Write the arrays without copying them, and wait until they are on disk."""
     arrays = {name: np.ascontiguousarray(getattr(bank, name)) for name in _ARRAYS}
     try:
         save_file(arrays, path)
@@ -34,16 +34,16 @@ def write_bank(path: Path, bank: MemoryBank) -> None:
 
 
 class BankFile:
-    """An open bank file. It can be read even if its folder is removed in the meantime. It is not memory-mapped.
+    """An open bank file. It can be read even after its folder was removed. It is not memory-mapped.
 
     Raises:
-        DamageError: it is missing, or its header breaks the format.
+        DamageError: the file is missing, or its header breaks the format.
     """
 
     def __init__(self, path: Path) -> None:
         header = _read_header(path)
         self._file = _open(path)
-        # The library has checked the header, except for duplicate keys.
+        # The library has already checked the header, except for duplicate keys.
         try:
             json.loads(header, object_pairs_hook=unique_keys)
         except ValueError as error:
@@ -78,7 +78,7 @@ def _open(path: Path) -> Any:  # noqa: ANN401 - the library has no types
 
 
 def _read_header(path: Path) -> bytes:
-    """The JSON header. Its size is checked before the library reads it, which accepts 100 MB."""
+    """The JSON header. The library accepts headers of 100 MB, so the size is checked before it reads the file."""
     with open_plain_file(path, _WHAT) as file:
         length = int.from_bytes(file.read(8), "little")
         if length > MAX_HEADER_BYTES:
@@ -91,6 +91,6 @@ def _damage(error: Exception) -> DamageError:
 
 
 def _system_error(error: SafetensorError) -> OSError | None:
-    """The system error behind a library error. The library gives only its number, in the text of the message."""
+    """The system error that caused a library error. The library's message contains only its number."""
     match = re.search(r"\(os error (\d+)\)", str(error))
     return OSError(int(match[1]), os.strerror(int(match[1]))) if match else None

@@ -1,4 +1,4 @@
-"""Steps on files and folders, from which a save or a deletion is made."""
+"""File operations that saving and deleting consist of."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from patchserve_server.store.damage import DamageError
 
 
 def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    """Wait until the bytes of a file, or the names in a folder, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -23,42 +23,42 @@ def sync(path: Path) -> None:
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a file and wait until it is on the disk."""
+    """Write a file and wait until it is on disk."""
     path.write_bytes(data)
     sync(path)
 
 
-def open_plain_file(path: Path, what: str) -> BinaryIO:
-    """Open a file for reading, but no link and no device. `what` names it in the error, such as "manifest".
+def open_plain_file(path: Path, name: str) -> BinaryIO:
+    """Open a file for reading, but no link and no device. `name` is its name in the error, such as "manifest".
 
     Raises:
-        DamageError: there is no such plain file.
+        DamageError: it is missing or not a plain file.
     """
     try:
         # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        raise DamageError(f"its {what} is missing") from None
+        raise DamageError(f"its {name} is missing") from None
     except OSError as error:
         if error.errno in {errno.ELOOP, errno.ENXIO}:
-            raise DamageError(f"its {what} is not a plain file") from None
+            raise DamageError(f"its {name} is not a plain file") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise DamageError(f"its {what} is not a plain file")
+        raise DamageError(f"its {name} is not a plain file")
     return os.fdopen(descriptor, "rb")
 
 
-def read_small_file(path: Path, what: str, max_bytes: int) -> bytes:
+def read_small_file(path: Path, name: str, max_bytes: int) -> bytes:
     """All bytes of a plain file.
 
     Raises:
-        DamageError: there is no such plain file, or it is larger than max_bytes.
+        DamageError: it is missing or not a plain file, or it is larger than max_bytes.
     """
-    with open_plain_file(path, what) as file:
+    with open_plain_file(path, name) as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
-        raise DamageError(f"its {what} is larger than {max_bytes} bytes")
+        raise DamageError(f"its {name} is larger than {max_bytes} bytes")
     return data
 
 
@@ -68,7 +68,7 @@ def is_plain_folder(path: Path) -> bool:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything of this name, even a broken link. Unlike os.path.lexists it reports disk errors."""
+    """Whether anything has this name, even a broken link. Unlike os.path.lexists it reports disk errors."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -77,7 +77,7 @@ def exists(path: Path) -> bool:
 
 
 def try_remove(path: Path) -> None:
-    """Remove a file or a folder. What cannot be removed is left for the next save or start to remove."""
+    """Remove a file or a folder. If that fails, the next save or start tries again."""
     if is_plain_folder(path):
         shutil.rmtree(path, ignore_errors=True)
     else:

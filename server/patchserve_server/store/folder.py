@@ -33,7 +33,7 @@ from patchserve_server.store.records import FORMAT_VERSION, Pointer
 
 
 class FolderReferenceStore:
-    """A ReferenceStore in a folder that it alone uses. Saves write in parallel and publish one at a time.
+    """A ReferenceStore in a folder that no other server uses. Saves write in parallel and publish one at a time.
 
     Raises:
         StartupError: the folder cannot be used, or another server uses it.
@@ -44,7 +44,7 @@ class FolderReferenceStore:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._lock = FolderLock(root)
-        # Held while a pointer and its generation are opened, and while either is replaced or removed.
+        # Held while a pointer and its generation are opened, replaced or removed.
         self._publishing = threading.Lock()
         try:
             with startup_errors(root):
@@ -54,7 +54,7 @@ class FolderReferenceStore:
             raise
 
     def close(self) -> None:
-        """Let another server use the folder."""
+        """Unlock the folder for other servers."""
         self._lock.close()
 
     def save(self, reference: Reference) -> None:
@@ -62,7 +62,7 @@ class FolderReferenceStore:
 
         Raises:
             StorageFullError, StorageUnavailableError: the old revision stays.
-            ValueError: the content could not be loaded again, or it has another revision: a bug of the caller.
+            ValueError: the content could not be loaded again, or its digest is another: a bug of the caller.
         """
         pointer = Pointer(
             format_version=FORMAT_VERSION,
@@ -115,7 +115,7 @@ class FolderReferenceStore:
 
         Raises:
             ReferenceNotFoundError: there is none.
-            StorageFullError, StorageUnavailableError: it cannot be removed and still loads.
+            StorageFullError, StorageUnavailableError: it cannot be removed; it can still be loaded.
         """
         folder = self._root / reference_id
         with storage_errors(f'delete reference "{reference_id}"'), self._publishing:
@@ -130,20 +130,20 @@ class FolderReferenceStore:
     def _remove_leftovers(self) -> None:
         """Remove what killed saves and deletions left. The folder is locked, so none of them still runs.
 
-        A generation is removed only if the current one is whole: one flipped bit must not cost the other.
+        Other generations are removed only if the current one is intact: after one flipped bit they may still help.
         """
         remove_staging_folders(self._root)
         for folder in filter(is_plain_folder, self._reference_folders()):
             with suppress(DamageError):
-                current = _whole_revision(folder) if has_pointer(folder) else None
-                remove_generations(folder, keep=current)
+                current_revision = _intact_revision(folder) if has_pointer(folder) else None
+                remove_generations(folder, keep=current_revision)
 
 
-def _whole_revision(folder: Path) -> str:
-    """The current revision. Its content is verified only where there is another generation to remove: it takes time.
+def _intact_revision(folder: Path) -> str:
+    """The current revision. Its content is verified only if another generation is to be removed, because it takes time.
 
     Raises:
-        DamageError: the pointer or the generation that it names is damaged.
+        DamageError: the pointer or its generation is damaged.
     """
     revision = read_pointer(folder).revision
     if any(path.name != revision for path in generations_in(folder)):

@@ -9,7 +9,7 @@ from pathlib import Path
 from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.store.os_errors import startup_errors
 
-_LOCK = ".lock"  # starts with a dot, which no reference_id does
+_LOCK = ".lock"  # no reference_id starts with a dot
 
 
 class FolderLock:
@@ -36,7 +36,7 @@ class FolderLock:
                 raise
 
     def require(self) -> None:
-        """Makes sure that the lock file is still in the folder: without it, another server could use the folder.
+        """Check that the lock file is still in the folder: without it, another server could use the folder.
 
         Raises:
             StorageUnavailableError: the folder or its lock file was deleted or replaced while the server runs.
@@ -53,5 +53,5 @@ class FolderLock:
             raise StorageUnavailableError(message)
 
     def close(self) -> None:
-        """Lets another server use the folder."""
+        """Unlock the folder for other servers."""
         self._file.close()

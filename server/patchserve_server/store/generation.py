@@ -18,10 +18,10 @@ _MAX_MANIFEST_BYTES = 65536
 
 
 def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None:
-    """Write a new folder and wait until it is on the disk.
+    """Write a new folder and wait until it is on disk.
 
     Raises:
-        ValueError: the model could not be loaded again, or it has another revision.
+        ValueError: the model could not be loaded again, or its digest is another.
     """
     manifest = encode_record(
         Manifest(
@@ -42,8 +42,8 @@ def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None
 def install_generation(written: Path, target: Path) -> None:
     """Move a written folder to its final name.
 
-    An existing folder of this name has the same revision: its content is equal, or damaged. Its files are replaced one
-    by one, so that an intact generation is complete at every moment.
+    An existing folder with this name has the same revision: its content is equal or damaged. Its files are replaced
+    separately, so that an intact generation is complete at every moment.
     """
     if is_plain_folder(target):
         for name in (_BANK, _MANIFEST):
@@ -66,7 +66,7 @@ def try_remove_generation(folder: Path) -> None:
 
 
 class OpenGeneration:
-    """A generation whose files are open. It can be read even if it is removed in the meantime.
+    """A generation whose files are open. It can be read even after it was removed.
 
     Raises:
         DamageError: the folder, the manifest or the header of the bank file breaks the format.
@@ -82,10 +82,10 @@ class OpenGeneration:
         self._bank = BankFile(folder / _BANK)
 
     def read(self) -> ReferenceModel:
-        """The model. Its digest proves that it is the model that was saved.
+        """The model. Its digest is checked against the revision.
 
         Raises:
-            DamageError: the digest is another, or the bank file is damaged.
+            DamageError: the digest differs from the revision, or the bank file is damaged.
         """
         return _verified_model(self._manifest, self._bank.read())
 

@@ -1,4 +1,4 @@
-"""References in memory, for as long as the process runs."""
+"""References in memory, until the process ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""System errors as errors of the domain. Messages to callers contain no path."""
+"""Converts system errors to errors of the domain. Messages to callers contain no path."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @contextmanager
 def startup_errors(root: Path) -> Iterator[None]:
-    """Raise system errors as a StartupError that tells the operator what to do about the store folder.
+    """Raise system errors as a StartupError whose message says what to do about the store folder.
 
     Raises:
         StartupError: for any system error.
@@ -31,10 +31,10 @@ def startup_errors(root: Path) -> Iterator[None]:
 
 @contextmanager
 def storage_errors(action: str) -> Iterator[None]:
-    """Raise system errors as storage errors; `action` is what was tried, such as `save reference "a"`.
+    """Raise system errors as storage errors; `action` describes the operation, such as `save reference "a"`.
 
     Raises:
-        StorageFullError: no space, quota or file size is left.
+        StorageFullError: the disk is full, or a quota or the file size limit is reached.
         StorageUnavailableError: for any other system error.
     """
     try:

@@ -1,4 +1,4 @@
-"""The pointer: the small file that says which revision of a reference is current. Only it ever changes."""
+"""The pointer: the small file that says which revision of a reference is current. No other stored file changes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_POINTER_BYTES = 4096
 
 
 def has_pointer(folder: Path) -> bool:
-    """Whether the reference of this folder exists; its pointer may be damaged."""
+    """Whether this folder has a reference. Its pointer may be damaged."""
     return exists(folder / _CURRENT)
 
 
 def read_pointer(folder: Path) -> Pointer:
-    """The pointer of the reference of this folder.
+    """The pointer in this folder of a reference.
 
     Raises:
         DamageError: the folder or its pointer breaks the format.
@@ -34,14 +34,14 @@ def read_pointer(folder: Path) -> Pointer:
 
 
 def write_pointer(staged: Path, pointer: Pointer) -> None:
-    """Write a pointer to a staging folder, and wait until it is on the disk."""
+    """Write a pointer to a staging folder, and wait until it is on disk."""
     write_synced(staged / _CURRENT, encode_record(pointer))
 
 
 def swap_pointer(staged: Path, folder: Path, previous: Pointer | None) -> None:
-    """Put the staged pointer in place: the one step that changes the current revision.
+    """Replace the pointer by the staged one: the single step that changes the current revision.
 
-    If the disk does not confirm the step, the previous pointer is put back.
+    If the disk does not confirm the step, the previous pointer is restored.
     """
     pointer = folder / _CURRENT
     if previous is not None:
@@ -60,9 +60,9 @@ def swap_pointer(staged: Path, folder: Path, previous: Pointer | None) -> None:
 
 
 def retire_pointer(folder: Path) -> None:
-    """Rename the pointer: the one step that deletes a reference.
+    """Rename the pointer: the single step that deletes a reference.
 
-    If the disk does not confirm the step, the pointer is put back.
+    If the disk does not confirm the step, the pointer is restored.
     """
     remove_retired_pointer(folder)
     (folder / _CURRENT).rename(folder / _DELETED)
@@ -74,5 +74,5 @@ def retire_pointer(folder: Path) -> None:
 
 
 def remove_retired_pointer(folder: Path) -> None:
-    """Remove what `retire_pointer` left."""
+    """Remove the pointer that `retire_pointer` renamed."""
     try_remove(folder / _DELETED)

@@ -1,4 +1,4 @@
-"""Saving and deleting a revision in steps that leave the old or the new state at every moment."""
+"""Saves and deletes a revision. After a kill at any moment, the store has the old or the new state."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from patchserve_server.store.pointer import (
 )
 from patchserve_server.store.records import REVISION_PATTERN, Pointer
 
-_STAGING_PREFIX = ".patchserve-save-"  # starts with a dot, which no reference_id does
+_STAGING_PREFIX = ".patchserve-save-"  # no reference_id starts with a dot
 
 
 @contextmanager
 def staged_files(root: Path, pointer: Pointer, model: ReferenceModel) -> Iterator[Path]:
-    """Write a revision and its pointer to a staging folder, on the disk of the store so that moving them is one step.
+    """Write a revision and its pointer to a staging folder. It is on the store's disk, so that moving them is one step.
 
     Raises:
-        ValueError: the content could not be loaded again, or it has another revision.
+        ValueError: the content could not be loaded again, or its digest is another.
     """
     staged = Path(mkdtemp(prefix=_STAGING_PREFIX, dir=root))
     try:
@@ -41,7 +41,7 @@ def staged_files(root: Path, pointer: Pointer, model: ReferenceModel) -> Iterato
 
 
 def remove_staging_folders(root: Path) -> None:
-    """Remove what killed saves left."""
+    """Remove the staging folders of killed saves."""
     for staged in root.glob(f"{_STAGING_PREFIX}*"):
         try_remove(staged)
 
@@ -64,14 +64,14 @@ def publish(staged: Path, folder: Path, revision: str) -> None:
     except OSError:
         if previous is None or previous.revision != revision:
             with suppress(OSError):
-                sync(folder)  # the new generation may go only when the previous pointer is on the disk
+                sync(folder)  # remove the new generation only when the previous pointer is on disk
                 try_remove_generation(folder / revision)
         raise
     remove_generations(folder, keep=revision)
 
 
 def unpublish(folder: Path) -> None:
-    """Delete a reference: its pointer first, then its files. A link is removed, and what it points to stays."""
+    """Delete a reference: its pointer first, then its files. If the folder is a link, only the link is removed."""
     if folder.is_symlink():
         folder.unlink()
         sync(folder.parent)
@@ -86,7 +86,7 @@ def generations_in(folder: Path) -> list[Path]:
 
 
 def remove_generations(folder: Path, *, keep: str | None) -> None:
-    """Remove all generations but one, and a retired pointer. Other files stay; so does what cannot be removed."""
+    """Remove a retired pointer and all generations except `keep`. Other files stay. Failures are ignored."""
     remove_retired_pointer(folder)
     with suppress(OSError):
         for path in generations_in(folder):

@@ -59,7 +59,7 @@ class Pointer(_Record):
 
 
 class Manifest(_Record):
-    """All of a generation but its arrays. It has no name and no time, so equal revisions have equal manifests."""
+    """A generation without its arrays. It has no name and no time, so equal revisions have equal manifests."""
 
     revision: Revision
     spec: EmbeddingSpec
@@ -76,10 +76,10 @@ def encode_record(record: Pointer | Manifest) -> bytes:
 
 
 def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
-    """The record that `encode_record` wrote. Nothing else is accepted: no defaults, conversions or duplicate keys.
+    """The record that `encode_record` wrote. It accepts no defaults, no conversions and no duplicate keys.
 
     Raises:
-        DamageError: the bytes are anything else.
+        DamageError: the bytes are not such a record.
     """
     name = kind.__name__.lower()
     try:
@@ -97,7 +97,7 @@ def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
 
 
 def unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """For json.loads: refuse an object with a duplicate key, because readers differ about which value counts."""
+    """For json.loads: reject an object with a duplicate key, because readers disagree about which value counts."""
     items = dict(pairs)
     if len(items) != len(pairs):
         raise ValueError("duplicate key")

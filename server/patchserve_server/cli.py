@@ -24,7 +24,7 @@ PROGRAM = "patchserve-server"
 
 def main() -> None:
     """Exit codes: 0 after a drain, 1 if the server cannot start, 2 for invalid flags, 130 after a second signal."""
-    if sys.argv[1:2] == ["serve"]:  # its flags are the settings; everything else is argparse's
+    if sys.argv[1:2] == ["serve"]:  # Settings parses the flags of `serve`, argparse parses everything else
         _serve(_read_settings(sys.argv[2:]))
     else:
         _create_token(_parser().parse_args())
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
     scopes = [scope.value for scope in Scope]
     create.add_argument("--name", required=True, type=_token_name, help="the caller's name, for the log")
     create.add_argument("--scope", required=True, action="append", choices=scopes, help="a scope; may be repeated")
-    create.add_argument("--expires", type=_expiry, metavar="TIME", help="ISO 8601 date or time, as 2030-12-31 (UTC)")
+    create.add_argument("--expires", type=_expiry, metavar="TIME", help="date or time in ISO 8601, as 2030-12-31 (UTC)")
     return parser
 
 
@@ -83,8 +83,8 @@ def _create_token(arguments: argparse.Namespace) -> None:
     token, line = new_token(arguments.name, {Scope(scope) for scope in arguments.scope}, arguments.expires)
     print(f"{token}\n{line}")  # noqa: T201
     explanation = (
-        "The first line is the token: give it to the caller, it is not shown again. Add the second line to the file of "
-        "--auth-tokens."
+        "The first line is the token: give it to the caller now, because it is not shown again. "
+        "Add the second line to the file of --auth-tokens."
     )
     print(explanation, file=sys.stderr)  # noqa: T201
 

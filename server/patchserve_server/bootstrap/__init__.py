@@ -1,4 +1,4 @@
-"""From settings to a running server. Importing this package loads neither torch nor gRPC."""
+"""Creates and runs the server. Importing this package imports neither torch nor gRPC."""
 
 from __future__ import annotations
 

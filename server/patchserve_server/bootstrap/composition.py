@@ -31,7 +31,7 @@ from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.streams import Streams
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
-INFERENCE_WORKERS = 2  # one searches and scores while the other runs the backbone
+INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 OPENING_WORKERS = 4  # one slow opening does not delay the others
 _NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
 
@@ -66,7 +66,7 @@ def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
 
 
 async def create_application(settings: Settings, resources: ExitStack) -> Application:
-    """Everything behind the socket, warm. `resources` closes the pools and the store.
+    """The application, ready to serve. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
@@ -129,7 +129,7 @@ def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
 
 
 def open_detector(settings: Settings) -> Detector:
-    """The detector, warm. Blocks."""
+    """The detector, after a first run. Blocks."""
     detector = create_detector(
         backbone=settings.backbone,
         weights=settings.weights,

@@ -1,4 +1,4 @@
-"""The life of the server process: start, ready, drain after a signal."""
+"""The lifecycle of the server process: start, serve, drain after a signal."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def stop_on_signals() -> asyncio.Future[None]:
 
 
 async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:
-    """The result of `starting`, or None if the stop comes first."""
+    """The result of `starting`; None if a stop is requested before."""
     task = asyncio.create_task(starting)
     try:
         await asyncio.wait((task, stop), return_when=asyncio.FIRST_COMPLETED)
         return None if stop.done() else await task
     finally:
-        task.cancel()  # changes nothing once it is done
+        task.cancel()  # does nothing if it is done
 
 
 def _ready_line(address: str, application: Application) -> str:

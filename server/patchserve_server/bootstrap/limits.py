@@ -1,4 +1,4 @@
-"""From settings to the bounds of the server: ServerLimits, and the admissions that enforce some of them."""
+"""The limits of the server, from its settings, and the admissions that enforce some of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MIB = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Admissions:
-    """Who gets a permit for a call, an image, a load."""
+    """The admissions for calls, images and loads."""
 
     calls: Admission
     images: Admission
@@ -22,12 +22,12 @@ class Admissions:
 
 
 def open_admissions(settings: Settings) -> Admissions:
-    share, one, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
+    share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
     return Admissions(
-        calls=Admission("call", Capacity(settings.max_calls), share=share, largest=one),
+        calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single),
         images=Admission("image", images, share=share, largest=message),
-        loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=one),
+        loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single),
     )
 
 

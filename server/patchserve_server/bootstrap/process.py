@@ -1,4 +1,4 @@
-"""Process-wide settings: everything that the server changes in the interpreter and in other libraries."""
+"""Process-wide settings of the interpreter and of libraries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ NICENESS = 10  # added to the niceness of the process
 
 
 def configure_process() -> None:
-    """Set what holds for the whole process. Call it before torch or OpenVINO is imported; it may be called again."""
-    # torch's OpenMP reads this when it is loaded. With the default, its threads spin for a while after each operation
-    # and take the cores from the backbone, which runs on other threads.
+    """Apply all process-wide settings. Call it before torch or OpenVINO is imported; it may be called again."""
+    # torch's OpenMP reads this when it is loaded. With the default, its threads wait actively after each operation
+    # and slow down the backbone, which runs on other threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # OpenVINO and NNCF report every import and conversion over the network unless this import fails.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    # The longest time that a computing thread keeps the interpreter while the event loop waits for it. The default is
-    # ten times as long and costs a tenth of the responses under overload.
+    # The longest time that a thread keeps the interpreter while the event loop waits for it. The default is ten times
+    # as long and reduces the responses under overload by a tenth.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     from patchserve_server.imaging import configure_libraries  # noqa: PLC0415 - imports OpenCV
 
@@ -26,10 +26,10 @@ def configure_process() -> None:
 
 
 def lower_thread_priority() -> None:
-    """Let the event loop and gRPC run before this thread and the threads that it starts. Linux only.
+    """Give the event loop and gRPC priority over this thread and the threads that it starts. Linux only.
 
-    Rejections and health checks take a moment each; without this they would wait behind threads that compute.
+    Without it, quick responses such as rejections and health checks would wait for threads that compute.
     """
-    if sys.platform == "linux":  # elsewhere threads have no priority of their own
+    if sys.platform == "linux":  # on other systems a single thread has no priority
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)

@@ -1,1 +1,1 @@
-"""The gRPC face: the only code that knows grpc and the stubs."""
+"""The gRPC layer: the only code that uses grpc and the stubs."""

@@ -1,4 +1,4 @@
-"""The way of every call, in one place: status and log, authorization, admission, deadline, the servicer's method."""
+"""The adapter: the steps of every call, from authorization and admission to status and log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchserve_server.domain.errors import MalformedMessageError, StalledReader
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, IncomingCall
 from patchserve_server.rpc.deadlines import deadline, within
-from patchserve_server.rpc.methods import METHODS, Method, Takes
+from patchserve_server.rpc.methods import METHODS, InitialPermit, Method
 from patchserve_server.serving.admission import ONE
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
@@ -26,13 +26,13 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type st
 
 
 class MethodAdapter(aio.ServerInterceptor):
-    """Wraps the handler of every method but health checks, once.
+    """Wraps the handler of every method except health checks.
 
-    A unary request is read here, as the stream of one message that it is on the wire: after authorization and
-    admission, so that a rejected caller does not get to send it.
+    A unary request is read here, as a stream of one message (as it is on the wire). It is read after authorization and
+    admission, so that a rejected caller cannot send it.
 
     Args:
-        readiness: has the application once the server serves.
+        readiness: has the application as soon as the server serves.
         authenticator: None: callers need no token.
         write_timeout_s: how long a response may wait for a caller that does not read.
     """
@@ -42,7 +42,7 @@ class MethodAdapter(aio.ServerInterceptor):
         self._authenticator = authenticator
         self._write_timeout_s = write_timeout_s
         self._stalled = (
-            f"The caller does not read its results. One has waited for {write_timeout_s:g} s; read while you send."
+            f"The caller does not read its results: one has waited for {write_timeout_s:g} s. Read while you send."
         )
 
     async def intercept_service(
@@ -59,7 +59,7 @@ class MethodAdapter(aio.ServerInterceptor):
         async def answer(requests: AsyncIterator[Any], context: Context) -> None:
             name, is_audited = full_name.rpartition("/")[2], method is not None and method.is_audited
             incoming = IncomingCall(name, context, is_audited=is_audited)
-            # A status waits for a caller that does not read. As long as it waits, it counts as a call and nothing else.
+            # If the caller does not read, its status waits. It then counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
                 await incoming.run(self._answer(method, handler, incoming, requests, until_status_is_sent))
 
@@ -110,7 +110,7 @@ class MethodAdapter(aio.ServerInterceptor):
         await self._write(response, context)
 
     async def _write(self, response: Any, context: Context) -> bool:  # noqa: ANN401
-        """Returns whether the caller is still connected."""
+        """Write one response. Returns whether the caller is still connected."""
         try:
             async with within(self._write_timeout_s, self._stalled, StalledReaderError):
                 await context.write(response)
@@ -123,7 +123,7 @@ class MethodAdapter(aio.ServerInterceptor):
 def _admitted(
     application: Application, method: Method, incoming: IncomingCall, until_status_is_sent: ExitStack
 ) -> Iterator[Call]:
-    """The call with everything that it takes.
+    """The admitted call with its permits.
 
     Raises:
         QueueFullError: there is no capacity for one more call, image or load.
@@ -131,10 +131,10 @@ def _admitted(
     client = incoming.client
     until_status_is_sent.enter_context(application.calls.acquire(client, ONE))
     with ExitStack() as permits:
-        if method.takes is Takes.LOAD:
+        if method.initial_permit is InitialPermit.LOAD:
             permits.enter_context(application.loads.acquire(client, ONE))
         permit = permits.enter_context(application.images.permit(client))
-        if method.takes is Takes.IMAGE:
+        if method.initial_permit is InitialPermit.IMAGE:
             permit.grow(ONE)
         yield Call(incoming.request_id, client, incoming.context, application, permit)
 

@@ -1,4 +1,4 @@
-"""Whether a call's token allows its method, when the call starts and while a stream sends."""
+"""Authorization: checks the token of a call at its start, and again while a stream runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ RECHECK_INTERVAL_S: Final = 1.0
 def authorize(
     authenticator: Authenticator, method: Method, incoming: IncomingCall, requests: AsyncIterator[Any]
 ) -> AsyncIterator[Any]:
-    """Checks the call's token and notes its name.
+    """Checks the call's token and stores its name in `incoming`.
 
     Returns:
-        The caller's messages. Once a second the token is checked again: when it has expired or is revoked, the stream
-        of messages ends with the error, and what was accepted before is still answered.
+        The caller's messages. The token is checked again once a second. When it has expired or was revoked, the
+        messages end with the error; earlier messages are still answered.
 
     Raises:
         UnauthenticatedError: there is no valid token.
@@ -51,7 +51,7 @@ class _CheckedRequests:
     """The caller's messages, as long as the check passes."""
 
     def __init__(self, requests: AsyncIterator[Any], check: Callable[[], None]) -> None:
-        self._requests = requests  # not its iterator yet: gRPC warns about one that is never used
+        self._requests = requests  # no iterator yet: gRPC warns about an iterator that is never used
         self._check = check
         self._checked_at_s = time.monotonic()
 

@@ -31,11 +31,11 @@ class Call:
     """An admitted call. Servicers get it in place of gRPC's context.
 
     Args:
-        request_id: names the call in the log and in INTERNAL errors.
-        client: whose share of the capacity the call takes.
-        context: gRPC's own.
-        application: what answers the call.
-        permit: what the call holds of the capacity for images; it may grow, and ends with the call.
+        request_id: identifies the call in the log and in INTERNAL errors.
+        client: the client whose share of the capacity the call uses.
+        context: gRPC's context.
+        application: answers the call.
+        permit: the call's permit for images. It may grow, and is released at the end of the call.
     """
 
     request_id: str
@@ -46,12 +46,12 @@ class Call:
 
 
 class IncomingCall:
-    """A call before it is admitted: who makes it, what the log says of it, and the status it ends with."""
+    """A call before it is admitted: its caller, its log line and its status."""
 
     def __init__(self, method_name: str, context: Context, *, is_audited: bool) -> None:
         self.request_id = uuid.uuid4().hex
         self.method_name = method_name
-        self.token_name = ""  # set when the token is found valid; empty where none is needed
+        self.token_name = ""  # set after the token is verified; empty if none is needed
         self.context = context
         self._is_audited = is_audited
         self._start_s = time.perf_counter()
@@ -66,7 +66,7 @@ class IncomingCall:
         return f"peer {self.context.peer().rpartition(':')[0]}"
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Does the work, logs its end and sends its error as a status with details. Cancellation passes untouched."""
+        """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
         failure: status_pb2.Status | None = None
         try:
             await work
@@ -75,13 +75,13 @@ class IncomingCall:
             raise
         except Exception as error:  # noqa: BLE001 - the caller gets it
             failure = status_of(error, self.request_id)
-            # Admission logs rejections as a sum: a line for each would cost a quarter of the time of a rejection.
+            # Admission logs the number of rejections: one line for each would make a rejection a quarter slower.
             level = logging.DEBUG if isinstance(error, QueueFullError) else logging.INFO
             self._log_end(level, f": {failure.message}")
         else:
             self._log_end(logging.INFO if self._is_audited else logging.DEBUG)
-        # Not in the `except` block, where it would refer to the error, whose frames hold a bank: gRPC keeps what it
-        # raises here in a reference cycle.
+        # Not in the `except` block: gRPC keeps the exception that it raises here in a reference cycle. Raised there, it
+        # would refer to `error`, whose traceback keeps a bank in memory.
         if failure is not None:
             await self.context.abort_with_status(rpc_status.to_status(failure))
 

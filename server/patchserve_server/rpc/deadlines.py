@@ -15,7 +15,7 @@ async def deadline(context: Context, default_s: float) -> AsyncIterator[None]:
     """Ends the block at the call's own deadline, or after the default if it has none.
 
     Raises:
-        DeadlineError: the time is over.
+        DeadlineError: the time limit has passed.
     """
     remaining_s = context.time_remaining()
     if remaining_s is None:
@@ -28,7 +28,7 @@ async def deadline(context: Context, default_s: float) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def within(limit_s: float, message: str, error: type[DeadlineError] = DeadlineError) -> AsyncIterator[None]:
-    """Ends the block with an error after so many seconds, whatever the call's deadline is."""
+    """Ends the block with an error after `limit_s`, independent of the call's deadline."""
     try:
         async with asyncio.timeout(limit_s) as limit:
             yield

@@ -28,7 +28,7 @@ from patchserve_server.serving.readiness import Readiness
 
 
 class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
-    """The Open Inference Protocol, answered by the same application as our own contract."""
+    """The Open Inference Protocol, with the same application as our contract."""
 
     def __init__(self, readiness: Readiness, version: str) -> None:
         self._readiness = readiness

@@ -1,4 +1,4 @@
-"""The table of methods: who may call each, what a call takes before its message is read, and how long it may last."""
+"""The table of methods: the required scope, the permit needed before the message is read, and the time limit."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ KSERVE: Final = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceSer
 HEALTH: Final[str] = health.SERVICE_NAME
 REFLECTION: Final[str] = reflection.SERVICE_NAME
 
-OPEN: Final = "open"  # no token at all
-ANY_SCOPE: Final = "any"  # a valid token, whatever its scopes
+OPEN: Final = "open"  # no token is needed
+ANY_SCOPE: Final = "any"  # a valid token with any scopes
 RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
 
-class Takes(enum.Enum):
-    """The capacity that a call holds before its message is read: a rejected caller does not get to send it."""
+class InitialPermit(enum.Enum):
+    """The permit that a call needs before its message is read, so that a rejected caller cannot send it."""
 
     NOTHING = enum.auto()
     IMAGE = enum.auto()
@@ -44,25 +44,25 @@ class Method:
     """What the adapter needs to know about a method.
 
     Args:
-        scope: what the caller's token must carry.
-        takes: the capacity that a call takes at its start.
-        time_limit: for a call with one response. A stream of responses lasts as long as its caller wants.
-        always_answered: also while the server starts, and when it is full: a probe. It takes nothing, does not count as
-            one of `--max-calls`, and has a short time limit of its own.
-        is_audited: logged with the caller's name at level INFO, because it changes what others get.
+        scope: the scope that the caller's token needs.
+        initial_permit: the permit that a call needs at its start.
+        time_limit: for a call with one response. A stream of responses has no time limit.
+        always_answered: a probe, answered also while the server starts or is full. It needs no permit, does not count
+            for `--max-calls`, and has its own short time limit.
+        is_audited: logged with the caller's name at level INFO, because the call changes what other callers get.
         is_health_check: passed to gRPC's own servicer as it is, without a request id or a line in the log.
     """
 
     scope: RequiredScope
-    takes: Takes = Takes.NOTHING
+    initial_permit: InitialPermit = InitialPermit.NOTHING
     time_limit: TimeLimit = TimeLimit.CALL
     always_answered: bool = False
     is_audited: bool = False
     is_health_check: bool = False
 
     def __post_init__(self) -> None:
-        if self.always_answered and self.takes is not Takes.NOTHING:
-            raise ValueError("A method that is always answered takes no capacity.")
+        if self.always_answered and self.initial_permit is not InitialPermit.NOTHING:
+            raise ValueError("A method that is always answered needs no permit.")
 
     def timeout_s(self, limits: ServerLimits) -> float:
         """The time limit of a call without a deadline."""
@@ -71,12 +71,12 @@ class Method:
 
 _INFER: Final = Method(Scope.INFER)
 _MANAGE: Final = Method(Scope.MANAGE)
-_LOAD: Final = Method(Scope.MANAGE, Takes.LOAD, TimeLimit.LOAD, is_audited=True)
+_LOAD: Final = Method(Scope.MANAGE, InitialPermit.LOAD, TimeLimit.LOAD, is_audited=True)
 _PROBE: Final = Method(OPEN, always_answered=True)
 _HEALTH_CHECK: Final = Method(OPEN, always_answered=True, is_health_check=True)
 
 METHODS: Final[dict[str, Method]] = {
-    f"/{SERVICE}/Infer": Method(Scope.INFER, Takes.IMAGE),
+    f"/{SERVICE}/Infer": Method(Scope.INFER, InitialPermit.IMAGE),
     f"/{SERVICE}/InferStream": _INFER,
     f"/{SERVICE}/GetServerInfo": _INFER,
     f"/{SERVICE}/GetReference": _INFER,
@@ -87,7 +87,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,
-    f"/{KSERVE}/ModelInfer": Method(Scope.INFER, Takes.IMAGE),
+    f"/{KSERVE}/ModelInfer": Method(Scope.INFER, InitialPermit.IMAGE),
     f"/{KSERVE}/ModelStreamInfer": _INFER,
     f"/{KSERVE}/ModelReady": Method(Scope.INFER, always_answered=True),
     # Orchestrators and load balancers have no token.
@@ -95,8 +95,8 @@ METHODS: Final[dict[str, Method]] = {
     f"/{KSERVE}/ServerReady": _PROBE,
     f"/{HEALTH}/Check": _HEALTH_CHECK,
     f"/{HEALTH}/Watch": _HEALTH_CHECK,
-    f"/{HEALTH}/List": _HEALTH_CHECK,  # UNIMPLEMENTED, says gRPC's servicer
-    # The contract is public, but that this server has it is not.
+    f"/{HEALTH}/List": _HEALTH_CHECK,  # gRPC's servicer answers UNIMPLEMENTED
+    # The contract is public, but which services this server has is not.
     f"/{REFLECTION}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True),
 }
-"""All methods of all services on the port, by full name. The adapter refuses calls of any other method."""
+"""All methods of all services on the port, by full name. The adapter rejects calls of other methods."""

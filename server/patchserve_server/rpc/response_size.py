@@ -1,4 +1,4 @@
-"""The limit on a response. gRPC would break the whole call, or the whole stream, with a message over the limit."""
+"""The limit on a response. A message above the limit would make gRPC end the call or the whole stream."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from patchserve_server.domain.errors import ResponseTooLargeError
 
 
 def check_response_size(response: Message, limit_bytes: int, field: str = "output") -> None:
-    """Refuses a response that cannot be sent.
+    """Rejects a response that cannot be sent.
 
     Args:
-        response: whole, as it would be sent.
+        response: the complete message.
         limit_bytes: the largest message that the server sends.
-        field: the field of the request that asked for so much.
+        field: the field of the request that made the response so large.
 
     Raises:
         ResponseTooLargeError: it is larger.

@@ -24,7 +24,7 @@ _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class GrpcServer:
-    """Alive from `start`, serving from `ready`, gone after `drain`. Without an authenticator, callers need no token."""
+    """Alive after `start`, serving after `ready`, stopped after `drain`. Without authenticator, no token is needed."""
 
     def __init__(self, listening: Listening, version: str, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
@@ -54,12 +54,12 @@ class GrpcServer:
         return address
 
     async def ready(self, application: Application) -> None:
-        """Begins to serve."""
+        """Starts to serve calls."""
         self._readiness.serve(application)
         await self._health.set(SERVICE, _SERVING)
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
-        """Fails health checks, gives load balancers time to notice, then finishes accepted work in the grace time."""
+        """Reports NOT_SERVING, gives load balancers time to notice, then finishes accepted work in the grace time."""
         await self._health.set(SERVICE, _NOT_SERVING)
         await self._readiness.drain(delay_s)
         if self._server is not None:

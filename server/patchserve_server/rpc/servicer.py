@@ -18,7 +18,7 @@ from patchserve_server.rpc.response_size import check_response_size
 
 
 class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
-    """Our own contract. The adapter admits a call and limits its time before a method is called."""
+    """Our contract. The adapter has already admitted a call and set its time limit when a method is called."""
 
     def __init__(self, version: str) -> None:
         self._version = version
@@ -102,7 +102,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
 
 
 def _stream_response(event: StreamEvent, call: Call) -> stream_pb2.InferStreamResponse:
-    """The message of an event. A result that is too large is an error of its frame, and the stream goes on."""
+    """The message of an event. A result that is too large becomes an error of its frame; the stream continues."""
     response = convert.stream_event(event, call.request_id)
     if isinstance(event, FrameOutcome):
         try:

@@ -1,4 +1,4 @@
-"""Errors to google.rpc.Status: the one table of codes, and the details of each kind of error."""
+"""Converts errors to google.rpc.Status: the only table of codes, and the details of each kind of error."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where and how to listen. Port 0 takes any free one."""
+    """Where and how to listen. Port 0 picks a free port."""
 
     host: str
     port: int
@@ -35,7 +35,7 @@ class Listening:
     write_timeout_s: float
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
-    insecure: bool = False  # no TLS, although other machines can reach it
+    insecure: bool = False  # allows no TLS although other machines can reach it
 
 
 def channel_options(listening: Listening) -> list[tuple[str, int]]:
@@ -43,14 +43,14 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
     options = {
         "grpc.max_receive_message_length": listening.max_message_bytes,
         "grpc.max_send_message_length": listening.max_message_bytes,
-        # More than max_calls: one call too many gets its rejection, and a probe its answer, on the same connection.
+        # More than max_calls, so that further calls are rejected and probes answered on the same connection.
         "grpc.max_concurrent_streams": listening.max_calls + _EXTRA_STREAMS,
         "grpc.so_reuseport": 0,  # a second server on the same port is a mistake
         # A peer that vanished is noticed within 80 s, and its streams are freed.
         "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,
         "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_S * 1000,
         "grpc.http2.max_pings_without_data": 0,  # no limit: an idle stream is pinged as long as it is open
-        # How often clients may ping: ours do so every minute, others more often.
+        # How often clients may ping: our clients do so every minute, others more often.
         "grpc.keepalive_permit_without_calls": 1,
         "grpc.http2.min_ping_interval_without_data_ms": MIN_PING_INTERVAL_S * 1000,
         "grpc.max_connection_idle_ms": MAX_CONNECTION_IDLE_S * 1000,
@@ -105,7 +105,7 @@ def _check(listening: Listening, *, authenticated: bool) -> None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach it. A name is resolved; one that cannot be resolved does not count."""
+    """Whether only this machine can reach the host. A name is resolved; False if that fails."""
     try:
         resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
     except (OSError, UnicodeError):
@@ -114,13 +114,13 @@ def is_loopback(host: str) -> bool:
     return bool(addresses) and all(address.is_loopback for address in addresses)
 
 
-def _credentials(current: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:
-    in_use = current()
+def _credentials(read_identity: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:
+    in_use = read_identity()
 
-    def renewed() -> grpc.ServerCertificateConfiguration | None:
+    def changed_configuration() -> grpc.ServerCertificateConfiguration | None:
         # Called for every new connection, on a thread of gRPC. It reads no file and cannot fail.
         nonlocal in_use
-        latest = current()
+        latest = read_identity()
         if latest is in_use:
             return None
         in_use = latest
@@ -128,7 +128,7 @@ def _credentials(current: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:
 
     return grpc.dynamic_ssl_server_credentials(
         _configuration(in_use),
-        renewed,  # type: ignore[arg-type] # None is allowed: no change
+        changed_configuration,  # type: ignore[arg-type] # None is allowed: no change
         require_client_authentication=in_use.client_ca is not None,
     )
 

@@ -10,7 +10,17 @@ from grpc_reflection.v1alpha import reflection_pb2
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc.methods import HEALTH, KSERVE, METHODS, OPEN, REFLECTION, SERVICE, Method, Takes, TimeLimit
+from patchserve_server.rpc.methods import (
+    HEALTH,
+    KSERVE,
+    METHODS,
+    OPEN,
+    REFLECTION,
+    SERVICE,
+    InitialPermit,
+    Method,
+    TimeLimit,
+)
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
 FILES = (service_pb2, open_inference_pb2, health_pb2, reflection_pb2)
@@ -48,8 +58,12 @@ def test_methods_that_change_references_need_manage_and_are_audited() -> None:
 
 
 def test_messages_with_images_take_capacity_before_they_are_read() -> None:
-    assert names(takes=Takes.IMAGE) == {"Infer", "ModelInfer"}
-    assert names(takes=Takes.LOAD) == names(time_limit=TimeLimit.LOAD) == {"LoadReference", "LoadReferenceStream"}
+    assert names(initial_permit=InitialPermit.IMAGE) == {"Infer", "ModelInfer"}
+    assert (
+        names(initial_permit=InitialPermit.LOAD)
+        == names(time_limit=TimeLimit.LOAD)
+        == {"LoadReference", "LoadReferenceStream"}
+    )
 
 
 def test_health_and_reflection_and_probes_are_always_answered() -> None:
@@ -58,9 +72,9 @@ def test_health_and_reflection_and_probes_are_always_answered() -> None:
     assert names(is_health_check=True) == HEALTH_CHECKS
 
 
-def test_a_method_that_is_always_answered_takes_no_capacity() -> None:
-    with pytest.raises(ValueError, match="takes no capacity"):
-        Method(Scope.INFER, Takes.IMAGE, always_answered=True)
+def test_a_method_that_is_always_answered_needs_no_permit() -> None:
+    with pytest.raises(ValueError, match="needs no permit"):
+        Method(Scope.INFER, InitialPermit.IMAGE, always_answered=True)
 
 
 def test_only_health_checks_answer_one_request_with_a_stream() -> None:

@@ -1,4 +1,4 @@
-"""Protobuf to domain values, checked (`requests`), and domain values to protobuf (`responses`)."""
+"""Converts protobuf to checked domain values (`requests`), and domain values to protobuf (`responses`)."""
 
 from patchserve_server.rpc.convert.requests import (
     expected_revision,

@@ -1,4 +1,4 @@
-"""Enums of the contract and the values of the domain that they stand for."""
+"""Enums of the contract and the corresponding values of the domain."""
 
 from __future__ import annotations
 
@@ -77,5 +77,5 @@ def enum_value(values: Mapping[Number, Value], number: Number, field: str) -> Va
 
 
 def enum_number(values: Mapping[Number, Value], value: Value) -> Number:
-    """The contract's number for a value of the domain; of several, the one that is not UNSPECIFIED."""
+    """The contract's number for a value; not UNSPECIFIED, if another number means the same."""
     return {domain: number for number, domain in values.items()}[value]

@@ -1,4 +1,4 @@
-"""The Open Inference Protocol to domain values, and back."""
+"""Converts the Open Inference Protocol to domain values, and back."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Batch:
 
 
 def model(name: str, version: str, prefix: str = "") -> tuple[ReferenceId, Revision | None]:
-    """The reference id and the expected revision; None if any revision will do.
+    """The reference id and the expected revision; None accepts any revision.
 
     Raises:
         InvalidInputError: one of them is malformed.
@@ -50,7 +50,7 @@ def model(name: str, version: str, prefix: str = "") -> tuple[ReferenceId, Revis
 
 
 def infer_request(request: pb.ModelInferRequest, max_images: int) -> Batch:
-    """Checks a request. Blocks for a while if pixels come in typed contents.
+    """Checks and converts a request. Blocks for a while if pixels are sent as typed contents.
 
     Raises:
         InvalidInputError: a field, a tensor or a parameter is invalid.
@@ -73,7 +73,7 @@ def _outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
 
 
 def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ...]) -> OutputOptions:
-    """Built through our own message, so that the checks are the same."""
+    """The options, built through our own message so that the checks are the same."""
     overlay = "overlay" in outputs
     message = inference_pb2.OutputOptions(overlay=overlay, score_map="anomaly_map" in outputs)
     if not overlay:
@@ -120,7 +120,7 @@ def _choice(values: Mapping[T, object], key: str, value: object) -> T:
 def infer_response(
     request: pb.ModelInferRequest, batch: Batch, inspections: Sequence[Inspection]
 ) -> pb.ModelInferResponse:
-    """Raw contents if the request had raw contents, typed ones otherwise. Blocks for a while with typed maps."""
+    """The response, with raw contents if the request had raw contents. Blocks for a while with typed maps."""
     response = pb.ModelInferResponse(
         model_name=batch.reference_id, model_version=inspections[0].reference_revision, id=request.id
     )
@@ -138,7 +138,7 @@ def infer_response(
 
 
 def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: str) -> pb.ModelStreamInferResponse:
-    """The protocol has only a text for errors: it begins with code and reason."""
+    """The message of an error. The protocol has only a text for it; the text begins with code and reason."""
     status = status_of(error, request_id)
     info = error_details_pb2.ErrorInfo()
     status.details[0].Unpack(info)

@@ -1,4 +1,4 @@
-"""Protobuf to domain values, which check themselves. Nothing below this package sees a message."""
+"""Converts protobuf to domain values, which check themselves. No other layer uses protobuf messages."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MAX_PAGE_SIZE: Final = 1000
 
 @contextmanager
 def _field(name: str) -> Iterator[None]:
-    """Gives an error of a value its address in the request.
+    """Adds the path in the request to the field of an error.
 
     Raises:
         InvalidInputError: for the field `name`, or for one inside it.
@@ -53,7 +53,7 @@ def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
 
 
 def expected_revision(text: str, field: str = "expected_revision") -> Revision | None:
-    """The revision; None, which means any, if the field is empty.
+    """The revision; None (any revision) if the field is empty.
 
     Raises:
         InvalidInputError: it is not a revision.
@@ -65,7 +65,7 @@ def expected_revision(text: str, field: str = "expected_revision") -> Revision |
 
 
 def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
-    """Everything of a load but its images."""
+    """The options of a load, without its images."""
     return LoadOptions(
         reference_id=reference_id(request.reference_id),
         append=enum_value(MODES, request.mode, "mode"),
@@ -75,7 +75,7 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
 
 
 def _requested_options(request: reference_pb2.LoadReferenceRequest) -> RequestedOptions:
-    """The options that the caller named."""
+    """The options that the caller set."""
     return RequestedOptions(
         profile=enum_value(PROFILES, request.profile, "profile"),
         coreset=_coreset_options(request.coreset) if request.HasField("coreset") else None,
@@ -91,7 +91,7 @@ def _coreset_options(message: reference_pb2.CoresetOptions) -> CoresetOptions:
 
 
 def _region_of_interest(polygons: Sequence[reference_pb2.RelativePolygon]) -> RegionOfInterest:
-    """Converts no more points than it takes to see that there are too many."""
+    """Converts the polygons, and stops early if there are too many points."""
     limit = MAX_REGION_POINTS + 1
     return tuple(tuple((point.x, point.y) for point in polygon.points[:limit]) for polygon in polygons[:limit])
 
@@ -135,12 +135,12 @@ def frame(message: stream_pb2.Frame) -> Frame:
 
 
 def loads_of(request: reference_pb2.ListLoadsRequest) -> ReferenceId | None:
-    """The reference whose loads are wanted; None: all loads."""
+    """The reference whose loads are requested; None: all loads."""
     return reference_id(request.reference_id) if request.reference_id else None
 
 
 def page(request: reference_pb2.ListReferencesRequest) -> tuple[str, int]:
-    """The id after which the page begins, and its size."""
+    """The id after which the page starts, and the size of the page."""
     if request.page_size > MAX_PAGE_SIZE:
         raise InvalidInputError("page_size", f"page_size must be 1 to {MAX_PAGE_SIZE}; 0 means {DEFAULT_PAGE_SIZE}.")
     try:

@@ -1,4 +1,4 @@
-"""Domain values to protobuf."""
+"""Converts domain values to protobuf."""
 
 from __future__ import annotations
 

@@ -97,18 +97,18 @@ def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tu
     return shape
 
 
-def _files(request: pb.ModelInferRequest, count: int) -> list[SentImage]:
+def _files(request: pb.ModelInferRequest, image_count: int) -> list[SentImage]:
     if request.raw_input_contents:
-        return list(split_bytes(request.raw_input_contents[0], count))
+        return list(split_bytes(request.raw_input_contents[0], image_count))
     files = _typed(request.inputs[0], "bytes_contents")
-    if len(files) != count:
-        message = f"The shape says {count} images, but bytes_contents has {len(files)}."
+    if len(files) != image_count:
+        message = f"The shape says {image_count} images, but bytes_contents has {len(files)}."
         raise InvalidInputError("inputs[0].contents", message)
     return list(files)
 
 
 def split_bytes(raw: bytes, count: int) -> list[bytes]:
-    """The `count` elements of a BYTES tensor. Each follows its length: 4 bytes, little-endian.
+    """The `count` elements of a BYTES tensor. Each one comes after its length: 4 bytes, little-endian.
 
     Raises:
         InvalidInputError: there are fewer or more elements, or the last one is cut off.

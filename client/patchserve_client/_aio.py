@@ -41,7 +41,7 @@ class AsyncClient(BaseClient):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connection. Calls that still run end with Cancelled."""
+        """Close the connection. Calls in progress end with Cancelled."""
         await self._channel.close()
 
     async def load_reference(
@@ -66,7 +66,7 @@ class AsyncClient(BaseClient):
                     await call.done_writing()
                     return load.convert(await call)
             finally:
-                call.cancel()  # the server must not build a reference from half of the images
+                call.cancel()  # the server must not build a reference from a part of the images
 
     async def infer(
         self,

@@ -1,4 +1,4 @@
-"""The server's status of a call, if grpcio's asyncio API replaced it with a status of its own."""
+"""The server's status of a call, even if grpcio's asyncio API replaced it with another status."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _POLL_INTERVAL_S = 0.01
 async def server_status_first(call: grpc.aio.Call) -> AsyncIterator[None]:
     """Raise the server's own error if the server ended `call` while requests were still being written.
 
-    A write that fails because the call has ended makes grpcio report an INTERNAL error of its own
-    (https://github.com/grpc/grpc/issues/36066). If the server's status came first, grpcio overwrites it: so the first
-    status is kept. If it comes later, it overwrites grpcio's error: so this waits for it.
+    If a write fails because the call has ended, grpcio reports an INTERNAL error
+    (https://github.com/grpc/grpc/issues/36066). If the server's status came first, grpcio overwrites it, so this stores
+    the first status. If it comes later, it overwrites grpcio's error, so this waits for it.
     """
     first_status: list[grpc.aio.AioRpcError] = []
 
-    def keep(ended: grpc.aio.Call) -> None:  # called once, with the first status
-        first_status.append(_result_of(_status(ended)))
+    def store_first(ended_call: grpc.aio.Call) -> None:  # called once, with the first status
+        first_status.append(_result_of(_status(ended_call)))
 
-    call.add_done_callback(keep)
+    call.add_done_callback(store_first)
     try:
         yield
     except (grpc.aio.AioRpcError, asyncio.InvalidStateError) as error:  # InvalidStateError: a write after the end
@@ -55,7 +55,7 @@ async def _status(call: grpc.aio.Call) -> grpc.aio.AioRpcError:
 
 
 def _result_of(coroutine: Coroutine[Any, Any, _T]) -> _T:
-    """The result of a coroutine that has nothing to wait for. The status methods of an ended call are such."""
+    """The result of a coroutine that does not wait, such as the status methods of an ended call."""
     try:
         coroutine.send(None)
     except StopIteration as stop:

@@ -44,32 +44,32 @@ async def _read(state: StreamState, messages: AsyncIterator[InferStreamResponse]
 
 
 class _Sender:
-    """Draws frames and gives each connection its requests."""
+    """Reads frames and creates the requests of each connection."""
 
     def __init__(self, state: StreamState, frames: AsyncIterable[Frame | ImageSource]) -> None:
         self._state = state
         self._frames = aiter(frames)
-        self._drawing: asyncio.Task[None] | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     def connect(self) -> AsyncGenerator[InferStreamRequest]:
-        """Begin a connection; returns its requests."""
+        """Start a connection; returns its requests."""
         return self._requests(self._state.connect())
 
     async def aclose(self) -> None:
-        """Stop drawing frames."""
-        if self._drawing is not None:
-            self._drawing.cancel()
+        """Stop reading frames."""
+        if self._reading is not None:
+            self._reading.cancel()
 
     async def _requests(self, connection: int) -> AsyncGenerator[InferStreamRequest]:
         while self._state.is_sending(connection):
             for request in self._state.requests(connection):
                 yield request
             if self._state.needs_frame(connection):
-                if self._drawing is None or self._drawing.done():
-                    self._drawing = asyncio.create_task(self._draw_frame())
-                await asyncio.shield(self._drawing)  # a frame that is being drawn outlives the connection
+                if self._reading is None or self._reading.done():
+                    self._reading = asyncio.create_task(self._read_frame())
+                await asyncio.shield(self._reading)  # reading a frame continues if the connection ends
 
-    async def _draw_frame(self) -> None:
+    async def _read_frame(self) -> None:
         try:
             self._state.add_frame(await asyncio.to_thread(frame_request, await anext(self._frames)))
         except StopAsyncIteration:

@@ -1,4 +1,4 @@
-"""When a stream connects again after its connection is lost, and when it gives up."""
+"""When a stream reconnects after its connection is lost, and when it stops trying."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from patchserve_client._errors import PatchserveError, Unavailable
 
 _FIRST_DELAY_S = 0.1
 _LONGEST_DELAY_S = 2.0
-# What gRPC reports when a proxy lost the server and resets the stream. The server's own errors have a reason.
+# gRPC's message if a proxy has lost the server and resets the stream. The server's own errors have a reason.
 _RESET_CODES = ("INTERNAL", "UNKNOWN")
 
 
 class Backoff:
-    """Growing delays between connections, for at most `resume_for_s` seconds without progress. 0: no reconnect."""
+    """Growing delays between connections, for at most `resume_for_s` seconds without progress. 0: never reconnect."""
 
     def __init__(self, resume_for_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         if not resume_for_s >= 0:
@@ -26,7 +26,7 @@ class Backoff:
 
     @property
     def reconnects(self) -> bool:
-        """Whether a lost connection is replaced at all."""
+        """Whether the stream reconnects after a lost connection."""
         return self._resume_for_s > 0
 
     def reset(self) -> None:
@@ -35,7 +35,7 @@ class Backoff:
         self._next_delay_s = _FIRST_DELAY_S
 
     def delay_s(self, error: PatchserveError) -> float | None:
-        """Seconds to wait before the next connection. None: the error is final, or the time is over."""
+        """Seconds to wait before the next connection. None: the error is final, or the time has passed."""
         now_s = self._clock()
         is_first_loss = self._lost_at_s is None
         self._lost_at_s = now_s if self._lost_at_s is None else self._lost_at_s

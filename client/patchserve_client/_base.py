@@ -1,4 +1,4 @@
-"""What both clients share: the connection, the stubs, and how a call is started."""
+"""The part that both clients share: the connection, the stubs, and the start of a call."""
 
 from __future__ import annotations
 

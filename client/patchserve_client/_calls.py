@@ -24,7 +24,7 @@ from patchserve_client._types import ImageSource, InferenceResult, LoadProgress,
 
 _T = TypeVar("_T")
 
-# A load up to this size is one message: held in memory, and retried. A larger one is streamed as it is read.
+# A load up to this size is one message, held in memory and retried. A larger one is streamed while images are read.
 UNARY_LOAD_BYTES = 16 * 1024 * 1024
 READINESS_SERVICE = "patchserve.v1.PatchCoreService"
 
@@ -83,7 +83,7 @@ def health(service: str) -> Call[bool]:
 
 @dataclass(frozen=True, slots=True)
 class StreamedLoad:
-    """A load for LoadReferenceStream. `messages` reads an image when its message is drawn."""
+    """A load for LoadReferenceStream. `messages` reads each image only when gRPC asks for its message."""
 
     messages: Iterator[reference_pb2.LoadReferenceStreamRequest]
     convert: Callable[[Any], ReferenceInfo]
@@ -92,7 +92,7 @@ class StreamedLoad:
 def load(
     images: ImageSource | Iterable[ImageSource], reference_id: str, options: LoadOptions
 ) -> Call[ReferenceInfo] | StreamedLoad:
-    """One message if the load is small and safe to repeat, otherwise a stream. Reads at most UNARY_LOAD_BYTES."""
+    """A unary call if the load is small and safe to repeat, otherwise a stream. Reads at most UNARY_LOAD_BYTES."""
     request = _requests.load_request(reference_id, options)
     encoded_images = map(encoded, _images(images))
     first_images: list[bytes] = []

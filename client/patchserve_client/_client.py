@@ -1,4 +1,4 @@
-"""The client for ordinary code."""
+"""The client for synchronous code."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Client(BaseClient):
         self.close()
 
     def close(self) -> None:
-        """Close the connection. Calls that still run end with Cancelled."""
+        """Close the connection. Calls in progress end with Cancelled."""
         self._channel.close()
 
     def load_reference(
@@ -78,7 +78,7 @@ class Client(BaseClient):
         """Build or extend a reference from images of undamaged items. Returns when the server uses it.
 
         Images are read one at a time. More than 16 MiB are streamed, so that a large set is never in memory. A streamed
-        load is not retried. An APPEND without `expected_revision` is not retried either: it must not happen twice.
+        load is not retried. Nor is an APPEND without `expected_revision`: its images must not be added twice.
 
         Args:
             images: one image or many, each as for `infer`.
@@ -88,11 +88,11 @@ class Client(BaseClient):
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
                 profile: NOTEBOOK or PAPER; None: NOTEBOOK.
-                coreset_ratio: keep this share of all patches, above 0 and at most 1; None: all.
-                coreset_max_patches: keep at most this many patches; None: all.
+                coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
+                coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share
                     of the image's side; None: with all.
-                region_of_interest: polygons; only what lies inside one of them counts. Empty: the whole image.
+                region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
@@ -153,20 +153,20 @@ class Client(BaseClient):
         on_notice: Callable[[StreamNotice], None] | None = None,
         **options: Unpack[StreamOptions],
     ) -> Generator[FrameResult]:
-        """Inspect frames as they come. Yields one FrameResult for each, also for one that fails.
+        """Inspect frames as they arrive. Yields one FrameResult for each frame, also for a frame that fails.
 
         Another thread reads `frames`, one frame ahead of the connection. Leaving the loop early cancels the call; the
         thread ends when `frames` returns its next item. An exception of `frames` is raised here, after the results of
-        the frames before it. The stream has no deadline; `frame_timeout_s` limits each frame.
+        earlier frames. The stream has no deadline; `frame_timeout_s` limits each frame.
 
         Args:
             frames: images, or `Frame`s with an id and a capture time.
             reference_id: the reference to compare with. The stream keeps the revision that it started with.
             resume_for_s: connect again if the connection is lost or the server drains, and send frames without a result
-                again. Give up after this many seconds without a result. 0: the stream ends with Unavailable.
+                again. Stop after this many seconds without a result. 0: never connect again, raise Unavailable.
             on_notice: called in this thread for every notice of the server.
             **options: the options of `infer`, and any of
-                max_in_flight: the largest number of frames in work at once; None: the server's default.
+                max_in_flight: the largest number of frames in progress; None: the server's default.
                 overflow: BLOCK (default) slows `frames` down and loses nothing; DROP_OLDEST is for live cameras.
                 ordering: of the results: INPUT (default), or COMPLETION.
                 frame_timeout_s: how old a frame may get on the server, in seconds; None: no limit.

@@ -36,15 +36,15 @@ _SERVICE_CONFIG = {
 }
 
 TokenSource: TypeAlias = str | Callable[[], str] | None
-"""A bearer token, or a function that returns the current one. It is called for every call: it must be fast."""
+"""A bearer token, or a function that returns the current one. It is called for every call, so it must be fast."""
 
 
 @dataclass(frozen=True, slots=True)
 class TlsConfig:
     """Encryption of a connection. All files are PEM.
 
-    `ca_file` has the authorities that may sign the server's certificate; None: the well-known ones. `cert_file` and
-    `key_file` are the client's own certificate, for a server that requires one (mTLS).
+    `ca_file` has the authorities that may sign the server's certificate; None: gRPC's default authorities. `cert_file`
+    and `key_file` are the client's certificate, for a server that requires one (mTLS).
     """
 
     ca_file: str | os.PathLike[str] | None = None
@@ -92,10 +92,10 @@ class Connection:
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
             # Without this gRPC uses the proxy of http_proxy even for ports of this machine.
             ("grpc.enable_http_proxy", int(not self._on_this_machine)),
-            # A dead peer is detected within 80 s during a call. Servers must allow one ping per minute.
+            # During a call, a dead peer is detected within 80 s. Servers must allow one ping per minute.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
-            # Find a restarted server soon.
+            # Reconnect to a restarted server soon.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
         ]

@@ -1,4 +1,4 @@
-"""Enums of the contract and of the client. They pair by name: HEATMAP_SCALE_RELATIVE is HeatmapScale.RELATIVE."""
+"""Enums of the contract and of the client. They correspond by name: HEATMAP_SCALE_RELATIVE is HeatmapScale.RELATIVE."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from google.protobuf.descriptor import EnumDescriptor
 _E = TypeVar("_E", bound=enum.StrEnum)
 
 
-def to_wire(kind: type[enum.StrEnum], value: str, wire_enum: Any) -> Any:  # noqa: ANN401 - stubs type each enum apart
+def to_wire(kind: type[enum.StrEnum], value: str, wire_enum: Any) -> Any:  # noqa: ANN401 - each enum has its own type
     """The number of a value in a protobuf enum.
 
     Raises:

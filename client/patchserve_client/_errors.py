@@ -35,7 +35,7 @@ class PreconditionViolation:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDetails:
-    """What a server sends with code and message (google.rpc error details)."""
+    """The details that a server sends with code and message (google.rpc error details)."""
 
     reason: str = ""
     retry_after_s: float | None = None
@@ -84,7 +84,7 @@ class Cancelled(PatchserveError):
 
 
 class DeadlineExceeded(PatchserveError):
-    """There was no answer in time."""
+    """There was no response in time."""
 
     default_code = "DEADLINE_EXCEEDED"
 
@@ -102,7 +102,7 @@ class Internal(PatchserveError):
 
 
 class InvalidArgument(PatchserveError):
-    """The request can never succeed as it is. `field_violations` says why."""
+    """The request cannot succeed without a change. `field_violations` says why."""
 
     default_code = "INVALID_ARGUMENT"
 
@@ -138,12 +138,12 @@ class Unavailable(PatchserveError):
 
 
 class Unimplemented(PatchserveError):
-    """The server does not know this method: it is older, or another kind of server."""
+    """The server does not have this method: it is older, or another kind of server."""
 
     default_code = "UNIMPLEMENTED"
 
 
-# What grpcio reports when a stopping server discards a call unread. Our own cancellations have other texts.
+# grpcio's message if a stopping server discards a call without reading it. Our cancellations have other messages.
 _DISCARDED_UNREAD = ("CANCELLED", "Received RST_STREAM with error code 8")
 
 _BY_CODE = {error.default_code: error for error in PatchserveError.__subclasses__()}
@@ -157,7 +157,7 @@ def from_status(status: status_pb2.Status) -> PatchserveError:
 
 @contextmanager
 def translate_errors(server: str) -> Iterator[None]:
-    """Translate gRPC's errors. `server` is the address to name in messages.
+    """Translate gRPC's errors. `server` is the address for messages.
 
     Raises:
         PatchserveError: the subclass for the gRPC code.
@@ -173,7 +173,7 @@ def translate_errors(server: str) -> Iterator[None]:
 def _from_rpc_error(error: grpc.RpcError, server: str) -> PatchserveError:
     try:
         status = rpc_status.from_call(error)
-    except (ValueError, DecodeError):  # details that are damaged or contradict the status line: use the line
+    except (ValueError, DecodeError):  # the details are damaged or contradict the status line: use only the line
         status = None
     if status is not None:
         return from_status(status)
@@ -211,11 +211,11 @@ def _details(status: status_pb2.Status) -> ErrorDetails:
 
 
 def _unpacked(status: status_pb2.Status, message: _M) -> _M:
-    """`message`, filled from the detail of its type; empty if the status has no such detail."""
+    """`message`, filled from the status detail of its type; empty if there is none."""
     for detail in status.details:
         try:
             if detail.Unpack(message):
                 break
-        except DecodeError:  # a damaged detail must not hide the error itself
+        except DecodeError:  # a damaged detail must not hide the error
             message.Clear()
     return message

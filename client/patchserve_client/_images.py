@@ -1,4 +1,4 @@
-"""Images as encoded bytes."""
+"""Encodes images."""
 
 from __future__ import annotations
 

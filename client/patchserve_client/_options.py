@@ -17,7 +17,7 @@ from patchserve_client._types import (
 
 
 class OutputOptions(TypedDict, total=False):
-    """What the server returns beside the scores."""
+    """What the server returns in addition to the scores."""
 
     overlay: bool
     heatmap_scale: HeatmapScale | str | None
@@ -29,13 +29,13 @@ class OutputOptions(TypedDict, total=False):
 
 
 class InferOptions(OutputOptions, total=False):
-    """Options of `Client.infer`, which explains them."""
+    """Options of `Client.infer`; see there."""
 
     expected_revision: str
 
 
 class StreamOptions(OutputOptions, total=False):
-    """Options of `Client.infer_stream`, which explains them."""
+    """Options of `Client.infer_stream`; see there."""
 
     max_in_flight: int | None
     overflow: OverflowPolicy | str
@@ -45,7 +45,7 @@ class StreamOptions(OutputOptions, total=False):
 
 
 class LoadOptions(TypedDict, total=False):
-    """Options of `Client.load_reference`, which explains them."""
+    """Options of `Client.load_reference`; see there."""
 
     mode: LoadMode | str
     profile: ScoringProfile | str | None

@@ -1,4 +1,4 @@
-"""Options and images to protobuf. Only this module writes the fields of requests that have options.
+"""Converts options and images to protobuf. Only this module writes the fields of requests with options.
 
 Raises TypeError for an unknown option and ValueError for a value that no request can carry. The server checks the rest.
 """
@@ -114,7 +114,7 @@ def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
 
 
 def _positive(name: str, value: _N | None) -> _N | int:
-    """The value, or 0, which stands for "not given" in the request and so cannot be given."""
+    """The value, or 0 if it is None. 0 means "not set" in the request, so it is not a valid value."""
     if value is None:
         return 0
     if not value > 0:

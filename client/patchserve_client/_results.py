@@ -1,4 +1,4 @@
-"""Protobuf to typed results. Only this module reads the fields of responses."""
+"""Converts protobuf to typed results. Only this module reads the fields of responses."""
 
 from __future__ import annotations
 

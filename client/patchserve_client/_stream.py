@@ -1,4 +1,4 @@
-"""Runs a stream for ordinary code. gRPC draws the requests in a thread of its own."""
+"""Runs a stream for synchronous code. gRPC reads the requests in its own thread."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stream(
 
     Raises:
         PatchserveError: the stream ended early.
-        Exception: what `frames` raised, after the results of the frames before it.
+        Exception: the exception of `frames`, after the results of the frames before it.
     """
     sender = _Sender(state, frames)
     while (delay_s := state.connect_after_s) is not None:
@@ -50,7 +50,7 @@ def _read(state: StreamState, messages: Iterator[InferStreamResponse]) -> FrameR
 
 
 class _Sender:
-    """Draws frames and gives each connection its requests."""
+    """Reads frames and creates the requests of each connection."""
 
     def __init__(self, state: StreamState, frames: Iterable[Frame | ImageSource]) -> None:
         self._state = state
@@ -58,7 +58,7 @@ class _Sender:
         self._drawing = threading.Lock()
 
     def connect(self) -> Iterator[InferStreamRequest]:
-        """Begin a connection; returns its requests."""
+        """Start a connection; returns its requests."""
         return self._requests(self._state.connect())
 
     def _requests(self, connection: int) -> Iterator[InferStreamRequest]:
@@ -66,9 +66,9 @@ class _Sender:
             yield from self._state.requests(connection)
             with self._drawing:  # the thread of an earlier connection may still wait for a frame
                 if self._state.needs_frame(connection):
-                    self._draw_frame()
+                    self._read_frame()
 
-    def _draw_frame(self) -> None:
+    def _read_frame(self) -> None:
         try:
             self._state.add_frame(frame_request(next(self._frames)))
         except StopIteration:

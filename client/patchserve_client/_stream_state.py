@@ -1,4 +1,4 @@
-"""The decisions of a stream of frames, without I/O: what to send, what a message means, when to connect again.
+"""The decisions of a stream of frames, without I/O: what to send, what a message means, when to reconnect.
 
 A stream may use several connections. Frames without a result are sent again on the next one.
 """
@@ -20,8 +20,8 @@ from patchserve_client._types import FrameResult, StreamNotice
 class StreamState:
     """The state of one stream. Safe to share between the sending and the receiving thread.
 
-    A driver connects while `connect_after_s` is not None. For each connection it sends `requests`, draws a frame where
-    `needs_frame`, and passes on every message to `receive`, or the error that ends the connection to `lose`.
+    A driver connects while `connect_after_s` is not None. For each connection it sends `requests`, reads a frame if
+    `needs_frame`, and passes every message to `receive`, or the error that ends the connection to `lose`.
 
     `connect_after_s` is how many seconds to wait before the next connection; None: the stream has ended.
     """
@@ -42,10 +42,10 @@ class StreamState:
         self._unanswered: dict[int, tuple[int, InferStreamRequest]] = {}
         self._sequence = 0
 
-    # Sending. `connection` is the number from `connect`; an earlier connection has nothing to send any more.
+    # Sending. `connection` is the number from `connect`; earlier connections have nothing to send.
 
     def connect(self) -> int:
-        """Begin a connection and return its number."""
+        """Start a connection and return its number."""
         with self._lock:
             self._unsent.extendleft(reversed(self._unanswered.values()))
             self._unanswered.clear()
@@ -76,7 +76,7 @@ class StreamState:
             if not self._unsent:
                 return None
             place, request = self._unsent.popleft()
-            if self._backoff.reconnects:  # otherwise no frame is sent again: do not hold it
+            if self._backoff.reconnects:  # without reconnecting, no frame is sent again, so it is not stored
                 self._unanswered[self._sequence] = (place, request)
             self._sequence += 1
             return request
@@ -92,7 +92,7 @@ class StreamState:
             self._frame_count += 1
 
     def end_frames(self, error: Exception | None = None) -> None:
-        """No more frames come. `error`: what the caller's frames raised; it is raised after the results before it."""
+        """No more frames follow. `error` of the caller's frames is raised after the results of earlier frames."""
         with self._lock:
             self._frames_ended, self._frames_error = True, error
 
@@ -102,7 +102,7 @@ class StreamState:
         """The result or notice in a message, if any. None: the server has ended the stream.
 
         Raises:
-            Exception: the stream is over, and the caller's frames had raised this.
+            Exception: the stream has ended; this is the exception of the caller's frames.
         """
         if message is None:
             self._end()
@@ -112,7 +112,7 @@ class StreamState:
             self._backoff.reset()
             return self._placed_in_stream(event)
         if event is None and not self._has_frames_without_result():
-            self._backoff.reset()  # `ready`, and no frame is being sent again
+            self._backoff.reset()  # `ready`, and no frame must be sent again
         return event
 
     def lose(self, error: PatchserveError) -> None:
@@ -120,7 +120,7 @@ class StreamState:
 
         Raises:
             PatchserveError: `error`, if another connection would not help.
-            Exception: the stream is over, and the caller's frames had raised this.
+            Exception: the stream has ended; this is the exception of the caller's frames.
         """
         if self._backoff.reconnects and self._frames_ended and not self._has_frames_without_result():
             self._end()

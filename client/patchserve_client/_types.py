@@ -72,7 +72,7 @@ class OverlayFormat(enum.StrEnum):
 
 
 class OverflowPolicy(enum.StrEnum):
-    """What the server does with a new frame while `max_in_flight` frames are in work."""
+    """What the server does with a new frame while `max_in_flight` frames are in progress."""
 
     BLOCK = "block"
     DROP_OLDEST = "drop_oldest"
@@ -94,7 +94,7 @@ class NoticeKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DamageScore:
-    """The notebook's measure, relative to the range of each image. To rank images, use AnomalyScore."""
+    """The notebook's measure, relative to the range of each image. Use AnomalyScore to compare images."""
 
     damage_percentage: float  # 0..100
     anomaly_detected: bool
@@ -193,7 +193,7 @@ class ScoreSpread:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The raw thresholds of a reference, computed from its own images alone."""
+    """The raw thresholds of a reference, computed from its own images only."""
 
     method: CalibrationMethod | None  # None: unknown to this client
     image_threshold: float
@@ -203,10 +203,10 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceInfo:
-    """A reference on the server."""
+    """The description of a reference on the server."""
 
     reference_id: str
-    revision: str  # a digest: the same content has the same revision
+    revision: str  # a digest: equal content has the same revision
     image_count: int
     patch_count: int
     feature_dim: int
@@ -240,7 +240,7 @@ class LoadProgress:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Every limit of the server."""
+    """The limits of the server."""
 
     max_image_bytes: int
     max_image_pixels: int
@@ -273,7 +273,7 @@ class ServerInfo:
     backbone: str
     weights_digest: str
     weights_source: str
-    fallback_reason: str  # why it is not the requested backbone; empty: it is
+    fallback_reason: str  # why it is not the requested backbone; empty if it is
     device: str
     precision: str
     input_size_px: int
@@ -312,7 +312,7 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """A message of the server about the stream, beside the results."""
+    """A message of the server about the stream that is not a result."""
 
     kind: NoticeKind | None  # None: unknown to this client
     message: str

@@ -1,4 +1,4 @@
-"""A client-streaming call for ordinary code. gRPC draws the requests in a thread of its own."""
+"""A client-streaming call for synchronous code. gRPC reads the requests in its own thread."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ def upload(
     """Start a call, send it the requests, and return its response. The call is cancelled if the caller is interrupted.
 
     Raises:
-        PatchserveError: the call failed. `server` is the address to name.
-        Exception: what drawing a request raised. The call is cancelled then: the server must not take half of them.
+        PatchserveError: the call failed. `server` is the address for messages.
+        Exception: the exception of `requests`. The call is then cancelled: the server must not use a part of them.
     """
     started: concurrent.futures.Future[grpc.Future[_Response]] = concurrent.futures.Future()
     errors: list[Exception] = []
 
-    def drawn() -> Iterator[_Request]:
+    def read_requests() -> Iterator[_Request]:
         try:
             yield from requests
         except Exception as error:  # noqa: BLE001 - raised in the caller's thread; gRPC would log it and hide it
             errors.append(error)
             started.result().cancel()
 
-    call = start(drawn())
+    call = start(read_requests())
     started.set_result(call)
     try:
         with translate_errors(server):

@@ -1,4 +1,4 @@
-"""The connection options of every command. They may stand before or after the command."""
+"""The connection options of every command. They can be written before or after the command."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ class Settings:
             raise typer.BadParameter(str(error)) from error
 
     def _token_source(self) -> TokenSource:
-        """A token file is read for every call, so that the token can be renewed. It wins over --token."""
+        """A token file is read for every call, so that the token can be renewed. It has precedence over --token."""
         file = self.token_file
         return self.token if file is None else lambda: file.read_text().strip()
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_requested: bool) -> None:
+    if is_requested:
         typer.echo(f"patchserve {installed_version('patchserve')}")
         raise typer.Exit
 
@@ -89,7 +89,7 @@ def read_settings(
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(**_PEM, help="Authorities for the server's certificate. [default: the well-known ones]"),
+        typer.Option(**_PEM, help="Authorities for the server's certificate. [default: those of gRPC]"),
     ] = None,
     cert: Annotated[Path | None, typer.Option(**_PEM, help="Client certificate.")] = None,
     key: Annotated[Path | None, typer.Option(**_PEM, help="Private key of --cert.")] = None,
@@ -109,7 +109,7 @@ def read_settings(
         bool | None, typer.Option("--insecure-token", help="Allow sending the token unencrypted to another machine.")
     ] = None,
 ) -> None:
-    """Read the options before the command. Every command also takes them after it, and those win."""
+    """Read the options before the command. Every command also accepts them after it, with precedence."""
     ctx.obj = Settings(
         server or DEFAULT_SERVER, timeout, bool(tls), ca, cert, key, token or None, token_file, bool(insecure_token)
     )
@@ -134,6 +134,6 @@ def connected(command: Command) -> Command:
 
 
 def _is_typed(ctx: typer.Context, option: str) -> bool:
-    """Whether the option was typed. An environment variable must not win over an option before the command."""
+    """Whether the option was typed. An option before the command has precedence over an environment variable."""
     source = ctx.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"

@@ -32,7 +32,7 @@ from patchserve_client.evaluation import (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the command line asks for."""
+    """The arguments of the command."""
 
     dataset: Path
     reference_id: str
@@ -52,7 +52,7 @@ def run_evaluation(settings: Settings, plan: Plan) -> bool:
     except DatasetError as error:
         raise typer.BadParameter(str(error)) from error
     for folder in (plan.json_file and plan.json_file.parent, plan.plot_folder):
-        if folder is not None:  # fail now rather than after the work
+        if folder is not None:  # report a missing folder before the work starts
             folder.mkdir(parents=True, exist_ok=True)
     with settings.client() as client, _loaded(client, plan, files) as reference:
         with progress("Inspecting", len(dataset.images)) as step:
@@ -89,8 +89,8 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
     print_table(["metric", "value"], [[name, _metric_text(numbers[name])] for name in METRICS])
     print_line("")
     rows = [
-        [defect, str(found["images"]), str(found["found"]), _metric_text(found["image_auroc"])]
-        for defect, found in numbers["defects"].items()
+        [defect, str(row["images"]), str(row["found"]), _metric_text(row["image_auroc"])]
+        for defect, row in numbers["defects"].items()
     ]
     if rows:
         print_table(["defect", "images", "found", "image_auroc"], rows)

@@ -1,4 +1,4 @@
-"""How a command ends when it fails: one line on stderr, and an exit code."""
+"""The end of a command that fails: one line on stderr, and an exit code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 @contextmanager
 def exit_on_error(server: str) -> Iterator[None]:
-    """Report errors of the client and of files, and exit. `server` is the address to name.
+    """Report errors of the client and of files, and exit. `server` is the address for messages.
 
     Raises:
         typer.Exit: with code 1, or 130 after Ctrl-C.
@@ -24,7 +24,7 @@ def exit_on_error(server: str) -> Iterator[None]:
     except PatchserveError as error:
         fail(_explanation(error, server))
     except BrokenPipeError:
-        raise  # the reader of our output has closed it: Typer exits quietly
+        raise  # the reader of our output has closed it: Typer exits without a message
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (KeyboardInterrupt, RuntimeError) as error:
@@ -42,15 +42,15 @@ def fail(message: str) -> None:
 
 
 def _explanation(error: PatchserveError, server: str) -> str:
-    """The error in words, with what to do about it."""
+    """The error as text, with advice."""
     if isinstance(error, Unavailable) and not error.reason:
         advice = "Start one with `patchserve-server serve` or `make serve`, or choose another with --server."
-        is_refused = "Connection refused" in error.message  # the common case: gRPC's own text adds nothing
+        is_refused = "Connection refused" in error.message  # the common case: gRPC's text has no further information
         return f"No server answers at {server}. {advice}" if is_refused else f"{error.message}. {advice}"
     name = f"{error.code}, {error.reason}" if error.reason else error.code
     text = f"{error.message} ({name})"
     if error.request_id:
-        text += f" The server's log has more about request {error.request_id}."
+        text += f" The server's log has details under request id {error.request_id}."
     if error.reason == "REFERENCE_NOT_FOUND":
         text += " See `patchserve reference list`, or load one with `patchserve reference load`."
     if isinstance(error, Unauthenticated):

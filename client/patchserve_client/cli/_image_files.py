@@ -1,4 +1,4 @@
-"""The image files that a command line means, and the overlay files that it writes."""
+"""The image files of a command line, and the overlay files that it writes."""
 
 from __future__ import annotations
 

@@ -30,11 +30,11 @@ _LABELS: Final = {
 
 @contextmanager
 def shown_load(client: Client, reference_id: str, files: list[Path]) -> Iterator[Iterator[Path]]:
-    """Gives the files to load, and shows the progress until the block ends. Shows nothing in a log or a pipe."""
+    """Yields the files to load and shows the progress until the block ends. In a log or a pipe it shows nothing."""
     if not sys.stdout.isatty():
         yield iter(files)
         return
-    from rich.progress import MofNCompleteColumn, Progress  # noqa: PLC0415 - loaded only where it is drawn
+    from rich.progress import MofNCompleteColumn, Progress  # noqa: PLC0415 - imported only if it is shown
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as display:
         bar = _LoadBar(display, len(files))
@@ -49,9 +49,9 @@ def shown_load(client: Client, reference_id: str, files: list[Path]) -> Iterator
 
 
 def _poll(client: Client, reference_id: str, bar: _LoadBar, has_ended: threading.Event) -> None:
-    """Ask for the progress until the load has ended. If others load the same reference, show the newest load."""
+    """Request the progress until the load has ended. If several loads have this reference id, show the newest one."""
     while not has_ended.wait(POLL_INTERVAL_S):
-        with suppress(PatchserveError):  # the load itself reports what is wrong
+        with suppress(PatchserveError):  # the load itself reports the error
             loads = client.list_loads(reference_id, timeout_s=POLL_TIMEOUT_S)
             if loads:
                 bar.show(loads[-1])
@@ -67,7 +67,7 @@ class _LoadBar:
         self._label = ""
 
     def counted(self, files: list[Path]) -> Iterator[Path]:
-        """The files, with a step after each."""
+        """The files. The bar moves after each one."""
         for file in files:
             yield file
             self._display.advance(self._sending_task)

@@ -1,4 +1,4 @@
-"""What `reference load` and `evaluate` share: the options of a load, and the name of a rejected file."""
+"""Shared by `reference load` and `evaluate`: the options of a load, and the name of a rejected file."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _load_options(
     """The options for the client.
 
     Raises:
-        typer.BadParameter: a value, or a combination, that the options alone do not reject.
+        typer.BadParameter: a value or a combination of values is not valid.
     """
     if coreset_ratio is not None and coreset_max_patches is not None:
         raise typer.BadParameter("--coreset-ratio and --coreset-max-patches exclude each other.")
@@ -88,7 +88,7 @@ def polygon(text: str) -> Polygon:
 
 
 def polygon_text(corners: Polygon) -> str:
-    """The text that `polygon` reads."""
+    """The corners as text, the reverse of `polygon`."""
     return " ".join(f"{x},{y}" for x, y in corners)
 
 

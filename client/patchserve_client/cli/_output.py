@@ -1,4 +1,4 @@
-"""What commands print: plain lines that stay whole in a pipe, and a progress bar on a terminal only."""
+"""The output of commands: plain lines that are never cut, and a progress bar on a terminal only."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON document.
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """`width` is the smallest: a longer cell moves the rest of its line."""
+    """`width` is the minimum: a longer cell moves the rest of its line."""
 
     title: str
     width: int
@@ -70,18 +70,18 @@ def print_facts(facts: Mapping[str, object]) -> None:
         print_line(f"{name:<{width}} {'-' if value in ('', None) else value}")
 
 
-def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON takes
+def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON can hold
     """Print a JSON document on stdout; with indent None in one line."""
     typer.echo(json.dumps(document, indent=indent, default=datetime.isoformat))
 
 
 @contextmanager
 def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal. Gives the function to call after each step."""
+    """Show a progress bar on a terminal. Yields the function to call after each step."""
     if not sys.stdout.isatty():
         yield lambda: None
         return
-    from rich.progress import Progress  # noqa: PLC0415 - loaded only where it is drawn
+    from rich.progress import Progress  # noqa: PLC0415 - imported only if it is shown
 
     with Progress(transient=True) as bar:
         task = bar.add_task(label, total=total)

@@ -30,7 +30,7 @@ def verdict_of(outcome: Outcome) -> str:
 
 
 def cells(outcome: Outcome, verdict: str) -> list[str]:
-    """The cells of RESULT_COLUMNS. A failure has two: the verdict and the error."""
+    """The cells of RESULT_COLUMNS. A failure has only two: the verdict and the error."""
     if not isinstance(outcome, InferenceResult):
         return [verdict, error_text(outcome)]
     anomaly = outcome.anomaly

@@ -11,12 +11,12 @@ Command = Callable[..., None]
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """The parameters, with annotations that are evaluated."""
+    """The parameters, with evaluated annotations."""
     return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
 def with_parameters(run: Command, parameters: Iterable[inspect.Parameter]) -> Command:
-    """The same function with another signature for Typer."""
+    """The function with another signature for Typer."""
     signature = inspect.Signature(list(parameters))
     run.__signature__ = signature  # type: ignore[attr-defined]
     run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}

@@ -17,28 +17,28 @@ _CLOCK_RESOLUTION_S = 1e-6
 
 
 class Pace:
-    """Lets at most `fps` frames a second pass, by any clock; None: all frames."""
+    """Limits frames to `fps` per second, by any clock; None: no limit."""
 
     def __init__(self, fps: float | None) -> None:
         self._interval_s = 1 / fps if fps else 0.0
         self._next_at_s: float | None = None
 
     def wait_s(self, now_s: float) -> float:
-        """How long until the next frame may pass; 0: now."""
+        """How long the next frame must wait; 0: not at all."""
         early_s = 0.0 if self._next_at_s is None else self._next_at_s - now_s
         return early_s if early_s > _CLOCK_RESOLUTION_S else 0.0
 
     def passed(self, now_s: float) -> None:
-        """A frame has passed. After a pause the pace goes on from now, and frames do not catch up."""
+        """Record a frame. After a pause, later frames are not faster to catch up."""
         due_s = now_s if self._next_at_s is None else self._next_at_s
         self._next_at_s = max(due_s, now_s - self._interval_s) + self._interval_s
 
 
 @contextmanager
 def set_by_ctrl_c() -> Iterator[Event]:
-    """Gives an event that the first Ctrl-C sets, so that the frames end. A second Ctrl-C interrupts as usual.
+    """Yields an event that the first Ctrl-C sets, so that the frames end. A second Ctrl-C interrupts as usual.
 
-    An interrupt at once could come inside one of gRPC's locks, and would lose the results of frames in work.
+    An immediate interrupt would lose the results of frames in progress, and could occur inside one of gRPC's locks.
     """
     event = Event()
     earlier_handler = signal.getsignal(signal.SIGINT)
@@ -72,5 +72,5 @@ def folder_frames(
 
 
 def _frame_id(name: str) -> str:
-    """The end of a long name: it differs between neighbors."""
+    """The name, or the end of a long name: long names often have the same beginning."""
     return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")

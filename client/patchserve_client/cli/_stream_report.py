@@ -1,4 +1,4 @@
-"""What `patchserve stream` prints: a line per frame, and a summary."""
+"""The output of `patchserve stream`: a line per frame, and a summary."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from patchserve_client.cli._output import Column, Table, print_json, print_line
 
 
 class StreamReport:
-    """Lines of a table, or JSON objects."""
+    """Prints lines of a table, or JSON objects."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0, "dropped": 0}

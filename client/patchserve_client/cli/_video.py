@@ -49,7 +49,7 @@ class Video:
         self.fps: float | None = self._capture.get(self._cv2.CAP_PROP_FPS) or None
 
     def frames(self, fps: float | None, end: Event) -> Iterator[Frame]:
-        """At most `fps` frames a second until `end` is set. A file's time counts; for a camera or stream, our clock."""
+        """At most `fps` frames a second until `end` is set: by the time in a file, by the clock for a live source."""
         pace, number = Pace(fps), 0
         try:
             while not end.is_set() and self._capture.grab():
@@ -76,7 +76,7 @@ class AnnotatedVideo:
         self._cv2 = opencv()
         self._path, self._fps = path, fps
         self._writer: cv2.VideoWriter | None = None
-        self._size_px = (0, 0)  # (width, height) of the first frame; others are scaled to it
+        self._size_px = (0, 0)  # (width, height) of the first frame; others are scaled to this size
 
     def add(self, result: InferenceResult) -> None:
         """Draw one result and write it. Does nothing if it has no overlay.

@@ -29,7 +29,7 @@ def evaluate(
         int | None, typer.Option(min=1, metavar="N", help="Load only the first N images, by name.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(metavar="N", help="Draw the images of --references at random with this seed.")
+        int | None, typer.Option(metavar="N", help="Choose the images of --references at random with this seed.")
     ] = None,
     options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
@@ -50,7 +50,7 @@ def evaluate(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage.
     """
     if seed is not None and references is None:
-        raise typer.BadParameter("--seed draws the images that --references counts: give both.")
+        raise typer.BadParameter("--seed needs --references: set both.")
     try:
         from patchserve_client.cli._evaluation import Plan, run_evaluation  # noqa: PLC0415 - optional, and slow to load
     except ModuleNotFoundError as error:

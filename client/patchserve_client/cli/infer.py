@@ -35,18 +35,18 @@ _TRIES_IF_FULL = 10
 
 @dataclass(frozen=True, slots=True)
 class _Inspector:
-    """Inspects images, all in the same way."""
+    """Inspects images with the same options."""
 
     client: Client
     reference: str
     options: InferOptions
-    overlays: dict[Path, Path]  # image: overlay; empty: write none
+    overlays: dict[Path, Path]  # image: overlay; empty: no overlays
 
     def inspect(self, file: Path) -> _report.Outcome:
         """The result, or the error of this image alone.
 
         Raises:
-            PatchserveError: an error that every other image would have too.
+            PatchserveError: an error that also affects the other images.
             OSError: the overlay cannot be written.
         """
         try:
@@ -64,7 +64,7 @@ class _Inspector:
         return result
 
     def _infer(self, image: bytes) -> InferenceResult:
-        """Waits and tries again while the server is full."""
+        """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
                 return self.client.infer(image, self.reference, **self.options)
@@ -109,7 +109,7 @@ def infer(
 ) -> None:
     """Inspect images: files, or all images in a folder.
 
-    Prints one row per image. If an image fails, its row shows the error and the others go on.
+    Prints one row per image. If an image fails, its row shows the error and the other images continue.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
@@ -147,12 +147,12 @@ def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> N
                 step()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
-            inspector.client.close()  # otherwise leaving the pool waits for the calls in work
+            inspector.client.close()  # otherwise the end of the pool waits for calls in progress
             raise
 
 
 class _Report:
-    """A row per image as it comes, or one JSON document at the end."""
+    """A row per image when its result arrives, or one JSON document at the end."""
 
     def __init__(self, files: list[Path], overlays: dict[Path, Path], *, as_json: bool) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}

@@ -39,7 +39,7 @@ def load(
         typer.Option(
             "--region",
             metavar="POLYGON",
-            help="Region of interest: only what lies inside counts. Corners as shares of width and height, for "
+            help="Region of interest: only pixels inside count. Corners as shares of width and height, for "
             'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
         ),
     ] = None,
@@ -72,7 +72,7 @@ def loads(settings: Settings, as_json: JsonOption = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(load) for load in active_loads])
     elif not active_loads:
-        print_line("Nothing is being loaded.")
+        print_line("There are no active loads.")
     else:
         print_table(["id", "stage", "steps", "images", "started"], [_load_cells(load) for load in active_loads])
 

@@ -20,7 +20,7 @@ from patchserve_client.cli._sources import folder_frames, set_by_ctrl_c
 from patchserve_client.cli._stream_report import StreamReport
 from patchserve_client.cli._video import AnnotatedVideo, Video
 
-_DEFAULT_FPS = 10.0  # of an annotated video whose source has no frame rate
+_DEFAULT_FPS = 10.0  # the frame rate of an annotated video whose source has none
 
 ResumeOption = Annotated[
     float,
@@ -40,7 +40,7 @@ def stream(
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
     fps: Annotated[float | None, typer.Option(min=0.01, metavar="N", help="Largest number of frames a second.")] = None,
     max_in_flight: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Largest number of frames in work at once.")
+        int | None, typer.Option(min=1, metavar="N", help="Largest number of frames in progress.")
     ] = None,
     drop_oldest: Annotated[
         bool, typer.Option("--drop-oldest", help="Drop waiting frames for newer ones instead of slowing the source.")
@@ -54,7 +54,7 @@ def stream(
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per line.")] = False,
 ) -> None:
-    """Inspect frames as they come, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
+    """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 
     The images of a folder are sorted by name. Cameras, videos and streams require OpenCV: pip install
     "patchserve[video]".
@@ -66,7 +66,7 @@ def stream(
         raise typer.BadParameter("--overlay-format and --overlay-max-side need --annotated-video.")
     options = StreamOptions(
         overlay=annotated_video is not None,
-        # A fixed scale: colors that are stretched for each frame would flicker.
+        # A fixed scale, because relative colors would change from frame to frame.
         heatmap_scale=HeatmapScale.CALIBRATED if annotated_video else None,
         overlay_format=overlay_format or OverlayFormat.PNG,
         overlay_max_side_px=overlay_max_side,
@@ -108,7 +108,7 @@ def _report_results(
 def _frames(
     source: str, fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
 ) -> tuple[Iterator[Frame], float | None]:
-    """The frames of a source, and its own frame rate."""
+    """The frames of a source, and the frame rate of the source."""
     path = Path(source)
     if path.is_dir():
         return folder_frames(images_in([path]), fps, unreadable, end), None

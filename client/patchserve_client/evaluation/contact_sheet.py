@@ -1,4 +1,4 @@
-"""A contact sheet of the worst mistakes."""
+"""A contact sheet of the largest mistakes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def worst_verdicts(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict
 
 
 def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Draw each of the worst images beside its overlay in the calibrated scale. Masks are outlined.
+    """Draw the images with the largest mistakes next to their overlays in the calibrated scale. Masks are outlined.
 
     Raises:
         PatchserveError: the server returns no overlay.

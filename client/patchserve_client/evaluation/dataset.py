@@ -30,7 +30,7 @@ class LabeledImage:
     path: Path
     name: str  # the path inside the dataset
     defect: str | None  # None: intact
-    mask_path: Path | None  # None: intact, or the place of the damage is not known
+    mask_path: Path | None  # None: intact, or the damaged pixels are not known
     size_px: tuple[int, int]  # (width, height), upright
 
 
@@ -41,15 +41,15 @@ class Dataset:
     root: Path
     references: tuple[Path, ...]  # intact images for the reference, at least one
     images: tuple[LabeledImage, ...]  # test images, at least one
-    notes: tuple[str, ...]  # warnings for the user, in sentences
+    notes: tuple[str, ...]  # warnings for the user, as sentences
 
 
 def read_dataset(root: Path) -> Dataset:
     """Find the images and masks of a dataset. Reads the masks and the headers of the images.
 
     Raises:
-        DatasetError: folders are missing or empty, a test image or a mask is damaged, or a mask has not the size of
-            its image.
+        DatasetError: folders are missing or empty, a test image or a mask is damaged, or a mask and its
+            image differ in size.
     """
     for required in (root / "train" / GOOD, root / "test"):
         if not required.is_dir():

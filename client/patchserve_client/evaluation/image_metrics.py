@@ -16,10 +16,10 @@ class ImageMetrics:
 
     image_auroc: float | None = None
     average_precision: float | None = None
-    f1: float | None = None  # this and the next: at the calibrated threshold
+    f1: float | None = None  # this and the next one: at the calibrated threshold
     balanced_accuracy: float | None = None
     best_balanced_accuracy: float | None = None  # at the best threshold for these same images
-    best_threshold: float | None = None  # flags scores at or above it; None also if it would flag no image
+    best_threshold: float | None = None  # scores at or above it are flagged; None also if no score is
     false_alarm_rate: float | None = None  # the share of intact images above the calibrated threshold
     damage_percentage_auroc: float | None = None
 
@@ -57,7 +57,7 @@ def image_metrics(
 
 
 def auroc(intact: NDArray[np.floating[Any]], defective: NDArray[np.floating[Any]]) -> float | None:
-    """The probability that a defective image scores above an intact one; None if there are none of either."""
+    """The probability that a defective image scores above an intact one; None if one of them is missing."""
     if not (intact.size and defective.size):
         return None
     truth = np.repeat([False, True], [intact.size, defective.size])

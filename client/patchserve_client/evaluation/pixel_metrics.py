@@ -8,15 +8,15 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import auc, roc_auc_score, roc_curve
 
-# Histogram bins are the upper bits of float32, which sort like the numbers. They keep 11 bits of the mantissa: scores
-# less than 0.05 % apart may count as equal.
+# Histogram bins are the upper bits of float32, which have the same order as the numbers. They contain 11 bits of the
+# mantissa: scores that differ by less than 0.05 % may count as equal.
 _DROPPED_BITS = 12
 _BINS = 2 ** (31 - _DROPPED_BITS)
 _EIGHT_NEIGHBORS = np.ones((3, 3))
 
 
 def stretched(score_map: NDArray[np.float32], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """A map (h, w) resized bilinearly to an image (H, W). The corners of both coincide."""
+    """A map (h, w) resized bilinearly to an image (H, W). Both have the same corners."""
     height_px, width_px = shape
     return np.asarray(Image.fromarray(score_map).resize((width_px, height_px), Image.Resampling.BILINEAR))
 
@@ -25,7 +25,7 @@ class PixelHistograms:
     """Histograms of the scores of intact and damaged pixels, filled image by image."""
 
     def __init__(self) -> None:
-        self._intact = np.zeros(_BINS, np.int64)  # pixels outside of all masks, by score
+        self._intact = np.zeros(_BINS, np.int64)  # pixels outside all masks, by score
         self._damaged = np.zeros(_BINS, np.int64)
         self._shares = np.zeros(_BINS)  # each damaged pixel's share of its region
         self.region_count = 0
@@ -54,7 +54,7 @@ class PixelHistograms:
         self._shares += np.bincount(bins[mask], 1 / areas_px[regions[mask]], minlength=_BINS)
 
     def auroc(self) -> float | None:
-        """The probability that a damaged pixel scores above an intact one; None if there are none of either."""
+        """The probability that a damaged pixel scores above an intact one; None if one of them is missing."""
         if not self._is_complete():
             return None
         truth, bins, weights = self._weighted(self._damaged)
@@ -64,7 +64,7 @@ class PixelHistograms:
         """The area under the per-region overlap up to a false positive rate, as a share of the largest possible area.
 
         Bergmann et al. 2021, "The MVTec Anomaly Detection Dataset". The mean overlap of regions is the true positive
-        rate of pixels that each weigh 1 / the area of their region. None if there are no intact or no damaged pixels.
+        rate of pixels with the weight 1 / area of their region. None if there are no intact or no damaged pixels.
         """
         if not self._is_complete():
             return None

@@ -35,7 +35,7 @@ def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verd
 
 
 def draw_roc(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Draw the ROC curves of the calibrated score and, to compare, of the damage percentage."""
+    """Draw the ROC curves of the calibrated score and, for comparison, of the damage percentage."""
     defective = _defective(verdicts)
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = _axes(figure, "Intact images flagged", "Defective images flagged")

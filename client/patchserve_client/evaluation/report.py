@@ -1,4 +1,4 @@
-"""The findings of an evaluation as a document."""
+"""The results of an evaluation as a JSON document."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METRICS = (
 
 
 def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings) -> dict[str, Any]:
-    """METRICS first (None: not defined), then the data behind them. JSON can hold all of it except times."""
+    """METRICS first (None: not defined), then the data behind them. Everything except times can be written as JSON."""
     verdicts = findings.verdicts
     metrics = _image_metrics(verdicts)
     values = {

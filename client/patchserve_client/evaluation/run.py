@@ -24,7 +24,7 @@ from patchserve_client.evaluation.pixel_metrics import PixelHistograms
 
 
 class ReferenceExistsError(ValueError):
-    """The server already has a reference of this id. It belongs to somebody and is not replaced or deleted."""
+    """The server already has a reference with this id. It may be in use, so it is not replaced or deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +64,10 @@ def loaded_reference(
     keep: bool = False,
     **options: Unpack[LoadOptions],
 ) -> Iterator[ReferenceInfo]:
-    """Gives a new reference on the server, and deletes it at the end unless `keep`.
+    """Yields a new reference on the server, and deletes it at the end unless `keep`.
 
     Raises:
-        ReferenceExistsError: the server already has a reference of this id.
+        ReferenceExistsError: the server already has a reference with this id.
         PatchserveError: the server rejected the load, or the connection failed.
     """
     with contextlib.suppress(NotFound):
@@ -93,7 +93,7 @@ def inspect(
     frame_timeout_s: float | None = None,
     step: Callable[[], None] = lambda: None,
 ) -> Findings:
-    """Stream the test images through the server. An image that fails is recorded, and the others go on.
+    """Stream the test images through the server. The error of an image is recorded; the other images continue.
 
     Args:
         client: a client of the server that has the reference.

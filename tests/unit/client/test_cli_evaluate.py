@@ -240,7 +240,7 @@ def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path)
     for arguments, complaint in (
         ((root / "test",), "has no folder train/good"),
         ((root, "--references", 4), "There are 3 images"),
-        ((root, "--seed", 1), "give both"),
+        ((root, "--seed", 1), "set both"),
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),
         ((root, "--search-radius", 2), "above 0 and at most 1"),

@@ -88,7 +88,7 @@ def test_active_loads_are_listed(fake: FakeServer) -> None:
         asked = command("reference", "loads", "--server", fake.address, *arguments)
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
-    assert listed() == "Nothing is being loaded.\n"
+    assert listed() == "There are no active loads.\n"
     assert json.loads(listed("--json")) == []
     fake.loads = [load("belt", "CORESET", 40, 90, image_count=12), load("box", "RECEIVE", 3, 0, image_count=3)]
     assert [line.split() for line in listed().splitlines()] == [

@@ -29,7 +29,7 @@ def exit_on_error(server: str) -> Iterator[None]:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (KeyboardInterrupt, RuntimeError) as error:
         # Ctrl-C inside one of gRPC's locks becomes RuntimeError("cannot release un-acquired lock").
-        if not any(isinstance(one, KeyboardInterrupt) for one in (error, error.__context__)):
+        if not any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
             raise
         typer.echo("Interrupted.", err=True)
         raise typer.Exit(INTERRUPTED) from None

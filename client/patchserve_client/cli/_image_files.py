@@ -17,11 +17,11 @@ def images_in(paths: Iterable[Path]) -> list[Path]:
     Raises:
         typer.BadParameter: a folder has no images.
     """
-    found: dict[Path, Path] = {}
+    file_by_target: dict[Path, Path] = {}
     for path in paths:
         for file in _in_folder(path) if path.is_dir() else [path]:
-            found.setdefault(file.resolve(), file)
-    return list(found.values())
+            file_by_target.setdefault(file.resolve(), file)
+    return list(file_by_target.values())
 
 
 def _in_folder(folder: Path) -> list[Path]:

@@ -83,8 +83,8 @@ def polygon(text: str) -> Polygon:
         corners = [(x, y) for x, y in pairs]
         if len(corners) >= 3 and all(0 <= share <= 1 for corner in corners for share in corner):  # noqa: PLR2004
             return corners
-    allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
-    raise typer.BadParameter(f"A --region must be {allowed}, not {text!r}.")
+    form = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
+    raise typer.BadParameter(f"A --region must be {form}, not {text!r}.")
 
 
 def polygon_text(corners: Polygon) -> str:

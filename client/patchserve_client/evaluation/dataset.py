@@ -63,8 +63,8 @@ def read_dataset(root: Path) -> Dataset:
     images = {kind.name: tuple(_labeled(root, kind)) for kind in kinds}
     if not any(images.values()):
         raise DatasetError(f"{root / 'test'} has no folders with images. The layout is {LAYOUT}.")
-    notes = tuple(note for kind, found in images.items() for note in _notes(root, kind, found))
-    return Dataset(root, references, tuple(image for found in images.values() for image in found), notes)
+    notes = tuple(note for kind, files in images.items() for note in _notes(root, kind, files))
+    return Dataset(root, references, tuple(image for files in images.values() for image in files), notes)
 
 
 def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> tuple[Path, ...]:

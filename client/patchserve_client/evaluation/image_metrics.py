@@ -19,7 +19,7 @@ class ImageMetrics:
     f1: float | None = None  # this and the next one: at the calibrated threshold
     balanced_accuracy: float | None = None
     best_balanced_accuracy: float | None = None  # at the best threshold for these same images
-    best_threshold: float | None = None  # scores at or above it are flagged; None also if no score is
+    best_threshold: float | None = None  # flags scores at or above it; None also if it would flag none
     false_alarm_rate: float | None = None  # the share of intact images above the calibrated threshold
     damage_percentage_auroc: float | None = None
 

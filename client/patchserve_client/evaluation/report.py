@@ -76,11 +76,11 @@ def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
     for verdict in verdicts:
         scores.setdefault(verdict.image.defect, []).append(verdict.anomaly.score)
     intact = np.array(scores.pop(None, []))
-    found = [verdict.image.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
+    found_defects = [verdict.image.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
     return {
         str(defect): {
             "images": len(defect_scores),
-            "found": found.count(defect),
+            "found": found_defects.count(defect),
             "image_auroc": auroc(intact, np.array(defect_scores)),
         }
         for defect, defect_scores in scores.items()

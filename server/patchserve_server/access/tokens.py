@@ -51,15 +51,15 @@ class TokenVerifier:
             ExpiredCredentialsError: it has expired.
         """
         digest = _digest(token)
-        found = None
+        valid_entry = None
         for entry in self._entries.value:  # compares every entry in constant time, so that the duration reveals nothing
             if hmac.compare_digest(entry.digest, digest):
-                found = entry
-        if found is None:
+                valid_entry = entry
+        if valid_entry is None:
             raise InvalidCredentialsError
-        if found.expires is not None and found.expires <= datetime.now(UTC):
+        if valid_entry.expires is not None and valid_entry.expires <= datetime.now(UTC):
             raise ExpiredCredentialsError
-        return found.caller
+        return valid_entry.caller
 
 
 def reloading_tokens(path: Path) -> Reloading[Entries]:

@@ -33,11 +33,11 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def LoadReferenceStream(
         self, request_iterator: AsyncIterator[reference_pb2.LoadReferenceStreamRequest], call: Call
     ) -> reference_pb2.LoadReferenceStreamResponse:
-        first = await anext(aiter(request_iterator), None)
-        if first is None or first.WhichOneof("payload") != "start":
+        first_message = await anext(aiter(request_iterator), None)
+        if first_message is None or first_message.WhichOneof("payload") != "start":
             raise StreamProtocolError("The first message of LoadReferenceStream must be `start`.")
-        images = _images(first.start, request_iterator)
-        reference = await call.application.load_stream(call.client, convert.load_options(first.start), images)
+        images = _images(first_message.start, request_iterator)
+        reference = await call.application.load_stream(call.client, convert.load_options(first_message.start), images)
         return reference_pb2.LoadReferenceStreamResponse(reference=convert.reference_message(reference))
 
     async def GetReference(
@@ -86,10 +86,10 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         limit_s = call.application.limits.default_timeout_s
         message = f"No `config` arrived within {limit_s:g} s; it must be the first message of InferStream."
         async with within(limit_s, message):
-            first = await anext(aiter(request_iterator), None)
-        if first is None or first.WhichOneof("payload") != "config":
+            first_message = await anext(aiter(request_iterator), None)
+        if first_message is None or first_message.WhichOneof("payload") != "config":
             raise StreamProtocolError("The first message of InferStream must be `config`.")
-        config = convert.stream_config(first.config, call.application.limits)
+        config = convert.stream_config(first_message.config, call.application.limits)
         stream = call.application.streams.run(call.client, config, _frames(request_iterator))
         async with aclosing(stream) as events:
             async for event in events:

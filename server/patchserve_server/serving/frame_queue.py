@@ -142,7 +142,7 @@ class FrameQueue:
             result = DeadlineError(message) if limit.expired() else error  # else a system call's: a bug
         except PatchserveError as error:
             result = error.copy()  # without its traceback, which holds the image
-        except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream goes on
+        except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream continues
             result = error
         entry.permit.resize(result.nbytes if isinstance(result, Inspection) else 0)
         self._finish(entry, result)

@@ -59,20 +59,20 @@ class LeaveOneOut:
             )
         ]
 
-    def _with_own_rows(self, image: int, others: Neighbors) -> Neighbors:
+    def _with_own_rows(self, image: int, other_neighbors: Neighbors) -> Neighbors:
         """The nearest rows in the whole bank: those of other images, merged with those of the image itself."""
         pipeline, index = self.pipeline, self.bank.index
         if index.ivf is not None:  # fast, and scoring uses approximate search too
             return pipeline.search(self.bank.patches(image), index)
         own_selected = self.bank.rows_of(image)
         if not len(own_selected):
-            return others
+            return other_neighbors
         own = pipeline.search(self.bank.patches(image), index.subset(own_selected))
         own_rows = torch.where(own.rows < 0, own.rows, own_selected[own.rows.clamp(min=0)])
-        rows, order = torch.cat((own_rows, others.rows), dim=2).sort(dim=2)  # equal distances by row
-        distances = torch.cat((own.distances, others.distances), dim=2).gather(2, order)
+        rows, order = torch.cat((own_rows, other_neighbors.rows), dim=2).sort(dim=2)  # equal distances by row
+        distances = torch.cat((own.distances, other_neighbors.distances), dim=2).gather(2, order)
         distances, order = distances.sort(dim=2, stable=True)
-        k = min(others.rows.shape[2], len(index))
+        k = min(other_neighbors.rows.shape[2], len(index))
         return Neighbors(distances[:, :, :k], rows.gather(2, order)[:, :, :k])
 
     def _spacing(self) -> Tensor:

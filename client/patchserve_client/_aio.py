@@ -154,7 +154,7 @@ class AsyncClient(BaseClient):
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:
-        """Like `translate_errors`. A closed channel also raises CancelledError, though nobody cancelled this task."""
+        """Like `translate_errors`. A closed channel also raises CancelledError, even if this task is not cancelled."""
         try:
             with translate_errors(self._connection.server):
                 yield

@@ -25,7 +25,7 @@ _DEFAULT_FPS = 10.0  # the frame rate of an annotated video whose source has non
 ResumeOption = Annotated[
     float,
     typer.Option(
-        min=0, metavar="S", help="Seconds to connect again for if the connection is lost or the server drains."
+        min=0, metavar="S", help="Reconnect for up to S seconds if the connection is lost or the server drains."
     ),
 ]
 

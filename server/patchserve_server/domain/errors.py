@@ -154,7 +154,7 @@ class ReferenceChangedError(PatchserveError):
 
 
 class TemporaryError(PatchserveError):
-    """A condition that may pass. `retry_after_s` is when a retry makes sense; None: unknown or never."""
+    """A temporary condition. `retry_after_s` is when a retry makes sense; None: unknown or never."""
 
     reason = "TEMPORARY"
 

@@ -34,5 +34,5 @@ async def within(limit_s: float, message: str, error: type[DeadlineError] = Dead
             yield
     except TimeoutError:
         if not limit.expired():
-            raise  # a system call's, not ours
+            raise  # from a system call, not from this time limit
         raise error(message) from None

@@ -75,7 +75,7 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                         response = pb.ModelStreamInferResponse(infer_response=result)
                     except Exception as error:  # noqa: BLE001 - the caller gets it
                         response = kserve.stream_error(request, error, call.request_id)
-                    yield response  # its permit is released when it is sent: a caller may be slow to read
+                    yield response  # the permit is held until this is sent: a caller may read slowly
 
     async def _until_drain(self, requests: AsyncIterator[pb.ModelInferRequest]) -> AsyncGenerator[pb.ModelInferRequest]:
         """The caller's requests.

@@ -110,12 +110,12 @@ class Application:
                     tasks = [group.create_task(inspect(index, image)) for index, image in enumerate(images)]
             except ExceptionGroup as errors:
                 failure = errors.exceptions[0]
-                errors.__traceback__ = None  # its frame of TaskGroup has the group itself: a cycle
+                errors.__traceback__ = None  # it leads to the group, and so to itself: a cycle
             if failure is not None:
                 try:
                     raise failure
                 finally:
-                    del failure, tasks  # both have the error, whose traceback has this frame: a cycle
+                    del failure, tasks  # the error's traceback refers to this frame: a cycle
             return [task.result() for task in tasks]
 
     async def load(self, permit: Permit, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:

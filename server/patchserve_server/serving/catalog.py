@@ -174,7 +174,7 @@ class Catalog:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
             except ReferenceNotFoundError:
-                self._end(reference_id)  # somebody removed its files
+                self._end(reference_id)  # its files were removed
                 raise
             self._end(reference_id)
             return revision
@@ -185,7 +185,7 @@ class Catalog:
         self._notify(reference_id, None)
 
     async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
-        """The result of a change, which goes on if its caller leaves."""
+        """Awaits a change. The change continues even if its caller leaves."""
         task = asyncio.create_task(change)
         self._changes.add(task)
         task.add_done_callback(self._end_change)
@@ -194,7 +194,7 @@ class Catalog:
     def _end_change(self, task: asyncio.Task[Any]) -> None:
         self._changes.discard(task)
         if not task.cancelled():
-            task.exception()  # its caller has it, or has left
+            task.exception()  # marks it as retrieved: the caller got it or has left
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:
@@ -238,5 +238,5 @@ class Catalog:
         except BankMismatchError as error:
             if self._infos.get(info.reference_id) is info:
                 self._mismatched[info.reference_id] = error.for_reference(info.reference_id)
-            # Neither a local variable nor a cause: the traceback would keep itself, and with it the bank, in memory.
+            # Without a local variable and without a cause: a reference cycle would keep the bank in memory.
             raise error.for_reference(info.reference_id) from None

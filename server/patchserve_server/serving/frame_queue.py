@@ -139,14 +139,14 @@ class FrameQueue:
                     result = await self._inspect(frame)
         except TimeoutError as error:
             message = f"No result within the stream's frame_timeout of {self._config.frame_timeout_s} s."
-            result = DeadlineError(message) if limit.expired() else error  # else a system call's: a bug
+            result = DeadlineError(message) if limit.expired() else error  # otherwise from a system call: a bug
         except PatchserveError as error:
             result = error.copy()  # without its traceback, which holds the image
         except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream continues
             result = error
         entry.permit.resize(result.nbytes if isinstance(result, Inspection) else 0)
         self._finish(entry, result)
-        del entry, frame, result  # the traceback of a bug has this frame: a cycle
+        del entry, frame, result  # the traceback of a bug refers to this frame: a cycle
 
     def _finish(self, entry: _Entry, result: Inspection | Exception) -> None:
         entry.inspection = None

@@ -39,8 +39,8 @@ class OpenReferences:
     """Owns the scorers. Together they use at most `max_bytes`, including those that are being opened.
 
     If a closed reference can be opened again, the least recently used ones are closed to free memory. One that is in
-    use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left;
-    only its own successor may exceed the limit beside it, so that a reference in use can be replaced.
+    use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left.
+    Only the revision that replaces it may exceed the limit meanwhile, so that a reference in use can be replaced.
 
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
@@ -85,7 +85,7 @@ class OpenReferences:
         finally:
             entry.users -= 1
             self._release(entry)
-            del entry  # it has the error of a failed opening, whose traceback has this frame: a cycle
+            del entry  # its error may have a traceback that refers to this frame: a cycle
 
     def has_room_for(self, info: ReferenceInfo) -> bool:
         """Whether the reference fits without closing another one."""
@@ -130,7 +130,7 @@ class OpenReferences:
             try:
                 raise failure
             finally:
-                del failure  # its traceback has this frame: a cycle
+                del failure  # its traceback refers to this frame: a cycle
 
         opening = asyncio.create_task(open_reference())
         entry = _Entry(info.reference_id, opening, self._nbytes_of(info))

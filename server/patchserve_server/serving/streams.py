@@ -152,7 +152,7 @@ class _Stream:
         if self._reader is not None:
             self._reader.cancel()
             self._reader.add_done_callback(_retrieve_error)
-        self._reader = self._end = None  # both may have an error, whose traceback has this object: a cycle
+        self._reader = self._end = None  # the traceback of an error may refer to this object: a cycle
 
 
 def _retrieve_error(reader: asyncio.Task[None]) -> None:

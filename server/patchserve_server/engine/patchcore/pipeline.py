@@ -59,7 +59,7 @@ class Pipeline:
         parallel_search: ParallelSearch,
         roi_mask: RoiMask | None = None,
     ) -> Pipeline:
-        """Args: `roi_mask` is that of the options' region of interest, from `build_roi_mask`."""
+        """Create the steps. `roi_mask` is the result of `build_roi_mask` for these options."""
         visible = None
         if options.search_radius is not None:
             visible = positions_within(options.search_radius, architecture.grid).to(runtime.device)

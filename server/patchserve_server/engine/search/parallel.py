@@ -15,8 +15,8 @@ _LEAST_PRODUCTS = 2**28  # multiplications for each thread; below that, another 
 
 
 def use_torch_threads(threads: int) -> None:
-    """Sets how many threads torch's operations use that the calling thread starts."""
-    torch.get_num_threads()  # a thread's first operation may set the number again, unless it was read before
+    """Sets the number of threads for torch operations of the calling thread."""
+    torch.get_num_threads()  # without this read, the thread's first operation may change the number again
     torch.set_num_threads(threads)
 
 

@@ -1,9 +1,10 @@
-"""The whole server in a thread of this process, by default with a fake detector."""
+"""The whole server in this process, by default with a fake detector."""
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,41 +38,40 @@ def in_process_server(
     """
     stop = stop or threading.Event()
     chosen = Settings(**{"port": 0, "drain_delay_s": 0.0, "drain_grace_s": 1.0, **settings})
-    thread = None
+    ready: concurrent.futures.Future[str] = concurrent.futures.Future()
+    with _starting, pytest.MonkeyPatch.context() as patch:
+        if detector is not None or "backbone" not in settings:
+            patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
+        patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
+        server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop())
+        line = ready.result(START_TIMEOUT_S)
     try:
-        with _starting, pytest.MonkeyPatch.context() as patch:
-            if detector is not None or "backbone" not in settings:
-                patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
-            patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
-            thread, ready = _start(chosen, stop)
-            line = ready.result(START_TIMEOUT_S)
         port = line.split(" listening on ")[1].split()[0].rpartition(":")[2]
         yield f"localhost:{port}"
     finally:
         stop.set()
-        if thread is not None:
-            thread.join(STOP_TIMEOUT_S)
-            assert not thread.is_alive(), "the server is still running"
+        server.result(STOP_TIMEOUT_S)
 
 
-def _start(settings: Settings, stop: threading.Event) -> tuple[threading.Thread, concurrent.futures.Future[str]]:
-    """The thread of the server, and the line that it announces when it is ready."""
-    ready: concurrent.futures.Future[str] = concurrent.futures.Future()
+async def _serve(settings: Settings, ready: concurrent.futures.Future[str], stop: threading.Event) -> None:
+    try:
+        await lifecycle.serve(settings, ready.set_result)
+    except BaseException as error:
+        if ready.done():
+            raise
+        ready.set_exception(error)
+    finally:
+        stop.set()  # ends the thread that waits for it
 
-    async def serve() -> None:
-        try:
-            await lifecycle.serve(settings, ready.set_result)
-        finally:
-            stop.set()  # ends the thread that waits for it: the loop waits for its threads
 
-    def run() -> None:
-        try:
-            asyncio.run(serve())
-        except BaseException as error:
-            if ready.done():
-                raise
-            ready.set_exception(error)
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One loop for all servers of this process, which never ends.
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    return thread, ready
+    grpc.aio has one queue of events for all loops of a process. An event for a call whose loop has ended can reach
+    another loop; the call is gone then, and the process crashes.
+    """
+    loop = asyncio.new_event_loop()
+    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(64))
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop

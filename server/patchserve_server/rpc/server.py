@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_server.access import Authenticator
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.rpc.adapter import MethodAdapter
 from patchserve_server.rpc.kserve_servicer import KServeServicer
 from patchserve_server.rpc.methods import HEALTH, KSERVE, REFLECTION, SERVICE
@@ -49,7 +50,13 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, KSERVE, HEALTH, REFLECTION), self._server)
         await self._health.set(SERVICE, _NOT_SERVING)
-        address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
+        try:
+            address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
+        except StartupError:
+            # It has no port. gRPC frees only a server that was started and stopped; another one corrupts memory.
+            await self._server.start()
+            await self._server.stop(None)
+            raise
         await self._server.start()
         return address
 

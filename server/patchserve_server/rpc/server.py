@@ -49,7 +49,7 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, KSERVE, HEALTH, REFLECTION), self._server)
-        await self._health.set(SERVICE, _NOT_SERVING)
+        await self._report_health()
         try:
             address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
         except StartupError:
@@ -63,11 +63,15 @@ class GrpcServer:
     async def ready(self, application: Application) -> None:
         """Starts to serve calls."""
         self._readiness.serve(application)
-        await self._health.set(SERVICE, _SERVING)
+        await self._report_health()
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Reports NOT_SERVING, gives load balancers time to notice, then finishes accepted work in the grace time."""
-        await self._health.set(SERVICE, _NOT_SERVING)
-        await self._readiness.drain(delay_s)
+        self._readiness.begin_drain()
+        await self._report_health()
+        await self._readiness.end_streams(delay_s)
         if self._server is not None:
             await self._server.stop(grace_s)
+
+    async def _report_health(self) -> None:
+        await self._health.set(SERVICE, _SERVING if self._readiness.is_serving else _NOT_SERVING)

@@ -47,9 +47,12 @@ class Readiness:
         self._application = application
         self._state = _State.SERVING
 
-    async def drain(self, delay_s: float) -> None:
-        """Changes to draining. Calls are still accepted for `delay_s`, then open streams end."""
+    def begin_drain(self) -> None:
+        """Changes to draining. Calls are still accepted."""
         self._state = _State.DRAINING
+
+    async def end_streams(self, delay_s: float) -> None:
+        """Ends open streams after `delay_s`, in which load balancers notice the drain."""
         if self._application is not None:
             await asyncio.sleep(delay_s)
             self._application.streams.drain()

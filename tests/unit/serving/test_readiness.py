@@ -42,22 +42,24 @@ async def test_during_a_drain_calls_are_accepted_and_streams_end_after_the_delay
     readiness.serve(app)
     assert readiness.is_serving
     streams_end = asyncio.create_task(readiness.streams_end())
-    draining = asyncio.create_task(readiness.drain(delay_s=3600))
+    readiness.begin_drain()
+    ending = asyncio.create_task(readiness.end_streams(delay_s=3600))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert not readiness.is_serving
     assert readiness.application is app
     assert not streams_end.done()
     assert fake.drains == 0
-    draining.cancel()
-    await readiness.drain(delay_s=0)
+    ending.cancel()
+    await readiness.end_streams(delay_s=0)
     await asyncio.wait_for(streams_end, 10)
     assert fake.drains == 1
 
 
 async def test_a_drain_of_a_starting_server_does_not_wait() -> None:
     readiness = Readiness()
-    await asyncio.wait_for(readiness.drain(delay_s=3600), 10)
+    readiness.begin_drain()
+    await asyncio.wait_for(readiness.end_streams(delay_s=3600), 10)
     assert not readiness.is_serving
     with pytest.raises(NotReadyError):
         _ = readiness.application

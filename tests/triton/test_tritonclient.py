@@ -155,7 +155,7 @@ def test_parameters_change_the_outputs(client: Any) -> None:
         ({"model_name": ""}, "INVALID_ARGUMENT", "there is no default"),
         ({"model_version": "1"}, "INVALID_ARGUMENT", "64 hexadecimal digits"),
         ({"model_version": "0" * 64}, "FAILED_PRECONDITION", "not at the expected"),
-        ({"outputs": outputs(triton, "logits")}, "INVALID_ARGUMENT", "is one of score"),
+        ({"outputs": outputs(triton, "logits")}, "INVALID_ARGUMENT", "must be one of score"),
         ({"outputs": [triton.InferRequestedOutput("score", class_count=3)]}, "INVALID_ARGUMENT", "no classification"),
         ({"parameters": {"sensitivity": 11.0}}, "INVALID_ARGUMENT", "0.1 to 10"),
         ({"inputs": pixels_input(triton, np.zeros((2, 2, 4), np.uint8))}, "INVALID_ARGUMENT", "[height, width, 3]"),

@@ -14,11 +14,12 @@ from patchserve_server.access import Authenticator
 from patchserve_server.domain.errors import MalformedMessageError, StalledReaderError, StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, IncomingCall
-from patchserve_server.rpc.deadlines import deadline, within
+from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.methods import METHODS, InitialPermit, Method
 from patchserve_server.serving.admission import ONE
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.time_limits import within
 
 _PROBE_TIMEOUT_S: Final = 10.0
 

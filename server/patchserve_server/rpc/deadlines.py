@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from patchserve_server.domain.errors import DeadlineError
 from patchserve_server.rpc.calls import Context
+from patchserve_server.serving.time_limits import within
 
 
 @asynccontextmanager
@@ -24,15 +23,3 @@ async def deadline(context: Context, default_s: float) -> AsyncIterator[None]:
         message = "The deadline passed before there was a result."
     async with within(default_s if remaining_s is None else remaining_s, message):
         yield
-
-
-@asynccontextmanager
-async def within(limit_s: float, message: str, error: type[DeadlineError] = DeadlineError) -> AsyncIterator[None]:
-    """Ends the block with an error after `limit_s`, independent of the call's deadline."""
-    try:
-        async with asyncio.timeout(limit_s) as limit:
-            yield
-    except TimeoutError:
-        if not limit.expired():
-            raise  # from a system call, not from this time limit
-        raise error(message) from None

@@ -13,8 +13,8 @@ from patchserve_server.domain.errors import ResponseTooLargeError, StreamProtoco
 from patchserve_server.domain.stream import Frame, FrameOutcome, StreamEvent
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.calls import Call
-from patchserve_server.rpc.deadlines import within
 from patchserve_server.rpc.response_size import check_response_size
+from patchserve_server.serving.time_limits import within
 
 
 class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):

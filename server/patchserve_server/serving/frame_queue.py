@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
-from patchserve_server.domain.errors import DeadlineError, FrameDroppedError, PatchserveError
+from patchserve_server.domain.errors import FrameDroppedError, PatchserveError
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.stream import (
     CaptureTime,
@@ -20,6 +20,7 @@ from patchserve_server.domain.stream import (
 )
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.time_limits import within
 
 Inspect = Callable[[Frame], Awaitable[Inspection]]
 
@@ -133,13 +134,13 @@ class FrameQueue:
     async def _answer(self, entry: _Entry, frame: Frame) -> None:
         result: Inspection | Exception
         try:
-            async with asyncio.timeout(self._config.frame_timeout_s) as limit:
-                async with self._inspection_slots:
-                    entry.is_started = True
-                    result = await self._inspect(frame)
-        except TimeoutError as error:
-            message = f"No result within the stream's frame_timeout of {self._config.frame_timeout_s} s."
-            result = DeadlineError(message) if limit.expired() else error  # otherwise from a system call: a bug
+            limit_s = self._config.frame_timeout_s
+            async with (
+                within(limit_s, f"No result within the stream's frame_timeout of {limit_s} s."),
+                self._inspection_slots,
+            ):
+                entry.is_started = True
+                result = await self._inspect(frame)
         except PatchserveError as error:
             result = error.copy()  # without its traceback, which holds the image
         except Exception as error:  # noqa: BLE001 - a bug: its traceback is logged, and the stream continues

@@ -19,7 +19,7 @@ from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
-from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask
+from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
@@ -72,7 +72,7 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         roi_mask = self._roi_mask(options)
-        masked = inputs if roi_mask is None else roi_mask.cover(inputs)
+        masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
 
@@ -80,7 +80,7 @@ class PatchCoreDetector:
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
         bank, options = base.model.bank, base.model.options
         roi_mask = self._roi_mask(options)
-        new = inputs if roi_mask is None else roi_mask.cover(inputs)
+        new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_per_image

@@ -16,7 +16,7 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.architectures import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
-from patchserve_server.engine.patchcore.region_of_interest import RoiMask
+from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover_outside
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
@@ -71,7 +71,7 @@ class Pipeline:
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
         """Model inputs (B, S, S, 3) with everything outside the region of interest covered."""
-        return inputs if self.roi_mask is None else self.roi_mask.cover(inputs)
+        return cover_outside(self.roi_mask, inputs)
 
     def embed(self, masked_inputs: ModelInputs) -> Tensor:
         """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, S, S, 3) uint8."""

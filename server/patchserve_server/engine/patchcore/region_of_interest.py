@@ -32,6 +32,11 @@ class RoiMask:
         return np.where(self.pixels[..., None], inputs, np.uint8(_COVER_LEVEL))
 
 
+def cover_outside(roi_mask: RoiMask | None, inputs: ModelInputs) -> ModelInputs:
+    """Model inputs (B, S, S, 3), covered outside the region of interest; None: the whole image counts."""
+    return inputs if roi_mask is None else roi_mask.cover(inputs)
+
+
 def build_roi_mask(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -> RoiMask | None:
     """The mask for inputs of (size_px, size_px) pixels and a grid of (rows, columns); None for the whole image.
 

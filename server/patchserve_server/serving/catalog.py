@@ -21,6 +21,7 @@ from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.open_references import OpenReference, OpenReferences
+from patchserve_server.serving.tasks import retrieve_error
 
 T = TypeVar("T")
 
@@ -188,13 +189,9 @@ class Catalog:
         """Awaits a change. The change continues even if its caller leaves."""
         task = asyncio.create_task(change)
         self._changes.add(task)
-        task.add_done_callback(self._end_change)
+        task.add_done_callback(self._changes.discard)
+        task.add_done_callback(retrieve_error)
         return await asyncio.shield(task)
-
-    def _end_change(self, task: asyncio.Task[Any]) -> None:
-        self._changes.discard(task)
-        if not task.cancelled():
-            task.exception()  # marks it as retrieved: the caller got it or has left
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:

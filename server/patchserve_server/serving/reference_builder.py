@@ -79,14 +79,19 @@ class ReferenceBuilder:
             if options.append:
                 async with self._catalog.use(options.reference_id, options.expected_revision) as base:
                     _check_same_options(options.requested, base.info)
-                    return await self._build(options, base, images, load)
-            return await self._build(options, None, images, load)
+                    return await self._build(options, base, base.info, images, load)
+            expected = options.expected_revision
+            replaces = None if expected is None else self._catalog.info(options.reference_id, expected)
+            return await self._build(options, None, replaces, images, load)
 
     async def _build(
-        self, options: LoadOptions, base: OpenReference | None, images: AsyncIterator[bytes], load: TrackedLoad
+        self,
+        options: LoadOptions,
+        base: OpenReference | None,
+        replaces: ReferenceInfo | None,
+        images: AsyncIterator[bytes],
+        load: TrackedLoad,
     ) -> ReferenceInfo:
-        expected = options.expected_revision
-        replaces = None if expected is None else self._catalog.info(options.reference_id, expected)
         inputs = await self._decode_all(images, 0 if base is None else base.info.image_count, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         scorer, revision = await self._fit(options.requested, base, inputs, load)
@@ -100,7 +105,7 @@ class ReferenceBuilder:
             update_time=update_time,
             model=scorer.model,
         )
-        await self._catalog.publish(reference, scorer, replaces=replaces if base is None else base.info)
+        await self._catalog.publish(reference, scorer, replaces=replaces)
         return reference.info
 
     async def _decode_all(self, images: AsyncIterator[bytes], base_count: int, load: TrackedLoad) -> list[ModelInputs]:

@@ -24,6 +24,7 @@ from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.tasks import retrieve_error
 
 MAX_FRAME_ID_BYTES = 128
 
@@ -151,11 +152,5 @@ class _Stream:
         """Stops the reader. It awaits nothing, so no cancellation can interrupt it."""
         if self._reader is not None:
             self._reader.cancel()
-            self._reader.add_done_callback(_retrieve_error)
+            self._reader.add_done_callback(retrieve_error)
         self._reader = self._end = None  # the traceback of an error may refer to this object: a cycle
-
-
-def _retrieve_error(reader: asyncio.Task[None]) -> None:
-    """Keeps asyncio from logging an error that nobody waits for: the caller has left."""
-    if not reader.cancelled():
-        reader.exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from patchserve_client._errors import PatchserveError
+from patchserve_client._verdicts import verdict_text
 
 if TYPE_CHECKING:  # the first call that needs NumPy or Pillow loads it
     import numpy as np
@@ -111,6 +113,16 @@ class AnomalyScore:
     is_anomalous: bool
     anomalous_area_percentage: float  # 0..100
 
+    @property
+    def ratio(self) -> float:
+        """How many times the threshold the image reaches: raw_score / raw_threshold. Anomalous is above 1."""
+        if self.raw_threshold == 0:
+            return math.inf if self.raw_score > 0 else 0.0
+        return self.raw_score / self.raw_threshold
+
+    def __str__(self) -> str:
+        return verdict_text(self)
+
 
 @dataclass(frozen=True, slots=True)
 class BoundingBox:
@@ -169,6 +181,12 @@ class InferenceResult:
     encoded_overlay: EncodedOverlay | None  # None: not requested
     score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN outside the ROI; None: not requested
     timing: Timing
+
+    def __str__(self) -> str:
+        """The verdict in a few words, as in "anomalous 1.38 x, 2 regions"."""
+        count = len(self.regions)
+        regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
+        return f"{self.anomaly}{regions}"
 
     @property
     def overlay(self) -> Image | None:

@@ -105,7 +105,10 @@ def test_a_video_is_sampled_and_annotated(run: Run, fake: FakeServer, tmp_path: 
     written = cv2.VideoCapture(str(out))
     assert written.get(cv2.CAP_PROP_FRAME_COUNT) == 10
     assert written.get(cv2.CAP_PROP_FPS) == 10
-    assert (written.get(cv2.CAP_PROP_FRAME_WIDTH), written.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (32, 24)
+    assert (written.get(cv2.CAP_PROP_FRAME_WIDTH), written.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (
+        360,
+        312,
+    )  # with a header
 
 
 def test_without_opencv_a_video_says_what_to_install(

@@ -105,7 +105,7 @@ class DamageScore:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScore:
-    """The verdict: absolute distances compared with the calibrated threshold."""
+    """The verdict: absolute distances compared with the calibrated threshold. As text: "anomalous 1.38 x"."""
 
     score: float  # 0..1, 0.5 at the threshold
     raw_score: float
@@ -136,13 +136,13 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area above the patch threshold, in pixels of the upright source image."""
+    """A connected area of anomalous pixels, in pixels of the upright source image. Intact images have none."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
     area_px: float
     area_percentage: float
-    peak_score: float  # 0.5..1
+    peak_score: float  # above 0.5, at most AnomalyScore.score of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +177,7 @@ class InferenceResult:
     reference_revision: str
     damage: DamageScore
     anomaly: AnomalyScore
-    regions: tuple[Region, ...]  # the highest score first
+    regions: tuple[Region, ...]  # the highest score first; empty: intact, or none requested
     encoded_overlay: EncodedOverlay | None  # None: not requested
     score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN outside the ROI; None: not requested
     timing: Timing

@@ -80,12 +80,12 @@ def test_a_jpeg_overlay_is_drawn_too() -> None:
 @BOTH_SCALES
 def test_the_legend_has_the_colors_of_the_servers_heat_maps(scale: HeatmapScale) -> None:
     rising = np.linspace(0, 4, 256, dtype=np.float32)[None]  # the threshold is in the middle
-    levels = heat_levels(rising, inspection.HeatmapScale(scale), patch_threshold=2.0)
+    levels = heat_levels(rising, inspection.HeatmapScale(scale), pixel_threshold=2.0)
     gray = np.full((1, 256, 3), 128, np.uint8)
     if scale is HeatmapScale.CALIBRATED:
         expected = _blend_by_heat(gray, levels)
     else:
-        expected = cv2.addWeighted(gray, 0.5, heat_colors(levels), 0.5, 0)
+        expected = cv2.addWeighted(gray, 0.5, heat_colors(levels), 0.5, 0).astype(np.uint8, copy=False)
     assert np.abs(scale_colors(scale, 256) - expected[0].astype(int)).max() <= 4
 
 

@@ -27,7 +27,7 @@ def test_stream_prints_a_row_for_each_frame_and_a_summary(run: Run, fake: FakeSe
     assert (code, stderr) == (0, "Notice: Newer one.\n")
     header, first, second, third, summary = rows(stdout)
     assert header[:3] == ["#", "frame", "verdict"]
-    assert first == ["0", "a.png", "intact", "0.333", "5.00/10.00", "7.2", "%", "0", "4.5"]
+    assert first == ["0", "a.png", "intact", "0.50", "x", "0", "4.5"]
     assert second[:3] == ["1", "b.png", "anomalous"]
     assert third[:3] == ["2", "c.png", "dropped"]
     assert " ".join(summary).endswith("1 intact, 1 anomalous, 0 failed, 1 dropped")

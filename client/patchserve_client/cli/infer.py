@@ -99,7 +99,10 @@ def infer(
     sensitivity: Annotated[
         float | None,
         typer.Option(
-            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
+            min=0.1,
+            max=10,
+            metavar="X",
+            help="Divide the calibrated thresholds by X: above 1 finds more.  [default: that of the reference]",
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,

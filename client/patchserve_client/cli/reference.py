@@ -1,4 +1,4 @@
-"""`patchserve reference load|loads|list|show|delete`."""
+"""`patchserve reference load|loads|list|show|tune|delete`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from patchserve_client.cli._loading import polygon, polygon_text, rejected_file_
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_table
 
 app = typer.Typer(
-    help="Load, list, show and delete references: named sets of images of undamaged items.",
+    help="Load, list, show, tune and delete references: named sets of images of undamaged items.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -43,6 +43,15 @@ def load(
             'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
         ),
     ] = None,
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            max=10,
+            metavar="X",
+            help="Sensitivity of the reference, as `reference tune` sets it.  [default: 1; with --append unchanged]",
+        ),
+    ] = None,
 ) -> None:
     """Load images of undamaged items, files or folders, as a reference.
 
@@ -50,6 +59,7 @@ def load(
     """
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
+    options["sensitivity"] = sensitivity
     files = images_in(paths)
     with (
         settings.client() as client,
@@ -134,6 +144,33 @@ def show(
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+
+
+@app.command()
+@connected
+def tune(
+    settings: Settings,
+    reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to tune.")],
+    sensitivity: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=10,
+            metavar="X",
+            help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
+        ),
+    ],
+) -> None:
+    """Set the sensitivity of a reference, for all requests that set none.
+
+    Its images stay. The result is a new revision; streams that are open keep theirs.
+    """
+    with settings.client() as client:
+        tuned = client.tune_reference(reference_id, sensitivity)
+    print_line(
+        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
+        f"revision {tuned.revision[:12]}"
+    )
 
 
 @app.command()

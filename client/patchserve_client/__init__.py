@@ -10,7 +10,6 @@ with Client("localhost:50051") as client:
 
 from patchserve_client._aio import AsyncClient
 from patchserve_client._client import Client
-from patchserve_client._connection import TlsConfig
 from patchserve_client._errors import (
     Aborted,
     Cancelled,
@@ -30,6 +29,7 @@ from patchserve_client._errors import (
     Unimplemented,
 )
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
+from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
     AnomalyScore,
     BoundingBox,

@@ -31,6 +31,7 @@ class OutputOptions(TypedDict, total=False):
 class InferOptions(OutputOptions, total=False):
     """Options of `Client.infer`; see there."""
 
+    bgr: bool
     expected_revision: str
 
 
@@ -41,6 +42,7 @@ class StreamOptions(OutputOptions, total=False):
     overflow: OverflowPolicy | str
     ordering: ResultOrdering | str
     frame_timeout_s: float | None
+    bgr: bool
     expected_revision: str
 
 
@@ -54,6 +56,7 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    bgr: bool
     expected_revision: str
 
 

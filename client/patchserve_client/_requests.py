@@ -5,7 +5,9 @@ Raises TypeError for an unknown option and ValueError for a value that no reques
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
@@ -14,6 +16,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_client import _types as types
 from patchserve_client._enums import to_wire
+from patchserve_client._image_files import frame_id_of
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions, check_names
 
@@ -27,7 +30,7 @@ def infer_request(image: types.ImageSource, reference_id: str, options: InferOpt
         reference_id=reference_id,
         output=_output_options(options),
         expected_revision=options.get("expected_revision", ""),
-        image=encoded(image),
+        image=encoded(image, bgr=options.get("bgr", False)),
     )
 
 
@@ -51,16 +54,20 @@ def stream_config(reference_id: str, options: StreamOptions) -> stream_pb2.Infer
     return stream_pb2.InferStreamRequest(config=config)
 
 
-def frame_request(frame: types.Frame | types.ImageSource) -> stream_pb2.InferStreamRequest:
+def frame_request(frame: types.Frame | types.ImageSource, *, bgr: bool = False) -> stream_pb2.InferStreamRequest:
     """Reads or encodes the image: blocking."""
     if not isinstance(frame, types.Frame):
         frame = types.Frame(frame)
-    message = stream_pb2.Frame(frame_id=frame.frame_id, image=encoded(frame.image))
+    message = stream_pb2.Frame(frame_id=frame.frame_id or _name(frame.image), image=encoded(frame.image, bgr=bgr))
     if frame.capture_time is not None:
         capture_time = Timestamp()
         capture_time.FromDatetime(frame.capture_time.astimezone(UTC))  # a time without a zone is local time
         message.capture_time.CopyFrom(capture_time)
     return stream_pb2.InferStreamRequest(frame=message)
+
+
+def _name(image: types.ImageSource) -> str:
+    return frame_id_of(Path(image).name) if isinstance(image, (str, os.PathLike)) else ""
 
 
 def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadReferenceRequest:

@@ -292,7 +292,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`."""
+    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`.
+
+    Without a `frame_id`, that of a path is its name.
+    """
 
     image: ImageSource
     frame_id: str = ""

@@ -24,9 +24,10 @@ from patchserve_client import (
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import images_in, overlay_paths
+from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
+from patchserve_client.cli._paths import NEW_FOLDER
 
 ANOMALY_FOUND = 3
 _PARALLEL_CALLS = 4
@@ -50,7 +51,7 @@ class _Inspector:
             OSError: the overlay cannot be written.
         """
         try:
-            image = file.read_bytes()
+            image = read_image(file)
         except OSError as error:
             return error
         try:
@@ -60,6 +61,7 @@ class _Inspector:
                 raise
             return error
         if result.encoded_overlay is not None:
+            self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
             self.overlays[file].write_bytes(result.encoded_overlay.data)
         return result
 
@@ -84,10 +86,12 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 @connected
 def infer(
     settings: Settings,
-    images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    images: ImagesArgument,
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for <stem>_overlay files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for <stem>_overlay files.")
+    ] = None,
     heatmap: Annotated[
         HeatmapScale | None, typer.Option(help="Color scale of overlays.  [default: the server's setting]")
     ] = None,
@@ -107,7 +111,7 @@ def infer(
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,
 ) -> None:
-    """Inspect images: files, or all images in a folder.
+    """Inspect images.
 
     Prints one row per image. If an image fails, its row shows the error and the other images continue.
 
@@ -116,11 +120,12 @@ def infer(
     """
     if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
         raise typer.BadParameter("--heatmap, --overlay-format and --overlay-max-side need --out DIR for the overlays.")
-    files = images_in(images)
+    named = named_images(images)
+    files = list(named)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     overlay_format = overlay_format or OverlayFormat.PNG
-    overlays = overlay_paths(files, out, SUFFIXES[overlay_format]) if out is not None else {}
+    overlays = overlay_paths(named, out, SUFFIXES[overlay_format]) if out is not None else {}
     options = InferOptions(
         overlay=bool(overlays),
         heatmap_scale=heatmap,
@@ -130,7 +135,7 @@ def infer(
         overlay_max_side_px=overlay_max_side,
     )
     with settings.client() as client:
-        report = _Report(files, overlays, as_json=as_json)
+        report = _Report(files, overlays, out, as_json=as_json)
         _inspect_all(_Inspector(client, reference, options, overlays), files, report)
     report.end()
     if report.counts["error"]:
@@ -154,9 +159,9 @@ def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> N
 class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
-    def __init__(self, files: list[Path], overlays: dict[Path, Path], *, as_json: bool) -> None:
+    def __init__(self, files: list[Path], overlays: dict[Path, Path], out: Path | None, *, as_json: bool) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
-        self._overlays = overlays
+        self._overlays, self._out = overlays, out
         self._results: list[dict[str, Any]] | None = [] if as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
@@ -167,7 +172,7 @@ class _Report:
         self.counts[verdict] += 1
         has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
         if self._results is None:
-            overlay = [self._overlays[file].name] if has_overlay else []
+            overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
             cells = [str(file), *_report.cells(outcome, verdict), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:

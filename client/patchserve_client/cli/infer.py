@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +15,10 @@ import typer
 from patchserve_client import (
     Client,
     DeadlineExceeded,
-    HeatmapScale,
     InferenceResult,
-    InferOptions,
     Internal,
     InvalidArgument,
-    OverlayFormat,
+    OutputOptions,
     PatchserveError,
     ResourceExhausted,
 )
@@ -26,8 +26,9 @@ from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
-from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
+from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._paths import NEW_FOLDER
+from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
 ANOMALY_FOUND = 3
 _PARALLEL_CALLS = 4
@@ -40,7 +41,8 @@ class _Inspector:
 
     client: Client
     reference: str
-    options: InferOptions
+    options: OutputOptions
+    drawn: Callable[[InferenceResult], bytes]  # the overlay file of a result
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
 
     def inspect(self, file: Path) -> _report.Outcome:
@@ -62,7 +64,7 @@ class _Inspector:
             return error
         if result.encoded_overlay is not None:
             self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
-            self.overlays[file].write_bytes(result.encoded_overlay.data)
+            self.overlays[file].write_bytes(self.drawn(result))
         return result
 
     def _infer(self, image: bytes) -> InferenceResult:
@@ -84,28 +86,19 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 
 
 @connected
+@takes_overlay_style
+@takes_verdict_options
 def infer(
     settings: Settings,
     images: ImagesArgument,
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
     out: Annotated[
-        Path | None, typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for <stem>_overlay files.")
+        Path | None,
+        typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for <stem>_overlay files: heat map, regions, verdict."),
     ] = None,
-    heatmap: Annotated[
-        HeatmapScale | None, typer.Option(help="Color scale of overlays.  [default: the server's setting]")
-    ] = None,
-    overlay_format: FormatOption = None,
-    overlay_max_side: MaxSideOption = None,
-    max_regions: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
-    ] = None,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
-        ),
-    ] = None,
+    style: OverlayStyle | None,
+    verdicts: VerdictOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
@@ -118,25 +111,22 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
-        raise typer.BadParameter("--heatmap, --overlay-format and --overlay-max-side need --out DIR for the overlays.")
+    if out is None and style is not None:
+        names = "--heatmap-scale, --exact, --overlay-format and --overlay-max-side"
+        raise typer.BadParameter(f"{names} need --out DIR for the overlays.")
+    style = style or OverlayStyle()
     named = named_images(images)
     files = list(named)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    overlay_format = overlay_format or OverlayFormat.PNG
-    overlays = overlay_paths(named, out, SUFFIXES[overlay_format]) if out is not None else {}
-    options = InferOptions(
-        overlay=bool(overlays),
-        heatmap_scale=heatmap,
-        max_regions=max_regions,
-        sensitivity=sensitivity,
-        overlay_format=overlay_format,
-        overlay_max_side_px=overlay_max_side,
-    )
+    overlays = overlay_paths(named, out, style.suffix) if out is not None else {}
+    options = verdicts.for_request
+    if overlays:
+        options.update(style.for_request)
+    drawn = functools.partial(style.drawn, threshold=verdicts.threshold)
     with settings.client() as client:
-        report = _Report(files, overlays, out, as_json=as_json)
-        _inspect_all(_Inspector(client, reference, options, overlays), files, report)
+        report = _Report(files, overlays, out, verdicts, as_json=as_json)
+        _inspect_all(_Inspector(client, reference, options, drawn, overlays), files, report)
     report.end()
     if report.counts["error"]:
         raise typer.Exit(1)
@@ -159,13 +149,22 @@ def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> N
 class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
-    def __init__(self, files: list[Path], overlays: dict[Path, Path], out: Path | None, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        overlays: dict[Path, Path],
+        out: Path | None,
+        verdicts: VerdictOptions,
+        *,
+        as_json: bool,
+    ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
+        self._verdicts = verdicts
         self._overlays, self._out = overlays, out
         self._results: list[dict[str, Any]] | None = [] if as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
-        self._table = Table((file, *_report.RESULT_COLUMNS, *overlay))
+        self._table = Table((file, *_report.columns(verdicts), *overlay))
 
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
@@ -173,11 +172,13 @@ class _Report:
         has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
         if self._results is None:
             overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
-            cells = [str(file), *_report.cells(outcome, verdict), *overlay]
+            cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
             path = str(self._overlays[file]) if has_overlay else None
-            self._results.append({"file": str(file), **_report.as_json(outcome, verdict), "overlay": path})
+            self._results.append(
+                {"file": str(file), **_report.as_json(outcome, verdict, self._verdicts), "overlay": path}
+            )
 
     def end(self) -> None:
         total = sum(self.counts.values())

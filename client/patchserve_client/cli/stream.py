@@ -18,6 +18,7 @@ from patchserve_client.cli._image_files import images_in
 from patchserve_client.cli._overlays import FormatOption, MaxSideOption
 from patchserve_client.cli._sources import folder_frames, set_by_ctrl_c
 from patchserve_client.cli._stream_report import StreamReport
+from patchserve_client.cli._verdict_options import VerdictOptions
 from patchserve_client.cli._video import AnnotatedVideo, Video
 
 _DEFAULT_FPS = 10.0  # the frame rate of an annotated video whose source has none
@@ -75,7 +76,7 @@ def stream(
         frame_timeout_s=settings.timeout,
     )
     unreadable: deque[tuple[str, OSError]] = deque()
-    report = StreamReport(as_json=as_json)
+    report = StreamReport(VerdictOptions(), as_json=as_json)
     with set_by_ctrl_c() as end, settings.client() as client, contextlib.ExitStack() as cleanup:
         frames, source_fps = _frames(source, fps, unreadable, end)
         video = AnnotatedVideo(annotated_video, fps or source_fps or _DEFAULT_FPS) if annotated_video else None

@@ -9,6 +9,17 @@ with Client("localhost:50051") as client:
 """
 
 from patchserve_client._aio import AsyncClient
+from patchserve_client._choices import (
+    CalibrationMethod,
+    HeatmapScale,
+    LoadMode,
+    LoadStage,
+    NoticeKind,
+    OverflowPolicy,
+    OverlayFormat,
+    ResultOrdering,
+    ScoringProfile,
+)
 from patchserve_client._client import Client
 from patchserve_client._errors import (
     Aborted,
@@ -34,28 +45,19 @@ from patchserve_client._types import (
     AnomalyScore,
     BoundingBox,
     Calibration,
-    CalibrationMethod,
     DamageScore,
     EncodedOverlay,
     Frame,
     FrameResult,
     Health,
-    HeatmapScale,
     ImageSource,
     InferenceResult,
     Limits,
-    LoadMode,
     LoadProgress,
-    LoadStage,
-    NoticeKind,
-    OverflowPolicy,
-    OverlayFormat,
     Polygon,
     ReferenceInfo,
     Region,
-    ResultOrdering,
     ScoreSpread,
-    ScoringProfile,
     ServerInfo,
     StreamNotice,
     Timing,

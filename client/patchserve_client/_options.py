@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
-from patchserve_client._types import (
+from patchserve_client._choices import (
     HeatmapScale,
     LoadMode,
     OverflowPolicy,
     OverlayFormat,
-    Polygon,
     ResultOrdering,
     ScoringProfile,
 )
+from patchserve_client._types import Polygon
 
 
 class OutputOptions(TypedDict, total=False):

@@ -24,9 +24,10 @@ from patchserve_client import (
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import images_in, overlay_paths
+from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
+from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
 ANOMALY_FOUND = 3
@@ -52,7 +53,7 @@ class _Inspector:
             OSError: the overlay cannot be written.
         """
         try:
-            image = file.read_bytes()
+            image = read_image(file)
         except OSError as error:
             return error
         try:
@@ -62,6 +63,7 @@ class _Inspector:
                 raise
             return error
         if result.encoded_overlay is not None:
+            self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
             self.overlays[file].write_bytes(self.drawn(result))
         return result
 
@@ -88,11 +90,12 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 @takes_verdict_options
 def infer(
     settings: Settings,
-    images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    images: ImagesArgument,
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for <stem>_overlay files: heat map, regions, verdict.")
+        Path | None,
+        typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for <stem>_overlay files: heat map, regions, verdict."),
     ] = None,
     style: OverlayStyle | None,
     verdicts: VerdictOptions,
@@ -101,7 +104,7 @@ def infer(
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,
 ) -> None:
-    """Inspect images: files, or all images in a folder.
+    """Inspect images.
 
     Prints one row per image. If an image fails, its row shows the error and the other images continue.
 
@@ -112,16 +115,17 @@ def infer(
         names = "--heatmap-scale, --exact, --overlay-format and --overlay-max-side"
         raise typer.BadParameter(f"{names} need --out DIR for the overlays.")
     style = style or OverlayStyle()
-    files = images_in(images)
+    named = named_images(images)
+    files = list(named)
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    overlays = overlay_paths(files, out, style.suffix) if out is not None else {}
+    overlays = overlay_paths(named, out, style.suffix) if out is not None else {}
     options = verdicts.for_request
     if overlays:
         options.update(style.for_request)
     drawn = functools.partial(style.drawn, threshold=verdicts.threshold)
     with settings.client() as client:
-        report = _Report(files, overlays, verdicts, as_json=as_json)
+        report = _Report(files, overlays, out, verdicts, as_json=as_json)
         _inspect_all(_Inspector(client, reference, options, drawn, overlays), files, report)
     report.end()
     if report.counts["error"]:
@@ -146,11 +150,17 @@ class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
     def __init__(
-        self, files: list[Path], overlays: dict[Path, Path], verdicts: VerdictOptions, *, as_json: bool
+        self,
+        files: list[Path],
+        overlays: dict[Path, Path],
+        out: Path | None,
+        verdicts: VerdictOptions,
+        *,
+        as_json: bool,
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
         self._verdicts = verdicts
-        self._overlays = overlays
+        self._overlays, self._out = overlays, out
         self._results: list[dict[str, Any]] | None = [] if as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
@@ -161,7 +171,7 @@ class _Report:
         self.counts[verdict] += 1
         has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
         if self._results is None:
-            overlay = [self._overlays[file].name] if has_overlay else []
+            overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
             cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:

@@ -56,7 +56,7 @@ def test_an_option_after_the_command_wins_over_one_before_it_and_both_win_over_t
         (["stream", "{}/empty"], "There are no images in"),
         (["stream", "{}", "--annotated-video", "o.gif"], ".mp4"),
         (["info", "--server", "http://localhost:50051"], "HOST:PORT"),
-        (["info", "--cert", "{}/a.png"], "key_file"),
+        (["info", "--cert", "{}/a.png"], "--cert and --key belong together"),
         (["info", "--timeout", "0"], "timeout"),
         (["--nonsense"], "nonsense"),
         (["nonsense"], "nonsense"),

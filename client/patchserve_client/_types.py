@@ -86,10 +86,12 @@ class ResultOrdering(enum.StrEnum):
 
 
 class NoticeKind(enum.StrEnum):
-    """The subject of a notice."""
+    """The subject of a notice. The last two come from this client, if the stream reconnects."""
 
     DRAINING = "draining"
     REFERENCE_CHANGED = "reference_changed"
+    RECONNECTING = "reconnecting"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """A message of the server about the stream that is not a result."""
+    """A message about the stream that is not a result: of the server, or of this client about its connection."""
 
     kind: NoticeKind | None  # None: unknown to this client
     message: str

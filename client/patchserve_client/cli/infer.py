@@ -13,22 +13,21 @@ import typer
 from patchserve_client import (
     Client,
     DeadlineExceeded,
-    HeatmapScale,
     InferenceResult,
-    InferOptions,
     Internal,
     InvalidArgument,
-    OverlayFormat,
+    OutputOptions,
     PatchserveError,
     ResourceExhausted,
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import images_in, overlay_paths
+from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
-from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
+from patchserve_client.cli._results_file import ResultsFile
+from patchserve_client.cli._saved_anomalies import SavedAnomalies
 
-ANOMALY_FOUND = 3
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10
 
@@ -39,8 +38,9 @@ class _Inspector:
 
     client: Client
     reference: str
-    options: InferOptions
+    output: OutputOptions
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
+    saved: SavedAnomalies | None
 
     def inspect(self, file: Path) -> _report.Outcome:
         """The result, or the error of this image alone.
@@ -59,15 +59,17 @@ class _Inspector:
             if not _is_about_the_image(error):
                 raise
             return error
-        if result.encoded_overlay is not None:
+        if file in self.overlays and result.encoded_overlay is not None:
             self.overlays[file].write_bytes(result.encoded_overlay.data)
+        if self.saved is not None:
+            self.saved.add(str(file), image, result)
         return result
 
     def _infer(self, image: bytes) -> InferenceResult:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.reference, **self.options)
+                return self.client.infer(image, self.reference, **self.output)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
@@ -82,61 +84,29 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 
 
 @connected
+@takes_inspection_options
 def infer(
     settings: Settings,
     images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
     *,
-    reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for <stem>_overlay files.")] = None,
-    heatmap: Annotated[
-        HeatmapScale | None, typer.Option(help="Color scale of overlays.  [default: the server's setting]")
-    ] = None,
-    overlay_format: FormatOption = None,
-    overlay_max_side: MaxSideOption = None,
-    max_regions: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
-    ] = None,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-    fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
-    ] = False,
+    options: InspectionOptions,
 ) -> None:
     """Inspect images: files, or all images in a folder.
 
-    Prints one row per image. If an image fails, its row shows the error and the other images continue.
+    Prints one row per image. If an image fails, its row shows the error and the other images continue. --out writes
+    <stem>_overlay files.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
-        raise typer.BadParameter("--heatmap, --overlay-format and --overlay-max-side need --out DIR for the overlays.")
+    output = options.output()
     files = images_in(images)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    overlay_format = overlay_format or OverlayFormat.PNG
-    overlays = overlay_paths(files, out, SUFFIXES[overlay_format]) if out is not None else {}
-    options = InferOptions(
-        overlay=bool(overlays),
-        heatmap_scale=heatmap,
-        max_regions=max_regions,
-        sensitivity=sensitivity,
-        overlay_format=overlay_format,
-        overlay_max_side_px=overlay_max_side,
-    )
-    with settings.client() as client:
-        report = _Report(files, overlays, as_json=as_json)
-        _inspect_all(_Inspector(client, reference, options, overlays), files, report)
-    report.end()
-    if report.counts["error"]:
-        raise typer.Exit(1)
-    if fail_on_anomaly and report.counts["anomalous"]:
-        raise typer.Exit(ANOMALY_FOUND)
+    overlays = overlay_paths(files, options.out, options.overlay_suffix) if options.out else {}
+    with options.opened_records() as records, settings.client() as client:
+        report = _Report(files, overlays, records.results, as_json=options.as_json)
+        _inspect_all(_Inspector(client, options.reference, output, overlays, records.saved), files, report)
+        report.end()
+    options.exit_with(report.counts)
 
 
 def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> None:
@@ -154,8 +124,11 @@ def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> N
 class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
-    def __init__(self, files: list[Path], overlays: dict[Path, Path], *, as_json: bool) -> None:
+    def __init__(
+        self, files: list[Path], overlays: dict[Path, Path], results_file: ResultsFile | None, *, as_json: bool
+    ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
+        self._results_file = results_file
         self._overlays = overlays
         self._results: list[dict[str, Any]] | None = [] if as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
@@ -165,7 +138,9 @@ class _Report:
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
-        has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
+        if self._results_file is not None:
+            self._results_file.add(str(file), outcome)
+        has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
         if self._results is None:
             overlay = [self._overlays[file].name] if has_overlay else []
             cells = [str(file), *_report.cells(outcome, verdict), *overlay]

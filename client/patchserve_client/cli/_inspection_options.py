@@ -1,0 +1,186 @@
+"""The options that `infer` and `stream` share."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from patchserve_client import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_client.cli._durations import INTERVAL
+from patchserve_client.cli._results_file import ResultsFile, results_path
+from patchserve_client.cli._saved_anomalies import SavedAnomalies, SavedAnomaliesLimits
+from patchserve_client.cli._signatures import expanded
+
+ANOMALY_FOUND = 3
+_SUFFIXES = {OverlayFormat.PNG: ".png", OverlayFormat.JPEG: ".jpg", OverlayFormat.WEBP: ".webp"}
+_SAVED_COUNT, _SAVED_AGE_DAYS = 1000, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What `--results` and `--save-anomalies` write; None: the option is not used."""
+
+    results: ResultsFile | None
+    saved: SavedAnomalies | None
+
+
+@dataclass(frozen=True, slots=True)
+class InspectionOptions:
+    """The values of the options. `out` is the folder for overlays."""
+
+    reference: str
+    out: Path | None
+    heatmap_scale: HeatmapScale | None
+    overlay_format: OverlayFormat | None
+    overlay_max_side_px: int | None
+    max_regions: int | None
+    sensitivity: float | None
+    as_json: bool
+    fail_on_anomaly: bool
+    results_file: Path | None
+    anomalies_folder: Path | None
+    anomalies_limits: SavedAnomaliesLimits
+
+    def output(self, *, overlay: bool = False) -> OutputOptions:
+        """What to request of the server. `overlay`: something else than these options needs overlays.
+
+        Raises:
+            typer.BadParameter: nothing needs overlays, but they have options.
+        """
+        overlay = overlay or self.out is not None or self.anomalies_folder is not None
+        if not overlay and (self.heatmap_scale, self.overlay_format, self.overlay_max_side_px) != (None, None, None):
+            raise typer.BadParameter(
+                "--heatmap-scale, --overlay-format and --overlay-max-side need an option that makes overlays, such as "
+                "--out DIR."
+            )
+        return OutputOptions(
+            overlay=overlay,
+            heatmap_scale=self.heatmap_scale or HeatmapScale.CALIBRATED,  # a fixed scale: images can be compared
+            max_regions=self.max_regions,
+            sensitivity=self.sensitivity,
+            overlay_format=self.overlay_format or OverlayFormat.PNG,
+            overlay_max_side_px=self.overlay_max_side_px,
+        )
+
+    @property
+    def overlay_suffix(self) -> str:
+        """The suffix of overlay files."""
+        return _SUFFIXES[self.overlay_format or OverlayFormat.PNG]
+
+    @contextlib.contextmanager
+    def opened_records(self) -> Iterator[Records]:
+        """Open the files, before the first image is inspected.
+
+        Raises:
+            OSError: a file or folder cannot be written.
+        """
+        with contextlib.ExitStack() as files:
+            if self.out is not None:
+                self.out.mkdir(parents=True, exist_ok=True)
+            results = files.enter_context(ResultsFile(self.results_file)) if self.results_file else None
+            saved = None
+            if self.anomalies_folder:
+                saved = files.enter_context(SavedAnomalies(self.anomalies_folder, self.anomalies_limits))
+            yield Records(results, saved)
+
+    def exit_with(self, counts: Mapping[str, int]) -> None:
+        """Exit with the code for these verdicts.
+
+        Raises:
+            typer.Exit: with code 1 if there were errors, or 3 if an anomaly must be reported.
+        """
+        if counts["error"]:
+            raise typer.Exit(1)
+        if self.fail_on_anomaly and counts["anomalous"]:
+            raise typer.Exit(ANOMALY_FOUND)
+
+
+def _inspection_options(
+    *,
+    reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
+    sensitivity: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
+        ),
+    ] = None,
+    max_regions: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Folder for an overlay of every image.")
+    ] = None,
+    heatmap_scale: Annotated[
+        HeatmapScale | None,
+        typer.Option(
+            "--heatmap-scale", help="Colors of overlays: fixed, or stretched for each image.  [default: calibrated]"
+        ),
+    ] = None,
+    overlay_format: Annotated[
+        OverlayFormat | None,
+        typer.Option(
+            "--overlay-format",
+            help="Overlay format: png is lossless, jpeg the fastest, webp the smallest.  [default: png]",
+        ),
+    ] = None,
+    overlay_max_side: Annotated[
+        int | None,
+        typer.Option("--overlay-max-side", min=16, max=65_535, metavar="PX", help="Scale larger overlays down to PX."),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", parser=results_path, help="Append a line for each image to a .csv or .jsonl file."
+        ),
+    ] = None,
+    save_anomalies: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", file_okay=False, help="Save each anomalous image with its overlay and result in this folder."
+        ),
+    ] = None,
+    save_max_count: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help=f"Keep the newest N saved anomalies.  [default: {_SAVED_COUNT}]"),
+    ] = None,
+    save_max_age: Annotated[
+        float | None,
+        typer.Option(**INTERVAL, help=f"Delete saved anomalies that are older.  [default: {_SAVED_AGE_DAYS}d]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    fail_on_anomaly: Annotated[
+        bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
+    ] = False,
+) -> InspectionOptions:
+    """The values of the options.
+
+    Raises:
+        typer.BadParameter: options do not fit together.
+    """
+    if save_anomalies is None and (save_max_count, save_max_age) != (None, None):
+        raise typer.BadParameter("--save-max-count and --save-max-age need --save-anomalies DIR.")
+    max_age = timedelta(days=_SAVED_AGE_DAYS) if save_max_age is None else timedelta(seconds=save_max_age)
+    return InspectionOptions(
+        reference=reference,
+        out=out,
+        heatmap_scale=heatmap_scale,
+        overlay_format=overlay_format,
+        overlay_max_side_px=overlay_max_side,
+        max_regions=max_regions,
+        sensitivity=sensitivity,
+        as_json=as_json,
+        fail_on_anomaly=fail_on_anomaly,
+        results_file=results,
+        anomalies_folder=save_anomalies,
+        anomalies_limits=SavedAnomaliesLimits(save_max_count or _SAVED_COUNT, max_age),
+    )
+
+
+takes_inspection_options = expanded("options", _inspection_options)
+"""Decorator of a command with a parameter `options: InspectionOptions`."""

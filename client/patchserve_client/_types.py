@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import io
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from patchserve_client._errors import PatchserveError
+from patchserve_client._verdicts import verdict_text
 
 if TYPE_CHECKING:  # the first call that needs NumPy or Pillow loads it
     import numpy as np
@@ -105,13 +107,23 @@ class DamageScore:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScore:
-    """The verdict: absolute distances compared with the calibrated threshold."""
+    """The verdict: absolute distances compared with the calibrated threshold. As text: "anomalous 1.38 x"."""
 
     score: float  # 0..1, 0.5 at the threshold
     raw_score: float
     raw_threshold: float
     is_anomalous: bool
     anomalous_area_percentage: float  # 0..100
+
+    @property
+    def ratio(self) -> float:
+        """How many times the threshold the image reaches: raw_score / raw_threshold. Anomalous is above 1."""
+        if self.raw_threshold == 0:
+            return math.inf if self.raw_score > 0 else 0.0
+        return self.raw_score / self.raw_threshold
+
+    def __str__(self) -> str:
+        return verdict_text(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,13 +138,13 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area above the patch threshold, in pixels of the upright source image."""
+    """A connected area of anomalous pixels, in pixels of the upright source image. Intact images have none."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
     area_px: float
     area_percentage: float
-    peak_score: float  # 0.5..1
+    peak_score: float  # above 0.5, at most AnomalyScore.score of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +179,16 @@ class InferenceResult:
     reference_revision: str
     damage: DamageScore
     anomaly: AnomalyScore
-    regions: tuple[Region, ...]  # the highest score first
+    regions: tuple[Region, ...]  # the highest score first; empty: intact, or none requested
     encoded_overlay: EncodedOverlay | None  # None: not requested
     score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN outside the ROI; None: not requested
     timing: Timing
+
+    def __str__(self) -> str:
+        """The verdict in a few words, as in "anomalous 1.38 x, 2 regions"."""
+        count = len(self.regions)
+        regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
+        return f"{self.anomaly}{regions}"
 
     @property
     def overlay(self) -> Image | None:

@@ -11,14 +11,15 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_client import InferenceResult, OutputOptions
 from patchserve_client.cli._durations import INTERVAL
+from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._results_file import ResultsFile, results_path
 from patchserve_client.cli._saved_anomalies import SavedAnomalies, SavedAnomaliesLimits
 from patchserve_client.cli._signatures import expanded
+from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
 ANOMALY_FOUND = 3
-_SUFFIXES = {OverlayFormat.PNG: ".png", OverlayFormat.JPEG: ".jpg", OverlayFormat.WEBP: ".webp"}
 _SAVED_COUNT, _SAVED_AGE_DAYS = 1000, 30
 
 
@@ -36,42 +37,37 @@ class InspectionOptions:
 
     reference: str
     out: Path | None
-    heatmap_scale: HeatmapScale | None
-    overlay_format: OverlayFormat | None
-    overlay_max_side_px: int | None
-    max_regions: int | None
-    sensitivity: float | None
+    style: OverlayStyle | None  # None: none of its options was used
+    verdicts: VerdictOptions
     as_json: bool
     fail_on_anomaly: bool
     results_file: Path | None
     anomalies_folder: Path | None
     anomalies_limits: SavedAnomaliesLimits
 
-    def output(self, *, overlay: bool = False) -> OutputOptions:
+    def request(self, *, overlay: bool = False) -> OutputOptions:
         """What to request of the server. `overlay`: something else than these options needs overlays.
 
         Raises:
             typer.BadParameter: nothing needs overlays, but they have options.
         """
-        overlay = overlay or self.out is not None or self.anomalies_folder is not None
-        if not overlay and (self.heatmap_scale, self.overlay_format, self.overlay_max_side_px) != (None, None, None):
+        if overlay or self.out is not None or self.anomalies_folder is not None:
+            return OutputOptions(**self.verdicts.for_request, **self.overlay_style.for_request)
+        if self.style is not None:
             raise typer.BadParameter(
-                "--heatmap-scale, --overlay-format and --overlay-max-side need an option that makes overlays, such as "
-                "--out DIR."
+                "--heatmap-scale, --exact, --overlay-format and --overlay-max-side need an option that makes overlays, "
+                "such as --out DIR."
             )
-        return OutputOptions(
-            overlay=overlay,
-            heatmap_scale=self.heatmap_scale or HeatmapScale.CALIBRATED,  # a fixed scale: images can be compared
-            max_regions=self.max_regions,
-            sensitivity=self.sensitivity,
-            overlay_format=self.overlay_format or OverlayFormat.PNG,
-            overlay_max_side_px=self.overlay_max_side_px,
-        )
+        return self.verdicts.for_request
 
     @property
-    def overlay_suffix(self) -> str:
-        """The suffix of overlay files."""
-        return _SUFFIXES[self.overlay_format or OverlayFormat.PNG]
+    def overlay_style(self) -> OverlayStyle:
+        """How overlays are requested and written."""
+        return self.style or OverlayStyle()
+
+    def drawn(self, result: InferenceResult) -> bytes:
+        """The file to write for a result with an overlay."""
+        return self.overlay_style.drawn(result, self.verdicts.threshold)
 
     @contextlib.contextmanager
     def opened_records(self) -> Iterator[Records]:
@@ -83,10 +79,12 @@ class InspectionOptions:
         with contextlib.ExitStack() as files:
             if self.out is not None:
                 self.out.mkdir(parents=True, exist_ok=True)
-            results = files.enter_context(ResultsFile(self.results_file)) if self.results_file else None
+            results = files.enter_context(ResultsFile(self.results_file, self.verdicts)) if self.results_file else None
             saved = None
             if self.anomalies_folder:
-                saved = files.enter_context(SavedAnomalies(self.anomalies_folder, self.anomalies_limits))
+                saved = files.enter_context(
+                    SavedAnomalies(self.anomalies_folder, self.anomalies_limits, self.overlay_style, self.verdicts)
+                )
             yield Records(results, saved)
 
     def exit_with(self, counts: Mapping[str, int]) -> None:
@@ -101,38 +99,16 @@ class InspectionOptions:
             raise typer.Exit(ANOMALY_FOUND)
 
 
+@takes_overlay_style
+@takes_verdict_options
 def _inspection_options(
     *,
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
-        ),
-    ] = None,
-    max_regions: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
-    ] = None,
+    verdicts: VerdictOptions,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", file_okay=False, help="Folder for an overlay of every image.")
     ] = None,
-    heatmap_scale: Annotated[
-        HeatmapScale | None,
-        typer.Option(
-            "--heatmap-scale", help="Colors of overlays: fixed, or stretched for each image.  [default: calibrated]"
-        ),
-    ] = None,
-    overlay_format: Annotated[
-        OverlayFormat | None,
-        typer.Option(
-            "--overlay-format",
-            help="Overlay format: png is lossless, jpeg the fastest, webp the smallest.  [default: png]",
-        ),
-    ] = None,
-    overlay_max_side: Annotated[
-        int | None,
-        typer.Option("--overlay-max-side", min=16, max=65_535, metavar="PX", help="Scale larger overlays down to PX."),
-    ] = None,
+    style: OverlayStyle | None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -169,11 +145,8 @@ def _inspection_options(
     return InspectionOptions(
         reference=reference,
         out=out,
-        heatmap_scale=heatmap_scale,
-        overlay_format=overlay_format,
-        overlay_max_side_px=overlay_max_side,
-        max_regions=max_regions,
-        sensitivity=sensitivity,
+        style=style,
+        verdicts=verdicts,
         as_json=as_json,
         fail_on_anomaly=fail_on_anomaly,
         results_file=results,

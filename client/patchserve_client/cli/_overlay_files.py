@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from patchserve_client import FrameResult
+from patchserve_client import FrameResult, InferenceResult
 from patchserve_client.cli._failed_writes import FailedWrites
 
 
@@ -18,8 +19,8 @@ class OverlayFiles:
         OSError: at the end, if an overlay could not be written.
     """
 
-    def __init__(self, folder: Path, suffix: str) -> None:
-        self._folder, self._suffix = folder, suffix
+    def __init__(self, folder: Path, drawn: Callable[[InferenceResult], bytes], suffix: str) -> None:
+        self._folder, self._drawn, self._suffix = folder, drawn, suffix
         self._used: set[str] = set()
         self._failed = FailedWrites(folder, "overlays")
 
@@ -38,7 +39,7 @@ class OverlayFiles:
             return
         try:
             path = self._folder / f"{self._stem(frame)}_overlay{self._suffix}"
-            path.write_bytes(frame.result.encoded_overlay.data)
+            path.write_bytes(self._drawn(frame.result))
         except OSError as error:
             self._failed.add(error)
 

@@ -15,6 +15,7 @@ import typer
 from patchserve_client import InferenceResult
 from patchserve_client.cli import _report
 from patchserve_client.cli._appended_lines import AppendedLines
+from patchserve_client.cli._verdict_options import VerdictOptions
 
 _SUFFIXES = (".csv", ".jsonl")
 COLUMNS = (
@@ -23,6 +24,8 @@ COLUMNS = (
     "sequence",
     "capture_time",
     "verdict",
+    "ratio",
+    "threshold",
     "score",
     "raw_score",
     "raw_threshold",
@@ -55,8 +58,8 @@ class ResultsFile:
         typer.BadParameter: it is a table with other columns.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, verdicts: VerdictOptions) -> None:
+        self._path, self._verdicts = path, verdicts
         self._is_table = path.suffix.lower() == ".csv"
         header = _table_line(dict(zip(COLUMNS, COLUMNS, strict=True)))
         first_line = _first_line(path) if self._is_table else b""
@@ -87,9 +90,9 @@ class ResultsFile:
         facts = {"time": datetime.now(UTC), "name": name, "sequence": sequence, "capture_time": capture_time}
         verdict = _report.verdict_of(outcome)
         if self._is_table:
-            self._lines.append(_table_line({**facts, "verdict": verdict, **_cells(outcome)}))
+            self._lines.append(_table_line({**facts, "verdict": verdict, **_cells(outcome, self._verdicts.threshold)}))
         else:
-            document = {**facts, **_report.as_json(outcome, verdict)}
+            document = {**facts, **_report.as_json(outcome, verdict, self._verdicts)}
             self._lines.append(json.dumps(document, default=datetime.isoformat).encode())
 
 
@@ -100,11 +103,13 @@ def _first_line(path: Path) -> bytes:
         return file.readline(2**16)
 
 
-def _cells(outcome: _report.Outcome) -> dict[str, Any]:
+def _cells(outcome: _report.Outcome, threshold: float) -> dict[str, Any]:
     if not isinstance(outcome, InferenceResult):
         return {"error": _report.error_text(outcome)}
     anomaly = outcome.anomaly
     return {
+        "ratio": f"{anomaly.ratio * threshold:.6f}",
+        "threshold": f"{threshold:g}",
         "score": f"{anomaly.score:.6f}",
         "raw_score": f"{anomaly.raw_score:.6f}",
         "raw_threshold": f"{anomaly.raw_threshold:.6f}",

@@ -19,6 +19,8 @@ from typing import Self
 from patchserve_client import InferenceResult
 from patchserve_client.cli import _report
 from patchserve_client.cli._failed_writes import FailedWrites
+from patchserve_client.cli._overlays import OverlayStyle
+from patchserve_client.cli._verdict_options import VerdictOptions
 
 _TIME_FORM = "%Y%m%dT%H%M%S.%fZ"
 _NAME_FORM = re.compile(r"(\d{8}T\d{6}\.\d{6}Z)_.+")
@@ -33,7 +35,6 @@ _SUFFIX_BY_START = {
     b"II": ".tif",
     b"MM": ".tif",
 }
-_OVERLAY_SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +53,15 @@ class SavedAnomalies:
     """
 
     def __init__(
-        self, folder: Path, limits: SavedAnomaliesLimits, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self,
+        folder: Path,
+        limits: SavedAnomaliesLimits,
+        style: OverlayStyle,
+        verdicts: VerdictOptions,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._folder, self._limits, self._clock = folder, limits, clock
+        self._style, self._verdicts = style, verdicts
         self._lock = threading.Lock()
         self._failed = FailedWrites(folder, "anomalies")
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,34 +91,43 @@ class SavedAnomalies:
         capture_time: datetime | None = None,
     ) -> None:
         """Save an outcome if it is anomalous, and delete what is over the limits."""
-        with self._lock:
-            try:
+        try:
+            if not (isinstance(outcome, InferenceResult) and outcome.anomaly.is_anomalous):
+                with self._lock:
+                    self._delete_old()
+                return
+            facts = {"name": name, "sequence": sequence, "capture_time": capture_time}
+            files = {
+                f"original{_suffix(image)}": image,
+                f"overlay{self._style.suffix}": self._style.drawn(outcome, self._verdicts.threshold),
+                "result.json": self._document(outcome, facts),
+            }
+            with self._lock:
+                self._save(name, files)
                 self._delete_old()
-                if isinstance(outcome, InferenceResult) and outcome.anomaly.is_anomalous:
-                    facts = {"name": name, "sequence": sequence, "capture_time": capture_time}
-                    self._save(name, image, outcome, facts)
-            except OSError as error:
-                self._failed.add(error)
+        except OSError as error:
+            self._failed.add(error)
 
-    def _save(self, name: str, image: bytes, result: InferenceResult, facts: Mapping[str, object]) -> None:
-        now = self._clock()
-        title = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[-_MAX_NAME_LENGTH:] or "image"
-        unfinished = self._folder / f"{_UNFINISHED}{now.strftime(_TIME_FORM)}_{title}"
+    def _document(self, result: InferenceResult, facts: Mapping[str, object]) -> bytes:
+        described = _report.as_json(result, _report.verdict_of(result), self._verdicts)
+        document = {"time": self._clock(), **facts, **described}
+        return json.dumps(document, indent=2, default=datetime.isoformat).encode() + b"\n"
+
+    def _save(self, name: str, files: Mapping[str, bytes]) -> None:
+        """Write the files of one anomaly into a new folder, which gets its name when they are complete."""
+        safe_name = re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)[-_MAX_NAME_LENGTH:] or "image"
+        title = f"{self._clock().strftime(_TIME_FORM)}_{safe_name}"
+        unfinished = self._folder / f"{_UNFINISHED}{title}"
         try:
             unfinished.mkdir()
-            document = {"time": now, **facts, **_report.as_json(result, _report.verdict_of(result))}
-            (unfinished / "result.json").write_text(json.dumps(document, indent=2, default=datetime.isoformat) + "\n")
-            (unfinished / f"original{_suffix(image)}").write_bytes(image)
-            overlay = result.encoded_overlay
-            if overlay is not None:
-                (unfinished / f"overlay{_OVERLAY_SUFFIXES.get(overlay.media_type, '')}").write_bytes(overlay.data)
-            saved = self._free_path(f"{now.strftime(_TIME_FORM)}_{title}")
+            for file_name, content in files.items():
+                (unfinished / file_name).write_bytes(content)
+            saved = self._free_path(title)
             unfinished.rename(saved)
         except OSError:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
         self._saved.append(saved)
-        self._delete_old()
 
     def _free_path(self, title: str) -> Path:
         names = itertools.chain([title], (f"{title}_{number}" for number in itertools.count(2)))

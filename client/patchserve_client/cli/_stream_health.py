@@ -10,7 +10,7 @@ _TELL_INTERVAL_S = 10.0
 _FIRST_FRAMES = 20
 _FEWEST_FRAMES = 8
 _LARGE_SHARE = 0.9
-_A_BIT_ABOVE = (0.5, 0.6)  # score: 1 to 1.5 times the threshold. Damage that covers an image scores more
+_A_BIT_ABOVE = (1.0, 1.5)  # times the threshold
 
 
 class Lag:
@@ -49,21 +49,21 @@ class ReferenceFit:
     """
 
     def __init__(self) -> None:
-        self._scores: list[float] | None = []  # None: decided
+        self._ratios: list[float] | None = []  # None: decided
 
-    def result(self, score: float) -> bool:
+    def result(self, ratio: float) -> bool:
         """Count a result. Returns whether to warn now."""
-        if self._scores is None:
+        if self._ratios is None:
             return False
-        self._scores.append(score)
-        return len(self._scores) == _FIRST_FRAMES and self.end()
+        self._ratios.append(ratio)
+        return len(self._ratios) == _FIRST_FRAMES and self.end()
 
     def end(self) -> bool:
         """Decide with the frames so far. Returns whether to warn now."""
-        scores, self._scores = self._scores or [], None
+        ratios, self._ratios = self._ratios or [], None
         low, high = _A_BIT_ABOVE
-        near = [score for score in scores if low < score <= high]
-        return len(scores) >= _FEWEST_FRAMES and len(near) >= _LARGE_SHARE * len(scores)
+        near = [ratio for ratio in ratios if low < ratio <= high]
+        return len(ratios) >= _FEWEST_FRAMES and len(near) >= _LARGE_SHARE * len(ratios)
 
 
 def fit_warning(source: str, *, is_folder: bool) -> str:

@@ -12,17 +12,19 @@ import typer
 from patchserve_client import FrameResult, StreamNotice
 from patchserve_client.cli import _report
 from patchserve_client.cli._output import Column, Table, print_json, print_line
+from patchserve_client.cli._verdict_options import VerdictOptions
 
 
 class StreamReport:
     """Prints lines of a table, or JSON objects. The threads of the source and of the results share it."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, verdicts: VerdictOptions, *, as_json: bool) -> None:
+        self._verdicts = verdicts
         self.counts = {"intact": 0, "anomalous": 0, "error": 0, "dropped": 0}
         self._as_json = as_json
         self._lock = threading.Lock()
         self._started_s = time.monotonic()
-        self._table = Table((Column("#", 6, right=True), Column("frame", 24), *_report.RESULT_COLUMNS))
+        self._table = Table((Column("#", 6, right=True), Column("frame", 24), *_report.columns(verdicts)))
 
     def frame(self, frame: FrameResult) -> None:
         """Print the outcome of a frame."""
@@ -51,12 +53,12 @@ class StreamReport:
                 "sequence": sequence,
                 "frame_id": name,
                 "capture_time": capture_time,
-                **_report.as_json(outcome, verdict),
+                **_report.as_json(outcome, verdict, self._verdicts),
             }
             print_json(event, indent=None)
             return
         number = "-" if sequence is None else str(sequence)
-        self._table.row([number, name, *_report.cells(outcome, verdict)], {2: _report.COLORS[verdict]})
+        self._table.row([number, name, *_report.cells(outcome, verdict, self._verdicts)], {2: _report.COLORS[verdict]})
 
     def notice(self, notice: StreamNotice) -> None:
         """Print a notice of the server, or of the client about its connection."""

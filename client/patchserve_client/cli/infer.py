@@ -37,8 +37,8 @@ class _Inspector:
     """Inspects images with the same options."""
 
     client: Client
-    reference: str
-    output: OutputOptions
+    options: InspectionOptions
+    request: OutputOptions
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
     saved: SavedAnomalies | None
 
@@ -60,7 +60,7 @@ class _Inspector:
                 raise
             return error
         if file in self.overlays and result.encoded_overlay is not None:
-            self.overlays[file].write_bytes(result.encoded_overlay.data)
+            self.overlays[file].write_bytes(self.options.drawn(result))
         if self.saved is not None:
             self.saved.add(str(file), image, result)
         return result
@@ -69,7 +69,7 @@ class _Inspector:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.reference, **self.output)
+                return self.client.infer(image, self.options.reference, **self.request)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
@@ -99,12 +99,12 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    output = options.output()
+    request = options.request()
     files = images_in(images)
-    overlays = overlay_paths(files, options.out, options.overlay_suffix) if options.out else {}
+    overlays = overlay_paths(files, options.out, options.overlay_style.suffix) if options.out else {}
     with options.opened_records() as records, settings.client() as client:
-        report = _Report(files, overlays, records.results, as_json=options.as_json)
-        _inspect_all(_Inspector(client, options.reference, output, overlays, records.saved), files, report)
+        report = _Report(files, overlays, options, records.results)
+        _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
         report.end()
     options.exit_with(report.counts)
 
@@ -125,15 +125,19 @@ class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
     def __init__(
-        self, files: list[Path], overlays: dict[Path, Path], results_file: ResultsFile | None, *, as_json: bool
+        self,
+        files: list[Path],
+        overlays: dict[Path, Path],
+        options: InspectionOptions,
+        results_file: ResultsFile | None,
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
-        self._results_file = results_file
+        self._results_file, self._verdicts = results_file, options.verdicts
         self._overlays = overlays
-        self._results: list[dict[str, Any]] | None = [] if as_json else None
+        self._results: list[dict[str, Any]] | None = [] if options.as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
-        self._table = Table((file, *_report.RESULT_COLUMNS, *overlay))
+        self._table = Table((file, *_report.columns(options.verdicts), *overlay))
 
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
@@ -143,11 +147,13 @@ class _Report:
         has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
         if self._results is None:
             overlay = [self._overlays[file].name] if has_overlay else []
-            cells = [str(file), *_report.cells(outcome, verdict), *overlay]
+            cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
             path = str(self._overlays[file]) if has_overlay else None
-            self._results.append({"file": str(file), **_report.as_json(outcome, verdict), "overlay": path})
+            self._results.append(
+                {"file": str(file), **_report.as_json(outcome, verdict, self._verdicts), "overlay": path}
+            )
 
     def end(self) -> None:
         total = sum(self.counts.values())

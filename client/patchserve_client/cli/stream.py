@@ -64,8 +64,8 @@ def stream(
     Exit codes: 0 every frame was inspected (or left out or dropped, with --drop-oldest); 1 a frame, the source or the
     server failed; 2 wrong usage; 3 a frame is anomalous (only with --fail-on-anomaly; 1 wins over 3).
     """
-    output = options.output(overlay=annotated_video is not None)
-    report = StreamReport(as_json=options.as_json)
+    request = options.request(overlay=annotated_video is not None)
+    report = StreamReport(options.verdicts, as_json=options.as_json)
     with contextlib.ExitStack() as cleanup:
         end = cleanup.enter_context(set_by_ctrl_c())
         reading = SourceOptions(
@@ -83,9 +83,11 @@ def stream(
         client = cleanup.enter_context(settings.client())
         files = None
         if options.out is not None:
-            files = cleanup.enter_context(OverlayFiles(options.out, options.overlay_suffix))
-        video = AnnotatedVideo(annotated_video, fps or opened.fps or _DEFAULT_FPS) if annotated_video else None
-        if video is not None:
+            files = cleanup.enter_context(OverlayFiles(options.out, options.drawn, options.overlay_style.suffix))
+        video = None
+        if annotated_video is not None:
+            scale, threshold = options.overlay_style.scale, options.verdicts.threshold
+            video = AnnotatedVideo(annotated_video, fps or opened.fps or _DEFAULT_FPS, scale, threshold)
             cleanup.callback(video.close)
         frames = FramesInFlight(
             itertools.islice(opened.frames(), limit),
@@ -103,7 +105,7 @@ def stream(
             max_in_flight=max_in_flight,
             overflow=OverflowPolicy.DROP_OLDEST if drop_oldest else OverflowPolicy.BLOCK,
             frame_timeout_s=settings.timeout,
-            **output,
+            **request,
         )
         results.add_all(cleanup.enter_context(contextlib.closing(answers)))
     options.exit_with(report.counts)
@@ -155,7 +157,7 @@ class _Results:
             told = self.lag.result(frame.capture_time, self.source.skipped_count)
             if told is not None:
                 self.report.tell("falling_behind", told)
-        if frame.result is not None and self.fit.result(frame.result.anomaly.score):
+        if frame.result is not None and self.fit.result(frame.result.anomaly.ratio):
             self._warn_of_reference()
 
     def _warn_of_reference(self) -> None:

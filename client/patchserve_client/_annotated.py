@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from patchserve_client._choices import HeatmapScale
 from patchserve_client._color_scale import scale_colors
-from patchserve_client._types import HeatmapScale, InferenceResult
+from patchserve_client._types import InferenceResult
 from patchserve_client._verdicts import verdict_text
 
 if TYPE_CHECKING:  # the first picture loads Pillow

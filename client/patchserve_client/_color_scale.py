@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchserve_client._types import HeatmapScale
+from patchserve_client._choices import HeatmapScale
 
 if TYPE_CHECKING:  # the first picture loads NumPy
     import numpy as np

@@ -14,8 +14,9 @@ from collections.abc import Iterator
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _results
 from patchserve_client._backoff import Backoff
+from patchserve_client._choices import NoticeKind
 from patchserve_client._errors import PatchserveError
-from patchserve_client._types import FrameResult, NoticeKind, StreamNotice
+from patchserve_client._types import FrameResult, StreamNotice
 
 
 class StreamState:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 import io
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from patchserve_client import _saving
+from patchserve_client._choices import CalibrationMethod, HeatmapScale, LoadStage, NoticeKind, ScoringProfile
 from patchserve_client._errors import PatchserveError
 from patchserve_client._verdicts import verdict_text
 
@@ -24,76 +26,6 @@ ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | bytearray | memoryvie
 
 Polygon: TypeAlias = Sequence[tuple[float, float]]
 """Three or more corners (x, y) as shares of the image's width and height: 0 to 1, from the top left."""
-
-
-class LoadMode(enum.StrEnum):
-    """What a load does to an existing reference."""
-
-    REPLACE = "replace"
-    APPEND = "append"
-
-
-class LoadStage(enum.StrEnum):
-    """The stages of a load on the server, in this order."""
-
-    RECEIVE = "receive"
-    QUANTIZE = "quantize"
-    EMBED = "embed"
-    CORESET = "coreset"
-    CALIBRATE = "calibrate"
-    SAVE = "save"
-
-
-class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, or like the PatchCore paper."""
-
-    NOTEBOOK = "notebook"
-    PAPER = "paper"
-
-
-class CalibrationMethod(enum.StrEnum):
-    """Where the normal scores of a calibration come from."""
-
-    LEAVE_ONE_OUT = "leave_one_out"
-    AUGMENTED_VIEWS = "augmented_views"
-
-
-class HeatmapScale(enum.StrEnum):
-    """How raw distances become colors: stretched for each image, or fixed around the threshold."""
-
-    RELATIVE = "relative"
-    CALIBRATED = "calibrated"
-
-
-class OverlayFormat(enum.StrEnum):
-    """The file format of an overlay."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-
-
-class OverflowPolicy(enum.StrEnum):
-    """What the server does with a new frame while `max_in_flight` frames are in progress."""
-
-    BLOCK = "block"
-    DROP_OLDEST = "drop_oldest"
-
-
-class ResultOrdering(enum.StrEnum):
-    """The order of the results of a stream."""
-
-    INPUT = "input"
-    COMPLETION = "completion"
-
-
-class NoticeKind(enum.StrEnum):
-    """The subject of a notice. The last two come from this client, if the stream reconnects."""
-
-    DRAINING = "draining"
-    REFERENCE_CHANGED = "reference_changed"
-    RECONNECTING = "reconnecting"
-    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +95,7 @@ class Timing:
 class EncodedOverlay:
     """The heat map over the image, as the server sent it."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str  # such as "image/png"
     width_px: int
     height_px: int
@@ -190,6 +122,9 @@ class InferenceResult:
         regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
         return f"{self.anomaly}{regions}"
 
+    def __repr__(self) -> str:
+        return f"<InferenceResult {self}, reference {self.reference_id!r}>"
+
     @property
     def overlay(self) -> Image | None:
         """The heat map over the image, opened with Pillow; None if it was not requested."""
@@ -198,6 +133,20 @@ class InferenceResult:
         from PIL import Image  # noqa: PLC0415 - loaded on first use
 
         return Image.open(io.BytesIO(self.encoded_overlay.data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that JSON can hold: the fields by name, without the pixels of overlay and score map."""
+        return _saving.as_dict(self)
+
+    def save(self, folder: str | os.PathLike[str], name: str = "result") -> list[Path]:
+        """Write <name>.json, and what was requested of <name>_overlay.png (or .jpg, .webp) and <name>_score_map.npy.
+
+        Creates the folder and replaces earlier files. Returns the files.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        return _saving.save(self, Path(folder), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +193,10 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
+
+    def __repr__(self) -> str:
+        images = f"{self.image_count} image{'' if self.image_count == 1 else 's'}"
+        return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,9 +265,12 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`."""
+    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`.
 
-    image: ImageSource
+    Without a `frame_id`, that of a path is its name.
+    """
+
+    image: ImageSource = field(repr=False)
     frame_id: str = ""
     capture_time: datetime | None = None
 
@@ -328,6 +284,10 @@ class FrameResult:
     capture_time: datetime | None
     result: InferenceResult | None
     error: PatchserveError | None
+
+    def __repr__(self) -> str:
+        outcome = self.result if self.error is None else self.error.reason or self.error.code
+        return f"<FrameResult {self.sequence} {self.frame_id!r}: {outcome}>"
 
 
 @dataclass(frozen=True, slots=True)

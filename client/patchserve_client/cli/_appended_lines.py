@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import typer
+from patchserve_client.cli._output import print_note
 
 _MAX_WAITING_LINES = 10_000
 
@@ -58,7 +58,7 @@ class AppendedLines:
                 self._waiting.popleft()
         except OSError as error:
             if not self._is_failing:
-                typer.echo(f"Warning: {self._path}: {error.strerror}. Its lines wait until there is room.", err=True)
+                print_note(f"Warning: {self._path}: {error.strerror}. Its lines wait until there is room.")
             self._is_failing = True
         else:
             self._is_failing = False

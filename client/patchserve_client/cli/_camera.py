@@ -5,8 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
-
 from patchserve_client import Frame
 from patchserve_client.cli._camera_connection import CameraConnection, CapturedFrame
 from patchserve_client.cli._opencv import jpeg
@@ -122,6 +120,8 @@ class _StillPicture:
 
     def became_frozen(self, frame: CapturedFrame) -> bool:
         """Whether the picture has just been the same for too long. True once, until it changes."""
+        import numpy as np  # noqa: PLC0415 - loaded on first use
+
         if self._last is None or not np.array_equal(frame.pixels, self._last.pixels):
             self._last, self._is_told = frame, False
             return False

@@ -16,15 +16,16 @@ from patchserve_client import Frame
 from patchserve_client._images import encoded
 from patchserve_client.cli._durations import INTERVAL
 from patchserve_client.cli._opened_source import opened_video
-from patchserve_client.cli._output import progress
+from patchserve_client.cli._output import print_note, progress
+from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._sources import Source, SourceError, SourceOptions, shown
 
 CaptureCountOption = Annotated[int, typer.Option("--count", min=1, metavar="N", help="Number of frames.")]
 CaptureEveryOption = Annotated[
-    float, typer.Option("--every", **INTERVAL, show_default=False, help="Time between two frames.  [default: 2s]")
+    float, typer.Option("--every", **INTERVAL, show_default="2s", help="Time between two frames.")
 ]
 KeepOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", file_okay=False, help="Also keep the frames in this folder.")
+    Path | None, typer.Option("--out", **NEW_FOLDER, metavar="DIR", help="Also keep the frames in this folder.")
 ]
 
 
@@ -67,4 +68,4 @@ def _usable(source: Source) -> Iterator[Frame]:
 
 
 def _tell(kind: str, message: str) -> None:  # noqa: ARG001 - the kinds are for JSON
-    typer.echo(f"Warning: {message}", err=True)
+    print_note(f"Warning: {message}")

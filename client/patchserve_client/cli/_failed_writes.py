@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import typer
+from patchserve_client.cli._output import print_note
 
 
 class FailedWrites:
@@ -19,7 +19,7 @@ class FailedWrites:
         self._count += 1
         if self._count == 1:
             cause = error.strerror or str(error)
-            typer.echo(f"Warning: {self._folder}: {cause}. The inspection goes on without some {self._what}.", err=True)
+            print_note(f"Warning: {self._folder}: {cause}. The inspection goes on without some {self._what}.")
 
     def fail_if_any(self) -> None:
         """Report the number.

@@ -7,18 +7,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from patchserve_client import InferenceResult, OutputOptions
 from patchserve_client.cli._durations import INTERVAL
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
+from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._results_file import ResultsFile, results_path
 from patchserve_client.cli._saved_anomalies import SavedAnomalies, SavedAnomaliesLimits
 from patchserve_client.cli._signatures import expanded
 from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
+FILES_PANEL: dict[str, Any] = {"rich_help_panel": "Files"}
 ANOMALY_FOUND = 3
 _SAVED_COUNT, _SAVED_AGE_DAYS = 1000, 30
 
@@ -106,28 +108,39 @@ def _inspection_options(
     reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
     verdicts: VerdictOptions,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", file_okay=False, help="Folder for an overlay of every image.")
+        Path | None,
+        typer.Option(**FILES_PANEL, **NEW_FOLDER, metavar="DIR", help="Folder for an overlay of every image."),
     ] = None,
     style: OverlayStyle | None,
     results: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", parser=results_path, help="Append a line for each image to a .csv or .jsonl file."
+            **FILES_PANEL,
+            metavar="FILE",
+            parser=results_path,
+            help="Append a line for each image to a .csv or .jsonl file.",
         ),
     ] = None,
     save_anomalies: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR", file_okay=False, help="Save each anomalous image with its overlay and result in this folder."
+            **FILES_PANEL,
+            **NEW_FOLDER,
+            metavar="DIR",
+            help="Save each anomalous image with its overlay and result in this folder.",
         ),
     ] = None,
     save_max_count: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help=f"Keep the newest N saved anomalies.  [default: {_SAVED_COUNT}]"),
+        typer.Option(
+            **FILES_PANEL, min=1, metavar="N", show_default=str(_SAVED_COUNT), help="Keep the newest N saved anomalies."
+        ),
     ] = None,
     save_max_age: Annotated[
         float | None,
-        typer.Option(**INTERVAL, help=f"Delete saved anomalies that are older.  [default: {_SAVED_AGE_DAYS}d]"),
+        typer.Option(
+            **FILES_PANEL, **INTERVAL, show_default=f"{_SAVED_AGE_DAYS}d", help="Delete saved anomalies that are older."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
     fail_on_anomaly: Annotated[

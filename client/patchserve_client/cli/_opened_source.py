@@ -10,11 +10,13 @@ from pathlib import Path
 import typer
 
 from patchserve_client import Frame
+from patchserve_client._image_files import frame_id_of
 from patchserve_client.cli._camera import Camera
-from patchserve_client.cli._image_files import images_in
+from patchserve_client.cli._image_files import named_images
 from patchserve_client.cli._opencv import is_camera
+from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._recording import RecordedSource, Recording
-from patchserve_client.cli._sources import Pace, Source, SourceOptions, Unreadable, frame_id, shown
+from patchserve_client.cli._sources import Pace, Source, SourceOptions, Unreadable, shown
 from patchserve_client.cli._watching import WatchedFolder
 
 
@@ -28,7 +30,7 @@ def opened_source(
         typer.BadParameter: there is no such source, or it is a folder without images.
         SourceError: it cannot be opened.
     """
-    path = Path(source)
+    path = path_from(source)
     if watch and not path.is_dir():
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
     if path.is_dir():
@@ -46,8 +48,9 @@ def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
         typer.BadParameter: there is no such source.
         SourceError: it cannot be opened.
     """
-    if Path(source).is_file():
-        yield RecordedSource(Recording(source), options)
+    path = path_from(source)
+    if path.is_file():
+        yield RecordedSource(Recording(str(path)), options)
         return
     if not is_camera(source):
         raise typer.BadParameter(f"{source} is not a folder, a video file, the index of a camera, or a URL.")
@@ -66,19 +69,19 @@ class _ImageFolder:
     skipped_count = 0
 
     def __init__(self, folder: Path, options: SourceOptions, unreadable: Unreadable) -> None:
-        self._files = images_in([folder])
+        self._named = [(file, name.as_posix()) for file, name in named_images([folder]).items()]
         self._options, self._unreadable = options, unreadable
 
     def frames(self) -> Iterator[Frame]:
         """One frame for each file that can be read."""
         pace = Pace(self._options.fps)
-        for file in self._files:
+        for file, name in self._named:
             if self._options.end.wait(pace.wait_s(time.monotonic())):
                 return
             pace.passed(time.monotonic())
             try:
                 image = file.read_bytes()
             except OSError as error:
-                self._unreadable(file.name, error)
+                self._unreadable(name, error)
             else:
-                yield Frame(image, frame_id(file.name))
+                yield Frame(image, frame_id_of(name))

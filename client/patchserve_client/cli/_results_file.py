@@ -15,6 +15,7 @@ import typer
 from patchserve_client import InferenceResult
 from patchserve_client.cli import _report
 from patchserve_client.cli._appended_lines import AppendedLines
+from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._verdict_options import VerdictOptions
 
 _SUFFIXES = (".csv", ".jsonl")
@@ -44,9 +45,11 @@ def results_path(text: str) -> Path:
     Raises:
         typer.BadParameter: it has another suffix.
     """
-    path = Path(text).expanduser()
+    path = path_from(text)
     if path.suffix.lower() not in _SUFFIXES:
         raise typer.BadParameter(f"A results file must end in {' or '.join(_SUFFIXES)}, not {path.name!r}.")
+    if path.is_dir():
+        raise typer.BadParameter(f"{path} is a folder, not a file.")
     return path
 
 

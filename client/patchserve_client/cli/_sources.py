@@ -12,7 +12,6 @@ from typing import Protocol
 
 from patchserve_client import Frame
 
-_MAX_FRAME_ID_BYTES = 128
 _CLOCK_RESOLUTION_S = 1e-6
 
 Tell = Callable[[str, str], None]
@@ -93,11 +92,6 @@ def set_by_ctrl_c() -> Iterator[Event]:
         yield event
     finally:
         signal.signal(signal.SIGINT, earlier_handler)
-
-
-def frame_id(name: str) -> str:
-    """The name, or the end of a long name: long names often have the same beginning."""
-    return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")
 
 
 def shown(address: str) -> str:

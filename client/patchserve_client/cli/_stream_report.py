@@ -7,11 +7,9 @@ import time
 from datetime import datetime
 from typing import Any
 
-import typer
-
 from patchserve_client import FrameResult, StreamNotice
 from patchserve_client.cli import _report
-from patchserve_client.cli._output import Column, Table, print_json, print_line
+from patchserve_client.cli._output import Column, Table, print_json, print_line, print_note
 from patchserve_client.cli._verdict_options import VerdictOptions
 
 
@@ -73,7 +71,7 @@ class StreamReport:
             if self._as_json:
                 print_json(event, indent=None)
             else:
-                typer.echo(f"{title}: {event['message']}", err=True)
+                print_note(f"{title}: {event['message']}")
 
     def end(self, skipped_count: int = 0, longest_lag_s: float | None = None) -> None:
         """Print the summary. Only a live source can have left frames out, and has a lag."""

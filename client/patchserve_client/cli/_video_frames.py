@@ -12,7 +12,7 @@ import typer
 
 from patchserve_client.cli._durations import INTERVAL
 from patchserve_client.cli._even_choice import EvenChoice
-from patchserve_client.cli._output import progress
+from patchserve_client.cli._output import print_note, progress
 from patchserve_client.cli._recording import RecordedFrame, Recording
 from patchserve_client.cli._sources import Pace, SourceError
 
@@ -22,7 +22,11 @@ _VIDEO_SUFFIXES = (".avi", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts
 CountOption = Annotated[
     int | None,
     typer.Option(
-        "--count", min=1, metavar="N", help=f"Number of frames of a video, chosen evenly.  [default: {_DEFAULT_COUNT}]"
+        "--count",
+        min=1,
+        metavar="N",
+        show_default=str(_DEFAULT_COUNT),
+        help="Number of frames of a video, chosen evenly.",
     ),
 ]
 EveryOption = Annotated[
@@ -71,10 +75,10 @@ def _frames_of(video: Path, folder: Path, count: int, every_s: float | None) -> 
                     step()
                     yield frame
             except SourceError as error:  # the frames that there are can be used
-                typer.echo(f"Warning: {error} The frames before that are used.", err=True)
+                print_note(f"Warning: {error} The frames before that are used.")
 
         files = _even(frames(), count, video, folder) if every_s is None else _regular(frames(), every_s, video, folder)
-    typer.echo(f"{video}: {len(files)} of {read_count} frames", err=True)
+    print_note(f"{video}: {len(files)} of {read_count} frames")
     return files
 
 

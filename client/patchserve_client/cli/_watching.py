@@ -14,9 +14,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from patchserve_client import Frame
-from patchserve_client._image_files import SUFFIXES, image_files
+from patchserve_client._image_files import SUFFIXES, frame_id_of, images_in
 from patchserve_client.cli._arriving_file import ArrivingFile, Signature
-from patchserve_client.cli._sources import Pace, SourceError, SourceOptions, Unreadable, frame_id
+from patchserve_client.cli._sources import Pace, SourceError, SourceOptions, Unreadable
 
 if TYPE_CHECKING:
     from watchdog.events import FileSystemEvent
@@ -85,7 +85,7 @@ class WatchedFolder:
             if image is not None:
                 self._take(path, file.signature)
                 written = datetime.fromtimestamp(file.signature.modified_ns / 1e9, UTC)
-                yield Frame(image, frame_id(self._name(path)), written)
+                yield Frame(image, frame_id_of(self._name(path)), written)
 
     def _take(self, path: Path, signature: Signature) -> None:
         del self._arriving[path]
@@ -102,8 +102,12 @@ class WatchedFolder:
 
     def _scan(self) -> None:
         try:
-            files = image_files(self._folder)
+            files = images_in(self._folder)
+        except ValueError:  # there are none
+            files = []
         except OSError as error:
+            if self._folder.is_dir():  # a sub-folder that is gone again: the next scan succeeds
+                return
             raise SourceError(f"The folder {self._folder} cannot be read: {error.strerror}.") from error
         present = set(files)
         for path in self._taken.keys() - present:
@@ -118,11 +122,15 @@ class WatchedFolder:
         handlers, observers = _watchdog()
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
+        def is_image_name(path: Path) -> bool:
+            is_hidden = any(part.startswith(".") for part in path.relative_to(self._folder).parts)
+            return path.suffix.lower() in SUFFIXES and not is_hidden
+
         class Handler(handlers.FileSystemEventHandler):  # type: ignore[name-defined,misc]
             def on_any_event(self, event: FileSystemEvent) -> None:
                 if event.event_type in ("created", "modified", "closed", "moved") and not event.is_directory:
                     path = Path(os.fsdecode(event.dest_path if event.event_type == "moved" else event.src_path))
-                    if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                    if is_image_name(path):
                         events.put((path, event.event_type in ("closed", "moved")))
 
         observer = observers.Observer()

@@ -6,9 +6,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from patchserve_client import (
     Client,
@@ -22,7 +20,7 @@ from patchserve_client import (
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import images_in, overlay_paths
+from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
 from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._results_file import ResultsFile
@@ -50,7 +48,7 @@ class _Inspector:
             OSError: the overlay cannot be written.
         """
         try:
-            image = file.read_bytes()
+            image = read_image(file)
         except OSError as error:
             return error
         try:
@@ -60,6 +58,7 @@ class _Inspector:
                 raise
             return error
         if file in self.overlays and result.encoded_overlay is not None:
+            self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
             self.overlays[file].write_bytes(self.options.drawn(result))
         if self.saved is not None:
             self.saved.add(str(file), image, result)
@@ -87,11 +86,11 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 @takes_inspection_options
 def infer(
     settings: Settings,
-    images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    images: ImagesArgument,
     *,
     options: InspectionOptions,
 ) -> None:
-    """Inspect images: files, or all images in a folder.
+    """Inspect images.
 
     Prints one row per image. If an image fails, its row shows the error and the other images continue. --out writes
     <stem>_overlay files.
@@ -100,8 +99,9 @@ def infer(
     (only with --fail-on-anomaly; 1 wins over 3).
     """
     request = options.request()
-    files = images_in(images)
-    overlays = overlay_paths(files, options.out, options.overlay_style.suffix) if options.out else {}
+    named = named_images(images)
+    files = list(named)
+    overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
     with options.opened_records() as records, settings.client() as client:
         report = _Report(files, overlays, options, records.results)
         _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
@@ -133,7 +133,7 @@ class _Report:
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
         self._results_file, self._verdicts = results_file, options.verdicts
-        self._overlays = overlays
+        self._overlays, self._out = overlays, options.out
         self._results: list[dict[str, Any]] | None = [] if options.as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
@@ -146,7 +146,7 @@ class _Report:
             self._results_file.add(str(file), outcome)
         has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
         if self._results is None:
-            overlay = [self._overlays[file].name] if has_overlay else []
+            overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
             cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:

@@ -7,9 +7,6 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
-
-import typer
 
 from patchserve_client import FrameResult, OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
@@ -23,9 +20,12 @@ from patchserve_client.cli._stream_options import (
     DropOldestOption,
     FpsOption,
     FrozenOption,
+    LimitOption,
     MaxInFlightOption,
     ReconnectOption,
     ResumeOption,
+    SourceArgument,
+    VideoOption,
     WatchOption,
 )
 from patchserve_client.cli._stream_report import StreamReport
@@ -39,22 +39,18 @@ _LIVE_IN_FLIGHT = 4  # enough to keep the server busy; more frames would only wa
 @takes_inspection_options
 def stream(
     settings: Settings,
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A folder, a video file, the index of a camera, or a stream's URL.")
-    ],
+    source: SourceArgument,
     *,
     options: InspectionOptions,
     fps: FpsOption = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Stop after N frames.")] = None,
+    limit: LimitOption = None,
     watch: WatchOption = False,
     drop_oldest: DropOldestOption = None,
     max_in_flight: MaxInFlightOption = None,
     frozen_after: FrozenOption = 10.0,
     reconnect_for: ReconnectOption = 300.0,
     resume_for: ResumeOption = 0.0,
-    annotated_video: Annotated[
-        Path | None, typer.Option(metavar="FILE", dir_okay=False, help="Write a video of overlays and verdicts.")
-    ] = None,
+    annotated_video: VideoOption = None,
 ) -> None:
     """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 

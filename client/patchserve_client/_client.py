@@ -178,7 +178,7 @@ class Client(BaseClient):
             reference_id: the reference to compare with. The stream keeps the revision that it started with.
             resume_for_s: connect again if the connection is lost or the server drains, and send frames without a result
                 again. Stop after this many seconds without a result. 0: never connect again, raise Unavailable.
-            on_notice: called in this thread for every notice of the server.
+            on_notice: called in this thread for every notice of the server, and when the stream reconnects and resumes.
             **options: the options of `infer`, and any of
                 max_in_flight: the largest number of frames in progress; None: the server's default.
                 overflow: BLOCK (default) slows `frames` down and loses nothing; DROP_OLDEST is for live cameras.

@@ -293,7 +293,7 @@ class FrameResult:
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """A message of the server about the stream that is not a result."""
+    """A message about the stream that is not a result: of the server, or of this client about its connection."""
 
     kind: NoticeKind | None  # None: unknown to this client
     message: str

@@ -94,8 +94,8 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN40
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal. Yields the function to call after each step."""
+def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on a terminal. Yields the function to call after each step. `total`: None: unknown."""
     if not sys.stdout.isatty():
         yield lambda: None
         return

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from patchserve_server.access import reload_periodically
 from patchserve_server.bootstrap import composition
 from patchserve_server.config import Settings
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
 
 T = TypeVar("T")
@@ -78,5 +79,6 @@ def _ready_line(address: str, application: Application) -> str:
     detector = application.detector
     return (
         f"patchserve {version('patchserve')} listening on {address} "
-        f"({detector.backbone}, {detector.precision}, {detector.device})"
+        f"({detector.backbone}, {detector.precision}, {detector.device}), "
+        f"{counted(application.catalog.usable_count, 'reference')}"
     )

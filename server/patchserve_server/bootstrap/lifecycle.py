@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from patchserve_server.access import reload_periodically
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.config import Settings
 from patchserve_server.serving.application import Application
 
@@ -38,6 +39,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
         try:
             application = await _unless_stopped(composition.create_application(settings, resources), stop)
             if application is not None:
+                freeze_heap()
                 await server.ready(application)
                 announce(_ready_line(address, application))
                 await stop

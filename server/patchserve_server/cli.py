@@ -1,4 +1,4 @@
-"""The commands `patchserve-server serve` and `patchserve-server token create`."""
+"""The commands `patchserve-server serve`, `token create` and `store check|restore`."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pydantic_settings import CliApp
 from patchserve_server.access.tokens import is_valid_name, new_token, parse_expiry
 from patchserve_server.bootstrap import serve
 from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.cli_store import add_store_commands
 from patchserve_server.config import Settings
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
@@ -27,7 +28,8 @@ def main() -> None:
     if sys.argv[1:2] == ["serve"]:  # Settings parses the flags of `serve`, argparse parses everything else
         _serve(_read_settings(sys.argv[2:]))
     else:
-        _create_token(_parser().parse_args())
+        arguments = _parser().parse_args()
+        sys.exit(arguments.run(arguments))
 
 
 def _serve(settings: Settings) -> None:
@@ -61,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--name", required=True, type=_token_name, help="the caller's name, for the log")
     create.add_argument("--scope", required=True, action="append", choices=scopes, help="a scope; may be repeated")
     create.add_argument("--expires", type=_expiry, metavar="TIME", help="date or time in ISO 8601, as 2030-12-31 (UTC)")
+    create.set_defaults(run=_create_token)
+    add_store_commands(commands)
     return parser
 
 
@@ -79,7 +83,7 @@ def _expiry(text: str) -> datetime:
         raise argparse.ArgumentTypeError(message) from error
 
 
-def _create_token(arguments: argparse.Namespace) -> None:
+def _create_token(arguments: argparse.Namespace) -> int:
     token, line = new_token(arguments.name, {Scope(scope) for scope in arguments.scope}, arguments.expires)
     print(f"{token}\n{line}")  # noqa: T201
     explanation = (
@@ -87,6 +91,7 @@ def _create_token(arguments: argparse.Namespace) -> None:
         "Add the second line to the file of --auth-tokens."
     )
     print(explanation, file=sys.stderr)  # noqa: T201
+    return 0
 
 
 if __name__ == "__main__":

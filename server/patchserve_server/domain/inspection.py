@@ -97,13 +97,13 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area above the patch threshold, in pixels of the upright source image."""
+    """A connected area of an anomalous image above its pixel threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
     area_px: float
     area_percentage: float
-    peak_score: float  # 0.5..1, scaled like AnomalyScore.score but against the patch threshold
+    peak_score: float  # above 0.5, and at most the AnomalyScore.score of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +112,7 @@ class Verdict:
 
     damage: DamageScore
     anomaly: AnomalyScore
+    pixel_threshold: float  # the raw score above which a pixel is anomalous; a pixel is exactly if the image is
 
 
 @dataclass(frozen=True, slots=True, eq=False)

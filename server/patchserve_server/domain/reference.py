@@ -63,7 +63,7 @@ class Calibration:
 
     method: CalibrationMethod
     image_threshold: float
-    patch_threshold: float
+    patch_threshold: float  # what the maps of normal images rarely exceed; the verdict does not use it
     normal_scores: ScoreSpread
 
     def __post_init__(self) -> None:

@@ -147,15 +147,16 @@ class LocalInspector:
     def _judge(
         self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions
     ) -> _JudgedImage:
-        threshold = thresholds.patch_threshold
+        verdict = judge(raw, thresholds)
         regions: tuple[Region, ...] = ()
         if options.max_regions:
-            regions = imaging.find_regions(raw.anomaly_map, threshold, image.size_px, options.max_regions)
+            regions = imaging.find_regions(raw.anomaly_map, verdict, image.size_px, options.max_regions)
         overlay = None
         if image.canvas is not None:
-            pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, patch_threshold=threshold, regions=regions)
+            threshold = verdict.pixel_threshold
+            pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
             overlay = imaging.encode_overlay(pixels, options.overlay_format)
-        return _JudgedImage(judge(raw, thresholds), regions, overlay)
+        return _JudgedImage(verdict, regions, overlay)
 
     async def _on_pool(self, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()

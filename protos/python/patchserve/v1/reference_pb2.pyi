@@ -445,7 +445,9 @@ class Calibration(_message.Message):
     image_threshold: _builtins.float
     """The raw image score above which an image is anomalous, at sensitivity 1."""
     patch_threshold: _builtins.float
-    """The raw patch score above which a pixel is anomalous, at sensitivity 1."""
+    """The raw patch score that the score maps of normal images rarely exceed: for callers who compare score maps of
+    different images. Verdicts and regions do not depend on it.
+    """
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
         """The raw image scores of the normal images or views."""

@@ -1,4 +1,4 @@
-"""The commands `patchserve-server store check` and `patchserve-server store restore`."""
+"""`patchserve-server store check|restore`: what is intact in a store folder, and how to use it again."""
 
 from __future__ import annotations
 
@@ -11,63 +11,71 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from patchserve_server.cli import PROGRAM
+from patchserve_server.cli.parser import Commands, Parser, path_argument
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.store import CheckedGeneration, CheckedReference, check_store, restore
 
 _SHORT = 12  # characters of a revision in a text
 
 
-def add_store_commands(commands: Any) -> None:  # noqa: ANN401 - argparse hides its type
-    """Add `store` to the commands of `patchserve-server`."""
-    store = commands.add_parser("store", help="check a store folder, or restore a damaged reference in it")
-    actions = store.add_subparsers(metavar="check|restore", required=True)
-    check = actions.add_parser("check", help="say which references and revisions are intact")
+def add_to(commands: Commands) -> None:
+    title = "check a store folder, or restore a damaged reference in it"
+    subcommands = commands.add_parser("store", help=title, description=title).add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    description = (
+        "Say which references and revisions are intact. Changes nothing; a server may use the folder. Exit code 1 if a "
+        "reference is damaged."
+    )
+    check = subcommands.add_parser("check", help="say what is intact", description=description)
     check.add_argument("--json", action="store_true", dest="as_json", help="print a JSON document")
     check.set_defaults(run=_check)
-    restoring = actions.add_parser(
-        "restore", help="make an intact revision current again; no server may use the folder"
-    )
+    description = "Make an intact revision of a reference current again. Removes nothing; no server may use the folder."
+    restoring = subcommands.add_parser("restore", help="make an intact revision current", description=description)
     restoring.add_argument("reference_id", metavar="ID", help="the reference")
-    help_text = "the revision, or the beginning of it; needed only if several are intact"
+    help_text = "the revision, or its beginning; needed only if several are intact"
     restoring.add_argument("--revision", default="", metavar="REVISION", help=help_text)
     restoring.set_defaults(run=_restore)
-    for command in (check, restoring):
-        default = os.environ.get("PATCHSERVE_STORE")
-        command.add_argument(
-            "--store", type=_folder, default=default, required=not default, metavar="DIR", help="the store's folder"
-        )
+    for parser in (check, restoring):
+        _add_store_flag(parser)
+
+
+def _add_store_flag(parser: Parser) -> None:
+    """The setting of `serve`, which is also the variable PATCHSERVE_STORE."""
+    default = os.environ.get("PATCHSERVE_STORE") or None
+    parser.add_argument(
+        "--store", type=_folder, default=default, required=default is None, metavar="FOLDER", help="the store's folder"
+    )
 
 
 def _folder(text: str) -> Path:
-    folder = Path(text).expanduser()
+    folder = path_argument(text)
     if not folder.is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
     return folder
 
 
-def _check(arguments: argparse.Namespace) -> int:
-    """Print the state of every reference. Exit code 1 if one is damaged."""
+def _check(arguments: argparse.Namespace) -> None:
     try:
         references = list(check_store(arguments.store))
     except OSError as error:
-        sys.exit(f"{arguments.store}: {error.strerror}")
+        sys.exit(f"{PROGRAM} store check: {arguments.store}: {error.strerror}")
     if arguments.as_json:
-        _print(
-            json.dumps({"references": [_document(each) for each in references]}, indent=2, default=datetime.isoformat)
-        )
+        document = {"references": [_document(reference) for reference in references]}
+        _print(json.dumps(document, indent=2, default=datetime.isoformat))
     else:
         _print_report(references)
-    return int(any(reference.problem for reference in references))
+    sys.exit(int(any(reference.problem for reference in references)))
 
 
-def _restore(arguments: argparse.Namespace) -> int:
+def _restore(arguments: argparse.Namespace) -> None:
     try:
         generation = restore(arguments.store, arguments.reference_id, arguments.revision)
     except PatchserveError as error:
-        sys.exit(f"patchserve-server: {error.message}")
+        sys.exit(f"{PROGRAM} store restore: {error.message}")
     revision, images = generation.revision[:_SHORT], _counted(generation.image_count, "image")
     _print(f"Reference {arguments.reference_id} is at revision {revision} with {images}.")
-    return 0
 
 
 def _document(reference: CheckedReference) -> dict[str, Any]:

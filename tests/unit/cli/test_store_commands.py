@@ -40,10 +40,13 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 
     def invoke(*arguments: object) -> tuple[int | str | None, str, str]:
         monkeypatch.setattr(sys, "argv", ["patchserve-server", "store", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
+        code: int | str | None = 0
+        try:
             main()
+        except SystemExit as ended:
+            code = ended.code
         stdout, stderr = capsys.readouterr()
-        return ended.value.code, stdout, stderr
+        return code, stdout, stderr
 
     return invoke
 
@@ -75,7 +78,7 @@ def test_a_check_may_run_beside_a_server_and_a_restore_may_not(run: Run, root: P
         code, stdout, _ = run("restore", "parcel", "--store", root)
     assert stdout == ""
     assert code == (
-        f"patchserve-server: A server already uses the store folder {root}. "
+        f"patchserve-server store restore: A server already uses the store folder {root}. "
         "Stop it, or give each server its own folder."
     )
 
@@ -98,7 +101,7 @@ def test_a_damaged_reference_is_described_and_restored(run: Run, root: Path, mon
     code, _, _ = run("restore", "parcel")
     assert str(code).endswith(" Say which one: --revision.")
     assert run("restore", "parcel", "--revision", "0000")[0] == (
-        'patchserve-server: Reference "parcel" has no intact revision 0000.'
+        'patchserve-server store restore: Reference "parcel" has no intact revision 0000.'
     )
     code, stdout, _ = run("restore", "parcel", "--revision", NEW.revision[:8])
     assert (code, stdout) == (0, f"Reference parcel is at revision {NEW.revision[:12]} with 1 image.\n")
@@ -127,9 +130,8 @@ def test_without_an_intact_generation_the_advice_is_to_load_again(run: Run, root
     code, stdout, _ = run("check", "--store", root)
     assert code == 1
     assert "No revision is intact: load the images again, or delete the reference." in stdout
-    assert run("restore", "parcel", "--store", root)[0] == (
-        'patchserve-server: Reference "parcel" has no intact revision. Load its images again, or delete it.'
-    )
+    code, _, _ = run("restore", "parcel", "--store", root)
+    assert str(code).endswith('Reference "parcel" has no intact revision. Load its images again, or delete it.')
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ def test_without_an_intact_generation_the_advice_is_to_load_again(run: Run, root
         (["check"], "required: --store"),
         (["check", "--store", "nowhere"], "there is no folder nowhere"),
         (["restore", "--store", "."], "required: ID"),
-        ([], "required: check|restore"),
+        ([], "required: COMMAND"),
     ],
 )
 def test_wrong_usage_is_explained(run: Run, arguments: list[str], words: str) -> None:
@@ -147,10 +149,12 @@ def test_wrong_usage_is_explained(run: Run, arguments: list[str], words: str) ->
     assert words in stderr
 
 
-@pytest.mark.parametrize("name", ["nobody", "../other", ""])
-def test_only_references_of_the_store_are_restored(run: Run, root: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"), [("nobody", "There is no reference"), ("../other", "A reference_id is"), ("", "A reference_id")]
+)
+def test_only_references_of_the_store_are_restored(run: Run, root: Path, name: str, words: str) -> None:
     code, _, _ = run("restore", name, "--store", root)
-    assert str(code).startswith(("patchserve-server: There is no reference", "patchserve-server: A reference_id is"))
+    assert str(code).startswith(f"patchserve-server store restore: {words}")
 
 
 def test_a_folder_that_is_no_reference_is_not_listed_and_one_that_may_be_is(run: Run, root: Path) -> None:

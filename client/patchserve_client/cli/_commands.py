@@ -64,7 +64,12 @@ def _usage_message(error: Any) -> str:  # noqa: ANN401
 
 
 def _without_jargon(error: Any) -> str:  # noqa: ANN401
-    text = " ".join(error.format_message().split()).replace("Value error, ", "")
+    text = " ".join(error.format_message().split())
+    text = text.replace("Value error, ", "").replace("Input should be", "must be")
+    variable = getattr(getattr(error, "param", None), "envvar", None)
+    if variable and error.ctx is not None:  # name what was used: the option or the variable
+        is_typed = error.ctx.get_parameter_source(error.param.name).name == "COMMANDLINE"
+        text = re.sub(r"'--[\w-]+' \(env var: '\w+'\)", rf"'{error.param.opts[0] if is_typed else variable}'", text)
     if possibilities := getattr(error, "possibilities", None):
         (closest,) = difflib.get_close_matches(error.option_name, possibilities, n=1, cutoff=0)
         text = f"No such option: {error.option_name}. Did you mean {closest}?"

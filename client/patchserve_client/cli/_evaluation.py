@@ -16,7 +16,7 @@ from patchserve_client import Client, LoadOptions, ReferenceInfo
 from patchserve_client.cli._connection import Settings
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import rejected_file_named
-from patchserve_client.cli._output import print_line, print_table, progress
+from patchserve_client.cli._output import print_error, print_line, print_note, print_table, progress
 from patchserve_client.evaluation import (
     METRICS,
     DatasetError,
@@ -101,9 +101,9 @@ def _print_numbers(numbers: dict[str, Any]) -> None:
         f"The best threshold for these images is {best}."
     )
     for note in numbers["notes"]:
-        typer.echo(f"Note: {note}", err=True)
+        print_note(f"Note: {note}")
     for failure in numbers["failed"]:
-        typer.echo("Error: {file}: {error}".format(**failure), err=True)
+        print_error("{file}: {error}".format(**failure))
 
 
 def _metric_text(value: float | None) -> str:

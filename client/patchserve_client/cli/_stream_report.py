@@ -7,12 +7,11 @@ from collections import deque
 from datetime import datetime
 from typing import Any
 
-import typer
-
 from patchserve_client import FrameResult, StreamNotice
 from patchserve_client.cli import _report
-from patchserve_client.cli._output import Column, Table, print_json, print_line
+from patchserve_client.cli._output import Column, Table, print_json, print_line, print_note
 from patchserve_client.cli._verdict_options import VerdictOptions
+from patchserve_client.cli._wording import in_shell_words
 
 
 class StreamReport:
@@ -59,7 +58,7 @@ class StreamReport:
         if self._as_json:
             print_json({"event": "notice", "kind": notice.kind, "message": notice.message}, indent=None)
         else:
-            typer.echo(f"Notice: {notice.message}", err=True)
+            print_note(f"Notice: {in_shell_words(notice.message)}")
 
     def end(self) -> None:
         """Print the summary."""

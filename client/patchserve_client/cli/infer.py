@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +29,7 @@ from patchserve_client.cli._image_files import ImagesArgument, named_images, ove
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._paths import NEW_FOLDER
+from patchserve_client.cli._text import counted, escaped, width_of
 from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
 ANOMALY_FOUND = 3
@@ -159,10 +161,11 @@ class _Report:
         as_json: bool,
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
+        self._started_s = time.monotonic()
         self._verdicts = verdicts
         self._overlays, self._out = overlays, out
         self._results: list[dict[str, Any]] | None = [] if as_json else None
-        file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
+        file = Column("file", max(len("file"), *(width_of(escaped(str(file), sys.stdout)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
         self._table = Table((file, *_report.columns(verdicts), *overlay))
 
@@ -181,9 +184,10 @@ class _Report:
             )
 
     def end(self) -> None:
-        total = sum(self.counts.values())
+        total, elapsed_s = sum(self.counts.values()), time.monotonic() - self._started_s
         if self._results is not None:
-            print_json({"results": self._results, "summary": {"images": total, **self.counts}})
+            summary = {"images": total, **self.counts, "elapsed_s": elapsed_s}
+            print_json({"results": self._results, "summary": summary})
             return
-        noun = "image" if total == 1 else "images"
-        print_line("{0} {1}: {intact} intact, {anomalous} anomalous, {error} failed".format(total, noun, **self.counts))
+        verdicts = "{intact} intact, {anomalous} anomalous, {error} failed".format(**self.counts)
+        print_line(f"{counted(total, 'image')} in {elapsed_s:.1f} s ({total / elapsed_s:.1f}/s): {verdicts}")

@@ -42,8 +42,7 @@ async def _read(state: StreamState, messages: AsyncIterator[InferStreamResponse]
     try:
         message = await anext(messages, None)
     except PatchserveError as error:
-        state.lose(error)
-        return None
+        return state.lose(error)
     return state.receive(message)
 
 

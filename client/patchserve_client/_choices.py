@@ -67,7 +67,9 @@ class ResultOrdering(enum.StrEnum):
 
 
 class NoticeKind(enum.StrEnum):
-    """The subject of a notice."""
+    """The subject of a notice. The last two come from this client, if the stream reconnects."""
 
     DRAINING = "draining"
     REFERENCE_CHANGED = "reference_changed"
+    RECONNECTING = "reconnecting"
+    RESUMED = "resumed"

@@ -47,8 +47,7 @@ def _read(state: StreamState, messages: Iterator[InferStreamResponse]) -> FrameR
     try:
         message = next(messages, None)
     except PatchserveError as error:
-        state.lose(error)
-        return None
+        return state.lose(error)
     return state.receive(message)
 
 

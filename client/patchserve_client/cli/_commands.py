@@ -38,7 +38,8 @@ class Group(TyperGroup):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         _write_options(self, ctx, formatter)
-        self.format_commands(ctx, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(self.commands[name])) for name in self.list_commands(ctx)])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         if not args and not ctx.resilient_parsing:
@@ -54,6 +55,12 @@ class Group(TyperGroup):
         except _UsageError as error:
             print_error(_usage_message(error))
             sys.exit(USAGE)
+
+
+def _summary(command: Any) -> str:  # noqa: ANN401
+    """The first sentence of a command's help. Typer would cut it to one line."""
+    paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
+    return f"{paragraph.partition('. ')[0].rstrip('.')}."
 
 
 def _usage_message(error: Any) -> str:  # noqa: ANN401

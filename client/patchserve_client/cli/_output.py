@@ -15,7 +15,10 @@ import typer
 
 from patchserve_client.cli._text import escaped, width_of
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on stdout instead of text: a document; for `stream`, an object per line."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +98,8 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN40
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal. Yields the function to call after each step."""
+def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on a terminal. Yields the function to call after each step. `total`: None: unknown."""
     if not sys.stdout.isatty():
         yield lambda: None
         return

@@ -11,7 +11,7 @@ from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._failures import fail
 from patchserve_client.cli._loading import takes_load_options
-from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FOLDER
+from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
 
 _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -36,12 +36,15 @@ def evaluate(
     options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers to this file.")
+        Path | None, typer.Option("--json", **NEW_FILE, metavar="FILE", help="Write all numbers to this file.")
     ] = None,
     out: Annotated[
         Path | None,
         typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for the plots roc.png, scores.png and mistakes.png."),
     ] = None,
+    damage: Annotated[
+        bool, typer.Option("--damage", help="Also measure the notebook's damage percentage, which is not a verdict.")
+    ] = False,
 ) -> None:
     """Measure how good the verdicts are on labeled images.
 
@@ -69,6 +72,7 @@ def evaluate(
         keep=keep,
         json_file=json_file,
         plot_folder=out,
+        damage=damage,
     )
     if not run_evaluation(settings, plan):
         raise typer.Exit(1)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from patchserve_client import (
     Client,
@@ -26,13 +22,12 @@ from patchserve_client import (
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
+from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
-from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
-from patchserve_client.cli._paths import NEW_FOLDER
+from patchserve_client.cli._results_file import ResultsFile
+from patchserve_client.cli._saved_anomalies import SavedAnomalies
 from patchserve_client.cli._text import counted, escaped, width_of
-from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
 
-ANOMALY_FOUND = 3
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10
 
@@ -42,10 +37,10 @@ class _Inspector:
     """Inspects images with the same options."""
 
     client: Client
-    reference: str
-    options: OutputOptions
-    drawn: Callable[[InferenceResult], bytes]  # the overlay file of a result
+    options: InspectionOptions
+    request: OutputOptions
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
+    saved: SavedAnomalies | None
 
     def inspect(self, file: Path) -> _report.Outcome:
         """The result, or the error of this image alone.
@@ -64,16 +59,18 @@ class _Inspector:
             if not _is_about_the_image(error):
                 raise
             return error
-        if result.encoded_overlay is not None:
+        if file in self.overlays and result.encoded_overlay is not None:
             self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
-            self.overlays[file].write_bytes(self.drawn(result))
+            self.overlays[file].write_bytes(self.options.drawn(result))
+        if self.saved is not None:
+            self.saved.add(str(file), image, result)
         return result
 
     def _infer(self, image: bytes) -> InferenceResult:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.reference, **self.options)
+                return self.client.infer(image, self.options.reference, **self.request)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
@@ -88,52 +85,30 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 
 
 @connected
-@takes_overlay_style
-@takes_verdict_options
+@takes_inspection_options
 def infer(
     settings: Settings,
     images: ImagesArgument,
     *,
-    reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
-    out: Annotated[
-        Path | None,
-        typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for <stem>_overlay files: heat map, regions, verdict."),
-    ] = None,
-    style: OverlayStyle | None,
-    verdicts: VerdictOptions,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-    fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
-    ] = False,
+    options: InspectionOptions,
 ) -> None:
     """Inspect images.
 
-    Prints one row per image. If an image fails, its row shows the error and the other images continue.
+    Prints one row per image. If an image fails, its row shows the error and the other images continue. --out writes
+    <stem>_overlay files.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    if out is None and style is not None:
-        names = "--heatmap-scale, --exact, --overlay-format and --overlay-max-side"
-        raise typer.BadParameter(f"{names} need --out DIR for the overlays.")
-    style = style or OverlayStyle()
+    request = options.request()
     named = named_images(images)
     files = list(named)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    overlays = overlay_paths(named, out, style.suffix) if out is not None else {}
-    options = verdicts.for_request
-    if overlays:
-        options.update(style.for_request)
-    drawn = functools.partial(style.drawn, threshold=verdicts.threshold)
-    with settings.client() as client:
-        report = _Report(files, overlays, out, verdicts, as_json=as_json)
-        _inspect_all(_Inspector(client, reference, options, drawn, overlays), files, report)
-    report.end()
-    if report.counts["error"]:
-        raise typer.Exit(1)
-    if fail_on_anomaly and report.counts["anomalous"]:
-        raise typer.Exit(ANOMALY_FOUND)
+    overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
+    with options.opened_records() as records, settings.client() as client:
+        report = _Report(files, overlays, options, records.results)
+        _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
+        report.end()
+    options.exit_with(report.counts)
 
 
 def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> None:
@@ -155,24 +130,24 @@ class _Report:
         self,
         files: list[Path],
         overlays: dict[Path, Path],
-        out: Path | None,
-        verdicts: VerdictOptions,
-        *,
-        as_json: bool,
+        options: InspectionOptions,
+        results_file: ResultsFile | None,
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
         self._started_s = time.monotonic()
-        self._verdicts = verdicts
-        self._overlays, self._out = overlays, out
-        self._results: list[dict[str, Any]] | None = [] if as_json else None
+        self._results_file, self._verdicts = results_file, options.verdicts
+        self._overlays, self._out = overlays, options.out
+        self._results: list[dict[str, Any]] | None = [] if options.as_json else None
         file = Column("file", max(len("file"), *(width_of(escaped(str(file), sys.stdout)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
-        self._table = Table((file, *_report.columns(verdicts), *overlay))
+        self._table = Table((file, *_report.columns(options.verdicts), *overlay))
 
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
-        has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
+        if self._results_file is not None:
+            self._results_file.add(str(file), outcome)
+        has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
         if self._results is None:
             overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
             cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]

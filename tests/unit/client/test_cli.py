@@ -47,7 +47,7 @@ def test_an_option_after_the_command_wins_over_one_before_it_and_both_win_over_t
         (["infer", "{}", "--overlay-max-side", "640"], "--out"),
         (["infer", "{}", "--overlay-format", "gif", "--out", "o"], "webp"),
         (["infer", "{}", "--overlay-max-side", "15", "--out", "o"], " 16"),
-        (["stream", "{}", "--overlay-max-side", "640"], "--annotated-video"),
+        (["stream", "{}", "--overlay-max-side", "640"], "--out DIR"),
         (["reference", "load", "{}/empty"], "There are no images in"),
         (["reference", "load", "{}", "--coreset-ratio", "0"], "above 0"),
         (["reference", "load", "{}", "--coreset-ratio", "0.5", "--coreset-max-patches", "9"], "exclude"),

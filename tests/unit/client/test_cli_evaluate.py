@@ -244,7 +244,7 @@ def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path)
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),
         ((root, "--search-radius", 2), "above 0 and at most 1"),
-        ((tmp_path / "nowhere",), "does not exist"),
+        ((tmp_path / "nowhere",), "There is no folder"),
     ):
         code, _, stderr = run_evaluate(*arguments)
         assert code == 2

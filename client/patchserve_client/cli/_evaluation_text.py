@@ -28,7 +28,7 @@ def print_numbers(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> 
     if rows:
         print_table(["kind of defect", "found", "image AUROC"], rows)
         print_line("")
-    for line in _advice(numbers, reference_id, keep=keep):
+    for line in advice(numbers, reference_id, keep=keep):
         print_line(line)
     for note in numbers["notes"]:
         print_note(f"Note: {note}")
@@ -67,7 +67,8 @@ def _measures(numbers: dict[str, Any]) -> Iterator[list[str]]:
             yield [name, _text(numbers[key], form), meaning]
 
 
-def _advice(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> Iterator[str]:
+def advice(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> Iterator[str]:
+    """What to do about the threshold, as sentences."""
     best = numbers["thresholds"]["best"]
     if best is None:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -100,11 +101,13 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    request = options.request()
     named = named_images(images)
     files = list(named)
     overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
-    with options.opened_records() as records, settings.client() as client:
+    with contextlib.ExitStack() as cleanup:
+        client = cleanup.enter_context(settings.client())
+        request = options.request(client)  # before files are opened: it checks the options
+        records = cleanup.enter_context(options.opened_records())
         report = _Report(files, overlays, options, records.results)
         _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
         report.end()

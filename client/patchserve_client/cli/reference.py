@@ -12,6 +12,7 @@ from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
@@ -140,6 +141,8 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
+    if (note := few_images_note(loaded)) is not None:
+        print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from fakes.fake_server import FakeServer
 from fakes.faults import Fault
-from fakes.responses import inspected, png
+from fakes.responses import inspected, png, reference
 from fakes.terminal import Run, rows
 from google.rpc import error_details_pb2
 from PIL import Image
@@ -38,10 +38,14 @@ def test_the_notebooks_damage_is_shown_on_request_only(run: Run, folder: Path) -
 
 
 def test_a_threshold_moves_the_verdict_in_the_unit_of_the_ratios(run: Run, fake: FakeServer, folder: Path) -> None:
+    fake.references["default"] = reference("default", 1)
     _, stdout, _ = run("infer", folder / "a.png", "--threshold", 0.8, "--json")
     assert fake.requests["Infer"][0].output.sensitivity == pytest.approx(1.25)
     (found,) = json.loads(stdout)["results"]
     assert (found["ratio"], found["threshold"]) == (pytest.approx(0.4), 0.8)  # the fake ignores the sensitivity
+    fake.references["default"].sensitivity = 2
+    run("infer", folder / "a.png", "--threshold", 0.8)
+    assert fake.requests["Infer"][1].output.sensitivity == pytest.approx(2.5)
     code, _, stderr = run("infer", folder / "a.png", "--threshold", 0.8, "--sensitivity", 2)
     assert code == 2
     assert "exclude each other" in " ".join(stderr.replace("│", " ").split())

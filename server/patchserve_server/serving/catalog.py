@@ -82,6 +82,16 @@ class Catalog:
                 except Exception:  # noqa: BLE001 - one reference must not stop the server
                     _log.exception("Reference %r cannot be opened; its first request tries again", str(reference_id))
 
+    @property
+    def usable_count(self) -> int:
+        """How many references can be used, as far as is known."""
+        return len(self._infos)
+
+    @property
+    def damaged_count(self) -> int:
+        """How many references of the store cannot be used."""
+        return len(self._damaged)
+
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
         return list(self._open)

@@ -13,6 +13,7 @@ import typer
 
 from patchserve_client import Client, InferenceResult, OutputOptions
 from patchserve_client.cli._durations import INTERVAL
+from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._results_file import ResultsFile, results_path
@@ -143,7 +144,7 @@ def _inspection_options(
             **FILES_PANEL, **INTERVAL, show_default=f"{_SAVED_AGE_DAYS}d", help="Delete saved anomalies that are older."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,

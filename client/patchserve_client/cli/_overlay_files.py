@@ -22,7 +22,7 @@ class OverlayFiles:
     def __init__(self, folder: Path, drawn: Callable[[InferenceResult], bytes], suffix: str) -> None:
         self._folder, self._drawn, self._suffix = folder, drawn, suffix
         self._used: set[str] = set()
-        self._failed = FailedWrites(folder, "overlays")
+        self._failed = FailedWrites(folder, "overlay", "overlays")
 
     def __enter__(self) -> Self:
         return self

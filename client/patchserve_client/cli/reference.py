@@ -128,7 +128,7 @@ def _load_files(
 
     def load_files(usable: list[Path]) -> ReferenceInfo:
         with shown_load(client, reference_id, usable) as images:
-            contents = (standard_input if file == STDIN else file for file in images)
+            contents = (standard_input if file == STDIN else read_image(file) for file in images)
             return client.load_reference(contents, reference_id, **options)
 
     def skip(one: Skipped) -> None:
@@ -240,6 +240,7 @@ def tune(
             help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
         ),
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Set the sensitivity of a reference, for all requests that set none.
 
@@ -247,6 +248,9 @@ def tune(
     """
     with settings.client() as client:
         tuned = client.tune_reference(reference_id, sensitivity)
+    if as_json:
+        print_json(dataclasses.asdict(tuned))
+        return
     print_line(
         f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from patchserve_client import FrameResult, OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
@@ -14,8 +13,9 @@ from patchserve_client.cli._frames_in_flight import FramesInFlight
 from patchserve_client.cli._inspection_options import InspectionOptions, Records, takes_inspection_options
 from patchserve_client.cli._opened_source import opened_source
 from patchserve_client.cli._overlay_files import OverlayFiles
+from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._sources import Source, SourceOptions, set_by_ctrl_c, shown
-from patchserve_client.cli._stream_health import Lag, ReferenceFit, fit_warning
+from patchserve_client.cli._stream_health import Lag, ReferenceFit
 from patchserve_client.cli._stream_options import (
     DropOldestOption,
     FpsOption,
@@ -54,8 +54,9 @@ def stream(
 ) -> None:
     """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 
-    The images of a folder are sorted by name. Cameras, videos and streams require OpenCV: pip install
-    "patchserve[video]". --watch requires pip install "patchserve[watch]". A camera that is lost is opened again.
+    The images of a folder and its sub-folders come in natural order: frame 2 before frame 10. Cameras, videos and
+    streams require OpenCV: pip install "patchserve[video]". --watch requires pip install "patchserve[watch]". A camera
+    that is lost is opened again.
 
     Exit codes: 0 every frame was inspected (or left out or dropped, with --drop-oldest); 1 a frame, the source or the
     server failed; 2 wrong usage; 3 a frame is anomalous (only with --fail-on-anomaly; 1 wins over 3).
@@ -91,7 +92,8 @@ def stream(
             end,
             keeps_images=records.saved is not None,
         )
-        results = _Results(source, opened, frames, report, records, files, video)
+        fit = ReferenceFit(shown(source), is_folder=path_from(source).is_dir())
+        results = _Results(opened, fit, frames, report, records, files, video)
         cleanup.callback(results.end)
         answers = client.infer_stream(
             frames,
@@ -111,15 +113,14 @@ def stream(
 class _Results:
     """Takes the results of a stream to everything that wants them."""
 
-    name: str
     source: Source
+    fit: ReferenceFit
     frames: FramesInFlight
     report: StreamReport
     records: Records
     files: OverlayFiles | None
     video: AnnotatedVideo | None
     lag: Lag = field(default_factory=Lag)
-    fit: ReferenceFit = field(default_factory=ReferenceFit)
 
     def add_all(self, answers: Iterator[FrameResult]) -> None:
         """Print, write and draw the results as they arrive."""
@@ -128,8 +129,7 @@ class _Results:
             self.report.frame(frame)
             self._record(frame, image)
             self._look_at(frame)
-        if self.fit.end():
-            self._warn_of_reference()
+        self._tell("reference", self.fit.end())
 
     def end(self) -> None:
         """Print the summary."""
@@ -150,12 +150,10 @@ class _Results:
 
     def _look_at(self, frame: FrameResult) -> None:
         if self.source.is_live and frame.capture_time is not None:
-            told = self.lag.result(frame.capture_time, self.source.skipped_count)
-            if told is not None:
-                self.report.tell("falling_behind", told)
-        if frame.result is not None and self.fit.result(frame.result.anomaly.ratio):
-            self._warn_of_reference()
+            self._tell("falling_behind", self.lag.result(frame.capture_time, self.source.skipped_count))
+        if frame.result is not None:
+            self._tell("reference", self.fit.result(frame.result.anomaly.ratio, frame.capture_time))
 
-    def _warn_of_reference(self) -> None:
-        warning = fit_warning(shown(self.name), is_folder=Path(self.name).is_dir())
-        self.report.tell("reference", warning)
+    def _tell(self, kind: str, message: str | None) -> None:
+        if message is not None:
+            self.report.tell(kind, message)

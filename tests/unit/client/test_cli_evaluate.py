@@ -299,7 +299,7 @@ def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path)
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),
         ((root, "--search-radius", 2), "above 0 and at most 1"),
-        ((tmp_path / "nowhere",), "does not exist"),
+        ((tmp_path / "nowhere",), "There is no folder"),
     ):
         code, _, stderr = run_evaluate(*arguments)
         assert code == 2
@@ -316,7 +316,7 @@ def test_a_missing_package_of_the_extra_is_named(
         elif name.partition(".")[0] == missing:
             monkeypatch.setitem(sys.modules, name, None)
     code, _, stderr = run_evaluate(root)
-    assert code == 2
+    assert code == 1
     assert f'Evaluation requires {missing}: pip install "patchserve[evaluate]"' in stderr
 
 

@@ -44,7 +44,9 @@ def test_stream_json_is_one_object_per_line(run: Run, fake: FakeServer, folder: 
     code, stdout, _ = run("stream", folder, "--json")
     assert code == 1
     events = [json.loads(line) for line in stdout.splitlines()]
-    assert events[0] == {"event": "notice", "kind": "draining", "message": "Going down."}
+    assert [event for event in events if event["event"] == "notice"] == [
+        {"event": "notice", "kind": "draining", "message": "Going down."}
+    ]
     frames = {event["frame_id"]: event for event in events if event["event"] == "frame"}
     assert {name: frame["verdict"] for name, frame in frames.items()} == {
         "a.png": "intact",

@@ -148,6 +148,13 @@ class AsyncClient(BaseClient):
         """Like `Client.list_loads`."""
         return await self._run(_calls.list_loads(reference_id), timeout_s)
 
+    async def tune_reference(
+        self, reference_id: str, sensitivity: float, *, expected_revision: str = "", timeout_s: float | None = None
+    ) -> types.ReferenceInfo:
+        """Like `Client.tune_reference`."""
+        call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
+        return await self._run(call, self._load_deadline_s(timeout_s))
+
     async def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None
     ) -> str:

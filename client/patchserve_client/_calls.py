@@ -75,6 +75,13 @@ def list_loads(reference_id: str) -> Call[list[LoadProgress]]:
     return Call("ListLoads", request, lambda response: [_results.load_progress(load) for load in response.loads])
 
 
+def tune_reference(reference_id: str, sensitivity: float, expected_revision: str) -> Call[ReferenceInfo]:
+    request = reference_pb2.TuneReferenceRequest(
+        reference_id=reference_id, sensitivity=sensitivity, expected_revision=expected_revision
+    )
+    return Call("TuneReference", request, lambda response: _results.reference_info(response.reference))
+
+
 def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:
     request = reference_pb2.DeleteReferenceRequest(reference_id=reference_id, expected_revision=expected_revision)
     return Call("DeleteReference", request, lambda response: str(response.revision))

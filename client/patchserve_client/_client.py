@@ -39,7 +39,8 @@ class Client(BaseClient):
     Args:
         server: HOST:PORT; without a port, 50051. Also [IPV6]:PORT, gRPC's dns:///HOST:PORT, or unix:PATH.
         timeout_s: the deadline of a call, in seconds.
-        load_timeout_s: the deadline of `load_reference`, in seconds. It returns when the reference is ready.
+        load_timeout_s: the deadline of `load_reference` and `tune_reference`, in seconds. They return when the
+            reference is ready.
         tls: encryption; None: plain text.
         token: the bearer token, or a function that returns it and is called for every call. Needs `tls`, a server on
             this machine, or `insecure_token`.
@@ -105,6 +106,7 @@ class Client(BaseClient):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
+                sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
 
@@ -144,7 +146,7 @@ class Client(BaseClient):
                 heatmap_scale: the colors, RELATIVE or CALIBRATED; None: the server's setting.
                 score_map: return the raw distance of each pixel (default False).
                 max_regions: the largest number of regions to list; None: 16.
-                sensitivity: the thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
+                sensitivity: the calibrated thresholds are divided by it, 0.1 to 10; None: that of the reference.
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.
@@ -221,6 +223,29 @@ class Client(BaseClient):
         Call it from another thread while `load_reference` runs. A load that has ended is not listed.
         """
         return self._run(_calls.list_loads(reference_id), timeout_s)
+
+    def tune_reference(
+        self, reference_id: str, sensitivity: float, *, expected_revision: str = "", timeout_s: float | None = None
+    ) -> ReferenceInfo:
+        """Set the sensitivity of a reference. Returns when the server uses the new revision.
+
+        Open streams keep the revision that they started with. The call is not retried.
+
+        Args:
+            reference_id: the reference.
+            sensitivity: both calibrated thresholds are divided by it, 0.1 to 10, unless a request sets its own. Above 1
+                finds more; 1 restores the calibrated thresholds.
+            expected_revision: fail if the reference is at another revision; empty: accept any.
+            timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
+
+        Raises:
+            NotFound: there is no such reference.
+            InvalidArgument: the sensitivity is out of its range.
+            FailedPrecondition: it is not at `expected_revision`.
+            Aborted: another call changed the reference at the same time.
+        """
+        call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
+        return self._run(call, self._load_deadline_s(timeout_s))
 
     def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None

@@ -56,6 +56,7 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    sensitivity: float | None
     bgr: bool
     expected_revision: str
 

@@ -181,7 +181,8 @@ class ReferenceInfo:
     feature_dim: int
     profile: ScoringProfile | None  # None: unknown to this client
     calibration: Calibration
-    threshold: float  # the raw score at which AnomalyScore.score is 0.5
+    threshold: float  # the raw score at which AnomalyScore.score is 0.5, at the reference's sensitivity
+    sensitivity: float  # 1: the thresholds of the calibration
     create_time: datetime  # UTC
     update_time: datetime  # UTC
     backbone: str

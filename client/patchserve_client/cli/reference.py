@@ -1,4 +1,4 @@
-"""`patchserve reference load|capture|loads|list|show|delete`."""
+"""`patchserve reference load|capture|loads|list|show|tune|delete`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from patchserve_client.cli._video_frames import CountOption, EveryOption, frames
 
 app = typer.Typer(
     cls=Group,
-    help="Load, capture, list, show and delete references.\n\nA reference is a named set of images of undamaged items.",
+    help="Load, capture, list, show, tune and delete references.\n\n"
+    "A reference is a named set of images of undamaged items.",
     rich_markup_mode=None,
 )
 
@@ -45,6 +46,15 @@ RegionOption = Annotated[
         metavar="POLYGON",
         help="Region of interest: only pixels inside count. Corners as shares of width and height, for "
         'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
+    ),
+]
+SensitivityOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        max=10,
+        metavar="S",
+        help="Sensitivity of the reference, as `reference tune` sets it.  [default: 1; with --append unchanged]",
     ),
 ]
 
@@ -66,6 +76,7 @@ def load(
     every: EveryOption = None,
     options: LoadOptions,
     regions: RegionOption = None,
+    sensitivity: SensitivityOption = None,
 ) -> None:
     """Load images of undamaged items as a reference. A video file counts as some of its frames.
 
@@ -73,6 +84,7 @@ def load(
     """
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
+    options["sensitivity"] = sensitivity
     with frames_as_files(images_in(paths), count, every) as files:
         _load_files(settings, files, reference_id, options, skip_bad=skip_bad, as_json=as_json)
 
@@ -94,6 +106,7 @@ def capture(
     as_json: JsonOption = False,
     options: LoadOptions,
     regions: RegionOption = None,
+    sensitivity: SensitivityOption = None,
 ) -> None:
     """Make a reference from what will be inspected: frames of a camera while undamaged items pass.
 
@@ -101,6 +114,7 @@ def capture(
     """
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
+    options["sensitivity"] = sensitivity
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
 
@@ -207,6 +221,33 @@ def show(
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+
+
+@app.command(cls=Command)
+@connected
+def tune(
+    settings: Settings,
+    reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to tune.")],
+    sensitivity: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=10,
+            metavar="X",
+            help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
+        ),
+    ],
+) -> None:
+    """Set the sensitivity of a reference, for all requests that set none.
+
+    Its images stay. The result is a new revision; streams that are open keep theirs.
+    """
+    with settings.client() as client:
+        tuned = client.tune_reference(reference_id, sensitivity)
+    print_line(
+        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
+        f"revision {tuned.revision[:12]}"
+    )
 
 
 @app.command(cls=Command)

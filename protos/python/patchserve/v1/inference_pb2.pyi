@@ -105,8 +105,9 @@ class OutputOptions(_message.Message):
     max_regions: _builtins.int
     """The maximum number of regions, 0 to 1000. The regions with the highest peak scores are kept. Absent: 16. 0: none."""
     sensitivity: _builtins.float
-    """The threshold of the reference is divided by this number, 0.1 to 10. With 2, half the raw score is enough to be
-    anomalous. Absent: 1, the calibrated threshold.
+    """The calibrated threshold of the reference is divided by this number, 0.1 to 10, in place of the reference's own
+    sensitivity. With 2, half the raw score is enough to be anomalous; with 1, the calibrated threshold holds. Absent: the
+    reference's own sensitivity, which is 1 unless it was tuned.
     """
     overlay_format: Global___OverlayFormat.ValueType
     """The image format of the overlay. Unspecified: PNG."""
@@ -232,7 +233,9 @@ class AnomalyScore(_message.Message):
     raw_score: _builtins.float
     """The distance of the image to the reference in feature space, 0 or more. Comparable only within one revision."""
     raw_threshold: _builtins.float
-    """The raw score at which `score` is 0.5: the threshold of the reference, divided by the sensitivity of the request."""
+    """The raw score at which `score` is 0.5: the calibrated threshold, divided by the sensitivity of
+    the request, or else of the reference.
+    """
     is_anomalous: _builtins.bool
     """Whether the image is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float

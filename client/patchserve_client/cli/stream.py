@@ -54,15 +54,17 @@ def stream(
 ) -> None:
     """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 
-    The images of a folder are sorted by name. Cameras, videos and streams require OpenCV: pip install
-    "patchserve[video]". --watch requires pip install "patchserve[watch]". A camera that is lost is opened again.
+    The images of a folder and its sub-folders come in natural order: frame 2 before frame 10. Cameras, videos and
+    streams require OpenCV: pip install "patchserve[video]". --watch requires pip install "patchserve[watch]". A camera
+    that is lost is opened again.
 
     Exit codes: 0 every frame was inspected (or left out or dropped, with --drop-oldest); 1 a frame, the source or the
     server failed; 2 wrong usage; 3 a frame is anomalous (only with --fail-on-anomaly; 1 wins over 3).
     """
-    request = options.request(overlay=annotated_video is not None)
     report = StreamReport(options.verdicts, as_json=options.as_json)
     with contextlib.ExitStack() as cleanup:
+        client = cleanup.enter_context(settings.client())
+        request = options.request(client, overlay=annotated_video is not None)
         end = cleanup.enter_context(set_by_ctrl_c())
         reading = SourceOptions(
             end=end,
@@ -76,7 +78,6 @@ def stream(
         drop_oldest = opened.is_live if drop_oldest is None else drop_oldest
         max_in_flight = max_in_flight or (_LIVE_IN_FLIGHT if opened.is_live else None)
         records = cleanup.enter_context(options.opened_records())
-        client = cleanup.enter_context(settings.client())
         files = None
         if options.out is not None:
             files = cleanup.enter_context(OverlayFiles(options.out, options.drawn, options.overlay_style.suffix))

@@ -138,7 +138,7 @@ def test_without_opencv_a_video_says_what_to_install(
     (tmp_path / "in.avi").write_bytes(b"")
     code, stdout, stderr = run("stream", tmp_path / "in.avi")
     assert (code, stdout) == (1, "")
-    assert stderr == 'Error: Video requires OpenCV: pip install "patchserve[video]".\n'
+    assert stderr == 'Error: Video requires OpenCV: `pip install ".[video]"` in a checkout of patchserve.\n'
     assert run("stream", folder)[0] == 0
 
 

@@ -11,15 +11,18 @@ from google.protobuf.message import DecodeError
 from grpc import aio
 
 from patchserve_server.access import Authenticator
-from patchserve_server.domain.errors import MalformedMessageError, StalledReaderError, StreamProtocolError
+from patchserve_server.domain.errors import MalformedMessageError, StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
-from patchserve_server.rpc.calls import Call, Context, IncomingCall
+from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
 from patchserve_server.rpc.deadlines import deadline
+from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.methods import METHODS, InitialPermit, Method
+from patchserve_server.rpc.received_messages import ReceivedMessages
+from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.serving.admission import ONE
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
-from patchserve_server.serving.time_limits import within
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 _PROBE_TIMEOUT_S: Final = 10.0
 
@@ -36,15 +39,20 @@ class MethodAdapter(aio.ServerInterceptor):
         readiness: has the application as soon as the server serves.
         authenticator: None: callers need no token.
         write_timeout_s: how long a response may wait for a caller that does not read.
+        max_delayed_refusals: how many refusals wait at a time, of callers that try again too often.
     """
 
-    def __init__(self, readiness: Readiness, authenticator: Authenticator | None, write_timeout_s: float) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        authenticator: Authenticator | None,
+        write_timeout_s: float,
+        max_delayed_refusals: int,
+    ) -> None:
         self._readiness = readiness
         self._authenticator = authenticator
         self._write_timeout_s = write_timeout_s
-        self._stalled = (
-            f"The caller does not read its results: one has waited for {write_timeout_s:g} s. Read while you send."
-        )
+        self._endings = Endings(FailureLog(), RefusalPacing(max_delayed_refusals), write_timeout_s)
 
     async def intercept_service(
         self,
@@ -57,11 +65,12 @@ class MethodAdapter(aio.ServerInterceptor):
         if handler is None or (method is not None and method.is_health_check):
             return handler
 
-        async def answer(requests: AsyncIterator[Any], context: Context) -> None:
+        async def answer(_: AsyncIterator[Any], context: Context) -> None:
             name, is_audited = full_name.rpartition("/")[2], method is not None and method.is_audited
-            incoming = IncomingCall(name, context, is_audited=is_audited)
-            # If the caller does not read, its status waits. It then counts for --max-calls and nothing else.
+            incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
+            # If the caller does not read, its status waits. Until then it counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
+                requests = ReceivedMessages(context)
                 await incoming.run(self._answer(method, handler, incoming, requests, until_status_is_sent))
 
         return grpc.stream_stream_rpc_method_handler(
@@ -97,27 +106,18 @@ class MethodAdapter(aio.ServerInterceptor):
         timeout_s: float,
     ) -> None:
         context = call.context if isinstance(call, Call) else call
+        writer = ResponseWriter(context, self._write_timeout_s)
         if handler.stream_stream is not None:
             async with aclosing(handler.stream_stream(requests, call)) as responses:
                 async for response in responses:
-                    if not await self._write(response, context):
-                        return
+                    await writer.write(response)
             return
         async with deadline(context, timeout_s):
             if handler.stream_unary is not None:
                 response = await handler.stream_unary(requests, call)
             else:
                 response = await handler.unary_unary(await _single(requests), call)
-        await self._write(response, context)
-
-    async def _write(self, response: Any, context: Context) -> bool:  # noqa: ANN401
-        """Write one response. Returns whether the caller is still connected."""
-        try:
-            async with within(self._write_timeout_s, self._stalled, StalledReaderError):
-                await context.write(response)
-        except aio.InternalError:  # it disconnected in the middle of a message
-            return False
-        return True
+        await writer.write(response)
 
 
 @contextmanager

@@ -54,4 +54,8 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
         max_client_pending_loads=admissions.loads.client_limit.count,
         max_client_calls=admissions.calls.client_limit.count,
         max_connection_age_s=settings.max_connection_age_s,
+        max_timeout_s=settings.max_timeout_s,
+        max_load_timeout_s=settings.max_load_timeout_s,
+        first_message_timeout_s=settings.first_message_timeout_s,
+        max_idle_streams=settings.max_idle_streams,
     )

@@ -15,10 +15,12 @@ from patchserve_server.domain.errors import MalformedMessageError, StalledReader
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, IncomingCall
 from patchserve_server.rpc.deadlines import deadline
+from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.methods import METHODS, InitialPermit, Method
 from patchserve_server.serving.admission import ONE
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.time_limits import within
 
 _PROBE_TIMEOUT_S: Final = 10.0
@@ -36,12 +38,21 @@ class MethodAdapter(aio.ServerInterceptor):
         readiness: has the application as soon as the server serves.
         authenticator: None: callers need no token.
         write_timeout_s: how long a response may wait for a caller that does not read.
+        max_delayed_refusals: how many refusals wait at a time, of callers that try again too often.
     """
 
-    def __init__(self, readiness: Readiness, authenticator: Authenticator | None, write_timeout_s: float) -> None:
+    def __init__(
+        self,
+        readiness: Readiness,
+        authenticator: Authenticator | None,
+        write_timeout_s: float,
+        max_delayed_refusals: int,
+    ) -> None:
         self._readiness = readiness
         self._authenticator = authenticator
         self._write_timeout_s = write_timeout_s
+        self._failures = FailureLog()
+        self._pacing = RefusalPacing(max_delayed_refusals)
         self._stalled = (
             f"The caller does not read its results: one has waited for {write_timeout_s:g} s. Read while you send."
         )
@@ -59,7 +70,7 @@ class MethodAdapter(aio.ServerInterceptor):
 
         async def answer(requests: AsyncIterator[Any], context: Context) -> None:
             name, is_audited = full_name.rpartition("/")[2], method is not None and method.is_audited
-            incoming = IncomingCall(name, context, is_audited=is_audited)
+            incoming = IncomingCall(name, context, self._failures, self._pacing, is_audited=is_audited)
             # If the caller does not read, its status waits. It then counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
                 await incoming.run(self._answer(method, handler, incoming, requests, until_status_is_sent))

@@ -14,12 +14,15 @@ from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
-from patchserve_server.domain.errors import QueueFullError
+from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
+from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.status import status_of
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 _MAX_NAME_LENGTH = 64
+_REFUSALS = (QueueFullError, UnauthenticatedError, PermissionDeniedError)  # they cost a caller nothing
 
 _log = logging.getLogger(__name__)
 
@@ -48,11 +51,15 @@ class Call:
 class IncomingCall:
     """A call before it is admitted: its caller, its log line and its status."""
 
-    def __init__(self, method_name: str, context: Context, *, is_audited: bool) -> None:
+    def __init__(
+        self, method_name: str, context: Context, failures: FailureLog, pacing: RefusalPacing, *, is_audited: bool
+    ) -> None:
         self.request_id = uuid.uuid4().hex
         self.method_name = method_name
         self.token_name = ""  # set after the token is verified; empty if none is needed
         self.context = context
+        self._failures = failures
+        self._pacing = pacing
         self._is_audited = is_audited
         self._start_s = time.perf_counter()
 
@@ -68,27 +75,44 @@ class IncomingCall:
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
         failure: status_pb2.Status | None = None
+        is_refusal = False
         try:
             await work
         except asyncio.CancelledError:
-            self._log_end(logging.DEBUG)
+            _log.debug("%s", self._line())
             raise
         except Exception as error:  # noqa: BLE001 - the caller gets it
-            failure = status_of(error, self.request_id)
-            # Admission logs the number of rejections: one line for each would make a rejection a quarter slower.
-            level = logging.DEBUG if isinstance(error, QueueFullError) else logging.INFO
-            self._log_end(level, f": {failure.message}")
+            failure, is_refusal = status_of(error, self.request_id), isinstance(error, _REFUSALS)
+            self._log_failure(error, failure.message)
         else:
-            self._log_end(logging.INFO if self._is_audited else logging.DEBUG)
-        # Not in the `except` block: gRPC keeps the exception that it raises here in a reference cycle. Raised there, it
-        # would refer to `error`, whose traceback keeps a bank in memory.
+            _log.log(logging.INFO if self._is_audited else logging.DEBUG, "%s", self._line())
+        # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
+        if is_refusal:
+            await self._pacing.wait(self.client, self.context.time_remaining())
         if failure is not None:
-            await self.context.abort_with_status(rpc_status.to_status(failure))
+            await self._send(failure)
 
-    def _log_end(self, level: int, result: str = "") -> None:
+    async def _send(self, failure: status_pb2.Status) -> None:
+        try:
+            await self.context.abort_with_status(rpc_status.to_status(failure))
+        except aio.AbortError as sent:
+            # gRPC keeps this exception with the call, and raises it again by itself. Its traceback would refer to this
+            # frame, and so to the call: a cycle.
+            sent.__traceback__ = None
+        except aio.InternalError:
+            _log.debug("%s: the caller has left, or its deadline has passed", self.request_id)
+
+    def _log_failure(self, error: Exception, message: str) -> None:
+        if isinstance(error, QueueFullError):  # admission logs how many
+            _log.debug("%s: %s", self._line(), message)
+        else:
+            reason = error.reason if isinstance(error, PatchserveError) else "INTERNAL"
+            self._failures.add(reason, self.client, f"{self._line()}: {message}")
+
+    def _line(self) -> str:
         caller = self.token_name or _certificate_name(self.context) or "-"
         took_ms = (time.perf_counter() - self._start_s) * 1000
-        _log.log(level, "%s %s %s %.0f ms%s", self.request_id, self.method_name, caller, took_ms, result)
+        return f"{self.request_id} {self.method_name} {caller} {took_ms:.0f} ms"
 
 
 def _certificate_name(context: Context) -> str:

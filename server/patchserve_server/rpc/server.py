@@ -21,6 +21,7 @@ from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
 
 _SERVING: Final = health_pb2.HealthCheckResponse.SERVING
+_DELAYED_REFUSALS_PER_CALL: Final = 4  # of --max-calls; each needs some 20 KiB
 _NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -41,7 +42,12 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound, or is not allowed without TLS.
         """
-        adapter = MethodAdapter(self._readiness, self._authenticator, self._listening.write_timeout_s)
+        adapter = MethodAdapter(
+            self._readiness,
+            self._authenticator,
+            self._listening.write_timeout_s,
+            _DELAYED_REFUSALS_PER_CALL * self._listening.max_calls,
+        )
         self._server = aio.server(interceptors=[adapter], options=channel_options(self._listening))
         service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(self._version), self._server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(

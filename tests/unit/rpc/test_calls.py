@@ -6,25 +6,26 @@ import asyncio
 import gc
 import logging
 import weakref
-from typing import Any, cast
+from typing import Any
 
 import pytest
+from fakes.waiting import until
+from grpc import aio
 
-from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError
+from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.rpc.calls import IncomingCall
-
-
-class AbortError(Exception):
-    """The exception that gRPC raises after it has sent a status."""
+from patchserve_server.rpc.failure_log import FailureLog
+from patchserve_server.serving.refusal_pacing import BURST, RefusalPacing
 
 
 class FakeContext:
     """A call from 10.0.0.1, with or without a client certificate; keeps the status that is sent, as gRPC does."""
 
-    def __init__(self, certificate: bytes = b"") -> None:
+    def __init__(self, certificate: bytes = b"", *, has_left: bool = False) -> None:
         self._certificate = certificate
+        self._has_left = has_left
         self.status: Any = None
-        self.raised: AbortError | None = None
+        self.raised: aio.AbortError | None = None
 
     def peer(self) -> str:
         return "ipv4:10.0.0.1:5000"
@@ -32,14 +33,20 @@ class FakeContext:
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_common_name": [self._certificate]} if self._certificate else {}
 
+    def time_remaining(self) -> float | None:
+        return None
+
     async def abort_with_status(self, status: Any) -> None:
+        if self._has_left:
+            raise aio.InternalError
         self.status = status
-        self.raised = AbortError()
+        self.raised = aio.AbortError()
         raise self.raised
 
 
 def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
-    return IncomingCall("Infer", cast("Any", context), is_audited=is_audited)
+    call: Any = context
+    return IncomingCall("Infer", call, FailureLog(), RefusalPacing(0), is_audited=is_audited)
 
 
 async def succeed() -> None:
@@ -84,18 +91,36 @@ async def test_an_error_is_sent_as_a_status_and_logged(
     """Rejections are at debug level, because admission logs their sum."""
     caplog.set_level(logging.DEBUG)
     context = FakeContext()
-    with pytest.raises(AbortError):
-        await incoming(context).run(fail(error))
+    await incoming(context).run(fail(error))
     assert context.status.details == str(error)
     assert [record.levelno for record in caplog.records] == [level]
     assert caplog.records[0].getMessage().endswith(f" ms: {error}")
 
 
+async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    await incoming(FakeContext(has_left=True)).run(fail(ReferenceNotFoundError("box")))
+    assert [record.levelno for record in caplog.records if record.levelno > logging.INFO] == []
+
+
+async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None:
+    pacing, context = RefusalPacing(max_delayed=1), FakeContext()
+    for _ in range(BURST):
+        await pacing.wait("peer ipv4:10.0.0.1", None)
+    call: Any = context
+    refused = IncomingCall("Infer", call, FailureLog(), pacing, is_audited=False)
+    task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
+    await until(lambda: pacing.delayed == 1)
+    assert context.status is None
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert pacing.delayed == 0
+
+
 async def test_a_bug_is_sent_without_details_and_with_the_request_id() -> None:
     context = FakeContext()
     call = incoming(context)
-    with pytest.raises(AbortError):
-        await call.run(fail(ValueError("secret")))
+    await call.run(fail(ValueError("secret")))
     assert call.request_id in context.status.details
     assert "secret" not in str(context.status)
 
@@ -125,10 +150,10 @@ async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memo
     del bank
     gc.disable()  # it would hide a reference cycle
     try:
-        with pytest.raises(AbortError):
-            await incoming(context).run(work)
+        await incoming(context).run(work)
         del work
         assert context.raised is not None
+        assert context.raised.__traceback__ is None, "it would refer to the call"
         assert bank_reference() is None
     finally:
         gc.enable()

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from patchserve_server.config import Settings
 from patchserve_server.imaging import MAX_SIDE_PX
+from patchserve_server.rpc.reception import ReceptionLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 
 MIB = 2**20
+_MIN_LARGE_PLACES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +60,15 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
         max_load_timeout_s=settings.max_load_timeout_s,
         first_message_timeout_s=settings.first_message_timeout_s,
         max_idle_streams=settings.max_idle_streams,
+    )
+
+
+def reception_limits(settings: Settings) -> ReceptionLimits:
+    return ReceptionLimits(
+        settings.first_message_timeout_s,
+        settings.max_idle_streams,
+        settings.max_calls,
+        # As many of the largest messages as may be in progress, and a few more: most messages are smaller.
+        large_places=max(_MIN_LARGE_PLACES, settings.max_pending_mib // settings.max_message_mib + 2),
+        shares_places=settings.client_share < 1,
     )

@@ -60,8 +60,8 @@ class RequestTooLargeError(InvalidInputError):
 
     reason = "REQUEST_TOO_LARGE"
 
-    def __init__(self, method_name: str, nbytes: int, limit_bytes: int) -> None:
-        super().__init__("", f"The message has {nbytes:,} bytes; {method_name} takes at most {limit_bytes:,}.")
+    def __init__(self, message: str) -> None:
+        super().__init__("", message)
 
 
 class InvalidImageError(InvalidInputError):

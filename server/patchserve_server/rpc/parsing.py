@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
 from patchserve_server.domain.errors import MalformedMessageError, RequestTooLargeError
+from patchserve_server.rpc.methods import Method
 from patchserve_server.rpc.wire import check_message
+
+T = TypeVar("T")
 
 # Below it, a thread costs more time than it saves.
 PARSED_ON_LOOP_BYTES: Final = 256 * 2**10
@@ -43,7 +46,8 @@ class MessageParser:
             RequestTooLargeError: there are too many.
         """
         if len(data) > self.max_bytes:
-            raise RequestTooLargeError(self.method_name, len(data), self.max_bytes)
+            message = f"The message has {len(data):,} bytes; {self.method_name} takes at most {self.max_bytes:,}."
+            raise RequestTooLargeError(message)
 
     async def check_parts(self, data: bytes) -> int:
         """Checks what the message consists of; returns about how many bytes it takes when it is parsed, its own aside.
@@ -65,12 +69,24 @@ class MessageParser:
             raise MalformedMessageError from error
 
 
-def request_type(full_name: str) -> Descriptor:
-    """The type of the requests of the method /package.Service/Method."""
-    _, service, method = full_name.split("/")
-    found: Descriptor = descriptor_pool.Default().FindServiceByName(service).methods_by_name[method].input_type
-    return found
+def parser_of(
+    full_name: str,
+    method: Method,
+    deserialize: Callable[[bytes], Any],
+    *,
+    max_message_bytes: int,
+    max_reference_images: int,
+) -> MessageParser:
+    """The parser of the method /package.Service/Method."""
+    _, service, name = full_name.split("/")
+    return MessageParser(
+        name,
+        descriptor_pool.Default().FindServiceByName(service).methods_by_name[name].input_type,
+        deserialize,
+        method.max_request_bytes(max_message_bytes),
+        method.max_request_elements(max_reference_images),
+    )
 
 
-async def _run(data: bytes, work: Callable[[], Any]) -> Any:  # noqa: ANN401
+async def _run(data: bytes, work: Callable[[], T]) -> T:
     return work() if len(data) <= PARSED_ON_LOOP_BYTES else await asyncio.to_thread(work)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from patchserve_server.domain.errors import MessageTimeoutError
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
 from patchserve_server.serving.reading_places import ReadingPlaces
 from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
-
-IDLE_AFTER_S: Final = 10.0  # a stream that sends nothing for so long is idle
 
 Keeps = Mapping[object, float]  # what a call holds, and for how long it keeps it while it waits (Waiting.keeps_s)
 
@@ -57,6 +55,7 @@ class Requests:
         self,
         received: AsyncIterator[bytes],
         parser: MessageParser,
+        *,
         waiting_calls: WaitingCalls,
         places: ReadingPlaces,
         first_timeout_s: float,

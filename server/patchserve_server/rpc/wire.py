@@ -80,10 +80,10 @@ def _too_long(name: str, field: _Field, size: int) -> str:
 
 @cache
 def _fields(message: Descriptor) -> dict[int, _Field]:
-    return {field.number: _limits_of(field) for field in message.fields}
+    return {field.number: _limits_of(field, message.full_name) for field in message.fields}
 
 
-def _limits_of(field: FieldDescriptor) -> _Field:
+def _limits_of(field: FieldDescriptor, message_name: str) -> _Field:
     match field.type:
         case FieldDescriptor.TYPE_MESSAGE:
             return _Field(field.name, None, message=field.message_type)
@@ -92,7 +92,7 @@ def _limits_of(field: FieldDescriptor) -> _Field:
         case FieldDescriptor.TYPE_STRING:
             return _Field(field.name, MAX_TEXT_BYTES)
         case _:
-            is_contents = field.containing_type.full_name == _CONTENTS
+            is_contents = message_name == _CONTENTS
             growth = _BYTES_PER_NUMBER * (2 if field.cpp_type in _LONG_NUMBERS else 1)
             return _Field(field.name, MAX_CONTENTS_BYTES if is_contents else MAX_NUMBERS_BYTES, growth=growth)
 

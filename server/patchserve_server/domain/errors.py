@@ -196,6 +196,9 @@ class IdleCallError(ExhaustedError):
 
     reason = "IDLE"
 
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+
 
 class FrameDroppedError(ExhaustedError):
     """The frame was dropped in favor of a newer one (DROP_OLDEST)."""

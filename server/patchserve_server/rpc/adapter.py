@@ -17,7 +17,7 @@ from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.methods import METHODS, Method
 from patchserve_server.rpc.parsing import MessageParser, parser_of
-from patchserve_server.rpc.receiving import Requests
+from patchserve_server.rpc.receiving import ReceivedMessages, Requests
 from patchserve_server.rpc.reception import Reception
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.readiness import Readiness
@@ -71,13 +71,13 @@ class MethodAdapter(aio.ServerInterceptor):
             return None
         full_name = str(handler_call_details.method)
 
-        async def answer(received: AsyncIterator[Any], context: Context) -> None:
+        async def answer(_: AsyncIterator[Any], context: Context) -> None:
             name, method = full_name.rpartition("/")[2], METHODS.get(full_name)
             is_audited = method is not None and method.is_audited
             incoming = IncomingCall(name, context, self._failures, self._pacing, is_audited=is_audited)
             # If the caller does not read, its status waits. It then counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
-                await incoming.run(self._answer(full_name, handler, incoming, received, until_status_is_sent))
+                await incoming.run(self._answer(full_name, handler, incoming, until_status_is_sent))
 
         # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
         return grpc.stream_stream_rpc_method_handler(answer, response_serializer=handler.response_serializer)
@@ -87,12 +87,12 @@ class MethodAdapter(aio.ServerInterceptor):
         full_name: str,
         handler: Any,  # noqa: ANN401 - gRPC's handlers are untyped
         incoming: IncomingCall,
-        received: AsyncIterator[Any],
         until_status_is_sent: ExitStack,
     ) -> None:
         if (method := METHODS.get(full_name)) is None:
             raise LookupError(f"{full_name} is not in the table of methods.")
         parser = self._parser(full_name, method, handler)
+        received: AsyncIterator[bytes] = ReceivedMessages(incoming.context)
         if self._authenticator is not None:
             received = authorize(self._authenticator, method, incoming, received)
         if method.always_answered:

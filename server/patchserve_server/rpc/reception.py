@@ -18,7 +18,6 @@ from patchserve_server.serving.application import Application
 from patchserve_server.serving.reading_places import ReadingPlaces
 from patchserve_server.serving.waiting_calls import WaitingCalls
 
-RETRY_AFTER_S: Final = 1.0
 IDLE_AFTER_S: Final = 10.0  # a call that sends nothing for so long is idle
 OPEN_PROBES: Final = Capacity(256)
 _OPEN_PROBES_SHARE: Final = 0.25
@@ -145,7 +144,7 @@ class Reception:
         try:
             return admission.acquire(client, ONE)
         except QueueFullError:
-            error = IdleCallError(_NEEDED, RETRY_AFTER_S)
+            error = IdleCallError(_NEEDED)
             if not admission.is_within_share(client, ONE):  # then no other client's permit helps
                 ended = self._waiting.end_overdue(admission, error, client)
             else:
@@ -162,7 +161,7 @@ class Reception:
     def _end_idle_streams(self, calls: Admission) -> None:
         limit = self._limits.max_idle_streams
         message = f"This client has {limit} other streams that send nothing. Open a stream when there is a frame."
-        self._waiting.end_excess(calls, IdleCallError(message, RETRY_AFTER_S), limit)
+        self._waiting.end_excess(calls, IdleCallError(message), limit)
         self._sweep = None
         if self._waiting:
             self._sweep_later(calls)

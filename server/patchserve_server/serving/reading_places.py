@@ -115,7 +115,7 @@ class ReadingPlaces:
         self._timer = None
         # If there are free places, every client in the queue has used up its own.
         for client in list(self._queued) if self._free else [None]:
-            self._waiting_calls.end_overdue(self, IdleCallError(_TAKEN, RETRY_AFTER_S), client)
+            self._waiting_calls.end_overdue(self, IdleCallError(_TAKEN), client)
         self._schedule()
 
 

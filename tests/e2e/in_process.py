@@ -43,6 +43,7 @@ def in_process_server(
         if detector is not None or "backbone" not in settings:
             patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
         patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
+        patch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
         server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop())
         line = ready.result(START_TIMEOUT_S)
     try:

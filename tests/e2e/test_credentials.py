@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import signal
 import subprocess
 import sys
 import threading
@@ -288,3 +289,20 @@ def test_the_command_accepts_a_token_that_it_created(tmp_path: Path) -> None:
         with Client(address, tls=TlsConfig(files.ca), token=token + "x") as client, pytest.raises(PatchserveError):
             client.server_info()
     assert token not in server.log
+
+
+def test_sighup_reloads_the_files_and_does_not_stop_the_server(files: Files) -> None:
+    with server_process("--auth-tokens", str(files.tokens)) as server:
+        new_token_text, line = new_token("new", [Scope.INFER])
+        files.tokens.write_text(f"{line}\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "Read the files again: --auth-tokens: in use as they are now." in server.log)
+        with Client(server.address, token=new_token_text) as client:
+            assert client.server_info().version
+        with Client(server.address, token=files.token) as client, pytest.raises(Unauthenticated):
+            client.server_info()
+        files.tokens.write_text("nonsense\n")
+        server.process.send_signal(signal.SIGHUP)
+        wait_until(lambda: "--auth-tokens: cannot be used, the previous content stays." in server.log)
+        with Client(server.address, token=new_token_text) as client:
+            assert client.server_info().version

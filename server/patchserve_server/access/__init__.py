@@ -2,6 +2,6 @@
 
 from patchserve_server.access.authenticator import Authenticator
 from patchserve_server.access.credentials import Credentials, open_credentials
-from patchserve_server.access.reloading import reload_periodically
+from patchserve_server.access.reloading import Reloader
 
-__all__ = ["Authenticator", "Credentials", "open_credentials", "reload_periodically"]
+__all__ = ["Authenticator", "Credentials", "Reloader", "open_credentials"]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -36,8 +37,13 @@ class Reloading(Generic[T]):
         self._last_error = ""
         self.value = self._parse_contents(self._contents)
 
-    def reload(self) -> None:
-        """Read the files, and parse them if their bytes changed. Blocks.
+    @property
+    def flags(self) -> str:
+        """The flags that name the files."""
+        return ", ".join(self._files)
+
+    def reload(self) -> bool:
+        """Read the files, and parse them if their bytes changed. Blocks. Returns whether the files are in use now.
 
         If they cannot be read or parsed, the value stays as it is and the error is logged once.
         """
@@ -47,11 +53,13 @@ class Reloading(Generic[T]):
                 self.value = self._parse_contents(contents)
                 self._contents = contents
                 _log.info("Reloaded %s", ", ".join(f"{flag} {path}" for flag, path in self._files.items()))
-            self._last_error = ""
         except StartupError as error:
             if error.message != self._last_error:
                 _log.error("%s The previous content stays in use.", error.message)
             self._last_error = error.message
+            return False
+        self._last_error = ""
+        return True
 
     def _parse_contents(self, contents: list[bytes]) -> T:
         try:
@@ -75,9 +83,33 @@ def _read_file(flag: str, path: Path) -> bytes:
         raise StartupError(f"{flag} {path}: {reason}. Name a file that the server's user can read.") from error
 
 
-async def reload_periodically(reloading: Iterable[Reloading[Any]]) -> None:
-    """Reload every second until cancelled. Files are read on a thread, so the event loop never waits for a disk."""
-    while True:
-        await asyncio.sleep(INTERVAL_S)
-        for value in reloading:
-            await asyncio.to_thread(value.reload)
+class Reloader:
+    """Reloads values every second, and at once when it is asked to."""
+
+    def __init__(self, values: Iterable[Reloading[Any]]) -> None:
+        self._values = tuple(values)
+        self._requested = asyncio.Event()
+
+    def request(self) -> None:
+        """Reload now, and log what is in use."""
+        self._requested.set()
+
+    async def run(self) -> None:
+        """Reload until cancelled. Files are read on a thread, so the event loop never waits for a disk."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(INTERVAL_S):
+                    await self._requested.wait()
+            is_requested = self._requested.is_set()
+            self._requested.clear()
+            in_use = [await asyncio.to_thread(value.reload) for value in self._values]
+            if is_requested:
+                self._report(in_use)
+
+    def _report(self, in_use: list[bool]) -> None:
+        report = [
+            f"{value.flags}: {'in use as they are now' if is_in_use else 'cannot be used, the previous content stays'}"
+            for value, is_in_use in zip(self._values, in_use, strict=True)
+        ]
+        files = "; ".join(report) or "there is no file of tokens, keys or certificates"
+        _log.info("Read the files again: %s. All other settings are read only at the start.", files)

@@ -11,9 +11,11 @@ from contextlib import ExitStack
 from importlib.metadata import version
 from typing import Any, TypeVar
 
-from patchserve_server.access import reload_periodically
+from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.config import Settings
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
 
 T = TypeVar("T")
@@ -26,18 +28,21 @@ _log = logging.getLogger(__name__)
 async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     """Do the work of `bootstrap.serve`: run until SIGTERM or SIGINT, then drain.
 
-    A second signal ends the process at once with FORCED_EXIT_CODE.
+    A second one ends the process at once with FORCED_EXIT_CODE. SIGHUP reads the files of credentials again.
     """
     stop = stop_on_signals()
     credentials = composition.read_credentials(settings)
+    reloader = Reloader(credentials.reloading)
+    reload_on_hangup(reloader)
     server = composition.create_server(settings, credentials)
     address = await server.start()
     with ExitStack() as resources:
-        reloading = asyncio.create_task(reload_periodically(credentials.reloading))
+        reloading = asyncio.create_task(reloader.run())
         resources.callback(reloading.cancel)
         try:
             application = await _unless_stopped(composition.create_application(settings, resources), stop)
             if application is not None:
+                freeze_heap()
                 await server.ready(application)
                 announce(_ready_line(address, application))
                 await stop
@@ -64,6 +69,12 @@ def stop_on_signals() -> asyncio.Future[None]:
     return stop
 
 
+def reload_on_hangup(reloader: Reloader) -> None:
+    """Makes SIGHUP, which would end the process, reload files. Elsewhere than on Unix there is no such signal."""
+    if hasattr(signal, "SIGHUP"):
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+
+
 async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:
     """The result of `starting`; None if a stop is requested before."""
     task = asyncio.create_task(starting)
@@ -78,5 +89,6 @@ def _ready_line(address: str, application: Application) -> str:
     detector = application.detector
     return (
         f"patchserve {version('patchserve')} listening on {address} "
-        f"({detector.backbone}, {detector.precision}, {detector.device})"
+        f"({detector.backbone}, {detector.precision}, {detector.device}), "
+        f"{counted(application.catalog.usable_count, 'reference')}"
     )

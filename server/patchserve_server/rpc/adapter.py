@@ -10,19 +10,20 @@ import grpc
 from grpc import aio
 
 from patchserve_server.access import Authenticator
-from patchserve_server.domain.errors import StalledReaderError, StreamProtocolError
+from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
-from patchserve_server.rpc.calls import Call, Context, IncomingCall
+from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
 from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.methods import METHODS, Method
 from patchserve_server.rpc.parsing import MessageParser, parser_of
-from patchserve_server.rpc.receiving import ReceivedMessages, Requests
+from patchserve_server.rpc.received_messages import ReceivedMessages
+from patchserve_server.rpc.receiving import Requests
 from patchserve_server.rpc.reception import Reception
+from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.refusal_pacing import RefusalPacing
-from patchserve_server.serving.time_limits import within
 
 _PROBE_TIMEOUT_S: Final = 10.0
 
@@ -52,14 +53,9 @@ class MethodAdapter(aio.ServerInterceptor):
         self._readiness = readiness
         self._authenticator = authenticator
         self._listening = listening
-        self._write_timeout_s = write_timeout_s = listening.write_timeout_s
-        self._failures = FailureLog()
-        self._pacing = RefusalPacing(max_delayed_refusals)
+        self._endings = Endings(FailureLog(), RefusalPacing(max_delayed_refusals), listening.write_timeout_s)
         self._reception = Reception(listening.reception)
         self._parsers: dict[str, MessageParser] = {}
-        self._stalled = (
-            f"The caller does not read its results: one has waited for {write_timeout_s:g} s. Read while you send."
-        )
 
     async def intercept_service(
         self,
@@ -74,8 +70,8 @@ class MethodAdapter(aio.ServerInterceptor):
         async def answer(_: AsyncIterator[Any], context: Context) -> None:
             name, method = full_name.rpartition("/")[2], METHODS.get(full_name)
             is_audited = method is not None and method.is_audited
-            incoming = IncomingCall(name, context, self._failures, self._pacing, is_audited=is_audited)
-            # If the caller does not read, its status waits. It then counts for --max-calls and nothing else.
+            incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
+            # If the caller does not read, its status waits. Until then it counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
                 await incoming.run(self._answer(full_name, handler, incoming, until_status_is_sent))
 
@@ -124,6 +120,7 @@ class MethodAdapter(aio.ServerInterceptor):
         timeouts_s: tuple[float, float],
     ) -> None:
         context = call.context if isinstance(call, Call) else call
+        writer = ResponseWriter(context, self._listening.write_timeout_s)
         if handler.response_streaming:
             if handler.request_streaming:
                 stream = handler.stream_stream(requests, call)
@@ -131,24 +128,14 @@ class MethodAdapter(aio.ServerInterceptor):
                 stream = handler.unary_stream(await _single(requests), call)
             async with aclosing(stream) as responses:
                 async for response in responses:
-                    if not await self._write(response, context):
-                        return
+                    await writer.write(response)
             return
         async with deadline(context, *timeouts_s):
             if handler.stream_unary is not None:
                 response = await handler.stream_unary(requests, call)
             else:
                 response = await handler.unary_unary(await _single(requests), call)
-        await self._write(response, context)
-
-    async def _write(self, response: Any, context: Context) -> bool:  # noqa: ANN401
-        """Write one response. Returns whether the caller is still connected."""
-        try:
-            async with within(self._write_timeout_s, self._stalled, StalledReaderError):
-                await context.write(response)
-        except aio.InternalError:  # it disconnected in the middle of a message
-            return False
-        return True
+        await writer.write(response)
 
 
 async def _single(requests: Requests) -> Any:  # noqa: ANN401

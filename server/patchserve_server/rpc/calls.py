@@ -16,6 +16,7 @@ from grpc_status import rpc_status
 
 from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
 from patchserve_server.rpc.failure_log import FailureLog
+from patchserve_server.rpc.reset import reset_current_call
 from patchserve_server.rpc.status import status_of
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application
@@ -48,19 +49,32 @@ class Call:
     permit: Permit
 
 
+@dataclass(frozen=True, slots=True)
+class Endings:
+    """How calls end.
+
+    Args:
+        failures: logs those that fail.
+        pacing: when a refusal is answered.
+        status_timeout_s: how long the status of a failed call may wait for a caller that does not read.
+    """
+
+    failures: FailureLog
+    pacing: RefusalPacing
+    status_timeout_s: float
+
+
 class IncomingCall:
     """A call before it is admitted: its caller, its log line and its status."""
 
-    def __init__(
-        self, method_name: str, context: Context, failures: FailureLog, pacing: RefusalPacing, *, is_audited: bool
-    ) -> None:
+    def __init__(self, method_name: str, context: Context, endings: Endings, *, is_audited: bool) -> None:
         self.request_id = uuid.uuid4().hex
         self.method_name = method_name
         self.token_name = ""  # set after the token is verified; empty if none is needed
         self.context = context
-        self._failures = failures
-        self._pacing = pacing
+        self._endings = endings
         self._is_audited = is_audited
+        self._peer = context.peer().rpartition(":")[0]  # without its port. Later, gRPC may not know it any more
         self._start_s = time.perf_counter()
 
     @property
@@ -70,7 +84,7 @@ class IncomingCall:
             return f"token {self.token_name}"
         if name := _certificate_name(self.context):
             return f"certificate {name}"
-        return f"peer {self.context.peer().rpartition(':')[0]}"
+        return f"peer {self._peer}"
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
@@ -88,13 +102,17 @@ class IncomingCall:
             _log.log(logging.INFO if self._is_audited else logging.DEBUG, "%s", self._line())
         # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
         if is_refusal:
-            await self._pacing.wait(self.client, self.context.time_remaining())
+            await self._endings.pacing.wait(self.client, self.context.time_remaining())
         if failure is not None:
             await self._send(failure)
 
     async def _send(self, failure: status_pb2.Status) -> None:
         try:
-            await self.context.abort_with_status(rpc_status.to_status(failure))
+            async with asyncio.timeout(self._endings.status_timeout_s):
+                await self.context.abort_with_status(rpc_status.to_status(failure))
+        except TimeoutError:
+            _log.debug("%s: the caller has not read its status, so the call is reset", self.request_id)
+            reset_current_call()
         except aio.AbortError as sent:
             # gRPC keeps this exception with the call, and raises it again by itself. Its traceback would refer to this
             # frame, and so to the call: a cycle.
@@ -107,7 +125,7 @@ class IncomingCall:
             _log.debug("%s: %s", self._line(), message)
         else:
             reason = error.reason if isinstance(error, PatchserveError) else "INTERNAL"
-            self._failures.add(reason, self.client, f"{self._line()}: {message}")
+            self._endings.failures.add(reason, self.client, f"{self._line()}: {message}")
 
     def _line(self) -> str:
         caller = self.token_name or _certificate_name(self.context) or "-"

@@ -116,7 +116,9 @@ class FrameQueue:
         for entry in self._entries.values():
             if entry.inspection is not None:
                 entry.inspection.cancel()
+                entry.inspection = None  # the traceback of its cancellation refers to the entry: a cycle
             entry.permit.release()
+        self._entries.clear()
 
     def _oldest_waiting(self) -> _Entry | None:
         waiting = (entry for entry in self._entries.values() if not entry.is_started and entry.outcome is None)

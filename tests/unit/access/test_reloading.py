@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from pathlib import Path
 
 import pytest
+from fakes.waiting import until
 
 from patchserve_server.access import reloading as module
-from patchserve_server.access.reloading import Reloading, reload_periodically
+from patchserve_server.access.reloading import Reloader, Reloading
 from patchserve_server.domain.errors import StartupError
 
 
@@ -86,10 +88,39 @@ async def test_a_bad_file_does_not_stop_other_files_from_being_reloaded(
     both = [Reloading({"--number": file}, number), Reloading({"--other": other}, parse_other)]
     await asyncio.to_thread(file.write_text, "deep")
     await asyncio.to_thread(other.write_text, "2")
-    task = asyncio.create_task(reload_periodically(both))
+    task = asyncio.create_task(Reloader(both).run())
     async with asyncio.timeout(30):
         await reloaded.wait()
     assert not task.done()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_a_request_reloads_at_once_and_says_what_is_in_use(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "INTERVAL_S", 3600)
+    caplog.set_level(logging.INFO)
+    other = tmp_path / "other"
+    await asyncio.to_thread(other.write_text, "1")
+    good, bad = Reloading({"--number": file}, number), Reloading({"--other": other, "--key": file}, lambda *_: 1)
+    reloader = Reloader([good, bad])
+    task = asyncio.create_task(reloader.run())
+    await asyncio.to_thread(other.unlink)
+    reloader.request()
+    await until(lambda: "Read the files again" in caplog.text)
+    assert caplog.messages[-1] == (
+        "Read the files again: --number: in use as they are now; --other, --key: cannot be used, the previous content "
+        "stays. All other settings are read only at the start."
+    )
+    task.cancel()
+
+
+async def test_a_request_without_files_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    reloader = Reloader([])
+    task = asyncio.create_task(reloader.run())
+    reloader.request()
+    await until(lambda: "there is no file of tokens, keys or certificates" in caplog.text)
+    task.cancel()

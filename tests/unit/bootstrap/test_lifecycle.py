@@ -36,6 +36,7 @@ class Start:
         monkeypatch.setattr(composition, "create_server", lambda *_: self.server)
         monkeypatch.setattr(composition, "create_application", self._create_application)
         monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: self.stop)
+        monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
 
     async def _create_application(self, _settings: Settings, resources: Any) -> Any:
         resources.callback(self.closed.set)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from grpc import aio
+from grpc._cython import cygrpc  # type: ignore[attr-defined] # its stubs leave it out
 
 from patchserve_server.bootstrap.process import configure_process, lower_thread_priority
 
@@ -56,6 +59,31 @@ def test_the_image_libraries_are_configured() -> None:
         "import cv2; from PIL import Image; print(cv2.getNumThreads(), Image.MAX_IMAGE_PIXELS)"
     )
     assert run_python(code).split() == ["1", "None"]
+
+
+@pytest.mark.parametrize(
+    ("message", "is_logged"),
+    [('Failed "execute_batch": (an operation,)', False), ("Failed grpc_call_start_batch: 8", True)],
+)
+def test_grpc_logs_no_traceback_for_a_call_that_ended_while_its_status_was_sent(
+    message: str, is_logged: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure_process()
+    log = logging.getLogger("grpc._cython.cygrpc")
+    try:
+        raise cygrpc.ExecuteBatchError(message)
+    except aio.InternalError:
+        log.exception("ExecuteBatchError raised in core by servicer method [Infer]")
+    log.error("another error")
+    assert len(caplog.records) == 1 + is_logged
+
+
+def test_the_heap_of_a_ready_server_is_not_searched_for_cycles() -> None:
+    code = (
+        "import gc; from patchserve_server.bootstrap.process import freeze_heap\n"
+        "import numpy; freeze_heap(); print(gc.get_freeze_count() > 10 * len(gc.get_objects()))"
+    )
+    assert run_python(code).split() == ["True"]
 
 
 @pytest.mark.parametrize("command", ["--help", "serve --help", "serve --port 70000", "token --help"])

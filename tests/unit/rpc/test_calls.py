@@ -13,7 +13,7 @@ from fakes.waiting import until
 from grpc import aio
 
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
-from patchserve_server.rpc.calls import IncomingCall
+from patchserve_server.rpc.calls import Endings, IncomingCall
 from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.serving.refusal_pacing import BURST, RefusalPacing
 
@@ -46,7 +46,7 @@ class FakeContext:
 
 def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
     call: Any = context
-    return IncomingCall("Infer", call, FailureLog(), RefusalPacing(0), is_audited=is_audited)
+    return IncomingCall("Infer", call, Endings(FailureLog(), RefusalPacing(0), 60), is_audited=is_audited)
 
 
 async def succeed() -> None:
@@ -107,7 +107,7 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     for _ in range(BURST):
         await pacing.wait("peer ipv4:10.0.0.1", None)
     call: Any = context
-    refused = IncomingCall("Infer", call, FailureLog(), pacing, is_audited=False)
+    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None

@@ -75,6 +75,16 @@ class LocalInspector:
 
     Images wait for their turn in encoded form and are decoded only then. So later queues stay short, and decoded images
     use little memory. If the caller leaves, work that has not begun is skipped.
+
+    Args:
+        batcher: scores.
+        images: the pool that decodes, judges and renders, with `threads` threads.
+        turns: limits how many images are processed at once.
+        threads: of the pool.
+        input_size_px: of the backbone.
+        limits: of images.
+        default_scale: of overlays.
+        sink: saves overlays.
     """
 
     def __init__(
@@ -83,6 +93,7 @@ class LocalInspector:
         images: Executor,
         turns: FairSemaphore,
         *,
+        threads: int,
         input_size_px: int,
         limits: imaging.ImageLimits,
         default_scale: HeatmapScale,
@@ -91,6 +102,7 @@ class LocalInspector:
         self._batcher = batcher
         self._images = images
         self._turns = turns
+        self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
         self._input_size_px = input_size_px
         self._limits = limits
         self._default_scale = default_scale
@@ -101,16 +113,21 @@ class LocalInspector:
     ) -> Inspection:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow):
-            return await self._inspect(reference, image, options, arrived_at_s)
+            return await self._inspect(reference, image, options, flow, arrived_at_s)
 
     async def _inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, arrived_at_s: float
+        self,
+        reference: OpenReference,
+        image: SentImage,
+        options: OutputOptions,
+        flow: FlowKey,
+        arrived_at_s: float,
     ) -> Inspection:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
-        decoded = await self._on_pool(lambda: self._decode(image, options))
-        scores = await self._batcher.score(reference.scorer, decoded.value.model_input)
-        judged = await self._on_pool(lambda: self._judge(decoded.value, scores.raw, info.calibration, options))
+        decoded = await self._on_pool(flow, lambda: self._decode(image, options))
+        scores = await self._batcher.score(reference.scorer, decoded.value.model_input, flow)
+        judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, info.calibration, options))
         inspection = Inspection(
             reference_id=info.reference_id,
             reference_revision=info.revision,
@@ -129,7 +146,7 @@ class LocalInspector:
             ),
         )
         if (sink := self._sink) is not None and (overlay := inspection.overlay) is not None:
-            await self._on_pool(lambda: sink.save(inspection, overlay))
+            await self._on_pool(flow, lambda: sink.save(inspection, overlay))
         return inspection
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
@@ -157,7 +174,7 @@ class LocalInspector:
             overlay = imaging.encode_overlay(pixels, options.overlay_format)
         return _JudgedImage(judge(raw, calibration), regions, overlay)
 
-    async def _on_pool(self, work: Callable[[], T]) -> _Timed[T]:
+    async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()
 
         def run_timed() -> _Timed[T]:
@@ -165,4 +182,5 @@ class LocalInspector:
             value = work()
             return _Timed(value, (started_at_s - submitted_at_s) * 1000, (time.perf_counter() - started_at_s) * 1000)
 
-        return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)
+        async with self._pool_turns.turn(flow):  # the pool itself works in the order of arrival
+            return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)

@@ -30,6 +30,7 @@ async def inspector(outputs: Path | None = None) -> AsyncIterator[LocalInspector
             Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             images,
             FairSemaphore(4),
+            threads=2,
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
             default_scale=HeatmapScale.RELATIVE,

@@ -158,8 +158,7 @@ def measure(dataset: Dataset, model: PatchcoreModel, features: str, ratio: float
         elif image.mask_path is not None:
             pixels.add(prediction.anomaly_map[0, 0].numpy(), read_mask(image.mask_path))
     # The model has no threshold and no damage percentage; the metrics that need them are not used here.
-    unknown = np.zeros(len(scores))
-    metrics = image_metrics(defective, np.array(scores), unknown > 0, unknown)
+    metrics = image_metrics(defective, np.array(scores), np.zeros(len(scores)))
     return Row(
         system=f"anomalib {version('anomalib')}",
         features=features,

@@ -9,8 +9,18 @@ with Client("localhost:50051") as client:
 """
 
 from patchserve_client._aio import AsyncClient
+from patchserve_client._choices import (
+    CalibrationMethod,
+    HeatmapScale,
+    LoadMode,
+    LoadStage,
+    NoticeKind,
+    OverflowPolicy,
+    OverlayFormat,
+    ResultOrdering,
+    ScoringProfile,
+)
 from patchserve_client._client import Client
-from patchserve_client._connection import TlsConfig
 from patchserve_client._errors import (
     Aborted,
     Cancelled,
@@ -30,32 +40,24 @@ from patchserve_client._errors import (
     Unimplemented,
 )
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
+from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
     AnomalyScore,
     BoundingBox,
     Calibration,
-    CalibrationMethod,
     DamageScore,
     EncodedOverlay,
     Frame,
     FrameResult,
     Health,
-    HeatmapScale,
     ImageSource,
     InferenceResult,
     Limits,
-    LoadMode,
     LoadProgress,
-    LoadStage,
-    NoticeKind,
-    OverflowPolicy,
-    OverlayFormat,
     Polygon,
     ReferenceInfo,
     Region,
-    ResultOrdering,
     ScoreSpread,
-    ScoringProfile,
     ServerInfo,
     StreamNotice,
     Timing,

@@ -15,7 +15,7 @@ from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _aio_stream, _calls
 from patchserve_client import _types as types
 from patchserve_client._aio_status import server_status_first
-from patchserve_client._base import BaseClient
+from patchserve_client._base import BaseClient, OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 
@@ -23,14 +23,33 @@ _T = TypeVar("_T")
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: the same arguments, calls and errors, awaited. Create it inside the loop that uses it.
+    """`Client` for asyncio: the same arguments, calls and errors, awaited.
+
+    It belongs to the event loop of its first call, and can be created outside of it.
 
     Files are read and images encoded in worker threads. The event loop is never blocked.
     """
 
     _grpc = grpc.aio
-    _channel: grpc.aio.Channel
-    _stub: service_pb2_grpc.PatchCoreServiceAsyncStub
+
+    def _prepare(self) -> None:
+        self._channel: OpenChannel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def _opened(self) -> OpenChannel:
+        """A channel of grpc.aio works only in the loop in which it is opened: that of the first call."""
+        loop = asyncio.get_running_loop()
+        if self._channel is None:
+            self._channel, self._loop = self._open(), loop
+        if self._loop is not loop:
+            raise RuntimeError("This AsyncClient was first used in another event loop. Create one for each loop.")
+        return self._channel
+
+    @property
+    def _stub(self) -> service_pb2_grpc.PatchCoreServiceAsyncStub:
+        stub: service_pb2_grpc.PatchCoreServiceAsyncStub = self._opened.service
+        return stub
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,7 +61,7 @@ class AsyncClient(BaseClient):
 
     async def close(self) -> None:
         """Close the connection. Calls in progress end with Cancelled."""
-        await self._channel.close()
+        await self._opened.channel.close()
 
     async def load_reference(
         self,
@@ -81,20 +100,21 @@ class AsyncClient(BaseClient):
 
     def infer_stream(
         self,
-        frames: AsyncIterable[types.Frame | types.ImageSource],
+        frames: AsyncIterable[types.Frame | types.ImageSource] | Iterable[types.Frame | types.ImageSource],
         reference_id: str = "default",
         *,
         resume_for_s: float = 0.0,
         on_notice: Callable[[types.StreamNotice], None] | None = None,
         **options: Unpack[StreamOptions],
     ) -> AsyncGenerator[types.FrameResult]:
-        """Like `Client.infer_stream`. Another task reads `frames`; it ends with the stream.
+        """Like `Client.infer_stream`. Another task reads `frames`; it ends with the stream. Worker threads read a plain
+        iterable, which may block.
 
         Leaving the loop early cancels the call when the generator is closed: at once with `contextlib.aclosing`,
         otherwise when it is garbage-collected.
         """
         state = _calls.stream_state(reference_id, options, resume_for_s)
-        return _aio_stream.stream(state, frames, self._connect_stream, on_notice)
+        return _aio_stream.stream(state, frames, _calls.frame_requests(options), self._connect_stream, on_notice)
 
     async def _connect_stream(
         self, requests: AsyncGenerator[InferStreamRequest]
@@ -128,6 +148,13 @@ class AsyncClient(BaseClient):
         """Like `Client.list_loads`."""
         return await self._run(_calls.list_loads(reference_id), timeout_s)
 
+    async def tune_reference(
+        self, reference_id: str, sensitivity: float, *, expected_revision: str = "", timeout_s: float | None = None
+    ) -> types.ReferenceInfo:
+        """Like `Client.tune_reference`."""
+        call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
+        return await self._run(call, self._load_deadline_s(timeout_s))
+
     async def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None
     ) -> str:
@@ -156,7 +183,7 @@ class AsyncClient(BaseClient):
     def _translate_errors(self) -> Iterator[None]:
         """Like `translate_errors`. A closed channel also raises CancelledError, even if this task is not cancelled."""
         try:
-            with translate_errors(self._connection.server):
+            with translate_errors(self._connection):
                 yield
         except asyncio.CancelledError:
             task = asyncio.current_task()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -9,8 +10,19 @@ from grpc_health.v1 import health_pb2_grpc
 
 from patchserve.v1 import service_pb2_grpc
 from patchserve_client import _connection
+from patchserve_client._address import DEFAULT_SERVER, parsed
 from patchserve_client._calls import Call
-from patchserve_client._connection import Connection, TlsConfig, TokenSource
+from patchserve_client._connection import Connection, TokenSource
+from patchserve_client._tls import TlsConfig
+
+
+@dataclass(frozen=True, slots=True)
+class OpenChannel:
+    """A gRPC channel and its stubs. Those of grpc and of grpc.aio have no common type."""
+
+    channel: Any
+    service: Any
+    health: Any
 
 
 class BaseClient:
@@ -20,7 +32,7 @@ class BaseClient:
 
     def __init__(
         self,
-        server: str = _connection.DEFAULT_SERVER,
+        server: str = DEFAULT_SERVER,
         *,
         timeout_s: float = _connection.DEFAULT_TIMEOUT_S,
         load_timeout_s: float = _connection.DEFAULT_LOAD_TIMEOUT_S,
@@ -29,18 +41,31 @@ class BaseClient:
         insecure_token: bool = False,
         max_message_mib: int = _connection.DEFAULT_MAX_MESSAGE_MIB,
     ) -> None:
-        self._connection = Connection(server, timeout_s, load_timeout_s, tls, token, max_message_mib, insecure_token)
-        credentials, options = self._connection.credentials(), self._connection.options()
-        if credentials is None:
-            self._channel = self._grpc.insecure_channel(server, options)
+        self._connection = Connection(
+            parsed(server), timeout_s, load_timeout_s, tls, token, max_message_mib, insecure_token
+        )
+        self._credentials = self._connection.credentials()
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """The end of the constructor of each kind of client."""
+
+    @property
+    def _opened(self) -> OpenChannel:
+        """The channel of this client."""
+        raise NotImplementedError
+
+    def _open(self) -> OpenChannel:
+        server, options = self._connection.server, self._connection.options()
+        if self._credentials is None:
+            channel = self._grpc.insecure_channel(server, options)
         else:
-            self._channel = self._grpc.secure_channel(server, credentials, options)
-        self._stub = service_pb2_grpc.PatchCoreServiceStub(self._channel)
-        self._health_stub = health_pb2_grpc.HealthStub(self._channel)
+            channel = self._grpc.secure_channel(server, self._credentials, options)
+        return OpenChannel(channel, service_pb2_grpc.PatchCoreServiceStub(channel), health_pb2_grpc.HealthStub(channel))
 
     def _start(self, call: Call[Any], timeout_s: float | None) -> Any:  # noqa: ANN401 - each call has its own response
         """Make a unary call. grpc returns the response; grpc.aio returns a call to await."""
-        stub = self._health_stub if call.method == "Check" else self._stub
+        stub = self._opened.health if call.method == "Check" else self._opened.service
         method = getattr(stub, call.method)
         deadline_s = self._connection.timeout_s if timeout_s is None else timeout_s
         return method(call.request, timeout=deadline_s, metadata=self._connection.metadata())

@@ -5,22 +5,25 @@ Functions that take images block: they read files and encode pixels.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
 
 from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2
 
-from patchserve.v1 import reference_pb2, server_info_pb2
+from patchserve.v1 import reference_pb2, server_info_pb2, stream_pb2
 from patchserve_client import _requests, _results
 from patchserve_client._backoff import Backoff
+from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._stream_state import StreamState
-from patchserve_client._types import ImageSource, InferenceResult, LoadProgress, ReferenceInfo, ServerInfo
+from patchserve_client._types import Frame, ImageSource, InferenceResult, LoadProgress, ReferenceInfo, ServerInfo
 
 _T = TypeVar("_T")
 
@@ -40,6 +43,11 @@ class Call(Generic[_T]):
 
 def infer(image: ImageSource, reference_id: str, options: InferOptions) -> Call[InferenceResult]:
     return Call("Infer", _requests.infer_request(image, reference_id, options), _results.inference_result)
+
+
+def frame_requests(options: StreamOptions) -> Callable[[Frame | ImageSource], stream_pb2.InferStreamRequest]:
+    """The function that makes the request of a frame. It blocks."""
+    return functools.partial(_requests.frame_request, bgr=options.get("bgr", False))
 
 
 def stream_state(reference_id: str, options: StreamOptions, resume_for_s: float) -> StreamState:
@@ -65,6 +73,13 @@ def list_references(page_token: str) -> Call[tuple[list[ReferenceInfo], str]]:
 def list_loads(reference_id: str) -> Call[list[LoadProgress]]:
     request = reference_pb2.ListLoadsRequest(reference_id=reference_id)
     return Call("ListLoads", request, lambda response: [_results.load_progress(load) for load in response.loads])
+
+
+def tune_reference(reference_id: str, sensitivity: float, expected_revision: str) -> Call[ReferenceInfo]:
+    request = reference_pb2.TuneReferenceRequest(
+        reference_id=reference_id, sensitivity=sensitivity, expected_revision=expected_revision
+    )
+    return Call("TuneReference", request, lambda response: _results.reference_info(response.reference))
 
 
 def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:
@@ -94,7 +109,7 @@ def load(
 ) -> Call[ReferenceInfo] | StreamedLoad:
     """A unary call if the load is small and safe to repeat, otherwise a stream. Reads at most UNARY_LOAD_BYTES."""
     request = _requests.load_request(reference_id, options)
-    encoded_images = map(encoded, _images(images))
+    encoded_images = (encoded(image, bgr=options.get("bgr", False)) for image in _images(images))
     first_images: list[bytes] = []
     is_append = request.mode == reference_pb2.LOAD_MODE_APPEND
     if not is_append or request.expected_revision:  # safe to repeat
@@ -122,9 +137,13 @@ def _loaded(response: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads have s
     return _results.reference_info(response.reference)
 
 
-def _images(images: ImageSource | Iterable[ImageSource]) -> Iterable[ImageSource]:
-    """A single image becomes a list of one. Types are checked because paths, bytes and arrays are iterable too."""
+def _images(images: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:
+    """A single image becomes one item, and a folder the images in it."""
+    # Types are checked because paths, bytes and arrays are iterable too.
     is_path_or_bytes = isinstance(images, (str, bytes, bytearray, memoryview, os.PathLike))
-    if is_path_or_bytes or hasattr(type(images), "__array_interface__"):  # Pillow images and NumPy arrays
-        return [images]  # type: ignore[list-item]
-    return images  # type: ignore[return-value]
+    is_single = is_path_or_bytes or hasattr(type(images), "__array_interface__")  # Pillow images and NumPy arrays
+    for image in cast(Iterable[ImageSource], [images] if is_single else images):
+        if isinstance(image, (str, os.PathLike)) and Path(image).is_dir():
+            yield from images_in(Path(image))
+        else:
+            yield image

@@ -11,7 +11,7 @@ import grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _calls, _stream
-from patchserve_client._base import BaseClient
+from patchserve_client._base import BaseClient, OpenChannel
 from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._types import (
@@ -37,9 +37,10 @@ class Client(BaseClient):
     three times while the server is UNAVAILABLE, within the deadline.
 
     Args:
-        server: HOST:PORT.
+        server: HOST:PORT; without a port, 50051. Also [IPV6]:PORT, gRPC's dns:///HOST:PORT, or unix:PATH.
         timeout_s: the deadline of a call, in seconds.
-        load_timeout_s: the deadline of `load_reference`, in seconds. It returns when the reference is ready.
+        load_timeout_s: the deadline of `load_reference` and `tune_reference`, in seconds. They return when the
+            reference is ready.
         tls: encryption; None: plain text.
         token: the bearer token, or a function that returns it and is called for every call. Needs `tls`, a server on
             this machine, or `insecure_token`.
@@ -47,13 +48,23 @@ class Client(BaseClient):
         max_message_mib: the largest message to send or receive, in MiB. The server has its own limit (`server_info`).
 
     Raises:
-        ValueError: `server` is not HOST:PORT, or the token would be sent unencrypted.
+        ValueError: `server` is not an address, a file of `tls` is damaged, or the token would be sent unencrypted.
         OSError: a file of `tls` cannot be read.
     """
 
     _grpc = grpc
-    _channel: grpc.Channel
-    _stub: service_pb2_grpc.PatchCoreServiceStub
+
+    def _prepare(self) -> None:
+        self._channel = self._open()
+
+    @property
+    def _opened(self) -> OpenChannel:
+        return self._channel
+
+    @property
+    def _stub(self) -> service_pb2_grpc.PatchCoreServiceStub:
+        stub: service_pb2_grpc.PatchCoreServiceStub = self._channel.service
+        return stub
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +76,7 @@ class Client(BaseClient):
 
     def close(self) -> None:
         """Close the connection. Calls in progress end with Cancelled."""
-        self._channel.close()
+        self._channel.channel.close()
 
     def load_reference(
         self,
@@ -81,7 +92,7 @@ class Client(BaseClient):
         load is not retried. Nor is an APPEND without `expected_revision`: its images must not be added twice.
 
         Args:
-            images: one image or many, each as for `infer`.
+            images: one image or many, each as for `infer`. A folder stands for the images in it and in its sub-folders.
             reference_id: the name of the reference.
             timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
             **options: any of
@@ -95,6 +106,8 @@ class Client(BaseClient):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
+                sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
+                bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
 
         Raises:
@@ -109,7 +122,7 @@ class Client(BaseClient):
         response = upload(
             lambda messages: method.future(messages, timeout=deadline_s, metadata=metadata),
             load.messages,
-            self._connection.server,
+            self._connection,
         )
         return load.convert(response)
 
@@ -125,7 +138,7 @@ class Client(BaseClient):
 
         Args:
             image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array: (H, W) uint8 or
-                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: convert them first.
+                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: set `bgr`.
             reference_id: the reference to compare with.
             timeout_s: the deadline, in seconds; None: the client's.
             **options: any of
@@ -133,8 +146,9 @@ class Client(BaseClient):
                 heatmap_scale: the colors, RELATIVE or CALIBRATED; None: the server's setting.
                 score_map: return the raw distance of each pixel (default False).
                 max_regions: the largest number of regions to list; None: 16.
-                sensitivity: the thresholds are divided by it, 0.1 to 10; None: 1, as calibrated.
+                sensitivity: the calibrated thresholds are divided by it, 0.1 to 10; None: that of the reference.
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
+                bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.
                 expected_revision: fail if the reference is at another revision; empty: accept any.
 
@@ -160,11 +174,11 @@ class Client(BaseClient):
         earlier frames. The stream has no deadline; `frame_timeout_s` limits each frame.
 
         Args:
-            frames: images, or `Frame`s with an id and a capture time.
+            frames: images, or `Frame`s with an id and a capture time. A path's id is its name if none is set.
             reference_id: the reference to compare with. The stream keeps the revision that it started with.
             resume_for_s: connect again if the connection is lost or the server drains, and send frames without a result
                 again. Stop after this many seconds without a result. 0: never connect again, raise Unavailable.
-            on_notice: called in this thread for every notice of the server.
+            on_notice: called in this thread for every notice of the server, and when the stream reconnects and resumes.
             **options: the options of `infer`, and any of
                 max_in_flight: the largest number of frames in progress; None: the server's default.
                 overflow: BLOCK (default) slows `frames` down and loses nothing; DROP_OLDEST is for live cameras.
@@ -176,10 +190,10 @@ class Client(BaseClient):
             TypeError, ValueError: an option is not usable.
         """
         state = _calls.stream_state(reference_id, options, resume_for_s)
-        return _stream.stream(state, frames, self._connect_stream, on_notice)
+        return _stream.stream(state, frames, _calls.frame_requests(options), self._connect_stream, on_notice)
 
     def _connect_stream(self, requests: Iterator[InferStreamRequest]) -> Generator[InferStreamResponse]:
-        with translate_errors(self._connection.server):
+        with translate_errors(self._connection):
             call = self._stub.InferStream(requests, metadata=self._connection.metadata())
             try:
                 yield from call
@@ -210,6 +224,29 @@ class Client(BaseClient):
         """
         return self._run(_calls.list_loads(reference_id), timeout_s)
 
+    def tune_reference(
+        self, reference_id: str, sensitivity: float, *, expected_revision: str = "", timeout_s: float | None = None
+    ) -> ReferenceInfo:
+        """Set the sensitivity of a reference. Returns when the server uses the new revision.
+
+        Open streams keep the revision that they started with. The call is not retried.
+
+        Args:
+            reference_id: the reference.
+            sensitivity: both calibrated thresholds are divided by it, 0.1 to 10, unless a request sets its own. Above 1
+                finds more; 1 restores the calibrated thresholds.
+            expected_revision: fail if the reference is at another revision; empty: accept any.
+            timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
+
+        Raises:
+            NotFound: there is no such reference.
+            InvalidArgument: the sensitivity is out of its range.
+            FailedPrecondition: it is not at `expected_revision`.
+            Aborted: another call changed the reference at the same time.
+        """
+        call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
+        return self._run(call, self._load_deadline_s(timeout_s))
+
     def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None
     ) -> str:
@@ -239,6 +276,6 @@ class Client(BaseClient):
         return Health(alive, ready)
 
     def _run(self, call: _calls.Call[_T], timeout_s: float | None) -> _T:
-        with translate_errors(self._connection.server):
+        with translate_errors(self._connection):
             response = self._start(call, timeout_s)
         return call.convert(response)

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import grpc
 
-DEFAULT_SERVER = "localhost:50051"
+from patchserve_client._address import Address
+from patchserve_client._tls import TlsConfig, credentials
+
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_LOAD_TIMEOUT_S = 600.0
 DEFAULT_MAX_MESSAGE_MIB = 64
 
 # Calls that are safe to repeat. LoadReference is: an APPEND to any revision, which is not, uses LoadReferenceStream
-# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND.
+# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND. Nor is
+# TuneReference: after its first success, the reference is no longer at the expected revision.
 _RETRIED_METHODS = ("GetReference", "GetServerInfo", "Infer", "ListLoads", "ListReferences", "LoadReference")
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -40,27 +41,10 @@ TokenSource: TypeAlias = str | Callable[[], str] | None
 
 
 @dataclass(frozen=True, slots=True)
-class TlsConfig:
-    """Encryption of a connection. All files are PEM.
-
-    `ca_file` has the authorities that may sign the server's certificate; None: gRPC's default authorities. `cert_file`
-    and `key_file` are the client's certificate, for a server that requires one (mTLS).
-    """
-
-    ca_file: str | os.PathLike[str] | None = None
-    cert_file: str | os.PathLike[str] | None = None
-    key_file: str | os.PathLike[str] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.cert_file is None) != (self.key_file is None):
-            raise ValueError("cert_file and key_file belong together: give both or neither.")
-
-
-@dataclass(frozen=True, slots=True)
 class Connection:
     """The checked settings of a client."""
 
-    server: str
+    address: Address
     timeout_s: float
     load_timeout_s: float
     tls: TlsConfig | None
@@ -69,18 +53,18 @@ class Connection:
     insecure_token: bool = False
 
     def __post_init__(self) -> None:
-        if not self.server or self.server.startswith(("http://", "https://")):
-            raise ValueError(f"The server must be HOST:PORT, such as {DEFAULT_SERVER}, not {self.server!r}.")
-        if self.token is not None and self.tls is None and not (self._on_this_machine or self.insecure_token):
+        is_protected = self.tls is not None or self.address.is_on_this_machine or self.insecure_token
+        if self.token is not None and not is_protected:
             message = (
-                f"The token would be sent to {self.server} unencrypted. Use TLS, or insecure_token (--insecure-token) "
-                "if the network is protected in another way."
+                f"The token would be sent to {self.server} unencrypted. Use TLS, or set `insecure_token` if the "
+                "network is protected in another way."
             )
             raise ValueError(message)
 
     @property
-    def _on_this_machine(self) -> bool:
-        return self.server.rpartition(":")[0] in ("localhost", "127.0.0.1", "[::1]")
+    def server(self) -> str:
+        """The address for gRPC and for messages."""
+        return self.address.target
 
     def options(self) -> list[tuple[str, Any]]:
         max_message_bytes = self.max_message_mib * 1024 * 1024
@@ -91,7 +75,7 @@ class Connection:
             # gRPC does not retry a request larger than this buffer. Its default, 256 KiB, excludes most images.
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
             # Without this gRPC uses the proxy of http_proxy even for ports of this machine.
-            ("grpc.enable_http_proxy", int(not self._on_this_machine)),
+            ("grpc.enable_http_proxy", int(not self.address.is_on_this_machine)),
             # During a call, a dead peer is detected within 80 s. Servers must allow one ping per minute.
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
@@ -105,12 +89,9 @@ class Connection:
 
         Raises:
             OSError: a file of `tls` cannot be read.
+            ValueError: a file of `tls` is damaged.
         """
-        if self.tls is None:
-            return None
-        files = (self.tls.ca_file, self.tls.key_file, self.tls.cert_file)
-        ca, key, cert = (None if file is None else Path(file).read_bytes() for file in files)
-        return grpc.ssl_channel_credentials(ca, key, cert)
+        return None if self.tls is None else credentials(self.tls)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The token as a plain header. gRPC's call credentials cannot send it unencrypted, for example to a sidecar."""

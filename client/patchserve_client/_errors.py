@@ -13,6 +13,9 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from patchserve_client._connection import Connection
+from patchserve_client._connection_errors import sentence
+
 _M = TypeVar("_M", bound=Message)
 
 
@@ -156,8 +159,8 @@ def from_status(status: status_pb2.Status) -> PatchserveError:
 
 
 @contextmanager
-def translate_errors(server: str) -> Iterator[None]:
-    """Translate gRPC's errors. `server` is the address for messages.
+def translate_errors(connection: Connection) -> Iterator[None]:
+    """Translate gRPC's errors of calls on a connection.
 
     Raises:
         PatchserveError: the subclass for the gRPC code.
@@ -165,12 +168,12 @@ def translate_errors(server: str) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise _from_rpc_error(error, server) from error
+        raise _from_rpc_error(error, connection) from error
     except grpc.FutureCancelledError as error:
         raise Cancelled("The call was cancelled, for example because the client was closed.") from error
 
 
-def _from_rpc_error(error: grpc.RpcError, server: str) -> PatchserveError:
+def _from_rpc_error(error: grpc.RpcError, connection: Connection) -> PatchserveError:
     try:
         status = rpc_status.from_call(error)
     except (ValueError, DecodeError):  # the details are damaged or contradict the status line: use only the line
@@ -179,11 +182,11 @@ def _from_rpc_error(error: grpc.RpcError, server: str) -> PatchserveError:
         return from_status(status)
     text = error.details() or "no details"
     if error.code() is grpc.StatusCode.UNAVAILABLE:
-        text = f"No server answers at {server}: {text}"
+        text = sentence(text, connection)
     elif error.code() is grpc.StatusCode.CANCELLED and text in _DISCARDED_UNREAD:
-        return Unavailable(f"The server at {server} stopped before it started this call.")
+        return Unavailable(f"The server at {connection.server} stopped before it started this call.")
     elif error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
-        text = f"No answer from {server} before the deadline; timeout_s sets it."
+        text = f"No answer from {connection.server} before the deadline; `timeout_s` sets it."
     return _error(error.code().name, text, ErrorDetails())
 
 

@@ -12,11 +12,14 @@ from patchserve_client._types import ImageSource
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+_BGR_TO_RGB = [2, 1, 0, 3]
 _PNG_MODES = {"1", "L", "LA", "I;16", "P", "RGB", "RGBA"}
 
 
-def encoded(image: ImageSource) -> bytes:
+def encoded(image: ImageSource, *, bgr: bool = False) -> bytes:
     """The bytes of a file unchanged, or pixels as PNG. The server checks whether bytes are an image.
+
+    With `bgr`, arrays have the channels of OpenCV: (H, W, 3) BGR or (H, W, 4) BGRA.
 
     Raises:
         OSError: a file cannot be read.
@@ -26,10 +29,10 @@ def encoded(image: ImageSource) -> bytes:
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
         return Path(image).read_bytes()
-    return _png(_pillow(image))
+    return _png(_pillow(image, bgr=bgr))
 
 
-def _pillow(image: object) -> Image:
+def _pillow(image: object, *, bgr: bool) -> Image:
     import numpy as np  # noqa: PLC0415 - loaded on first use
     from PIL import Image, ImageOps  # noqa: PLC0415 - loaded on first use
 
@@ -46,10 +49,10 @@ def _pillow(image: object) -> Image:
     is_color = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
     if not (is_gray or is_color) or 0 in shape:
         raise ValueError(
-            "An array must be (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8, "
-            f"not {shape} {image.dtype}."
+            "An array must be (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8 "
+            f"(with `bgr` BGR or BGRA), not {shape} {image.dtype}."
         )
-    return Image.fromarray(image)
+    return Image.fromarray(image[..., _BGR_TO_RGB[: shape[2]]] if bgr and is_color else image)
 
 
 def _png(image: Image) -> bytes:

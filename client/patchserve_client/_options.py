@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
-from patchserve_client._types import (
+from patchserve_client._choices import (
     HeatmapScale,
     LoadMode,
     OverflowPolicy,
     OverlayFormat,
-    Polygon,
     ResultOrdering,
     ScoringProfile,
 )
+from patchserve_client._types import Polygon
 
 
 class OutputOptions(TypedDict, total=False):
@@ -31,6 +31,7 @@ class OutputOptions(TypedDict, total=False):
 class InferOptions(OutputOptions, total=False):
     """Options of `Client.infer`; see there."""
 
+    bgr: bool
     expected_revision: str
 
 
@@ -41,6 +42,7 @@ class StreamOptions(OutputOptions, total=False):
     overflow: OverflowPolicy | str
     ordering: ResultOrdering | str
     frame_timeout_s: float | None
+    bgr: bool
     expected_revision: str
 
 
@@ -54,6 +56,8 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    sensitivity: float | None
+    bgr: bool
     expected_revision: str
 
 

@@ -5,15 +5,19 @@ Raises TypeError for an unknown option and ValueError for a value that no reques
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, timedelta
+from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_client import _choices as choices
 from patchserve_client import _types as types
 from patchserve_client._enums import to_wire
+from patchserve_client._image_files import frame_id_of
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions, check_names
 
@@ -27,20 +31,20 @@ def infer_request(image: types.ImageSource, reference_id: str, options: InferOpt
         reference_id=reference_id,
         output=_output_options(options),
         expected_revision=options.get("expected_revision", ""),
-        image=encoded(image),
+        image=encoded(image, bgr=options.get("bgr", False)),
     )
 
 
 def stream_config(reference_id: str, options: StreamOptions) -> stream_pb2.InferStreamRequest:
     check_names(options, StreamOptions)
-    overflow = options.get("overflow", types.OverflowPolicy.BLOCK)
-    ordering = options.get("ordering", types.ResultOrdering.INPUT)
+    overflow = options.get("overflow", choices.OverflowPolicy.BLOCK)
+    ordering = options.get("ordering", choices.ResultOrdering.INPUT)
     config = stream_pb2.StreamConfig(
         reference_id=reference_id,
         output=_output_options(options),
         max_in_flight=_positive("max_in_flight", options.get("max_in_flight")),
-        overflow=to_wire(types.OverflowPolicy, overflow, stream_pb2.OverflowPolicy),
-        ordering=to_wire(types.ResultOrdering, ordering, stream_pb2.ResultOrdering),
+        overflow=to_wire(choices.OverflowPolicy, overflow, stream_pb2.OverflowPolicy),
+        ordering=to_wire(choices.ResultOrdering, ordering, stream_pb2.ResultOrdering),
         expected_revision=options.get("expected_revision", ""),
     )
     frame_timeout_s = options.get("frame_timeout_s")
@@ -51,11 +55,11 @@ def stream_config(reference_id: str, options: StreamOptions) -> stream_pb2.Infer
     return stream_pb2.InferStreamRequest(config=config)
 
 
-def frame_request(frame: types.Frame | types.ImageSource) -> stream_pb2.InferStreamRequest:
+def frame_request(frame: types.Frame | types.ImageSource, *, bgr: bool = False) -> stream_pb2.InferStreamRequest:
     """Reads or encodes the image: blocking."""
     if not isinstance(frame, types.Frame):
         frame = types.Frame(frame)
-    message = stream_pb2.Frame(frame_id=frame.frame_id, image=encoded(frame.image))
+    message = stream_pb2.Frame(frame_id=frame.frame_id or _name(frame.image), image=encoded(frame.image, bgr=bgr))
     if frame.capture_time is not None:
         capture_time = Timestamp()
         capture_time.FromDatetime(frame.capture_time.astimezone(UTC))  # a time without a zone is local time
@@ -63,20 +67,25 @@ def frame_request(frame: types.Frame | types.ImageSource) -> stream_pb2.InferStr
     return stream_pb2.InferStreamRequest(frame=message)
 
 
+def _name(image: types.ImageSource) -> str:
+    return frame_id_of(Path(image).name) if isinstance(image, (str, os.PathLike)) else ""
+
+
 def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadReferenceRequest:
     """A load without its images."""
     check_names(options, LoadOptions)
     request = reference_pb2.LoadReferenceRequest(
         reference_id=reference_id,
-        mode=to_wire(types.LoadMode, options.get("mode", types.LoadMode.REPLACE), reference_pb2.LoadMode),
+        mode=to_wire(choices.LoadMode, options.get("mode", choices.LoadMode.REPLACE), reference_pb2.LoadMode),
         expected_revision=options.get("expected_revision", ""),
         search_radius=options.get("search_radius"),
         region_of_interest=map(_polygon, options.get("region_of_interest", ())),
         approximate_search=options.get("approximate_search"),
+        sensitivity=options.get("sensitivity"),
     )
     profile = options.get("profile")
     if profile is not None:
-        request.profile = to_wire(types.ScoringProfile, profile, reference_pb2.ScoringProfile)
+        request.profile = to_wire(choices.ScoringProfile, profile, reference_pb2.ScoringProfile)
     ratio, max_patches = options.get("coreset_ratio"), options.get("coreset_max_patches")
     if ratio is not None or max_patches is not None:
         request.coreset.ratio = _positive("coreset_ratio", ratio)
@@ -90,18 +99,18 @@ def _output_options(options: OutputOptions) -> inference_pb2.OutputOptions:
         raise ValueError(f"max_regions must be 0 or more, not {max_regions}.")
     if sensitivity is not None and not sensitivity > 0:
         raise ValueError(f"sensitivity must be above 0, not {sensitivity}.")
-    overlay_format = options.get("overlay_format", types.OverlayFormat.PNG)
+    overlay_format = options.get("overlay_format", choices.OverlayFormat.PNG)
     output = inference_pb2.OutputOptions(
         overlay=options.get("overlay", False),
         score_map=options.get("score_map", False),
         max_regions=max_regions,
         sensitivity=sensitivity,
-        overlay_format=to_wire(types.OverlayFormat, overlay_format, inference_pb2.OverlayFormat),
+        overlay_format=to_wire(choices.OverlayFormat, overlay_format, inference_pb2.OverlayFormat),
         overlay_max_side_px=_positive("overlay_max_side_px", options.get("overlay_max_side_px")),
     )
     heatmap_scale = options.get("heatmap_scale")
     if heatmap_scale is not None:
-        output.heatmap_scale = to_wire(types.HeatmapScale, heatmap_scale, inference_pb2.HeatmapScale)
+        output.heatmap_scale = to_wire(choices.HeatmapScale, heatmap_scale, inference_pb2.HeatmapScale)
     return output
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from google.protobuf.message import Message
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
+from patchserve_client import _choices as choices
 from patchserve_client import _types as types
 from patchserve_client._enums import from_wire
 from patchserve_client._errors import from_status
@@ -58,11 +59,11 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
     return _copied(
         types.ReferenceInfo,
         message,
-        profile=from_wire(types.ScoringProfile, message.profile, reference_pb2.ScoringProfile),
+        profile=from_wire(choices.ScoringProfile, message.profile, reference_pb2.ScoringProfile),
         calibration=_copied(
             types.Calibration,
             calibration,
-            method=from_wire(types.CalibrationMethod, calibration.method, reference_pb2.CalibrationMethod),
+            method=from_wire(choices.CalibrationMethod, calibration.method, reference_pb2.CalibrationMethod),
             normal_scores=_copied(types.ScoreSpread, calibration.normal_scores),
         ),
         create_time=message.create_time.ToDatetime(UTC),
@@ -80,7 +81,7 @@ def load_progress(message: reference_pb2.Load) -> types.LoadProgress:
     return _copied(
         types.LoadProgress,
         message,
-        stage=from_wire(types.LoadStage, message.stage, reference_pb2.LoadStage),
+        stage=from_wire(choices.LoadStage, message.stage, reference_pb2.LoadStage),
         start_time=message.start_time.ToDatetime(UTC),
     )
 
@@ -89,7 +90,7 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerI
     return _copied(
         types.ServerInfo,
         message,
-        heatmap_scale=from_wire(types.HeatmapScale, message.heatmap_scale, inference_pb2.HeatmapScale),
+        heatmap_scale=from_wire(choices.HeatmapScale, message.heatmap_scale, inference_pb2.HeatmapScale),
         limits=_copied(types.Limits, message.limits),
     )
 
@@ -100,7 +101,7 @@ def stream_event(message: stream_pb2.InferStreamResponse) -> types.FrameResult |
     if payload == "result":
         return _frame_result(message.result)
     if payload == "notice":
-        kind = from_wire(types.NoticeKind, message.notice.kind, stream_pb2.NoticeKind)
+        kind = from_wire(choices.NoticeKind, message.notice.kind, stream_pb2.NoticeKind)
         return types.StreamNotice(kind, message.notice.message)
     return None
 

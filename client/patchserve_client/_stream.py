@@ -9,26 +9,29 @@ from contextlib import closing
 
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client._errors import PatchserveError
-from patchserve_client._requests import frame_request
 from patchserve_client._stream_state import StreamState
 from patchserve_client._types import Frame, FrameResult, ImageSource, StreamNotice
 
+MakeRequest = Callable[["Frame | ImageSource"], InferStreamRequest]
 Connect = Callable[[Iterator[InferStreamRequest]], Generator[InferStreamResponse]]
 
 
 def stream(
     state: StreamState,
     frames: Iterable[Frame | ImageSource],
+    make_request: MakeRequest,
     connect: Connect,
     on_notice: Callable[[StreamNotice], None] | None,
 ) -> Generator[FrameResult]:
     """Yield one result for each frame. `connect` starts a call; closing its generator ends the call.
 
+    `make_request` may block; gRPC's thread calls it for one frame after the other.
+
     Raises:
         PatchserveError: the stream ended early.
         Exception: the exception of `frames`, after the results of the frames before it.
     """
-    sender = _Sender(state, frames)
+    sender = _Sender(state, map(make_request, frames))
     while (delay_s := state.connect_after_s) is not None:
         time.sleep(delay_s)
         with closing(connect(sender.connect())) as messages:
@@ -44,17 +47,16 @@ def _read(state: StreamState, messages: Iterator[InferStreamResponse]) -> FrameR
     try:
         message = next(messages, None)
     except PatchserveError as error:
-        state.lose(error)
-        return None
+        return state.lose(error)
     return state.receive(message)
 
 
 class _Sender:
     """Reads frames and creates the requests of each connection."""
 
-    def __init__(self, state: StreamState, frames: Iterable[Frame | ImageSource]) -> None:
+    def __init__(self, state: StreamState, frames: Iterator[InferStreamRequest]) -> None:
         self._state = state
-        self._frames = iter(frames)
+        self._frames = frames
         self._drawing = threading.Lock()
 
     def connect(self) -> Iterator[InferStreamRequest]:
@@ -70,7 +72,7 @@ class _Sender:
 
     def _read_frame(self) -> None:
         try:
-            self._state.add_frame(frame_request(next(self._frames)))
+            self._state.add_frame(next(self._frames))
         except StopIteration:
             self._state.end_frames()
         except Exception as error:  # noqa: BLE001 - raised in the caller's thread; gRPC would log it and hide it

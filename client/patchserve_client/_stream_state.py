@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator
 
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _results
 from patchserve_client._backoff import Backoff
+from patchserve_client._choices import NoticeKind
 from patchserve_client._errors import PatchserveError
 from patchserve_client._types import FrameResult, StreamNotice
 
@@ -41,6 +43,7 @@ class StreamState:
         # Frames that may have to be sent again, in order, by their sequence on this connection.
         self._unanswered: dict[int, tuple[int, InferStreamRequest]] = {}
         self._sequence = 0
+        self._lost_at_s: float | None = None  # when the connection was lost that has not been resumed
 
     # Sending. `connection` is the number from `connect`; earlier connections have nothing to send.
 
@@ -111,12 +114,14 @@ class StreamState:
         if isinstance(event, FrameResult):
             self._backoff.reset()
             return self._placed_in_stream(event)
-        if event is None and not self._has_frames_without_result():
+        if event is not None:
+            return event
+        if not self._has_frames_without_result():
             self._backoff.reset()  # `ready`, and no frame must be sent again
-        return event
+        return self._resumed()
 
-    def lose(self, error: PatchserveError) -> None:
-        """The connection ended with an error: plan the next connection.
+    def lose(self, error: PatchserveError) -> StreamNotice | None:
+        """The connection ended with an error: plan the next connection. Returns a notice, once for each loss.
 
         Raises:
             PatchserveError: `error`, if another connection would not help.
@@ -124,11 +129,25 @@ class StreamState:
         """
         if self._backoff.reconnects and self._frames_ended and not self._has_frames_without_result():
             self._end()
-            return
+            return None
         self.is_connected = False
         self.connect_after_s = self._backoff.delay_s(error)
         if self.connect_after_s is None:
             raise self._frames_error or error
+        if self._lost_at_s is not None:
+            return None
+        self._lost_at_s = time.monotonic()
+        return StreamNotice(NoticeKind.RECONNECTING, f"The stream lost its server, reconnecting: {error.message}")
+
+    def _resumed(self) -> StreamNotice | None:
+        if self._lost_at_s is None:
+            return None
+        lost_for_s, self._lost_at_s = time.monotonic() - self._lost_at_s, None
+        with self._lock:
+            count = len(self._unsent) + len(self._unanswered)
+        frames = "1 frame has" if count == 1 else f"{count} frames have"
+        again = f"; {frames} no result yet and will be sent again" if count else ""
+        return StreamNotice(NoticeKind.RESUMED, f"Resumed after {lost_for_s:.1f} s{again}.")
 
     def _end(self) -> None:
         self.is_connected = False

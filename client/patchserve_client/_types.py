@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import enum
 import io
+import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from patchserve_client import _saving
+from patchserve_client._choices import CalibrationMethod, HeatmapScale, LoadStage, NoticeKind, ScoringProfile
 from patchserve_client._errors import PatchserveError
+from patchserve_client._verdicts import verdict_text
 
 if TYPE_CHECKING:  # the first call that needs NumPy or Pillow loads it
     import numpy as np
@@ -24,74 +28,6 @@ Polygon: TypeAlias = Sequence[tuple[float, float]]
 """Three or more corners (x, y) as shares of the image's width and height: 0 to 1, from the top left."""
 
 
-class LoadMode(enum.StrEnum):
-    """What a load does to an existing reference."""
-
-    REPLACE = "replace"
-    APPEND = "append"
-
-
-class LoadStage(enum.StrEnum):
-    """The stages of a load on the server, in this order."""
-
-    RECEIVE = "receive"
-    QUANTIZE = "quantize"
-    EMBED = "embed"
-    CORESET = "coreset"
-    CALIBRATE = "calibrate"
-    SAVE = "save"
-
-
-class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, or like the PatchCore paper."""
-
-    NOTEBOOK = "notebook"
-    PAPER = "paper"
-
-
-class CalibrationMethod(enum.StrEnum):
-    """Where the normal scores of a calibration come from."""
-
-    LEAVE_ONE_OUT = "leave_one_out"
-    AUGMENTED_VIEWS = "augmented_views"
-
-
-class HeatmapScale(enum.StrEnum):
-    """How raw distances become colors: stretched for each image, or fixed around the threshold."""
-
-    RELATIVE = "relative"
-    CALIBRATED = "calibrated"
-
-
-class OverlayFormat(enum.StrEnum):
-    """The file format of an overlay."""
-
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-
-
-class OverflowPolicy(enum.StrEnum):
-    """What the server does with a new frame while `max_in_flight` frames are in progress."""
-
-    BLOCK = "block"
-    DROP_OLDEST = "drop_oldest"
-
-
-class ResultOrdering(enum.StrEnum):
-    """The order of the results of a stream."""
-
-    INPUT = "input"
-    COMPLETION = "completion"
-
-
-class NoticeKind(enum.StrEnum):
-    """The subject of a notice."""
-
-    DRAINING = "draining"
-    REFERENCE_CHANGED = "reference_changed"
-
-
 @dataclass(frozen=True, slots=True)
 class DamageScore:
     """The notebook's measure, relative to the range of each image. Use AnomalyScore to compare images."""
@@ -103,13 +39,23 @@ class DamageScore:
 
 @dataclass(frozen=True, slots=True)
 class AnomalyScore:
-    """The verdict: absolute distances compared with the calibrated threshold."""
+    """The verdict: absolute distances compared with the calibrated threshold. As text: "anomalous 1.38 x"."""
 
     score: float  # 0..1, 0.5 at the threshold
     raw_score: float
     raw_threshold: float
     is_anomalous: bool
     anomalous_area_percentage: float  # 0..100
+
+    @property
+    def ratio(self) -> float:
+        """How many times the threshold the image reaches: raw_score / raw_threshold. Anomalous is above 1."""
+        if self.raw_threshold == 0:
+            return math.inf if self.raw_score > 0 else 0.0
+        return self.raw_score / self.raw_threshold
+
+    def __str__(self) -> str:
+        return verdict_text(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +70,13 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area above the patch threshold, in pixels of the upright source image."""
+    """A connected area of anomalous pixels, in pixels of the upright source image. Intact images have none."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
     area_px: float
     area_percentage: float
-    peak_score: float  # 0.5..1
+    peak_score: float  # above 0.5, at most AnomalyScore.score of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +95,7 @@ class Timing:
 class EncodedOverlay:
     """The heat map over the image, as the server sent it."""
 
-    data: bytes
+    data: bytes = field(repr=False)
     media_type: str  # such as "image/png"
     width_px: int
     height_px: int
@@ -165,10 +111,19 @@ class InferenceResult:
     reference_revision: str
     damage: DamageScore
     anomaly: AnomalyScore
-    regions: tuple[Region, ...]  # the highest score first
+    regions: tuple[Region, ...]  # the highest score first; empty: intact, or none requested
     encoded_overlay: EncodedOverlay | None  # None: not requested
     score_map: NDArray[np.float32] | None  # (H, W) raw distances, NaN outside the ROI; None: not requested
     timing: Timing
+
+    def __str__(self) -> str:
+        """The verdict in a few words, as in "anomalous 1.38 x, 2 regions"."""
+        count = len(self.regions)
+        regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
+        return f"{self.anomaly}{regions}"
+
+    def __repr__(self) -> str:
+        return f"<InferenceResult {self}, reference {self.reference_id!r}>"
 
     @property
     def overlay(self) -> Image | None:
@@ -178,6 +133,20 @@ class InferenceResult:
         from PIL import Image  # noqa: PLC0415 - loaded on first use
 
         return Image.open(io.BytesIO(self.encoded_overlay.data))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything that JSON can hold: the fields by name, without the pixels of overlay and score map."""
+        return _saving.as_dict(self)
+
+    def save(self, folder: str | os.PathLike[str], name: str = "result") -> list[Path]:
+        """Write <name>.json, and what was requested of <name>_overlay.png (or .jpg, .webp) and <name>_score_map.npy.
+
+        Creates the folder and replaces earlier files. Returns the files.
+
+        Raises:
+            OSError: a file cannot be written.
+        """
+        return _saving.save(self, Path(folder), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +181,8 @@ class ReferenceInfo:
     feature_dim: int
     profile: ScoringProfile | None  # None: unknown to this client
     calibration: Calibration
-    threshold: float  # the raw score at which AnomalyScore.score is 0.5
+    threshold: float  # the raw score at which AnomalyScore.score is 0.5, at the reference's sensitivity
+    sensitivity: float  # 1: the thresholds of the calibration
     create_time: datetime  # UTC
     update_time: datetime  # UTC
     backbone: str
@@ -224,6 +194,10 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
+
+    def __repr__(self) -> str:
+        images = f"{self.image_count} image{'' if self.image_count == 1 else 's'}"
+        return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +266,12 @@ class Health:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`."""
+    """One image of a stream. Its result carries the same `frame_id` (at most 128 bytes) and `capture_time`.
 
-    image: ImageSource
+    Without a `frame_id`, that of a path is its name.
+    """
+
+    image: ImageSource = field(repr=False)
     frame_id: str = ""
     capture_time: datetime | None = None
 
@@ -309,10 +286,14 @@ class FrameResult:
     result: InferenceResult | None
     error: PatchserveError | None
 
+    def __repr__(self) -> str:
+        outcome = self.result if self.error is None else self.error.reason or self.error.code
+        return f"<FrameResult {self.sequence} {self.frame_id!r}: {outcome}>"
+
 
 @dataclass(frozen=True, slots=True)
 class StreamNotice:
-    """A message of the server about the stream that is not a result."""
+    """A message about the stream that is not a result: of the server, or of this client about its connection."""
 
     kind: NoticeKind | None  # None: unknown to this client
     message: str

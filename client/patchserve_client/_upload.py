@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import grpc
 
+from patchserve_client._connection import Connection
 from patchserve_client._errors import PatchserveError, translate_errors
 
 _Request = TypeVar("_Request")
@@ -15,12 +16,12 @@ _Response = TypeVar("_Response")
 
 
 def upload(
-    start: Callable[[Iterator[_Request]], grpc.Future[_Response]], requests: Iterable[_Request], server: str
+    start: Callable[[Iterator[_Request]], grpc.Future[_Response]], requests: Iterable[_Request], connection: Connection
 ) -> _Response:
     """Start a call, send it the requests, and return its response. The call is cancelled if the caller is interrupted.
 
     Raises:
-        PatchserveError: the call failed. `server` is the address for messages.
+        PatchserveError: the call failed.
         Exception: the exception of `requests`. The call is then cancelled: the server must not use a part of them.
     """
     started: concurrent.futures.Future[grpc.Future[_Response]] = concurrent.futures.Future()
@@ -36,7 +37,7 @@ def upload(
     call = start(read_requests())
     started.set_result(call)
     try:
-        with translate_errors(server):
+        with translate_errors(connection):
             return call.result()
     except PatchserveError:
         if not errors:

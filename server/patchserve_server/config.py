@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +17,26 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
+def user_path(path: Path | str) -> Path:
+    """The path with ~ replaced, which a shell leaves alone in `--store=~/x` and in variables.
+
+    Raises:
+        ValueError: it begins with the name of a user whom the system does not know.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise ValueError("the user after ~ is unknown; write the whole path") from None
+
+
+def _with_user_path(host: str) -> str:
+    scheme, colon, path = host.partition(":~")
+    return f"{scheme}:{user_path(f'~{path}')}" if colon else host
+
+
+_UserPath: TypeAlias = Annotated[Path, AfterValidator(user_path)]
+
+
 class Settings(BaseSettings):
     """Each setting is a flag (--max-message-mib) and a variable (PATCHSERVE_MAX_MESSAGE_MIB). The flag wins."""
 
@@ -25,47 +45,43 @@ class Settings(BaseSettings):
         frozen=True,
         env_ignore_empty=True,
         use_attribute_docstrings=True,
-        cli_prog_name="patchserve-server serve",
-        cli_kebab_case=True,
-        cli_implicit_flags=True,
-        cli_hide_none_type=True,
-        cli_avoid_json=True,
     )
 
-    host: str = "127.0.0.1"
-    """Address to listen on. 0.0.0.0 listens on every IPv4 address."""
+    host: Annotated[str, AfterValidator(_with_user_path)] = "127.0.0.1"
+    """Address to listen on. 0.0.0.0 listens on every IPv4 address, unix:PATH on a Unix socket that only the server's
+    user can open."""
     port: int = Field(default=50051, ge=0, le=65535)
-    """Port to listen on; 0 picks a free one."""
-    tls_cert: Path | None = None
+    """Port to listen on; 0 picks a free one. A Unix socket has none."""
+    tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""
-    tls_key: Path | None = None
+    tls_key: _UserPath | None = None
     """PEM file with the key of --tls-cert, without a passphrase. Reloaded when it changes."""
-    tls_client_ca: Path | None = None
+    tls_client_ca: _UserPath | None = None
     """PEM file with the authorities that sign client certificates. With it, every client needs a certificate.
     Reloaded when it changes."""
     insecure: bool = False
     """Allow plain text where other machines can reach the server: everything, tokens included, is sent unencrypted."""
-    auth_tokens: Path | None = None
+    auth_tokens: _UserPath | None = None
     """File of bearer tokens, with lines from `patchserve-server token create`. Reloaded when it changes."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
     """Accept JWTs from this issuer (claim iss) as bearer tokens."""
     jwt_audience: str | None = Field(default=None, min_length=1)
     """Audience that JWTs must have (claim aud)."""
-    jwt_jwks: Path | None = None
+    jwt_jwks: _UserPath | None = None
     """JWKS file with the issuer's public keys. Reloaded when it changes."""
     backbone: Literal["wide_resnet50_2", "efficientnet_lite2", "auto"] = "wide_resnet50_2"
     """Feature extractor. auto: wide_resnet50_2, or efficientnet_lite2 if its weights cannot be obtained."""
-    weights: Path | None = None
+    weights: _UserPath | None = None
     """Weights file for the backbone (.pth or .safetensors). Default: torchvision's weights, downloaded once."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
     """Number format of the backbone. int8: CPU, needs patchserve[int8]. auto: bf16 if its maps agree, else fp32."""
-    store: Path | None = None
+    store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
-    preload: Path | None = None
+    preload: _UserPath | None = None
     """Folder of images of undamaged items, loaded at start as reference "default"."""
-    save_outputs: Path | None = None
+    save_outputs: _UserPath | None = None
     """Folder where every overlay is saved. Default: overlays are not saved."""
     heatmap_scale: Literal["relative", "calibrated"] = "relative"
     """Color scale of overlays for requests that do not set one."""

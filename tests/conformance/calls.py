@@ -18,9 +18,12 @@ from grpc_health.v1 import health_pb2
 
 from patchserve.v1 import service_pb2
 from patchserve_client import PatchserveError
+from patchserve_client._address import parsed
+from patchserve_client._connection import Connection
 from patchserve_client._errors import translate_errors
 
 TIMEOUT_S = 60.0
+_CONNECTION = Connection(parsed("the-server"), TIMEOUT_S, TIMEOUT_S, None, None, 64)  # for messages
 Json = dict[str, Any]
 
 
@@ -122,7 +125,7 @@ class _Call:
 
     def _read(self, call: Iterator[Message]) -> None:
         try:
-            with translate_errors("the server"):
+            with translate_errors(_CONNECTION):
                 for response in call:
                     with self._changed:
                         self._responses.append(json_format.MessageToDict(response, preserving_proto_field_name=True))

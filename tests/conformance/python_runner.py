@@ -121,6 +121,9 @@ TYPED: dict[str, Callable[..., Json]] = {
         "reference": reference(client.load_reference(images, **fields))
     },
     "GetReference": lambda client, **fields: {"reference": reference(client.get_reference(**fields))},
+    "TuneReference": lambda client, reference_id="default", sensitivity=0.0, **fields: {
+        "reference": reference(client.tune_reference(reference_id, sensitivity, **fields))
+    },
     "DeleteReference": lambda client, **fields: {"revision": client.delete_reference(**fields)},
     "Infer": lambda client, image=b"", **fields: inference(client.infer(image, **fields)),
     "GetServerInfo": server_info,

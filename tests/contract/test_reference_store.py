@@ -101,6 +101,7 @@ def models(draw: st.DrawFn) -> ReferenceModel:
         ),
         bank,
         Calibration(draw(st.sampled_from(CalibrationMethod)), draw(raw_scores), draw(raw_scores), spread),
+        draw(st.just(1.0) | st.floats(0.1, 10)),
     )
 
 
@@ -138,6 +139,15 @@ def test_a_save_replaces_the_revision(store: ReferenceStore) -> None:
     store.save(first)
     assert content(store.load(ReferenceId("parcel"))) == content(first)
     assert store.list_ids() == ["parcel"]
+
+
+def test_a_reference_keeps_its_sensitivity(store: ReferenceStore) -> None:
+    calibrated = make_reference()
+    tuned = named(dataclasses.replace(calibrated.model, sensitivity=1.3))
+    assert tuned.revision != calibrated.revision
+    for saved in (calibrated, tuned, calibrated):
+        store.save(saved)
+        assert content(store.load(ReferenceId("parcel"))) == content(saved)
 
 
 def test_equal_content_saved_later_has_the_later_time(store: ReferenceStore) -> None:

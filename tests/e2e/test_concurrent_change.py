@@ -46,12 +46,15 @@ class Client:
             self.failure = error
 
     def _step(self, stub: Stub) -> None:
-        match self._random.choices(["infer", "load", "append", "delete"], [10, 4, 3, 1])[0]:
+        match self._random.choices(["infer", "load", "append", "tune", "delete"], [10, 4, 3, 3, 1])[0]:
             case "infer":
                 answer = stub.Infer(inference_pb2.InferRequest(image=gray_png(100)), timeout=60)
                 self.seen.add(answer.reference_revision)
             case "delete":
                 stub.DeleteReference(reference_pb2.DeleteReferenceRequest(), timeout=60)
+            case "tune":
+                tune = reference_pb2.TuneReferenceRequest(sensitivity=self._random.uniform(0.1, 10))
+                self.made.add(stub.TuneReference(tune, timeout=60).reference.revision)
             case mode:
                 request = reference_pb2.LoadReferenceRequest(
                     images=[gray_png(self._random.randrange(256))], mode=APPEND if mode == "append" else REPLACE

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import numpy as np
 import pytest
-from e2e.harness import CARDS, MESSAGE_OPTIONS, ServerProcess, Stub, refusal
+from e2e.harness import CARDS, MESSAGE_OPTIONS, ServerProcess, Stub, load, refusal
 from e2e.in_process import in_process_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
@@ -130,6 +130,19 @@ def test_parameters_mean_the_same_as_in_output_options(kserve: KServe, stub: Stu
     same = stub.Infer(inference_pb2.InferRequest(reference_id=CARDS, image=encoded(card(9)), output=output))
     assert values(response, "overlay") == [same.overlay.image]
     assert np.allclose(values(response, "score"), same.anomaly.score)
+
+
+def test_a_tuned_reference_is_another_version_with_other_scores(kserve: KServe, stub: Stub) -> None:
+    loaded = load(stub, "oip-tuned", 1)
+    request = request_of_files("oip-tuned", encoded(card(9)), outputs=["score"])
+    before = kserve.ModelInfer(request)
+    tuned = stub.TuneReference(reference_pb2.TuneReferenceRequest(reference_id="oip-tuned", sensitivity=2)).reference
+    after = kserve.ModelInfer(request)
+    assert (before.model_version, after.model_version) == (loaded.revision, tuned.revision)
+    score, tuned_score = (np.array(values(response, "score")) for response in (before, after))
+    assert np.allclose(1 / tuned_score - 1, (1 / score - 1) / 2), "the threshold is half as high"
+    request.parameters["sensitivity"].double_param = 1
+    assert values(kserve.ModelInfer(request), "score") == values(before, "score")
 
 
 @pytest.mark.usefixtures("cards")

@@ -115,6 +115,43 @@ def test_sensitivity_scales_the_thresholds_of_one_response(stub: Stub, cards: Re
     assert dull.damage == plain.damage == keen.damage
 
 
+def test_a_tuned_reference_judges_with_its_own_sensitivity_unless_a_request_has_one(stub: Stub) -> None:
+    loaded = load(stub, "tuned", 3)
+    image = encoded(card(51, scratched=True))
+
+    def infer(**output: float) -> inference_pb2.InferResponse:
+        options = inference_pb2.OutputOptions(**output)  # type: ignore[arg-type]
+        return stub.Infer(inference_pb2.InferRequest(reference_id="tuned", image=image, output=options))
+
+    def tune(sensitivity: float, expected: str = "") -> reference_pb2.Reference:
+        request = reference_pb2.TuneReferenceRequest(
+            reference_id="tuned", sensitivity=sensitivity, expected_revision=expected
+        )
+        return stub.TuneReference(request).reference
+
+    before, tried = infer(), infer(sensitivity=0.3)
+    tuned = tune(0.3, loaded.revision)
+    assert (loaded.sensitivity, tuned.sensitivity) == (1, 0.3)
+    assert tuned.threshold == pytest.approx(loaded.threshold / 0.3)
+    assert (tuned.calibration, tuned.bank_bytes) == (loaded.calibration, loaded.bank_bytes)
+    assert stub.GetReference(reference_pb2.GetReferenceRequest(reference_id="tuned")).reference == tuned
+    after = infer()
+    assert (before.anomaly.is_anomalous, after.anomaly.is_anomalous) == (True, False)
+    assert after.anomaly == tried.anomaly, "tuning gives what the same sensitivity gave as an option"
+    assert after.damage == before.damage
+    assert infer(sensitivity=1).anomaly == before.anomaly
+    with pytest.raises(grpc.RpcError) as caught:
+        tune(2, loaded.revision)
+    assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REVISION_MISMATCH")
+    for out_of_range in (0, 0.09, 10.5, float("nan")):
+        with pytest.raises(grpc.RpcError) as caught:
+            tune(out_of_range)
+        code, reason, details = refusal(caught.value)
+        assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+        assert details["BadRequest"].field_violations[0].field == "sensitivity"  # type: ignore[attr-defined]
+    assert tune(1).revision == loaded.revision
+
+
 def test_append_equals_loading_all_at_once(stub: Stub) -> None:
     together = load(stub, "together", 4)
     first = load(stub, "grown", 2)

@@ -166,6 +166,25 @@ def test_a_stream_keeps_its_revision_and_ends_when_the_reference_is_deleted(stub
     feed.close()
 
 
+def test_a_stream_gets_a_notice_of_a_tune_and_keeps_its_sensitivity(stub: Stub) -> None:
+    loaded = load(stub, "tuned-meanwhile", 1)
+    feed = Feed(config("tuned-meanwhile"), frame(0, encoded(card(0))))
+    call = stub.InferStream(iter(feed), timeout=60)
+    assert next(call).ready.reference_revision == loaded.revision
+    before = next(call).result.response.anomaly
+    request = reference_pb2.TuneReferenceRequest(reference_id="tuned-meanwhile", sensitivity=2)
+    tuned = stub.TuneReference(request).reference
+    notice = next(call).notice
+    assert notice.kind == stream_pb2.NOTICE_KIND_REFERENCE_CHANGED
+    assert tuned.revision in notice.message
+    feed.send(frame(1, encoded(card(0))))
+    assert next(call).result.response.anomaly == before
+    feed.close()
+    (result,) = results(stub.InferStream(iter([config("tuned-meanwhile"), frame(0, encoded(card(0)))]), timeout=60))
+    assert result.response.reference_revision == tuned.revision
+    assert result.response.anomaly.raw_threshold == pytest.approx(before.raw_threshold / 2)
+
+
 @pytest.mark.usefixtures("cards")
 def test_abandoned_streams_release_everything(stub: Stub) -> None:
     image = encoded(card(1))

@@ -28,12 +28,12 @@ NOT_THE_JSON = {
 
 VERSIONS = {
     f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
-    for file in (manifest, pointer)
+    for file, versions in ((manifest, "versions 1 and 2"), (pointer, "version 1"))
     for value, words in (
-        (0, "this server reads version 1 only"),
-        (2, "this server reads version 1 only"),
-        (-1, "this server reads version 1 only"),
-        (10**30, "this server reads version 1 only"),
+        (0, f"this server reads {versions} only"),
+        (3, f"this server reads {versions} only"),
+        (-1, f"this server reads {versions} only"),
+        (10**30, f"this server reads {versions} only"),
         (1.5, "Input should be a valid integer"),
         (1.0, "Input should be a valid integer"),
         (True, "Input should be a valid integer"),
@@ -86,7 +86,22 @@ MANIFESTS = {
     ),
     **{
         f"manifest without {key}": (f"{key}: Field required", drop(manifest, key))
-        for key in ("format_version", "revision", "spec", "options", "calibration")
+        for key in ("format_version", "revision", "spec", "options", "calibration", "sensitivity")
+    },
+    "manifest of version 1 with a sensitivity": ("sensitivity: Extra inputs", edit(manifest, "format_version", 1)),
+    "pointer of version 2": ("this server reads version 1 only", edit(pointer, "format_version", 2)),
+    **{
+        f"manifest sensitivity {value!r}": (words, edit(manifest, "sensitivity", value))
+        for value, words in (
+            (0, "sensitivity must be 0.1 to 10"),
+            (10.5, "sensitivity must be 0.1 to 10"),
+            (-1.0, "sensitivity must be 0.1 to 10"),
+            (float("nan"), "sensitivity: Input should be a finite number"),
+            ("1", "sensitivity: Input should be a valid number"),
+            (True, "sensitivity: Input should be a valid number"),
+            (None, "sensitivity: Input should be a valid number"),
+            (2.0, "does not match its revision"),
+        )
     },
     "manifest without spec.precision": ("spec.precision: Field required", drop(manifest, "spec.precision")),
     "manifest without max": ("max: Field required", drop(manifest, "calibration.normal_scores.max")),

@@ -102,6 +102,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         digest = hashlib.sha256(b"".join(images)).hexdigest()
         self.references[key] = loaded = reference(key, count, revision=digest, profile=request.profile)
         loaded.region_of_interest.extend(request.region_of_interest)
+        if request.HasField("sensitivity"):
+            loaded.sensitivity = request.sensitivity
         if request.HasField("search_radius"):
             loaded.search_radius = request.search_radius
         return loaded
@@ -124,6 +126,16 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         await self._enter("ListLoads", request, context)
         loads = [load for load in self.loads if request.reference_id in ("", load.reference_id)]
         return reference_pb2.ListLoadsResponse(loads=loads)
+
+    async def TuneReference(self, request: Any, context: Context) -> reference_pb2.TuneReferenceResponse:  # noqa: N802
+        await self._enter("TuneReference", request, context)
+        if request.reference_id not in self.references:
+            await not_found(request.reference_id).abort(context)
+        tuned = self.references[request.reference_id]
+        tuned.sensitivity = request.sensitivity
+        tuned.threshold = tuned.calibration.image_threshold / request.sensitivity
+        tuned.revision = hashlib.sha256(f"{tuned.revision}{request.sensitivity}".encode()).hexdigest()
+        return reference_pb2.TuneReferenceResponse(reference=tuned)
 
     async def DeleteReference(self, request: Any, context: Context) -> reference_pb2.DeleteReferenceResponse:  # noqa: N802
         await self._enter("DeleteReference", request, context)

@@ -56,7 +56,7 @@ def model_content(model: ReferenceModel) -> tuple[object, ...]:
     """A value that is equal for models that are equal bit for bit: arrays are bytes, so NaN equals itself."""
     arrays = [getattr(model.bank, field.name) for field in dataclasses.fields(model.bank)]
     bits = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
-    return (repr((model.spec, model.options, model.calibration)), bits)
+    return (repr((model.spec, model.options, model.calibration, model.sensitivity)), bits)
 
 
 def content(reference: Reference) -> tuple[object, ...]:

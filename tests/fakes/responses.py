@@ -95,6 +95,7 @@ def reference(
         profile=profile or reference_pb2.SCORING_PROFILE_NOTEBOOK,  # type: ignore[arg-type]
         calibration=calibration,
         threshold=10.5,
+        sensitivity=1,
         backbone="fake",
         precision="fp32",
         coreset=reference_pb2.CoresetOptions(ratio=0.1),

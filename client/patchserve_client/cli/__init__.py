@@ -1,31 +1,35 @@
 """The command `patchserve`. Each module without an underscore is a subcommand."""
 
+import os
+
 import typer
 
 from patchserve_client.cli import evaluate, infer, reference, server, stream
+from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import read_settings
 
 app = typer.Typer(
+    cls=Group,
     name="patchserve",
     help=(
         "Ask a patchserve server whether images show damage.\n\n"
         "Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer --fail-on-anomaly)."
     ),
-    no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,  # plain help: the same on a terminal, in a pipe and in a log
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.callback()(read_settings)
 app.add_typer(reference.app, name="reference")
-app.command("infer")(infer.infer)
-app.command("stream")(stream.stream)
-app.command("evaluate")(evaluate.evaluate)
-app.command("info")(server.info)
-app.command("health")(server.health)
+app.command("infer", cls=Command)(infer.infer)
+app.command("stream", cls=Command)(stream.stream)
+app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("info", cls=Command)(server.info)
+app.command("health", cls=Command)(server.health)
 
 
 def main() -> None:
     """The entry point."""
+    # gRPC's library logs failed handshakes on stderr, although the command reports them.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     app()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -11,13 +13,17 @@ from typing import Annotated, Any
 
 import typer
 
-from patchserve_client import Client, TlsConfig
-from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_SERVER, DEFAULT_TIMEOUT_S, TokenSource
+from patchserve_client import Client, PatchserveError, TlsConfig
+from patchserve_client._address import DEFAULT_SERVER
+from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_TIMEOUT_S, TokenSource
 from patchserve_client.cli._failures import exit_on_error
+from patchserve_client.cli._paths import EXISTING_FILE
 from patchserve_client.cli._signatures import Command, parameters_of, with_parameters
+from patchserve_client.cli._wording import in_shell_words
 
 _DEFAULT_TIMEOUTS = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
-_PEM: dict[str, Any] = {"metavar": "FILE.pem", "exists": True, "dir_okay": False}
+_PANEL: dict[str, Any] = {"rich_help_panel": "Connection"}
+_SUGGESTION_TIMEOUT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +59,19 @@ class Settings:
                 insecure_token=self.insecure_token,
             )
         except ValueError as error:
-            raise typer.BadParameter(str(error)) from error
+            raise typer.BadParameter(in_shell_words(str(error))) from error
 
     def _token_source(self) -> TokenSource:
         """A token file is read for every call, so that the token can be renewed. It has precedence over --token."""
         file = self.token_file
         return self.token if file is None else lambda: file.read_text().strip()
+
+    def similar_reference(self, reference_id: str) -> str | None:
+        """The reference on the server whose id is most like this one; None if none is."""
+        with suppress(PatchserveError), self.client() as client:
+            known = [one.reference_id for one in client.list_references(timeout_s=_SUGGESTION_TIMEOUT_S)]
+            return next(iter(difflib.get_close_matches(reference_id, known, n=1)), None)
+        return None
 
 
 def _print_version(is_requested: bool) -> None:
@@ -77,25 +90,55 @@ def read_settings(
     server: Annotated[
         str | None,
         typer.Option(
-            metavar="HOST:PORT", envvar="PATCHSERVE_SERVER", help=f"Server address. [default: {DEFAULT_SERVER}]"
+            **_PANEL,
+            metavar="HOST:PORT",
+            envvar="PATCHSERVE_SERVER",
+            show_default=DEFAULT_SERVER,
+            help="Server address.",
         ),
     ] = None,
     timeout: Annotated[
         float | None,
-        typer.Option(min=0.001, metavar="SECONDS", help=f"Deadline of a call. [default: {_DEFAULT_TIMEOUTS}]"),
+        typer.Option(
+            **_PANEL, min=0.001, metavar="SECONDS", show_default=_DEFAULT_TIMEOUTS, help="Deadline of a call."
+        ),
     ] = None,
     tls: Annotated[
-        bool | None, typer.Option("--tls", help="Encrypt the connection. --ca, --cert and --key imply it.")
+        bool | None,
+        typer.Option(
+            "--tls",
+            **_PANEL,
+            envvar="PATCHSERVE_TLS",
+            help="Encrypt the connection. --ca, --cert and --key imply it.",
+        ),
     ] = None,
     ca: Annotated[
         Path | None,
-        typer.Option(**_PEM, help="Authorities for the server's certificate. [default: those of gRPC]"),
+        typer.Option(
+            **_PANEL,
+            **EXISTING_FILE,
+            metavar="FILE",
+            envvar="PATCHSERVE_CA",
+            show_default="those of gRPC",
+            help="Authorities for the server's certificate (PEM).",
+        ),
     ] = None,
-    cert: Annotated[Path | None, typer.Option(**_PEM, help="Client certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(**_PEM, help="Private key of --cert.")] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(
+            **_PANEL, **EXISTING_FILE, metavar="FILE", envvar="PATCHSERVE_CERT", help="Client certificate (PEM)."
+        ),
+    ] = None,
+    key: Annotated[
+        Path | None,
+        typer.Option(
+            **_PANEL, **EXISTING_FILE, metavar="FILE", envvar="PATCHSERVE_KEY", help="Private key of --cert (PEM)."
+        ),
+    ] = None,
     token: Annotated[
         str | None,
         typer.Option(
+            **_PANEL,
             metavar="TOKEN",
             envvar="PATCHSERVE_TOKEN",
             help="Bearer token. The variable keeps it out of process lists.",
@@ -103,10 +146,17 @@ def read_settings(
     ] = None,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", exists=True, dir_okay=False, help="File with the token, read for every call."),
+        typer.Option(
+            **_PANEL,
+            **EXISTING_FILE,
+            metavar="FILE",
+            envvar="PATCHSERVE_TOKEN_FILE",
+            help="File with the token, read for every call.",
+        ),
     ] = None,
     insecure_token: Annotated[
-        bool | None, typer.Option("--insecure-token", help="Allow sending the token unencrypted to another machine.")
+        bool | None,
+        typer.Option("--insecure-token", **_PANEL, help="Allow sending the token unencrypted to another machine."),
     ] = None,
 ) -> None:
     """Read the options before the command. Every command also accepts them after it, with precedence."""
@@ -126,7 +176,7 @@ def connected(command: Command) -> Command:
         after_command = {option.name: arguments.pop(option.name) for option in _OPTIONS}
         typed = {name: value for name, value in after_command.items() if _is_typed(ctx, name)}
         settings = dataclasses.replace(ctx.obj, **typed)
-        with exit_on_error(settings.server):
+        with exit_on_error(settings.similar_reference):
             command(settings, **arguments)
 
     _, *own_options = parameters_of(command)

@@ -8,17 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import typer
 
 from patchserve_client import Client, LoadOptions, ReferenceInfo
 from patchserve_client.cli._connection import Settings
+from patchserve_client.cli._evaluation_text import print_numbers
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import rejected_file_named
-from patchserve_client.cli._output import print_line, print_table, progress
+from patchserve_client.cli._output import progress
 from patchserve_client.evaluation import (
-    METRICS,
     DatasetError,
     ReferenceExistsError,
     chosen_references,
@@ -42,6 +41,7 @@ class Plan:
     keep: bool
     json_file: Path | None
     plot_folder: Path | None
+    damage: bool  # whether to measure the notebook's measure, too
 
 
 def run_evaluation(settings: Settings, plan: Plan) -> bool:
@@ -57,8 +57,8 @@ def run_evaluation(settings: Settings, plan: Plan) -> bool:
     with settings.client() as client, _loaded(client, plan, files) as reference:
         with progress("Inspecting", len(dataset.images)) as step:
             findings = inspect(client, dataset.images, reference, frame_timeout_s=settings.timeout, step=step)
-        numbers = report(dataset, reference, client.server_info(), findings)
-        _print_numbers(numbers)
+        numbers = report(dataset, reference, client.server_info(), findings, damage=plan.damage)
+        print_numbers(numbers, plan.reference_id, keep=plan.keep)
         if plan.json_file is not None:
             plan.json_file.write_text(json.dumps(numbers, indent=2, default=datetime.isoformat) + "\n")
         if plan.plot_folder is not None:
@@ -77,34 +77,3 @@ def _loaded(client: Client, plan: Plan, files: list[Path]) -> Iterator[Reference
                 advice = f"Choose another --reference, or delete it: patchserve reference delete {plan.reference_id}"
                 raise typer.BadParameter(f"{error} {advice}") from error
         yield reference
-
-
-def _print_numbers(numbers: dict[str, Any]) -> None:
-    counts = numbers["counts"]
-    print_line(
-        "{0}: {reference_images} reference images; {intact} intact and {defective} defective test images, "
-        "{damaged_regions} damaged regions".format(numbers["dataset"], **counts)
-    )
-    print_line("")
-    print_table(["metric", "value"], [[name, _metric_text(numbers[name])] for name in METRICS])
-    print_line("")
-    rows = [
-        [defect, str(row["images"]), str(row["found"]), _metric_text(row["image_auroc"])]
-        for defect, row in numbers["defects"].items()
-    ]
-    if rows:
-        print_table(["defect", "images", "found", "image_auroc"], rows)
-        print_line("")
-    best = _metric_text(numbers["thresholds"]["best_score"])
-    print_line(
-        "f1, balanced_accuracy, false_alarm_rate and found are at the calibrated threshold, score 0.5. "
-        f"The best threshold for these images is {best}."
-    )
-    for note in numbers["notes"]:
-        typer.echo(f"Note: {note}", err=True)
-    for failure in numbers["failed"]:
-        typer.echo("Error: {file}: {error}".format(**failure), err=True)
-
-
-def _metric_text(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

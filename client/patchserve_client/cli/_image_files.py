@@ -2,43 +2,102 @@
 
 from __future__ import annotations
 
+import glob
 import itertools
-from collections.abc import Iterable
-from pathlib import Path
+import os
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Annotated, Final
 
 import typer
 
-from patchserve_client._image_files import SUFFIXES, image_files
+from patchserve_client import _image_files
+from patchserve_client._image_files import natural_order
+from patchserve_client.cli._paths import path_from
+
+STDIN: Final = Path("-")
+_STDIN_NAME: Final = PurePath("stdin")
+
+ImagesArgument = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILE|DIR",
+        help='Image files, folders with all their sub-folders, patterns in quotes such as "new/*.jpg", or - for an '
+        "image from standard input.",
+    ),
+]
 
 
-def images_in(paths: Iterable[Path]) -> list[Path]:
-    """The files, and the images directly in the folders, sorted by name. Each file once.
+def named_images(arguments: Iterable[str | Path]) -> dict[Path, PurePath]:
+    """The images of the arguments, each once, with their names in an output folder. Folders keep their sub-folders.
 
     Raises:
-        typer.BadParameter: a folder has no images.
+        OSError: a folder cannot be read.
+        typer.BadParameter: an argument names no image.
     """
-    file_by_target: dict[Path, Path] = {}
-    for path in paths:
-        for file in _in_folder(path) if path.is_dir() else [path]:
-            file_by_target.setdefault(file.resolve(), file)
-    return list(file_by_target.values())
+    names: dict[Path, PurePath] = {}
+    seen: set[str] = set()  # absolute, but links are not followed: a link is a file of its own
+    for argument in map(str, arguments):
+        for file, name in _images_of(argument):
+            if (absolute := os.path.abspath(file)) not in seen:  # noqa: PTH100 - resolve() would follow links
+                seen.add(absolute)
+                names[file] = name
+    return names
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    files = image_files(folder)
-    if not files:
-        raise typer.BadParameter(f"There are no images in {folder} (looked for {' '.join(SUFFIXES)}).")
-    return files
+def images_in(arguments: Iterable[str | Path]) -> list[Path]:
+    """The images of the arguments, as in `named_images`."""
+    return list(named_images(arguments))
 
 
-def overlay_paths(images: Iterable[Path], folder: Path, suffix: str) -> dict[Path, Path]:
+def read_image(file: Path) -> bytes:
+    """The bytes of a file, or of standard input.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
+
+
+def _images_of(argument: str) -> Iterator[tuple[Path, PurePath]]:
+    if argument == str(STDIN):
+        yield STDIN, _STDIN_NAME
+        return
+    for path in _existing(argument):
+        if path.is_dir():
+            try:
+                files = _image_files.images_in(path)
+            except ValueError as error:
+                raise typer.BadParameter(str(error)) from error
+            yield from ((file, file.relative_to(path)) for file in files)
+        else:
+            yield (path.absolute() if path == STDIN else path), PurePath(path.name)  # ./- is a file, - is not
+
+
+def _existing(argument: str) -> list[Path]:
+    """The path, or what matches the pattern. A shell on Windows leaves patterns to the program."""
+    path = path_from(argument)
+    if os.path.lexists(path):
+        return [path]
+    if not glob.has_magic(argument):
+        raise typer.BadParameter(f"There is no file or folder {path}.")
+    matches = glob.glob(str(path), recursive=True)  # noqa: PTH207 - also for patterns that begin at the root
+    if not matches:
+        raise typer.BadParameter(f"No file matches {path}.")
+    return sorted(map(Path, matches), key=natural_order)
+
+
+def overlay_paths(images: Mapping[Path, PurePath], folder: Path, suffix: str) -> dict[Path, Path]:
     """The overlay file of each image: `<stem>_overlay<suffix>`, with a number if two images have the same stem."""
     used: set[str] = set()
     paths = {}
-    for image in images:
-        numbered = (f"{image.stem}_{number}" for number in itertools.count(2))
+    for image, name in images.items():
+        target = folder / name.parent
+        numbered = (f"{name.stem}_{number}" for number in itertools.count(2))
+        stems = itertools.chain([name.stem], numbered)
         # Some file systems ignore case: without casefold one overlay would overwrite another there.
-        stem = next(stem for stem in itertools.chain([image.stem], numbered) if stem.casefold() not in used)
-        used.add(stem.casefold())
-        paths[image] = folder / f"{stem}_overlay{suffix}"
+        path = next(path for stem in stems if str(path := target / f"{stem}_overlay{suffix}").casefold() not in used)
+        used.add(str(path).casefold())
+        paths[image] = path
     return paths

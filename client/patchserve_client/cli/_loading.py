@@ -6,13 +6,15 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
-from patchserve_client.cli._failures import fail
+from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._signatures import expanded
+
+COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
 
 
 def _search_radius(text: str) -> float:
@@ -26,16 +28,20 @@ def _search_radius(text: str) -> float:
 
 def _load_options(
     *,
-    profile: Annotated[ScoringProfile | None, typer.Option(help="Scoring profile.  [default: notebook]")] = None,
+    profile: Annotated[
+        ScoringProfile | None, typer.Option(**COMPARISON_PANEL, show_default="notebook", help="Scoring profile.")
+    ] = None,
     coreset_ratio: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="SHARE", help="Share of all patches to keep.")
+        float | None,
+        typer.Option(**COMPARISON_PANEL, min=0, max=1, metavar="SHARE", help="Share of all patches to keep."),
     ] = None,
     coreset_max_patches: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Largest number of patches to keep.")
+        int | None, typer.Option(**COMPARISON_PANEL, min=1, metavar="N", help="Largest number of patches to keep.")
     ] = None,
     search_radius: Annotated[
         float | None,
         typer.Option(
+            **COMPARISON_PANEL,
             parser=_search_radius,
             metavar="SHARE",
             help="For a fixed camera: compare a patch only with patches at most this far away, as a share of the "
@@ -46,6 +52,7 @@ def _load_options(
         bool,
         typer.Option(
             "--approximate-search",
+            **COMPARISON_PANEL,
             help="For very large banks on a CPU: several times as fast, misses about 3 % of the nearest neighbors.",
         ),
     ] = False,
@@ -98,13 +105,14 @@ def rejected_file_named(files: list[Path]) -> Iterator[None]:
     try:
         yield
     except InvalidArgument as error:
-        file = _rejected_file(error, files)
+        file = rejected_file(error, files)
         if file is None:
             raise
-        fail(f"{file}: {error.message} Nothing was loaded. ({error.reason})")
+        fail(f"{file}: {message_of(error)} Nothing was loaded. ({error.reason})")
 
 
-def _rejected_file(error: InvalidArgument, files: list[Path]) -> Path | None:
+def rejected_file(error: InvalidArgument, files: list[Path]) -> Path | None:
+    """The file of the image that the server rejected; None: the error is about something else."""
     for violation in error.field_violations:
         match = re.fullmatch(r"images\[(\d+)\]", violation.field)
         if match and int(match[1]) < len(files):

@@ -13,7 +13,9 @@ from typing import Annotated, Any
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON document.")]
+from patchserve_client.cli._text import escaped
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +42,38 @@ class Table:
         if not self._has_titles:
             self._has_titles = True
             self.row([column.title for column in self._columns])
-        padded = [column.cell(cell) for column, cell in zip(self._columns, cells, strict=False)]
+        lines = [escaped(cell, sys.stdout) for cell in cells]
+        padded = [column.cell(cell) for column, cell in zip(self._columns, lines, strict=False)]
         padded[-1] = padded[-1].rstrip()
         for index, color in (colors or {}).items():
             padded[index] = typer.style(padded[index], fg=color)
-        print_line("  ".join(padded))
+        # Colors only on a terminal.
+        typer.echo("  ".join(padded), color=False if os.environ.get("NO_COLOR") else None)
 
 
 def print_line(text: str) -> None:
-    """Print a line on stdout, with colors only on a terminal."""
-    typer.echo(text, color=False if os.environ.get("NO_COLOR") else None)
+    """Print a line on stdout."""
+    typer.echo(escaped(text, sys.stdout))
+
+
+def print_note(text: str) -> None:
+    """Print a line on stderr."""
+    typer.echo(escaped(text, sys.stderr), err=True)
+
+
+def print_error(text: str) -> None:
+    """Print the line of an error on stderr."""
+    print_note(f"Error: {text}")
 
 
 def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table as wide as its rows. Columns of numbers are aligned to the right."""
     columns = [
-        Column(cells[0], max(map(len, cells)), right=all(cell[:1].isdigit() for cell in cells[1:]))
+        Column(
+            cells[0],
+            max(len(escaped(cell, sys.stdout)) for cell in cells),
+            right=all(cell[:1].isdigit() for cell in cells[1:]),
+        )
         for cells in zip(titles, *rows, strict=True)
     ]
     table = Table(tuple(columns))
@@ -76,8 +94,8 @@ def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN40
 
 
 @contextmanager
-def progress(label: str, total: int) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal. Yields the function to call after each step."""
+def progress(label: str, total: int | None) -> Iterator[Callable[[], None]]:
+    """Show a progress bar on a terminal. Yields the function to call after each step. `total`: None: unknown."""
     if not sys.stdout.isatty():
         yield lambda: None
         return

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any
 
-Command = Callable[..., None]
+Command = Callable[..., Any]
 
 
 def parameters_of(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -24,14 +24,17 @@ def with_parameters(run: Command, parameters: Iterable[inspect.Parameter]) -> Co
 
 
 def expanded(name: str, make: Callable[..., Any]) -> Callable[[Command], Command]:
-    """Decorator: replace the parameter `name` of a command by the parameters of `make`, which returns its value."""
+    """Decorator: replace the parameter `name` of a command by the parameters of `make`, which returns its value.
+
+    A `make` can have such parameters itself.
+    """
     own = parameters_of(make)
 
     def decorate(command: Command) -> Command:
         @functools.wraps(command)
-        def run(*args: Any, **arguments: Any) -> None:  # noqa: ANN401 - values of any option
+        def run(*args: Any, **arguments: Any) -> Any:  # noqa: ANN401 - values of any option
             value = make(**{parameter.name: arguments.pop(parameter.name) for parameter in own})
-            command(*args, **{name: value}, **arguments)
+            return command(*args, **{name: value}, **arguments)
 
         parameters = parameters_of(command)
         index = [parameter.name for parameter in parameters].index(name)

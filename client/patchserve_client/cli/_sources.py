@@ -1,19 +1,59 @@
-"""The frames of `patchserve stream`."""
+"""What every source of frames has in common: errors, pace, the end by Ctrl-C, and names."""
 
 from __future__ import annotations
 
+import re
 import signal
-import time
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 from threading import Event
+from typing import Protocol
 
 from patchserve_client import Frame
 
-_MAX_FRAME_ID_BYTES = 128
 _CLOCK_RESOLUTION_S = 1e-6
+
+Tell = Callable[[str, str], None]
+"""Tells the user about a source: the kind of the event, such as "reconnecting", and a sentence."""
+
+
+Unreadable = Callable[[str, OSError], None]
+"""Tells the user about a file that cannot be read: its name, and why."""
+
+
+class SourceError(OSError):
+    """A source cannot be opened, or ended before it should."""
+
+
+class Source(Protocol):
+    """`fps` is the frame rate of the source; None: unknown. `skipped_count` is how many frames it had to leave out."""
+
+    is_live: bool
+    fps: float | None
+
+    @property
+    def skipped_count(self) -> int: ...
+
+    def frames(self) -> Iterator[Frame]:
+        """The frames, until the source ends or Ctrl-C.
+
+        Raises:
+            SourceError: the source ended before it should.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOptions:
+    """How to read a source. Not every kind of source uses every option."""
+
+    end: Event  # set by Ctrl-C: there are no more frames then
+    tell: Tell
+    fps: float | None = None  # the largest number of frames a second; None: all
+    drops_oldest: bool = True  # a live source leaves frames out instead of waiting
+    frozen_after_s: float = 10.0  # a live source without a new frame for so long is opened again
+    reconnect_for_s: float = 300.0  # how long to try; 0: not at all
 
 
 class Pace:
@@ -54,23 +94,6 @@ def set_by_ctrl_c() -> Iterator[Event]:
         signal.signal(signal.SIGINT, earlier_handler)
 
 
-def folder_frames(
-    files: list[Path], fps: float | None, unreadable: deque[tuple[str, OSError]], end: Event
-) -> Iterator[Frame]:
-    """Image files as frames, until `end` is set. Files that cannot be read are added to `unreadable` instead."""
-    pace = Pace(fps)
-    for file in files:
-        if end.wait(pace.wait_s(time.monotonic())):
-            return
-        pace.passed(time.monotonic())
-        try:
-            image = file.read_bytes()
-        except OSError as error:
-            unreadable.append((file.name, error))
-        else:
-            yield Frame(image, _frame_id(file.name))
-
-
-def _frame_id(name: str) -> str:
-    """The name, or the end of a long name: long names often have the same beginning."""
-    return name.encode(errors="replace")[-_MAX_FRAME_ID_BYTES:].decode(errors="ignore")
+def shown(address: str) -> str:
+    """An address for messages, without the password of a camera."""
+    return re.sub(r"(://[^/@:]*):[^/@]*@", r"\1:***@", address)

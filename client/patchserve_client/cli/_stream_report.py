@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections import deque
 from datetime import datetime
 from typing import Any
 
-import typer
-
 from patchserve_client import FrameResult, StreamNotice
 from patchserve_client.cli import _report
-from patchserve_client.cli._output import Column, Table, print_json, print_line
+from patchserve_client.cli._output import Column, Table, print_json, print_line, print_note
+from patchserve_client.cli._verdict_options import VerdictOptions
 
 
 class StreamReport:
-    """Prints lines of a table, or JSON objects."""
+    """Prints lines of a table, or JSON objects. The threads of the source and of the results share it."""
 
-    def __init__(self, *, as_json: bool) -> None:
+    def __init__(self, verdicts: VerdictOptions, *, as_json: bool) -> None:
+        self._verdicts = verdicts
         self.counts = {"intact": 0, "anomalous": 0, "error": 0, "dropped": 0}
         self._as_json = as_json
+        self._lock = threading.Lock()
         self._started_s = time.monotonic()
-        self._table = Table((Column("#", 6, right=True), Column("frame", 24), *_report.RESULT_COLUMNS))
+        self._table = Table((Column("#", 6, right=True), Column("frame", 24), *_report.columns(verdicts)))
 
     def frame(self, frame: FrameResult) -> None:
         """Print the outcome of a frame."""
@@ -29,13 +30,18 @@ class StreamReport:
         if outcome is not None:
             self._print_outcome(frame.frame_id, outcome, frame.sequence, frame.capture_time)
 
-    def unreadable_files(self, files: deque[tuple[str, OSError]]) -> None:
-        """Print files that were not sent, and remove them from the queue."""
-        while files:
-            self._print_outcome(*files.popleft())
+    def unreadable(self, name: str, error: OSError) -> None:
+        """Print a file that was not sent."""
+        self._print_outcome(name, error)
 
     def _print_outcome(
         self, name: str, outcome: _report.Outcome, sequence: int | None = None, capture_time: datetime | None = None
+    ) -> None:
+        with self._lock:
+            self._print_row(name, outcome, sequence, capture_time)
+
+    def _print_row(
+        self, name: str, outcome: _report.Outcome, sequence: int | None, capture_time: datetime | None
     ) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
@@ -45,27 +51,38 @@ class StreamReport:
                 "sequence": sequence,
                 "frame_id": name,
                 "capture_time": capture_time,
-                **_report.as_json(outcome, verdict),
+                **_report.as_json(outcome, verdict, self._verdicts),
             }
             print_json(event, indent=None)
             return
         number = "-" if sequence is None else str(sequence)
-        self._table.row([number, name, *_report.cells(outcome, verdict)], {2: _report.COLORS[verdict]})
+        self._table.row([number, name, *_report.cells(outcome, verdict, self._verdicts)], {2: _report.COLORS[verdict]})
 
     def notice(self, notice: StreamNotice) -> None:
-        """Print a notice of the server."""
-        if self._as_json:
-            print_json({"event": "notice", "kind": notice.kind, "message": notice.message}, indent=None)
-        else:
-            typer.echo(f"Notice: {notice.message}", err=True)
+        """Print a notice of the server, or of the client about its connection."""
+        self._print_event({"event": "notice", "kind": notice.kind, "message": notice.message}, "Notice")
 
-    def end(self) -> None:
-        """Print the summary."""
+    def tell(self, kind: str, message: str) -> None:
+        """Print what happened to the source, or what to look at."""
+        self._print_event({"event": "warning", "kind": kind, "message": message}, "Warning")
+
+    def _print_event(self, event: dict[str, Any], title: str) -> None:
+        with self._lock:
+            if self._as_json:
+                print_json(event, indent=None)
+            else:
+                print_note(f"{title}: {event['message']}")
+
+    def end(self, skipped_count: int = 0, longest_lag_s: float | None = None) -> None:
+        """Print the summary. Only a live source can have left frames out, and has a lag."""
         total, elapsed_s = sum(self.counts.values()), time.monotonic() - self._started_s
         if self._as_json:
-            summary: dict[str, Any] = {"event": "summary", "frames": total, **self.counts, "elapsed_s": elapsed_s}
-            print_json(summary, indent=None)
+            summary: dict[str, Any] = {"event": "summary", "frames": total, **self.counts}
+            source = {"skipped_at_source": skipped_count, "longest_lag_s": longest_lag_s}
+            print_json({**summary, **source, "elapsed_s": elapsed_s}, indent=None)
             return
         noun, rate = "frame" if total == 1 else "frames", total / elapsed_s
         verdicts = "{intact} intact, {anomalous} anomalous, {error} failed, {dropped} dropped".format(**self.counts)
-        print_line(f"{total} {noun} in {elapsed_s:.1f} s ({rate:.1f}/s): {verdicts}")
+        skipped = f"; {skipped_count} left out at the source" if skipped_count else ""
+        lag = "" if longest_lag_s is None else f"; at most {longest_lag_s:.1f} s behind the camera"
+        print_line(f"{total} {noun} in {elapsed_s:.1f} s ({rate:.1f}/s): {verdicts}{skipped}{lag}")

@@ -40,6 +40,9 @@ def evaluate(
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Folder for the plots roc.png, scores.png and mistakes.png."),
     ] = None,
+    damage: Annotated[
+        bool, typer.Option("--damage", help="Also measure the notebook's damage percentage, which is not a verdict.")
+    ] = False,
 ) -> None:
     """Measure how good the verdicts are on labeled images.
 
@@ -67,6 +70,7 @@ def evaluate(
         keep=keep,
         json_file=json_file,
         plot_folder=out,
+        damage=damage,
     )
     if not run_evaluation(settings, plan):
         raise typer.Exit(1)

@@ -6,29 +6,26 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from patchserve_client import (
     Client,
     DeadlineExceeded,
-    HeatmapScale,
     InferenceResult,
-    InferOptions,
     Internal,
     InvalidArgument,
-    OverlayFormat,
+    OutputOptions,
     PatchserveError,
     ResourceExhausted,
 )
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import images_in, overlay_paths
+from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
+from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
-from patchserve_client.cli._overlays import SUFFIXES, FormatOption, MaxSideOption
+from patchserve_client.cli._results_file import ResultsFile
+from patchserve_client.cli._saved_anomalies import SavedAnomalies
 
-ANOMALY_FOUND = 3
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10
 
@@ -38,9 +35,10 @@ class _Inspector:
     """Inspects images with the same options."""
 
     client: Client
-    reference: str
-    options: InferOptions
+    options: InspectionOptions
+    request: OutputOptions
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
+    saved: SavedAnomalies | None
 
     def inspect(self, file: Path) -> _report.Outcome:
         """The result, or the error of this image alone.
@@ -50,7 +48,7 @@ class _Inspector:
             OSError: the overlay cannot be written.
         """
         try:
-            image = file.read_bytes()
+            image = read_image(file)
         except OSError as error:
             return error
         try:
@@ -59,15 +57,18 @@ class _Inspector:
             if not _is_about_the_image(error):
                 raise
             return error
-        if result.encoded_overlay is not None:
-            self.overlays[file].write_bytes(result.encoded_overlay.data)
+        if file in self.overlays and result.encoded_overlay is not None:
+            self.overlays[file].parent.mkdir(parents=True, exist_ok=True)
+            self.overlays[file].write_bytes(self.options.drawn(result))
+        if self.saved is not None:
+            self.saved.add(str(file), image, result)
         return result
 
     def _infer(self, image: bytes) -> InferenceResult:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.reference, **self.options)
+                return self.client.infer(image, self.options.reference, **self.request)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
@@ -82,61 +83,30 @@ def _is_about_the_image(error: PatchserveError) -> bool:
 
 
 @connected
+@takes_inspection_options
 def infer(
     settings: Settings,
-    images: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    images: ImagesArgument,
     *,
-    reference: Annotated[str, typer.Option(metavar="ID", help="Reference to compare with.")] = "default",
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for <stem>_overlay files.")] = None,
-    heatmap: Annotated[
-        HeatmapScale | None, typer.Option(help="Color scale of overlays.  [default: the server's setting]")
-    ] = None,
-    overlay_format: FormatOption = None,
-    overlay_max_side: MaxSideOption = None,
-    max_regions: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Largest number of regions to list.")
-    ] = None,
-    sensitivity: Annotated[
-        float | None,
-        typer.Option(
-            min=0.1, max=10, metavar="X", help="Divide the thresholds by X: above 1 finds more.  [default: 1]"
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead of a table.")] = False,
-    fail_on_anomaly: Annotated[
-        bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
-    ] = False,
+    options: InspectionOptions,
 ) -> None:
-    """Inspect images: files, or all images in a folder.
+    """Inspect images.
 
-    Prints one row per image. If an image fails, its row shows the error and the other images continue.
+    Prints one row per image. If an image fails, its row shows the error and the other images continue. --out writes
+    <stem>_overlay files.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    if out is None and (heatmap, overlay_format, overlay_max_side) != (None, None, None):
-        raise typer.BadParameter("--heatmap, --overlay-format and --overlay-max-side need --out DIR for the overlays.")
-    files = images_in(images)
-    if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
-    overlay_format = overlay_format or OverlayFormat.PNG
-    overlays = overlay_paths(files, out, SUFFIXES[overlay_format]) if out is not None else {}
-    options = InferOptions(
-        overlay=bool(overlays),
-        heatmap_scale=heatmap,
-        max_regions=max_regions,
-        sensitivity=sensitivity,
-        overlay_format=overlay_format,
-        overlay_max_side_px=overlay_max_side,
-    )
-    with settings.client() as client:
-        report = _Report(files, overlays, as_json=as_json)
-        _inspect_all(_Inspector(client, reference, options, overlays), files, report)
-    report.end()
-    if report.counts["error"]:
-        raise typer.Exit(1)
-    if fail_on_anomaly and report.counts["anomalous"]:
-        raise typer.Exit(ANOMALY_FOUND)
+    request = options.request()
+    named = named_images(images)
+    files = list(named)
+    overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
+    with options.opened_records() as records, settings.client() as client:
+        report = _Report(files, overlays, options, records.results)
+        _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
+        report.end()
+    options.exit_with(report.counts)
 
 
 def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> None:
@@ -154,25 +124,36 @@ def _inspect_all(inspector: _Inspector, files: list[Path], report: _Report) -> N
 class _Report:
     """A row per image when its result arrives, or one JSON document at the end."""
 
-    def __init__(self, files: list[Path], overlays: dict[Path, Path], *, as_json: bool) -> None:
+    def __init__(
+        self,
+        files: list[Path],
+        overlays: dict[Path, Path],
+        options: InspectionOptions,
+        results_file: ResultsFile | None,
+    ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
-        self._overlays = overlays
-        self._results: list[dict[str, Any]] | None = [] if as_json else None
+        self._results_file, self._verdicts = results_file, options.verdicts
+        self._overlays, self._out = overlays, options.out
+        self._results: list[dict[str, Any]] | None = [] if options.as_json else None
         file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
-        self._table = Table((file, *_report.RESULT_COLUMNS, *overlay))
+        self._table = Table((file, *_report.columns(options.verdicts), *overlay))
 
     def add(self, file: Path, outcome: _report.Outcome) -> None:
         verdict = _report.verdict_of(outcome)
         self.counts[verdict] += 1
-        has_overlay = isinstance(outcome, InferenceResult) and outcome.encoded_overlay is not None
+        if self._results_file is not None:
+            self._results_file.add(str(file), outcome)
+        has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
         if self._results is None:
-            overlay = [self._overlays[file].name] if has_overlay else []
-            cells = [str(file), *_report.cells(outcome, verdict), *overlay]
+            overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
+            cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
             path = str(self._overlays[file]) if has_overlay else None
-            self._results.append({"file": str(file), **_report.as_json(outcome, verdict), "overlay": path})
+            self._results.append(
+                {"file": str(file), **_report.as_json(outcome, verdict, self._verdicts), "overlay": path}
+            )
 
     def end(self) -> None:
         total = sum(self.counts.values())

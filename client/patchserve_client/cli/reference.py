@@ -1,4 +1,4 @@
-"""`patchserve reference load|loads|list|show|delete`."""
+"""`patchserve reference load|capture|loads|list|show|tune|delete`."""
 
 from __future__ import annotations
 
@@ -9,61 +9,148 @@ from typing import Annotated
 import typer
 
 from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
+from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import images_in
+from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._load_progress import shown_load
-from patchserve_client.cli._loading import polygon, polygon_text, rejected_file_named, takes_load_options
-from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_table
+from patchserve_client.cli._loading import (
+    COMPARISON_PANEL,
+    polygon,
+    polygon_text,
+    rejected_file_named,
+    takes_load_options,
+)
+from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
+from patchserve_client.cli._skipping import Skipped, load_usable
+from patchserve_client.cli._text import counted
+from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
-    help="Load, list, show and delete references: named sets of images of undamaged items.",
-    no_args_is_help=True,
+    cls=Group,
+    help="Load, capture, list, show, tune and delete references.\n\n"
+    "A reference is a named set of images of undamaged items.",
     rich_markup_mode=None,
 )
 
 
-@app.command()
+IdOption = Annotated[str, typer.Option("--id", metavar="ID", help="Name of the reference.")]
+AppendOption = Annotated[
+    bool, typer.Option("--append", help="Add to the images of the reference instead of replacing them.")
+]
+RegionOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--region",
+        **COMPARISON_PANEL,
+        metavar="POLYGON",
+        help="Region of interest: only pixels inside count. Corners as shares of width and height, for "
+        'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
+    ),
+]
+SensitivityOption = Annotated[
+    float | None,
+    typer.Option(
+        min=0.1,
+        max=10,
+        metavar="S",
+        help="Sensitivity of the reference, as `reference tune` sets it.  [default: 1; with --append unchanged]",
+    ),
+]
+
+
+@app.command(cls=Command)
 @connected
 @takes_load_options
 def load(
     settings: Settings,
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE|DIR", exists=True)],
+    paths: ImagesArgument,
     *,
-    reference_id: Annotated[str, typer.Option("--id", metavar="ID", help="Name of the reference.")] = "default",
-    append: Annotated[
-        bool, typer.Option("--append", help="Add to the images of the reference instead of replacing them.")
+    reference_id: IdOption = "default",
+    append: AppendOption = False,
+    skip_bad: Annotated[
+        bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which and why.")
     ] = False,
+    as_json: JsonOption = False,
+    count: CountOption = None,
+    every: EveryOption = None,
     options: LoadOptions,
-    regions: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--region",
-            metavar="POLYGON",
-            help="Region of interest: only pixels inside count. Corners as shares of width and height, for "
-            'example "0.1,0 0.9,0 0.9,1 0.1,1". May be repeated.',
-        ),
-    ] = None,
+    regions: RegionOption = None,
+    sensitivity: SensitivityOption = None,
 ) -> None:
-    """Load images of undamaged items, files or folders, as a reference.
+    """Load images of undamaged items as a reference. A video file counts as some of its frames.
 
     Returns when the server uses the reference.
     """
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
-    files = images_in(paths)
-    with (
-        settings.client() as client,
-        rejected_file_named(files),
-        shown_load(client, reference_id, files) as images,
-    ):
-        loaded = client.load_reference(images, reference_id, **options)
+    options["sensitivity"] = sensitivity
+    with frames_as_files(images_in(paths), count, every) as files:
+        _load_files(settings, files, reference_id, options, skip_bad=skip_bad, as_json=as_json)
+
+
+@app.command(cls=Command)
+@connected
+@takes_load_options
+def capture(
+    settings: Settings,
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A video file, the index of a camera, or the URL of a stream.")
+    ],
+    *,
+    count: CaptureCountOption = 30,
+    every: CaptureEveryOption = 2.0,
+    out: KeepOption = None,
+    reference_id: IdOption = "default",
+    append: AppendOption = False,
+    as_json: JsonOption = False,
+    options: LoadOptions,
+    regions: RegionOption = None,
+    sensitivity: SensitivityOption = None,
+) -> None:
+    """Make a reference from what will be inspected: frames of a camera while undamaged items pass.
+
+    It then has the camera, compression and light of `patchserve stream SOURCE`.
+    """
+    options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
+    options["region_of_interest"] = [polygon(text) for text in regions or ()]
+    options["sensitivity"] = sensitivity
+    with captured_files(source, count, every, out) as files:
+        _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
+
+
+def _load_files(
+    settings: Settings, files: list[Path], reference_id: str, options: LoadOptions, *, skip_bad: bool, as_json: bool
+) -> None:
+    standard_input = read_image(STDIN) if STDIN in files else b""  # only once: --skip-bad may load again
+    skipped: list[Skipped] = []
+
+    def load_files(usable: list[Path]) -> ReferenceInfo:
+        with shown_load(client, reference_id, usable) as images:
+            contents = (standard_input if file == STDIN else file for file in images)
+            return client.load_reference(contents, reference_id, **options)
+
+    def skip(one: Skipped) -> None:
+        skipped.append(one)
+        print_note(f"Skipped {one.file}: {one.problem}")
+
+    with settings.client() as client:
+        if skip_bad:
+            loaded = load_usable(load_files, files, skip)
+        else:
+            with rejected_file_named(files):
+                loaded = load_files(files)
+    if as_json:
+        print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
+        return
     print_line(
-        f"Loaded {loaded.reference_id}: {loaded.image_count} images, {loaded.patch_count} patches, "
-        f"threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}"
+        f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
+        f"{counted(loaded.patch_count, 'patch', 'patches')}, threshold {loaded.threshold:.4g}, "
+        f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
     )
 
 
-@app.command()
+@app.command(cls=Command)
 @connected
 def loads(settings: Settings, as_json: JsonOption = False) -> None:
     """List the active loads and their progress."""
@@ -87,7 +174,7 @@ def _load_cells(load: LoadProgress) -> list[str]:
     ]
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 @connected
 def list_(settings: Settings, as_json: JsonOption = False) -> None:
     """List the references on the server."""
@@ -115,11 +202,11 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
     ]
 
 
-@app.command()
+@app.command(cls=Command)
 @connected
 def show(
     settings: Settings,
-    reference_id: Annotated[str, typer.Argument(metavar="ID")] = "default",
+    reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
     as_json: JsonOption = False,
 ) -> None:
     """Show everything about a reference."""
@@ -136,12 +223,44 @@ def show(
     print_facts(facts)
 
 
-@app.command()
+@app.command(cls=Command)
+@connected
+def tune(
+    settings: Settings,
+    reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to tune.")],
+    sensitivity: Annotated[
+        float,
+        typer.Option(
+            min=0.1,
+            max=10,
+            metavar="X",
+            help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
+        ),
+    ],
+) -> None:
+    """Set the sensitivity of a reference, for all requests that set none.
+
+    Its images stay. The result is a new revision; streams that are open keep theirs.
+    """
+    with settings.client() as client:
+        tuned = client.tune_reference(reference_id, sensitivity)
+    print_line(
+        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
+        f"revision {tuned.revision[:12]}"
+    )
+
+
+@app.command(cls=Command)
 @connected
 def delete(
-    settings: Settings, reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to delete.")]
+    settings: Settings,
+    reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to delete.")],
+    as_json: JsonOption = False,
 ) -> None:
     """Delete a reference from the server."""
     with settings.client() as client:
         revision = client.delete_reference(reference_id)
+    if as_json:
+        print_json({"reference_id": reference_id, "revision": revision})
+        return
     print_line(f"Deleted {reference_id}, revision {revision[:12]}")

@@ -12,7 +12,7 @@ from patchserve_client.cli._output import JsonOption, print_facts, print_json, p
 
 @connected
 def info(settings: Settings, as_json: JsonOption = False) -> None:
-    """Show the server's version, backbone, weights, device and limits."""
+    """Show the server's version, backbone and limits."""
     with settings.client() as client:
         facts = dataclasses.asdict(client.server_info())
     if as_json:
@@ -23,13 +23,17 @@ def info(settings: Settings, as_json: JsonOption = False) -> None:
 
 
 @connected
-def health(settings: Settings) -> None:
+def health(settings: Settings, as_json: JsonOption = False) -> None:
     """Show whether the server is alive and ready.
 
     Exit codes: 0 ready; 1 not ready, or no answer.
     """
     with settings.client() as client:
         status = client.health()
-    print_line(f"alive: {'yes' if status.alive else 'no'}\nready: {'yes' if status.ready else 'no'}")
+    if as_json:
+        print_json(dataclasses.asdict(status))
+    else:
+        print_line(f"alive: {'yes' if status.alive else 'no'}")
+        print_line(f"ready: {'yes' if status.ready else 'no'}")
     if not status.ready:
         raise typer.Exit(1)

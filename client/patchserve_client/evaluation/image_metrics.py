@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, balanced_accuracy_score, f1_score, roc_auc_score, roc_curve
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
+
+from patchserve_client.evaluation.best_threshold import BestThreshold, best_threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,42 +18,37 @@ class ImageMetrics:
 
     image_auroc: float | None = None
     average_precision: float | None = None
-    f1: float | None = None  # this and the next one: at the calibrated threshold
+    false_alarm_rate: float | None = None  # the share of intact images that are anomalous
+    found_rate: float | None = None  # the share of defective images that are anomalous
     balanced_accuracy: float | None = None
-    best_balanced_accuracy: float | None = None  # at the best threshold for these same images
-    best_threshold: float | None = None  # flags scores at or above it; None also if it would flag none
-    false_alarm_rate: float | None = None  # the share of intact images above the calibrated threshold
-    damage_percentage_auroc: float | None = None
+    f1: float | None = None
+    best: BestThreshold | None = None  # for these same images; None also if no threshold is better than a guess
+    damage_percentage_auroc: float | None = None  # of the notebook's measure
 
 
 def image_metrics(
-    defective: NDArray[np.bool_],
-    scores: NDArray[np.floating[Any]],
-    flagged: NDArray[np.bool_],
-    damage_percentages: NDArray[np.floating[Any]],
+    defective: NDArray[np.bool_], ratios: NDArray[np.floating[Any]], damage_percentages: NDArray[np.floating[Any]]
 ) -> ImageMetrics:
     """Compute the metrics of one verdict per image.
 
     Args:
         defective: (N,) the labels.
-        scores: (N,) higher is more anomalous.
-        flagged: (N,) the verdict at the calibrated threshold.
+        ratios: (N,) raw score / threshold: an image above 1 is anomalous.
         damage_percentages: (N,) the notebook's measure, to compare with.
     """
+    flagged = ratios > 1
     false_alarm_rate = None if defective.all() else float(flagged[~defective].mean())
-    if defective.all() or not defective.any():
-        return ImageMetrics(false_alarm_rate=false_alarm_rate)
-    false_rates, true_rates, thresholds = roc_curve(defective, scores)
-    balanced = (true_rates + 1 - false_rates) / 2
-    best = int(balanced.argmax())
+    found_rate = float(flagged[defective].mean()) if defective.any() else None
+    if false_alarm_rate is None or found_rate is None:
+        return ImageMetrics(false_alarm_rate=false_alarm_rate, found_rate=found_rate)
     return ImageMetrics(
-        image_auroc=float(roc_auc_score(defective, scores)),
-        average_precision=float(average_precision_score(defective, scores)),
-        f1=float(f1_score(defective, flagged)),
-        balanced_accuracy=float(balanced_accuracy_score(defective, flagged)),
-        best_balanced_accuracy=float(balanced[best]),
-        best_threshold=float(thresholds[best]) if np.isfinite(thresholds[best]) else None,
+        image_auroc=float(roc_auc_score(defective, ratios)),
+        average_precision=float(average_precision_score(defective, ratios)),
         false_alarm_rate=false_alarm_rate,
+        found_rate=found_rate,
+        balanced_accuracy=(found_rate + 1 - false_alarm_rate) / 2,
+        f1=float(f1_score(defective, flagged)),
+        best=best_threshold(defective, ratios),
         damage_percentage_auroc=float(roc_auc_score(defective, damage_percentages)),
     )
 

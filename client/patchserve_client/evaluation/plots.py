@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from patchserve_client import Client, ReferenceInfo
+from patchserve_client.evaluation.best_threshold import BestThreshold, best_threshold
 from patchserve_client.evaluation.contact_sheet import draw_mistakes
 from patchserve_client.evaluation.run import Verdict
 
 _INTACT_COLOR, _DEFECT_COLOR, _CONTRAST_COLOR = "#33658a", "#d1495b", "#9a9a9a"
 _LINE_COLOR = "#333333"
 _DPI = 150
-_BINS = 32
+_BINS = 40
 
 
 def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], folder: Path) -> None:
@@ -29,54 +30,65 @@ def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verd
         PatchserveError: the server returns no overlay.
         OSError: a file cannot be written.
     """
-    draw_roc(verdicts, folder / "roc.png")
-    draw_histogram(verdicts, folder / "scores.png")
+    defective = np.array([verdict.image.defect is not None for verdict in verdicts])
+    ratios = np.array([verdict.anomaly.ratio for verdict in verdicts])
+    best = best_threshold(defective, ratios) if defective.any() and not defective.all() else None
+    draw_roc(defective, ratios, best, folder / "roc.png")
+    draw_histogram(defective, ratios, best, folder / "scores.png")
     draw_mistakes(client, reference, verdicts, folder / "mistakes.png")
 
 
-def draw_roc(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Draw the ROC curves of the calibrated score and, for comparison, of the damage percentage."""
-    defective = _defective(verdicts)
+def draw_roc(defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, path: Path) -> None:
+    """Draw the ROC curve, with the calibrated and the best threshold on it."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = _axes(figure, "Intact images flagged", "Defective images flagged")
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal", title="How well scores rank the test images")
-    axes.plot([0, 1], [0, 1], color=_CONTRAST_COLOR, linewidth=0.8, linestyle=":")
+    axes = _axes(figure, "Intact images called anomalous (false alarms)", "Defective images called anomalous (found)")
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect="equal")
+    axes.set_title("What other thresholds would give")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(lambda share, _: f"{share:.0%}")
     if defective.any() and not defective.all():
-        scores = np.array([verdict.anomaly.score for verdict in verdicts])
-        _curve(axes, defective, scores, "calibrated score", _DEFECT_COLOR)
-        damage = np.array([verdict.damage_percentage for verdict in verdicts])
-        _curve(axes, defective, damage, "damage percentage", _CONTRAST_COLOR)
-        flagged = np.array([verdict.anomaly.is_anomalous for verdict in verdicts])
-        false_rate, true_rate = flagged[~defective].mean(), flagged[defective].mean()
-        label = f"at the threshold: {false_rate:.1%} and {true_rate:.1%}"
-        axes.plot(false_rate, true_rate, "o", color=_LINE_COLOR, markersize=7, label=label, zorder=3)
+        false_rates, true_rates, _ = roc_curve(defective, ratios)
+        label = f"every threshold (AUROC {roc_auc_score(defective, ratios):.3f})"
+        axes.plot(false_rates, true_rates, color=_DEFECT_COLOR, linewidth=2, label=label)
+        flagged = ratios > 1
+        point = (flagged[~defective].mean(), flagged[defective].mean())
+        axes.plot(*point, "o", color=_LINE_COLOR, markersize=8, label="the threshold, 1 x", zorder=3)
+        if best is not None and best.sensitivity != 1:
+            point = (best.false_alarm_rate, best.found_rate)
+            axes.plot(*point, "D", color="white", markeredgecolor=_LINE_COLOR, label=_best_label(best), zorder=4)
+        axes.plot([0, 1], [0, 1], color=_CONTRAST_COLOR, linewidth=0.8, linestyle=":", label="guessing")
         axes.legend(loc="lower right", frameon=False)
     else:
         axes.text(0.5, 0.55, "needs intact and defective images", ha="center", color=_LINE_COLOR)
     figure.savefig(path, dpi=_DPI)
 
 
-def draw_histogram(verdicts: Sequence[Verdict], path: Path) -> None:
-    """Draw the histogram of the scores of intact and defective images, and the threshold."""
-    defective = _defective(verdicts)
-    scores = np.array([verdict.anomaly.score for verdict in verdicts])
-    lowest, highest = min(scores.min(), 0.49), max(scores.max(), 0.51)
+def draw_histogram(
+    defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, path: Path
+) -> None:
+    """Draw the histogram of the ratios of intact and defective images, and the thresholds."""
+    finite = ratios[np.isfinite(ratios)]
+    lowest, highest = min(finite.min(initial=1), 0.98), max(finite.max(initial=1), 1.02)
     # The threshold is an edge of two bars, so that no bar counts images of both verdicts.
     width = (highest - lowest) / _BINS
-    edges = 0.5 + width * np.arange(np.floor((lowest - 0.5) / width), np.ceil((highest - 0.5) / width) + 1)
+    edges = 1 + width * np.arange(np.floor((lowest - 1) / width), np.ceil((highest - 1) / width) + 1)
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
-    axes = _axes(figure, "Calibrated score", "Test images")
-    axes.set_title("How far apart intact and defective images score")
+    axes = _axes(figure, "Times the threshold: above 1 x is anomalous", "Test images")
+    axes.set_title("How far apart intact and defective images are")
+    axes.xaxis.set_major_formatter(lambda ratio, _: f"{ratio:g} x")
     for name, chosen, color in (("intact", ~defective, _INTACT_COLOR), ("defective", defective, _DEFECT_COLOR)):
-        axes.hist(scores[chosen], edges, color=color, alpha=0.6, label=f"{name} ({chosen.sum()})")
-    axes.axvline(0.5, color=_LINE_COLOR, linestyle="--", linewidth=1.2, label="threshold")
+        shown = np.nextafter(ratios[chosen], 0)  # exactly at the threshold is intact: left of the edge
+        axes.hist(shown, edges, color=color, alpha=0.6, label=f"{name} ({chosen.sum()})")
+    axes.axvline(1, color=_LINE_COLOR, linestyle="--", linewidth=1.2, label="the threshold, 1 x")
+    if best is not None and best.sensitivity != 1:
+        axes.axvline(best.ratio, color=_LINE_COLOR, linestyle=":", linewidth=1.2, label=_best_label(best))
     axes.legend(frameon=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=_DPI)
 
 
-def _defective(verdicts: Sequence[Verdict]) -> NDArray[np.bool_]:
-    return np.array([verdict.image.defect is not None for verdict in verdicts])
+def _best_label(best: BestThreshold) -> str:
+    return f"the best for these images, {best.ratio:.3g} x"
 
 
 def _axes(figure: Figure, x_label: str, y_label: str) -> Axes:
@@ -84,9 +96,3 @@ def _axes(figure: Figure, x_label: str, y_label: str) -> Axes:
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.spines[["top", "right"]].set_visible(False)
     return axes
-
-
-def _curve(axes: Axes, defective: NDArray[np.bool_], scores: NDArray[np.float64], name: str, color: str) -> None:
-    false_rates, true_rates, _ = roc_curve(defective, scores)
-    label = f"{name}: AUROC {roc_auc_score(defective, scores):.3f}"
-    axes.plot(false_rates, true_rates, color=color, linewidth=2, label=label)

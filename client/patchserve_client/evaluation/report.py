@@ -15,28 +15,37 @@ from patchserve_client.evaluation.run import Findings, Verdict
 
 PIXEL_METRICS = ("pixel_auroc", "aupro")
 METRICS = (
-    "image_auroc",
-    "average_precision",
-    "f1",
+    "false_alarm_rate",
+    "found_rate",
     "balanced_accuracy",
     "best_balanced_accuracy",
-    "false_alarm_rate",
+    "f1",
+    "image_auroc",
+    "average_precision",
     *PIXEL_METRICS,
-    "damage_percentage_auroc",
 )
+DAMAGE_METRIC = "damage_percentage_auroc"
 
 
-def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings) -> dict[str, Any]:
-    """METRICS first (None: not defined), then the data behind them. Everything except times can be written as JSON."""
+def report(
+    dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings, *, damage: bool = False
+) -> dict[str, Any]:
+    """METRICS first (None: not defined), then the data behind them. Everything except times can be written as JSON.
+
+    With `damage`, it has the figures of the notebook's measure, too.
+    """
     verdicts = findings.verdicts
     metrics = _image_metrics(verdicts)
+    best = metrics.best
     values = {
         **dataclasses.asdict(metrics),
+        "best_balanced_accuracy": None if best is None else best.balanced_accuracy,
         "pixel_auroc": findings.pixels.auroc(),
         "aupro": findings.pixels.aupro(),
     }
+    names = (*METRICS, DAMAGE_METRIC) if damage else METRICS
     return {
-        **{name: values[name] for name in METRICS},
+        **{name: values[name] for name in names},
         "counts": {
             "reference_images": reference.image_count,
             "intact": sum(verdict.image.defect is None for verdict in verdicts),
@@ -47,16 +56,14 @@ def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findi
         },
         "defects": _defects(verdicts),
         "thresholds": {
-            "score": 0.5,
-            "best_score": metrics.best_threshold,
             "raw_score": reference.threshold,
-            "raw_patch_score": reference.calibration.patch_threshold,
+            "best": None if best is None else {"ratio": best.ratio, **dataclasses.asdict(best)},
         },
         "dataset": str(dataset.root),
         "reference": dataclasses.asdict(reference),
         "server": dataclasses.asdict(server),
         "notes": [*dataset.notes, *_notes(values, verdicts)],
-        "images": [_image_entry(verdict) for verdict in verdicts],
+        "images": [_image_entry(verdict, damage=damage) for verdict in verdicts],
         "failed": [{"file": image.name, "error": str(error)} for image, error in findings.failed],
     }
 
@@ -64,48 +71,45 @@ def report(dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findi
 def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
     return image_metrics(
         np.array([verdict.image.defect is not None for verdict in verdicts]),
-        np.array([verdict.anomaly.score for verdict in verdicts]),
-        np.array([verdict.anomaly.is_anomalous for verdict in verdicts]),
+        np.array([verdict.anomaly.ratio for verdict in verdicts]),
         np.array([verdict.damage_percentage for verdict in verdicts]),
     )
 
 
 def _defects(verdicts: list[Verdict]) -> dict[str, Any]:
     """For each kind of defect: the number of images, how many were found, and the AUROC against all intact images."""
-    scores: dict[str | None, list[float]] = {}
+    ratios: dict[str | None, list[float]] = {}
     for verdict in verdicts:
-        scores.setdefault(verdict.image.defect, []).append(verdict.anomaly.score)
-    intact = np.array(scores.pop(None, []))
+        ratios.setdefault(verdict.image.defect, []).append(verdict.anomaly.ratio)
+    intact = np.array(ratios.pop(None, []))
     found_defects = [verdict.image.defect for verdict in verdicts if verdict.anomaly.is_anomalous]
     return {
         str(defect): {
-            "images": len(defect_scores),
+            "images": len(defect_ratios),
             "found": found_defects.count(defect),
-            "image_auroc": auroc(intact, np.array(defect_scores)),
+            "image_auroc": auroc(intact, np.array(defect_ratios)),
         }
-        for defect, defect_scores in scores.items()
+        for defect, defect_ratios in ratios.items()
     }
 
 
 def _notes(values: dict[str, Any], verdicts: list[Verdict]) -> Iterator[str]:
-    missing = [name for name in METRICS if values[name] is None]
     defective = sum(verdict.image.defect is not None for verdict in verdicts)
     if not defective:
-        yield f"There are no defective test images: {', '.join(missing)} are not defined."
-        return
-    if defective == len(verdicts):
-        image_metric_names = [name for name in missing if name not in PIXEL_METRICS]
-        yield f"There are no intact test images: {', '.join(image_metric_names)} are not defined."
-    if set(PIXEL_METRICS) & set(missing):
-        yield f"There is no mask of any damage: {' and '.join(PIXEL_METRICS)} are not defined."
+        yield "There are no defective test images: only the false alarms are measured."
+    elif defective == len(verdicts):
+        yield "There are no intact test images: the false alarms and the ranking of images are not measured."
+    if defective and set(PIXEL_METRICS) & {name for name in METRICS if values[name] is None}:
+        yield "There is no mask of any damage: how well pixels are found is not measured."
 
 
-def _image_entry(verdict: Verdict) -> dict[str, Any]:
-    return {
+def _image_entry(verdict: Verdict, *, damage: bool) -> dict[str, Any]:
+    entry = {
         "file": verdict.image.name,
         "defect": verdict.image.defect,
+        "is_anomalous": verdict.anomaly.is_anomalous,
+        "ratio": verdict.anomaly.ratio,
         "score": verdict.anomaly.score,
         "raw_score": verdict.anomaly.raw_score,
-        "is_anomalous": verdict.anomaly.is_anomalous,
-        "damage_percentage": verdict.damage_percentage,
     }
+    return {**entry, "damage_percentage": verdict.damage_percentage} if damage else entry

@@ -36,6 +36,13 @@ class Verdict:
     damage_percentage: float
 
     @property
+    def kind(self) -> str:
+        """What it is, such as "missed"."""
+        if self.is_correct:
+            return "correct"
+        return "missed" if self.image.defect else "false alarm"
+
+    @property
     def is_correct(self) -> bool:
         return self.anomaly.is_anomalous == (self.image.defect is not None)
 

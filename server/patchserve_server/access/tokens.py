@@ -6,13 +6,17 @@ that a token can be replaced while the old one is still valid.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import hmac
+import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from io import FileIO
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -76,6 +80,55 @@ def new_token(name: str, scopes: Iterable[Scope], expires: datetime | None = Non
     token = PREFIX + secrets.token_urlsafe(_TOKEN_BYTES)
     line = f"{name} {','.join(sorted(scopes))} sha256:{_digest(token).hex()}"
     return token, line if expires is None else f"{line} expires={expires.isoformat()}"
+
+
+def append_token(path: Path, line: str, *, another: bool = False) -> None:
+    """Add a line of `new_token` to a token file. Only its owner may read a file that this creates.
+
+    Args:
+        path: of the file; it is created if it is missing.
+        line: for one caller.
+        another: whether the caller may have a token in the file already, to replace it while both are valid.
+
+    Raises:
+        StartupError: the caller has a token in the file already, another line has the wrong format, or the file cannot
+            be written. Then the file is as it was.
+    """
+    try:
+        with open(path, "a+b", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            content = file.read()
+            *others, added = _with_line(path, content, line)
+            if not another and added.caller.name in {entry.caller.name for entry in others}:
+                message = (
+                    f"{added.caller.name} has a token in {path} already. Choose another name, or add a second token "
+                    "with --another, and delete the old line when the caller uses the new one."
+                )
+                raise StartupError(message)
+            _append(file, _separator(content) + line.encode() + b"\n")
+    except OSError as error:
+        raise StartupError(f"--file {path}: {error.strerror}. Name a file that you can write.") from error
+
+
+def _with_line(path: Path, content: bytes, line: str) -> list[_Entry]:
+    try:
+        return list(_parse_lines(content + _separator(content) + line.encode()))
+    except StartupError as error:
+        raise StartupError(error.message.replace("--auth-tokens", f"--file {path}", 1)) from error
+
+
+def _append(file: FileIO, addition: bytes) -> None:
+    """Append all of it in one step, or nothing."""
+    end = file.seek(0, os.SEEK_END)
+    if file.write(addition) != len(addition):
+        file.truncate(end)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(file.fileno())
+
+
+def _separator(content: bytes) -> bytes:
+    return b"" if content.endswith(b"\n") or not content else b"\n"
 
 
 def is_valid_name(text: str) -> bool:

@@ -16,6 +16,7 @@ from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.words import counted
 from patchserve_server.engine.factory import create_detector
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
@@ -77,7 +78,7 @@ async def create_application(settings: Settings, resources: ExitStack) -> Applic
     pools = _open_pools(settings, resources)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(store, detector, pools, limits)
+    catalog = await _open_catalog(settings, store, detector, pools, limits)
     sink = await loop.run_in_executor(pools.images, _open_sink, settings.save_outputs)
     inspector = _create_inspector(settings, detector, sink, pools, limits)
     builder = ReferenceBuilder(
@@ -151,9 +152,15 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
     return store
 
 
-async def _open_catalog(store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits) -> Catalog:
+async def _open_catalog(
+    settings: Settings, store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits
+) -> Catalog:
     catalog = Catalog(store, detector, storage=pools.storage, opening=pools.opening, max_bytes=limits.max_bank_bytes)
     await catalog.load_all()
+    if settings.store is not None:
+        damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
+        found = counted(catalog.usable_count + catalog.damaged_count, "reference")
+        _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
     return catalog
 
 

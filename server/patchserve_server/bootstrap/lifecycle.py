@@ -15,6 +15,7 @@ from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.config import Settings
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
 
 T = TypeVar("T")
@@ -88,5 +89,6 @@ def _ready_line(address: str, application: Application) -> str:
     detector = application.detector
     return (
         f"patchserve {version('patchserve')} listening on {address} "
-        f"({detector.backbone}, {detector.precision}, {detector.device})"
+        f"({detector.backbone}, {detector.precision}, {detector.device}), "
+        f"{counted(application.catalog.usable_count, 'reference')}"
     )

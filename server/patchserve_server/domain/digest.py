@@ -10,16 +10,22 @@ import numpy as np
 
 from patchserve_server.domain.reference import ReferenceModel
 from patchserve_server.domain.reference_id import Revision
+from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY
 
 
 def revision_of(model: ReferenceModel) -> Revision:
-    """SHA-256 (hexadecimal) over spec, options, calibration and arrays. Equal content has an equal revision."""
+    """SHA-256 (hexadecimal) over everything that decides scores. Equal content has an equal revision.
+
+    A sensitivity of 1 is left out, so that references from before there was one keep their revisions.
+    """
     digest = hashlib.sha256()
-    content = {
+    content: dict[str, object] = {
         "spec": dataclasses.asdict(model.spec),
         "options": {**dataclasses.asdict(model.options), "profile": model.options.profile.value},
         "calibration": {**dataclasses.asdict(model.calibration), "method": model.calibration.method.value},
     }
+    if model.sensitivity != DEFAULT_SENSITIVITY:
+        content["sensitivity"] = model.sensitivity
     digest.update(json.dumps(content, sort_keys=True).encode())
     for name in (array.name for array in dataclasses.fields(model.bank)):  # the digest depends on their order
         array: np.ndarray = np.ascontiguousarray(getattr(model.bank, name))

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.sensitivity import check_sensitivity
 
 DEFAULT_MAX_REGIONS = 16
 MAX_REGIONS = 1000
-SENSITIVITY_RANGE = (0.1, 10.0)
 OVERLAY_SIDE_RANGE_PX = (16, 65_535)
 
 
@@ -42,17 +42,15 @@ class OutputOptions:
     heatmap_scale: HeatmapScale | None = None  # None: the server's setting
     score_map: bool = False
     max_regions: int = DEFAULT_MAX_REGIONS  # 0 to MAX_REGIONS
-    sensitivity: float = 1.0  # thresholds are divided by it; within SENSITIVITY_RANGE
+    sensitivity: float | None = None  # in place of the reference's own; None: the reference's own
     overlay_format: OverlayFormat = OverlayFormat.PNG
     overlay_max_side_px: int = 0  # within OVERLAY_SIDE_RANGE_PX; 0: the image's own size
 
     def __post_init__(self) -> None:
         if not 0 <= self.max_regions <= MAX_REGIONS:
             raise InvalidInputError("max_regions", f"max_regions must be 0 to {MAX_REGIONS}.")
-        low, high = SENSITIVITY_RANGE
-        # The contract's field is a float32, which cannot hold 0.1 exactly. The comparison also excludes NaN.
-        if not low * (1 - 1e-6) <= self.sensitivity <= high:
-            raise InvalidInputError("sensitivity", f"sensitivity must be {low:g} to {high:g}.")
+        if self.sensitivity is not None:
+            check_sensitivity(self.sensitivity)
         shortest, longest = OVERLAY_SIDE_RANGE_PX
         if self.overlay_max_side_px and not shortest <= self.overlay_max_side_px <= longest:
             message = f"overlay_max_side_px must be {shortest} to {longest}, or 0 for the image's own size."
@@ -99,13 +97,13 @@ class BoundingBox:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """A connected area above the patch threshold, in pixels of the upright source image."""
+    """A connected area of an anomalous image above its pixel threshold, in pixels of the upright source image."""
 
     bounding_box: BoundingBox
     polygon: tuple[tuple[int, int], ...]  # (x_px, y_px), clockwise, not closed
     area_px: float
     area_percentage: float
-    peak_score: float  # 0.5..1, scaled like AnomalyScore.score but against the patch threshold
+    peak_score: float  # above 0.5, and at most the AnomalyScore.score of the image
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +112,7 @@ class Verdict:
 
     damage: DamageScore
     anomaly: AnomalyScore
+    pixel_threshold: float  # the raw score above which a pixel is anomalous; a pixel is exactly if the image is
 
 
 @dataclass(frozen=True, slots=True, eq=False)

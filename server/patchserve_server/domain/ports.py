@@ -43,7 +43,8 @@ class Scorer(Protocol):
     """An open reference: everything in memory that scoring needs. Blocking; called from several threads at once."""
 
     @property
-    def model(self) -> ReferenceModel: ...
+    def model(self) -> ReferenceModel:
+        """The model that was opened. Its sensitivity may be an older one: raw scores do not depend on it."""
 
     @property
     def nbytes(self) -> int:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 
 
 class CalibrationMethod(enum.Enum):
@@ -62,7 +63,7 @@ class Calibration:
 
     method: CalibrationMethod
     image_threshold: float
-    patch_threshold: float
+    patch_threshold: float  # what the maps of normal images rarely exceed; the verdict does not use it
     normal_scores: ScoreSpread
 
     def __post_init__(self) -> None:
@@ -127,12 +128,20 @@ class MemoryBank:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceModel:
-    """Everything that scoring needs from a reference, without its name and dates."""
+    """Everything that decides scores, without the reference's name and dates.
+
+    Raises:
+        InvalidInputError: the sensitivity is out of its range.
+    """
 
     spec: EmbeddingSpec
     options: ReferenceOptions
     bank: MemoryBank
     calibration: Calibration
+    sensitivity: float = DEFAULT_SENSITIVITY  # of requests that set none
+
+    def __post_init__(self) -> None:
+        check_sensitivity(self.sensitivity)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,10 +155,15 @@ class ReferenceInfo:
     spec: EmbeddingSpec
     options: ReferenceOptions
     calibration: Calibration
+    sensitivity: float
     image_count: int
     patch_count: int
     feature_dim: int
     bank_bytes: int
+
+    def thresholds(self, sensitivity: float | None = None) -> Calibration:
+        """The calibration at the sensitivity of a request; None: at the reference's own."""
+        return self.calibration.with_sensitivity(self.sensitivity if sensitivity is None else sensitivity)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,6 +187,7 @@ class Reference:
             spec=model.spec,
             options=model.options,
             calibration=model.calibration,
+            sensitivity=model.sensitivity,
             image_count=len(bank.inputs),
             patch_count=bank.patches.shape[0],
             feature_dim=bank.patches.shape[1],

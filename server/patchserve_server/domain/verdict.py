@@ -10,11 +10,22 @@ from patchserve_server.domain.reference import Calibration
 
 _DAMAGE_LEVEL = 0.5
 _DAMAGE_PERCENTAGE = 5.0
+_ABOVE_HALF = np.nextafter(np.float32(0.5), np.float32(1))
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 def judge(raw: RawScores, calibration: Calibration) -> Verdict:
-    """Both scores of one image."""
-    return Verdict(damage=damage_score(raw.anomaly_map), anomaly=anomaly_score(raw, calibration))
+    """Both scores of one image, and where its pixels are anomalous."""
+    raw_score, raw_threshold = np.float32(raw.image_score), np.float32(calibration.image_threshold)
+    threshold = pixel_threshold(raw.anomaly_map, raw_score, raw_threshold)
+    area_percentage = (
+        100.0 * np.count_nonzero(raw.anomaly_map > threshold) / np.count_nonzero(~np.isnan(raw.anomaly_map))
+    )
+    return Verdict(
+        damage=damage_score(raw.anomaly_map),
+        anomaly=anomaly_score(raw_score, raw_threshold, area_percentage),
+        pixel_threshold=float(threshold),
+    )
 
 
 def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
@@ -25,17 +36,33 @@ def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
     return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
 
 
-def anomaly_score(raw: RawScores, calibration: Calibration) -> AnomalyScore:
+def anomaly_score(raw_score: np.float32, raw_threshold: np.float32, area_percentage: float) -> AnomalyScore:
     """The calibrated score: raw / (raw + threshold). It is 0.5 at the threshold, and 0 for a distance of 0.
 
-    All three numbers are first rounded to float32, the type of the contract's fields. So a client also sees score > 0.5
-    exactly when raw_score > raw_threshold.
+    All three numbers are float32, the type of the contract's fields. So a client also sees score > 0.5 exactly when
+    raw_score > raw_threshold.
     """
-    raw_score, threshold = np.float32(raw.image_score), np.float32(calibration.image_threshold)
-    score = np.float32(float(raw_score) / (float(raw_score) + float(threshold))) if raw_score > 0 else np.float32(0)
-    is_anomalous = bool(raw_score > threshold)
-    if is_anomalous:
-        score = max(score, np.nextafter(np.float32(0.5), np.float32(1)))
-    anomalous_pixels = np.count_nonzero(raw.anomaly_map > calibration.patch_threshold)
-    area_percentage = 100.0 * anomalous_pixels / np.count_nonzero(~np.isnan(raw.anomaly_map))
-    return AnomalyScore(float(score), float(raw_score), float(threshold), is_anomalous, area_percentage)
+    score = calibrated_score(raw_score, raw_threshold)
+    return AnomalyScore(score, float(raw_score), float(raw_threshold), bool(raw_score > raw_threshold), area_percentage)
+
+
+def calibrated_score(raw: np.float32, threshold: np.float32) -> float:
+    """The score raw / (raw + threshold) in float32, 0 to 1: above 0.5 exactly if raw is above the threshold."""
+    if raw > threshold <= 0:
+        return 1.0
+    score = np.float32(float(raw) / (float(raw) + float(threshold))) if raw > 0 else np.float32(0)
+    return float(max(score, _ABOVE_HALF) if raw > threshold else score)
+
+
+def pixel_threshold(anomaly_map: AnomalyMap, raw_score: np.float32, raw_threshold: np.float32) -> np.float32:
+    """The value above which a pixel of this map is anomalous: the map's peak, divided by raw_score / raw_threshold.
+
+    So a map is read on the scale of its own image: its peak is exactly as far above the threshold as the image is, and
+    some pixel is anomalous exactly if the image is. (A threshold of pixels alone could contradict the verdict, which
+    depends on many patches.)
+    """
+    peak = np.float32(np.nanmax(anomaly_map))
+    if raw_score == 0:
+        return np.float32(np.inf)
+    level = np.float32(min(float(peak) * float(raw_threshold) / float(raw_score), _LARGEST))
+    return min(level, np.nextafter(peak, np.float32(-np.inf))) if raw_score > raw_threshold else max(level, peak)

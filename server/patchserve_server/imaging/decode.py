@@ -13,11 +13,16 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.images import SentImage
 from patchserve_server.imaging.decode_guards import LimitedReads, check_decoding_cost
+from patchserve_server.imaging.jpeg import decode_jpeg
 from patchserve_server.imaging.limits import ImageLimits
 from patchserve_server.imaging.pil_image import PilImage
+from patchserve_server.imaging.png_guard import check_png_checksums, check_png_is_complete
+from patchserve_server.imaging.tiff_jpeg import check_tiff_jpeg
+from patchserve_server.imaging.transparency import on_white, scale_transparent_color
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
 _FORMATS_TEXT = "JPEG, PNG, WebP, BMP or TIFF"
+_JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file; only the first one counts
 _MAX_EXIF_BYTES = 2**20
 _MODES_32_BIT = ("I", "F")
 _WHITE_IS_ZERO = 0
@@ -50,8 +55,9 @@ def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
 def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
     """Decode the first frame of an image file and apply its EXIF orientation.
 
-    Transparency and color profiles are ignored, as in the notebook's convert("RGB"). Gray images of 12 or 16 bits are
-    scaled to 8 bits so that white stays white; 32 bits are rejected, because it is not defined which value is white.
+    Transparent parts become white. Color profiles are ignored, as in the notebook's convert("RGB"). Gray images of 12
+    or 16 bits are scaled to 8 bits so that white stays white; 32 bits are rejected, because it is not defined which
+    value is white.
 
     Raises:
         EmptyImageError: there are no bytes.
@@ -65,7 +71,8 @@ def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
     try:
         with Image.open(LimitedReads(data), formats=_FORMATS) as image:
             limits.check_size(image.size)
-            return _to_rgb(_apply_orientation(image))
+            pixels = _load(image, data)
+            return _to_rgb(_upright(pixels, _orientation(image)))
     except (ImageTooLargeError, UndecodableImageError):
         raise
     except Image.DecompressionBombError:  # Pillow's own limit, until configure_libraries() removes it
@@ -76,15 +83,31 @@ def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
         raise UndecodableImageError(_damage_message(error)) from error
 
 
-def _apply_orientation(image: Image.Image) -> Image.Image:
-    # Load the pixels first: EXIF data may follow them, and Pillow turns a TIFF upright while it loads it.
+def _load(image: Image.Image, data: bytes) -> Image.Image:
+    """The image with all its pixels, in its own mode. Data that is missing is an error in every format."""
+    if image.format in _JPEG:
+        return decode_jpeg(image, data)
+    if image.format == "PNG":
+        check_png_checksums(data)
+    elif isinstance(image, TiffImagePlugin.TiffImageFile):
+        check_tiff_jpeg(image, data)
     image.load()
-    transpose = _TRANSPOSE_BY_ORIENTATION.get(_orientation(image))
+    if image.format == "PNG":
+        check_png_is_complete(image, data)
+        scale_transparent_color(image, data)
+    return image
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    transpose = _TRANSPOSE_BY_ORIENTATION.get(orientation)
     return image if transpose is None else image.transpose(transpose)
 
 
 def _orientation(image: Image.Image) -> int:
-    """The EXIF orientation; upright if there is none. With damaged EXIF data it may be any number."""
+    """The EXIF orientation of a loaded image; upright if there is none. With damaged EXIF data it may be any number.
+
+    EXIF data may follow the pixels, and Pillow turns a TIFF upright while it loads it.
+    """
     if len(image.info.get("exif", b"")) > _MAX_EXIF_BYTES:
         return _UPRIGHT
     try:
@@ -97,11 +120,11 @@ def _to_rgb(image: Image.Image) -> PilImage:
     if image.mode in _MODES_32_BIT:
         raise UndecodableImageError("Images with 32 bits per channel are not supported; send 8 or 16 bits.")
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(_gray_levels(image)[np.asarray(image)])  # convert() would clip at 255
-    if image.mode != "RGB":
-        image.info.pop("transparency", None)  # transparency is not needed, and convert() may fail on it
-        image = image.convert("RGB")
-    return image
+        values = np.asarray(image)
+        pixels = _gray_levels(image)[values]  # convert() would clip at 255
+        pixels[values == image.info.get("transparency", -1)] = 255
+        return Image.fromarray(pixels).convert("RGB")
+    return on_white(image)
 
 
 def _gray_levels(image: Image.Image) -> NDArray[np.uint8]:

@@ -18,16 +18,16 @@ _LEVEL_AT_THRESHOLD = 150.0
 """Where JET turns from cold to warm colors."""
 
 
-def heat_levels(anomaly_map: AnomalyMap, scale: HeatmapScale, patch_threshold: float) -> HeatLevels:
+def heat_levels(anomaly_map: AnomalyMap, scale: HeatmapScale, pixel_threshold: float) -> HeatLevels:
     """The heat of each pixel of a map (S, S). Pixels outside the region of interest (NaN) are cold.
 
     RELATIVE is the notebook's (x - min) / (max - min + 1e-8) x 255, truncated. CALIBRATED rises with the square of the
-    distance up to _LEVEL_AT_THRESHOLD at the patch threshold, so that intact items stay blue. Above, it rises linearly
+    distance up to _LEVEL_AT_THRESHOLD at the pixel threshold, so that intact items stay blue. Above, it rises linearly
     to red at twice the threshold.
     """
     if scale is HeatmapScale.RELATIVE:
         return _relative_levels(anomaly_map)
-    return _calibrated_levels(anomaly_map, patch_threshold)
+    return _calibrated_levels(anomaly_map, pixel_threshold)
 
 
 def _relative_levels(anomaly_map: AnomalyMap) -> HeatLevels:
@@ -36,12 +36,12 @@ def _relative_levels(anomaly_map: AnomalyMap) -> HeatLevels:
     return (np.nan_to_num(normalized, nan=0) * 255).astype(np.uint8)
 
 
-def _calibrated_levels(anomaly_map: AnomalyMap, patch_threshold: float) -> HeatLevels:
+def _calibrated_levels(anomaly_map: AnomalyMap, pixel_threshold: float) -> HeatLevels:
     scores = np.nan_to_num(anomaly_map, nan=0)
-    if patch_threshold == 0:
-        ratio = np.where(scores > 0, 2.0, 0.0)
+    if pixel_threshold <= 0:
+        ratio = np.where(scores > pixel_threshold, 2.0, 0.0)
     else:
-        ratio = scores.clip(0, 2 * patch_threshold).astype(np.float64) / patch_threshold  # (S, S), 0 to 2
+        ratio = scores.clip(0, 2 * pixel_threshold).astype(np.float64) / pixel_threshold  # (S, S), 0 to 2
     below = _LEVEL_AT_THRESHOLD * ratio.clip(0, 1) ** 2
     above = (255 - _LEVEL_AT_THRESHOLD) * (ratio - 1).clip(0, 1)
     levels: HeatLevels = (below + above).astype(np.uint8)

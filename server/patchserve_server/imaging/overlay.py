@@ -30,14 +30,14 @@ _WEIGHTED_COLORS = np.rint(heat_colors(np.arange(256, dtype=np.uint8)[:, None]) 
 
 
 def render_overlay(
-    canvas: Canvas, anomaly_map: AnomalyMap, *, patch_threshold: float, regions: Sequence[Region]
+    canvas: Canvas, anomaly_map: AnomalyMap, *, pixel_threshold: float, regions: Sequence[Region]
 ) -> RgbImage:
     """Draw the heat map of an anomaly map (S, S) over the canvas: (H, W, 3) at the overlay's size.
 
     RELATIVE is the notebook's overlay: JET and image with equal weights in the map's size, then resized (LANCZOS).
     CALIBRATED keeps the image sharp: the hotter a pixel, the more its color covers the image. Regions are outlined.
     """
-    levels = heat_levels(anomaly_map, canvas.scale, patch_threshold)
+    levels = heat_levels(anomaly_map, canvas.scale, pixel_threshold)
     if canvas.scale is HeatmapScale.RELATIVE:
         blend = cv2.addWeighted(canvas.pixels, 0.5, heat_colors(levels), 0.5, 0).astype(np.uint8, copy=False)
         return np.asarray(Image.fromarray(blend).resize(canvas.size_px, Image.Resampling.LANCZOS))

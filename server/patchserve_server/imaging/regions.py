@@ -1,4 +1,4 @@
-"""Regions: connected areas of an anomaly map above the patch threshold, in pixels of the source image."""
+"""Regions: connected areas of an anomaly map above the pixel threshold, in pixels of the source image."""
 
 from __future__ import annotations
 
@@ -9,38 +9,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchserve_server.domain.images import AnomalyMap
-from patchserve_server.domain.inspection import BoundingBox, Region
+from patchserve_server.domain.inspection import BoundingBox, Region, Verdict
+from patchserve_server.domain.verdict import calibrated_score
 
 
 def find_regions(
-    anomaly_map: AnomalyMap, patch_threshold: float, source_size_px: tuple[int, int], max_regions: int
+    anomaly_map: AnomalyMap, verdict: Verdict, source_size_px: tuple[int, int], max_regions: int
 ) -> tuple[Region, ...]:
-    """The regions of a map (S, S), highest peak first, in pixels of the source image (width, height)."""
-    above_threshold = anomaly_map > patch_threshold  # (S, S), False where the map is NaN
+    """The regions of a map (S, S), highest peak first, in pixels of the source image (width, height).
+
+    There are none if the image is intact, and at least one if it is anomalous.
+    """
+    above_threshold = anomaly_map > verdict.pixel_threshold  # (S, S), False where the map is NaN
     _, component_labels, boxes, _ = cv2.connectedComponentsWithStats(above_threshold.astype(np.uint8))
     labels = component_labels.astype(np.int32, copy=False)  # (S, S), 0: not above the threshold
     peaks = np.zeros(len(boxes), np.float32)
     np.maximum.at(peaks, labels[above_threshold], anomaly_map[above_threshold])
     components = [
-        _Component(label, float(peak), box)
-        for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True))
-        if label != 0
+        _Component(label, peak, box) for label, (peak, box) in enumerate(zip(peaks, boxes, strict=True)) if label != 0
     ]
     components.sort(key=lambda component: -component.peak)
     scale = np.array(source_size_px) / labels.shape[::-1]  # (x, y), source pixels per map pixel
-    return tuple(_region(component, labels, patch_threshold, scale) for component in components[:max_regions])
+    return tuple(_region(component, labels, verdict, scale) for component in components[:max_regions])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Component:
     label: int
-    peak: float
+    peak: np.float32
     box: NDArray[np.int32]  # x, y, width, height, area in map pixels
 
 
-def _region(
-    component: _Component, labels: NDArray[np.int32], patch_threshold: float, scale: NDArray[np.float64]
-) -> Region:
+def _region(component: _Component, labels: NDArray[np.int32], verdict: Verdict, scale: NDArray[np.float64]) -> Region:
     left, top, width, height, area = (int(number) for number in component.box)
     size_px = np.rint(np.array(labels.shape[::-1]) * scale).astype(int)
     start = np.minimum(np.floor((left, top) * scale).astype(int), size_px - 1)
@@ -49,10 +49,12 @@ def _region(
     (outline, *_), _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
     # OpenCV's outlines are counter-clockwise lists of map pixels; each pixel is replaced by its center.
     points = np.clip(((outline[::-1, 0] + 0.5) * scale).astype(int), 0, size_px - 1)
+    peak_score = calibrated_score(component.peak, np.float32(verdict.pixel_threshold))
     return Region(
         bounding_box=BoundingBox(int(start[0]), int(start[1]), int(stop[0] - start[0]), int(stop[1] - start[1])),
         polygon=tuple(map(tuple, points.tolist())),
         area_px=float(area * scale.prod()),
         area_percentage=100.0 * area / labels.size,
-        peak_score=component.peak / (component.peak + patch_threshold),
+        # The limit is for rounding: the highest peak has the score of the image.
+        peak_score=min(peak_score, verdict.anomaly.score),
     )

@@ -84,6 +84,8 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/LoadReference": _LOAD,
     f"/{SERVICE}/LoadReferenceStream": _LOAD,
     f"/{SERVICE}/ListLoads": _MANAGE,
+    # As long as a load: the bank is saved again.
+    f"/{SERVICE}/TuneReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,

@@ -37,7 +37,7 @@ class GrpcServer:
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
-        """Binds the port and answers health checks; returns the address as HOST:PORT.
+        """Binds the port and answers health checks; returns the address as HOST:PORT or unix:PATH.
 
         Raises:
             StartupError: the address cannot be bound, or is not allowed without TLS.

@@ -60,6 +60,14 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         loads = call.application.builder.active_loads(convert.loads_of(request))
         return reference_pb2.ListLoadsResponse(loads=map(convert.load_message, loads))
 
+    async def TuneReference(
+        self, request: reference_pb2.TuneReferenceRequest, call: Call
+    ) -> reference_pb2.TuneReferenceResponse:
+        reference_id = convert.reference_id(request.reference_id)
+        expected = convert.expected_revision(request.expected_revision)
+        reference = await call.application.catalog.tune(reference_id, request.sensitivity, expected)
+        return reference_pb2.TuneReferenceResponse(reference=convert.reference_message(reference))
+
     async def DeleteReference(
         self, request: reference_pb2.DeleteReferenceRequest, call: Call
     ) -> reference_pb2.DeleteReferenceResponse:

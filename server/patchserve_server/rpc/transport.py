@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +12,7 @@ from grpc import aio
 
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.rpc.addresses import is_loopback, is_unix_socket, listening_address, private_socket_file
 
 KEEPALIVE_TIME_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
@@ -26,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """Where and how to listen. Port 0 picks a free port."""
+    """Where and how to listen. Port 0 picks a free port; a Unix socket (unix:PATH) has no port."""
 
     host: str
     port: int
@@ -62,26 +61,31 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
 
 
 def bind(server: aio.Server, listening: Listening, *, authenticated: bool) -> str:
-    """Binds the port; returns the address as HOST:PORT.
+    """Binds the address; returns it as HOST:PORT or as unix:PATH.
 
     Raises:
         StartupError: it cannot be bound, or other machines can reach it without TLS and `insecure` is not set.
     """
     _check(listening, authenticated=authenticated)
-    host = f"[{listening.host}]" if ":" in listening.host else listening.host
-    address = f"{host}:{listening.port}"
+    address = listening_address(listening.host, listening.port)
     try:
-        if listening.identity is None:
-            port = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, _credentials(listening.identity))
+        with private_socket_file(address):
+            if listening.identity is None:
+                port = server.add_insecure_port(address)
+            else:
+                port = server.add_secure_port(address, _credentials(listening.identity))
     except RuntimeError as error:
-        message = (
-            f"Cannot listen on {address}: this machine does not have the address, or another server uses the port. "
-            "Choose another with --host and --port."
+        raise StartupError(f"Cannot listen on {address}: {_cause(address)}") from error
+    return listening_address(listening.host, port)
+
+
+def _cause(address: str) -> str:
+    if is_unix_socket(address):
+        return (
+            "name a path of at most 107 characters in a folder that the server's user can write to, where no other "
+            "file is."
         )
-        raise StartupError(message) from error
-    return f"{host}:{port}"
+    return "this machine does not have it, or another server uses the port. Choose another with --host and --port."
 
 
 def _check(listening: Listening, *, authenticated: bool) -> None:
@@ -102,16 +106,6 @@ def _check(listening: Listening, *, authenticated: bool) -> None:
             "--tls-client-ca to prevent it",
             listening.host,
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the host. A name is resolved; False if that fails."""
-    try:
-        resolved = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM) if host else []
-    except (OSError, UnicodeError):
-        return False
-    addresses = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in resolved]
-    return bool(addresses) and all(address.is_loopback for address in addresses)
 
 
 def _credentials(read_identity: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:

@@ -7,8 +7,11 @@ import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
     BankMismatchError,
     PatchserveError,
@@ -20,6 +23,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.sensitivity import check_sensitivity
 from patchserve_server.serving.open_references import OpenReference, OpenReferences
 from patchserve_server.serving.tasks import retrieve_error
 
@@ -77,6 +81,16 @@ class Catalog:
                     _log.warning("Reference %r: %s", str(reference_id), error.message)
                 except Exception:  # noqa: BLE001 - one reference must not stop the server
                     _log.exception("Reference %r cannot be opened; its first request tries again", str(reference_id))
+
+    @property
+    def usable_count(self) -> int:
+        """How many references can be used, as far as is known."""
+        return len(self._infos)
+
+    @property
+    def damaged_count(self) -> int:
+        """How many references of the store cannot be used."""
+        return len(self._damaged)
 
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
@@ -152,12 +166,28 @@ class Catalog:
         async with self._change:
             if replaces is not None and self.find(reference_id) != replaces:
                 raise ReferenceChangedError(reference_id)
-            with self._open.room_for(info):
+            with self._open.room_for(info, scorer):
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.save, reference)
                 self._forget(reference_id)
                 self._infos[reference_id] = info
                 self._open.add(OpenReference(info, scorer))
             self._notify(reference_id, info)
+
+    async def tune(
+        self, reference_id: ReferenceId, sensitivity: float, expected_revision: Revision | None = None
+    ) -> ReferenceInfo:
+        """Saves and serves the current revision with another sensitivity. Bank and scorer stay the same.
+
+        Raises:
+            InvalidInputError: the sensitivity is out of its range.
+            ReferenceChangedError: another call changed the reference in the meantime.
+            The errors of `use` and `publish`.
+        """
+        check_sensitivity(sensitivity)
+        async with self.use(reference_id, expected_revision) as opened:
+            tuned = await asyncio.get_running_loop().run_in_executor(self._opening, _tuned, opened, sensitivity)
+            await self.publish(tuned, opened.scorer, replaces=opened.info)
+            return tuned.info
 
     async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str:
         """Removes a reference from store and memory; returns the revision that it had ("" for a damaged one).
@@ -237,3 +267,9 @@ class Catalog:
                 self._mismatched[info.reference_id] = error.for_reference(info.reference_id)
             # Without a local variable and without a cause: a reference cycle would keep the bank in memory.
             raise error.for_reference(info.reference_id) from None
+
+
+def _tuned(opened: OpenReference, sensitivity: float) -> Reference:
+    """The revision with another sensitivity. Blocks: its digest covers the whole bank."""
+    info, model = opened.info, replace(opened.scorer.model, sensitivity=sensitivity)
+    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model)

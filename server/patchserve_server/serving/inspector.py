@@ -126,8 +126,9 @@ class LocalInspector:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
         decoded = await self._on_pool(flow, lambda: self._decode(image, options))
+        thresholds = info.thresholds(options.sensitivity)
         scores = await self._batcher.score(reference.scorer, decoded.value.model_input, flow)
-        judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, info.calibration, options))
+        judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, thresholds, options))
         inspection = Inspection(
             reference_id=info.reference_id,
             reference_revision=info.revision,
@@ -161,18 +162,18 @@ class LocalInspector:
         return imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
 
     def _judge(
-        self, image: _DecodedImage, raw: RawScores, calibration: Calibration, options: OutputOptions
+        self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions
     ) -> _JudgedImage:
-        calibration = calibration.with_sensitivity(options.sensitivity)
-        threshold = calibration.patch_threshold
+        verdict = judge(raw, thresholds)
         regions: tuple[Region, ...] = ()
         if options.max_regions:
-            regions = imaging.find_regions(raw.anomaly_map, threshold, image.size_px, options.max_regions)
+            regions = imaging.find_regions(raw.anomaly_map, verdict, image.size_px, options.max_regions)
         overlay = None
         if image.canvas is not None:
-            pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, patch_threshold=threshold, regions=regions)
+            threshold = verdict.pixel_threshold
+            pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
             overlay = imaging.encode_overlay(pixels, options.overlay_format)
-        return _JudgedImage(judge(raw, calibration), regions, overlay)
+        return _JudgedImage(verdict, regions, overlay)
 
     async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()

@@ -34,13 +34,20 @@ class _Entry:
     def is_idle(self) -> bool:
         return not self.users and self.opening.done()
 
+    @property
+    def memory(self) -> object:
+        """What the bytes belong to: the scorer if it is open. Revisions that differ in sensitivity only share one."""
+        is_open = self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
+        return self.opening.result().scorer if is_open else self
+
 
 class OpenReferences:
     """Owns the scorers. Together they use at most `max_bytes`, including those that are being opened.
 
     If a closed reference can be opened again, the least recently used ones are closed to free memory. One that is in
     use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left.
-    Only the revision that replaces it may exceed the limit meanwhile, so that a reference in use can be replaced.
+    Only the revision that replaces it may exceed the limit meanwhile, so that a reference in use can be replaced. A
+    scorer that several revisions share counts once.
 
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
@@ -79,12 +86,10 @@ class OpenReferences:
         """
         entry = self._current.pop(info.reference_id, None) or self._begin_to_open(info)
         self._current[info.reference_id] = entry  # the most recently used one comes last
-        entry.users += 1
         try:
-            yield await asyncio.shield(entry.opening)  # the others still wait for it if this user leaves
+            with self._used(entry):
+                yield await asyncio.shield(entry.opening)  # the others still wait for it if this user leaves
         finally:
-            entry.users -= 1
-            self._release(entry)
             del entry  # its error may have a traceback that refers to this frame: a cycle
 
     def has_room_for(self, info: ReferenceInfo) -> bool:
@@ -92,12 +97,19 @@ class OpenReferences:
         return self._excess(info) <= 0
 
     @contextmanager
-    def room_for(self, info: ReferenceInfo) -> Iterator[None]:
+    def room_for(self, info: ReferenceInfo, scorer: Scorer) -> Iterator[None]:
         """Reserves memory for a new revision, which replaces the current one of its id, until the block ends.
+
+        If the scorer is that of the current revision, its memory counts already, and it is in use until the block ends.
 
         Raises:
             MemoryBudgetError: there is too little, even with all idle references closed. None is closed then.
         """
+        current = self._current.get(info.reference_id)
+        if current is not None and current.memory is scorer:
+            with self._used(current):
+                yield
+            return
         self._make_room(info)
         nbytes = self._nbytes_of(info)
         self._reserved += nbytes
@@ -105,6 +117,15 @@ class OpenReferences:
             yield
         finally:
             self._reserved -= nbytes
+
+    @contextmanager
+    def _used(self, entry: _Entry) -> Iterator[None]:
+        entry.users += 1
+        try:
+            yield
+        finally:
+            entry.users -= 1
+            self._release(entry)
 
     def add(self, opened: OpenReference) -> None:
         """Makes a revision that is already open the current one of its id."""
@@ -148,7 +169,12 @@ class OpenReferences:
             self._retired.discard(entry)
 
     def _make_room(self, info: ReferenceInfo) -> None:
-        idle = [entry for entry in self._others(info.reference_id) if entry.is_idle and self._may_close]
+        kept = {id(entry.memory) for entry in self._retired}
+        idle = [
+            entry
+            for entry in self._others(info.reference_id)
+            if self._may_close and entry.is_idle and id(entry.memory) not in kept
+        ]
         excess = self._excess(info)
         if excess > sum(entry.nbytes for entry in idle):
             needed_bytes = self._max_bytes + excess - sum(entry.nbytes for entry in idle)
@@ -165,8 +191,8 @@ class OpenReferences:
 
     def _excess(self, info: ReferenceInfo) -> int:
         """How many bytes over the limit this revision would be, in place of the current one of its id."""
-        held_bytes = sum(entry.nbytes for entry in (*self._others(info.reference_id), *self._retired))
-        return held_bytes + self._reserved + self._nbytes_of(info) - self._max_bytes
+        held = {id(entry.memory): entry.nbytes for entry in (*self._others(info.reference_id), *self._retired)}
+        return sum(held.values()) + self._reserved + self._nbytes_of(info) - self._max_bytes
 
     def _others(self, reference_id: ReferenceId) -> list[_Entry]:
         return [entry for entry in self._current.values() if entry.reference_id != reference_id]

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from patchserve_server.domain.errors import InvalidImageError, PatchserveError, StartupError
 from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 
 _log = logging.getLogger(__name__)
@@ -68,5 +69,6 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceIn
         raise StartupError(f"--preload {folder}: {current_name}: {error.message}") from error
     except PatchserveError as error:
         raise StartupError(f"--preload {folder}: {error.message}") from error
-    _log.info("Loaded reference %r from %d images in %s", reference.reference_id, reference.image_count, folder)
+    found = counted(reference.image_count, "image")
+    _log.info("Loaded reference %r from %s in %s", str(reference.reference_id), found, folder)
     return reference

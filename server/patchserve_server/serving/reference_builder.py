@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,9 +17,10 @@ from patchserve_server.domain.errors import InvalidImageError, InvalidInputError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
-from patchserve_server.domain.reference import Reference, ReferenceInfo
+from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_options import RequestedOptions
+from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
 from patchserve_server.serving.open_references import OpenReference
@@ -27,12 +28,21 @@ from patchserve_server.serving.open_references import OpenReference
 
 @dataclass(frozen=True, slots=True)
 class LoadOptions:
-    """How to load a reference."""
+    """How to load a reference.
+
+    Raises:
+        InvalidInputError: the sensitivity is out of its range.
+    """
 
     reference_id: ReferenceId = DEFAULT_REFERENCE_ID
     append: bool = False
     requested: RequestedOptions = field(default_factory=RequestedOptions)
     expected_revision: Revision | None = None  # None: any
+    sensitivity: float | None = None  # None: that of the base, or 1
+
+    def __post_init__(self) -> None:
+        if self.sensitivity is not None:
+            check_sensitivity(self.sensitivity)
 
 
 class ReferenceBuilder:
@@ -78,7 +88,7 @@ class ReferenceBuilder:
         with self._tracker.track(options.reference_id, image_total) as load:
             if options.append:
                 async with self._catalog.use(options.reference_id, options.expected_revision) as base:
-                    _check_same_options(options.requested, base.info)
+                    _check_same_options(options, base.info)
                     return await self._build(options, base, base.info, images, load)
             expected = options.expected_revision
             replaces = None if expected is None else self._catalog.info(options.reference_id, expected)
@@ -94,7 +104,7 @@ class ReferenceBuilder:
     ) -> ReferenceInfo:
         inputs = await self._decode_all(images, 0 if base is None else base.info.image_count, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
-        scorer, revision = await self._fit(options.requested, base, inputs, load)
+        scorer, model, revision = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
         update_time = datetime.now(UTC)
         previous = base.info if base is not None else self._catalog.find(options.reference_id)
@@ -103,7 +113,7 @@ class ReferenceBuilder:
             revision=revision,
             create_time=previous.create_time if previous else update_time,
             update_time=update_time,
-            model=scorer.model,
+            model=model,
         )
         await self._catalog.publish(reference, scorer, replaces=replaces)
         return reference.info
@@ -132,12 +142,15 @@ class ReferenceBuilder:
 
     async def _fit(
         self,
-        requested: RequestedOptions,
+        options: LoadOptions,
         base: OpenReference | None,
         inputs: list[ModelInputs],
         load: TrackedLoad,
-    ) -> tuple[Scorer, Revision]:
-        """The new open reference and its revision."""
+    ) -> tuple[Scorer, ReferenceModel, Revision]:
+        """The new scorer, its model with the sensitivity, and the revision."""
+        sensitivity = options.sensitivity or DEFAULT_SENSITIVITY
+        if base is not None:
+            sensitivity = base.info.sensitivity
         caller_left = threading.Event()
 
         def progress(stage: LoadStage, done: int, total: int) -> None:
@@ -145,14 +158,15 @@ class ReferenceBuilder:
                 raise _AbandonedError
             load.reached(stage, done, total)
 
-        def fit() -> tuple[Scorer, Revision]:
+        def fit() -> tuple[Scorer, ReferenceModel, Revision]:
             stacked = np.stack(inputs)  # (N, S, S, 3)
             inputs.clear()  # one copy is enough
             if base is None:
-                scorer = self._detector.fit(stacked, requested.with_defaults(), progress)
+                scorer = self._detector.fit(stacked, options.requested.with_defaults(), progress)
             else:
                 scorer = self._detector.extend(base.scorer, stacked, progress)
-            return scorer, revision_of(scorer.model)
+            model = replace(scorer.model, sensitivity=sensitivity)
+            return scorer, model, revision_of(model)
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
@@ -160,10 +174,13 @@ class ReferenceBuilder:
             caller_left.set()
 
 
-def _check_same_options(requested: RequestedOptions, base: ReferenceInfo) -> None:
-    if (name := requested.first_difference(base.options)) is not None:
+def _check_same_options(options: LoadOptions, base: ReferenceInfo) -> None:
+    name = options.requested.first_difference(base.options)
+    if options.sensitivity not in (None, base.sensitivity):
+        name = "sensitivity"
+    if name is not None:
         message = (
-            f'Reference "{base.reference_id}" was loaded with another {name}, which APPEND cannot change. Leave {name} '
+            f'Reference "{base.reference_id}" has another {name}, which APPEND cannot change. Leave {name} '
             "out, or load the reference again with REPLACE."
         )
         raise PreconditionError(base.reference_id, message)

@@ -29,7 +29,7 @@ from patchserve_server.store.publishing import (
     staged_files,
     unpublish,
 )
-from patchserve_server.store.records import FORMAT_VERSION, Pointer
+from patchserve_server.store.records import POINTER_VERSION, Pointer
 
 
 class FolderReferenceStore:
@@ -65,7 +65,7 @@ class FolderReferenceStore:
             ValueError: the content could not be loaded again, or its digest is another: a bug of the caller.
         """
         pointer = Pointer(
-            format_version=FORMAT_VERSION,
+            format_version=POINTER_VERSION,
             reference_id=reference.reference_id,
             revision=reference.revision,
             create_time=reference.create_time,

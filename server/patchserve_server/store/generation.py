@@ -10,7 +10,7 @@ from patchserve_server.domain.reference import MemoryBank, ReferenceModel
 from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import is_plain_folder, read_small_file, sync, try_remove, write_synced
-from patchserve_server.store.records import FORMAT_VERSION, Manifest, decode_record, encode_record
+from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_manifest, decode_record, encode_record
 
 _BANK = "bank.safetensors"
 _MANIFEST = "manifest.json"
@@ -25,11 +25,12 @@ def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None
     """
     manifest = encode_record(
         Manifest(
-            format_version=FORMAT_VERSION,
+            format_version=MANIFEST_VERSION,
             revision=revision,
             spec=model.spec,
             options=model.options,
             calibration=model.calibration,
+            sensitivity=model.sensitivity,
         )
     )
     _verified_model(decode_record(Manifest, manifest), model.bank)
@@ -76,7 +77,7 @@ class OpenGeneration:
         if folder.is_symlink():
             raise DamageError("its revision is a link to another folder")
         manifest = read_small_file(folder / _MANIFEST, "manifest", _MAX_MANIFEST_BYTES)
-        self._manifest = decode_record(Manifest, manifest)
+        self._manifest = decode_manifest(manifest)
         if self._manifest.revision != folder.name:
             raise DamageError("its manifest belongs to another revision")
         self._bank = BankFile(folder / _BANK)
@@ -91,7 +92,7 @@ class OpenGeneration:
 
 
 def _verified_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
-    model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration)
+    model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration, manifest.sensitivity)
     if revision_of(model) != manifest.revision:
         raise DamageError("its content does not match its revision")
     return model

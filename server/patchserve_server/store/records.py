@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,9 +21,11 @@ from pydantic import (
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import Calibration, EmbeddingSpec
 from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.store.damage import DamageError, printable
 
-FORMAT_VERSION = 1
+POINTER_VERSION = 1
+MANIFEST_VERSION = 2
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -32,6 +35,11 @@ def _utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC)
 
 
+def _checked_sensitivity(sensitivity: float) -> float:
+    check_sensitivity(sensitivity)
+    return sensitivity
+
+
 UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
 Revision = Annotated[str, Field(pattern=REVISION_PATTERN)]
 
@@ -39,35 +47,75 @@ Revision = Annotated[str, Field(pattern=REVISION_PATTERN)]
 class _Record(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
+    _VERSION: ClassVar[int]
+    _READABLE: ClassVar[str]
     format_version: int
 
     @field_validator("format_version")
     @classmethod
     def _check_version(cls, version: int) -> int:
-        if version != FORMAT_VERSION:
-            raise ValueError(f"this server reads version {FORMAT_VERSION} only")
+        if version != cls._VERSION:
+            raise ValueError(f"this server reads {cls._READABLE} only")
         return version
 
 
 class Pointer(_Record):
     """Which revision of a reference is current."""
 
+    _VERSION = POINTER_VERSION
+    _READABLE = "version 1"
     reference_id: str
     revision: Revision
     create_time: UtcTime
     update_time: UtcTime
 
 
-class Manifest(_Record):
-    """A generation without its arrays. It has no name and no time, so equal revisions have equal manifests."""
+class FirstManifest(_Record):
+    """A manifest of version 1, from before references had a sensitivity."""
 
+    _VERSION = 1
+    _READABLE = "version 1"
     revision: Revision
     spec: EmbeddingSpec
     options: ReferenceOptions
     calibration: Calibration
 
 
-RecordT = TypeVar("RecordT", Pointer, Manifest)
+class Manifest(FirstManifest):
+    """A generation without its arrays. It has no name and no time, so equal revisions have equal manifests."""
+
+    _VERSION = MANIFEST_VERSION
+    _READABLE = "versions 1 and 2"
+    sensitivity: Annotated[float, AfterValidator(_checked_sensitivity)]
+
+
+RecordT = TypeVar("RecordT", Pointer, Manifest, FirstManifest)
+
+
+def decode_manifest(data: bytes) -> Manifest:
+    """The manifest of any version. A value that an old version does not have is the default.
+
+    Raises:
+        DamageError: the bytes are not a manifest.
+    """
+    if _version_in(data) != 1:
+        return decode_record(Manifest, data)
+    first = decode_record(FirstManifest, data)
+    return Manifest(
+        format_version=MANIFEST_VERSION,
+        revision=first.revision,
+        spec=first.spec,
+        options=first.options,
+        calibration=first.calibration,
+        sensitivity=DEFAULT_SENSITIVITY,
+    )
+
+
+def _version_in(data: bytes) -> object:
+    with suppress(ValueError, RecursionError):
+        document = json.loads(data)
+        return document.get("format_version") if isinstance(document, dict) else None
+    return None
 
 
 def encode_record(record: Pointer | Manifest) -> bytes:

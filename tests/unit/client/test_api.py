@@ -113,7 +113,8 @@ def test_both_clients_have_the_same_methods_arguments_and_options() -> None:
         return [(one.name, one.kind, one.default, plain(str(one.annotation))) for one in parameters]
 
     def plain(annotation: str) -> str:
-        return annotation.replace("types.", "").replace("AsyncIterable", "Iterable")
+        both_kinds = "AsyncIterable[Frame | ImageSource] | Iterable[Frame | ImageSource]"
+        return annotation.replace("types.", "").replace(both_kinds, "Iterable[Frame | ImageSource]")
 
     of_sync, of_asyncio = public_methods(Client), public_methods(AsyncClient)
     assert of_sync.keys() == of_asyncio.keys()

@@ -70,6 +70,18 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(fake: FakeServer, call: 
     assert (caught.value.reason, caught.value.resource_name) == ("REFERENCE_NOT_FOUND", "belt")
 
 
+def test_a_reference_is_tuned(fake: FakeServer, call: CallMethod) -> None:
+    loaded = call(fake.address, "load_reference", [png()], "belt", sensitivity=0.5)
+    assert fake.requests["LoadReference"][0].sensitivity == loaded.sensitivity == 0.5
+    tuned = call(fake.address, "tune_reference", "belt", 1.5, expected_revision=loaded.revision)
+    (request,) = fake.requests["TuneReference"]
+    assert (request.sensitivity, request.expected_revision) == (1.5, loaded.revision)
+    assert (tuned.sensitivity, tuned.threshold) == (1.5, 7)
+    assert call(fake.address, "get_reference", "belt") == tuned
+    with pytest.raises(NotFound):
+        call(fake.address, "tune_reference", "nobody", 1.5)
+
+
 def test_references_are_fetched_page_by_page(fake: FakeServer, call: CallMethod) -> None:
     for name in "edcba":
         fake.references[name] = reference(name, 1)
@@ -122,11 +134,17 @@ def test_only_unavailable_is_retried(fake: FakeServer, call: CallMethod) -> None
     assert len(fake.requests["Infer"]) == 1
 
 
-def test_a_delete_is_not_retried(fake: FakeServer, call: CallMethod) -> None:
-    fake.fail("DeleteReference", NOT_READY)
+@pytest.mark.parametrize(
+    ("method", "args", "rpc"),
+    [("delete_reference", ("belt",), "DeleteReference"), ("tune_reference", ("belt", 2.0), "TuneReference")],
+)
+def test_a_change_that_cannot_be_repeated_is_not_retried(
+    fake: FakeServer, call: CallMethod, method: str, args: tuple[Any, ...], rpc: str
+) -> None:
+    fake.fail(rpc, NOT_READY)
     with pytest.raises(Unavailable):
-        call(fake.address, "delete_reference", "belt")
-    assert len(fake.requests["DeleteReference"]) == 1
+        call(fake.address, method, *args)
+    assert len(fake.requests[rpc]) == 1
 
 
 def test_a_call_ends_at_its_deadline(fake: FakeServer, call: CallMethod) -> None:

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from fakes.fake_server import FakeServer
 from fakes.faults import Fault
-from fakes.responses import png
+from fakes.responses import inspected, png
 from fakes.terminal import Run, rows
 from google.rpc import error_details_pb2
 from PIL import Image
@@ -21,10 +21,33 @@ def test_infer_prints_a_row_for_each_image_of_a_folder(run: Run, folder: Path) -
     code, stdout, stderr = run("infer", folder)
     assert (code, stderr) == (0, "")
     header, intact, anomalous, _, summary = rows(stdout)
-    assert header == ["file", "verdict", "score", "raw/threshold", "damage", "regions", "ms"]
-    assert intact == [str(folder / "a.png"), "intact", "0.333", "5.00/10.00", "7.2", "%", "0", "4.5"]
-    assert anomalous == [str(folder / "b.png"), "anomalous", "0.750", "30.00/10.00", "7.2", "%", "1", "4.5"]
+    assert header == ["file", "verdict", "x", "threshold", "regions", "ms"]
+    assert intact == [str(folder / "a.png"), "intact", "0.50", "x", "0", "4.5"]
+    assert anomalous == [str(folder / "b.png"), "anomalous", "3.00", "x", "1", "4.5"]
     assert " ".join(summary) == "3 images: 2 intact, 1 anomalous, 0 failed"
+
+
+def test_the_notebooks_damage_is_shown_on_request_only(run: Run, folder: Path) -> None:
+    _, stdout, _ = run("infer", folder / "a.png", "--damage")
+    assert rows(stdout)[0][-2:] == ["damage", "ms"]
+    assert rows(stdout)[1][-3:] == ["7.2", "%", "4.5"]
+    plain, asked = (json.loads(run("infer", folder / "a.png", "--json", *more)[1]) for more in ((), ("--damage",)))
+    assert "damage" not in plain["results"][0]
+    assert asked["results"][0]["damage"] == {"damage_percentage": 7.25, "anomaly_detected": True, "threshold": 0.5}
+
+
+def test_a_threshold_moves_the_verdict_in_the_unit_of_the_ratios(run: Run, fake: FakeServer, folder: Path) -> None:
+    _, stdout, _ = run("infer", folder / "a.png", "--threshold", 0.8, "--json")
+    assert fake.requests["Infer"][0].output.sensitivity == pytest.approx(1.25)
+    (found,) = json.loads(stdout)["results"]
+    assert (found["ratio"], found["threshold"]) == (pytest.approx(0.4), 0.8)  # the fake ignores the sensitivity
+    code, _, stderr = run("infer", folder / "a.png", "--threshold", 0.8, "--sensitivity", 2)
+    assert code == 2
+    assert "exclude each other" in " ".join(stderr.replace("│", " ").split())
+
+
+def test_regions_that_were_not_requested_are_not_counted(run: Run, folder: Path) -> None:
+    assert rows(run("infer", folder / "b.png", "--max-regions", 0)[1])[1][-2:] == ["-", "4.5"]
 
 
 def test_an_image_that_fails_has_a_row_and_the_others_go_on(run: Run, folder: Path) -> None:
@@ -55,15 +78,16 @@ def test_infer_json_has_the_documented_keys(run: Run, folder: Path, tmp_path: Pa
     assert set(intact) == {
         "file",
         "verdict",
+        "ratio",
+        "threshold",
         "reference_id",
         "reference_revision",
         "anomaly",
-        "damage",
         "regions",
         "timing",
         "overlay",
     }
-    assert anomalous["verdict"] == "anomalous"
+    assert (anomalous["verdict"], anomalous["ratio"], anomalous["threshold"]) == ("anomalous", 3.0, 1.0)
     assert anomalous["anomaly"] == {
         "score": 0.75,
         "raw_score": 30.0,
@@ -86,12 +110,12 @@ def test_overlays_of_images_with_the_same_stem_do_not_overwrite_each_other(run: 
     for number, name in enumerate(("one/x.png", "two/x.png", "two/X.bmp", "x_2.png")):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(png("blue", (10 + number, 8)))
+        path.write_bytes(png("blue", (400 + number, 80)))
         files.append(path)
     out = tmp_path / "new" / "out"
-    code, stdout, _ = run("infer", *files, files[0], "--out", out, "--heatmap", "calibrated")
+    code, stdout, _ = run("infer", *files, files[0], "--out", out, "--heatmap-scale", "calibrated")
     assert code == 0
-    named = {"x_overlay.png": 10, "x_2_overlay.png": 11, "X_3_overlay.png": 12, "x_2_2_overlay.png": 13}
+    named = {"x_overlay.png": 400, "x_2_overlay.png": 401, "X_3_overlay.png": 402, "x_2_2_overlay.png": 403}
     assert {path.name: Image.open(path).size[0] for path in out.iterdir()} == named
     assert [row[-1] for row in rows(stdout)[1:-1]] == list(named)
     assert stdout.endswith("4 images: 4 intact, 0 anomalous, 0 failed\n")
@@ -99,24 +123,43 @@ def test_overlays_of_images_with_the_same_stem_do_not_overwrite_each_other(run: 
 
 def test_infer_sends_its_options(run: Run, fake: FakeServer, folder: Path, tmp_path: Path) -> None:
     run("infer", folder / "a.png", "--reference", "belt", "--max-regions", 3)
-    run("infer", folder / "a.png", "--out", tmp_path / "out", "--heatmap", "relative")
-    plain, drawn = fake.requests["Infer"]
-    assert (plain.reference_id, plain.output.max_regions, plain.output.overlay) == ("belt", 3, False)
-    assert (drawn.output.overlay, drawn.output.heatmap_scale) == (True, inference_pb2.HEATMAP_SCALE_RELATIVE)
+    run("infer", folder / "a.png", "--out", tmp_path / "out")
+    run("infer", folder / "a.png", "--out", tmp_path / "out", "--heatmap-scale", "relative")
+    plain, drawn, relative = (request.output for request in fake.requests["Infer"])
+    assert (fake.requests["Infer"][0].reference_id, plain.max_regions, plain.overlay) == ("belt", 3, False)
+    assert (drawn.overlay, drawn.heatmap_scale) == (True, inference_pb2.HEATMAP_SCALE_CALIBRATED)
+    assert (drawn.overlay_max_side_px, drawn.overlay_format) == (2048, inference_pb2.OVERLAY_FORMAT_PNG)
+    assert relative.heatmap_scale == inference_pb2.HEATMAP_SCALE_RELATIVE
 
 
-@pytest.mark.parametrize(("overlay_format", "suffix"), [("png", ".png"), ("jpeg", ".jpg"), ("webp", ".webp")])
-def test_overlays_have_the_requested_format_and_size(
-    run: Run, folder: Path, tmp_path: Path, overlay_format: str, suffix: str
+def test_overlays_are_annotated_unless_the_exact_ones_are_requested(
+    run: Run, fake: FakeServer, folder: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "out"
+    options = ("--heatmap-scale", "relative", "--exact")
+    for more, out in (((), "annotated"), (options, "exact")):
+        assert run("infer", folder / "b.png", "--out", tmp_path / out, *more)[0] == 0
+    output = fake.requests["Infer"][1].output
+    assert (output.heatmap_scale, output.overlay_max_side_px) == (inference_pb2.HEATMAP_SCALE_RELATIVE, 0)
+    response = inspected("default", (folder / "b.png").read_bytes(), output)
+    assert isinstance(response, inference_pb2.InferResponse)
+    assert (tmp_path / "exact" / "b_overlay.png").read_bytes() == response.overlay_png
+    with Image.open(tmp_path / "annotated" / "b_overlay.png") as picture:
+        assert picture.size == (360, 42 + 270)
+
+
+@pytest.mark.parametrize("exact", [(), ("--exact",)])
+@pytest.mark.parametrize("overlay_format", ["png", "jpeg", "webp"])
+def test_overlays_have_the_requested_format_and_size(
+    run: Run, folder: Path, tmp_path: Path, overlay_format: str, exact: tuple[str, ...]
+) -> None:
+    out, suffix = tmp_path / "out", {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[overlay_format]
     code, stdout, _ = run(
-        "infer", folder / "a.png", "--out", out, "--overlay-format", overlay_format, "--overlay-max-side", 16
+        "infer", folder / "a.png", "--out", out, "--overlay-format", overlay_format, "--overlay-max-side", 16, *exact
     )
     assert code == 0
     assert f"a_overlay{suffix}" in stdout
     with Image.open(out / f"a_overlay{suffix}") as overlay:
-        assert (overlay.format, max(overlay.size)) == (overlay_format.upper(), 16)
+        assert (overlay.format, overlay.width) == (overlay_format.upper(), 16 if exact else 360)
 
 
 @pytest.mark.parametrize(("name", "code"), [("a", 0), ("b", 3)])

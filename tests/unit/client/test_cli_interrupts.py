@@ -49,14 +49,14 @@ def test_an_interrupt_inside_a_lock_of_grpc_is_reported_as_one(
     error: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
     error.__context__ = KeyboardInterrupt()
-    with pytest.raises(typer.Exit) as exited, exit_on_error("here:1"):
+    with pytest.raises(typer.Exit) as exited, exit_on_error():
         raise error
     assert exited.value.exit_code == 130
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
 def test_other_runtime_errors_are_not_interrupts() -> None:
-    with pytest.raises(RuntimeError, match="a bug"), exit_on_error("here:1"):
+    with pytest.raises(RuntimeError, match="a bug"), exit_on_error():
         raise RuntimeError("a bug")
 
 

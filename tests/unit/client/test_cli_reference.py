@@ -123,6 +123,25 @@ def test_a_bad_region_is_rejected_with_what_is_allowed(run_reference: Run, fake:
     assert not fake.requests["LoadReference"]
 
 
+def test_a_reference_is_tuned_and_shows_its_sensitivity(run_reference: Run, fake: FakeServer) -> None:
+    run_reference("load", "--sensitivity", 0.5)
+    assert fake.requests["LoadReference"][0].sensitivity == 0.5
+    code, stdout, _ = run_reference("tune", "default", "--sensitivity", 1.5)
+    revision = fake.references["default"].revision[:12]
+    assert (code, stdout) == (0, f"Tuned default: sensitivity 1.5, threshold 7, revision {revision}\n")
+    assert shown_facts(run_reference)["sensitivity"] == "1.5"
+    code, _, stderr = run_reference("tune", "nobody", "--sensitivity", 1.5)
+    assert (code, "NOT_FOUND" in stderr) == (1, True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--sensitivity", "0"], ["--sensitivity", "11"], ["--sensitivity", "high"]])
+def test_a_tune_needs_a_sensitivity_in_its_range(run_reference: Run, fake: FakeServer, arguments: list[object]) -> None:
+    code, _, stderr = run_reference("tune", "default", *arguments)
+    assert code == 2
+    assert "--sensitivity" in stderr
+    assert not fake.requests["TuneReference"]
+
+
 @pytest.mark.parametrize("text", ["0", "-0.1", "1.1", "nan", "inf", "10%", ""])
 def test_a_bad_search_radius_is_rejected_with_what_is_allowed(run_reference: Run, fake: FakeServer, text: str) -> None:
     code, stdout, stderr = run_reference("load", "--search-radius", text)

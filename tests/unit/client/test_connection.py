@@ -62,7 +62,9 @@ def test_a_token_function_is_called_for_every_call(fake: FakeServer, call: CallM
         assert fake.metadata[-1].get("authorization") == expected
 
 
-@pytest.mark.parametrize("server", ["192.0.2.1:50051", "example.test:50051", "[2001:db8::1]:1", "dns:///localhost:1"])
+@pytest.mark.parametrize(
+    "server", ["192.0.2.1:50051", "example.test:50051", "[2001:db8::1]:1", "dns://ns.test/localhost:1"]
+)
 def test_a_token_is_sent_unencrypted_to_this_machine_only(server: str) -> None:
     for token in ("s3cret", lambda: "s3cret"):
         with pytest.raises(ValueError, match="unencrypted") as caught:
@@ -71,7 +73,7 @@ def test_a_token_is_sent_unencrypted_to_this_machine_only(server: str) -> None:
         Client(server, token=token, tls=TlsConfig()).close()
         Client(server, token=token, insecure_token=True).close()
     Client(server).close()
-    for here in ("localhost:1", "127.0.0.1:1", "[::1]:1"):
+    for here in ("localhost", "127.0.0.1:1", "127.1.2.3", "[::1]:1", "dns:///localhost:1", "unix:/tmp/socket"):
         Client(here, token="s3cret").close()
 
 

@@ -19,7 +19,11 @@ from patchserve_client import (
     PreconditionViolation,
     Unavailable,
 )
+from patchserve_client._address import parsed
+from patchserve_client._connection import Connection
 from patchserve_client._errors import from_status, translate_errors
+
+CONNECTION = Connection(parsed("host:1"), 30, 600, None, None, 64)
 
 SERVER_CODES = {
     "INVALID_ARGUMENT": patchserve_client.InvalidArgument,
@@ -43,7 +47,7 @@ def rpc_error(code: grpc.StatusCode, details: str, trailing: bytes | None = None
 
 
 def raised(error: grpc.RpcError) -> PatchserveError:
-    with pytest.raises(PatchserveError) as caught, translate_errors("host:1"):
+    with pytest.raises(PatchserveError) as caught, translate_errors(CONNECTION):
         raise error
     return caught.value
 
@@ -143,5 +147,5 @@ def test_an_error_can_be_pickled() -> None:
 
 
 def test_other_exceptions_are_not_changed() -> None:
-    with pytest.raises(KeyError), translate_errors("host:1"):
+    with pytest.raises(KeyError), translate_errors(CONNECTION):
         raise KeyError("mine")

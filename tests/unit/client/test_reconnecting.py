@@ -34,6 +34,7 @@ from patchserve_client import (
 )
 from patchserve_client._aio_stream import stream as aio_stream
 from patchserve_client._backoff import Backoff
+from patchserve_client._requests import frame_request
 from patchserve_client._stream import stream
 from patchserve_client._stream_state import StreamState
 
@@ -231,12 +232,12 @@ def new_state() -> StreamState:
 
 
 def run_sync(frames: list[Frame], server: ScriptedServer) -> list[FrameResult]:
-    return list(stream(new_state(), frames, server.connect, None))
+    return list(stream(new_state(), frames, frame_request, server.connect, None))
 
 
 def run_asyncio(frames: list[Frame], server: ScriptedServer) -> list[FrameResult]:
     async def main() -> list[FrameResult]:
-        results = aio_stream(new_state(), async_items(frames), server.aio_connect, None)
+        results = aio_stream(new_state(), async_items(frames), frame_request, server.aio_connect, None)
         return [result async for result in results]
 
     return asyncio.run(main())

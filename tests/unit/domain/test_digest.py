@@ -50,28 +50,36 @@ def example() -> ReferenceModel:
     )
 
 
+EXAMPLE = (
+    b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
+    b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
+    b'"options": {"approximate_search": false, "coreset": {"max_patches": null, "ratio": 0.1}, '
+    b'"profile": "paper", "region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
+    b'"spec": {"backbone": "wide_resnet50_2", "precision": "fp32", '
+    b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "weights_digest": "00ff"}}'
+    b"\npatches <f4 (2, 2)\n"
+    + bytes.fromhex("0000803f 000000c0 0000003f 00000000")
+    + b"\nimage_index <i4 (2,)\n"
+    + bytes.fromhex("00000000 00000000")
+    + b"\ngrid_index <i4 (2,)\n"
+    + bytes.fromhex("00000000 03000000")
+    + b"\nspacing <f4 (2,)\n"
+    + bytes.fromhex("0000003f 0000c03f")
+    + b"\ninputs |u1 (1, 1, 1, 3)\n"
+    + bytes([1, 2, 3])
+)
+
+
 def test_the_worked_example_of_the_documentation_has_the_documented_digest() -> None:
-    message = (
-        b'{"calibration": {"image_threshold": 1e-05, "method": "augmented_views", "normal_scores": {"count": 4, '
-        b'"max": 1e+16, "mean": 0.5, "min": 0.25, "stddev": 0.0}, "patch_threshold": 12.0}, '
-        b'"options": {"approximate_search": false, "coreset": {"max_patches": null, "ratio": 0.1}, '
-        b'"profile": "paper", "region_of_interest": [[[0.0, 0.0], [1.0, 0.0], [0.5, 0.75]]], "search_radius": 0.25}, '
-        b'"spec": {"backbone": "wide_resnet50_2", "precision": "fp32", '
-        b'"preprocessing": "bilinear-224/\\"\\u00e9\\"", "weights_digest": "00ff"}}'
-        b"\npatches <f4 (2, 2)\n"
-        + bytes.fromhex("0000803f 000000c0 0000003f 00000000")
-        + b"\nimage_index <i4 (2,)\n"
-        + bytes.fromhex("00000000 00000000")
-        + b"\ngrid_index <i4 (2,)\n"
-        + bytes.fromhex("00000000 03000000")
-        + b"\nspacing <f4 (2,)\n"
-        + bytes.fromhex("0000003f 0000c03f")
-        + b"\ninputs |u1 (1, 1, 1, 3)\n"
-        + bytes([1, 2, 3])
-    )
-    assert revision_of(example()) == hashlib.sha256(message).hexdigest()
+    assert revision_of(example()) == hashlib.sha256(EXAMPLE).hexdigest()
     page = Path(__file__).parents[3] / "docs/format.md"
     assert revision_of(example()) in page.read_text()
+
+
+def test_a_sensitivity_other_than_one_is_in_the_digest() -> None:
+    tuned = dataclasses.replace(example(), sensitivity=1.5)
+    message = EXAMPLE.replace(b'"spec": {', b'"sensitivity": 1.5, "spec": {')
+    assert revision_of(tuned) == hashlib.sha256(message).hexdigest()
 
 
 def test_equal_content_has_the_same_revision() -> None:
@@ -144,6 +152,7 @@ def changed_models() -> Iterator[ReferenceModel]:
     for name, value in CORESET_CHANGES.items():
         coreset = CoresetOptions(**{name: value})
         yield dataclasses.replace(model, options=dataclasses.replace(model.options, coreset=coreset))
+    yield dataclasses.replace(model, sensitivity=2.0)
     for region in REGION_CHANGES:
         yield dataclasses.replace(model, options=dataclasses.replace(model.options, region_of_interest=region))
     for name, value in SPREAD_CHANGES.items():
@@ -166,7 +175,7 @@ def test_the_changes_cover_every_field() -> None:
         (model.calibration.normal_scores, SPREAD_CHANGES),
     ):
         assert set(changes) == {field.name for field in dataclasses.fields(whole)}
-    assert set(CHANGES) == {field.name for field in dataclasses.fields(model)}
+    assert {*CHANGES, "sensitivity"} == {field.name for field in dataclasses.fields(model)}
 
 
 def test_another_shape_changes_the_revision_even_if_the_bytes_are_equal() -> None:

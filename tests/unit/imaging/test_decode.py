@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -215,3 +216,81 @@ def test_pixels_keep_the_same_limits_as_files() -> None:
 def test_limits_are_positive(limits: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="positive"):
         ImageLimits(**limits)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_colors_that_are_transparent_do_not_count(kind: str, mode: str) -> None:
+    decoded = []
+    for hidden in ("black", "white", "red"):
+        image = Image.new(mode, (8, 8), (*Image.new("RGB", (1, 1), hidden).getpixel((0, 0)), 0)[-len(mode) :])  # type: ignore[misc]
+        image.paste(Image.new(mode, (4, 8), (90,) * (len(mode) - 1) + (255,)))
+        options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+        decoded.append(decode_rgb(encoded(image, kind, **options)))
+    assert (decoded[0][:, :4] == 90).all()
+    assert (decoded[0][:, 4:] == 255).all()
+    assert all(np.array_equal(decoded[0], other) for other in decoded[1:])
+
+
+def test_what_is_half_transparent_is_half_white() -> None:
+    assert decode_rgb(encoded(Image.new("RGBA", (2, 2), (0, 100, 200, 128)), "PNG"))[0, 0].tolist() == [127, 177, 227]
+
+
+def test_an_opaque_alpha_channel_changes_no_color() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+    assert np.array_equal(decode_rgb(encoded(image.convert("RGBA"), "PNG")), np.asarray(image))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1"])
+def test_a_transparent_color_becomes_white(mode: str) -> None:
+    image = Image.new("RGB", (4, 2), "white")
+    image.paste((0, 0, 0), (0, 0, 2, 2))
+    stored = image.convert(mode)
+    black = stored.getpixel((0, 0))
+    decoded = decode_rgb(encoded(stored, "PNG", transparency=black))
+    assert (decoded == 255).all()
+    assert not decode_rgb(encoded(stored, "PNG"))[:, :2].any()
+
+
+def test_a_palette_may_have_half_transparent_colors() -> None:
+    image = Image.new("P", (2, 1))
+    image.putpalette([0, 0, 0, 10, 20, 30])
+    image.putpixel((1, 0), 1)
+    decoded = decode_rgb(encoded(image, "PNG", transparency=bytes([0, 255])))
+    assert decoded.tolist() == [[[255, 255, 255], [10, 20, 30]]]
+
+
+@pytest.mark.parametrize(("color_type", "samples"), [(0, 1), (2, 3)])
+def test_a_transparent_color_of_16_bits_becomes_white(color_type: int, samples: int) -> None:
+    row = b"\0" + struct.pack(f">{2 * samples}H", *[0x1234] * samples, *[0x5678] * samples)
+    color = struct.pack(f">{samples}H", *[0x1234] * samples)
+    decoded = decode_rgb(png_of(2, 1, 16, color_type, row, transparent=color))
+    assert decoded[0].tolist() == [[255] * 3, [0x56] * 3]
+
+
+def png_of(width: int, height: int, depth: int, color_type: int, rows: bytes, *, transparent: bytes) -> bytes:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0))
+    data = chunk(b"tRNS", transparent) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + header + data
+
+
+def test_colors_that_were_multiplied_with_their_opacity_are_divided() -> None:
+    """A TIFF with associated alpha: half of white is stored as gray."""
+    tags = {256: 1, 257: 1, 258: 8, 259: 1, 262: 2, 273: 134, 277: 4, 279: 4, 338: 1}
+    entries = b"".join(struct.pack("<HHLL", tag, 3 if tag == 258 else 4, 1, value) for tag, value in tags.items())
+    entries = entries.replace(struct.pack("<HHLL", 258, 3, 1, 8), struct.pack("<HHLL", 258, 3, 4, 122))
+    file = struct.pack("<2sHLH", b"II", 42, 8, len(tags)) + entries + bytes(4) + struct.pack("<4H", 8, 8, 8, 8)
+    file = file.ljust(134, b"\0") + bytes([128, 128, 128, 128])
+    assert decode_rgb(file)[0, 0].tolist() == [255, 255, 255]
+
+
+def test_a_bmp_with_an_unused_fourth_byte_is_opaque() -> None:
+    header = struct.pack("<IiiHHIIiiII", 108, 1, 1, 1, 32, 3, 4, 0, 0, 0, 0)
+    masks = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+    start = 14 + 108
+    for alpha, expected in ((0, [3, 2, 1]), (255, [3, 2, 1])):
+        body = header + masks + bytes(108 - len(header + masks)) + bytes([1, 2, 3, alpha])
+        assert decode_rgb(struct.pack("<2sIHHI", b"BM", start + 4, 0, 0, start) + body)[0, 0].tolist() == expected

@@ -9,7 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from fakes.anomaly_maps import hot_spot
+from fakes.anomaly_maps import hot_spot, verdict_at
 from fakes.images import card
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -32,8 +32,8 @@ def drawn(
 ) -> np.ndarray:
     size_px = overlay_size(image.size, max_side_px)
     canvas = prepare_canvas(image, scale, map_side_px=len(anomaly_map), size_px=size_px)
-    regions: Sequence[Region] = find_regions(anomaly_map, THRESHOLD, image.size, max_regions)
-    return render_overlay(canvas, anomaly_map, patch_threshold=THRESHOLD, regions=regions)
+    regions: Sequence[Region] = find_regions(anomaly_map, verdict_at(THRESHOLD), image.size, max_regions)
+    return render_overlay(canvas, anomaly_map, pixel_threshold=THRESHOLD, regions=regions)
 
 
 def test_the_relative_overlay_equals_the_notebooks() -> None:
@@ -80,8 +80,8 @@ def test_drawing_does_not_change_its_input(scale: HeatmapScale, max_side_px: int
     size_px = overlay_size(image.size, max_side_px)
     canvas = prepare_canvas(image, scale, map_side_px=224, size_px=size_px)
     before = canvas.pixels.copy()
-    regions = find_regions(anomaly_map, THRESHOLD, image.size, 4)
-    first, again = (render_overlay(canvas, anomaly_map, patch_threshold=THRESHOLD, regions=regions) for _ in range(2))
+    regions = find_regions(anomaly_map, verdict_at(THRESHOLD), image.size, 4)
+    first, again = (render_overlay(canvas, anomaly_map, pixel_threshold=THRESHOLD, regions=regions) for _ in range(2))
     assert np.array_equal(first, again)
     assert np.array_equal(canvas.pixels, before)
     assert np.array_equal(np.asarray(image), np.asarray(card(1)))

@@ -52,18 +52,18 @@ def test_only_probes_need_no_credentials() -> None:
 
 
 def test_methods_that_change_references_need_manage_and_are_audited() -> None:
-    changes = {"LoadReference", "LoadReferenceStream", "DeleteReference"}
+    changes = {"LoadReference", "LoadReferenceStream", "TuneReference", "DeleteReference"}
     assert names(is_audited=True) == changes
     assert names(scope=Scope.MANAGE) == {*changes, "ListLoads"}
 
 
 def test_messages_with_images_take_capacity_before_they_are_read() -> None:
     assert names(initial_permit=InitialPermit.IMAGE) == {"Infer", "ModelInfer"}
-    assert (
-        names(initial_permit=InitialPermit.LOAD)
-        == names(time_limit=TimeLimit.LOAD)
-        == {"LoadReference", "LoadReferenceStream"}
-    )
+    assert names(initial_permit=InitialPermit.LOAD) == {"LoadReference", "LoadReferenceStream"}
+
+
+def test_calls_that_save_a_bank_have_the_time_limit_of_a_load() -> None:
+    assert names(time_limit=TimeLimit.LOAD) == {"LoadReference", "LoadReferenceStream", "TuneReference"}
 
 
 def test_health_and_reflection_and_probes_are_always_answered() -> None:

@@ -152,12 +152,55 @@ async def test_an_append_with_a_different_option_fails_and_names_the_option(
 ) -> None:
     first = await bench.load(10, requested=loaded_with)
     message = (
-        f'Reference "default" was loaded with another {name}, which APPEND cannot change. Leave {name} out, or '
+        f'Reference "default" has another {name}, which APPEND cannot change. Leave {name} out, or '
         "load the reference again with REPLACE."
     )
     with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
         await bench.load(20, append=True, requested={**loaded_with, name: value})
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
+
+
+async def test_append_keeps_the_sensitivity_and_replace_resets_it(bench: Bench) -> None:
+    assert (await bench.load(10)).model.sensitivity == 1
+    tuned = await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.5)
+    grown = await bench.load(20, append=True)
+    assert grown.model.sensitivity == 2.5
+    assert (await bench.load(30, append=True, sensitivity=2.5)).model.sensitivity == 2.5
+    with pytest.raises(PreconditionError, match="has another sensitivity, which APPEND cannot change"):
+        await bench.load(40, append=True, sensitivity=2.0)
+    assert (await bench.load(10)).revision != tuned.revision
+    assert (await bench.load(10, sensitivity=2.5)).revision == tuned.revision
+    assert (await bench.load(10)).model.sensitivity == 1
+
+
+@pytest.mark.parametrize("sensitivity", [0, 0.05, 11, float("nan")])
+async def test_a_load_with_a_sensitivity_out_of_range_fails(bench: Bench, sensitivity: float) -> None:
+    with pytest.raises(InvalidInputError, match=r"sensitivity must be 0\.1 to 10"):
+        await bench.load(10, sensitivity=sensitivity)
+
+
+async def test_a_tune_during_an_append_makes_the_append_fail(bench: Bench) -> None:
+    """Otherwise one of the two changes would be lost."""
+    await bench.load(10)
+    bench.detector.fit_gate.clear()
+    appending = asyncio.create_task(bench.load(20, append=True))
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED])
+    tuned = await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)
+    bench.detector.fit_gate.set()
+    with pytest.raises(ReferenceChangedError):
+        await appending
+    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == tuned
+
+
+async def test_a_tune_during_a_replacement_does_not_stop_it(bench: Bench) -> None:
+    await bench.load(10)
+    bench.detector.fit_gate.clear()
+    loading = asyncio.create_task(bench.load(20))
+    await until(lambda: [load.stage for load in bench.builder.active_loads()] == [LoadStage.EMBED])
+    await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)
+    bench.detector.fit_gate.set()
+    assert (await loading).model.sensitivity == 1
+    assert bench.catalog.info(DEFAULT_REFERENCE_ID).sensitivity == 1
 
 
 async def test_an_invalid_image_is_reported_by_its_field_and_nothing_changes(bench: Bench) -> None:

@@ -32,7 +32,9 @@ class _HeatmapScaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeatmapS
     intact item.
     """
     HEATMAP_SCALE_CALIBRATED: _HeatmapScale.ValueType  # 2
-    """A fixed scale around the reference's threshold. An intact item stays blue."""
+    """A scale around the threshold. Below it, the image shows through, tinted blue to green. Above it, yellow to red at
+    twice the threshold and beyond. The hottest pixel has the score of the image: an intact image stays below yellow.
+    """
 
 class HeatmapScale(_HeatmapScale, metaclass=_HeatmapScaleEnumTypeWrapper):
     """How raw scores become colors."""
@@ -44,7 +46,9 @@ HEATMAP_SCALE_RELATIVE: HeatmapScale.ValueType  # 1
 intact item.
 """
 HEATMAP_SCALE_CALIBRATED: HeatmapScale.ValueType  # 2
-"""A fixed scale around the reference's threshold. An intact item stays blue."""
+"""A scale around the threshold. Below it, the image shows through, tinted blue to green. Above it, yellow to red at
+twice the threshold and beyond. The hottest pixel has the score of the image: an intact image stays below yellow.
+"""
 Global___HeatmapScale: _TypeAlias = HeatmapScale  # noqa: Y015
 
 class _OverlayFormat:
@@ -101,8 +105,9 @@ class OutputOptions(_message.Message):
     max_regions: _builtins.int
     """The maximum number of regions, 0 to 1000. The regions with the highest peak scores are kept. Absent: 16. 0: none."""
     sensitivity: _builtins.float
-    """Both thresholds of the reference are divided by this number, 0.1 to 10. With 2, half the raw score is enough to be
-    anomalous. Absent: 1, the calibrated thresholds.
+    """The calibrated threshold of the reference is divided by this number, 0.1 to 10, in place of the reference's own
+    sensitivity. With 2, half the raw score is enough to be anomalous; with 1, the calibrated threshold holds. Absent: the
+    reference's own sensitivity, which is 1 unless it was tuned.
     """
     overlay_format: Global___OverlayFormat.ValueType
     """The image format of the overlay. Unspecified: PNG."""
@@ -210,7 +215,9 @@ Global___DamageScore: _TypeAlias = DamageScore  # noqa: Y015
 
 @_typing.final
 class AnomalyScore(_message.Message):
-    """The verdict: raw scores compared with thresholds that were calibrated on the reference images."""
+    """The verdict: the raw score compared with a threshold that was calibrated on the reference images. The number for people
+    is raw_score / raw_threshold: "1.38 x" is 1.38 times the threshold. Equal to score / (1 - score).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -220,16 +227,20 @@ class AnomalyScore(_message.Message):
     IS_ANOMALOUS_FIELD_NUMBER: _builtins.int
     ANOMALOUS_AREA_PERCENTAGE_FIELD_NUMBER: _builtins.int
     score: _builtins.float
-    """raw_score / (raw_score + raw_threshold), 0 to 1. Exactly 0.5 at the threshold."""
+    """raw_score / (raw_score + raw_threshold), 0 to 1. Exactly 0.5 at the threshold. Not a probability: scores of most
+    images lie between 0.4 and 0.7.
+    """
     raw_score: _builtins.float
     """The distance of the image to the reference in feature space, 0 or more. Comparable only within one revision."""
     raw_threshold: _builtins.float
-    """The raw score at which `score` is 0.5: the threshold of the reference, divided by the sensitivity of the request."""
+    """The raw score at which `score` is 0.5: the calibrated threshold, divided by the sensitivity of
+    the request, or else of the reference.
+    """
     is_anomalous: _builtins.bool
     """Whether the image is anomalous: score > 0.5."""
     anomalous_area_percentage: _builtins.float
-    """The share of pixels above the patch threshold, in percent, 0 to 100. With a region of interest: the share of the
-    pixels inside it.
+    """The share of anomalous pixels (see Region), in percent, 0 to 100. 0 exactly if the image is intact. With a region of
+    interest: the share of the pixels inside it.
     """
     def __init__(
         self,
@@ -310,7 +321,10 @@ Global___Point: _TypeAlias = Point  # noqa: Y015
 
 @_typing.final
 class Region(_message.Message):
-    """A connected area above the patch threshold."""
+    """A connected area of anomalous pixels. The score map of an image is read on the scale of its verdict: the highest pixel
+    gets the score of the image, and the others are compared with it. So an intact image has no anomalous pixels and no
+    regions, an anomalous image has at least one, and no region has a higher score than its image.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -324,9 +338,7 @@ class Region(_message.Message):
     area_percentage: _builtins.float
     """The area as a share of the image, in percent, 0 to 100."""
     peak_score: _builtins.float
-    """The highest patch score in the region, scaled like AnomalyScore.score but with the patch threshold: above 0.5, at
-    most 1.
-    """
+    """The score of its highest pixel: above 0.5, at most AnomalyScore.score, which the first region has."""
     @_builtins.property
     def bounding_box(self) -> Global___BoundingBox:
         """The smallest upright rectangle around the region."""
@@ -354,7 +366,9 @@ Global___Region: _TypeAlias = Region  # noqa: Y015
 
 @_typing.final
 class ScoreMap(_message.Message):
-    """The raw patch scores as a map over the whole image."""
+    """The raw patch scores as a map over the whole image. Its pixels are anomalous above its highest value x raw_threshold /
+    raw_score (see Region).
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -507,7 +521,7 @@ class InferResponse(_message.Message):
 
     @_builtins.property
     def regions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Region]:
-        """The connected areas above the patch threshold, the highest peak score first. Empty: there are none, or none were
+        """The connected areas of anomalous pixels, the highest peak score first. Empty: the image is intact, or none were
         requested.
         """
 

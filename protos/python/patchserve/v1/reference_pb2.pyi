@@ -235,6 +235,7 @@ class LoadReferenceRequest(_message.Message):
     SEARCH_RADIUS_FIELD_NUMBER: _builtins.int
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
+    SENSITIVITY_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -260,6 +261,10 @@ class LoadReferenceRequest(_message.Message):
     several times as fast and misses about 3 % of the nearest neighbors. Banks with fewer than 10,000 patches, and all
     banks on a GPU, are still searched exactly. Not allowed together with search_radius. Absent (false): exact search.
     With APPEND: as for `profile`.
+    """
+    sensitivity: _builtins.float
+    """The sensitivity of the reference, 0.1 to 10, as TuneReference sets it. Absent: 1; with APPEND: that of the reference.
+    With APPEND, another value than that of the reference fails with FAILED_PRECONDITION.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -288,19 +293,24 @@ class LoadReferenceRequest(_message.Message):
         search_radius: _builtins.float | None = ...,
         region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
         approximate_search: _builtins.bool | None = ...,
+        sensitivity: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "coreset", b"coreset", "search_radius", b"search_radius"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
+    _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_search) -> _WhichOneofReturnType__approximate_search | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sensitivity) -> _WhichOneofReturnType__sensitivity | None: ...
 
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
@@ -435,7 +445,9 @@ class Calibration(_message.Message):
     image_threshold: _builtins.float
     """The raw image score above which an image is anomalous, at sensitivity 1."""
     patch_threshold: _builtins.float
-    """The raw patch score above which a pixel is anomalous, at sensitivity 1."""
+    """The raw patch score that the score maps of normal images rarely exceed: for callers who compare score maps of
+    different images. Verdicts and regions do not depend on it.
+    """
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
         """The raw image scores of the normal images or views."""
@@ -480,6 +492,7 @@ class Reference(_message.Message):
     SEARCH_RADIUS_FIELD_NUMBER: _builtins.int
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
+    SENSITIVITY_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -495,7 +508,9 @@ class Reference(_message.Message):
     profile: Global___ScoringProfile.ValueType
     """How it scores images."""
     threshold: _builtins.float
-    """The raw image score at which AnomalyScore.score is 0.5, at sensitivity 1. Equal to calibration.image_threshold."""
+    """The raw image score at which AnomalyScore.score is 0.5, for requests without a sensitivity of their own:
+    calibration.image_threshold, divided by the sensitivity of the reference.
+    """
     backbone: _builtins.str
     """The backbone that computed its patch vectors, such as "wide_resnet50_2"."""
     weights_digest: _builtins.str
@@ -508,6 +523,10 @@ class Reference(_message.Message):
     """The search radius of the load, as a share of the image's side. Absent: a patch is compared with all patches."""
     approximate_search: _builtins.bool
     """Whether the load requested approximate search."""
+    sensitivity: _builtins.float
+    """What both thresholds of `calibration` are divided by in requests without a sensitivity of their own, 0.1 to 10. 1: the
+    calibrated thresholds.
+    """
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -549,10 +568,11 @@ class Reference(_message.Message):
         search_radius: _builtins.float | None = ...,
         region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
         approximate_search: _builtins.bool = ...,
+        sensitivity: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
@@ -751,6 +771,62 @@ class ListLoadsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListLoadsResponse: _TypeAlias = ListLoadsResponse  # noqa: Y015
+
+@_typing.final
+class TuneReferenceRequest(_message.Message):
+    """The request of TuneReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    SENSITIVITY_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: "default"."""
+    sensitivity: _builtins.float
+    """The new sensitivity, 0.1 to 10. Required. It replaces the old one: 1 restores the calibrated thresholds."""
+    expected_revision: _builtins.str
+    """The revision to tune. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the current
+    revision.
+    """
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        sensitivity: _builtins.float = ...,
+        expected_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "reference_id", b"reference_id", "sensitivity", b"sensitivity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuneReferenceRequest: _TypeAlias = TuneReferenceRequest  # noqa: Y015
+
+@_typing.final
+class TuneReferenceResponse(_message.Message):
+    """The response of TuneReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """The reference, now in use."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___Reference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TuneReferenceResponse: _TypeAlias = TuneReferenceResponse  # noqa: Y015
 
 @_typing.final
 class DeleteReferenceRequest(_message.Message):

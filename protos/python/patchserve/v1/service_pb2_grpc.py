@@ -69,6 +69,11 @@ class PatchCoreServiceStub(object):
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.FromString,
                 _registered_method=True)
+        self.TuneReference = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/TuneReference',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.FromString,
+                _registered_method=True)
         self.DeleteReference = channel.unary_unary(
                 '/patchserve.v1.PatchCoreService/DeleteReference',
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.DeleteReferenceRequest.SerializeToString,
@@ -138,6 +143,14 @@ class PatchCoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TuneReference(self, request, context):
+        """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
+        in use, the previous revision stays in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteReference(self, request, context):
         """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND.
         """
@@ -194,6 +207,11 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     servicer.ListLoads,
                     request_deserializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.SerializeToString,
+            ),
+            'TuneReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.TuneReference,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.SerializeToString,
             ),
             'DeleteReference': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteReference,
@@ -358,6 +376,33 @@ class PatchCoreService(object):
             '/patchserve.v1.PatchCoreService/ListLoads',
             patchserve_dot_v1_dot_reference__pb2.ListLoadsRequest.SerializeToString,
             patchserve_dot_v1_dot_reference__pb2.ListLoadsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TuneReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/TuneReference',
+            patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -57,6 +57,10 @@ class PatchCoreServiceStub:
     """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
     Finished loads are not listed.
     """
+    TuneReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.TuneReferenceRequest, _reference_pb2.TuneReferenceResponse]
+    """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
+    in use, the previous revision stays in use.
+    """
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
     """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
@@ -93,6 +97,10 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     ListLoads: _aio.UnaryUnaryMultiCallable[_reference_pb2.ListLoadsRequest, _reference_pb2.ListLoadsResponse]  # type: ignore[assignment]
     """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
     Finished loads are not listed.
+    """
+    TuneReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.TuneReferenceRequest, _reference_pb2.TuneReferenceResponse]  # type: ignore[assignment]
+    """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
+    in use, the previous revision stays in use.
     """
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
     """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
@@ -157,6 +165,16 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_reference_pb2.ListLoadsResponse, _abc.Awaitable[_reference_pb2.ListLoadsResponse]]:
         """Reports the progress of all active loads, including those that wait. Returns at once, even if the server is busy.
         Finished loads are not listed.
+        """
+
+    @_abc_1.abstractmethod
+    def TuneReference(
+        self,
+        request: _reference_pb2.TuneReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.TuneReferenceResponse, _abc.Awaitable[_reference_pb2.TuneReferenceResponse]]:
+        """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
+        in use, the previous revision stays in use.
         """
 
     @_abc_1.abstractmethod

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import numpy as np
+
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
@@ -71,6 +73,7 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
         append=enum_value(MODES, request.mode, "mode"),
         requested=_requested_options(request),
         expected_revision=expected_revision(request.expected_revision),
+        sensitivity=request.sensitivity if request.HasField("sensitivity") else None,
     )
 
 
@@ -103,10 +106,15 @@ def output_options(message: inference_pb2.OutputOptions, field: str = "output") 
             heatmap_scale=enum_value(SCALES, message.heatmap_scale, "heatmap_scale"),
             score_map=message.score_map,
             max_regions=message.max_regions if message.HasField("max_regions") else DEFAULT_MAX_REGIONS,
-            sensitivity=message.sensitivity if message.HasField("sensitivity") else 1.0,
+            sensitivity=_decimal(message.sensitivity) if message.HasField("sensitivity") else None,
             overlay_format=enum_value(FORMATS, message.overlay_format, "overlay_format"),
             overlay_max_side_px=message.overlay_max_side_px,
         )
+
+
+def _decimal(value: float) -> float:
+    """The number that the caller wrote: 0.1 in a field of type float is read as 0.10000000149."""
+    return float(str(np.float32(value)))
 
 
 def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> StreamConfig:

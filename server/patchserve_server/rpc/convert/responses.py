@@ -45,7 +45,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         feature_dim=info.feature_dim,
         profile=enum_number(PROFILES, options.profile),
         calibration=_calibration_message(info.calibration),
-        threshold=info.calibration.image_threshold,
+        threshold=info.thresholds().image_threshold,
         create_time=_timestamp(info.create_time),
         update_time=_timestamp(info.update_time),
         backbone=info.spec.backbone,
@@ -56,6 +56,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        sensitivity=info.sensitivity,
     )
 
 

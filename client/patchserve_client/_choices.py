@@ -1,0 +1,75 @@
+"""The enumerations of arguments and results."""
+
+from __future__ import annotations
+
+import enum
+
+
+class LoadMode(enum.StrEnum):
+    """What a load does to an existing reference."""
+
+    REPLACE = "replace"
+    APPEND = "append"
+
+
+class LoadStage(enum.StrEnum):
+    """The stages of a load on the server, in this order."""
+
+    RECEIVE = "receive"
+    QUANTIZE = "quantize"
+    EMBED = "embed"
+    CORESET = "coreset"
+    CALIBRATE = "calibrate"
+    SAVE = "save"
+
+
+class ScoringProfile(enum.StrEnum):
+    """How a reference scores: like the notebook, or like the PatchCore paper."""
+
+    NOTEBOOK = "notebook"
+    PAPER = "paper"
+
+
+class CalibrationMethod(enum.StrEnum):
+    """Where the normal scores of a calibration come from."""
+
+    LEAVE_ONE_OUT = "leave_one_out"
+    AUGMENTED_VIEWS = "augmented_views"
+
+
+class HeatmapScale(enum.StrEnum):
+    """How raw distances become colors: stretched for each image, or fixed around the threshold."""
+
+    RELATIVE = "relative"
+    CALIBRATED = "calibrated"
+
+
+class OverlayFormat(enum.StrEnum):
+    """The file format of an overlay."""
+
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+
+class OverflowPolicy(enum.StrEnum):
+    """What the server does with a new frame while `max_in_flight` frames are in progress."""
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop_oldest"
+
+
+class ResultOrdering(enum.StrEnum):
+    """The order of the results of a stream."""
+
+    INPUT = "input"
+    COMPLETION = "completion"
+
+
+class NoticeKind(enum.StrEnum):
+    """The subject of a notice. The last two come from this client, if the stream reconnects."""
+
+    DRAINING = "draining"
+    REFERENCE_CHANGED = "reference_changed"
+    RECONNECTING = "reconnecting"
+    RESUMED = "resumed"

@@ -1,0 +1,31 @@
+"""Files that could not be written: said once, counted, and an error at the end. The inspection goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from patchserve_client.cli._output import print_note
+
+
+class FailedWrites:
+    """Counts the files of one folder. `what` names them, such as "overlays"."""
+
+    def __init__(self, folder: Path, what: str) -> None:
+        self._folder, self._what = folder, what
+        self._count = 0
+
+    def add(self, error: OSError) -> None:
+        """One was not written."""
+        self._count += 1
+        if self._count == 1:
+            cause = error.strerror or str(error)
+            print_note(f"Warning: {self._folder}: {cause}. The inspection goes on without some {self._what}.")
+
+    def fail_if_any(self) -> None:
+        """Report the number.
+
+        Raises:
+            OSError: there were some.
+        """
+        if self._count:
+            raise OSError(f"{self._count} {self._what} could not be written to {self._folder}.")

@@ -1,0 +1,87 @@
+"""Opens what the command line names: a folder, a video file, a camera or a stream."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import typer
+
+from patchserve_client import Frame
+from patchserve_client._image_files import frame_id_of
+from patchserve_client.cli._camera import Camera
+from patchserve_client.cli._image_files import named_images
+from patchserve_client.cli._opencv import is_camera
+from patchserve_client.cli._paths import path_from
+from patchserve_client.cli._recording import RecordedSource, Recording
+from patchserve_client.cli._sources import Pace, Source, SourceOptions, Unreadable, shown
+from patchserve_client.cli._watching import WatchedFolder
+
+
+@contextlib.contextmanager
+def opened_source(
+    source: str, options: SourceOptions, unreadable: Unreadable, *, watch: bool = False
+) -> Iterator[Source]:
+    """Yields the source of this name. A camera is closed at the end.
+
+    Raises:
+        typer.BadParameter: there is no such source, or it is a folder without images.
+        SourceError: it cannot be opened.
+    """
+    path = path_from(source)
+    if watch and not path.is_dir():
+        raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
+    if path.is_dir():
+        yield WatchedFolder(path, options, unreadable) if watch else _ImageFolder(path, options, unreadable)
+        return
+    with opened_video(source, options) as video:
+        yield video
+
+
+@contextlib.contextmanager
+def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
+    """Yields the video file, camera or stream of this name.
+
+    Raises:
+        typer.BadParameter: there is no such source.
+        SourceError: it cannot be opened.
+    """
+    path = path_from(source)
+    if path.is_file():
+        yield RecordedSource(Recording(str(path)), options)
+        return
+    if not is_camera(source):
+        raise typer.BadParameter(f"{source} is not a folder, a video file, the index of a camera, or a URL.")
+    with contextlib.closing(Camera(source, options)) as camera:
+        if not camera.is_recording:
+            yield camera
+            return
+    yield RecordedSource(Recording(source), options)
+
+
+class _ImageFolder:
+    """The images of a folder, once."""
+
+    is_live = False
+    fps: float | None = None
+    skipped_count = 0
+
+    def __init__(self, folder: Path, options: SourceOptions, unreadable: Unreadable) -> None:
+        self._named = [(file, name.as_posix()) for file, name in named_images([folder]).items()]
+        self._options, self._unreadable = options, unreadable
+
+    def frames(self) -> Iterator[Frame]:
+        """One frame for each file that can be read."""
+        pace = Pace(self._options.fps)
+        for file, name in self._named:
+            if self._options.end.wait(pace.wait_s(time.monotonic())):
+                return
+            pace.passed(time.monotonic())
+            try:
+                image = file.read_bytes()
+            except OSError as error:
+                self._unreadable(name, error)
+            else:
+                yield Frame(image, frame_id_of(name))

@@ -1,0 +1,49 @@
+"""`patchserve-server serve`: run the server."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+
+from pydantic import ValidationError
+
+from patchserve_server.bootstrap import serve
+from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.cli import PROGRAM
+from patchserve_server.cli.flags import add_flags, problem_text
+from patchserve_server.cli.parser import Commands
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
+
+
+def add_to(commands: Commands) -> None:
+    usage = f"{PROGRAM} serve [FLAGS]"
+    parser = commands.add_parser("serve", help="run the server", description=Settings.__doc__, usage=usage)
+    add_flags(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    settings = _read_settings({name: value for name, value in vars(arguments).items() if name in Settings.model_fields})
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server can reload its files
+    configure_process()
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
+    try:
+        asyncio.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
+    except StartupError as error:
+        sys.exit(f"{PROGRAM}: {error.message}")
+
+
+def _read_settings(flags: dict[str, object]) -> Settings:
+    """The settings from these flags and from variables; exits if one is invalid."""
+    try:
+        return Settings(**flags)  # type: ignore[arg-type] # pydantic parses the texts
+    except ValidationError as error:
+        for problem in error.errors():
+            print(f"{PROGRAM} serve: {problem_text(problem, flags)}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)

@@ -1,0 +1,104 @@
+"""JPEG files, decoded so that missing and damaged data is noticed.
+
+libjpeg fills what is missing with gray and only warns; Pillow hides the warning. TurboJPEG reports it, and its pixels
+are the same as Pillow's.
+"""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+from patchserve_server.domain.errors import UndecodableImageError
+from patchserve_server.imaging.pil_image import PilImage
+
+_CHANNELS = 3
+_UNKNOWN_LAYOUT = "Could not determine subsampling"
+"""TurboJPEG does not know every layout that libjpeg decodes, such as 4:1:0, which nearly no encoder writes."""
+_PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_MAX_JUNK_BYTES = 4
+_HEADER_WARNING = re.compile(
+    r"extraneous bytes before marker 0x(db|c[0-2]|e.|fe)|JFIF revision|Adobe color transform|ICC marker"
+)
+"""Warnings about headers from which no pixel depends. They hide later warnings, because only the first is reported."""
+_TABLES_AND_FRAME = re.compile(rb"[\xdb\xc0\xc1\xc2\xc4\xdd]")
+_SCAN = b"\xda"
+_CHEAPEST = {"min_height": 1, "min_width": 1, "min_factor": 8}
+"""Decodes an eighth of each side; no data of a file is skipped."""
+
+
+def decode_jpeg(image: Image.Image, data: bytes) -> PilImage:
+    """The pixels of an opened JPEG file, in its own mode or in RGB.
+
+    Raises:
+        UndecodableImageError: data is missing or damaged.
+    """
+    if image.mode in ("L", "RGB"):
+        width, height = image.size
+        pixels = np.empty((height, width, _CHANNELS), np.uint8)  # too small for more pixels than Pillow sees: an error
+        if _check(data, image.size, colorspace="RGB", buffer=pixels):
+            return Image.fromarray(pixels)
+    else:  # Pillow inverts Adobe's CMYK
+        check_jpeg(data, image.size)
+    image.load()
+    return image
+
+
+def check_jpeg(data: bytes, size_px: tuple[int, int]) -> None:
+    """Check that no data of a JPEG is missing. Less work than decoding it: the pixels of one eighth of the size.
+
+    Raises:
+        UndecodableImageError: data is missing or damaged, or the size is smaller than this (width, height).
+    """
+    _check(data, size_px, **_CHEAPEST)
+
+
+def _check(data: bytes, size_px: tuple[int, int], **options: object) -> bool:
+    """Decode strictly. Return whether it was decoded, and not just checked, or not even that in an unknown layout."""
+    try:
+        _decode(data, size_px, **options)
+    except ValueError as warning:
+        message = str(warning)
+        if _UNKNOWN_LAYOUT in message:
+            return False
+        if _HEADER_WARNING.search(message):
+            _decode(_without_metadata(data), size_px, **_CHEAPEST)
+            return False
+        if "premature end" in message.lower():
+            raise UndecodableImageError("The image is truncated: a part of its data is missing.") from None
+        if not _is_padding(message, data):
+            raise
+    return True
+
+
+def _decode(data: bytes, size_px: tuple[int, int], **options: object) -> None:
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    if width < size_px[0] or height < size_px[1]:
+        raise UndecodableImageError("The image is truncated: it has fewer pixels than its header says.")
+    has_four_channels = colorspace in ("CMYK", "YCCK")
+    simplejpeg.decode_jpeg(data, **{"colorspace": "CMYK" if has_four_channels else "RGB"} | options)
+
+
+def _is_padding(message: str, data: bytes) -> bool:
+    """Whether the warning is about padding before the end, after all pixels; webcams write it."""
+    found = _PADDING.search(message)
+    if found is None:
+        return False
+    padding_bytes = int(found[1])
+    return padding_bytes <= _MAX_JUNK_BYTES or bytes(padding_bytes) + b"\xff\xd9" in data
+
+
+def _without_metadata(data: bytes) -> bytes:
+    """The file with nothing before its first scan but what decoding needs."""
+    kept, start = [data[:2]], data.find(b"\xff", 2)
+    while start >= 0 and data[start + 1 : start + 2] != _SCAN:
+        end = start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        if _TABLES_AND_FRAME.match(data, start + 1):
+            kept.append(data[start:end])
+        elif data[start + 1 : start + 2] == b"\xff":  # a fill byte
+            end = start + 1
+        start = data.find(b"\xff", end)
+    return b"".join([*kept, data[start:] if start >= 0 else b""])

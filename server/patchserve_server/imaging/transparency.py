@@ -1,0 +1,36 @@
+"""Transparent images, as they look on white paper."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from patchserve_server.imaging.pil_image import PilImage
+
+_OPAQUE = 255
+_PNG_DEPTH_AT = 24
+_DEEP = 16
+
+
+def on_white(image: Image.Image) -> PilImage:
+    """The image in mode RGB, over white where it is transparent: colors that nobody sees do not count.
+
+    An opaque image has exactly the colors of convert("RGB").
+    """
+    if not image.has_transparency_data:
+        return image if image.mode == "RGB" else image.convert("RGB")
+    rgba = image.convert("RGBA")
+    alpha = rgba.getchannel("A")
+    lowest, highest = alpha.getextrema()
+    # A BMP with an unused fourth byte has zeros there; viewers show it as opaque.
+    if lowest == _OPAQUE or (image.format == "BMP" and highest == 0):
+        return rgba.convert("RGB")
+    canvas = Image.new("RGB", image.size, "white")
+    canvas.paste(rgba.convert("RGB"), mask=alpha)
+    return canvas
+
+
+def scale_transparent_color(image: Image.Image, data: bytes) -> None:
+    """Make the transparent color of a loaded PNG with 16 bits per channel fit its pixels, which Pillow scales to 8."""
+    color = image.info.get("transparency")
+    if isinstance(color, tuple) and data[_PNG_DEPTH_AT] == _DEEP:
+        image.info["transparency"] = tuple(value >> 8 for value in color)

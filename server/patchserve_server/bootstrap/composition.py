@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.limits import MIB, open_admissions, server_limits
+from patchserve_server.bootstrap.limits import MIB, open_admissions, reception_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 from patchserve_server.domain.inspection import HeatmapScale
@@ -59,6 +59,8 @@ def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
         settings.max_message_mib * MIB,
         settings.max_calls,
         settings.stream_write_timeout_s,
+        settings.max_reference_images,
+        reception_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
         insecure=settings.insecure,

@@ -188,6 +188,7 @@ def _create_inspector(
         threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
+        max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         sink=sink,
     )

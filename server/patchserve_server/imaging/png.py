@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -16,13 +17,32 @@ _EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter m
 _FILTER_UP = 2
 _COMPRESSION_LEVEL = 1
 _BAND_ROWS = 128
+_SAMPLED_BANDS = 16  # every so many bands, one is compressed for an estimate
 
 
-def encode_png(image: RgbImage) -> bytes:
-    """Encode an image (H, W, 3) without loss: six times as fast as libpng's fastest setting, with files no larger."""
+def encode_png(image: RgbImage, max_bytes: int = sys.maxsize) -> bytes | None:
+    """Encode an image (H, W, 3) without loss: six times as fast as libpng's fastest setting, with files no larger.
+
+    None if the file would have more than `max_bytes`. This is noticed before more memory is used.
+    """
     height, width = image.shape[:2]
-    header = struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)
-    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *_data_chunks(image), _chunk(b"IEND", b"")])
+    parts = [_SIGNATURE, _chunk(b"IHDR", struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB))]
+    end = _chunk(b"IEND", b"")
+    remaining = max_bytes - sum(map(len, parts)) - len(end)
+    for chunk in _data_chunks(image):
+        remaining -= len(chunk)
+        if remaining < 0:
+            return None
+        parts.append(chunk)
+    return b"".join([*parts, end])
+
+
+def estimate_png_bytes(image: RgbImage) -> int:
+    """About how large the PNG of an image (H, W, 3) is, in a sixteenth of the time of encoding it."""
+    bands = list(row_bands(len(image), _BAND_ROWS))[::_SAMPLED_BANDS]
+    sampled_rows = sum(band.stop - band.start for band in bands)
+    sampled_bytes: int = sum(len(chunk) for band in bands for chunk in _data_chunks(image[band]))
+    return sampled_bytes * len(image) // sampled_rows
 
 
 def _data_chunks(image: RgbImage) -> Iterator[bytes]:

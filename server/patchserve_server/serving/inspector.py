@@ -83,6 +83,7 @@ class LocalInspector:
         threads: of the pool.
         input_size_px: of the backbone.
         limits: of images.
+        max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         sink: saves overlays.
     """
@@ -96,6 +97,7 @@ class LocalInspector:
         threads: int,
         input_size_px: int,
         limits: imaging.ImageLimits,
+        max_overlay_bytes: int,
         default_scale: HeatmapScale,
         sink: OutputSink | None,
     ) -> None:
@@ -105,6 +107,7 @@ class LocalInspector:
         self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
         self._input_size_px = input_size_px
         self._limits = limits
+        self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
         self._sink = sink
 
@@ -159,7 +162,9 @@ class LocalInspector:
         size_px = imaging.overlay_size(image.size, options.overlay_max_side_px)
         imaging.check_overlay_size(size_px, options.overlay_format)
         scale = options.heatmap_scale or self._default_scale
-        return imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
+        canvas = imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
+        imaging.check_overlay_bytes(canvas, options.overlay_format, self._max_overlay_bytes)
+        return canvas
 
     def _judge(
         self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions
@@ -172,7 +177,7 @@ class LocalInspector:
         if image.canvas is not None:
             threshold = verdict.pixel_threshold
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
-            overlay = imaging.encode_overlay(pixels, options.overlay_format)
+            overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
         return _JudgedImage(verdict, regions, overlay)
 
     async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:

@@ -18,6 +18,7 @@ import grpc
 from conformance.calls import TIMEOUT_S, Caller, Json, outcome, read_cases
 
 from patchserve_client import Client, InferenceResult, PatchserveError, ReferenceInfo, TlsConfig
+from patchserve_client._address import parsed
 from patchserve_client._connection import Connection
 
 _ENUM_PREFIXES = re.compile("^(HEATMAP_SCALE|OVERLAY_FORMAT|LOAD_MODE|SCORING_PROFILE)_")
@@ -32,7 +33,7 @@ def main() -> None:
         parser.add_argument(name)
     given = parser.parse_args()
     tls = TlsConfig(given.ca, given.cert, given.key) if given.ca else None
-    connection = Connection(given.server, TIMEOUT_S, TIMEOUT_S, tls, given.token, 64)
+    connection = Connection(parsed(given.server), TIMEOUT_S, TIMEOUT_S, tls, given.token, 64)
     credentials, options = connection.credentials(), connection.options()
     channel = (
         grpc.secure_channel(given.server, credentials, options)

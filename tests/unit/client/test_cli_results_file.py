@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from fakes.fake_server import FakeServer
+from fakes.responses import reference
 from fakes.terminal import Run, command
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,7 +39,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_infer_appends_a_row_for_each_image(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_infer_appends_a_row_for_each_image(run: Run, fake: FakeServer, folder: Path, tmp_path: Path) -> None:
+    fake.references["default"] = reference("default", 8)
     (folder / "bad.png").write_bytes(b"")
     results = tmp_path / "new" / "results.csv"
     assert run("infer", folder, "--results", results)[0] == 1
@@ -168,4 +170,4 @@ def test_any_name_is_one_row_and_comes_back(tmp_path_factory: pytest.TempPathFac
         results.add(name, ResourceExhausted('a,\n"b"'))
     (row,) = table(path)
     assert row["name"] == name
-    assert row["error"] == 'a,\n"b" (RESOURCE_EXHAUSTED)'
+    assert row["error"] == 'a, "b" (RESOURCE_EXHAUSTED)'

@@ -151,7 +151,8 @@ def test_capture_takes_frames_of_a_video_at_regular_times(run: Run, fake: FakeSe
     assert rows(stdout)[0][:4] == ["Loaded", "belt:", "4", "images,"]
     assert levels(fake.requests["LoadReference"][0].images) == [0, 5, 10, 15]
     code, _, stderr = run("reference", "capture", path, "--count", 40, "--every", "500ms")
-    assert (code, stderr) == (0, f"Warning: {path} ended after 6 of 40 frames.\n")
+    assert code == 0
+    assert stderr.startswith(f"Warning: {path} ended after 6 of 40 frames.\n")
 
 
 def test_capture_of_a_folder_names_the_command_for_it(run: Run, folder: Path) -> None:

@@ -76,7 +76,7 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         Column(
             cells[0],
             max(width_of(escaped(cell, sys.stdout)) for cell in cells),
-            right=all(cell[:1].isdigit() for cell in cells[1:]),
+            right=all(cell == "-" or cell[:1].isdigit() for cell in cells[1:]),
         )
         for cells in zip(titles, *rows, strict=True)
     ]

@@ -172,5 +172,5 @@ def _watchdog() -> tuple[ModuleType, ModuleType]:
     try:
         from watchdog import events, observers  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise SourceError('--watch requires watchdog: pip install "patchserve[watch]".') from error
+        raise SourceError('--watch requires watchdog: `pip install ".[watch]"` in a checkout of patchserve.') from error
     return events, observers

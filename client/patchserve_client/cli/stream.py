@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 
-from patchserve_client import FrameResult, OverflowPolicy
+from patchserve_client import OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._frames_in_flight import FramesInFlight
-from patchserve_client.cli._inspection_options import InspectionOptions, Records, takes_inspection_options
+from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._opened_source import opened_source
 from patchserve_client.cli._overlay_files import OverlayFiles
 from patchserve_client.cli._paths import path_from
-from patchserve_client.cli._sources import Source, SourceOptions, set_by_ctrl_c, shown
-from patchserve_client.cli._stream_health import Lag, ReferenceFit
+from patchserve_client.cli._sources import SourceOptions, set_by_ctrl_c, shown
+from patchserve_client.cli._stream_health import ReferenceFit
 from patchserve_client.cli._stream_options import (
     DropOldestOption,
     FpsOption,
@@ -29,6 +27,7 @@ from patchserve_client.cli._stream_options import (
     WatchOption,
 )
 from patchserve_client.cli._stream_report import StreamReport
+from patchserve_client.cli._stream_results import StreamResults
 from patchserve_client.cli._video import AnnotatedVideo
 
 _DEFAULT_FPS = 10.0  # the frame rate of an annotated video whose source has none
@@ -54,13 +53,16 @@ def stream(
 ) -> None:
     """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 
-    The images of a folder and its sub-folders come in natural order: frame 2 before frame 10. Cameras, videos and
-    streams require OpenCV: pip install "patchserve[video]". --watch requires pip install "patchserve[watch]". A camera
-    that is lost is opened again.
+    The images of a folder and its sub-folders come in natural order: frame 2 before frame 10. A camera
+    that is lost is opened again. Videos and cameras require the extra "video", --watch the extra "watch".
 
     Exit codes: 0 every frame was inspected (or left out or dropped, with --drop-oldest); 1 a frame, the source or the
     server failed; 2 wrong usage; 3 a frame is anomalous (only with --fail-on-anomaly; 1 wins over 3).
     """
+
+    def unreadable(name: str, error: OSError) -> None:
+        results.unreadable(name, error)
+
     report = StreamReport(options.verdicts, as_json=options.as_json)
     with contextlib.ExitStack() as cleanup:
         client = cleanup.enter_context(settings.client())
@@ -74,7 +76,7 @@ def stream(
             frozen_after_s=frozen_after,
             reconnect_for_s=reconnect_for,
         )
-        opened = cleanup.enter_context(opened_source(source, reading, report.unreadable, watch=watch))
+        opened = cleanup.enter_context(opened_source(source, reading, unreadable, watch=watch))
         drop_oldest = opened.is_live if drop_oldest is None else drop_oldest
         max_in_flight = max_in_flight or (_LIVE_IN_FLIGHT if opened.is_live else None)
         records = cleanup.enter_context(options.opened_records())
@@ -93,7 +95,7 @@ def stream(
             keeps_images=records.saved is not None,
         )
         fit = ReferenceFit(shown(source), is_folder=path_from(source).is_dir())
-        results = _Results(opened, fit, frames, report, records, files, video)
+        results = StreamResults(opened, fit, frames, report, records, files, video)
         cleanup.callback(results.end)
         answers = client.infer_stream(
             frames,
@@ -107,53 +109,3 @@ def stream(
         )
         results.add_all(cleanup.enter_context(contextlib.closing(answers)))
     options.exit_with(report.counts)
-
-
-@dataclass(slots=True)
-class _Results:
-    """Takes the results of a stream to everything that wants them."""
-
-    source: Source
-    fit: ReferenceFit
-    frames: FramesInFlight
-    report: StreamReport
-    records: Records
-    files: OverlayFiles | None
-    video: AnnotatedVideo | None
-    lag: Lag = field(default_factory=Lag)
-
-    def add_all(self, answers: Iterator[FrameResult]) -> None:
-        """Print, write and draw the results as they arrive."""
-        for frame in answers:
-            image = self.frames.answered(frame.sequence)
-            self.report.frame(frame)
-            self._record(frame, image)
-            self._look_at(frame)
-        self._tell("reference", self.fit.end())
-
-    def end(self) -> None:
-        """Print the summary."""
-        self.report.end(self.source.skipped_count, self.lag.longest_s)
-
-    def _record(self, frame: FrameResult, image: bytes | None) -> None:
-        outcome = frame.result or frame.error
-        if outcome is None:
-            return
-        if self.records.results is not None:
-            self.records.results.add(frame.frame_id, outcome, frame.sequence, frame.capture_time)
-        if self.records.saved is not None and image is not None:
-            self.records.saved.add(frame.frame_id, image, outcome, frame.sequence, frame.capture_time)
-        if self.files is not None:
-            self.files.write(frame)
-        if self.video is not None and frame.result is not None:
-            self.video.add(frame.result)
-
-    def _look_at(self, frame: FrameResult) -> None:
-        if self.source.is_live and frame.capture_time is not None:
-            self._tell("falling_behind", self.lag.result(frame.capture_time, self.source.skipped_count))
-        if frame.result is not None:
-            self._tell("reference", self.fit.result(frame.result.anomaly.ratio, frame.capture_time))
-
-    def _tell(self, kind: str, message: str | None) -> None:
-        if message is not None:
-            self.report.tell(kind, message)

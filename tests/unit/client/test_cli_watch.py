@@ -213,4 +213,4 @@ def test_without_watchdog_watch_says_what_to_install(run: Run, folder: Path, mon
     monkeypatch.setitem(sys.modules, "watchdog", None)
     code, stdout, stderr = run("stream", folder, "--watch")
     assert (code, stdout) == (1, "")
-    assert stderr == 'Error: --watch requires watchdog: pip install "patchserve[watch]".\n'
+    assert stderr == 'Error: --watch requires watchdog: `pip install ".[watch]"` in a checkout of patchserve.\n'

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
@@ -24,7 +25,6 @@ from patchserve_client.cli._loading import (
 )
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
 from patchserve_client.cli._skipping import Skipped, load_usable
-from patchserve_client.cli._text import counted
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(

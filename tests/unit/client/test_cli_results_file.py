@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from fakes.fake_server import FakeServer
-from fakes.responses import reference
 from fakes.terminal import Run, command
 from hypothesis import given
 from hypothesis import strategies as st
@@ -39,8 +38,8 @@ def table(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def test_infer_appends_a_row_for_each_image(run: Run, fake: FakeServer, folder: Path, tmp_path: Path) -> None:
-    fake.references["default"] = reference("default", 8)
+def test_infer_appends_a_row_for_each_image(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("reference", "load", folder / "a.png")  # --threshold reads its threshold
     (folder / "bad.png").write_bytes(b"")
     results = tmp_path / "new" / "results.csv"
     assert run("infer", folder, "--results", results)[0] == 1

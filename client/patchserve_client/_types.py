@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from patchserve_client import _saving
 from patchserve_client._choices import CalibrationMethod, HeatmapScale, LoadStage, NoticeKind, ScoringProfile
+from patchserve_client._counted import counted
 from patchserve_client._errors import PatchserveError
 from patchserve_client._verdicts import verdict_text
 
@@ -118,9 +119,7 @@ class InferenceResult:
 
     def __str__(self) -> str:
         """The verdict in a few words, as in "anomalous 1.38 x, 2 regions"."""
-        count = len(self.regions)
-        regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
-        return f"{self.anomaly}{regions}"
+        return f"{self.anomaly}, {counted(len(self.regions), 'region')}" if self.regions else str(self.anomaly)
 
     def __repr__(self) -> str:
         return f"<InferenceResult {self}, reference {self.reference_id!r}>"
@@ -208,7 +207,7 @@ class ReferenceInfo:
     images: tuple[ReferenceImage, ...]  # from `get_reference` only; otherwise empty
 
     def __repr__(self) -> str:
-        images = f"{self.image_count} image{'' if self.image_count == 1 else 's'}"
+        images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
@@ -25,7 +26,6 @@ from patchserve_client.cli._loading import (
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
 from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._skipping import Skipped, load_usable
-from patchserve_client.cli._text import counted
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
@@ -117,6 +117,10 @@ def capture(
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
+    with settings.client() as client:  # before minutes of waiting for frames that could not be loaded
+        limit = client.server_info().limits.max_reference_images
+    if count > limit:
+        raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
 

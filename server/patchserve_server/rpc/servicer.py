@@ -108,6 +108,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
 
 def _stream_response(event: StreamEvent, call: Call) -> stream_pb2.InferStreamResponse:
     """The message of an event. A result that is too large becomes an error of its frame; the stream continues."""
+    if isinstance(event, FrameOutcome) and isinstance(event.result, ResponseTooLargeError):
+        event = replace(event, result=event.result.with_prefix("config"))
     response = convert.stream_event(event, call.request_id)
     if isinstance(event, FrameOutcome):
         try:

@@ -145,7 +145,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     async def GetServerInfo(self, request: Any, context: Context) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
         await self._enter("GetServerInfo", request, context)
-        limits = server_info_pb2.Limits(max_image_bytes=2**25, max_in_flight=64, default_timeout_s=30)
+        limits = server_info_pb2.Limits(
+            max_image_bytes=2**25, max_in_flight=64, default_timeout_s=30, max_reference_images=50
+        )
         return server_info_pb2.GetServerInfoResponse(
             version="1.2.3",
             backbone="fake",

@@ -116,6 +116,10 @@ def capture(
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
+    with settings.client() as client:  # before minutes of waiting for frames that could not be loaded
+        limit = client.server_info().limits.max_reference_images
+    if count > limit:
+        raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
 

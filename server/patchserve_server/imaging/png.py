@@ -41,8 +41,8 @@ def estimate_png_bytes(image: RgbImage) -> int:
     """About how large the PNG of an image (H, W, 3) is, in a sixteenth of the time of encoding it."""
     bands = list(row_bands(len(image), _BAND_ROWS))[::_SAMPLED_BANDS]
     sampled_rows = sum(band.stop - band.start for band in bands)
-    sampled_bytes: int = sum(len(chunk) for band in bands for chunk in _data_chunks(image[band]))
-    return sampled_bytes * len(image) // sampled_rows
+    sampled_bytes = sum(len(chunk) for band in bands for chunk in _data_chunks(image[band]))
+    return int(sampled_bytes * len(image) / sampled_rows)
 
 
 def _data_chunks(image: RgbImage) -> Iterator[bytes]:

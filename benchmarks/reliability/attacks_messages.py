@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
-import grpc
+from grpc import aio
 
 from patchserve.v1 import inference_pb2, stream_pb2
+from patchserve_client._aio_status import server_status_first
 from reliability import others
 from reliability.harness import (
     CHANNEL_OPTIONS,
@@ -33,12 +34,12 @@ from reliability.harness import (
     reason_of,
     server,
 )
+from reliability.source_address import relayed
 
 _MIB = 2**20
 _OURS, _KSERVE, _HEALTH = "/patchserve.v1.PatchCoreService", "/inference.GRPCInferenceService", "/grpc.health.v1.Health"
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
-_ATTACKERS = "127.0.0.2", "127.0.0.3"
-_IMAGE = sorted((PARCELS / "test").rglob("*.jpg"))[0]
+_IMAGE = min((PARCELS / "test").rglob("*.jpg"))
 _HOLD_S = 4.0  # how long a call without a message, or with a message that is not refused, is kept open
 _CONFIG = stream_pb2.InferStreamRequest(config=stream_pb2.StreamConfig()).SerializeToString()
 
@@ -78,12 +79,12 @@ class Attack:
     Args:
         calls: methods, the number of calls of each, and their messages, from the size of the largest.
         at_once: how many calls of an attacker are open at a time.
-        addresses: of the attackers.
+        attackers: how many there are, each from an address of its own.
     """
 
     calls: tuple[tuple[str, int, Callable[[int], list[bytes]]], ...]
     at_once: int = 10
-    addresses: tuple[str, ...] = _ATTACKERS[:1]
+    attackers: int = 1
 
 
 def _one(method: str, count: int, message: Callable[[int], bytes], at_once: int = 10) -> Attack:
@@ -116,7 +117,7 @@ ATTACKS: dict[str, Attack] = {
             (f"{_HEALTH}/Watch", 100, _nothing),
         ),
         at_once=500,
-        addresses=_ATTACKERS,
+        attackers=2,
     ),
 }
 
@@ -127,36 +128,43 @@ class _Tally:
     peak_rss_mib: float = 0.0
 
 
-def _send(channel: grpc.Channel, method: str, messages: list[bytes], tally: _Tally) -> None:
-    done = threading.Event()
+async def _send(
+    channel: aio.Channel, method: str, messages: list[bytes], tally: _Tally, turn: asyncio.Semaphore
+) -> None:
+    async def requests() -> AsyncIterator[bytes]:
+        for message in messages:
+            yield message
+        await asyncio.sleep(_HOLD_S)  # keeps the call open
 
-    def requests() -> Iterator[bytes]:
-        yield from messages
-        done.wait(_HOLD_S)  # keeps the call open
-
-    call: Any = channel.stream_stream(method)(requests(), timeout=60)
-    try:
-        for _ in call:
-            pass
-        tally.outcomes["accepted"] += 1
-    except grpc.RpcError as error:
-        tally.outcomes[reason_of(error)] += 1  # type: ignore[arg-type]
-    finally:
-        done.set()
+    async with turn:
+        stream: Any = channel.stream_stream(method)
+        call = stream(requests(), timeout=60)
+        try:
+            async with server_status_first(call):
+                async for _ in call:
+                    pass
+            tally.outcomes["accepted"] += 1
+        except aio.AioRpcError as error:
+            tally.outcomes[reason_of(error)] += 1
 
 
-def _attack(attack: Attack, port: str, size: int, tally: _Tally) -> None:
+async def _attack(attack: Attack, port: int, size: int, tally: _Tally) -> None:
     """Sends all calls of the attack and waits for their ends."""
     options = [*CHANNEL_OPTIONS, ("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.insecure_channel(f"{address}:{port}", options) for address in attack.addresses]
-    with ThreadPoolExecutor(attack.at_once * len(channels)) as threads:
-        for method, count, messages in attack.calls:
-            sent = messages(size)
-            for _ in range(count):
-                for channel in channels:
-                    threads.submit(_send, channel, method, sent, tally)
-    for channel in channels:
-        channel.close()
+    async with AsyncExitStack() as stack:
+        channels = []
+        for number in range(attack.attackers):
+            address = await stack.enter_async_context(relayed(f"127.0.0.{2 + number}", port))
+            channels.append(await stack.enter_async_context(aio.insecure_channel(address, options)))
+        turns = [asyncio.Semaphore(attack.at_once) for _ in channels]
+        calls = [call for method, count, messages in attack.calls for call in [(method, messages(size))] * count]
+        await asyncio.gather(
+            *(
+                _send(channel, method, messages, tally, turn)
+                for method, messages in calls
+                for channel, turn in zip(channels, turns, strict=True)
+            )
+        )
 
 
 async def _watch_memory(running: Server, tally: _Tally) -> None:
@@ -168,20 +176,22 @@ async def _watch_memory(running: Server, tally: _Tally) -> None:
 async def _run(attack: Attack, size: int) -> Result:
     """One attack on a server of its own."""
     tally, pipe = _Tally(), asyncio.subprocess.PIPE
-    async with server("--host", "0.0.0.0", "--insecure") as running:
-        port = running.address.rpartition(":")[2]
-        async with client(f"127.0.0.1:{port}") as stub:
+    async with server() as running:
+        port = int(running.address.rpartition(":")[2])
+        async with client(running.address) as stub:
             await load(stub)
             for _ in range(10):
                 await stub.Infer(inference_pb2.InferRequest(image=_IMAGE.read_bytes()))
-        arguments = others.__file__, f"127.0.0.1:{port}", str(_IMAGE)
-        process = await asyncio.create_subprocess_exec(sys.executable, *arguments, stdin=pipe, stdout=pipe)
+        arguments = "-m", others.__name__, str(port), str(_IMAGE)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stdin=pipe, stdout=pipe, cwd=Path(__file__).parents[1]
+        )
         assert process.stdout is not None
         await process.stdout.readline()
         before_mib = running.resource_use().rss_mib
         watching = asyncio.create_task(_watch_memory(running, tally))
         started_s = time.perf_counter()
-        await asyncio.to_thread(_attack, attack, port, size, tally)
+        await _attack(attack, port, size, tally)
         took_s = time.perf_counter() - started_s
         seen = json.loads((await process.communicate(b"\n"))[0])
         await asyncio.sleep(2)
@@ -194,8 +204,8 @@ async def _run(attack: Attack, size: int) -> Result:
             "rss_after_mib": running.resource_use().rss_mib,
             "others_infer_p99_ms": percentile(seen["took_ms"]["infer"], 0.99),
             "others_health_p99_ms": percentile(seen["took_ms"]["health"], 0.99),
-            "others_calls": len(seen["took_ms"]["infer"]),
-            "others_failed": seen["failed"],
+            "others_calls": len(seen["took_ms"]["infer"]) + len(seen["took_ms"]["health"]),
+            "others_failed": seen["failed"]["infer"] + seen["failed"]["health"],
             "tracebacks_in_log": running.log.count("Traceback"),
             "exit_code": await running.stop(),
         }

@@ -14,14 +14,14 @@ from patchserve_server.domain.images import RgbImage
 from patchserve_server.domain.inspection import EncodedOverlay, HeatmapScale, OverlayFormat
 from patchserve_server.imaging.canvas import Canvas
 from patchserve_server.imaging.limits import MAX_SIDE_PX
-from patchserve_server.imaging.png import encode_png, estimate_png_bytes
+from patchserve_server.imaging.png import encode_png_within, estimate_png_bytes
 
 MAX_OVERLAY_SIDE_PX = {OverlayFormat.PNG: MAX_SIDE_PX, OverlayFormat.JPEG: 65_500, OverlayFormat.WEBP: 16_383}
 """The longest side of an overlay. PNG allows more, but no image is larger. The others are encoder limits."""
 
 _JPEG_OPTIONS = (cv2.IMWRITE_JPEG_QUALITY, 90)
-# Not OpenCV, which always uses WebP's slowest method: 3 % smaller files in nearly twice the time.
 _SURE_SHARE = 0.5  # an overlay has at least this share of the bytes of its image
+# Not OpenCV, which always uses WebP's slowest method: 3 % smaller files in nearly twice the time.
 _WEBP_OPTIONS = {"quality": 85, "method": 2}
 
 
@@ -87,7 +87,7 @@ def _encode_webp(image: RgbImage, _max_bytes: int) -> bytes:
 
 
 _ENCODERS: dict[OverlayFormat, Callable[[RgbImage, int], bytes | None]] = {
-    OverlayFormat.PNG: encode_png,
+    OverlayFormat.PNG: encode_png_within,
     OverlayFormat.JPEG: _encode_jpeg,
     OverlayFormat.WEBP: _encode_webp,
 }

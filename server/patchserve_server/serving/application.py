@@ -76,15 +76,17 @@ class Application:
         expected_revision: Revision | None,
         image: bytes,
         options: OutputOptions,
+        *,
+        name: str = "",
     ) -> Inspection:
-        """Inspects one image. The permit grows to its size.
+        """Inspects one image. The permit grows to its size; the name is the caller's, for saved outputs.
 
         Raises:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and the errors of Inspector.inspect.
         """
         permit.grow(Capacity(1, len(image)))
         async with self.catalog.use(reference_id, expected_revision) as reference:
-            return await self.inspector.inspect(reference, image, options, permit.flow)
+            return await self.inspector.inspect(reference, image, options, permit.flow, name=name)
 
     async def infer_batch(
         self,
@@ -93,6 +95,8 @@ class Application:
         expected_revision: Revision | None,
         images: Sequence[SentImage],
         options: OutputOptions,
+        *,
+        name: str = "",
     ) -> list[Inspection]:
         """Inspects images concurrently with the same revision; one failure fails all. The permit grows to their size.
 
@@ -103,7 +107,8 @@ class Application:
 
         async def inspect(index: int, image: SentImage) -> Inspection:
             try:
-                return await self.inspector.inspect(reference, image, options, permit.flow)
+                own_name = f"{name}-{index}" if len(images) > 1 else name
+                return await self.inspector.inspect(reference, image, options, permit.flow, name=own_name)
             except InvalidImageError as error:
                 raise error.with_field(f"images[{index}]") from error
 

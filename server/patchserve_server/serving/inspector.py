@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.images import ModelInputs, SentImage
@@ -16,6 +17,7 @@ from patchserve_server.domain.inspection import (
     HeatmapScale,
     Inspection,
     OutputOptions,
+    OverlayFormat,
     RawScores,
     Region,
     Timing,
@@ -26,6 +28,9 @@ from patchserve_server.domain.verdict import judge
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.outputs import InspectedImage, Outputs
+
+_OPERATORS_SIDE_PX: Final = 1280
 
 T = TypeVar("T")
 
@@ -34,19 +39,13 @@ class Inspector(Protocol):
     """Inspects images, in this process or elsewhere."""
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
-        """Compares one image with a reference, as soon as it is the flow's turn.
+        """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's, for outputs.
 
         Raises:
             InvalidImageError: it is not a supported image.
         """
-
-
-class OutputSink(Protocol):
-    """Saves overlays for the operator (`--save-outputs`). Called from a worker thread; never raises."""
-
-    def save(self, inspection: Inspection, overlay: EncodedOverlay) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,7 +84,7 @@ class LocalInspector:
         limits: of images.
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
-        sink: saves overlays.
+        outputs: saves inspections; None: nothing is saved.
     """
 
     def __init__(
@@ -99,7 +98,7 @@ class LocalInspector:
         limits: imaging.ImageLimits,
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
-        sink: OutputSink | None,
+        outputs: Outputs | None,
     ) -> None:
         self._batcher = batcher
         self._images = images
@@ -109,14 +108,19 @@ class LocalInspector:
         self._limits = limits
         self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
-        self._sink = sink
+        self._outputs = outputs
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow):
-            return await self._inspect(reference, image, options, flow, arrived_at_s)
+            inspection, raw = await self._inspect(reference, image, options, flow, arrived_at_s)
+        if self._outputs is not None:
+            thresholds = reference.info.thresholds(options.sensitivity)
+            draw = partial(self._operators_overlay, image, raw, thresholds)
+            await self._outputs.save(InspectedImage(name, image, inspection, draw))
+        return inspection
 
     async def _inspect(
         self,
@@ -125,7 +129,7 @@ class LocalInspector:
         options: OutputOptions,
         flow: FlowKey,
         arrived_at_s: float,
-    ) -> Inspection:
+    ) -> tuple[Inspection, RawScores]:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
         decoded = await self._on_pool(flow, lambda: self._decode(image, options))
@@ -149,9 +153,7 @@ class LocalInspector:
                 total_ms=(time.perf_counter() - arrived_at_s) * 1000,
             ),
         )
-        if (sink := self._sink) is not None and (overlay := inspection.overlay) is not None:
-            await self._on_pool(flow, lambda: sink.save(inspection, overlay))
-        return inspection
+        return inspection, scores.raw
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
@@ -179,6 +181,19 @@ class LocalInspector:
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
             overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
         return _JudgedImage(verdict, regions, overlay)
+
+    def _operators_overlay(self, image: SentImage, raw: RawScores, thresholds: Calibration) -> EncodedOverlay:
+        """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
+        options = OutputOptions(
+            overlay=True,
+            heatmap_scale=HeatmapScale.CALIBRATED,
+            overlay_format=OverlayFormat.JPEG,
+            overlay_max_side_px=_OPERATORS_SIDE_PX,
+        )
+        overlay = self._judge(self._decode(image, options), raw, thresholds, options).overlay
+        if overlay is None:
+            raise AssertionError("It was requested.")
+        return overlay
 
     async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()

@@ -178,3 +178,9 @@ def test_a_camera_that_is_lost_makes_no_reference(
     code, stdout, stderr = run("reference", "capture", camera.address, "--every", "10ms")
     assert (code, stdout, fake.references) == (1, "", {})
     assert "did not come back" in stderr
+
+
+def test_a_url_may_be_longer_than_a_path(run: Run, camera: MjpegCamera) -> None:
+    code, stdout, _ = run("stream", f"{camera.address}?signature={'x' * 5000}", "--limit", 1)
+    assert code == 0
+    assert "1 frame in" in stdout

@@ -62,7 +62,7 @@ def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path
     image, overlay = folder / "new" / "scratched.jpg", tmp_path / "overlay.png"
     code, out, err = run(language, "infer", *way, "--overlay", overlay, image)
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{re.escape(str(image))}: (anomalous|normal), score \d\.\d{{3}}\n", out)
+    assert re.fullmatch(rf"{re.escape(str(image))}: (anomalous|intact) \d\.\d\d x\n", out)
     with Image.open(overlay) as drawn:
         assert (drawn.format, drawn.size) == ("PNG", (320, 240))
 

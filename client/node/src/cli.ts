@@ -89,8 +89,12 @@ async function load(client: PatchserveClient, folder: string) {
   console.log(`${loaded.referenceId}: ${loaded.imageCount} images, revision ${loaded.revision}`);
 }
 
+/** Says how many times the threshold the image reaches, rounded on the side of the verdict. */
 function verdict(name: string, { anomaly }: InferResponse): string {
-  return `${name}: ${anomaly!.isAnomalous ? "anomalous" : "normal"}, score ${anomaly!.score.toFixed(3)}`;
+  const ratio = anomaly!.rawScore / anomaly!.rawThreshold;
+  return anomaly!.isAnomalous
+    ? `${name}: anomalous ${Math.max(ratio, 1.01).toFixed(2)} x`
+    : `${name}: intact ${Math.min(ratio, 1).toFixed(2)} x`;
 }
 
 async function infer(client: PatchserveClient, image: string) {

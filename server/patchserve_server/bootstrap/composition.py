@@ -197,10 +197,13 @@ def _create_inspector(
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for the running batch, the next one, and the threads that decode and draw.
-        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
+        # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+        # clients that have none of these turns.
+        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size),
+        threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
+        max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
     )

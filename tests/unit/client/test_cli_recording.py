@@ -153,7 +153,7 @@ def test_capture_takes_frames_of_a_video_at_regular_times(run: Run, fake: FakeSe
     assert levels(fake.requests["LoadReference"][0].images) == [0, 5, 10, 15]
     code, _, stderr = run("reference", "capture", path, "--count", 40, "--every", "500ms")
     assert code == 0
-    assert stderr.startswith(f"Warning: {path} ended after 6 of 40 frames.\n")
+    assert stderr.startswith(f"Warning: {path} ended after 6 of 40 frames.\nNote: With 6 images")
 
 
 def test_capture_of_a_folder_names_the_command_for_it(run: Run, folder: Path) -> None:

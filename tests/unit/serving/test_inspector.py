@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from fakes.gray import gray_png, open_reference, reference
+from fakes.images import encoded, noise
 from PIL import Image
 
 from patchserve_server import imaging
-from patchserve_server.domain.errors import ImageTooLargeError
+from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
@@ -28,14 +30,16 @@ FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", 
 
 
 @contextlib.asynccontextmanager
-async def inspector(outputs: Path | None = None) -> AsyncIterator[LocalInspector]:
+async def inspector(outputs: Path | None = None, max_overlay_bytes: int = 2**26) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
             Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             images,
             FairSemaphore(4),
+            threads=2,
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
+            max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,
             outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
         )
@@ -111,6 +115,28 @@ async def test_the_operator_gets_an_overlay_if_the_caller_requested_none(tmp_pat
     assert Image.open(overlay).size == (1280, 13)
 
 
+@pytest.mark.parametrize(("own", "requested"), [(0.5, None), (1.0, 0.5), (2.0, 0.5)])
+async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
+    tmp_path: Path, own: float, requested: float | None
+) -> None:
+    calibrated = reference(level=100)
+    tuned = open_reference(replace(calibrated, model=replace(calibrated.model, sensitivity=own)))
+    calibrated_jpeg = OutputOptions(
+        overlay=True, heatmap_scale=HeatmapScale.CALIBRATED, overlay_format=OverlayFormat.JPEG, sensitivity=0.5
+    )
+    image = gray_png(125)
+    async with inspector() as local:
+        expected = await local.inspect(open_reference(calibrated), image, calibrated_jpeg, FLOW)
+    async with inspector(tmp_path) as local:
+        inspection = await local.inspect(tuned, image, OutputOptions(sensitivity=requested), FLOW)
+    assert inspection.verdict == expected.verdict
+    assert not inspection.verdict.anomaly.is_anomalous, "at the calibrated thresholds it is"
+    assert inspection.regions == expected.regions
+    assert expected.overlay is not None
+    (overlay,) = tmp_path.glob("*.overlay.jpg")  # noqa: ASYNC240
+    assert overlay.read_bytes() == expected.overlay.data
+
+
 async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
     detector, image = FakeDetector(), gray_png(160, (16_384, 2))
     async with inspector() as local:
@@ -129,3 +155,12 @@ async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> N
         )
     assert overlay is not None
     assert overlay.size_px == (640, 1)
+
+
+async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inference() -> None:
+    detector, image = FakeDetector(), encoded(noise(400), "PNG")
+    options = OutputOptions(overlay=True, heatmap_scale=HeatmapScale.CALIBRATED)
+    async with inspector(max_overlay_bytes=2**16) as local:
+        with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
+            await local.inspect(open_reference(reference(), detector), image, options, FLOW)
+        assert detector.batches == []

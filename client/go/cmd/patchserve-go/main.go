@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,12 +173,13 @@ func handle(message *pb.InferStreamResponse) error {
 	return os.WriteFile(filepath.Join(*overlay, result.FrameId+".png"), result.GetResponse().OverlayPng, 0o644)
 }
 
+// verdict says how many times the threshold the image reaches, rounded on the side of the verdict.
 func verdict(name string, found *pb.InferResponse) string {
-	word := "normal"
+	ratio := float64(found.Anomaly.RawScore) / float64(found.Anomaly.RawThreshold)
 	if found.Anomaly.IsAnomalous {
-		word = "anomalous"
+		return fmt.Sprintf("%s: anomalous %.2f x", name, math.Max(ratio, 1.01))
 	}
-	return fmt.Sprintf("%s: %s, score %.3f", name, word, found.Anomaly.Score)
+	return fmt.Sprintf("%s: intact %.2f x", name, math.Min(ratio, 1))
 }
 
 // files returns a function that reads the images of a folder one by one, sorted by name, and returns io.EOF at the end.

@@ -170,6 +170,17 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceImage:
+    """An image that a reference was built from, as it was loaded. Without a media type, nothing is known about it."""
+
+    name: str  # of its file; empty: none
+    media_type: str  # such as "image/jpeg"
+    width_px: int  # upright
+    height_px: int
+    size_bytes: int  # encoded
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceInfo:
     """The description of a reference on the server."""
 
@@ -193,6 +204,7 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
+    images: tuple[ReferenceImage, ...]  # from `get_reference` only; otherwise empty
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")

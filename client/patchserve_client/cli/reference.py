@@ -24,6 +24,7 @@ from patchserve_client.cli._loading import (
     takes_load_options,
 )
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
+from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._skipping import Skipped, load_usable
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
@@ -216,18 +217,23 @@ def show(
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything about a reference."""
+    """Show everything about a reference, and the images that it was built from."""
     with settings.client() as client:
-        facts = dataclasses.asdict(client.get_reference(reference_id))
+        reference = client.get_reference(reference_id)
+    facts = dataclasses.asdict(reference)
     if as_json:
         print_json(facts)
         return
+    facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if reference.images:
+        print_line("")
+        print_table(TITLES, cells(reference.images))
 
 
 @app.command(cls=Command)

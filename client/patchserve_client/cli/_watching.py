@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SCAN_INTERVAL_S = 5.0  # finds what the system did not tell, for example about a network drive
 _SCAN_INTERVAL_ALONE_S = 1.0  # if the system tells nothing
-_LARGEST_SCAN_SHARE = 0.05  # of the time
+_LARGEST_SCAN_SHARE = 0.05  # of a core
 _POLL_INTERVAL_S = 0.1
 
 Event = tuple[Path, bool]
@@ -57,11 +57,11 @@ class WatchedFolder:
         with self._observed() as (events, scan_interval_s):
             scan_at_s = 0.0
             while not self._options.end.is_set():
-                started_s = time.monotonic()
-                if started_s >= scan_at_s:
+                if time.monotonic() >= scan_at_s:
+                    started_s = time.thread_time()
                     self._scan()
-                    now_s = time.monotonic()
-                    scan_at_s = now_s + max(scan_interval_s, (now_s - started_s) / _LARGEST_SCAN_SHARE)
+                    used_s = time.thread_time() - started_s
+                    scan_at_s = time.monotonic() + max(scan_interval_s, used_s / _LARGEST_SCAN_SHARE)
                 for path, is_finished in _waiting(events):
                     self._notice(path, is_finished=is_finished)
                 for frame in self._whole():

@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
     preload: _UserPath | None = None
-    """Folder of images of undamaged items, loaded at start as reference "default"."""
+    """Folder of images of undamaged items, loaded at start as reference "default". Its stored sensitivity stays."""
     save_outputs: _UserPath | None = None
     """Folder where inspections are saved: the original, an overlay and the result. Default: nothing is saved."""
     save_outputs_keep: Literal["all", "anomalous"] = "all"

@@ -94,7 +94,7 @@ def test_more_references_than_fit_into_memory_are_served(
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
     with (
         in_process_server(store=tmp_path),
-        pytest.raises(StartupError, match="Another server"),
+        pytest.raises(StartupError, match="A server already uses"),
         in_process_server(store=tmp_path),
     ):
         pass

@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from patchserve.kserve import open_inference_pb2
-from patchserve.v1 import service_pb2
+from patchserve.v1 import reference_pb2, service_pb2
 from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc.methods import (
     HEALTH,
@@ -22,6 +22,7 @@ from patchserve_server.rpc.methods import (
     RequestSize,
     TimeLimit,
 )
+from patchserve_server.rpc.wire import check_message
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
 LARGE = {"Infer", "InferStream", "LoadReference", "LoadReferenceStream", "ModelInfer", "ModelStreamInfer"}
@@ -84,3 +85,10 @@ def test_only_messages_with_images_may_be_large() -> None:
 def test_a_method_that_is_always_answered_needs_no_permit() -> None:
     with pytest.raises(ValueError, match="needs no permit"):
         Method(Scope.INFER, InitialPermit.IMAGE, always_answered=True)
+
+
+def test_a_message_may_have_all_images_of_a_reference_with_their_names() -> None:
+    load = METHODS[f"/{SERVICE}/LoadReference"]
+    for count in (1, 1000, 50_000):
+        request = reference_pb2.LoadReferenceRequest(images=[b"x"] * count, image_names=["a"] * count)
+        check_message(request.SerializeToString(), request.DESCRIPTOR, load.max_request_elements(count))

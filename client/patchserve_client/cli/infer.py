@@ -102,7 +102,7 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    named = named_images(images)
+    named = named_images(images, options.written_folders)
     files = list(named)
     overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
     with contextlib.ExitStack() as cleanup:

@@ -8,6 +8,7 @@ OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 TRITON_VENV := .venv-triton
+KSERVE_VENV := .venv-kserve
 CLIENT_VENV := .venv-client
 PYTHONS := 3.11 3.12 3.13 3.14
 PLATFORMS := x86_64-manylinux_2_35 aarch64-manylinux_2_35
@@ -135,6 +136,14 @@ $(TRITON_VENV)/.installed: requirements/triton.txt
 	$(make-venv)
 	@touch $@
 
+.PHONY: test-kserve
+test-kserve: $(STAMP) $(KSERVE_VENV)/.installed ## test the Open Inference Protocol with KServe's published client
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(KSERVE_VENV)/bin/python -m pytest tests/kserve_client $(ARGS)
+
+$(KSERVE_VENV)/.installed: requirements/kserve.txt
+	$(make-venv)
+	@touch $@
+
 .PHONY: dist
 dist: $(STAMP) ## build the source distribution, and from it the wheel: dist/ (needs no network)
 	rm -rf dist
@@ -237,6 +246,7 @@ lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (A
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt
+	$(LOCK) --group test requirements/kserve.in -o requirements/kserve.txt
 	$(LOCK) requirements/audit.in -o requirements/audit.txt
 	@$(MAKE) --no-print-directory lock-check
 

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.domain.callers import Scope
+from patchserve_server.rpc.reflection import REFLECTION_V1
 from patchserve_server.serving.application import ServerLimits
 
 SERVICE: Final = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].full_name
@@ -89,6 +90,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,
+    f"/{KSERVE}/ModelConfig": _INFER,
     f"/{KSERVE}/ModelInfer": Method(Scope.INFER, InitialPermit.IMAGE),
     f"/{KSERVE}/ModelStreamInfer": _INFER,
     f"/{KSERVE}/ModelReady": Method(Scope.INFER, always_answered=True),
@@ -100,5 +102,6 @@ METHODS: Final[dict[str, Method]] = {
     f"/{HEALTH}/List": _HEALTH_CHECK,  # gRPC's servicer answers UNIMPLEMENTED
     # The contract is public, but which services this server has is not.
     f"/{REFLECTION}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True),
+    f"/{REFLECTION_V1}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True),
 }
 """All methods of all services on the port, by full name. The adapter rejects calls of other methods."""

@@ -102,7 +102,7 @@ class LocalInspector:
         async with self._turns.turn(flow):
             inspection, raw = await self._inspect(reference, image, options, arrived_at_s)
         if self._outputs is not None:
-            draw = partial(self._operators_overlay, image, raw, reference.info.calibration, options)
+            draw = partial(self._operators_overlay, image, raw, reference.info.thresholds(options.sensitivity))
             await self._outputs.save(InspectedImage(name, image, inspection, draw))
         return inspection
 
@@ -159,18 +159,15 @@ class LocalInspector:
             overlay = imaging.encode_overlay(pixels, options.overlay_format)
         return _JudgedImage(verdict, regions, overlay)
 
-    def _operators_overlay(
-        self, image: SentImage, raw: RawScores, calibration: Calibration, options: OutputOptions
-    ) -> EncodedOverlay:
+    def _operators_overlay(self, image: SentImage, raw: RawScores, thresholds: Calibration) -> EncodedOverlay:
         """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
         options = OutputOptions(
             overlay=True,
             heatmap_scale=HeatmapScale.CALIBRATED,
             overlay_format=OverlayFormat.JPEG,
             overlay_max_side_px=_OPERATORS_SIDE_PX,
-            sensitivity=options.sensitivity,
         )
-        overlay = self._judge(self._decode(image, options), raw, calibration, options).overlay
+        overlay = self._judge(self._decode(image, options), raw, thresholds, options).overlay
         if overlay is None:
             raise AssertionError("It was requested.")
         return overlay

@@ -3,6 +3,7 @@
 from patchserve_server.rpc.convert.requests import (
     expected_revision,
     frame,
+    image_name,
     load_options,
     loads_of,
     output_options,
@@ -22,6 +23,7 @@ from patchserve_server.rpc.convert.responses import (
 __all__ = [
     "expected_revision",
     "frame",
+    "image_name",
     "infer_response",
     "load_message",
     "load_options",

@@ -21,6 +21,11 @@ PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks $(PEERS_VENV)/bin/python
 LOCK = $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 $(ARGS)
+# Wheels of torch from another index, such as those for CPUs, which need no CUDA (4 GB less): make setup TORCH_INDEX=URL.
+# They are not checked, unless TORCH_HASHES names a requirements file with their hashes.
+TORCH_INDEX ?=
+TORCH_HASHES ?=
+TORCH = $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)" $(if $(TORCH_HASHES),--torch-hashes "$(TORCH_HASHES)"))
 # Extra arguments of the command behind most targets: make test ARGS="-k stream"
 ARGS ?=
 # Processes that run tests; 0 runs all in one, for a debugger. The tests of a file stay in one process, in their order.
@@ -38,11 +43,11 @@ define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "patchserve needs Python 3.11 or newer; name one with PYTHON=")'
 	$(if $(wildcard $@),,$(PYTHON) -m venv --clear $(@D))
 	@rm -f $@
-	$(@D)/bin/python -m pip install $(QUIET) --require-hashes -r $<
+	$(@D)/bin/python tools/install_lock.py $< $(TORCH) $(QUIET)
 endef
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch)
+setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch); TORCH_INDEX=URL: torch from there
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(make-venv)
 	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
@@ -238,11 +243,11 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra int8 --extra evaluate --extra video --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra int8 --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --extra evaluate --extra video --group test --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt

@@ -237,6 +237,10 @@ class Limits:
     max_batch_size: int
     stream_write_timeout_s: float
     max_connection_age_s: float  # 0: no limit
+    max_timeout_s: float
+    max_load_timeout_s: float
+    first_message_timeout_s: float
+    max_idle_streams: int  # of one caller
 
 
 @dataclass(frozen=True, slots=True)

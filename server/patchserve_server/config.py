@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs patchserve[int8]. auto: bf16 if its maps agree, else fp32."""
+    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if its maps agree, else fp32."""
     store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
     preload: _UserPath | None = None
@@ -125,6 +125,16 @@ class Settings(BaseSettings):
     """Deadline of unary calls that do not set one, in seconds."""
     load_timeout_s: float = Field(default=600.0, gt=0)
     """Deadline of loads that do not set one, in seconds."""
+    max_timeout_s: float = Field(default=600.0, gt=0)
+    """Longest deadline of unary calls, in seconds. A caller may set a later one, but is answered within this time."""
+    max_load_timeout_s: float = Field(default=7200.0, gt=0)
+    """The same for loads, in seconds."""
+    first_message_timeout_s: float = Field(default=30.0, gt=0)
+    """How long a call may take to send its first message, in seconds. The message of a slow connection must arrive in
+    this time. If others need its place, a call whose message does not come ends sooner."""
+    max_idle_streams: int = Field(default=64, ge=1)
+    """Number of streams of one client that may send nothing for ten seconds or longer. Of more, those idle longest end.
+    Idle streams also end when --max-calls is reached."""
     stream_write_timeout_s: float = Field(default=30.0, gt=0)
     """How long a response waits for a caller who does not read, before the call ends, in seconds."""
     max_connection_age_s: float = Field(default=0.0, ge=0)

@@ -21,7 +21,12 @@ REPO = Path(__file__).resolve().parents[2]
 DIST = REPO / "dist"
 CLIENT_VENV = os.environ.get("PATCHSERVE_CLIENT_VENV")
 BIN = Path(CLIENT_VENV or ".").resolve() / "bin"
-PACKAGES = ("client/patchserve_client", "protos/python/patchserve", "server/patchserve_server")
+PACKAGES = (
+    "client/patchserve_client",
+    "client/patchserve_command",
+    "protos/python/patchserve",
+    "server/patchserve_server",
+)
 
 pytestmark = pytest.mark.skipif(not CLIENT_VENV, reason="make test-dist builds what this tests")
 
@@ -56,6 +61,19 @@ def test_the_command_runs_without_the_server(tmp_path: Path) -> None:
     assert "Usage: patchserve" in run("patchserve", "--help", cwd=tmp_path)
     for command in ("infer", "stream", "evaluate", "reference", "info", "health"):
         assert f"Usage: patchserve {command}" in run("patchserve", command, "--help", cwd=tmp_path)
+
+
+def test_the_server_says_how_to_install_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "patchserve-server", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert not done.stdout
+    assert re.fullmatch(
+        r"patchserve-server: only the client of patchserve is installed here \(\w+ is missing\)\. "
+        r"Install the server with `pip install \"\.\[server\]\"` in a checkout of patchserve\.\n",
+        done.stderr,
+    )
 
 
 def test_the_command_talks_to_a_server(tmp_path: Path) -> None:

@@ -68,3 +68,23 @@ def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: P
         client.delete_reference("kept-cards")
     assert kept.revision == found["reference"]["revision"]
     assert (kept.image_count, kept.coreset_ratio) == (3, 0.5)
+
+
+def test_the_printed_command_gives_the_promised_verdicts(server: ServerProcess, dataset: Path) -> None:
+    options = ["--reference", "tuned-cards", "--keep", "--references", "3", "--profile", "paper"]
+    found, printed = evaluate(server, dataset, *options)
+    best = found["thresholds"]["best"]
+    if best["sensitivity"] != 1:
+        command = printed.splitlines()[-1].removeprefix("To use it: ").split()
+        done = subprocess.run([PATCHSERVE, *command[1:], "--server", server.address], check=False, timeout=60)
+        assert done.returncode == 0
+    with Client(server.address) as client:
+        verdicts = {
+            kind: [
+                client.infer(path, "tuned-cards").anomaly.is_anomalous for path in (dataset / "test" / kind).iterdir()
+            ]
+            for kind in ("good", "scratch")
+        }
+        client.delete_reference("tuned-cards")
+    assert np.mean(verdicts["good"]) == best["false_alarm_rate"]
+    assert np.mean(verdicts["scratch"]) == best["found_rate"]

@@ -173,16 +173,27 @@ def test_a_call_without_a_deadline_gets_the_servers_time_limit() -> None:
         assert len(at.detector.batches) == INFERENCE_WORKERS, "the others left the queue"
 
 
-@pytest.mark.parametrize("method", ["Infer", "InferStream"])
+@pytest.mark.parametrize("method", ["Infer", "InferStream", "LoadReference", "LoadReferenceStream", "GetServerInfo"])
 def test_a_call_that_sends_nothing_ends(method: str) -> None:
-    with scene(default_timeout_s=0.3) as at, grpc.insecure_channel(at.address) as channel:
+    with scene(first_message_timeout_s=0.3) as at, grpc.insecure_channel(at.address) as channel:
         feed: Any = Feed()
         call: Any = channel.stream_stream(f"/patchserve.v1.PatchCoreService/{method}")(iter(feed))
         with pytest.raises(grpc.RpcError) as caught:
             next(call)
-        assert refusal(caught.value)[:2] == (LATE, "DEADLINE")
+        assert refusal(caught.value)[:2] == (LATE, "MESSAGE_TIMEOUT")
         feed.close()
         wait_until(at.has_room)
+
+
+def test_a_deadline_has_an_upper_bound() -> None:
+    with scene(max_timeout_s=0.5, default_timeout_s=0.2) as at:
+        calls = [at.stub.Infer.future(IMAGE, timeout=3600) for _ in range(2 * INFERENCE_WORKERS)]
+        for call in calls:
+            error = call.exception()
+            assert isinstance(error, grpc.RpcError)
+            assert refusal(error)[:2] == (LATE, "DEADLINE")
+            assert "0.5 s, the longest time limit" in str(error)
+        at.detector.gate.set()
 
 
 def stall(at: Scene) -> Any:

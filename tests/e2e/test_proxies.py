@@ -99,9 +99,9 @@ def test_a_stream_flows_in_both_directions_at_once(proxy: proxies.Proxy) -> None
 def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     left_s: list[float | None] = []
 
-    def noted(context: Any, default_s: float) -> Any:
+    def noted(context: Any, default_s: float, longest_s: float) -> Any:
         left_s.append(context.time_remaining())
-        return deadline(context, default_s)
+        return deadline(context, default_s, longest_s)
 
     monkeypatch.setattr("patchserve_server.rpc.adapter.deadline", noted)
     with connected(proxy) as client:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TextIO
+from unicodedata import combining, east_asian_width
 
 # Control characters (a newline breaks a table, ESC reaches the terminal), line separators, and marks that change the
 # direction of text. Surrogates are bytes of a file name that are not valid in the locale.
@@ -22,6 +23,11 @@ def _escape(match: re.Match[str]) -> str:
     if _FIRST_BYTE <= code <= _LAST_BYTE:
         return f"\\x{code - _FIRST_BYTE + 0x80:02x}"
     return match[0].encode("unicode_escape").decode()
+
+
+def width_of(text: str) -> int:
+    """The columns that a text takes on a terminal: two for each Chinese character, none for a combining accent."""
+    return sum((not combining(char)) * (1 + (east_asian_width(char) in "FW")) for char in text)
 
 
 def counted(number: int, noun: str, plural: str = "") -> str:

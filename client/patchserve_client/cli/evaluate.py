@@ -9,7 +9,9 @@ import typer
 
 from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._failures import fail
 from patchserve_client.cli._loading import takes_load_options
+from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
 
 _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -19,7 +21,7 @@ _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 def evaluate(
     settings: Settings,
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="Folder in the layout of MVTec AD.", exists=True, file_okay=False)
+        Path, typer.Argument(**EXISTING_FOLDER, metavar="DATASET", help="Folder in the layout of MVTec AD.")
     ],
     *,
     reference: Annotated[
@@ -34,11 +36,11 @@ def evaluate(
     options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers to this file.")
+        Path | None, typer.Option("--json", **NEW_FILE, metavar="FILE", help="Write all numbers to this file.")
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Folder for the plots roc.png, scores.png and mistakes.png."),
+        typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for the plots roc.png, scores.png and mistakes.png."),
     ] = None,
     damage: Annotated[
         bool, typer.Option("--damage", help="Also measure the notebook's damage percentage, which is not a verdict.")
@@ -48,7 +50,7 @@ def evaluate(
 
     Loads DATASET/train/good as a new reference, inspects DATASET/test/good and DATASET/test/<defect>, and compares with
     the masks in DATASET/ground_truth/<defect>/<stem>_mask.png, if there are any. Requires scikit-learn and Matplotlib:
-    pip install "patchserve[evaluate]".
+    pip install ".[evaluate]" in a checkout.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage.
     """
@@ -60,7 +62,7 @@ def evaluate(
         missing = str(error.name).partition(".")[0]
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
-        raise typer.BadParameter(f'Evaluation requires {missing}: pip install "patchserve[evaluate]".') from error
+        fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
     plan = Plan(
         dataset=dataset,
         reference_id=reference,

@@ -12,6 +12,7 @@ from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
@@ -127,7 +128,7 @@ def _load_files(
 
     def load_files(usable: list[Path]) -> ReferenceInfo:
         with shown_load(client, reference_id, usable) as images:
-            contents = (standard_input if file == STDIN else file for file in images)
+            contents = (standard_input if file == STDIN else read_image(file) for file in images)
             return client.load_reference(contents, reference_id, **options)
 
     def skip(one: Skipped) -> None:
@@ -140,6 +141,8 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
+    if (note := few_images_note(loaded)) is not None:
+        print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
@@ -237,6 +240,7 @@ def tune(
             help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
         ),
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Set the sensitivity of a reference, for all requests that set none.
 
@@ -244,6 +248,9 @@ def tune(
     """
     with settings.client() as client:
         tuned = client.tune_reference(reference_id, sensitivity)
+    if as_json:
+        print_json(dataclasses.asdict(tuned))
+        return
     print_line(
         f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from patchserve_client._image_files import SUFFIXES, image_files
+from patchserve_client._image_files import SUFFIXES, image_files, natural_order
 
 LAYOUT = "train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png"
 GOOD = "good"
@@ -36,7 +36,7 @@ class LabeledImage:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """Reference images and test images, sorted by name."""
+    """Reference images and test images, in natural order."""
 
     root: Path
     references: tuple[Path, ...]  # intact images for the reference, at least one
@@ -57,9 +57,8 @@ def read_dataset(root: Path) -> Dataset:
     references = tuple(image_files(root / "train" / GOOD))
     if not references:
         raise DatasetError(f"{root / 'train' / GOOD} has no images (looked for {' '.join(SUFFIXES)}).")
-    kinds = sorted(
-        folder for folder in (root / "test").iterdir() if folder.is_dir() and not folder.name.startswith(".")
-    )
+    folders = (folder for folder in (root / "test").iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    kinds = sorted(folders, key=natural_order)
     images = {kind.name: tuple(_labeled(root, kind)) for kind in kinds}
     if not any(images.values()):
         raise DatasetError(f"{root / 'test'} has no folders with images. The layout is {LAYOUT}.")
@@ -78,7 +77,10 @@ def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> 
         return available
     if count > len(available):
         raise DatasetError(f"There are {len(available)} images in {available[0].parent}, not {count}.")
-    return available[:count] if seed is None else tuple(sorted(random.Random(seed).sample(available, count)))  # noqa: S311 - not for secrets
+    if seed is None:
+        return available[:count]
+    drawn = random.Random(seed).sample(available, count)  # noqa: S311 - not for secrets
+    return tuple(sorted(drawn, key=natural_order))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:

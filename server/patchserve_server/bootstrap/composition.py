@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.limits import MIB, open_admissions, server_limits
+from patchserve_server.bootstrap.limits import MIB, open_admissions, reception_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 from patchserve_server.domain.inspection import HeatmapScale
@@ -61,6 +61,8 @@ def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
         settings.max_message_mib * MIB,
         settings.max_calls,
         settings.stream_write_timeout_s,
+        settings.max_reference_images,
+        reception_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
         insecure=settings.insecure,
@@ -195,10 +197,13 @@ def _create_inspector(
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for the running batch, the next one, and the threads that decode and draw.
-        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
+        # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+        # clients that have none of these turns.
+        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size),
+        threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
+        max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
     )

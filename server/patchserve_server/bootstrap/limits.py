@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from patchserve_server.config import Settings
 from patchserve_server.imaging import MAX_SIDE_PX
+from patchserve_server.rpc.reception import ReceptionLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 
 MIB = 2**20
+_MIN_LARGE_PLACES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +56,19 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
         max_client_pending_loads=admissions.loads.client_limit.count,
         max_client_calls=admissions.calls.client_limit.count,
         max_connection_age_s=settings.max_connection_age_s,
+        max_timeout_s=settings.max_timeout_s,
+        max_load_timeout_s=settings.max_load_timeout_s,
+        first_message_timeout_s=settings.first_message_timeout_s,
+        max_idle_streams=settings.max_idle_streams,
+    )
+
+
+def reception_limits(settings: Settings) -> ReceptionLimits:
+    return ReceptionLimits(
+        settings.first_message_timeout_s,
+        settings.max_idle_streams,
+        settings.max_calls,
+        # As many of the largest messages as may be in progress, and a few more: most messages are smaller.
+        large_places=max(_MIN_LARGE_PLACES, settings.max_pending_mib // settings.max_message_mib + 2),
+        shares_places=settings.client_share < 1,
     )

@@ -55,6 +55,15 @@ class MalformedMessageError(InvalidInputError):
         super().__init__("", "The request cannot be parsed as a message of this method; see the .proto files.")
 
 
+class RequestTooLargeError(InvalidInputError):
+    """The message has more bytes than its method takes."""
+
+    reason = "REQUEST_TOO_LARGE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("", message)
+
+
 class InvalidImageError(InvalidInputError):
     """The bytes are not a supported image. `field` is `image`, or for example `images[3]` in a load."""
 
@@ -106,6 +115,15 @@ class ReferenceNotFoundError(PatchserveError):
             "ListReferences lists the references that exist."
         )
         self.reference_id = reference_id
+
+
+class UnknownServiceError(PatchserveError):
+    """A health check asks for a service that this server does not have."""
+
+    reason = "UNKNOWN_SERVICE"
+
+    def __init__(self) -> None:
+        super().__init__('This server has no such service. Ask for "" (alive) or "patchserve.v1.PatchCoreService".')
 
 
 class PreconditionError(PatchserveError):
@@ -173,6 +191,15 @@ class QueueFullError(ExhaustedError):
     reason = "QUEUE_FULL"
 
 
+class IdleCallError(ExhaustedError):
+    """The caller sent nothing for a while, and another call needed the place, or too many of its streams were idle."""
+
+    reason = "IDLE"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message, retry_after_s)
+
+
 class FrameDroppedError(ExhaustedError):
     """The frame was dropped in favor of a newer one (DROP_OLDEST)."""
 
@@ -224,6 +251,12 @@ class StalledReaderError(DeadlineError):
     """The caller does not read its responses."""
 
     reason = "READER_STALLED"
+
+
+class MessageTimeoutError(DeadlineError):
+    """The caller did not send the first message of its call in time."""
+
+    reason = "MESSAGE_TIMEOUT"
 
 
 class UnauthenticatedError(PatchserveError):

@@ -2,7 +2,7 @@
 
 from patchserve_server.imaging.canvas import Canvas, overlay_size, prepare_canvas
 from patchserve_server.imaging.decode import decode_image, open_image
-from patchserve_server.imaging.encode import check_overlay_size, encode_overlay
+from patchserve_server.imaging.encode import check_overlay_bytes, check_overlay_size, encode_overlay
 from patchserve_server.imaging.formats import file_ending
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.libraries import configure_libraries
@@ -18,6 +18,7 @@ __all__ = [
     "Canvas",
     "ImageLimits",
     "PilImage",
+    "check_overlay_bytes",
     "check_overlay_size",
     "configure_libraries",
     "decode_image",

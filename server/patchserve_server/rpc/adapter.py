@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import ExitStack, aclosing, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import ExitStack, aclosing
 from typing import Any, Final, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 from grpc import aio
 
 from patchserve_server.access import Authenticator
-from patchserve_server.domain.errors import MalformedMessageError, StreamProtocolError
+from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
 from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.failure_log import FailureLog
-from patchserve_server.rpc.methods import METHODS, InitialPermit, Method
-from patchserve_server.rpc.received_messages import ReceivedMessages
+from patchserve_server.rpc.methods import METHODS, Method
+from patchserve_server.rpc.parsing import MessageParser, parser_of
+from patchserve_server.rpc.receiving import ReceivedMessages, Requests
+from patchserve_server.rpc.reception import Reception
 from patchserve_server.rpc.response_writer import ResponseWriter
-from patchserve_server.serving.admission import ONE
-from patchserve_server.serving.application import Application
+from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 
@@ -30,7 +30,7 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type st
 
 
 class MethodAdapter(aio.ServerInterceptor):
-    """Wraps the handler of every method except health checks.
+    """Wraps the handler of every method.
 
     A unary request is read here, as a stream of one message (as it is on the wire). It is read after authorization and
     admission, so that a rejected caller cannot send it.
@@ -38,7 +38,7 @@ class MethodAdapter(aio.ServerInterceptor):
     Args:
         readiness: has the application as soon as the server serves.
         authenticator: None: callers need no token.
-        write_timeout_s: how long a response may wait for a caller that does not read.
+        listening: limits on messages and calls.
         max_delayed_refusals: how many refusals wait at a time, of callers that try again too often.
     """
 
@@ -46,13 +46,15 @@ class MethodAdapter(aio.ServerInterceptor):
         self,
         readiness: Readiness,
         authenticator: Authenticator | None,
-        write_timeout_s: float,
+        listening: Listening,
         max_delayed_refusals: int,
     ) -> None:
         self._readiness = readiness
         self._authenticator = authenticator
-        self._write_timeout_s = write_timeout_s
-        self._endings = Endings(FailureLog(), RefusalPacing(max_delayed_refusals), write_timeout_s)
+        self._listening = listening
+        self._endings = Endings(FailureLog(), RefusalPacing(max_delayed_refusals), listening.write_timeout_s)
+        self._reception = Reception(listening.reception)
+        self._parsers: dict[str, MessageParser] = {}
 
     async def intercept_service(
         self,
@@ -60,59 +62,74 @@ class MethodAdapter(aio.ServerInterceptor):
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
         full_name = str(handler_call_details.method)
-        method = METHODS.get(full_name)
-        if handler is None or (method is not None and method.is_health_check):
-            return handler
 
         async def answer(_: AsyncIterator[Any], context: Context) -> None:
-            name, is_audited = full_name.rpartition("/")[2], method is not None and method.is_audited
+            name, method = full_name.rpartition("/")[2], METHODS.get(full_name)
+            is_audited = method is not None and method.is_audited
             incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
             # If the caller does not read, its status waits. Until then it counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
-                requests = ReceivedMessages(context)
-                await incoming.run(self._answer(method, handler, incoming, requests, until_status_is_sent))
+                await incoming.run(self._answer(full_name, handler, incoming, until_status_is_sent))
 
-        return grpc.stream_stream_rpc_method_handler(
-            answer,
-            request_deserializer=_parse_with(handler.request_deserializer),
-            response_serializer=handler.response_serializer,
-        )
+        # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
+        return grpc.stream_stream_rpc_method_handler(answer, response_serializer=handler.response_serializer)
 
     async def _answer(
         self,
-        method: Method | None,
+        full_name: str,
         handler: Any,  # noqa: ANN401 - gRPC's handlers are untyped
         incoming: IncomingCall,
-        requests: AsyncIterator[Any],
         until_status_is_sent: ExitStack,
     ) -> None:
-        if method is None:
-            raise LookupError(f"{incoming.method_name} is not in the table of methods.")
+        if (method := METHODS.get(full_name)) is None:
+            raise LookupError(f"{full_name} is not in the table of methods.")
+        parser = self._parser(full_name, method, handler)
+        received: AsyncIterator[bytes] = ReceivedMessages(incoming.context)
         if self._authenticator is not None:
-            requests = authorize(self._authenticator, method, incoming, requests)
+            received = authorize(self._authenticator, method, incoming, received)
         if method.always_answered:
-            await self._respond(handler, requests, incoming.context, _PROBE_TIMEOUT_S)
+            with self._reception.probe(method, parser, incoming, received) as requests:
+                await self._respond(handler, requests, incoming.context, (_PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S))
             return
         application = self._readiness.application
-        with _admitted(application, method, incoming, until_status_is_sent) as call:
+        with self._reception.admitted(application, method, incoming, until_status_is_sent) as (call, holdings):
+            permit = call.permit if handler.unary_unary is not None else None
+            requests = self._reception.requests(method, parser, received, holdings, permit)
             await self._respond(handler, requests, call, method.timeout_s(application.limits))
+
+    def _parser(self, full_name: str, method: Method, handler: Any) -> MessageParser:  # noqa: ANN401
+        if (parser := self._parsers.get(full_name)) is None:
+            parser = self._parsers[full_name] = parser_of(
+                full_name,
+                method,
+                handler.request_deserializer,
+                max_message_bytes=self._listening.max_message_bytes,
+                max_reference_images=self._listening.max_reference_images,
+            )
+        return parser
 
     async def _respond(
         self,
         handler: Any,  # noqa: ANN401
-        requests: AsyncIterator[Any],
+        requests: Requests,
         call: Call | Context,
-        timeout_s: float,
+        timeouts_s: tuple[float, float],
     ) -> None:
         context = call.context if isinstance(call, Call) else call
-        writer = ResponseWriter(context, self._write_timeout_s)
-        if handler.stream_stream is not None:
-            async with aclosing(handler.stream_stream(requests, call)) as responses:
+        writer = ResponseWriter(context, self._listening.write_timeout_s)
+        if handler.response_streaming:
+            if handler.request_streaming:
+                stream = handler.stream_stream(requests, call)
+            else:
+                stream = handler.unary_stream(await _single(requests), call)
+            async with aclosing(stream) as responses:
                 async for response in responses:
                     await writer.write(response)
             return
-        async with deadline(context, timeout_s):
+        async with deadline(context, *timeouts_s):
             if handler.stream_unary is not None:
                 response = await handler.stream_unary(requests, call)
             else:
@@ -120,38 +137,8 @@ class MethodAdapter(aio.ServerInterceptor):
         await writer.write(response)
 
 
-@contextmanager
-def _admitted(
-    application: Application, method: Method, incoming: IncomingCall, until_status_is_sent: ExitStack
-) -> Iterator[Call]:
-    """The admitted call with its permits.
-
-    Raises:
-        QueueFullError: there is no capacity for one more call, image or load.
-    """
-    client = incoming.client
-    until_status_is_sent.enter_context(application.calls.acquire(client, ONE))
-    with ExitStack() as permits:
-        if method.initial_permit is InitialPermit.LOAD:
-            permits.enter_context(application.loads.acquire(client, ONE))
-        permit = permits.enter_context(application.images.permit(client))
-        if method.initial_permit is InitialPermit.IMAGE:
-            permit.grow(ONE)
-        yield Call(incoming.request_id, client, incoming.context, application, permit)
-
-
-async def _single(requests: AsyncIterator[Any]) -> Any:  # noqa: ANN401
+async def _single(requests: Requests) -> Any:  # noqa: ANN401
     request = await anext(aiter(requests), None)
     if request is None:
         raise StreamProtocolError("The call ended without a request.")
     return request
-
-
-def _parse_with(deserialize: Any) -> Callable[[bytes], Any]:  # noqa: ANN401
-    def parse(data: bytes) -> Any:  # noqa: ANN401
-        try:
-            return deserialize(data)
-        except DecodeError as error:
-            raise MalformedMessageError from error
-
-    return parse

@@ -51,7 +51,7 @@ class _CheckedRequests:
     """The caller's messages, as long as the check passes."""
 
     def __init__(self, requests: AsyncIterator[Any], check: Callable[[], None]) -> None:
-        self._requests = requests  # no iterator yet: gRPC warns about an iterator that is never used
+        self._requests = requests
         self._check = check
         self._checked_at_s = time.monotonic()
 
@@ -59,7 +59,7 @@ class _CheckedRequests:
         return self
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - a message of any method
-        request = await anext(aiter(self._requests))
+        request = await anext(self._requests)
         if (now_s := time.monotonic()) - self._checked_at_s >= RECHECK_INTERVAL_S:
             self._check()
             self._checked_at_s = now_s

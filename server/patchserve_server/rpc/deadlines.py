@@ -10,16 +10,19 @@ from patchserve_server.serving.time_limits import within
 
 
 @asynccontextmanager
-async def deadline(context: Context, default_s: float) -> AsyncIterator[None]:
-    """Ends the block at the call's own deadline, or after the default if it has none.
+async def deadline(context: Context, default_s: float, longest_s: float) -> AsyncIterator[None]:
+    """Ends the block at the call's own deadline, or after the default if it has none; in any case after `longest_s`.
 
     Raises:
         DeadlineError: the time limit has passed.
     """
     remaining_s = context.time_remaining()
     if remaining_s is None:
-        message = f"No result within {default_s:g} s, the server's time limit for calls without a deadline."
+        limit_s = min(default_s, longest_s)
+        message = f"No result within {limit_s:g} s, the server's time limit for calls without a deadline."
+    elif remaining_s > longest_s:
+        limit_s, message = longest_s, f"No result within {longest_s:g} s, the longest time limit of this server."
     else:
-        message = "The deadline passed before there was a result."
-    async with within(default_s if remaining_s is None else remaining_s, message):
+        limit_s, message = remaining_s, "The deadline passed before there was a result."
+    async with within(limit_s, message):
         yield

@@ -66,13 +66,15 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], call: Call
     ) -> AsyncIterator[pb.ModelStreamInferResponse]:
-        application, flow = call.application, FlowKey.of_stream(call.client)
+        application, limits, flow = call.application, call.application.limits, FlowKey.of_stream(call.client)
         async with aclosing(self._until_drain(request_iterator)) as requests:
             async for request in requests:
                 with ExitStack() as until_sent:
                     try:
-                        async with deadline(call.context, application.limits.default_timeout_s):
-                            batch = await _batch(request, application.limits)
+                        async with deadline(
+                            call.context, application.limits.default_timeout_s, application.limits.max_timeout_s
+                        ):
+                            batch = await _batch(request, limits)
                             permit = await application.images.acquire_for_stream(flow, capacity_of(batch.images))
                             until_sent.enter_context(permit)
                             result = await _infer(application, permit, request, batch)

@@ -24,6 +24,10 @@ OPEN: Final = "open"  # no token is needed
 ANY_SCOPE: Final = "any"  # a valid token with any scopes
 RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
+SMALL_MESSAGE_BYTES: Final = 8 * 2**10
+_SMALL_MESSAGE_ELEMENTS: Final = 128
+_LARGE_MESSAGE_ELEMENTS: Final = 4096  # and the images of a reference; a region of interest needs up to 2,000
+
 
 class InitialPermit(enum.Enum):
     """The permit that a call needs before its message is read, so that a rejected caller cannot send it."""
@@ -31,6 +35,13 @@ class InitialPermit(enum.Enum):
     NOTHING = enum.auto()
     IMAGE = enum.auto()
     LOAD = enum.auto()
+
+
+class RequestSize(enum.Enum):
+    """The largest message of a caller. It is checked before the message is parsed."""
+
+    SMALL = enum.auto()  # ids and options: SMALL_MESSAGE_BYTES
+    LARGE = enum.auto()  # images and tensors: --max-message-mib
 
 
 class TimeLimit(enum.Enum):
@@ -48,37 +59,53 @@ class Method:
         scope: the scope that the caller's token needs.
         initial_permit: the permit that a call needs at its start.
         time_limit: for a call with one response. A stream of responses has no time limit.
+        request_size: the largest message that a caller may send.
         always_answered: a probe, answered also while the server starts or is full. It needs no permit, does not count
             for `--max-calls`, and has its own short time limit.
         is_audited: logged with the caller's name at level INFO, because the call changes what other callers get.
-        is_health_check: passed to gRPC's own servicer as it is, without a request id or a line in the log.
+        stays_open: a probe that lasts as long as its caller likes. So their number is limited.
     """
 
     scope: RequiredScope
     initial_permit: InitialPermit = InitialPermit.NOTHING
     time_limit: TimeLimit = TimeLimit.CALL
+    request_size: RequestSize = RequestSize.SMALL
     always_answered: bool = False
     is_audited: bool = False
-    is_health_check: bool = False
+    stays_open: bool = False
 
     def __post_init__(self) -> None:
         if self.always_answered and self.initial_permit is not InitialPermit.NOTHING:
             raise ValueError("A method that is always answered needs no permit.")
 
-    def timeout_s(self, limits: ServerLimits) -> float:
-        """The time limit of a call without a deadline."""
-        return limits.load_timeout_s if self.time_limit is TimeLimit.LOAD else limits.default_timeout_s
+    def timeout_s(self, limits: ServerLimits) -> tuple[float, float]:
+        """The time limit of a call without a deadline, and the longest deadline that a caller may set."""
+        if self.time_limit is TimeLimit.LOAD:
+            return limits.load_timeout_s, limits.max_load_timeout_s
+        return limits.default_timeout_s, limits.max_timeout_s
+
+    def max_request_bytes(self, max_message_bytes: int) -> int:
+        """The largest message of a caller."""
+        is_small = self.request_size is RequestSize.SMALL
+        return min(SMALL_MESSAGE_BYTES, max_message_bytes) if is_small else max_message_bytes
+
+    def max_request_elements(self, max_reference_images: int) -> int:
+        """How many fields and list elements a message may have."""
+        is_small = self.request_size is RequestSize.SMALL
+        return _SMALL_MESSAGE_ELEMENTS if is_small else _LARGE_MESSAGE_ELEMENTS + max_reference_images
 
 
 _INFER: Final = Method(Scope.INFER)
 _MANAGE: Final = Method(Scope.MANAGE)
-_LOAD: Final = Method(Scope.MANAGE, InitialPermit.LOAD, TimeLimit.LOAD, is_audited=True)
+_IMAGE: Final = Method(Scope.INFER, InitialPermit.IMAGE, request_size=RequestSize.LARGE)
+_IMAGES: Final = Method(Scope.INFER, request_size=RequestSize.LARGE)
+_LOAD: Final = Method(Scope.MANAGE, InitialPermit.LOAD, TimeLimit.LOAD, RequestSize.LARGE, is_audited=True)
 _PROBE: Final = Method(OPEN, always_answered=True)
-_HEALTH_CHECK: Final = Method(OPEN, always_answered=True, is_health_check=True)
+_REFLECTION: Final = Method(ANY_SCOPE, always_answered=True, stays_open=True)
 
 METHODS: Final[dict[str, Method]] = {
-    f"/{SERVICE}/Infer": Method(Scope.INFER, InitialPermit.IMAGE),
-    f"/{SERVICE}/InferStream": _INFER,
+    f"/{SERVICE}/Infer": _IMAGE,
+    f"/{SERVICE}/InferStream": _IMAGES,
     f"/{SERVICE}/GetServerInfo": _INFER,
     f"/{SERVICE}/GetReference": _INFER,
     f"/{SERVICE}/ListReferences": _INFER,
@@ -91,17 +118,17 @@ METHODS: Final[dict[str, Method]] = {
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,
     f"/{KSERVE}/ModelConfig": _INFER,
-    f"/{KSERVE}/ModelInfer": Method(Scope.INFER, InitialPermit.IMAGE),
-    f"/{KSERVE}/ModelStreamInfer": _INFER,
+    f"/{KSERVE}/ModelInfer": _IMAGE,
+    f"/{KSERVE}/ModelStreamInfer": _IMAGES,
     f"/{KSERVE}/ModelReady": Method(Scope.INFER, always_answered=True),
     # Orchestrators and load balancers have no token.
     f"/{KSERVE}/ServerLive": _PROBE,
     f"/{KSERVE}/ServerReady": _PROBE,
-    f"/{HEALTH}/Check": _HEALTH_CHECK,
-    f"/{HEALTH}/Watch": _HEALTH_CHECK,
-    f"/{HEALTH}/List": _HEALTH_CHECK,  # gRPC's servicer answers UNIMPLEMENTED
+    f"/{HEALTH}/Check": _PROBE,
+    f"/{HEALTH}/List": _PROBE,
+    f"/{HEALTH}/Watch": Method(OPEN, always_answered=True, stays_open=True),
     # The contract is public, but which services this server has is not.
-    f"/{REFLECTION}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True),
-    f"/{REFLECTION_V1}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True),
+    f"/{REFLECTION}/ServerReflectionInfo": _REFLECTION,
+    f"/{REFLECTION_V1}/ServerReflectionInfo": _REFLECTION,
 }
 """All methods of all services on the port, by full name. The adapter rejects calls of other methods."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from grpc import aio
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_server.access import Authenticator
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.rpc.adapter import MethodAdapter
+from patchserve_server.rpc.health_servicer import HealthServicer
 from patchserve_server.rpc.kserve_servicer import KServeServicer
 from patchserve_server.rpc.methods import HEALTH, KSERVE, REFLECTION, SERVICE
 from patchserve_server.rpc.reflection import REFLECTION_V1, add_reflection
@@ -20,9 +21,7 @@ from patchserve_server.rpc.transport import Listening, bind, channel_options
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
 
-_SERVING: Final = health_pb2.HealthCheckResponse.SERVING
 _DELAYED_REFUSALS_PER_CALL: Final = 4  # of --max-calls; each needs some 20 KiB
-_NOT_SERVING: Final = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class GrpcServer:
@@ -33,7 +32,7 @@ class GrpcServer:
         self._version = version
         self._authenticator = authenticator
         self._readiness = Readiness()
-        self._health = health.aio.HealthServicer()
+        self._health = HealthServicer(self._readiness)
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
@@ -45,7 +44,7 @@ class GrpcServer:
         adapter = MethodAdapter(
             self._readiness,
             self._authenticator,
-            self._listening.write_timeout_s,
+            self._listening,
             _DELAYED_REFUSALS_PER_CALL * self._listening.max_calls,
         )
         self._server = aio.server(interceptors=[adapter], options=channel_options(self._listening))
@@ -55,7 +54,6 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
-        await self._report_health()
         try:
             address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
         except StartupError:
@@ -69,15 +67,12 @@ class GrpcServer:
     async def ready(self, application: Application) -> None:
         """Starts to serve calls."""
         self._readiness.serve(application)
-        await self._report_health()
+        self._health.report_change()
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Reports NOT_SERVING, gives load balancers time to notice, then finishes accepted work in the grace time."""
         self._readiness.begin_drain()
-        await self._report_health()
+        self._health.report_change()
         await self._readiness.end_streams(delay_s)
         if self._server is not None:
             await self._server.stop(grace_s)
-
-    async def _report_health(self) -> None:
-        await self._health.set(SERVICE, _SERVING if self._readiness.is_serving else _NOT_SERVING)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Self
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.domain.errors import ResponseTooLargeError, StreamProtocolError
@@ -14,7 +15,6 @@ from patchserve_server.domain.stream import Frame, FrameOutcome, StreamEvent
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.calls import Call
 from patchserve_server.rpc.response_size import check_response_size
-from patchserve_server.serving.time_limits import within
 
 
 class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
@@ -92,14 +92,11 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     async def InferStream(
         self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], call: Call
     ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
-        limit_s = call.application.limits.default_timeout_s
-        message = f"No `config` arrived within {limit_s:g} s; it must be the first message of InferStream."
-        async with within(limit_s, message):
-            first_message = await anext(aiter(request_iterator), None)
+        first_message = await anext(aiter(request_iterator), None)
         if first_message is None or first_message.WhichOneof("payload") != "config":
             raise StreamProtocolError("The first message of InferStream must be `config`.")
         config = convert.stream_config(first_message.config, call.application.limits)
-        stream = call.application.streams.run(call.client, config, _frames(request_iterator))
+        stream = call.application.streams.run(call.client, config, _Frames(request_iterator))
         async with aclosing(stream) as events:
             async for event in events:
                 yield _stream_response(event, call)
@@ -112,6 +109,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
 
 def _stream_response(event: StreamEvent, call: Call) -> stream_pb2.InferStreamResponse:
     """The message of an event. A result that is too large becomes an error of its frame; the stream continues."""
+    if isinstance(event, FrameOutcome) and isinstance(event.result, ResponseTooLargeError):
+        event = replace(event, result=event.result.with_prefix("config"))
     response = convert.stream_event(event, call.request_id)
     if isinstance(event, FrameOutcome):
         try:
@@ -133,8 +132,17 @@ async def _images(
         yield request.image
 
 
-async def _frames(requests: AsyncIterator[stream_pb2.InferStreamRequest]) -> AsyncIterator[Frame]:
-    async for request in requests:
+class _Frames:
+    """The frames of a stream. Not a generator: it would keep each frame until the next one comes."""
+
+    def __init__(self, requests: AsyncIterator[stream_pb2.InferStreamRequest]) -> None:
+        self._requests = requests
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Frame:
+        request = await anext(self._requests)
         if request.WhichOneof("payload") != "frame":
             raise StreamProtocolError("Every message after the first of InferStream must be a `frame`.")
-        yield convert.frame(request.frame)
+        return convert.frame(request.frame)

@@ -13,11 +13,14 @@ from grpc import aio
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.rpc.addresses import is_loopback, is_unix_socket, listening_address, private_socket_file
+from patchserve_server.rpc.reception import ReceptionLimits
 
 KEEPALIVE_TIME_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
 MIN_PING_INTERVAL_S: Final = 10
 MAX_CONNECTION_IDLE_S: Final = 900
+HANDSHAKE_TIMEOUT_S: Final = 20  # of TLS, and of HTTP/2 until the client's first settings
+UNREAD_BYTES: Final = 128 * 2**10  # of a call: what a client may send before it is read
 _EXTRA_STREAMS: Final = 64
 
 _log = logging.getLogger(__name__)
@@ -32,6 +35,8 @@ class Listening:
     max_message_bytes: int
     max_calls: int  # of one connection
     write_timeout_s: float
+    max_reference_images: int
+    reception: ReceptionLimits
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
     insecure: bool = False  # allows no TLS although other machines can reach it
@@ -44,6 +49,10 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
         "grpc.max_send_message_length": listening.max_message_bytes,
         # More than max_calls, so that further calls are rejected and probes answered on the same connection.
         "grpc.max_concurrent_streams": listening.max_calls + _EXTRA_STREAMS,
+        # A call that waits to be read takes this much. While a message is read, its window grows to its size.
+        "grpc.http2.lookahead_bytes": UNREAD_BYTES,
+        "grpc.http2.bdp_probe": 0,  # it would let the window grow to 8 MiB
+        "grpc.server_handshake_timeout_ms": HANDSHAKE_TIMEOUT_S * 1000,
         "grpc.so_reuseport": 0,  # a second server on the same port is a mistake
         # A peer that vanished is noticed within 80 s, and its streams are freed.
         "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,

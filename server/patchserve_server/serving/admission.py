@@ -158,8 +158,7 @@ class Admission:
         Raises:
             QueueFullError: it exceeds the limit or the client's share.
         """
-        held_by_client = self._held(client, streams=False) + self._held(client, streams=True)
-        if not (held_by_client + more).fits(self.client_limit):
+        if not self.is_within_share(client, more):
             raise self._rejection(f"This client has reached its limit of {self._limit_text(self.client_limit)}")
         held_by_calls = self._held_by_calls + more
         fits = (held_by_calls + self._held_by_streams).fits(self.limit)
@@ -167,6 +166,11 @@ class Admission:
             fits = False
         if not fits:
             raise self._rejection(f"The server has reached its limit of {self._limit_text(self.limit)}")
+
+    def is_within_share(self, client: str, more: Capacity) -> bool:
+        """Whether the client's own limit allows this much more, whatever others hold."""
+        held = self._held(client, streams=False) + self._held(client, streams=True)
+        return (held + more).fits(self.client_limit)
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
         """Counts the change of a permit: positive when it acquires capacity, negative when it releases some."""

@@ -48,6 +48,10 @@ class ServerLimits:
     max_client_pending_loads: int
     max_client_calls: int
     max_connection_age_s: float  # 0: no limit
+    max_timeout_s: float
+    max_load_timeout_s: float
+    first_message_timeout_s: float
+    max_idle_streams: int  # of one client
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -202,11 +202,8 @@ class Catalog:
         async with self._change:
             is_damaged = reference_id in self._damaged and expected_revision is None
             revision = "" if is_damaged else self.info(reference_id, expected_revision).revision
-            try:
+            with suppress(ReferenceNotFoundError):  # somebody removed its files, but it still answers
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
-            except ReferenceNotFoundError:
-                self._end(reference_id)  # its files were removed
-                raise
             self._end(reference_id)
             return revision
 

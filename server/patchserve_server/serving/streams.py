@@ -112,6 +112,7 @@ class _Stream:
         try:
             async for frame in frames:
                 await self.queue.put(frame)
+                del frame  # it would stay in memory until the next one comes
         finally:
             self.queue.close()
 

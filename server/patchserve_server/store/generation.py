@@ -9,7 +9,7 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import MemoryBank, ReferenceModel
 from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
-from patchserve_server.store.files import is_plain_folder, read_small_file, sync, try_remove, write_synced
+from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
 from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_manifest, decode_record, encode_record
 
 _BANK = "bank.safetensors"
@@ -55,6 +55,11 @@ def install_generation(written: Path, target: Path) -> None:
     else:
         try_remove(target)
         written.rename(target)
+
+
+def is_generation(folder: Path) -> bool:
+    """Whether it is a folder with a file of a generation, intact or not. Other folders belong to somebody else."""
+    return is_plain_folder(folder) and (exists(folder / _MANIFEST) or exists(folder / _BANK))
 
 
 def try_remove_generation(folder: Path) -> None:

@@ -25,7 +25,7 @@ GROUPS = (
 )
 NOT_SENT = {*GROUPS, errors.StartupError}
 # Errors with a delay after which the caller may try again.
-WITH_DELAY = {errors.QueueFullError, errors.NotReadyError}
+WITH_DELAY = {errors.QueueFullError, errors.NotReadyError, errors.IdleCallError}
 
 
 def every_kind(root: type[errors.PatchserveError]) -> Iterator[type[errors.PatchserveError]]:

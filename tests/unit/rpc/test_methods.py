@@ -19,11 +19,13 @@ from patchserve_server.rpc.methods import (
     SERVICE,
     InitialPermit,
     Method,
+    RequestSize,
     TimeLimit,
 )
 from patchserve_server.rpc.reflection import REFLECTION_V1, V1_DESCRIPTOR
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
+LARGE = {"Infer", "InferStream", "LoadReference", "LoadReferenceStream", "ModelInfer", "ModelStreamInfer"}
 FILES = (
     service_pb2.DESCRIPTOR,
     open_inference_pb2.DESCRIPTOR,
@@ -76,19 +78,16 @@ def test_calls_that_save_a_bank_have_the_time_limit_of_a_load() -> None:
 def test_health_and_reflection_and_probes_are_always_answered() -> None:
     probes = {"ServerLive", "ServerReady", "ModelReady"}
     assert names(always_answered=True) == {*HEALTH_CHECKS, "ServerReflectionInfo", *probes}
-    assert names(is_health_check=True) == HEALTH_CHECKS
+    assert names(always_answered=True, stays_open=True) == names(stays_open=True) == {"Watch", "ServerReflectionInfo"}
+
+
+def test_only_messages_with_images_may_be_large() -> None:
+    assert names(request_size=RequestSize.LARGE) == LARGE
+    for full_name, method in METHODS.items():
+        largest = method.max_request_bytes(2**26)
+        assert largest == (2**26 if full_name.rpartition("/")[2] in LARGE else 8192)
 
 
 def test_a_method_that_is_always_answered_needs_no_permit() -> None:
     with pytest.raises(ValueError, match="needs no permit"):
         Method(Scope.INFER, InitialPermit.IMAGE, always_answered=True)
-
-
-def test_only_health_checks_answer_one_request_with_a_stream() -> None:
-    """The adapter supports no other methods of this kind."""
-    one_to_many = {
-        full_name
-        for full_name, method in DESCRIPTORS.items()
-        if method.server_streaming and not method.client_streaming
-    }
-    assert all(METHODS[full_name].is_health_check for full_name in one_to_many)

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from fakes.gray import gray_png, open_reference, reference
+from fakes.images import encoded, noise
 from PIL import Image
 
 from patchserve_server import imaging
-from patchserve_server.domain.errors import ImageTooLargeError
+from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
@@ -28,14 +29,16 @@ FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", 
 
 
 @contextlib.asynccontextmanager
-async def inspector(outputs: Path | None = None) -> AsyncIterator[LocalInspector]:
+async def inspector(outputs: Path | None = None, max_overlay_bytes: int = 2**26) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
             Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             images,
             FairSemaphore(4),
+            threads=2,
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
+            max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,
             outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
         )
@@ -129,3 +132,12 @@ async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> N
         )
     assert overlay is not None
     assert overlay.size_px == (640, 1)
+
+
+async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inference() -> None:
+    detector, image = FakeDetector(), encoded(noise(400), "PNG")
+    options = OutputOptions(overlay=True, heatmap_scale=HeatmapScale.CALIBRATED)
+    async with inspector(max_overlay_bytes=2**16) as local:
+        with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
+            await local.inspect(open_reference(reference(), detector), image, options, FLOW)
+        assert detector.batches == []

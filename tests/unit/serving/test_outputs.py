@@ -56,7 +56,7 @@ def inspected(
     inspection = Inspection(
         reference_id=DEFAULT_REFERENCE_ID,
         reference_revision=Revision("0" * 64),
-        verdict=Verdict(DamageScore(1.0, anomaly_detected=False), anomaly, pixel_threshold=3.0),
+        verdict=Verdict(DamageScore(1.0, anomaly_detected=False), anomaly, pixel_threshold=1.0),
         source_size_px=(8, 8),
         overlay=overlay,
     )

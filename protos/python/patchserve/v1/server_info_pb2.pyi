@@ -61,12 +61,18 @@ class Limits(_message.Message):
     MAX_BATCH_SIZE_FIELD_NUMBER: _builtins.int
     STREAM_WRITE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
     MAX_CONNECTION_AGE_S_FIELD_NUMBER: _builtins.int
+    MAX_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MAX_LOAD_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    FIRST_MESSAGE_TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MAX_IDLE_STREAMS_FIELD_NUMBER: _builtins.int
     max_image_bytes: _builtins.int
     """The maximum size of an encoded image, in bytes."""
     max_image_pixels: _builtins.int
     """The maximum number of pixels (width x height) of an image. Checked in its header, before decoding."""
     max_message_bytes: _builtins.int
-    """The maximum size of a message in either direction, in bytes. Set the limits of your channel to the same value."""
+    """The maximum size of a message in either direction, in bytes. Set the limits of your channel to the same value.
+    Requests without images or tensors have at most 8192 bytes.
+    """
     max_reference_images: _builtins.int
     """The maximum number of images in one reference."""
     max_pending_images: _builtins.int
@@ -115,6 +121,16 @@ class Limits(_message.Message):
     """How long a connection accepts new calls, in seconds. Then clients have to reconnect; running calls continue on the
     old connection. 0: no limit.
     """
+    max_timeout_s: _builtins.float
+    """The longest deadline of a unary call, in seconds. A later deadline counts as this one."""
+    max_load_timeout_s: _builtins.float
+    """The longest deadline of a load, in seconds. A later deadline counts as this one."""
+    first_message_timeout_s: _builtins.float
+    """How long the first message of a call may take, in seconds. Then the call ends with DEADLINE_EXCEEDED."""
+    max_idle_streams: _builtins.int
+    """The maximum number of streams of one caller that send nothing for ten seconds or longer. Of more, those that were
+    idle longest end with RESOURCE_EXHAUSTED.
+    """
     def __init__(
         self,
         *,
@@ -139,10 +155,14 @@ class Limits(_message.Message):
         max_batch_size: _builtins.int = ...,
         stream_write_timeout_s: _builtins.float = ...,
         max_connection_age_s: _builtins.float = ...,
+        max_timeout_s: _builtins.float = ...,
+        max_load_timeout_s: _builtins.float = ...,
+        first_message_timeout_s: _builtins.float = ...,
+        max_idle_streams: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_batch_size", b"max_batch_size", "max_calls", b"max_calls", "max_client_calls", b"max_client_calls", "max_client_pending_bytes", b"max_client_pending_bytes", "max_client_pending_images", b"max_client_pending_images", "max_client_pending_loads", b"max_client_pending_loads", "max_connection_age_s", b"max_connection_age_s", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_image_side_px", b"max_image_side_px", "max_in_flight", b"max_in_flight", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_images", b"max_pending_images", "max_pending_loads", b"max_pending_loads", "max_reference_images", b"max_reference_images", "stream_write_timeout_s", b"stream_write_timeout_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_in_flight", b"default_in_flight", "default_timeout_s", b"default_timeout_s", "first_message_timeout_s", b"first_message_timeout_s", "load_timeout_s", b"load_timeout_s", "max_bank_bytes", b"max_bank_bytes", "max_batch_size", b"max_batch_size", "max_calls", b"max_calls", "max_client_calls", b"max_client_calls", "max_client_pending_bytes", b"max_client_pending_bytes", "max_client_pending_images", b"max_client_pending_images", "max_client_pending_loads", b"max_client_pending_loads", "max_connection_age_s", b"max_connection_age_s", "max_idle_streams", b"max_idle_streams", "max_image_bytes", b"max_image_bytes", "max_image_pixels", b"max_image_pixels", "max_image_side_px", b"max_image_side_px", "max_in_flight", b"max_in_flight", "max_load_timeout_s", b"max_load_timeout_s", "max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pending_images", b"max_pending_images", "max_pending_loads", b"max_pending_loads", "max_reference_images", b"max_reference_images", "max_timeout_s", b"max_timeout_s", "stream_write_timeout_s", b"stream_write_timeout_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,150 @@
+"""The messages of a caller: each is received in a limited time, checked, and only then parsed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+from grpc import aio
+
+from patchserve_server.domain.errors import MessageTimeoutError
+from patchserve_server.rpc.calls import Context
+from patchserve_server.rpc.parsing import MessageParser
+from patchserve_server.serving.admission import NOTHING, Capacity, Permit
+from patchserve_server.serving.reading_places import ReadingPlaces
+from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
+
+Keeps = Mapping[object, float]  # what a call holds, and for how long it keeps it while it waits (Waiting.keeps_s)
+
+
+class ReceivedMessages:
+    """The bytes of each message that a call receives.
+
+    gRPC's own iterator keeps the last message of a call until the garbage collector finds it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._context.read()
+        if data is aio.EOF:
+            raise StopAsyncIteration
+        return cast(bytes, data)
+
+
+@dataclass(frozen=True, slots=True)
+class Holdings:
+    """What a call holds while it waits for its caller.
+
+    Args:
+        client: who makes the call.
+        keeps_first_s: while it waits for its first message.
+        keeps_s: while it waits for a later one.
+        give_back: gives all of it back.
+    """
+
+    client: str
+    keeps_first_s: Keeps
+    keeps_s: Keeps
+    give_back: Callable[[], None]
+
+
+class Requests:
+    """The messages of one call.
+
+    The first is received in a reading place. For a single message with images, the permit grows to the capacity that
+    it needs: before it is received, so that a rejected caller cannot send it, and again when its size is known.
+
+    Args:
+        received: the bytes of each message, as gRPC receives them.
+        parser: checks and parses them.
+        waiting_calls: where the call is counted while it waits for a message.
+        places: the reading places for the first message.
+        first_timeout_s: how long the first message may take.
+        next_timeout_s: how long each later message may take; None: as long as the caller likes.
+        holdings: what the call holds.
+        permit: of a call with one message; None: its messages are not counted here.
+        initial: what the permit needs before the message is received.
+    """
+
+    def __init__(
+        self,
+        received: AsyncIterator[bytes],
+        parser: MessageParser,
+        *,
+        waiting_calls: WaitingCalls,
+        places: ReadingPlaces,
+        first_timeout_s: float,
+        next_timeout_s: float | None,
+        holdings: Holdings,
+        permit: Permit | None = None,
+        initial: Capacity = NOTHING,
+    ) -> None:
+        self._received = received
+        self._parser = parser
+        self._waiting_calls = waiting_calls
+        self._places = places
+        self._first_timeout_s = first_timeout_s
+        self._next_timeout_s = next_timeout_s
+        self._holdings = holdings
+        self._permit = permit
+        self._initial = initial
+        self._is_first = True
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - a message of any method
+        if self._is_first:
+            self._is_first = False
+            data = await self._first()
+        else:
+            data = await self._receive(self._holdings.keeps_s, self._next_timeout_s, self._holdings.give_back)
+        if data is None:
+            raise StopAsyncIteration
+        self._parser.check_size(data)
+        number_bytes = await self._parser.check_parts(data)
+        self._grow(len(data) + number_bytes)
+        return await self._parser.parse(data)
+
+    async def _first(self) -> bytes | None:
+        async with self._places.place(self._holdings.client) as place:
+            if self._permit is not None:
+                self._permit.grow(self._initial)
+
+            def give_back() -> None:
+                place.give_back()
+                self._holdings.give_back()
+
+            keeps_s = {self._places: self._places.keeps_s, **self._holdings.keeps_first_s}
+            data = await self._receive(keeps_s, self._first_timeout_s, give_back)
+            if data is not None:
+                self._parser.check_size(data)
+                self._grow(len(data))  # counted before the place is given to others
+            return data
+
+    async def _receive(self, keeps_s: Keeps, limit_s: float | None, give_back: Callable[[], None]) -> bytes | None:
+        """The next message; None after the last one."""
+        limit = asyncio.timeout(limit_s)
+        call = Waiting(self._holdings.client, keeps_s, give_back, limit)
+        try:
+            async with limit:
+                with self._waiting_calls.add(call):
+                    return await anext(self._received, None)
+        except TimeoutError:
+            if call.error is not None:
+                raise call.error.copy() from None
+            if not limit.expired():
+                raise  # from a system call, not from this time limit
+        message = f"No message arrived within {limit_s:g} s. Send the first one together with the call."
+        raise MessageTimeoutError(message)
+
+    def _grow(self, nbytes: int) -> None:
+        if self._permit is not None:
+            self._permit.grow(Capacity(self._initial.count, min(nbytes, self._parser.max_bytes)))

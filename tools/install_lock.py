@@ -2,9 +2,10 @@
 
     python tools/install_lock.py requirements/server.txt [--torch-index URL [--torch-hashes FILE]] [pip's options]
 
-Wheels of torch for CPUs have the same version as the locked ones, but other hashes, and need no CUDA libraries. So with --torch-index, torch and torchvision are installed from that index in the locked versions *without* a check of
-their hashes. With --torch-hashes they are checked: a requirements file with `--hash` for both. All other packages are
-checked in either case.
+Wheels of torch for CPUs have the same version as the locked ones, but other hashes, and need no CUDA libraries. So with
+--torch-index, torch and torchvision are installed from that index in the locked versions *without* a check of their
+hashes. With --torch-hashes they are checked: a requirements file with `--hash` for both. All other packages are checked
+in either case.
 """
 
 from __future__ import annotations

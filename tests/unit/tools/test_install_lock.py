@@ -114,11 +114,8 @@ class Setup:
     def installed(self) -> dict[str, str]:
         pip = [str(self.folder / "venv/bin/python"), "-m", "pip", "list", "--format", "json"]
         listed = json.loads(subprocess.run(pip, capture_output=True, text=True, check=True).stdout)
-        return {
-            entry["name"].replace("_", "-"): entry["version"]
-            for entry in listed
-            if entry["name"] not in ("pip", "setuptools")
-        }
+        versions = {entry["name"].replace("_", "-"): entry["version"] for entry in listed}
+        return {name: version for name, version in versions.items() if name not in ("pip", "setuptools")}
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the lock of this test is for Linux")

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from patchserve_server.domain.errors import MessageTimeoutError
+from patchserve_server.domain.errors import MessageTimeoutError, PatchserveError
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
 from patchserve_server.serving.reading_places import ReadingPlaces
@@ -86,6 +86,18 @@ class Requests:
             data = await self._receive(self._holdings.keeps_s, self._next_timeout_s, self._holdings.give_back)
         if data is None:
             raise StopAsyncIteration
+        try:
+            return await self._parse(data)
+        except PatchserveError as error:
+            failure = error.copy()  # without its traceback, which would keep the message
+        finally:
+            del data
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback refers to this frame: a cycle
+
+    async def _parse(self, data: bytes) -> Any:  # noqa: ANN401
         self._parser.check_size(data)
         number_bytes = await self._parser.check_parts(data)
         self._grow(len(data) + number_bytes)
@@ -102,8 +114,7 @@ class Requests:
 
             keeps_s = {self._places: self._places.keeps_s, **self._holdings.keeps_first_s}
             data = await self._receive(keeps_s, self._first_timeout_s, give_back)
-            if data is not None:
-                self._parser.check_size(data)
+            if data is not None and len(data) <= self._parser.max_bytes:
                 self._grow(len(data))  # counted before the place is given to others
             return data
 

@@ -10,7 +10,7 @@ THUMB_PX = (252, 189)
 GAP, MARGIN, HEADER, CAPTION, FRAME = 6, 28, 118, 40, 3
 PAGE, PANEL, TEXT, MUTED = "#11151a", "#1b2128", "#eef1f4", "#98a3ae"
 GREEN, RED, AMBER = "#2fa66a", "#e5484d", "#f2a33a"
-HEADS = ("image", "heat map, calibrated", "heat map, relative")
+HEADS = ("image", "heat map, calibrated", "heat map, the image's own scale")
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def verdict_table(findings: list[Finding]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("image", "verdict", ""):
         table.add_column(heading, no_wrap=True)
-    for heading in ("score", "area %", "regions", "damage %", "ms"):
+    for heading in ("x threshold", "regions", "area", "ms"):
         table.add_column(heading, justify="right", no_wrap=True)
     for finding in findings:
         result = finding.calibrated
@@ -162,10 +162,9 @@ def verdict_table(findings: list[Finding]) -> Table:
             finding.name,
             "anomalous" if result.anomaly.is_anomalous else "intact",
             "right" if finding.is_right else "WRONG",
-            f"{result.anomaly.score:.3f}",
-            f"{result.anomaly.anomalous_area_percentage:.1f}",
+            f"{result.anomaly.ratio:.2f} x",
             str(len(result.regions)),
-            f"{result.damage.damage_percentage:.1f}",
+            f"{result.anomaly.anomalous_area_percentage:.1f} %",
             f"{result.timing.total_ms:.0f}",
             style=None if finding.is_right else "red",
         )
@@ -186,13 +185,13 @@ def write_images(out: Path, findings: list[Finding], info: ServerInfo, reference
         result = finding.calibrated
         overlays = [each.overlay for each in (result, finding.relative)]
         overlays[0].save(out / "overlays" / f"{finding.name.replace(' ', '_')}.png")
-        numbers = f"score {result.anomaly.score:.2f}   damage {result.damage.damage_percentage:.1f} %"
+        numbers = f"{result.anomaly.ratio:.2f} x the threshold"
         images = (Image.open(finding.path), *overlays)
         cells.append(Cell(finding.name, images, result.anomaly.is_anomalous, finding.is_right, numbers))
     subtitle = (
         f"patchserve {info.version}, {info.backbone} on {info.device}.  "
         f"Reference: {reference.image_count} intact parcels.  "
-        "A score above 0.5 is anomalous.  Green frame: the verdict is right."
+        "Above 1 x the threshold is anomalous.  Green frame: the verdict is right."
     )
     contact_sheet("Parcels inspected over gRPC", subtitle, cells).save(out / "contact_sheet.png")
 
@@ -210,6 +209,7 @@ def summary(
                 "image": finding.path.relative_to(PARCELS).as_posix(),
                 "truth": "damaged" if finding.is_damaged else "intact",
                 "right": finding.is_right,
+                "ratio": finding.calibrated.anomaly.ratio,
                 "anomaly": asdict(finding.calibrated.anomaly),
                 "damage": asdict(finding.calibrated.damage),
                 "regions": [asdict(region) for region in finding.calibrated.regions],

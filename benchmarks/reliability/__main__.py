@@ -11,13 +11,14 @@ from typing import Any
 
 from rich.console import Console
 
-from reliability import attacks_messages, drain, fuzz, kill, overload, soak
+from reliability import attacks_messages, drain, fuzz, greedy, kill, overload, soak
 from reliability.harness import Result
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
 # The function of each run and its default amount: seconds, MiB of a message, or a number of kills, stops or inputs.
 RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
     "overload": (overload.run, 120),
+    "greedy": (greedy.run, 60),
     "drain": (drain.run, 50),
     "messages": (attacks_messages.run, 60),
     "kill": (kill.run, 200),

@@ -100,9 +100,14 @@ async def client(address: str) -> AsyncIterator[Stub]:
         yield service_pb2_grpc.PatchCoreServiceStub(channel)
 
 
-async def load(stub: Stub, reference_id: str = "", images: list[bytes] | None = None) -> reference_pb2.Reference:
+async def load(
+    stub: Stub,
+    reference_id: str = "",
+    images: list[bytes] | None = None,
+    metadata: list[tuple[str, str]] | None = None,
+) -> reference_pb2.Reference:
     request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=images or GOOD[:1])
-    return (await stub.LoadReference(request)).reference
+    return (await stub.LoadReference(request, metadata=metadata)).reference
 
 
 def reason_of(error: aio.AioRpcError) -> str:

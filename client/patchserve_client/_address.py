@@ -11,7 +11,7 @@ DEFAULT_PORT: Final = 50051
 DEFAULT_SERVER: Final = f"localhost:{DEFAULT_PORT}"
 
 _LARGEST_PORT = 65_535
-_FORMS = "HOST, HOST:PORT, [IPV6]:PORT, dns:///HOST:PORT, ipv4:ADDRESS:PORT, ipv6:[ADDRESS]:PORT or unix:PATH"
+_FORMS = "HOST, HOST:PORT, [IPV6]:PORT, dns:///HOST:PORT or unix:PATH"  # those for people; gRPC has a few more
 # A name, an IPv4 address, or an IPv6 address in brackets; then perhaps a port.
 _HOST_AND_PORT = re.compile(r"(?P<host>\[[^\[\]]+\]|[^\[\]:/@?#]+)(?::(?P<port>.*))?")
 
@@ -85,4 +85,4 @@ class _Endpoint:
 
 
 def _error(text: str, problem: str) -> ValueError:
-    return ValueError(f"The server's address {text!r} {problem}. Allowed: {_FORMS}, such as {DEFAULT_SERVER}.")
+    return ValueError(f"The server's address {text!r} {problem}. Use {_FORMS}, such as {DEFAULT_SERVER}.")

@@ -33,7 +33,7 @@ _NO_HOST: Final = (
     "address lookup failed",
     "Name or service not known",
 )
-_OTHER_PROTOCOL: Final = ("Expected SETTINGS frame", "http1.x server")
+_OTHER_PROTOCOL: Final = ("Failed parsing HTTP/2", "Expected SETTINGS frame", "http1.x server")
 _CONNECTING: Final = "failed to connect to all addresses"
 
 
@@ -48,6 +48,8 @@ def sentence(details: str, connection: Connection) -> str:
         return f"The host in the server's address {server} was not found."
     if _contains(details, _OTHER_PROTOCOL):
         return f"What answers at {server} is not a gRPC server."
+    if server.startswith("unix") and "No such file" in details:
+        return f"No server answers at {server}: there is no such socket"
     # Without _CONNECTING, a connection that worked was lost.
     if _CONNECTING in details and _contains(details, _CLOSED):
         return _closed(connection)

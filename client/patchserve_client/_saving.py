@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from patchserve_client._verdicts import verdict_word
 
 if TYPE_CHECKING:
     from patchserve_client._types import EncodedOverlay, InferenceResult
@@ -16,7 +19,10 @@ _SUFFIXES = {"image/png": ".png", "image/jpeg": ".jpg", "image/webp": ".webp"}
 def as_dict(result: InferenceResult) -> dict[str, Any]:
     """Like `InferenceResult.to_dict`."""
     overlay = result.encoded_overlay
+    ratio = result.anomaly.ratio
     return {
+        "verdict": verdict_word(result.anomaly),
+        "ratio": ratio if math.isfinite(ratio) else None,  # JSON has no infinity
         "reference_id": result.reference_id,
         "reference_revision": result.reference_revision,
         "anomaly": dataclasses.asdict(result.anomaly),

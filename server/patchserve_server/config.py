@@ -82,7 +82,15 @@ class Settings(BaseSettings):
     preload: _UserPath | None = None
     """Folder of images of undamaged items, loaded at start as reference "default"."""
     save_outputs: _UserPath | None = None
-    """Folder where every overlay is saved. Default: overlays are not saved."""
+    """Folder where inspections are saved: the original, an overlay and the result. Default: nothing is saved."""
+    save_outputs_keep: Literal["all", "anomalous"] = "all"
+    """Which inspections are saved there."""
+    save_outputs_max_count: int = Field(default=10_000, ge=1)
+    """Largest number of inspections there; the oldest are removed first."""
+    save_outputs_max_days: float = Field(default=30.0, gt=0, le=36500)
+    """Age at which they are removed, in days."""
+    save_outputs_max_mib: int = Field(default=10_240, ge=1)
+    """Largest size of all of them together, in MiB."""
     heatmap_scale: Literal["relative", "calibrated"] = "relative"
     """Color scale of overlays for requests that do not set one."""
     max_message_mib: int = Field(default=64, ge=1, le=1024)
@@ -91,7 +99,7 @@ class Settings(BaseSettings):
     """Largest encoded image, in MiB."""
     max_image_megapixels: int = Field(default=64, ge=1, le=1024)
     """Largest image, in millions of pixels."""
-    max_reference_images: int = Field(default=1000, ge=1)
+    max_reference_images: int = Field(default=1000, ge=1, le=50_000)
     """Largest number of images in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
     """Memory for all open references together, in MiB: banks, search indexes and, in int8, networks.

@@ -21,7 +21,12 @@ REPO = Path(__file__).resolve().parents[2]
 DIST = REPO / "dist"
 CLIENT_VENV = os.environ.get("PATCHSERVE_CLIENT_VENV")
 BIN = Path(CLIENT_VENV or ".").resolve() / "bin"
-PACKAGES = ("client/patchserve_client", "protos/python/patchserve", "server/patchserve_server")
+PACKAGES = (
+    "client/patchserve_client",
+    "client/patchserve_command",
+    "protos/python/patchserve",
+    "server/patchserve_server",
+)
 
 pytestmark = pytest.mark.skipif(not CLIENT_VENV, reason="make test-dist builds what this tests")
 

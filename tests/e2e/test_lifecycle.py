@@ -100,7 +100,7 @@ def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_is_loaded_at_start_and_overlays_are_saved(detector: Detector, tmp_path: Path) -> None:
+def test_a_folder_is_loaded_at_start_and_inspections_are_saved(detector: Detector, tmp_path: Path) -> None:
     images, outputs = tmp_path / "images", tmp_path / "outputs"
     images.mkdir()
     for seed in range(3):
@@ -115,11 +115,12 @@ def test_a_folder_is_loaded_at_start_and_overlays_are_saved(detector: Detector, 
         stub.Infer(inference_pb2.InferRequest(image=encoded(card(3))))
         output.overlay_format = inference_pb2.OVERLAY_FORMAT_JPEG
         intact = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3)), output=output))
-    kept, other = sorted(outputs.iterdir())
-    assert kept.name.endswith("-default-anomalous.png")
+    kept, unrequested, other = sorted(outputs.glob("*.overlay.*"))
+    assert kept.name.endswith("-default-anomalous.overlay.png")
     assert kept.read_bytes() == response.overlay_png
-    assert other.suffix == ".jpg"
+    assert unrequested.name.endswith("-default-intact.overlay.jpg")
     assert other.read_bytes() == intact.overlay.image
+    assert len(list(outputs.glob("*.original.jpg"))) == len(list(outputs.glob("*.json"))) == 3
 
 
 @pytest.fixture

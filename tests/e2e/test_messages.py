@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -175,18 +176,25 @@ def test_calls_that_send_nothing_keep_nobody_out(tmp_path: Path) -> None:
         *attackers, modest = tokens
         over = threading.Event()
         with grpc.insecure_channel(address) as channel:
-            calls = []  # gRPC cancels a call that nobody refers to
+            calls: list[Any] = []  # gRPC cancels a call that nobody refers to
+
+            def has_all_it_can_get(metadata: Metadata) -> bool:
+                if is_at_its_limit(stub, metadata):
+                    return True
+                for method in methods:  # more than it can get: the question itself takes a place for a moment
+                    calls.append(send(channel, method, silence(over), metadata=metadata))
+                return False
+
             for metadata in attackers:
-                calls += [send(channel, method, silence(over), metadata=metadata) for method in methods]
-                wait_until(lambda metadata=metadata: is_at_its_limit(stub, metadata))  # type: ignore[misc]
+                wait_until(partial(has_all_it_can_get, metadata))
             assert stub.Infer(INFER, metadata=modest, timeout=60).reference_id == "default"
             assert stub.LoadReference(LOAD, metadata=modest, timeout=60).reference.image_count == 1
             stream = stub.InferStream(iter([config(""), frame(0, gray_png(100))]), metadata=modest, timeout=60)
             assert [response.WhichOneof("payload") for response in stream] == ["ready", "result"]
             outcomes = [call.exception(60) if call.done() else None for call in calls]
             ended = [refusal(error)[:2] for error in outcomes if isinstance(error, grpc.RpcError)]
-            assert ended, "some of the silent calls lost their places"
-            assert set(ended) == {(EXHAUSTED, "IDLE")}
+            assert set(ended) <= {(EXHAUSTED, "IDLE"), (EXHAUSTED, "QUEUE_FULL")}
+            assert (EXHAUSTED, "IDLE") in ended, "some of the silent calls lost their places"
             over.set()
 
 

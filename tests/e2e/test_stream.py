@@ -52,7 +52,7 @@ def test_a_result_over_the_message_limit_is_an_error_of_its_frame_and_holds_noth
             first, second, third = results(stub.InferStream(iter(requests), timeout=60))
             assert (first.WhichOneof("outcome"), third.WhichOneof("outcome")) == ("response", "response")
             assert second.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-            assert "at most 1,048,576 are sent" in second.error.message
+            assert "Ask for a JPEG overlay or a smaller overlay_max_side_px" in second.error.message
         with pytest.raises(grpc.RpcError) as caught:
             stub.Infer(inference_pb2.InferRequest(reference_id="limited", image=large, output=output))  # type: ignore[arg-type]
         assert refusal(caught.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "RESPONSE_TOO_LARGE")

@@ -12,7 +12,7 @@ from typing import TypeAlias
 Run: TypeAlias = Callable[..., tuple[int, str, str]]
 """Runs a command line; returns exit code, stdout and stderr."""
 
-ENTRY = "import sys; sys.argv[0] = 'patchserve'; from patchserve_client.cli import main; main()"
+ENTRY = "import sys; sys.argv[0] = 'patchserve'; from patchserve_command import main; main()"
 
 
 def command(*arguments: object) -> list[str]:

@@ -1,7 +1,5 @@
 """The command `patchserve`. Each module without an underscore is a subcommand."""
 
-import os
-
 import typer
 
 from patchserve_client.cli import evaluate, infer, reference, server, stream
@@ -29,7 +27,5 @@ app.command("health", cls=Command)(server.health)
 
 
 def main() -> None:
-    """The entry point."""
-    # gRPC's library logs failed handshakes on stderr, although the command reports them.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    """Run the command line of this process."""
     app()

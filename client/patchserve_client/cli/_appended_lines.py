@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections import deque
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,7 @@ _MAX_WAITING_LINES = 10_000
 
 
 class AppendedLines:
-    """Appends lines to a file. Lines that cannot be written wait, and are written with a later one.
+    """Appends lines to a file. Threads may share it. Lines that cannot be written are written with a later one.
 
     `lost_count` is the number of lines that had to be given up.
 
@@ -28,6 +29,7 @@ class AppendedLines:
         self.lost_count = 0
         self._path = path
         self._file = path.open("ab", buffering=0)
+        self._lock = threading.Lock()
         self._waiting: deque[bytes] = deque()
         self._is_failing = False
         if _ends_in_half_a_line(path):
@@ -45,11 +47,12 @@ class AppendedLines:
 
     def append(self, line: bytes) -> None:
         """Write a line, without its end. If that fails, say so once."""
-        self._waiting.append(line + b"\n")
-        if len(self._waiting) > _MAX_WAITING_LINES:
-            self._waiting.popleft()
-            self.lost_count += 1
-        self._try_to_write()
+        with self._lock:
+            self._waiting.append(line + b"\n")
+            if len(self._waiting) > _MAX_WAITING_LINES:
+                self._waiting.popleft()
+                self.lost_count += 1
+            self._try_to_write()
 
     def _try_to_write(self) -> None:
         try:

@@ -20,6 +20,8 @@ from patchserve_client.cli._output import print_note, progress
 from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._sources import Source, SourceError, SourceOptions, shown
 
+RECONNECT_FOR_S = 300.0
+
 CaptureCountOption = Annotated[int, typer.Option("--count", min=1, metavar="N", help="Number of frames.")]
 CaptureEveryOption = Annotated[
     float, typer.Option("--every", **INTERVAL, show_default="2s", help="Time between two frames.")
@@ -42,7 +44,7 @@ def captured_files(source: str, count: int, every_s: float, out: Path | None) ->
     with contextlib.ExitStack() as folders:
         folder = out or Path(folders.enter_context(tempfile.TemporaryDirectory(prefix="patchserve-")))
         folder.mkdir(parents=True, exist_ok=True)
-        options = SourceOptions(end=Event(), tell=_tell, fps=1 / every_s)
+        options = SourceOptions(end=Event(), tell=_tell, fps=1 / every_s, reconnect_for_s=RECONNECT_FOR_S)
         with opened_video(source, options) as opened, progress("Capturing", count) as step:
             files = []
             for frame in itertools.islice(_usable(opened), count):

@@ -17,6 +17,7 @@ from patchserve_client.cli._output import print_error
 USAGE = 2  # the exit code
 _UsageError: type[Any] = inspect.getmro(typer.BadParameter)[1]  # Typer exports only this subclass
 _READABLE = (
+    (r"\\\[", "["),  # some versions escape this for Rich
     (r"default: \(([^)]*)\)", r"default: \1"),  # Typer puts a default that is a text in parentheses
     (r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2"),
     (r"x>=([\d.]+)", r"at least \1"),
@@ -38,7 +39,8 @@ class Group(TyperGroup):
 
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401
         _write_options(self, ctx, formatter)
-        self.format_commands(ctx, formatter)
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(self.commands[name])) for name in self.list_commands(ctx)])
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401
         if not args and not ctx.resilient_parsing:
@@ -56,6 +58,12 @@ class Group(TyperGroup):
             sys.exit(USAGE)
 
 
+def _summary(command: Any) -> str:  # noqa: ANN401
+    """The first sentence of a command's help. Typer would cut it to one line."""
+    paragraph = " ".join((command.help or "").partition("\n\n")[0].split())
+    return f"{paragraph.partition('. ')[0].rstrip('.')}."
+
+
 def _usage_message(error: Any) -> str:  # noqa: ANN401
     is_our_own = isinstance(error, typer.BadParameter) and error.param is None and error.param_hint is None
     text = error.message if is_our_own else _without_jargon(error)
@@ -64,10 +72,16 @@ def _usage_message(error: Any) -> str:  # noqa: ANN401
 
 
 def _without_jargon(error: Any) -> str:  # noqa: ANN401
-    text = " ".join(error.format_message().split()).replace("Value error, ", "")
-    if possibilities := getattr(error, "possibilities", None):
-        (closest,) = difflib.get_close_matches(error.option_name, possibilities, n=1, cutoff=0)
-        text = f"No such option: {error.option_name}. Did you mean {closest}?"
+    text = " ".join(error.format_message().split())
+    text = text.replace("Value error, ", "").replace("Input should be", "must be")
+    variable = getattr(getattr(error, "param", None), "envvar", None)
+    if variable and error.ctx is not None:  # name what was used: the option or the variable
+        is_typed = error.ctx.get_parameter_source(error.param.name).name == "COMMANDLINE"
+        text = re.sub(r"'--[\w-]+' \(env var: '\w+'\)", rf"'{error.param.opts[0] if is_typed else variable}'", text)
+    option, possibilities = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if option and possibilities:
+        (closest,) = difflib.get_close_matches(option, possibilities, n=1, cutoff=0)
+        text = f"No such option: {option}. Did you mean {closest}?"
     return text
 
 

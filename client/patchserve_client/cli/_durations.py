@@ -8,7 +8,7 @@ from typing import Any
 import typer
 
 _UNITS_S = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_FORM = re.compile(r"(\d+\.?\d*|\.\d+)\s*(ms|[smhd]?)")
+_FORM = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)\s*(ms|[smhd]?)")
 
 
 def duration_s(text: str | float) -> float:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import typer
-
-from patchserve_client.cli._output import print_line, print_table
+from patchserve_client._counted import counted
+from patchserve_client.cli._output import print_error, print_line, print_note, print_table
 
 _PERCENT = "{:.1f} %"
 _SHARE = "{:.3f}"
@@ -16,9 +15,10 @@ _SHARE = "{:.3f}"
 def print_numbers(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> None:
     """Print the report of an evaluation: measures, defects, and what to do about the threshold."""
     counts = numbers["counts"]
+    test_images = f"{counts['intact']} intact and {counted(counts['defective'], 'defective test image')}"
     print_line(
-        "{0}: {reference_images} reference images; {intact} intact and {defective} defective test images, "
-        "{damaged_regions} damaged regions".format(numbers["dataset"], **counts)
+        f"{numbers['dataset']}: {counted(counts['reference_images'], 'reference image')}; {test_images}, "
+        f"{counted(counts['damaged_regions'], 'damaged region')}"
     )
     print_line("")
     print_table(["measure", "value", "meaning"], list(_measures(numbers)))
@@ -30,12 +30,12 @@ def print_numbers(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> 
     if rows:
         print_table(["kind of defect", "found", "image AUROC"], rows)
         print_line("")
-    for line in _advice(numbers, reference_id, keep=keep):
+    for line in advice(numbers, reference_id, keep=keep):
         print_line(line)
     for note in numbers["notes"]:
-        typer.echo(f"Note: {note}", err=True)
+        print_note(f"Note: {note}")
     for failure in numbers["failed"]:
-        typer.echo("Error: {file}: {error}".format(**failure), err=True)
+        print_error("{file}: {error}".format(**failure))
 
 
 def _measures(numbers: dict[str, Any]) -> Iterator[list[str]]:
@@ -69,7 +69,8 @@ def _measures(numbers: dict[str, Any]) -> Iterator[list[str]]:
             yield [name, _text(numbers[key], form), meaning]
 
 
-def _advice(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> Iterator[str]:
+def advice(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> Iterator[str]:
+    """What to do about the threshold, as sentences."""
     best = numbers["thresholds"]["best"]
     if best is None:
         return

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patchserve_client._counted import counted
 from patchserve_client.cli._output import print_note
 
 
 class FailedWrites:
-    """Counts the files of one folder. `what` names them, such as "overlays"."""
+    """Counts the files of one folder. `noun` and `plural` name them, such as "overlay" and "overlays"."""
 
-    def __init__(self, folder: Path, what: str) -> None:
-        self._folder, self._what = folder, what
+    def __init__(self, folder: Path, noun: str, plural: str) -> None:
+        self._folder, self._noun, self._plural = folder, noun, plural
         self._count = 0
 
     def add(self, error: OSError) -> None:
@@ -19,7 +20,7 @@ class FailedWrites:
         self._count += 1
         if self._count == 1:
             cause = error.strerror or str(error)
-            print_note(f"Warning: {self._folder}: {cause}. The inspection goes on without some {self._what}.")
+            print_note(f"Warning: {self._folder}: {cause}. The inspection goes on without some {self._plural}.")
 
     def fail_if_any(self) -> None:
         """Report the number.
@@ -28,4 +29,4 @@ class FailedWrites:
             OSError: there were some.
         """
         if self._count:
-            raise OSError(f"{self._count} {self._what} could not be written to {self._folder}.")
+            raise OSError(f"{counted(self._count, self._noun, self._plural)} could not be written to {self._folder}.")

@@ -55,9 +55,13 @@ def read_image(file: Path) -> bytes:
     """The bytes of a file, or of standard input.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read. `filename` is the file.
     """
-    return sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
+    try:
+        return sys.stdin.buffer.read() if file == STDIN else file.read_bytes()
+    except OSError as error:
+        error.filename = str(file)  # missing if the file was opened but cannot be read
+        raise
 
 
 def _images_of(argument: str) -> Iterator[tuple[Path, PurePath]]:

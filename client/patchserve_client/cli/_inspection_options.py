@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
-from patchserve_client import InferenceResult, OutputOptions
+from patchserve_client import Client, InferenceResult, OutputOptions
 from patchserve_client.cli._durations import INTERVAL
+from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._results_file import ResultsFile, results_path
@@ -47,20 +48,21 @@ class InspectionOptions:
     anomalies_folder: Path | None
     anomalies_limits: SavedAnomaliesLimits
 
-    def request(self, *, overlay: bool = False) -> OutputOptions:
+    def request(self, client: Client, *, overlay: bool = False) -> OutputOptions:
         """What to request of the server. `overlay`: something else than these options needs overlays.
 
         Raises:
             typer.BadParameter: nothing needs overlays, but they have options.
+            PatchserveError: the server must be asked, and did not answer.
         """
-        if overlay or self.out is not None or self.anomalies_folder is not None:
-            return OutputOptions(**self.verdicts.for_request, **self.overlay_style.for_request)
-        if self.style is not None:
+        needs_overlays = overlay or self.out is not None or self.anomalies_folder is not None
+        if self.style is not None and not needs_overlays:
             raise typer.BadParameter(
                 "--heatmap-scale, --exact, --overlay-format and --overlay-max-side need an option that makes overlays, "
                 "such as --out DIR."
             )
-        return self.verdicts.for_request
+        verdicts = self.verdicts.for_request(client, self.reference)
+        return OutputOptions(**verdicts, **self.overlay_style.for_request) if needs_overlays else verdicts
 
     @property
     def overlay_style(self) -> OverlayStyle:
@@ -142,7 +144,7 @@ def _inspection_options(
             **FILES_PANEL, **INTERVAL, show_default=f"{_SAVED_AGE_DAYS}d", help="Delete saved anomalies that are older."
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,

@@ -26,7 +26,7 @@ def opencv() -> ModuleType:
     try:
         import cv2  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise SourceError('Video requires OpenCV: pip install "patchserve[video]".') from error
+        raise SourceError('Video requires OpenCV: `pip install ".[video]"` in a checkout of patchserve.') from error
     return cv2
 
 

@@ -13,9 +13,12 @@ from typing import Annotated, Any
 
 import typer
 
-from patchserve_client.cli._text import escaped
+from patchserve_client.cli._text import escaped, width_of
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead of text.")]
+JsonOption = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON on stdout instead of text: a document; for `stream`, an object per line."),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,8 @@ class Column:
     right: bool = False
 
     def cell(self, text: str) -> str:
-        return text.rjust(self.width) if self.right else text.ljust(self.width)
+        padding = " " * (self.width - width_of(text))
+        return padding + text if self.right else text + padding
 
 
 class Table:
@@ -71,8 +75,8 @@ def print_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     columns = [
         Column(
             cells[0],
-            max(len(escaped(cell, sys.stdout)) for cell in cells),
-            right=all(cell[:1].isdigit() for cell in cells[1:]),
+            max(width_of(escaped(cell, sys.stdout)) for cell in cells),
+            right=all(cell == "-" or cell[:1].isdigit() for cell in cells[1:]),
         )
         for cells in zip(titles, *rows, strict=True)
     ]
@@ -90,7 +94,12 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON can hold
     """Print a JSON document on stdout; with indent None in one line."""
-    typer.echo(json.dumps(document, indent=indent, default=datetime.isoformat))
+    typer.echo(as_json_text(document, indent=indent))
+
+
+def as_json_text(document: Any, *, indent: int | None = 2) -> str:  # noqa: ANN401
+    """A JSON document, in ASCII. Times are in ISO 8601."""
+    return json.dumps(document, indent=indent, default=datetime.isoformat)
 
 
 @contextmanager

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
 
@@ -13,7 +12,8 @@ from patchserve_client.cli._failed_writes import FailedWrites
 
 
 class OverlayFiles:
-    """Writes `<frame>_overlay<suffix>`. The numbers of a video's frames have six digits, so that files are in order.
+    """Writes `<frame>_overlay<suffix>`. The numbers of a video's frames have six digits, so that files are in order,
+    and a name that comes again, as of a file that was replaced, has a number.
 
     Raises:
         OSError: at the end, if an overlay could not be written.
@@ -21,8 +21,8 @@ class OverlayFiles:
 
     def __init__(self, folder: Path, drawn: Callable[[InferenceResult], bytes], suffix: str) -> None:
         self._folder, self._drawn, self._suffix = folder, drawn, suffix
-        self._used: set[str] = set()
-        self._failed = FailedWrites(folder, "overlays")
+        self._numbers: dict[str, int] = {}  # how often a stem was used, regardless of case
+        self._failed = FailedWrites(folder, "overlay", "overlays")
 
     def __enter__(self) -> Self:
         return self
@@ -38,16 +38,18 @@ class OverlayFiles:
         if frame.result is None or frame.result.encoded_overlay is None:
             return
         try:
-            path = self._folder / f"{self._stem(frame)}_overlay{self._suffix}"
+            path = self._path(frame)
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(self._drawn(frame.result))
         except OSError as error:
             self._failed.add(error)
 
-    def _stem(self, frame: FrameResult) -> str:
-        if frame.frame_id.isdigit() or not frame.frame_id:
-            return f"{int(frame.frame_id or frame.sequence):06d}"
-        stem = re.sub(r"[^\w.-]+", "_", frame.frame_id.rpartition(".")[0] or frame.frame_id)
-        if stem.casefold() in self._used:  # the same name again, such as a file that was replaced
-            stem = f"{stem}_{frame.sequence:06d}"
-        self._used.add(stem.casefold())
-        return stem
+    def _path(self, frame: FrameResult) -> Path:
+        name = frame.frame_id or str(frame.sequence)
+        if name.isdecimal():
+            return self._folder / f"{int(name):06d}_overlay{self._suffix}"
+        # The server sends the name back: it must not lead to another folder.
+        parts = [part for part in PurePosixPath(name.replace("\0", "_")).parts if part not in ("/", "//", "..")]
+        stem = PurePosixPath(*parts or ["frame"]).with_suffix("")
+        number = self._numbers[str(stem).casefold()] = self._numbers.get(str(stem).casefold(), 0) + 1
+        return self._folder / f"{stem}{f'_{number}' if number > 1 else ''}_overlay{self._suffix}"

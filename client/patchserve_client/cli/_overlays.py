@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -12,23 +12,29 @@ from patchserve_client import HeatmapScale, InferenceResult, OutputOptions, Over
 from patchserve_client._annotated import ANNOTATED_MAX_SIDE_PX, annotated
 from patchserve_client.cli._signatures import expanded
 
+OVERLAY_PANEL: dict[str, Any] = {"rich_help_panel": "Overlays"}
 SUFFIXES = {OverlayFormat.PNG: ".png", OverlayFormat.JPEG: ".jpg", OverlayFormat.WEBP: ".webp"}
 _QUALITY = 92  # of a JPEG or WebP that was drawn on
 
 FormatOption = Annotated[
     OverlayFormat | None,
     typer.Option(
-        "--overlay-format", help="Overlay format: png is lossless, jpeg the fastest, webp the smallest.  [default: png]"
+        "--overlay-format",
+        **OVERLAY_PANEL,
+        show_default="png",
+        help="Overlay format: png is lossless, jpeg the fastest, webp the smallest.",
     ),
 ]
 MaxSideOption = Annotated[
     int | None,
     typer.Option(
         "--overlay-max-side",
+        **OVERLAY_PANEL,
         min=16,
         max=65_535,
         metavar="PX",
-        help=f"Scale larger overlays down to PX.  [default: {ANNOTATED_MAX_SIDE_PX}; with --exact, no limit]",
+        show_default=f"{ANNOTATED_MAX_SIDE_PX}; with --exact no limit",
+        help="Scale larger overlays down to PX.",
     ),
 ]
 
@@ -69,13 +75,19 @@ def _overlay_style(
     heatmap_scale: Annotated[
         HeatmapScale | None,
         typer.Option(
+            **OVERLAY_PANEL,
+            show_default="calibrated",
             help="Colors of overlays: calibrated shows how far above the threshold; relative is stretched to each "
-            "image, as in the notebook, so that an intact image has a red spot, too.  [default: calibrated]"
+            "image, as in the notebook, so that an intact image has a red spot, too.",
         ),
     ] = None,
     exact: Annotated[
         bool,
-        typer.Option("--exact", help="Write the server's overlays byte for byte, without verdict and color scale."),
+        typer.Option(
+            "--exact",
+            **OVERLAY_PANEL,
+            help="Write the server's overlays byte for byte, without verdict and color scale.",
+        ),
     ] = False,
     overlay_format: FormatOption = None,
     overlay_max_side: MaxSideOption = None,

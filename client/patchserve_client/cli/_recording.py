@@ -76,7 +76,7 @@ class Recording:
         duration_s = self.frame_count / self.fps if self.fps else 0.0
         missing_s = duration_s - position_s - (1 / self.fps if self.fps else 0.0)
         if missing_s > max(_MISSING_SHARE * duration_s, 1 / self.fps if self.fps else 0.0):
-            message = f"It ended after frame {number} at {position_s:.1f} s, and should have {duration_s:.1f} s"
+            message = f"It ended after {number} frames at {position_s:.1f} s, and should have {duration_s:.1f} s"
             raise SourceError(f"{shown(self._address)} is incomplete or damaged. {message}.")
 
 

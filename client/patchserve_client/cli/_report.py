@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from patchserve_client import InferenceResult, PatchserveError
 from patchserve_client._verdicts import ratio_text, verdict_word
+from patchserve_client.cli._failures import message_of
 from patchserve_client.cli._output import Column
 from patchserve_client.cli._verdict_options import VerdictOptions
 
@@ -39,13 +40,15 @@ def cells(outcome: Outcome, verdict: str, verdicts: VerdictOptions) -> list[str]
     """The cells of `columns`. A failure has only two: the verdict and the error."""
     if not isinstance(outcome, InferenceResult):
         return [verdict, error_text(outcome)]
+    # Most of the time in the queue is for the other images of this command.
+    inspection_ms = outcome.timing.total_ms - outcome.timing.queue_ms
     damage = [f"{outcome.damage.damage_percentage:.1f} %"] if verdicts.damage else []
     return [
         verdict,
         ratio_text(outcome.anomaly, verdicts.threshold),
         "-" if verdicts.max_regions == 0 else str(len(outcome.regions)),
         *damage,
-        f"{outcome.timing.total_ms:.1f}",
+        f"{inspection_ms:.1f}",
     ]
 
 
@@ -72,7 +75,7 @@ def error_text(error: Failure) -> str:
     """The error in one line."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
-    return f"{error.message} ({error.reason or error.code})"
+    return f"{message_of(error)} ({error.reason or error.code})"
 
 
 def _error_json(error: Failure) -> dict[str, Any]:

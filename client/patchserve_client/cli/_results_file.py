@@ -13,6 +13,7 @@ from typing import Any, Self
 import typer
 
 from patchserve_client import InferenceResult
+from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._appended_lines import AppendedLines
 from patchserve_client.cli._paths import path_from
@@ -80,7 +81,7 @@ class ResultsFile:
     ) -> None:
         self._lines.__exit__(kind, error, traceback)
         if self._lines.lost_count and error is None:
-            raise OSError(f"{self._path} lacks {self._lines.lost_count} lines that could not be written.")
+            raise OSError(f"{self._path} lacks {counted(self._lines.lost_count, 'line')} that could not be written.")
 
     def add(
         self,
@@ -128,5 +129,5 @@ def _table_line(values: dict[str, Any]) -> bytes:
     cells = (values.get(column) for column in COLUMNS)
     text = io.StringIO()
     row = [cell.isoformat() if isinstance(cell, datetime) else cell for cell in cells]
-    csv.writer(text, lineterminator="").writerow(row)
-    return text.getvalue().encode(errors="backslashreplace")  # names that are not UTF-8
+    csv.writer(text, lineterminator="\r\n").writerow(row)  # a cell that has one of these characters is quoted
+    return text.getvalue()[:-2].encode(errors="backslashreplace")  # names that are not UTF-8

@@ -63,7 +63,7 @@ class SavedAnomalies:
         self._folder, self._limits, self._clock = folder, limits, clock
         self._style, self._verdicts = style, verdicts
         self._lock = threading.Lock()
-        self._failed = FailedWrites(folder, "anomalies")
+        self._failed = FailedWrites(folder, "anomaly", "anomalies")
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"{_UNFINISHED}probe"
         probe.mkdir(exist_ok=True)  # an error now, and not with the first anomaly

@@ -10,7 +10,6 @@ from typing import Any
 from patchserve_client import InvalidArgument, ReferenceInfo
 from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._loading import rejected_file
-from patchserve_client.cli._text import counted
 
 Load = Callable[[list[Path]], ReferenceInfo]
 
@@ -47,7 +46,7 @@ def load_usable(load: Load, files: list[Path], on_skip: Callable[[Skipped], None
                 raise
         usable.remove(skipped.file)
         on_skip(skipped)
-    raise fail(f"None of {counted(len(files), 'file')} can be used. Nothing was loaded.")
+    raise fail("None of the files can be used. Nothing was loaded.")
 
 
 def _skipped(error: InvalidArgument | OSError, files: list[Path]) -> Skipped | None:

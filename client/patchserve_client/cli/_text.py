@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import TextIO
+from unicodedata import combining, east_asian_width
 
 # Control characters (a newline breaks a table, ESC reaches the terminal), line separators, and marks that change the
 # direction of text. Surrogates are bytes of a file name that are not valid in the locale.
@@ -24,6 +25,6 @@ def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 
 
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """The number with its noun: 1 image, 2 images."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+def width_of(text: str) -> int:
+    """The columns that a text takes on a terminal: two for each Chinese character, none for a combining accent."""
+    return sum((not combining(char)) * (1 + (east_asian_width(char) in "FW")) for char in text)

@@ -19,7 +19,7 @@ from patchserve_client.cli._arriving_file import ArrivingFile, Signature
 from patchserve_client.cli._sources import Pace, SourceError, SourceOptions, Unreadable
 
 if TYPE_CHECKING:
-    from watchdog.events import FileSystemEvent
+    from watchdog.events import FileSystemEvent, FileSystemEventHandler
 
 _SCAN_INTERVAL_S = 5.0  # finds what the system did not tell, for example about a network drive
 _SCAN_INTERVAL_ALONE_S = 1.0  # if the system tells nothing
@@ -119,24 +119,12 @@ class WatchedFolder:
     @contextlib.contextmanager
     def _observed(self) -> Iterator[tuple[queue.SimpleQueue[Event], float]]:
         """Yields the queue of events, and how often to scan."""
-        handlers, observers = _watchdog()
+        _, observers = _watchdog()
         events: queue.SimpleQueue[Event] = queue.SimpleQueue()
-
-        def is_image_name(path: Path) -> bool:
-            is_hidden = any(part.startswith(".") for part in path.relative_to(self._folder).parts)
-            return path.suffix.lower() in SUFFIXES and not is_hidden
-
-        class Handler(handlers.FileSystemEventHandler):  # type: ignore[name-defined,misc]
-            def on_any_event(self, event: FileSystemEvent) -> None:
-                if event.event_type in ("created", "modified", "closed", "moved") and not event.is_directory:
-                    path = Path(os.fsdecode(event.dest_path if event.event_type == "moved" else event.src_path))
-                    if is_image_name(path):
-                        events.put((path, event.event_type in ("closed", "moved")))
-
         observer = observers.Observer()
         observer.daemon = True
         try:
-            observer.schedule(Handler(), str(self._folder), recursive=True)
+            observer.schedule(_event_handler(self._folder, events), str(self._folder), recursive=True)
             observer.start()
         except OSError as error:  # such as the limit of inotify
             self._options.tell(
@@ -148,6 +136,23 @@ class WatchedFolder:
             yield events, _SCAN_INTERVAL_S
         finally:
             observer.stop()
+
+
+def _event_handler(folder: Path, queued: queue.SimpleQueue[Event]) -> FileSystemEventHandler:
+    """Queues what happens to images. The names of the events are those of watchdog."""
+    events, _ = _watchdog()
+
+    class Handler(events.FileSystemEventHandler):  # type: ignore[name-defined,misc]
+        def on_any_event(self, event: FileSystemEvent) -> None:
+            if event.is_directory or event.event_type not in ("created", "modified", "closed", "moved"):
+                return
+            path = Path(os.fsdecode(event.dest_path if event.event_type == "moved" else event.src_path))
+            is_hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if path.suffix.lower() in SUFFIXES and not is_hidden:
+                queued.put((path, event.event_type in ("closed", "moved")))
+
+    handler: FileSystemEventHandler = Handler()
+    return handler
 
 
 def _waiting(events: queue.SimpleQueue[Event]) -> Iterable[Event]:
@@ -167,5 +172,5 @@ def _watchdog() -> tuple[ModuleType, ModuleType]:
     try:
         from watchdog import events, observers  # noqa: PLC0415 - optional
     except ImportError as error:
-        raise SourceError('--watch requires watchdog: pip install "patchserve[watch]".') from error
+        raise SourceError('--watch requires watchdog: `pip install ".[watch]"` in a checkout of patchserve.') from error
     return events, observers

@@ -11,6 +11,7 @@ _WORDS: Final = {
     "ListReferences": "`patchserve reference list`",
     "GetReference": "`patchserve reference show`",
     "DeleteReference": "`patchserve reference delete`",
+    "TuneReference": "`patchserve reference tune`",
     "ListLoads": "`patchserve reference loads`",
     "GetServerInfo": "`patchserve info`",
     "InferStream": "`patchserve stream`",

@@ -9,7 +9,10 @@ import typer
 
 from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._failures import fail
 from patchserve_client.cli._loading import takes_load_options
+from patchserve_client.cli._output import JsonOption
+from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FOLDER
 
 _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -19,7 +22,7 @@ _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 def evaluate(
     settings: Settings,
     dataset: Annotated[
-        Path, typer.Argument(metavar="DATASET", help="Folder in the layout of MVTec AD.", exists=True, file_okay=False)
+        Path, typer.Argument(**EXISTING_FOLDER, metavar="DATASET", help="Folder in the layout of MVTec AD.")
     ],
     *,
     reference: Annotated[
@@ -33,12 +36,14 @@ def evaluate(
     ] = None,
     options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", dir_okay=False, help="Write all numbers to this file.")
-    ] = None,
+    as_json: JsonOption = False,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", file_okay=False, help="Folder for the plots roc.png, scores.png and mistakes.png."),
+        typer.Option(
+            **NEW_FOLDER,
+            metavar="DIR",
+            help="Folder for numbers.json and the plots roc.png, scores.png and mistakes.png.",
+        ),
     ] = None,
     damage: Annotated[
         bool, typer.Option("--damage", help="Also measure the notebook's damage percentage, which is not a verdict.")
@@ -60,7 +65,7 @@ def evaluate(
         missing = str(error.name).partition(".")[0]
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
-        raise typer.BadParameter(f'Evaluation requires {missing}: pip install "patchserve[evaluate]".') from error
+        fail(f'Evaluation requires {missing}: pip install "patchserve[evaluate]".')
     plan = Plan(
         dataset=dataset,
         reference_id=reference,
@@ -68,8 +73,8 @@ def evaluate(
         seed=seed,
         load_options=options,
         keep=keep,
-        json_file=json_file,
-        plot_folder=out,
+        as_json=as_json,
+        out=out,
         damage=damage,
     )
     if not run_evaluation(settings, plan):

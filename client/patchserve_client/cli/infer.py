@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from patchserve_client import (
     PatchserveError,
     ResourceExhausted,
 )
+from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
@@ -25,6 +28,7 @@ from patchserve_client.cli._inspection_options import InspectionOptions, takes_i
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._saved_anomalies import SavedAnomalies
+from patchserve_client.cli._text import escaped, width_of
 
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10
@@ -98,11 +102,13 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    request = options.request()
     named = named_images(images)
     files = list(named)
     overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
-    with options.opened_records() as records, settings.client() as client:
+    with contextlib.ExitStack() as cleanup:
+        client = cleanup.enter_context(settings.client())
+        request = options.request(client)  # before files are opened: it checks the options
+        records = cleanup.enter_context(options.opened_records())
         report = _Report(files, overlays, options, records.results)
         _inspect_all(_Inspector(client, options, request, overlays, records.saved), files, report)
         report.end()
@@ -132,10 +138,11 @@ class _Report:
         results_file: ResultsFile | None,
     ) -> None:
         self.counts = {"intact": 0, "anomalous": 0, "error": 0}
+        self._started_s = time.monotonic()
         self._results_file, self._verdicts = results_file, options.verdicts
         self._overlays, self._out = overlays, options.out
         self._results: list[dict[str, Any]] | None = [] if options.as_json else None
-        file = Column("file", max(len("file"), *(len(str(file)) for file in files)))
+        file = Column("file", max(len("file"), *(width_of(escaped(str(file), sys.stdout)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
         self._table = Table((file, *_report.columns(options.verdicts), *overlay))
 
@@ -156,9 +163,10 @@ class _Report:
             )
 
     def end(self) -> None:
-        total = sum(self.counts.values())
+        total, elapsed_s = sum(self.counts.values()), time.monotonic() - self._started_s
         if self._results is not None:
-            print_json({"results": self._results, "summary": {"images": total, **self.counts}})
+            summary = {"images": total, **self.counts, "elapsed_s": elapsed_s}
+            print_json({"results": self._results, "summary": summary})
             return
-        noun = "image" if total == 1 else "images"
-        print_line("{0} {1}: {intact} intact, {anomalous} anomalous, {error} failed".format(total, noun, **self.counts))
+        verdicts = "{intact} intact, {anomalous} anomalous, {error} failed".format(**self.counts)
+        print_line(f"{counted(total, 'image')} in {elapsed_s:.1f} s ({total / elapsed_s:.1f}/s): {verdicts}")

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
@@ -22,8 +24,8 @@ from patchserve_client.cli._loading import (
     takes_load_options,
 )
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
+from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._skipping import Skipped, load_usable
-from patchserve_client.cli._text import counted
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
@@ -115,6 +117,10 @@ def capture(
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
+    with settings.client() as client:  # before minutes of waiting for frames that could not be loaded
+        limit = client.server_info().limits.max_reference_images
+    if count > limit:
+        raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
 
@@ -127,7 +133,7 @@ def _load_files(
 
     def load_files(usable: list[Path]) -> ReferenceInfo:
         with shown_load(client, reference_id, usable) as images:
-            contents = (standard_input if file == STDIN else file for file in images)
+            contents = (standard_input if file == STDIN else read_image(file) for file in images)
             return client.load_reference(contents, reference_id, **options)
 
     def skip(one: Skipped) -> None:
@@ -140,6 +146,8 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
+    if (note := few_images_note(loaded)) is not None:
+        print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
@@ -209,18 +217,23 @@ def show(
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything about a reference."""
+    """Show everything about a reference, and the images that it was built from."""
     with settings.client() as client:
-        facts = dataclasses.asdict(client.get_reference(reference_id))
+        reference = client.get_reference(reference_id)
+    facts = dataclasses.asdict(reference)
     if as_json:
         print_json(facts)
         return
+    facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if reference.images:
+        print_line("")
+        print_table(TITLES, cells(reference.images))
 
 
 @app.command(cls=Command)
@@ -237,6 +250,7 @@ def tune(
             help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
         ),
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Set the sensitivity of a reference, for all requests that set none.
 
@@ -244,6 +258,9 @@ def tune(
     """
     with settings.client() as client:
         tuned = client.tune_reference(reference_id, sensitivity)
+    if as_json:
+        print_json(dataclasses.asdict(tuned))
+        return
     print_line(
         f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"

@@ -56,14 +56,15 @@ def _candidates(ratios: NDArray[np.floating[Any]]) -> Iterator[float]:
         yield 1.0
         return
     ends = [levels[0] / _BEYOND, *levels.tolist(), levels[-1] * _BEYOND]
-    for low, high in pairwise(ends):  # a threshold of at least `low` and below `high`
+    for low, high in pairwise(dict.fromkeys(ends)):  # a threshold of at least `low` and below `high`
         is_first, is_last = low == ends[0], high == ends[-1]
         if (low <= 1 or is_first) and (high > 1 or is_last):
             yield 1.0
-        elif low > 0:
-            sensitivity = _short(1 / high, 1 / low)
-            if SENSITIVITY_RANGE[0] <= sensitivity <= SENSITIVITY_RANGE[1]:
-                yield sensitivity
+        else:
+            lowest, highest = (1 / high, 1 / low) if low > 0 else (1 / high, math.inf)
+            lowest, highest = max(lowest, SENSITIVITY_RANGE[0]), min(highest, SENSITIVITY_RANGE[1])
+            if lowest < highest:
+                yield _short(lowest, highest)
 
 
 def _short(low: float, high: float) -> float:

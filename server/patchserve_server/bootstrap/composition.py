@@ -7,6 +7,7 @@ import logging
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
@@ -26,7 +27,8 @@ from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import LocalInspector
-from patchserve_server.serving.outputs import FolderSink
+from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
+from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.streams import Streams
@@ -81,8 +83,8 @@ async def create_application(settings: Settings, resources: ExitStack) -> Applic
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = await _open_catalog(settings, store, detector, pools, limits)
-    sink = await loop.run_in_executor(pools.images, _open_sink, settings.save_outputs)
-    inspector = _create_inspector(settings, detector, sink, pools, limits)
+    outputs = await _open_outputs(settings, pools, resources)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -114,12 +116,13 @@ class _Pools:
     fitting: ThreadPoolExecutor
     opening: ThreadPoolExecutor
     storage: ThreadPoolExecutor
+    outputs: ThreadPoolExecutor
 
 
 def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
-    def pool(name: str, threads: int) -> ThreadPoolExecutor:
+    def pool(name: str, threads: int, *, finishes: bool = False) -> ThreadPoolExecutor:
         executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=lower_thread_priority)
-        resources.callback(executor.shutdown, wait=False, cancel_futures=True)
+        resources.callback(executor.shutdown, wait=finishes, cancel_futures=not finishes)
         return executor
 
     return _Pools(
@@ -128,6 +131,7 @@ def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
         fitting=pool("fitting", 1),
         opening=pool("opening", OPENING_WORKERS),
         storage=pool("storage", 1),
+        outputs=pool("outputs", 1, finishes=True),
     )
 
 
@@ -166,12 +170,23 @@ async def _open_catalog(
     return catalog
 
 
-def _open_sink(folder: Path | None) -> FolderSink | None:
-    return None if folder is None else FolderSink(folder)
+async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack) -> Outputs | None:
+    if settings.save_outputs is None:
+        return None
+    limits = FolderLimits(
+        settings.save_outputs_max_count,
+        timedelta(days=settings.save_outputs_max_days),
+        settings.save_outputs_max_mib * MIB,
+    )
+    loop = asyncio.get_running_loop()
+    folder = await loop.run_in_executor(pools.outputs, OutputFolder, settings.save_outputs, limits)
+    outputs = Outputs(folder, pools.outputs, only_anomalous=settings.save_outputs_keep == "anomalous")
+    resources.callback(asyncio.create_task(outputs.prune_periodically()).cancel)
+    return outputs
 
 
 def _create_inspector(
-    settings: Settings, detector: Detector, sink: FolderSink | None, pools: _Pools, limits: ServerLimits
+    settings: Settings, detector: Detector, outputs: Outputs | None, pools: _Pools, limits: ServerLimits
 ) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
@@ -182,12 +197,15 @@ def _create_inspector(
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for the running batch, the next one, and the threads that decode and draw.
-        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads),
+        # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+        # clients that have none of these turns.
+        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size),
+        threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
+        max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
-        sink=sink,
+        outputs=outputs,
     )
 
 

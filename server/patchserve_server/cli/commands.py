@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from patchserve_server.cli import PROGRAM, certificate, serve, token
+from patchserve_server.cli import PROGRAM, certificate, serve, store, token
 from patchserve_server.cli.parser import Parser
 
 
@@ -18,6 +18,6 @@ def _parser() -> Parser:
     parser = Parser(PROGRAM, description="A gRPC inference server for visual anomaly detection.")
     parser.add_argument("--version", action="version", version=f"patchserve {version('patchserve')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, token, certificate):
+    for command in (serve, token, certificate, store):
         command.add_to(commands)
     return parser

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 
 from patchserve_server.cli.parser import Parser
 from patchserve_server.config import Settings
@@ -42,7 +41,7 @@ def add_flags(parser: Parser) -> None:
             group.add_argument(_flag(name), metavar=_metavar(name, field), **options)
 
 
-def problem_text(problem: ErrorDetails, flags: Container[str]) -> str:
+def problem_text(problem: Mapping[str, Any], flags: Container[str]) -> str:
     """What is wrong with a setting, and what is allowed. It names the flag or the variable that has the value."""
     name = str(problem["loc"][0])
     place = _flag(name) if name in flags else f"the variable PATCHSERVE_{name.upper()}"

@@ -16,13 +16,39 @@ _EIGHT_BIT_RGB = (8, 2, 0, 0, 0)  # bit depth, color type, compression, filter m
 _FILTER_UP = 2
 _COMPRESSION_LEVEL = 1
 _BAND_ROWS = 128
+_SAMPLED_BANDS = 16  # every so many bands, one is compressed for an estimate
 
 
 def encode_png(image: RgbImage) -> bytes:
     """Encode an image (H, W, 3) without loss: six times as fast as libpng's fastest setting, with files no larger."""
+    return b"".join(_parts(image))
+
+
+def encode_png_within(image: RgbImage, max_bytes: int) -> bytes | None:
+    """The PNG of an image (H, W, 3); None if it has more bytes, which is noticed before more memory is used."""
+    parts = []
+    for part in _parts(image):
+        max_bytes -= len(part)
+        if max_bytes < 0:
+            return None
+        parts.append(part)
+    return b"".join(parts)
+
+
+def estimate_png_bytes(image: RgbImage) -> int:
+    """About how large the PNG of an image (H, W, 3) is, in a sixteenth of the time of encoding it."""
+    bands = list(row_bands(len(image), _BAND_ROWS))[::_SAMPLED_BANDS]
+    sampled_rows = sum(band.stop - band.start for band in bands)
+    sampled_bytes = sum(len(chunk) for band in bands for chunk in _data_chunks(image[band]))
+    return int(sampled_bytes * len(image) / sampled_rows)
+
+
+def _parts(image: RgbImage) -> Iterator[bytes]:
     height, width = image.shape[:2]
-    header = struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB)
-    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), *_data_chunks(image), _chunk(b"IEND", b"")])
+    yield _SIGNATURE
+    yield _chunk(b"IHDR", struct.pack(">2I5B", width, height, *_EIGHT_BIT_RGB))
+    yield from _data_chunks(image)
+    yield _chunk(b"IEND", b"")
 
 
 def _data_chunks(image: RgbImage) -> Iterator[bytes]:

@@ -17,8 +17,7 @@ from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.methods import METHODS, Method
 from patchserve_server.rpc.parsing import MessageParser, parser_of
-from patchserve_server.rpc.received_messages import ReceivedMessages
-from patchserve_server.rpc.receiving import Requests
+from patchserve_server.rpc.receiving import ReceivedMessages, Requests
 from patchserve_server.rpc.reception import Reception
 from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.rpc.transport import Listening

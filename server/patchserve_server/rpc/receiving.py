@@ -5,15 +5,37 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
+
+from grpc import aio
 
 from patchserve_server.domain.errors import MessageTimeoutError, PatchserveError
+from patchserve_server.rpc.calls import Context
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
 from patchserve_server.serving.reading_places import ReadingPlaces
 from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
 
 Keeps = Mapping[object, float]  # what a call holds, and for how long it keeps it while it waits (Waiting.keeps_s)
+
+
+class ReceivedMessages:
+    """The bytes of each message that a call receives.
+
+    gRPC's own iterator keeps the last message of a call until the garbage collector finds it.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        data = await self._context.read()
+        if data is aio.EOF:
+            raise StopAsyncIteration
+        return cast(bytes, data)
 
 
 @dataclass(frozen=True, slots=True)

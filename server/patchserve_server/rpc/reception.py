@@ -21,7 +21,7 @@ from patchserve_server.serving.waiting_calls import WaitingCalls
 IDLE_AFTER_S: Final = 10.0  # a call that sends nothing for so long is idle
 OPEN_PROBES: Final = Capacity(256)
 _OPEN_PROBES_SHARE: Final = 0.25
-_SMALL_PLACES: Final = 6
+_SMALL_PLACES: Final = 4
 _SMALL_KEEPS_S: Final = 0.25  # a small message comes with its call
 _LARGE_KEEPS_S: Final = 2.0
 _MAX_PROBE_QUEUE: Final = 64  # of one client

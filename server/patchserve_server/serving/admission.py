@@ -117,6 +117,11 @@ class Admission:
         self._rejected = 0
         self._logged_at_s = -math.inf
 
+    @property
+    def held(self) -> Capacity:
+        """All capacity that is held now."""
+        return self._held_by_calls + self._held_by_streams
+
     def permit(self, client: str) -> Permit:
         """An empty permit for a single call. It may grow."""
         return Permit(self, FlowKey(client))

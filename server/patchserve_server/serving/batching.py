@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import numpy as np
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import Scorer, ScoringTimes
+from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +35,9 @@ class _QueuedInput:
 class Batcher:
     """Scores queued images in batches.
 
-    A free worker takes the oldest image and further images of the same reference, up to `max_batch_size`. So batches
-    grow under load. With `max_queue_delay_s`, an image may wait for others. An image whose caller has left is skipped.
-    This queue is first in, first out: FairSemaphore (fairness.py) already bounds it and keeps it fair.
+    A free worker takes the image of the client whose turn it is and further images of the same reference, up to
+    `max_batch_size`, of clients in turn. So batches grow under load. With `max_queue_delay_s`, an image may wait for
+    others. An image whose caller has left is skipped. FairSemaphore (fairness.py) bounds the queue.
     """
 
     def __init__(self, executor: Executor, *, workers: int, max_batch_size: int, max_queue_delay_s: float) -> None:
@@ -46,48 +46,55 @@ class Batcher:
         self._max_batch_size = max_batch_size
         self._max_queue_delay_s = max_queue_delay_s
         self._wake_up: asyncio.TimerHandle | None = None
-        self._queue: deque[_QueuedInput] = deque()
+        self._queue: FairQueue[_QueuedInput] = FairQueue()
         self._batches: set[asyncio.Task[None]] = set()
 
-    async def score(self, scorer: Scorer, model_input: ModelInputs) -> BatchedScores:
+    async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
         """The raw scores of one model input, (S, S, 3) uint8."""
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
-        self._queue.append(_QueuedInput(scorer, model_input, result, time.perf_counter()))
+        self._queue.push(flow, _QueuedInput(scorer, model_input, result, time.perf_counter()))
         self._dispatch()
         return await result
 
     def _dispatch(self) -> None:
-        while self._free_workers and (batch := self._next_batch()):
-            if self._waits_for_more(batch):
+        while self._free_workers and (scorer := self._next_scorer()) is not None:
+            if self._waits_for_more(scorer):
                 return
             self._free_workers -= 1
-            task = asyncio.create_task(self._run(batch))
+            task = asyncio.create_task(self._run(self._take_batch(scorer)))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
-    def _waits_for_more(self, batch: list[_QueuedInput]) -> bool:
-        """Puts a batch back into the queue if it may still grow and its oldest image can still wait."""
-        remaining_s = batch[0].queued_at_s + self._max_queue_delay_s - time.perf_counter()
-        if len(batch) >= self._max_batch_size or remaining_s <= 0:
+    def _next_scorer(self) -> Scorer | None:
+        """The scorer of the image whose turn it is. Removes images before it whose caller has left."""
+        while (head := self._queue.head()) is not None:
+            flow, entry = head
+            if not entry.result.done():
+                return entry.scorer
+            self._queue.discard(flow, entry)
+        return None
+
+    def _waits_for_more(self, scorer: Scorer) -> bool:
+        """Whether the batch may grow and its oldest image can wait. If so, `_dispatch` is called again in time."""
+        if not self._max_queue_delay_s:
             return False
-        self._queue.extendleft(reversed(batch))
+        waiting = [entry for entry in self._queue if entry.scorer is scorer and not entry.result.done()]
+        oldest_s = min(entry.queued_at_s for entry in waiting)
+        remaining_s = oldest_s + self._max_queue_delay_s - time.perf_counter()
+        if len(waiting) >= self._max_batch_size or remaining_s <= 0:
+            return False
         if self._wake_up is not None:
             self._wake_up.cancel()
         self._wake_up = asyncio.get_running_loop().call_later(remaining_s, self._dispatch)
         return True
 
-    def _next_batch(self) -> list[_QueuedInput]:
+    def _take_batch(self, scorer: Scorer) -> list[_QueuedInput]:
         batch: list[_QueuedInput] = []
-        others: deque[_QueuedInput] = deque()
-        while self._queue and len(batch) < self._max_batch_size:
-            entry = self._queue.popleft()
-            if entry.result.done():  # its caller has left
-                continue
-            if batch and entry.scorer is not batch[0].scorer:
-                others.append(entry)
-            else:
-                batch.append(entry)
-        self._queue.extendleft(reversed(others))
+        while len(batch) < self._max_batch_size:
+            entry = self._queue.take(lambda entry: entry.scorer is scorer and not entry.result.done())
+            if entry is None:
+                break
+            batch.append(entry)
         return batch
 
     async def _run(self, batch: list[_QueuedInput]) -> None:

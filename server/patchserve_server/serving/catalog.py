@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -202,11 +202,8 @@ class Catalog:
         async with self._change:
             is_damaged = reference_id in self._damaged and expected_revision is None
             revision = "" if is_damaged else self.info(reference_id, expected_revision).revision
-            try:
+            with suppress(ReferenceNotFoundError):  # somebody removed its files, but it still answers
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
-            except ReferenceNotFoundError:
-                self._end(reference_id)  # its files were removed
-                raise
             self._end(reference_id)
             return revision
 
@@ -272,4 +269,4 @@ class Catalog:
 def _tuned(opened: OpenReference, sensitivity: float) -> Reference:
     """The revision with another sensitivity. Blocks: its digest covers the whole bank."""
     info, model = opened.info, replace(opened.scorer.model, sensitivity=sensitivity)
-    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model)
+    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model, info.images)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -41,6 +41,12 @@ class FairQueue(Generic[T]):
     def __bool__(self) -> bool:
         return bool(self._clients)
 
+    def __iter__(self) -> Iterator[T]:
+        """All items: client by client, stream by stream."""
+        for streams in self._clients.values():
+            for items in streams.values():
+                yield from items
+
     def push(self, flow: FlowKey, item: T) -> None:
         self._clients.setdefault(flow.client, {}).setdefault(flow.stream, deque()).append(item)
 
@@ -65,41 +71,73 @@ class FairQueue(Generic[T]):
 
     def pop(self, flow: FlowKey) -> T:
         """Removes the flow's first item; the flow and its client move to the end."""
+        item = self._clients[flow.client][flow.stream][0]
+        self._remove(flow, item)
+        return item
+
+    def take(self, is_eligible: Callable[[T], bool]) -> T | None:
+        """Removes the next eligible item, even from behind others of its flow. Its flow and client move to the end."""
+        for client, streams in self._clients.items():
+            for stream, items in streams.items():
+                for item in items:
+                    if is_eligible(item):
+                        self._remove(FlowKey(client, stream), item)
+                        return item
+        return None
+
+    def _remove(self, flow: FlowKey, item: T) -> None:
         streams = self._clients.pop(flow.client)
         items = streams.pop(flow.stream)
-        item = items.popleft()
+        items.remove(item)
         if items:
             streams[flow.stream] = items
         if streams:
             self._clients[flow.client] = streams
-        return item
+
+
+@dataclass(eq=False, slots=True)
+class _Turn:
+    client: str
+    started: asyncio.Future[None]
 
 
 class FairSemaphore:
-    """Limits how many images are processed at once. The others wait in a fair queue, whose length admission limits."""
+    """Limits how many images are processed at once. The others wait in a fair queue, whose length admission limits.
 
-    def __init__(self, value: int) -> None:
-        self._free = value
-        self._queue: FairQueue[asyncio.Future[None]] = FairQueue()
+    Args:
+        value: how many turns there are.
+        reserved: further turns, for clients that have none: so a client whose images take all turns delays another one
+            only by what is being processed, and not by what it has waiting.
+    """
+
+    def __init__(self, value: int, reserved: int = 0) -> None:
+        self._value = value
+        self._reserved = reserved
+        self._held: Counter[str] = Counter()  # turns, by client
+        self._queue: FairQueue[_Turn] = FairQueue()
 
     @asynccontextmanager
     async def turn(self, flow: FlowKey) -> AsyncIterator[None]:
         """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses no turn."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        turn = _Turn(flow.client, asyncio.get_running_loop().create_future())
         self._queue.push(flow, turn)
         self._start_next()
         try:
-            await turn
+            await turn.started
             yield
         finally:
             self._queue.discard(flow, turn)
-            if turn.done() and not turn.cancelled():  # the turn may have started at the moment of the cancellation
-                self._free += 1
+            if turn.started.done() and not turn.started.cancelled():  # perhaps at the moment of the cancellation
+                self._held -= Counter([flow.client])  # drops clients that hold none
                 self._start_next()
 
     def _start_next(self) -> None:
-        while self._free and (head := self._queue.head()) is not None:
+        while (head := self._queue.head(self._may_start)) is not None:
             turn = self._queue.pop(head[0])
-            if not turn.done():
-                self._free -= 1
-                turn.set_result(None)
+            if not turn.started.done():
+                self._held[turn.client] += 1
+                turn.started.set_result(None)
+
+    def _may_start(self, turn: _Turn) -> bool:
+        held = self._held.total()
+        return held < self._value or (held < self._value + self._reserved and not self._held[turn.client])

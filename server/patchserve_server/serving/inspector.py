@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from functools import partial
+from typing import Final, Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.images import ModelInputs, SentImage
@@ -16,6 +17,7 @@ from patchserve_server.domain.inspection import (
     HeatmapScale,
     Inspection,
     OutputOptions,
+    OverlayFormat,
     RawScores,
     Region,
     Timing,
@@ -26,6 +28,9 @@ from patchserve_server.domain.verdict import judge
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.outputs import InspectedImage, Outputs
+
+_OPERATORS_SIDE_PX: Final = 1280
 
 T = TypeVar("T")
 
@@ -34,19 +39,13 @@ class Inspector(Protocol):
     """Inspects images, in this process or elsewhere."""
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
-        """Compares one image with a reference, as soon as it is the flow's turn.
+        """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's, for outputs.
 
         Raises:
             InvalidImageError: it is not a supported image.
         """
-
-
-class OutputSink(Protocol):
-    """Saves overlays for the operator (`--save-outputs`). Called from a worker thread; never raises."""
-
-    def save(self, inspection: Inspection, overlay: EncodedOverlay) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,6 +74,17 @@ class LocalInspector:
 
     Images wait for their turn in encoded form and are decoded only then. So later queues stay short, and decoded images
     use little memory. If the caller leaves, work that has not begun is skipped.
+
+    Args:
+        batcher: scores.
+        images: the pool that decodes, judges and renders, with `threads` threads.
+        turns: limits how many images are processed at once.
+        threads: of the pool.
+        input_size_px: of the backbone.
+        limits: of images.
+        max_overlay_bytes: the largest overlay that can be sent.
+        default_scale: of overlays.
+        outputs: saves inspections; None: nothing is saved.
     """
 
     def __init__(
@@ -83,35 +93,49 @@ class LocalInspector:
         images: Executor,
         turns: FairSemaphore,
         *,
+        threads: int,
         input_size_px: int,
         limits: imaging.ImageLimits,
+        max_overlay_bytes: int,
         default_scale: HeatmapScale,
-        sink: OutputSink | None,
+        outputs: Outputs | None,
     ) -> None:
         self._batcher = batcher
         self._images = images
         self._turns = turns
+        self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
         self._input_size_px = input_size_px
         self._limits = limits
+        self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
-        self._sink = sink
+        self._outputs = outputs
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow):
-            return await self._inspect(reference, image, options, arrived_at_s)
+            inspection, raw = await self._inspect(reference, image, options, flow, arrived_at_s)
+        if self._outputs is not None:
+            thresholds = reference.info.thresholds(options.sensitivity)
+            draw = partial(self._operators_overlay, image, raw, thresholds)
+            await self._outputs.save(InspectedImage(name, image, inspection, draw))
+        return inspection
 
     async def _inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, arrived_at_s: float
-    ) -> Inspection:
+        self,
+        reference: OpenReference,
+        image: SentImage,
+        options: OutputOptions,
+        flow: FlowKey,
+        arrived_at_s: float,
+    ) -> tuple[Inspection, RawScores]:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
-        decoded = await self._on_pool(lambda: self._decode(image, options))
+        decoded = await self._on_pool(flow, lambda: self._decode(image, options))
         thresholds = info.thresholds(options.sensitivity)
-        scores = await self._batcher.score(reference.scorer, decoded.value.model_input)
-        judged = await self._on_pool(lambda: self._judge(decoded.value, scores.raw, thresholds, options))
+        scores = await self._batcher.score(reference.scorer, decoded.value.model_input, flow)
+        judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, thresholds, options))
         inspection = Inspection(
             reference_id=info.reference_id,
             reference_revision=info.revision,
@@ -129,9 +153,7 @@ class LocalInspector:
                 total_ms=(time.perf_counter() - arrived_at_s) * 1000,
             ),
         )
-        if (sink := self._sink) is not None and (overlay := inspection.overlay) is not None:
-            await self._on_pool(lambda: sink.save(inspection, overlay))
-        return inspection
+        return inspection, scores.raw
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
@@ -142,7 +164,9 @@ class LocalInspector:
         size_px = imaging.overlay_size(image.size, options.overlay_max_side_px)
         imaging.check_overlay_size(size_px, options.overlay_format)
         scale = options.heatmap_scale or self._default_scale
-        return imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
+        canvas = imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
+        imaging.check_overlay_bytes(canvas, options.overlay_format, self._max_overlay_bytes)
+        return canvas
 
     def _judge(
         self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions
@@ -155,10 +179,23 @@ class LocalInspector:
         if image.canvas is not None:
             threshold = verdict.pixel_threshold
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
-            overlay = imaging.encode_overlay(pixels, options.overlay_format)
+            overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
         return _JudgedImage(verdict, regions, overlay)
 
-    async def _on_pool(self, work: Callable[[], T]) -> _Timed[T]:
+    def _operators_overlay(self, image: SentImage, raw: RawScores, thresholds: Calibration) -> EncodedOverlay:
+        """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
+        options = OutputOptions(
+            overlay=True,
+            heatmap_scale=HeatmapScale.CALIBRATED,
+            overlay_format=OverlayFormat.JPEG,
+            overlay_max_side_px=_OPERATORS_SIDE_PX,
+        )
+        overlay = self._judge(self._decode(image, options), raw, thresholds, options).overlay
+        if overlay is None:
+            raise AssertionError("It was requested.")
+        return overlay
+
+    async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:
         submitted_at_s = time.perf_counter()
 
         def run_timed() -> _Timed[T]:
@@ -166,4 +203,5 @@ class LocalInspector:
             value = work()
             return _Timed(value, (started_at_s - submitted_at_s) * 1000, (time.perf_counter() - started_at_s) * 1000)
 
-        return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)
+        async with self._pool_turns.turn(flow):  # the pool itself works in the order of arrival
+            return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)

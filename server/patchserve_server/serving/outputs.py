@@ -1,45 +1,131 @@
-"""Saves every overlay to a folder (`--save-outputs`)."""
+"""Saves inspections for the operator (`--save-outputs`), beside the calls and never for long in front of them."""
 
 from __future__ import annotations
 
-import itertools
+import asyncio
+import dataclasses
+import json
 import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from typing import Any, Final
 
-from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OverlayFormat
+from patchserve_server.domain.words import counted
+from patchserve_server.imaging import encode_png, file_ending
+from patchserve_server.serving.output_folder import OutputFolder
 
-_SUFFIX = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
+MAX_WAITING_BYTES: Final = 64 * 2**20
+MAX_WAITING: Final = 64
+MAX_WAIT_S: Final = 1.0
+_TELL_EVERY_S: Final = 60.0
+_PRUNE_EVERY_S: Final = 600.0
+_OVERLAY_ENDING: Final = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
+
 _log = logging.getLogger(__name__)
 
 
-class FolderSink:
-    """Writes one file for each overlay, with the same bytes as in the response. Never deletes or replaces a file.
+@dataclass(frozen=True, slots=True, eq=False)
+class InspectedImage:
+    """What there is to save of one inspection."""
 
-    The name of a file is `<time>-<number>-<reference>-<verdict>` with the suffix .png, .jpg or .webp.
+    name: str  # the caller's name for the image: a file name, a frame id; may be empty
+    image: SentImage
+    inspection: Inspection
+    draw_overlay: Callable[[], EncodedOverlay]  # blocks; used if the caller requested none
+
+    @property
+    def nbytes(self) -> int:
+        image = len(self.image) if isinstance(self.image, bytes) else self.image.nbytes
+        return image + self.inspection.nbytes
+
+
+class Outputs:
+    """Writes inspections to a folder on a thread of its own.
+
+    A call waits at most MAX_WAIT_S for earlier inspections to be written. Then its own is not saved. That, and a disk
+    that is full, is logged once a minute; the response does not depend on it.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Create the folder if it is missing. Blocks.
-
-        Raises:
-            StartupError: it cannot be created.
-        """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            message = f"--save-outputs {folder}: {error.strerror}. Name a folder that the server's user can write to."
-            raise StartupError(message) from error
+    def __init__(self, folder: OutputFolder, writing: Executor, *, only_anomalous: bool) -> None:
         self._folder = folder
-        self._number = itertools.count(1)
+        self._writing = writing
+        self._only_anomalous = only_anomalous
+        self._waiting = 0
+        self._waiting_bytes = 0
+        self._written = asyncio.Event()
+        self._lost = _Lost()
 
-    def save(self, inspection: Inspection, overlay: EncodedOverlay) -> None:
-        """Write the overlay. Blocks. A failure is logged; the response does not depend on it."""
-        verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
-        time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")
-        name = f"{time}-{next(self._number):06d}-{inspection.reference_id}-{verdict}.{_SUFFIX[overlay.format]}"
+    async def save(self, inspected: InspectedImage) -> None:
+        """Let the inspection be written, if it is one to keep. Raises nothing."""
+        if self._only_anomalous and not inspected.inspection.verdict.anomaly.is_anomalous:
+            return
         try:
-            (self._folder / name).write_bytes(overlay.data)
-        except OSError as error:
-            _log.error("Could not save an overlay: %s", error.strerror)
+            async with asyncio.timeout(MAX_WAIT_S):
+                while not self._has_room_for(inspected):
+                    self._written.clear()
+                    await self._written.wait()
+        except TimeoutError:
+            self._lost.add("the folder is written too slowly")
+            return
+        self._waiting += 1
+        self._waiting_bytes += inspected.nbytes
+        future = asyncio.get_running_loop().run_in_executor(self._writing, self._write, inspected)
+        future.add_done_callback(lambda done: self._has_written(inspected.nbytes, done))
+
+    def _has_room_for(self, inspected: InspectedImage) -> bool:
+        has_bytes = not self._waiting or self._waiting_bytes + inspected.nbytes <= MAX_WAITING_BYTES
+        return has_bytes and self._waiting < MAX_WAITING
+
+    def _has_written(self, nbytes: int, done: asyncio.Future[None]) -> None:
+        self._waiting -= 1
+        self._waiting_bytes -= nbytes
+        self._written.set()
+        if not done.cancelled() and (error := done.exception()) is not None:
+            reason = error.strerror if isinstance(error, OSError) else None
+            self._lost.add(reason or f"{type(error).__name__}: {error}")
+
+    def _write(self, inspected: InspectedImage) -> None:
+        inspection = inspected.inspection
+        verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
+        stem = self._folder.new_stem([inspection.reference_id, verdict, inspected.name])
+        image = inspected.image if isinstance(inspected.image, bytes) else encode_png(inspected.image)
+        overlay = inspection.overlay or inspected.draw_overlay()
+        contents = {
+            f".original.{file_ending(image)}": image,
+            f".overlay.{_OVERLAY_ENDING[overlay.format]}": overlay.data,
+            ".json": _json(inspected).encode(),
+        }
+        self._folder.write(stem, contents)
+
+    async def prune_periodically(self) -> None:
+        """Remove what is too old, also while nothing is saved, until cancelled."""
+        while True:
+            await asyncio.sleep(_PRUNE_EVERY_S)
+            await asyncio.get_running_loop().run_in_executor(self._writing, self._folder.prune)
+
+
+class _Lost:
+    """Tells the log how many inspections were not saved, once a minute."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._told_at_s = float("-inf")
+
+    def add(self, reason: str) -> None:
+        self._count += 1
+        if time.monotonic() - self._told_at_s >= _TELL_EVERY_S:
+            _log.error("--save-outputs: %s not saved: %s", counted(self._count, "inspection"), reason)
+            self._count, self._told_at_s = 0, time.monotonic()
+
+
+def _json(inspected: InspectedImage) -> str:
+    inspection = dataclasses.replace(inspected.inspection, overlay=None, score_map=None)
+    result: dict[str, Any] = {"name": inspected.name, "time": datetime.now(UTC).isoformat()}
+    result |= dataclasses.asdict(inspection)
+    del result["overlay"], result["score_map"]
+    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"

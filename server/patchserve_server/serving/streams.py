@@ -90,7 +90,7 @@ class Streams:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
-            return await self._inspector.inspect(reference, frame.image, config.output, flow)
+            return await self._inspector.inspect(reference, frame.image, config.output, flow, name=frame.frame_id)
 
         return inspect
 

@@ -1,6 +1,15 @@
 """Stores of references: in memory, or in a folder as docs/format.md specifies."""
 
+from patchserve_server.store.check import CheckedGeneration, CheckedReference, check_store
 from patchserve_server.store.folder import FolderReferenceStore
 from patchserve_server.store.memory import MemoryReferenceStore
+from patchserve_server.store.restore import restore
 
-__all__ = ["FolderReferenceStore", "MemoryReferenceStore"]
+__all__ = [
+    "CheckedGeneration",
+    "CheckedReference",
+    "FolderReferenceStore",
+    "MemoryReferenceStore",
+    "check_store",
+    "restore",
+]

@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack
 from pathlib import Path
 
-from patchserve_server.domain.errors import (
-    InvalidInputError,
-    ReferenceDamagedError,
-    ReferenceNotFoundError,
-    StartupError,
-)
+from patchserve_server.domain.errors import ReferenceDamagedError, ReferenceNotFoundError, StartupError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import DamageError
-from patchserve_server.store.files import is_plain_folder
 from patchserve_server.store.folder_lock import FolderLock
 from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.leftovers import reference_folders, remove_leftovers
 from patchserve_server.store.os_errors import startup_errors, storage_errors
-from patchserve_server.store.pointer import has_pointer, read_pointer
-from patchserve_server.store.publishing import (
-    generations_in,
-    publish,
-    remove_generations,
-    remove_staging_folders,
-    staged_files,
-    unpublish,
-)
+from patchserve_server.store.pointer import read_pointer
+from patchserve_server.store.publishing import has_reference, publish, staged_reference, unpublish
 from patchserve_server.store.records import POINTER_VERSION, Pointer
 
 
@@ -48,7 +36,7 @@ class FolderReferenceStore:
         self._publishing = threading.Lock()
         try:
             with startup_errors(root):
-                self._remove_leftovers()
+                remove_leftovers(root)
         except StartupError:
             self.close()
             raise
@@ -71,11 +59,10 @@ class FolderReferenceStore:
             create_time=reference.create_time,
             update_time=reference.update_time,
         )
-        with (
-            storage_errors(f'save reference "{reference.reference_id}"'),
-            staged_files(self._root, pointer, reference.model) as staged,
-            self._publishing,
-        ):
+        with storage_errors(f'save reference "{reference.reference_id}"'), ExitStack() as stack:
+            self._lock.require()
+            staged = stack.enter_context(staged_reference(self._root, pointer, reference))
+            stack.enter_context(self._publishing)
             self._lock.require()
             publish(staged, self._root / reference.reference_id, pointer.revision)
 
@@ -91,15 +78,26 @@ class FolderReferenceStore:
         try:
             with storage_errors(f'read reference "{reference_id}"'):
                 with self._publishing:
-                    if not has_pointer(folder):
+                    if not has_reference(folder):
+                        self._lock.require()
                         raise ReferenceNotFoundError(reference_id)
                     pointer = read_pointer(folder)
                     generation = OpenGeneration(folder / pointer.revision)
-                model = generation.read()
+                content = generation.read()
         except DamageError as error:
-            message = f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it.'
+            message = (
+                f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it, or have '
+                "the operator look for an intact revision: `patchserve-server store check`."
+            )
             raise ReferenceDamagedError(reference_id, message) from error
-        return Reference(reference_id, Revision(pointer.revision), pointer.create_time, pointer.update_time, model)
+        return Reference(
+            reference_id=reference_id,
+            revision=Revision(pointer.revision),
+            create_time=pointer.create_time,
+            update_time=pointer.update_time,
+            model=content.model,
+            images=content.images,
+        )
 
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids of all references, damaged ones too, sorted.
@@ -108,7 +106,7 @@ class FolderReferenceStore:
             StorageUnavailableError: the folder cannot be read.
         """
         with storage_errors("list its references"):
-            return sorted(ReferenceId(folder.name) for folder in self._reference_folders() if has_pointer(folder))
+            return [ReferenceId(folder.name) for folder in reference_folders(self._root) if has_reference(folder)]
 
     def delete(self, reference_id: ReferenceId) -> None:
         """Remove every revision of a reference, damaged or not.
@@ -120,40 +118,6 @@ class FolderReferenceStore:
         folder = self._root / reference_id
         with storage_errors(f'delete reference "{reference_id}"'), self._publishing:
             self._lock.require()
-            if not has_pointer(folder):
+            if not has_reference(folder):
                 raise ReferenceNotFoundError(reference_id)
             unpublish(folder)
-
-    def _reference_folders(self) -> list[Path]:
-        return [path for path in self._root.iterdir() if _is_reference_id(path.name)]
-
-    def _remove_leftovers(self) -> None:
-        """Remove what killed saves and deletions left. The folder is locked, so none of them still runs.
-
-        Other generations are removed only if the current one is intact: after one flipped bit they may still help.
-        """
-        remove_staging_folders(self._root)
-        for folder in filter(is_plain_folder, self._reference_folders()):
-            with suppress(DamageError):
-                current_revision = _intact_revision(folder) if has_pointer(folder) else None
-                remove_generations(folder, keep=current_revision)
-
-
-def _intact_revision(folder: Path) -> str:
-    """The current revision. Its content is verified only if another generation is to be removed, because it takes time.
-
-    Raises:
-        DamageError: the pointer or its generation is damaged.
-    """
-    revision = read_pointer(folder).revision
-    if any(path.name != revision for path in generations_in(folder)):
-        OpenGeneration(folder / revision).read()
-    return revision
-
-
-def _is_reference_id(name: str) -> bool:
-    try:
-        ReferenceId(name)
-    except InvalidInputError:
-        return False
-    return True

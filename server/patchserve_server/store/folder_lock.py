@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from patchserve_server.domain.errors import StartupError, StorageUnavailableErro
 from patchserve_server.store.os_errors import startup_errors
 
 _LOCK = ".lock"  # no reference_id starts with a dot
+_log = logging.getLogger(__name__)
 
 
 class FolderLock:
@@ -29,7 +31,7 @@ class FolderLock:
             except BlockingIOError as error:
                 self._file.close()
                 raise StartupError(
-                    f"Another server uses the store folder {root}. Stop it, or give each server its own folder."
+                    f"A server already uses the store folder {root}. Stop it, or give each server its own folder."
                 ) from error
             except OSError:
                 self._file.close()
@@ -50,6 +52,7 @@ class FolderLock:
                 "The store's folder was deleted or replaced while the server runs, so nothing can be changed. Open "
                 "references still serve. Restart the server to use the folder that is there now."
             )
+            _log.error(message)
             raise StorageUnavailableError(message)
 
     def close(self) -> None:

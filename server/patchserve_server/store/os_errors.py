@@ -24,7 +24,7 @@ def startup_errors(root: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise StartupError(
-            f"The store folder {root} cannot be created, locked, read or written ({_reason(error)}). "
+            f"The store folder {root} cannot be created, locked, read or written ({reason_of(error)}). "
             "Choose another folder or correct its permissions."
         ) from error
 
@@ -42,13 +42,14 @@ def storage_errors(action: str) -> Iterator[None]:
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise StorageFullError(
-                f"Not enough disk space to {action} ({_reason(error)}). The stored references are unchanged; "
+                f"Not enough disk space to {action} ({reason_of(error)}). The stored references are unchanged; "
                 "free some space or delete references, then try again."
             ) from error
         raise StorageUnavailableError(
-            f"The store cannot {action} at the moment ({_reason(error)}). The stored references are unchanged."
+            f"The store cannot {action} at the moment ({reason_of(error)}). The stored references are unchanged."
         ) from error
 
 
-def _reason(error: OSError) -> str:
+def reason_of(error: OSError) -> str:
+    """What the system says, without a path."""
     return os.strerror(error.errno) if error.errno else "input/output error"  # str(error) would contain the path

@@ -15,7 +15,7 @@ _MAX_POINTER_BYTES = 4096
 
 
 def has_pointer(folder: Path) -> bool:
-    """Whether this folder has a reference. Its pointer may be damaged."""
+    """Whether this folder of a reference has a pointer, intact or not."""
     return exists(folder / _CURRENT)
 
 
@@ -25,9 +25,24 @@ def read_pointer(folder: Path) -> Pointer:
     Raises:
         DamageError: the folder or its pointer breaks the format.
     """
+    return _read(folder, _CURRENT)
+
+
+def is_deleted(folder: Path) -> bool:
+    """Whether the reference of this folder was deleted: it has no pointer, but an intact retired one."""
+    if has_pointer(folder):
+        return False
+    try:
+        _read(folder, _DELETED)
+    except DamageError:
+        return False
+    return True
+
+
+def _read(folder: Path, name: str) -> Pointer:
     if folder.is_symlink():
         raise DamageError("its folder is a link to another folder")
-    pointer = decode_record(Pointer, read_small_file(folder / _CURRENT, "pointer", _MAX_POINTER_BYTES))
+    pointer = decode_record(Pointer, read_small_file(folder / name, "pointer", _MAX_POINTER_BYTES))
     if pointer.reference_id != folder.name:
         raise DamageError("its pointer belongs to another reference")
     return pointer

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from patchserve_server.domain.reference import ReferenceModel
+from patchserve_server.domain.reference import Reference
 from patchserve_server.store.damage import DamageError
-from patchserve_server.store.files import sync, try_remove
-from patchserve_server.store.generation import install_generation, try_remove_generation, write_generation
+from patchserve_server.store.files import exists, is_plain_folder, sync, try_remove
+from patchserve_server.store.generation import (
+    install_generation,
+    is_generation,
+    try_remove_generation,
+    write_generation,
+)
 from patchserve_server.store.pointer import (
+    has_pointer,
+    is_deleted,
     read_pointer,
     remove_retired_pointer,
     retire_pointer,
@@ -25,19 +34,29 @@ _STAGING_PREFIX = ".patchserve-save-"  # no reference_id starts with a dot
 
 
 @contextmanager
-def staged_files(root: Path, pointer: Pointer, model: ReferenceModel) -> Iterator[Path]:
-    """Write a revision and its pointer to a staging folder. It is on the store's disk, so that moving them is one step.
+def staging_folder(root: Path) -> Iterator[Path]:
+    """A new folder on the store's disk, so that moving files into the store is one step. Removed at the end."""
+    staged = Path(mkdtemp(prefix=_STAGING_PREFIX, dir=root))
+    try:
+        yield staged
+    finally:
+        try_remove(staged)
+
+
+@contextmanager
+def staged_reference(root: Path, pointer: Pointer, reference: Reference) -> Iterator[Path]:
+    """Write a revision and its pointer to a folder that has the name of the reference.
 
     Raises:
         ValueError: the content could not be loaded again, or its digest is another.
     """
-    staged = Path(mkdtemp(prefix=_STAGING_PREFIX, dir=root))
-    try:
-        write_generation(staged / pointer.revision, model, pointer.revision)
+    with staging_folder(root) as staging:
+        staged = staging / pointer.reference_id
+        staged.mkdir()
+        write_generation(staged / pointer.revision, reference)
         write_pointer(staged, pointer)
+        sync(staged)
         yield staged
-    finally:
-        try_remove(staged)
 
 
 def remove_staging_folders(root: Path) -> None:
@@ -47,50 +66,88 @@ def remove_staging_folders(root: Path) -> None:
 
 
 def publish(staged: Path, folder: Path, revision: str) -> None:
-    """Move a staged revision into the folder of its reference, make it current, and remove the older ones."""
+    """Make a staged revision the current one of the reference in `folder`, and remove the older ones."""
     if folder.is_symlink():
         folder.unlink()
-    if not folder.is_dir():
-        folder.mkdir()
+    if exists(folder) and not folder.is_dir():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+    if exists(folder):
+        _publish_in(folder, staged, revision)
+        remove_generations(folder, keep=revision)
+    else:
+        _publish_first(folder, staged)
+
+
+def _publish_first(folder: Path, staged: Path) -> None:
+    """Move everything in one step, so that no kill can leave a generation without a pointer."""
+    staged.rename(folder)
+    try:
         sync(folder.parent)
+    except OSError:
+        folder.rename(staged)
+        raise
+
+
+def _publish_in(folder: Path, staged: Path, revision: str) -> None:
     try:
         previous = read_pointer(folder)
     except DamageError:
         previous = None
+    is_new = not exists(folder / revision)
     try:
         install_generation(staged / revision, folder / revision)
         sync(folder)
         swap_pointer(staged, folder, previous)
     except OSError:
-        if previous is None or previous.revision != revision:
+        if is_new:
             with suppress(OSError):
                 sync(folder)  # remove the new generation only when the previous pointer is on disk
                 try_remove_generation(folder / revision)
         raise
-    remove_generations(folder, keep=revision)
 
 
 def unpublish(folder: Path) -> None:
-    """Delete a reference: its pointer first, then its files. If the folder is a link, only the link is removed."""
+    """Delete a reference: its pointer first, then its files. If the folder is a link, only the link is removed.
+
+    Raises:
+        OSError: its pointer, or all files of a reference without a pointer, cannot be removed.
+    """
     if folder.is_symlink():
         folder.unlink()
         sync(folder.parent)
-    else:
+        return
+    if has_pointer(folder):
         retire_pointer(folder)
-        remove_generations(folder, keep=None)
+    remove_generations(folder, keep=None)
+    if has_reference(folder):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def has_reference(folder: Path) -> bool:
+    """Whether a reference is in this folder. It is damaged if it has generations, but no pointer that was deleted."""
+    if has_pointer(folder):
+        return True
+    return is_plain_folder(folder) and bool(generations_in(folder)) and not is_deleted(folder)
 
 
 def generations_in(folder: Path) -> list[Path]:
     """The generations of a reference, damaged ones too."""
-    return [path for path in folder.iterdir() if re.fullmatch(REVISION_PATTERN, path.name)]
+    return sorted(
+        path for path in folder.iterdir() if re.fullmatch(REVISION_PATTERN, path.name) and is_generation(path)
+    )
 
 
 def remove_generations(folder: Path, *, keep: str | None) -> None:
-    """Remove a retired pointer and all generations except `keep`. Other files stay. Failures are ignored."""
-    remove_retired_pointer(folder)
+    """Remove all generations except `keep`, and then a retired pointer. Other files stay. Failures are ignored.
+
+    The retired pointer comes last, because generations without any pointer count as damaged and not as deleted.
+    """
     with suppress(OSError):
         for path in generations_in(folder):
             if path.name != keep:
                 try_remove_generation(path)
+    with suppress(OSError):
+        if keep is not None or not generations_in(folder):
+            remove_retired_pointer(folder)
         if keep is None:
             folder.rmdir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,18 +19,20 @@ from fakes.terminal import Run
 from PIL import Image
 
 from patchserve_client import Client
+from patchserve_client.cli._evaluation_text import advice
 from patchserve_client.evaluation import inspect, loaded_reference, read_dataset
+from patchserve_client.evaluation.best_threshold import BestThreshold
 
 METRICS = [
-    "image_auroc",
-    "average_precision",
-    "f1",
+    "false_alarm_rate",
+    "found_rate",
     "balanced_accuracy",
     "best_balanced_accuracy",
-    "false_alarm_rate",
+    "f1",
+    "image_auroc",
+    "average_precision",
     "pixel_auroc",
     "aupro",
-    "damage_percentage_auroc",
 ]
 
 
@@ -70,21 +74,22 @@ def root(tmp_path: Path) -> Path:
     return data
 
 
-def written(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+def measured(run_evaluate: Run, *arguments: object) -> tuple[dict[str, Any], str, str]:
+    """The JSON document of a run, and the text and the errors of another one."""
+    json_code, document, _ = run_evaluate(*arguments, "--json")
+    code, stdout, stderr = run_evaluate(*arguments)
+    found: dict[str, Any] = json.loads(document)
+    assert code == json_code == (1 if found["failed"] else 0)
+    return found, stdout, stderr
 
 
 def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "new" / "numbers.json")
-    assert code == 0
-    found = written(tmp_path / "new" / "numbers.json")
-    assert list(found)[: len(METRICS)] == METRICS
+    found, stdout, stderr = measured(run_evaluate, root)
+    assert list(found)[: len(METRICS) + 1] == [*METRICS, "counts"]
     third = pytest.approx(1 / 3)
     assert found["image_auroc"] == pytest.approx((2 / 3 * 2 / 3) + (2 / 3 * 1 / 3 + 1 / 3 * 2 / 3) / 2)
     assert found["f1"] == found["balanced_accuracy"] == found["best_balanced_accuracy"] == pytest.approx(2 / 3)
-    assert found["false_alarm_rate"] == third
-    assert found["damage_percentage_auroc"] == 0.5
+    assert (found["false_alarm_rate"], found["found_rate"]) == (third, pytest.approx(2 / 3))
     assert 0.7 < found["pixel_auroc"] < 1
     assert 0.3 < found["aupro"] < 1
     assert found["counts"] == {
@@ -97,15 +102,67 @@ def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer
     }
     assert found["defects"]["crack"] == {"images": 2, "found": 1, "image_auroc": pytest.approx(7 / 12)}
     assert found["defects"]["dent"] == {"images": 1, "found": 1, "image_auroc": pytest.approx(5 / 6)}
-    assert found["thresholds"] == {"score": 0.5, "best_score": 0.75, "raw_score": 10.5, "raw_patch_score": 8.25}
+    assert found["thresholds"] == {
+        "raw_score": 10.5,
+        "best": {
+            "ratio": 1.0,
+            "sensitivity": 1.0,
+            "balanced_accuracy": pytest.approx(2 / 3),
+            "false_alarm_rate": third,
+            "found_rate": pytest.approx(2 / 3),
+        },
+    }
     assert found["server"]["backbone"] == "fake"
     assert found["reference"]["revision"] == fake.requests["InferStream"][0].expected_revision
     assert [image["file"] for image in found["images"]][:2] == ["test/crack/d.png", "test/crack/e.png"]
-    assert "1 of 1 images in test/dent have no mask" in stderr
-    rows = [line.split() for line in stdout.splitlines()]
-    assert ["image_auroc", f"{found['image_auroc']:.4f}"] in rows
-    assert ["crack", "2", "1", "0.5833"] in rows
+    assert "1 of 1 image in test/dent without a mask" in stderr
+    rows = [" ".join(line.split()) for line in stdout.splitlines()]
+    assert "false alarms 33.3 % 1 of 3 intact images are called anomalous" in rows
+    assert "defects found 66.7 % 2 of 3 defective images are called anomalous" in rows
+    assert any(row.startswith(f"image AUROC {found['image_auroc']:.3f} defective images rank") for row in rows)
+    assert "crack 1 of 2 0.583" in rows
+    assert rows[-1] == "No other threshold judges these images better."
+    assert not re.search("damage AUROC|[a-z]_[a-z]", stdout.replace(str(root), "")), "words, not names of fields"
     assert "\x1b" not in stdout
+
+
+def test_the_notebooks_damage_is_measured_on_request_only(run_evaluate: Run, root: Path, tmp_path: Path) -> None:
+    for damage in ((), ("--damage",)):
+        found, stdout, _ = measured(run_evaluate, root, *damage)
+        assert found.get("damage_percentage_auroc") == (0.5 if damage else None)
+        assert ("damage_percentage" in found["images"][0]) == ("damage AUROC" in stdout) == bool(damage)
+
+
+BEST = (
+    "The best threshold for these images is 0.962 x: 5.0 % false alarms, 85.0 % of the defects found. "
+    "On other images, expect a little less."
+)
+
+
+@pytest.mark.parametrize(
+    ("best", "keep", "lines"),
+    [
+        (None, True, []),
+        (BestThreshold(1.0, 0.9, 0.1, 0.9), True, ["No other threshold judges these images better."]),
+        (
+            BestThreshold(1.04, 0.9, 0.05, 0.85),
+            True,
+            [
+                BEST,
+                "To use it: patchserve reference tune tiles --sensitivity 1.04",
+            ],
+        ),
+    ],
+)
+def test_the_best_threshold_is_told_as_the_command_that_sets_it(
+    best: BestThreshold | None, keep: bool, lines: list[str]
+) -> None:
+    numbers = {"thresholds": {"best": best and {"ratio": best.ratio, **dataclasses.asdict(best)}}}
+    assert list(advice(numbers, "tiles", keep=keep)) == lines
+    if len(lines) == 2:
+        assert list(advice(numbers, "tiles", keep=False))[1].startswith(
+            "To use it, evaluate with --keep, then: patchserve"
+        )
 
 
 def test_the_reference_is_new_and_deleted_afterwards(run_evaluate: Run, fake: FakeServer, root: Path) -> None:
@@ -145,24 +202,22 @@ def test_an_image_that_fails_is_named_and_the_others_are_measured(
     run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults[1] = bad_image()
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
-    assert code == 1
+    found, stdout, stderr = measured(run_evaluate, root)
     assert "Error: test/crack/e.png: The bytes are not an image." in stderr
-    found = written(tmp_path / "numbers.json")
     assert (found["counts"]["defective"], found["counts"]["failed"]) == (2, 1)
     assert found["image_auroc"] == pytest.approx(5 / 6)
     assert [failure["file"] for failure in found["failed"]] == ["test/crack/e.png"]
-    assert "image_auroc" in stdout
+    assert "image AUROC" in stdout
 
 
 def test_there_are_no_numbers_if_every_image_fails(
     run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
-    assert (code, stdout) == (1, "")
-    assert "The bytes are not an image." in stderr
-    assert not (tmp_path / "numbers.json").exists()
+    for as_json in ((), ("--json",)):
+        code, stdout, stderr = run_evaluate(root, *as_json)
+        assert (code, stdout) == (1, "")
+        assert "The bytes are not an image." in stderr
     assert not fake.references
 
 
@@ -210,13 +265,11 @@ def test_metrics_that_are_not_defined_are_null_and_explained(
 ) -> None:
     for path in (root / folder).iterdir():
         path.unlink()
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json", "--out", tmp_path / "out")
-    assert code == 0
-    found = written(tmp_path / "numbers.json")
+    found, stdout, stderr = measured(run_evaluate, root, "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out/numbers.json").read_text())["image_auroc"] == found["image_auroc"]
     assert [found[name] for name in undefined] == [None] * len(undefined)
-    assert [name for name in undefined if name not in stderr] == []
-    assert "not defined" in stderr
-    assert [undefined[0], "-"] in [line.split() for line in stdout.splitlines()]
+    assert "measured" in stderr
+    assert re.search(rf"^{undefined[0].replace('_', ' ').replace('auroc', 'AUROC')} +- ", stdout, re.MULTILINE)
     assert (tmp_path / "out/roc.png").stat().st_size
 
 
@@ -225,8 +278,13 @@ def test_plots_are_images_with_calibrated_overlays(
 ) -> None:
     code, _, _ = run_evaluate(root, "--out", tmp_path / "out")
     assert code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
-    for path in (tmp_path / "out").iterdir():
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "numbers.json",
+        "roc.png",
+        "scores.png",
+        "mistakes.png",
+    }
+    for path in (tmp_path / "out").glob("*.png"):
         with Image.open(path) as drawn:
             assert min(drawn.size) > 300
             assert len(drawn.convert("RGB").getcolors(2**24) or []) > 10
@@ -239,12 +297,12 @@ def test_plots_are_images_with_calibrated_overlays(
 def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path) -> None:
     for arguments, complaint in (
         ((root / "test",), "has no folder train/good"),
-        ((root, "--references", 4), "There are 3 images"),
+        ((root, "--references", 4), "has 3 images, not 4"),
         ((root, "--seed", 1), "set both"),
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),
         ((root, "--search-radius", 2), "above 0 and at most 1"),
-        ((tmp_path / "nowhere",), "does not exist"),
+        ((tmp_path / "nowhere",), "There is no folder"),
     ):
         code, _, stderr = run_evaluate(*arguments)
         assert code == 2
@@ -261,7 +319,7 @@ def test_a_missing_package_of_the_extra_is_named(
         elif name.partition(".")[0] == missing:
             monkeypatch.setitem(sys.modules, name, None)
     code, _, stderr = run_evaluate(root)
-    assert code == 2
+    assert code == 1
     assert f'Evaluation requires {missing}: pip install "patchserve[evaluate]"' in stderr
 
 

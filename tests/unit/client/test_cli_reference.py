@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import grpc
 import pytest
 from fakes.fake_server import FakeServer
+from fakes.faults import Fault
 from fakes.responses import png, reference
 from fakes.terminal import Run, rows
 
@@ -49,6 +51,67 @@ def test_a_rejected_image_of_a_load_is_named(run: Run, fake: FakeServer, folder:
     assert (code, stdout) == (1, "")
     assert stderr == f"Error: {folder / 'b.png'}: The bytes are not an image. Nothing was loaded. (UNDECODABLE_IMAGE)\n"
     assert not fake.references
+
+
+def test_skip_bad_loads_the_others_and_says_which_were_left_out_and_why(
+    run: Run, fake: FakeServer, folder: Path
+) -> None:
+    (folder / "b.png").write_bytes(b"no image")
+    (folder / "d.png").write_bytes(b"")
+    (folder / "e.png").symlink_to("/proc/self/mem")  # exists, but cannot be read
+    code, stdout, stderr = run("reference", "load", folder, "--id", "belt", "--skip-bad")
+    assert code == 0
+    assert stderr.splitlines()[:-1] == [
+        f"Skipped {folder / 'e.png'}: Input/output error",
+        f"Skipped {folder / 'b.png'}: The bytes are not an image.",
+        f"Skipped {folder / 'd.png'}: The bytes are not an image.",
+    ]
+    assert stdout.startswith("Loaded belt: 2 images, ")
+    assert stdout.endswith("; skipped 3 files\n")
+    assert list(fake.requests["LoadReference"][-1].images) == [(folder / f"{name}.png").read_bytes() for name in "ac"]
+
+
+def test_skip_bad_adds_each_image_once(run: Run, fake: FakeServer, folder: Path) -> None:
+    (folder / "b.png").write_bytes(b"no image")
+    run("reference", "load", folder / "a.png")
+    code, stdout, _ = run("reference", "load", folder, "--append", "--skip-bad", "--json")
+    assert code == 0
+    document = json.loads(stdout)
+    assert document["reference"]["image_count"] == 1 + 2
+    assert document["skipped"] == [
+        {"file": str(folder / "b.png"), "reason": "UNDECODABLE_IMAGE", "message": "The bytes are not an image."}
+    ]
+
+
+def test_skip_bad_without_a_usable_file_loads_nothing(run: Run, fake: FakeServer, folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"no image")
+    code, stdout, stderr = run("reference", "load", folder / "a.png", "--skip-bad")
+    assert (code, stdout) == (1, "")
+    assert stderr.endswith("Error: None of the files can be used. Nothing was loaded.\n")
+    assert not fake.references
+
+
+def test_skip_bad_does_not_hide_other_errors(run: Run, fake: FakeServer, folder: Path) -> None:
+    fake.fail("LoadReference", Fault(grpc.StatusCode.RESOURCE_EXHAUSTED, "The disk is full.", "STORAGE_FULL"))
+    code, _, stderr = run("reference", "load", folder, "--skip-bad")
+    assert (code, stderr) == (1, "Error: The disk is full. (RESOURCE_EXHAUSTED, STORAGE_FULL)\n")
+
+
+def test_a_reference_id_like_the_typed_one_is_suggested(run: Run, fake: FakeServer, folder: Path) -> None:
+    fake.references["belt-7"] = reference("belt-7", 1)
+    assert run("reference", "show", "belt7")[2].endswith('Did you mean "belt-7"?\n')
+    assert "Did you mean" not in run("reference", "show", "something-else")[2]
+
+
+def test_commands_that_change_references_print_json(run: Run, folder: Path) -> None:
+    loaded = json.loads(run("reference", "load", folder / "a.png", "--id", "belt", "--json")[1])
+    assert (loaded["reference"]["reference_id"], loaded["skipped"]) == ("belt", [])
+    deleted = json.loads(run("reference", "delete", "belt", "--json")[1])
+    assert deleted == {"reference_id": "belt", "revision": loaded["reference"]["revision"]}
+
+
+def test_one_image_is_one_image(run: Run, folder: Path) -> None:
+    assert run("reference", "load", folder / "a.png")[1].startswith("Loaded default: 1 image, ")
 
 
 @pytest.fixture
@@ -121,6 +184,34 @@ def test_a_bad_region_is_rejected_with_what_is_allowed(run_reference: Run, fake:
     allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
     assert f"A --region must be {allowed}, not {text!r}." in stderr
     assert not fake.requests["LoadReference"]
+
+
+def test_the_images_of_a_reference_are_shown(run_reference: Run, fake: FakeServer) -> None:
+    run_reference("load")
+    assert "images" not in shown_facts(run_reference) or shown_facts(run_reference)["images"] == "-"
+    image = reference_pb2.ReferenceImage
+    fake.images["default"] = [
+        image(name="belt 1.jpg", media_type="image/jpeg", width_px=1001, height_px=712, size_bytes=84_000),
+        image(name="\u202ebelt.jpg", media_type="image/jpeg", width_px=640, height_px=480, size_bytes=9_000),
+        image(media_type="image/png", width_px=8, height_px=9, size_bytes=70),
+        image(),
+    ]
+    _, stdout, _ = run_reference("show")
+    facts, _, table = stdout.partition("\n\n")
+    assert "2 JPEG of 640 x 480 to 1001 x 712 px, 1 PNG of 8 x 9 px, 1 unknown" in facts
+    lines = table.splitlines()
+    assert lines[0].split() == ["image", "format", "pixels", "bytes"]
+    assert lines[1].split() == ["belt", "1.jpg", "JPEG", "1001", "x", "712", "84000"]
+    assert "\u202e" not in stdout
+    assert lines[3].split() == ["number", "3", "PNG", "8", "x", "9", "70"]
+    assert lines[4].split() == ["number", "4", "unknown", "-", "-"]
+    assert json.loads(run_reference("show", "--json")[1])["images"][0] == {
+        "name": "belt 1.jpg",
+        "media_type": "image/jpeg",
+        "width_px": 1001,
+        "height_px": 712,
+        "size_bytes": 84_000,
+    }
 
 
 def test_a_reference_is_tuned_and_shows_its_sensitivity(run_reference: Run, fake: FakeServer) -> None:

@@ -9,14 +9,20 @@ from pathlib import Path
 
 import grpc
 import pytest
+import typer
 from fakes.fake_server import FakeServer
 from fakes.faults import Fault, dropped
-from fakes.responses import png
+from fakes.responses import inspected, png
 from fakes.terminal import Run, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.core import TyperGroup
 
 from patchserve.v1 import inference_pb2, stream_pb2
+from patchserve_client import FrameResult
+from patchserve_client._results import inference_result
+from patchserve_client.cli import app
+from patchserve_client.cli._overlay_files import OverlayFiles
 from patchserve_client.cli._sources import Pace
 
 
@@ -44,7 +50,9 @@ def test_stream_json_is_one_object_per_line(run: Run, fake: FakeServer, folder: 
     code, stdout, _ = run("stream", folder, "--json")
     assert code == 1
     events = [json.loads(line) for line in stdout.splitlines()]
-    assert events[0] == {"event": "notice", "kind": "draining", "message": "Going down."}
+    assert [event for event in events if event["event"] == "notice"] == [
+        {"event": "notice", "kind": "draining", "message": "Going down."}
+    ]
     frames = {event["frame_id"]: event for event in events if event["event"] == "frame"}
     assert {name: frame["verdict"] for name, frame in frames.items()} == {
         "a.png": "intact",
@@ -80,9 +88,20 @@ def test_a_stream_that_the_server_ends_prints_its_summary_and_the_error(
 
 def test_a_stream_with_resume_for_survives_a_lost_connection(run: Run, fake: FakeServer, folder: Path) -> None:
     fake.stream_ends.append((1, Fault(grpc.StatusCode.UNAVAILABLE, "Shutting down.", "DRAINING")))
-    code, stdout, _ = run("stream", folder, "--resume-for", 60)
+    code, stdout, stderr = run("stream", folder, "--resume-for", "1m")
     assert code == 0
+    lost, resumed = stderr.splitlines()
+    assert lost == "Notice: The stream lost its server, reconnecting: Shutting down."
+    assert resumed.startswith("Notice: Resumed after ")
     assert [row[0] for row in rows(stdout)[1:4]] == ["0", "1", "2"]
+
+
+def test_one_image_is_a_stream_of_one_frame(run: Run, fake: FakeServer, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number:03}.png").write_bytes(png())
+    code, stdout, _ = run("stream", tmp_path / "000.png")
+    assert code == 0
+    assert [row[1] for row in rows(stdout)[1:-1]] == ["000.png"]
 
 
 def test_limit_stops_a_stream(run: Run, fake: FakeServer, folder: Path) -> None:
@@ -127,7 +146,7 @@ def test_without_opencv_a_video_says_what_to_install(
     (tmp_path / "in.avi").write_bytes(b"")
     code, stdout, stderr = run("stream", tmp_path / "in.avi")
     assert (code, stdout) == (1, "")
-    assert stderr == 'Error: Video requires OpenCV: pip install "patchserve[video]".\n'
+    assert stderr == 'Error: Video requires OpenCV: `pip install ".[video]"` in a checkout of patchserve.\n'
     assert run("stream", folder)[0] == 0
 
 
@@ -153,3 +172,73 @@ def test_a_long_file_name_is_shortened_to_a_frame_id(run: Run, fake: FakeServer,
     assert len(frame.frame_id.encode()) <= 128
     assert name.endswith(frame.frame_id)
     assert frame.frame_id.endswith("_0042.png")
+
+
+def test_stream_takes_the_options_of_infer(run: Run, fake: FakeServer, folder: Path, tmp_path: Path) -> None:
+    (folder / "sub").mkdir()
+    (folder / "sub" / "a.png").write_bytes(png("red"))
+    out = tmp_path / "new" / "out"
+    options = ["--heatmap-scale", "relative", "--sensitivity", 2, "--max-regions", 3, "--overlay-format", "jpeg"]
+    code, stdout, _ = run("stream", folder, "--out", out, "--fail-on-anomaly", "--damage", *options)
+    assert code == 3
+    assert "damage" in stdout
+    written = sorted(path.relative_to(out).as_posix() for path in out.rglob("*.jpg"))
+    assert written == ["a_overlay.jpg", "b_overlay.jpg", "c_overlay.jpg", "sub/a_overlay.jpg"]
+    output = fake.requests["InferStream"][0].output
+    assert output.heatmap_scale == inference_pb2.HEATMAP_SCALE_RELATIVE
+    assert (output.sensitivity, output.max_regions) == (2, 3)
+
+
+def test_infer_and_stream_have_the_same_options() -> None:
+    shared = set(options_of("infer"))
+    assert {"out", "results", "save_anomalies", "heatmap_scale", "sensitivity", "fail_on_anomaly"} <= shared
+    assert shared - {"images"} <= set(options_of("stream"))
+
+
+def options_of(name: str) -> list[str]:
+    command = typer.main.get_command(app)
+    assert isinstance(command, TyperGroup)
+    return [str(parameter.name) for parameter in command.commands[name].params]
+
+
+def test_exit_codes_of_a_stream(run: Run, fake: FakeServer, folder: Path) -> None:
+    assert run("stream", folder)[0] == 0
+    (folder / "bad.png").write_bytes(b"")
+    assert run("stream", folder, "--fail-on-anomaly")[0] == 1
+
+
+def test_overlays_that_cannot_be_written_are_an_error_at_the_end(
+    run: Run, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    code, stdout, stderr = run("stream", folder, "--out", tmp_path / "out")
+    assert code == 1
+    assert "3 frames in" in stdout
+    assert stderr.count("No space left on device") == 1
+    assert stderr.endswith(f"Error: 3 overlays could not be written to {tmp_path / 'out'}.\n")
+
+
+def test_a_reference_that_does_not_fit_is_told(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("patchserve_client.cli._stream_health._CLOSE", (0.4, 4))
+    for number in range(10):
+        (folder / f"x{number}.png").write_bytes(png())
+    _, stdout, stderr = run("stream", folder)
+    assert "13 of the first 13 frames score close to the threshold" in stderr
+    _, stdout, _ = run("stream", folder, "--json")
+    (warning,) = [event for event in map(json.loads, stdout.splitlines()) if event["event"] == "warning"]
+    assert warning["kind"] == "reference"
+
+
+@pytest.mark.parametrize("name", ["../../up.png", "/etc/passwd", "..", "a/../../b.png", "x\0y", ".", "a/", "//x"])
+def test_a_server_that_returns_other_names_cannot_write_elsewhere(tmp_path: Path, name: str) -> None:
+    response = inspected("belt", png("red"), inference_pb2.OutputOptions(overlay=True))
+    assert isinstance(response, inference_pb2.InferResponse)
+    frame = FrameResult(name, 0, None, inference_result(response), None)
+    with OverlayFiles(tmp_path / "out", lambda _: b"overlay", ".png") as files:
+        files.write(frame)
+        files.write(frame)
+    written = [path.relative_to(tmp_path).parts[0] for path in tmp_path.rglob("*.png")]
+    assert written == ["out", "out"]

@@ -8,75 +8,106 @@ from collections.abc import Iterable
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from patchserve_client.evaluation.best_threshold import BestThreshold, best_threshold
 from patchserve_client.evaluation.image_metrics import ImageMetrics, auroc, image_metrics
 from patchserve_client.evaluation.pixel_metrics import PixelHistograms, stretched
 
 LABELS = np.array([False, False, False, False, True, True, True, True])
-RISING = np.arange(8) / 8  # 0.5 is the score of the first defective image
+RISING = np.arange(1, 9) / 4.5  # the first defective image is the first above 1
 
 
-def metrics_of(scores: NDArray[np.float64], threshold: float = 0.5, labels: NDArray[np.bool_] = LABELS) -> ImageMetrics:
-    return image_metrics(labels, scores, scores >= threshold, 100 * scores[::-1])
+def metrics_of(ratios: NDArray[np.float64], labels: NDArray[np.bool_] = LABELS) -> ImageMetrics:
+    return image_metrics(labels, ratios, 100 * ratios[::-1])
 
 
-def test_perfect_scores_have_perfect_metrics() -> None:
+def test_perfect_ratios_have_perfect_metrics() -> None:
     assert metrics_of(RISING) == ImageMetrics(
         image_auroc=1.0,
         average_precision=1.0,
-        f1=1.0,
-        balanced_accuracy=1.0,
-        best_balanced_accuracy=1.0,
-        best_threshold=0.5,
         false_alarm_rate=0.0,
+        found_rate=1.0,
+        balanced_accuracy=1.0,
+        f1=1.0,
+        best=BestThreshold(1.0, 1.0, 0.0, 1.0),
         damage_percentage_auroc=0.0,
     )
 
 
-def test_for_inverted_scores_no_threshold_is_better_than_flagging_nothing() -> None:
-    metrics = metrics_of(RISING[::-1], threshold=0.45)
+def test_for_inverted_ratios_no_threshold_is_better_than_guessing() -> None:
+    metrics = metrics_of(RISING[::-1])
     assert (metrics.image_auroc, metrics.f1, metrics.balanced_accuracy, metrics.false_alarm_rate) == (0, 0, 0, 1)
-    assert (metrics.best_balanced_accuracy, metrics.best_threshold) == (0.5, None)
+    assert metrics.best is None
     assert metrics.damage_percentage_auroc == 1
 
 
-def test_equal_scores_rank_like_chance() -> None:
+def test_equal_ratios_rank_like_chance() -> None:
     metrics = metrics_of(np.full(8, 0.3))
-    assert (metrics.image_auroc, metrics.average_precision, metrics.best_balanced_accuracy) == (0.5, 0.5, 0.5)
+    assert (metrics.image_auroc, metrics.average_precision, metrics.best) == (0.5, 0.5, None)
     assert (metrics.f1, metrics.balanced_accuracy, metrics.false_alarm_rate) == (0, 0.5, 0)
 
 
 def test_a_bad_threshold_does_not_change_the_ranking_metrics() -> None:
-    metrics = metrics_of(RISING, threshold=0.3)  # flags one intact image of four
+    metrics = metrics_of(RISING * 1.2)  # calls one intact image of four anomalous
     assert metrics.image_auroc == 1
-    assert metrics.false_alarm_rate == 0.25
+    assert (metrics.false_alarm_rate, metrics.found_rate) == (0.25, 1.0)
     assert metrics.f1 == pytest.approx(8 / 9)
     assert metrics.balanced_accuracy == pytest.approx(0.875)
-    assert (metrics.best_balanced_accuracy, metrics.best_threshold) == (1, 0.5)
+    assert metrics.best is not None
+    assert metrics.best.balanced_accuracy == 1
+    assert 0.7 < metrics.best.sensitivity < 1
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=1, max_size=30))
 def test_image_auroc_is_the_share_of_pairs_in_order_and_ties_count_half(images: list[tuple[bool, int]]) -> None:
     labels = np.array([defective for defective, _ in images])
-    scores = np.array([score / 8 for _, score in images])
-    wins = [np.sign(bad - good) / 2 + 0.5 for bad in scores[labels] for good in scores[~labels]]
-    metrics = metrics_of(scores, labels=labels).image_auroc
+    ratios = np.array([ratio / 8 for _, ratio in images])
+    wins = [np.sign(bad - good) / 2 + 0.5 for bad in ratios[labels] for good in ratios[~labels]]
+    metrics = metrics_of(ratios, labels=labels).image_auroc
     assert metrics == (pytest.approx(np.mean(wins)) if wins else None)
-    assert auroc(scores[~labels], scores[labels]) == metrics
+    assert auroc(ratios[~labels], ratios[labels]) == metrics
 
 
-@pytest.mark.parametrize(("defective", "false_alarm_rate"), [(False, 0.5), (True, None)])
+@pytest.mark.parametrize(("defective", "rates"), [(False, (0.5, None)), (True, (None, 0.5))])
 def test_metrics_that_need_both_kinds_of_images_are_not_defined_without_them(
-    defective: bool, false_alarm_rate: float | None
+    defective: bool, rates: tuple[float | None, float | None]
 ) -> None:
     metrics = metrics_of(RISING, labels=np.full(8, defective))
-    assert metrics == ImageMetrics(false_alarm_rate=false_alarm_rate)
+    assert metrics == ImageMetrics(false_alarm_rate=rates[0], found_rate=rates[1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 400)), min_size=2, max_size=30))
+def test_the_sensitivity_of_the_best_threshold_gives_the_highest_balanced_accuracy(
+    images: list[tuple[bool, int]],
+) -> None:
+    labels = np.array([defective for defective, _ in images])
+    ratios = np.array([hundredths / 100 for _, hundredths in images])
+    assume(labels.any() and not labels.all())
+
+    def balanced(threshold: float) -> float:
+        flagged = ratios > threshold
+        return float(flagged[labels].mean() + 1 - flagged[~labels].mean()) / 2
+
+    reachable = [0.1, 1.0, *(ratio for ratio in ratios if 0.1 <= ratio < 10)]
+    highest = max(balanced(threshold) for threshold in reachable)
+    best = best_threshold(labels, ratios)
+    if best is None:
+        assert highest <= 0.5
+        return
+    assert 0.1 <= best.sensitivity <= 10
+    scored = ratios.astype(np.float32) > np.float32(1 / best.sensitivity)  # as the server compares
+    assert balanced(best.ratio) == best.balanced_accuracy == pytest.approx(highest)
+    assert (scored == (ratios > best.ratio)).all()
+    assert (best.false_alarm_rate, best.found_rate) == (scored[~labels].mean(), scored[labels].mean())
+    assert best.sensitivity == 1 or balanced(1.0) < best.balanced_accuracy
+    assert len(str(best.sensitivity)) <= 6, "easy to type"
 
 
 def histograms(*images: tuple[NDArray[np.float32], NDArray[np.bool_]]) -> PixelHistograms:

@@ -71,3 +71,17 @@ def test_files_and_bytes_are_sent_unchanged(tmp_path: Path) -> None:
 def test_what_is_not_an_image_is_rejected(source: Any, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
         encoded(source)
+
+
+@settings(deadline=None)
+@given(st_numpy.arrays(np.uint8, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([3, 4]))))
+def test_arrays_of_opencv_keep_their_colors(array: NDArray[np.uint8]) -> None:
+    expected = array[..., [2, 1, 0]] if array.shape[2] == 3 else array[..., [2, 1, 0, 3]]
+    np.testing.assert_array_equal(pixels(encoded(array, bgr=True), "RGB" if array.shape[2] == 3 else "RGBA"), expected)
+
+
+def test_bgr_changes_only_color_arrays(tmp_path: Path) -> None:
+    gray, image = np.arange(12, dtype=np.uint8).reshape(3, 4), Image.new("RGB", (2, 2), "red")
+    assert encoded(gray, bgr=True) == encoded(gray)
+    assert encoded(image, bgr=True) == encoded(image)
+    assert encoded(b"bytes", bgr=True) == b"bytes"

@@ -132,3 +132,31 @@ def test_a_load_ends_at_its_deadline(fake: FakeServer, call: CallMethod, mode: s
         call(fake.address, "load_reference", [png()], mode=mode, client={"load_timeout_s": 0.2})
     with pytest.raises(DeadlineExceeded):
         call(fake.address, "load_reference", [png()], mode=mode, timeout_s=0.2)
+
+
+def test_a_folder_stands_for_its_images(fake: FakeServer, call: CallMethod, tmp_path: Path) -> None:
+    for name in ("frame 10.png", "frame 2.png", "sub/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(png(size=(10 + len(name), 8)))
+    in_order = [(tmp_path / name).read_bytes() for name in ("frame 2.png", "frame 10.png", "sub/1.png")]
+    for images in (str(tmp_path), tmp_path, [tmp_path], (item for item in [tmp_path])):
+        assert call(fake.address, "load_reference", images).image_count == 3
+        assert list(fake.requests["LoadReference"][-1].images) == in_order
+    assert (
+        call(fake.address, "load_reference", [tmp_path / "sub", png(), str(tmp_path / "frame 2.png")]).image_count == 3
+    )
+    assert call(fake.address, "load_reference", str(tmp_path / "frame 2.png")).image_count == 1
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="There are no images in"):
+        call(fake.address, "load_reference", [png(), tmp_path / "empty"])
+
+
+def test_arrays_of_opencv_are_loaded_with_their_colors(fake: FakeServer, call: CallMethod) -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 2] = 255
+    call(fake.address, "load_reference", [red], bgr=True)
+    call(fake.address, "load_reference", [red[..., ::-1]])
+    bgr, rgb = fake.requests["LoadReference"]
+    assert bgr.images == rgb.images
+    assert call(fake.address, "infer", red, bgr=True).anomaly.is_anomalous
+    assert not call(fake.address, "infer", red).anomaly.is_anomalous

@@ -27,8 +27,10 @@ from patchserve_client import (
     FrameResult,
     Internal,
     NotFound,
+    NoticeKind,
     PatchserveError,
     ResourceExhausted,
+    StreamNotice,
     Unauthenticated,
     Unavailable,
 )
@@ -258,3 +260,12 @@ def test_each_frame_has_one_result_whenever_connections_are_lost(
     assert sorted(outcomes(results), key=lambda one: one[1]) == one_each(count)
     if all(one.answered_sequences == tuple(range(len(one.answered_sequences))) for one in script):
         assert outcomes(results) == one_each(count), "in order if every connection answers in order"
+
+
+def test_both_clients_tell_that_they_reconnect_and_resume(fake: FakeServer, stream_frames: StreamFrames) -> None:
+    notices: list[StreamNotice] = []
+    fake.stream_ends.append((2, DRAINING))
+    results = stream_frames(fake.address, numbered(5), resume_for_s=LONG_S, on_notice=notices.append)
+    assert outcomes(results) == one_each(5)
+    assert [notice.kind for notice in notices] == [NoticeKind.RECONNECTING, NoticeKind.RESUMED]
+    assert notices[0].message == "The stream lost its server, reconnecting: The server is shutting down."

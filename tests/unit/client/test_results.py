@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +17,13 @@ from google.protobuf.message import Message
 from hypothesis import given, settings
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
+from PIL import Image
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_client import (
     Calibration,
+    ErrorDetails,
+    Frame,
     FrameResult,
     HeatmapScale,
     InferenceResult,
@@ -185,3 +190,42 @@ def test_stream_messages_become_events() -> None:
     assert isinstance(event, FrameResult)
     assert isinstance(event.result, InferenceResult)
     assert event.error is None
+
+
+def result_of(color: str = "red", **output: Any) -> InferenceResult:
+    message = inspected("belt", png(color), inference_pb2.OutputOptions(**output))
+    assert isinstance(message, inference_pb2.InferResponse)
+    return _results.inference_result(message)
+
+
+def test_results_and_references_have_a_short_repr() -> None:
+    result = result_of(overlay=True, score_map=True)
+    assert repr(result) == "<InferenceResult anomalous 3.00 x, 1 region, reference 'belt'>"
+    assert repr(_results.reference_info(reference("belt", 1))).startswith("<ReferenceInfo 'belt': 1 image, revision ")
+    assert repr(FrameResult("a.png", 3, None, result, None)) == "<FrameResult 3 'a.png': anomalous 3.00 x, 1 region>"
+    error = InvalidArgument("?", ErrorDetails(reason="EMPTY_IMAGE"))
+    assert repr(FrameResult("a.png", 3, None, None, error)) == "<FrameResult 3 'a.png': EMPTY_IMAGE>"
+    for value in (result.encoded_overlay, Frame(bytes(10_000), "a.png")):
+        assert len(repr(value)) < 200
+
+
+def test_a_result_as_a_dictionary_can_be_written_as_json() -> None:
+    result = result_of(overlay=True, score_map=True)
+    document = json.loads(json.dumps(result.to_dict()))
+    assert document["anomaly"]["raw_score"] == result.anomaly.raw_score
+    assert document["regions"][0]["bounding_box"]["x_px"] == result.regions[0].bounding_box.x_px
+    assert document["overlay"]["media_type"] == "image/png"
+    assert {field.name for field in dataclasses.fields(result)} - set(document) == {"encoded_overlay", "score_map"}
+    assert result_of().to_dict()["overlay"] is None
+
+
+def test_a_result_is_saved_with_what_was_requested(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    assert result_of().save(folder) == [folder / "result.json"]
+    result = result_of(overlay=True, overlay_format=inference_pb2.OVERLAY_FORMAT_JPEG, score_map=True)
+    files = result.save(str(folder), "parcel-7")
+    assert [file.name for file in files] == ["parcel-7.json", "parcel-7_overlay.jpg", "parcel-7_score_map.npy"]
+    assert json.loads(files[0].read_text()) == json.loads(json.dumps(result.to_dict()))
+    with Image.open(files[1]) as overlay:
+        assert overlay.format == "JPEG"
+    np.testing.assert_array_equal(np.load(files[2]), result.score_map)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
+import numpy as np
 import pytest
 from fakes.either_client import StreamFrames, wait_for_other_tasks
 from fakes.fake_server import FakeServer
@@ -310,3 +311,18 @@ async def test_closing_the_asyncio_client_ends_a_stream(fake: FakeServer) -> Non
     await client.close()
     with pytest.raises(Cancelled):
         await reader
+
+
+def test_the_frame_id_of_a_path_is_its_name(fake: FakeServer, stream_frames: StreamFrames, tmp_path: Path) -> None:
+    path = tmp_path / "frame 1.png"
+    path.write_bytes(png())
+    results = stream_frames(fake.address, [path, str(path), Frame(path), Frame(path, "mine"), png()])
+    assert [result.frame_id for result in results] == ["frame 1.png"] * 3 + ["mine", ""]
+
+
+def test_frames_of_opencv_keep_their_colors(fake: FakeServer, stream_frames: StreamFrames) -> None:
+    red = np.zeros((4, 4, 3), np.uint8)
+    red[..., 2] = 255
+    (result,) = stream_frames(fake.address, [Frame(red)], bgr=True)
+    assert result.result is not None
+    assert result.result.anomaly.is_anomalous

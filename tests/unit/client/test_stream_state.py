@@ -270,3 +270,40 @@ def test_each_frame_has_exactly_one_result_in_every_order_of_events(events: list
     results += [received(state, frame_id, sequence) for sequence, frame_id in enumerate(ids)]
     assert not state.is_sending(connection)
     assert sorted(results, key=lambda one: one[1]) == [(str(number), number) for number in range(drawn)]
+
+
+def test_a_loss_and_its_end_are_told_once_each() -> None:
+    state = new_state()
+    connection = state.connect()
+    state.add_frame(frame(0))
+    sent(state, connection)
+    assert state.receive(READY) is None
+    lost = state.lose(LOST)
+    assert lost == StreamNotice(
+        NoticeKind.RECONNECTING, "The stream lost its server, reconnecting: The connection is lost."
+    )
+    for _ in range(3):
+        state.connect()
+        assert state.lose(LOST) is None
+    sent(state, state.connect())
+    resumed = state.receive(READY)
+    assert isinstance(resumed, StreamNotice)
+    assert resumed.kind is NoticeKind.RESUMED
+    assert resumed.message.endswith("1 frame has no result yet and will be sent again.")
+    assert state.receive(READY) is None
+    received(state, 0, 0)
+    lost_again = state.lose(LOST)
+    assert isinstance(lost_again, StreamNotice)
+    assert lost_again.kind is NoticeKind.RECONNECTING
+
+
+def test_the_loss_that_ends_a_stream_is_an_error_and_no_notice() -> None:
+    state = new_state(resume_for_s=0)
+    state.connect()
+    with pytest.raises(Unavailable):
+        state.lose(LOST)
+    finished = new_state()
+    finished.connect()
+    finished.end_frames()
+    assert finished.lose(LOST) is None
+    assert finished.connect_after_s is None

@@ -56,6 +56,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "The client (base install)": PYPROJECT["project"]["dependencies"],
         "Extra `evaluate`": extras["evaluate"],
         "Extra `video`": extras["video"],
+        "Extra `watch`": extras["watch"],
         "Extra `int8`": extras["int8"],
         "Extra `server`": extras["server"],
         "Development": development,
@@ -152,7 +153,10 @@ def third_party_imports(path: Path) -> Iterator[str]:
 @pytest.mark.parametrize(
     ("folder", "titles"),
     [
-        ("client/patchserve_client", ["The client (base install)", "Extra `evaluate`", "Extra `video`"]),
+        (
+            "client/patchserve_client",
+            ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
+        ),
         ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `int8`"]),
     ],
 )

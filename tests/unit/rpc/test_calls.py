@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import time
 import weakref
 from typing import Any
 
@@ -15,7 +16,7 @@ from grpc import aio
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.rpc.calls import Endings, IncomingCall
 from patchserve_server.rpc.failure_log import FailureLog
-from patchserve_server.serving.refusal_pacing import BURST, RefusalPacing
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 
 class FakeContext:
@@ -104,8 +105,7 @@ async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCap
 
 async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None:
     pacing, context = RefusalPacing(max_delayed=1), FakeContext()
-    for _ in range(BURST):
-        await pacing.wait("peer ipv4:10.0.0.1", None)
+    pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
     refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))

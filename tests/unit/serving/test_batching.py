@@ -12,6 +12,9 @@ from fakes.gray import gray_input, reference, scorer
 from fakes.waiting import until
 
 from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.fairness import FlowKey
+
+FLOW = FlowKey("a")
 
 
 @pytest.fixture
@@ -29,7 +32,7 @@ async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) 
     batcher = Batcher(pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
     target = scorer(reference(level=100), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(target, gray_input(level))) for level in (100, 110, 120, 130, 140)]
+    calls = [asyncio.create_task(batcher.score(target, gray_input(level), FLOW)) for level in (100, 110, 120, 130, 140)]
     await wait_for_batches(detector, 1)
     detector.gate.set()
     raw_scores = [(await call).raw.image_score for call in calls]
@@ -40,14 +43,14 @@ async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) 
 async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    await batcher.score(scorer(reference(), detector), gray_input(0))
+    await batcher.score(scorer(reference(), detector), gray_input(0), FLOW)
     assert detector.batches == [1]
 
 
 async def test_an_image_waits_for_others_at_most_for_the_maximum_delay(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
-    scored = await batcher.score(scorer(reference(), detector), gray_input(0))
+    scored = await batcher.score(scorer(reference(), detector), gray_input(0), FLOW)
     assert detector.batches == [1]
     assert scored.queue_ms >= 50
 
@@ -56,7 +59,7 @@ async def test_a_full_batch_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
-    calls = [asyncio.create_task(batcher.score(each, gray_input(0))) for each in (dark, bright, dark, bright)]
+    calls = [asyncio.create_task(batcher.score(each, gray_input(0), FLOW)) for each in (dark, bright, dark, bright)]
     assert [(await call).raw.image_score for call in calls] == [0, 200, 0, 200]
     assert detector.batches == [2, 2]
 
@@ -65,10 +68,10 @@ async def test_a_caller_that_leaves_does_not_end_the_wait_of_others(pool: Thread
     detector = FakeDetector()
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
     target = scorer(reference(level=0), detector)
-    leaving = asyncio.create_task(batcher.score(target, gray_input(0)))
+    leaving = asyncio.create_task(batcher.score(target, gray_input(0), FLOW))
     await asyncio.sleep(0)
     leaving.cancel()
-    await batcher.score(target, gray_input(0))
+    await batcher.score(target, gray_input(0), FLOW)
     assert detector.batches == [1]
 
 
@@ -77,9 +80,9 @@ async def test_images_of_other_references_keep_their_place_in_the_queue(pool: Th
     batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
     dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
     detector.gate.clear()
-    first = asyncio.create_task(batcher.score(dark, gray_input(0)))
+    first = asyncio.create_task(batcher.score(dark, gray_input(0), FLOW))
     await wait_for_batches(detector, 1)
-    calls = [asyncio.create_task(batcher.score(each, gray_input(200))) for each in (dark, bright, dark, bright)]
+    calls = [asyncio.create_task(batcher.score(each, gray_input(200), FLOW)) for each in (dark, bright, dark, bright)]
     await asyncio.sleep(0)
     detector.gate.set()
     await first
@@ -92,7 +95,7 @@ async def test_an_image_whose_caller_has_left_is_skipped(pool: ThreadPoolExecuto
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     target = scorer(reference(), detector)
     detector.gate.clear()
-    calls = [asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(3)]
+    calls = [asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(3)]
     await wait_for_batches(detector, 1)
     calls[1].cancel()
     detector.gate.set()
@@ -106,7 +109,7 @@ async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) ->
     batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
     target = scorer(reference(), detector)
     detector.failure = RuntimeError("boom")
-    first, second = (asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(2))
+    first, second = (asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(2))
     with pytest.raises(RuntimeError, match="boom"):
         await first
     assert (await second).raw.image_score == 100
@@ -116,9 +119,24 @@ async def test_a_batch_that_cannot_be_put_together_fails_alone(pool: ThreadPoolE
     batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
     target = scorer(reference())
     sizes = [gray_input(0), gray_input(0)[:2, :2]]
-    calls = [asyncio.create_task(batcher.score(target, model_input)) for model_input in sizes]
+    calls = [asyncio.create_task(batcher.score(target, model_input, FLOW)) for model_input in sizes]
     for call in calls:
         with pytest.raises(ValueError, match="shape"):
             await call
-    calls = [asyncio.create_task(batcher.score(target, gray_input(0))) for _ in range(2)]
+    calls = [asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(2)]
     assert [(await call).raw.image_score for call in calls] == [100, 100]
+
+
+async def test_clients_take_turns_in_every_batch(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(pool, workers=1, max_batch_size=4, max_queue_delay_s=0)
+    target = scorer(reference(level=0), detector)
+    detector.gate.clear()
+    crowd = [asyncio.create_task(batcher.score(target, gray_input(0), FlowKey("crowd"))) for _ in range(40)]
+    await wait_for_batches(detector, 1)
+    lone = asyncio.create_task(batcher.score(target, gray_input(0), FlowKey("lone")))
+    await asyncio.sleep(0)
+    detector.gate.set()
+    await lone
+    assert sum(call.done() for call in crowd) <= 1 + 3, "it is in the next batch"
+    await asyncio.gather(*crowd)

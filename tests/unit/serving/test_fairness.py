@@ -7,6 +7,7 @@ import random
 from collections import Counter, defaultdict
 
 import pytest
+from fakes.waiting import settle
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +107,23 @@ async def test_cancelling_at_any_moment_loses_no_turn(seed: int) -> None:
     assert peak <= 2
     async with asyncio.timeout(10), semaphore.turn(FlowKey("a")), semaphore.turn(FlowKey("b")):  # both are free again
         pass
+
+
+async def test_a_client_without_a_turn_gets_a_reserved_one_and_then_no_second() -> None:
+    semaphore, active = FairSemaphore(2, reserved=1), Counter[str]()
+    finish = asyncio.Event()
+
+    async def work(client: str) -> None:
+        async with semaphore.turn(FlowKey(client)):
+            active[client] += 1
+            await finish.wait()
+
+    tasks = [asyncio.create_task(work("crowd")) for _ in range(5)]
+    await settle()
+    assert active == {"crowd": 2}
+    tasks += [asyncio.create_task(work(client)) for client in ("lone", "lone", "late")]
+    await settle()
+    assert active == {"crowd": 2, "lone": 1}
+    finish.set()
+    await asyncio.gather(*tasks)
+    assert active == {"crowd": 5, "lone": 2, "late": 1}

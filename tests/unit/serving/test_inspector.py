@@ -5,35 +5,43 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from fakes.gray import gray_png, open_reference, reference
+from fakes.images import encoded, noise
+from PIL import Image
 
 from patchserve_server import imaging
-from patchserve_server.domain.errors import ImageTooLargeError
+from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.inspector import LocalInspector
-from patchserve_server.serving.outputs import FolderSink
+from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
+from patchserve_server.serving.outputs import Outputs
 
 FLOW = FlowKey("a")
+LIMITS = FolderLimits(100, timedelta(days=1), 10**8)
 FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
 @contextlib.asynccontextmanager
-async def inspector(outputs: Path | None = None) -> AsyncIterator[LocalInspector]:
-    with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images:
+async def inspector(outputs: Path | None = None, max_overlay_bytes: int = 2**26) -> AsyncIterator[LocalInspector]:
+    with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
             Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
             images,
             FairSemaphore(4),
+            threads=2,
             input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
+            max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,
-            sink=FolderSink(outputs) if outputs else None,
+            outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
         )
 
 
@@ -89,9 +97,44 @@ async def test_the_saved_overlay_is_the_one_in_the_response(tmp_path: Path, form
     assert inspection.overlay is not None
     assert (inspection.overlay.format, inspection.overlay.size_px) == (format_, (16, 10))
     assert inspection.source_size_px == (32, 20)
-    (saved,) = sorted(tmp_path.iterdir())  # noqa: ASYNC240 - nothing else runs
+    (saved,) = sorted(tmp_path.glob("*.overlay.*"))  # noqa: ASYNC240 - nothing else runs
     assert saved.suffix == {"png": ".png", "jpeg": ".jpg", "webp": ".webp"}[format_.value]
     assert saved.read_bytes() == inspection.overlay.data
+
+
+async def test_the_operator_gets_an_overlay_if_the_caller_requested_none(tmp_path: Path) -> None:
+    async with inspector(tmp_path) as local:
+        image = gray_png(160, (2000, 20))
+        inspection = await local.inspect(
+            open_reference(reference(level=100)), image, OutputOptions(max_regions=0), FLOW, name="belt/7.png"
+        )
+    assert inspection.overlay is None
+    (original,) = tmp_path.glob("*-anomalous-7.png.original.png")  # noqa: ASYNC240
+    assert original.read_bytes() == image
+    (overlay,) = tmp_path.glob("*-anomalous-7.png.overlay.jpg")  # noqa: ASYNC240
+    assert Image.open(overlay).size == (1280, 13)
+
+
+@pytest.mark.parametrize(("own", "requested"), [(0.5, None), (1.0, 0.5), (2.0, 0.5)])
+async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
+    tmp_path: Path, own: float, requested: float | None
+) -> None:
+    calibrated = reference(level=100)
+    tuned = open_reference(replace(calibrated, model=replace(calibrated.model, sensitivity=own)))
+    calibrated_jpeg = OutputOptions(
+        overlay=True, heatmap_scale=HeatmapScale.CALIBRATED, overlay_format=OverlayFormat.JPEG, sensitivity=0.5
+    )
+    image = gray_png(125)
+    async with inspector() as local:
+        expected = await local.inspect(open_reference(calibrated), image, calibrated_jpeg, FLOW)
+    async with inspector(tmp_path) as local:
+        inspection = await local.inspect(tuned, image, OutputOptions(sensitivity=requested), FLOW)
+    assert inspection.verdict == expected.verdict
+    assert not inspection.verdict.anomaly.is_anomalous, "at the calibrated thresholds it is"
+    assert inspection.regions == expected.regions
+    assert expected.overlay is not None
+    (overlay,) = tmp_path.glob("*.overlay.jpg")  # noqa: ASYNC240
+    assert overlay.read_bytes() == expected.overlay.data
 
 
 async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
@@ -112,3 +155,12 @@ async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> N
         )
     assert overlay is not None
     assert overlay.size_px == (640, 1)
+
+
+async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inference() -> None:
+    detector, image = FakeDetector(), encoded(noise(400), "PNG")
+    options = OutputOptions(overlay=True, heatmap_scale=HeatmapScale.CALIBRATED)
+    async with inspector(max_overlay_bytes=2**16) as local:
+        with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
+            await local.inspect(open_reference(reference(), detector), image, options, FLOW)
+        assert detector.batches == []

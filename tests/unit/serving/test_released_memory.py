@@ -60,7 +60,7 @@ class CopyingStore(MemoryReferenceStore):
 
 
 class RefusingInspector:
-    async def inspect(self, *_: object) -> Any:
+    async def inspect(self, *_: object, **__: object) -> Any:
         raise UndecodableImageError("not an image")
 
 

@@ -175,6 +175,7 @@ def test_a_failed_cleanup_does_not_fail_the_save_or_deletion(tmp_path: Path, nam
 def test_each_system_error_becomes_its_domain_error(
     store: FolderReferenceStore, monkeypatch: pytest.MonkeyPatch, step: str, code: int, kind: type[PatchserveError]
 ) -> None:
+    store.save(OLD)
     failing(monkeypatch, step, lambda: code)
     with pytest.raises(kind, match="unchanged") as caught:
         store.save(NEW)
@@ -249,16 +250,21 @@ def test_files_are_on_the_disk_before_the_pointer_names_them(
     monkeypatch.setattr(os, "rename", record_move)
     monkeypatch.setattr(os, "replace", record_move)
     monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append(f"sync {names[descriptor]}"))
-    store.save(NEW)
     root = store._root.name
+
+    def written(reference: Reference) -> list[str]:
+        generation = ["sync bank.safetensors", "sync manifest.json", f"sync {reference.revision}"]
+        return [*generation, "sync current.json", "sync parcel"]
+
+    store.save(OLD)
+    assert steps == [*written(OLD), f"parcel -> {root}/parcel", f"sync {root}"]
+    steps.clear()
+    store.save(NEW)
     assert steps == [
-        "sync bank.safetensors",
-        "sync manifest.json",
-        f"sync {NEW.revision}",
-        "sync current.json",
-        f"sync {root}",
+        *written(NEW),
         f"{NEW.revision} -> parcel/{NEW.revision}",
         "sync parcel",
+        "sync previous.json",
         "current.json -> parcel/current.json",
         "sync parcel",
     ]

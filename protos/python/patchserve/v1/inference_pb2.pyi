@@ -33,7 +33,7 @@ class _HeatmapScaleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HeatmapS
     """
     HEATMAP_SCALE_CALIBRATED: _HeatmapScale.ValueType  # 2
     """A scale around the threshold. Below it, the image shows through, tinted blue to green. Above it, yellow to red at
-    twice the threshold and beyond. The hottest pixel has the score of the image: an intact image stays below yellow.
+    twice the threshold and beyond. The hottest pixel has the score of the image, so colors and verdict agree.
     """
 
 class HeatmapScale(_HeatmapScale, metaclass=_HeatmapScaleEnumTypeWrapper):
@@ -47,7 +47,7 @@ intact item.
 """
 HEATMAP_SCALE_CALIBRATED: HeatmapScale.ValueType  # 2
 """A scale around the threshold. Below it, the image shows through, tinted blue to green. Above it, yellow to red at
-twice the threshold and beyond. The hottest pixel has the score of the image: an intact image stays below yellow.
+twice the threshold and beyond. The hottest pixel has the score of the image, so colors and verdict agree.
 """
 Global___HeatmapScale: _TypeAlias = HeatmapScale  # noqa: Y015
 

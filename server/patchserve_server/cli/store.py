@@ -1,0 +1,121 @@
+"""`patchserve-server store check|restore`: what is intact in a store folder, and how to use it again."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from patchserve_server.cli import PROGRAM
+from patchserve_server.cli.parser import Commands, Parser, path_argument
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.store import CheckedGeneration, CheckedReference, check_store, restore
+
+_SHORT = 12  # characters of a revision in a text
+
+
+def add_to(commands: Commands) -> None:
+    title = "check a store folder, or restore a damaged reference in it"
+    subcommands = commands.add_parser("store", help=title, description=title).add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    description = (
+        "Say which references and revisions are intact. Changes nothing; a server may use the folder. Exit code 1 if a "
+        "reference is damaged."
+    )
+    check = subcommands.add_parser("check", help="say what is intact", description=description)
+    check.add_argument("--json", action="store_true", dest="as_json", help="print a JSON document")
+    check.set_defaults(run=_check)
+    description = "Make an intact revision of a reference current again. Removes nothing; no server may use the folder."
+    restoring = subcommands.add_parser("restore", help="make an intact revision current", description=description)
+    restoring.add_argument("reference_id", metavar="ID", help="the reference")
+    help_text = "the revision, or its beginning; needed only if several are intact"
+    restoring.add_argument("--revision", default="", metavar="REVISION", help=help_text)
+    restoring.set_defaults(run=_restore)
+    for parser in (check, restoring):
+        _add_store_flag(parser)
+
+
+def _add_store_flag(parser: Parser) -> None:
+    """The setting of `serve`, which is also the variable PATCHSERVE_STORE."""
+    default = os.environ.get("PATCHSERVE_STORE") or None
+    parser.add_argument(
+        "--store", type=_folder, default=default, required=default is None, metavar="FOLDER", help="the store's folder"
+    )
+
+
+def _folder(text: str) -> Path:
+    folder = path_argument(text)
+    if not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return folder
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    try:
+        references = list(check_store(arguments.store))
+    except OSError as error:
+        sys.exit(f"{PROGRAM} store check: {arguments.store}: {error.strerror}")
+    if arguments.as_json:
+        document = {"references": [_document(reference) for reference in references]}
+        _print(json.dumps(document, indent=2, default=datetime.isoformat))
+    else:
+        _print_report(references)
+    sys.exit(int(any(reference.problem for reference in references)))
+
+
+def _restore(arguments: argparse.Namespace) -> None:
+    try:
+        generation = restore(arguments.store, arguments.reference_id, arguments.revision)
+    except PatchserveError as error:
+        sys.exit(f"{PROGRAM} store restore: {error.message}")
+    revision, images = generation.revision[:_SHORT], _counted(generation.image_count, "image")
+    _print(f"Reference {arguments.reference_id} is at revision {revision} with {images}.")
+
+
+def _document(reference: CheckedReference) -> dict[str, Any]:
+    return {"is_intact": not reference.problem, **dataclasses.asdict(reference)}
+
+
+def _print_report(references: list[CheckedReference]) -> None:
+    for reference in references:
+        _print(f"{reference.reference_id}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
+        for generation in reference.generations:
+            _print(f"  {_line(reference, generation)}")
+        if reference.problem:
+            _print(f"  {_advice(reference)}")
+    damaged = sum(bool(reference.problem) for reference in references)
+    _print(f"{_counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
+
+
+def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
+    state = f"damaged: {generation.problem}"
+    if not generation.problem:
+        images, patches = generation.image_count, generation.patch_count
+        state = (
+            f"intact, {_counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
+        )
+    current = " (current)" if generation.revision == reference.revision else ""
+    return f"{generation.revision[:_SHORT]}{current} {state}"
+
+
+def _advice(reference: CheckedReference) -> str:
+    if not reference.intact_generations:
+        return "No revision is intact: load the images again, or delete the reference."
+    which = " --revision REVISION" if len(reference.intact_generations) > 1 else ""
+    return (
+        f"To use an intact revision, stop the server: patchserve-server store restore {reference.reference_id}{which}"
+    )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def _print(text: str) -> None:
+    print(text)  # noqa: T201 - the output of the command

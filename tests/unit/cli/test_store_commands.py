@@ -1,0 +1,167 @@
+"""`patchserve-server store check` and `restore` on a folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fakes.references import content, make_reference
+from fakes.store_files import files_in
+
+from patchserve_server.cli import main
+from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.store import FolderReferenceStore
+from patchserve_server.store.generation import write_generation
+
+OLD, NEW, OTHER = make_reference(seed=1), make_reference(seed=2, images=1), make_reference("other", 3)
+Run = Callable[..., tuple[int | str | None, str, str]]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A store with the references "parcel", beside an older generation, and "other"."""
+    with closing(FolderReferenceStore(tmp_path / "store")) as store:
+        store.save(NEW)
+        store.save(OTHER)
+    write_generation(tmp_path / "store/parcel" / OLD.revision, OLD)
+    return tmp_path / "store"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs `patchserve-server store`; returns the exit code or the last message, stdout and stderr."""
+    monkeypatch.delenv("PATCHSERVE_STORE", raising=False)
+
+    def invoke(*arguments: object) -> tuple[int | str | None, str, str]:
+        monkeypatch.setattr(sys, "argv", ["patchserve-server", "store", *map(str, arguments)])
+        code: int | str | None = 0
+        try:
+            main()
+        except SystemExit as ended:
+            code = ended.code
+        stdout, stderr = capsys.readouterr()
+        return code, stdout, stderr
+
+    return invoke
+
+
+def served(root: Path) -> object:
+    with closing(FolderReferenceStore(root)) as store:
+        return content(store.load(ReferenceId("parcel")))
+
+
+def damage_pointer(root: Path) -> None:
+    pointer = root / "parcel/current.json"
+    pointer.write_bytes(pointer.read_bytes().replace(b'"revision"', b'"revisiom"'))
+
+
+def test_a_check_lists_references_and_generations_and_changes_nothing(run: Run, root: Path) -> None:
+    before = files_in(root)
+    code, stdout, _ = run("check", "--store", root)
+    assert code == 0
+    lines = stdout.splitlines()
+    assert [lines[0], lines[2], lines[-1]] == ["other: intact", "parcel: intact", "2 references: 2 intact, 0 damaged"]
+    assert f"  {NEW.revision[:12]} (current) intact, 1 image, 60 patches, saved " in stdout
+    assert f"  {OLD.revision[:12]} intact, 3 images, 60 patches, saved " in stdout
+    assert files_in(root) == before
+
+
+def test_a_check_may_run_beside_a_server_and_a_restore_may_not(run: Run, root: Path) -> None:
+    with closing(FolderReferenceStore(root)):
+        assert run("check", "--store", root)[0] == 0
+        code, stdout, _ = run("restore", "parcel", "--store", root)
+    assert stdout == ""
+    assert code == (
+        f"patchserve-server store restore: A server already uses the store folder {root}. "
+        "Stop it, or give each server its own folder."
+    )
+
+
+def test_a_damaged_reference_is_described_and_restored(run: Run, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    damage_pointer(root)
+    monkeypatch.setenv("PATCHSERVE_STORE", str(root))
+    code, stdout, _ = run("check")
+    assert code == 1
+    assert "\nparcel: damaged: its pointer cannot be read (revision: Field required)\n" in stdout
+    assert "patchserve-server store restore parcel --revision REVISION" in stdout
+    document = json.loads(run("check", "--json")[1])
+    other, parcel = document["references"]
+    assert (other["is_intact"], parcel["is_intact"], parcel["revision"]) == (True, False, "")
+    assert parcel["problem"] == "its pointer cannot be read (revision: Field required)"
+    assert {(each["revision"], each["problem"], each["image_count"]) for each in parcel["generations"]} == {
+        (OLD.revision, "", 3),
+        (NEW.revision, "", 1),
+    }
+    code, _, _ = run("restore", "parcel")
+    assert str(code).endswith(" Say which one: --revision.")
+    assert run("restore", "parcel", "--revision", "0000")[0] == (
+        'patchserve-server store restore: Reference "parcel" has no intact revision 0000.'
+    )
+    code, stdout, _ = run("restore", "parcel", "--revision", NEW.revision[:8])
+    assert (code, stdout) == (0, f"Reference parcel is at revision {NEW.revision[:12]} with 1 image.\n")
+    assert run("check")[0] == 0
+
+
+def test_a_restore_keeps_what_is_known_of_the_times(run: Run, root: Path) -> None:
+    os.utime(root / "parcel" / OLD.revision, (1_700_000_000, 1_700_000_000))
+    assert run("restore", "parcel", "--revision", OLD.revision, "--store", root)[0] == 0
+    with closing(FolderReferenceStore(root)) as store:
+        restored = store.load(ReferenceId("parcel"))
+    assert restored.create_time == NEW.create_time
+    assert restored.update_time.timestamp() == 1_700_000_000
+    assert content(dataclasses.replace(restored, update_time=OLD.update_time)) == content(OLD)
+
+
+def test_an_intact_reference_stays_as_it_is(run: Run, root: Path) -> None:
+    code, stdout, _ = run("restore", "parcel", "--store", root)
+    assert (code, stdout) == (0, f"Reference parcel is at revision {NEW.revision[:12]} with 1 image.\n")
+    assert served(root) == content(NEW)
+
+
+def test_without_an_intact_generation_the_advice_is_to_load_again(run: Run, root: Path) -> None:
+    for reference in (OLD, NEW):
+        (root / "parcel" / reference.revision / "bank.safetensors").write_bytes(b"")
+    code, stdout, _ = run("check", "--store", root)
+    assert code == 1
+    assert "No revision is intact: load the images again, or delete the reference." in stdout
+    code, _, _ = run("restore", "parcel", "--store", root)
+    assert str(code).endswith('Reference "parcel" has no intact revision. Load its images again, or delete it.')
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check"], "required: --store"),
+        (["check", "--store", "nowhere"], "there is no folder nowhere"),
+        (["restore", "--store", "."], "required: ID"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_usage_is_explained(run: Run, arguments: list[str], words: str) -> None:
+    code, stdout, stderr = run(*arguments)
+    assert (code, stdout) == (2, "")
+    assert words in stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("nobody", "There is no reference"), ("../other", "A reference_id is"), ("", "A reference_id")]
+)
+def test_only_references_of_the_store_are_restored(run: Run, root: Path, name: str, words: str) -> None:
+    code, _, _ = run("restore", name, "--store", root)
+    assert str(code).startswith(f"patchserve-server store restore: {words}")
+
+
+def test_a_folder_that_is_no_reference_is_not_listed_and_one_that_may_be_is(run: Run, root: Path) -> None:
+    (root / "photos").mkdir()
+    (root / "photos/one.jpg").write_bytes(b"x")
+    (root / "other").rename(root / "oth er")
+    code, stdout, _ = run("check", "--store", root)
+    assert code == 1
+    assert "photos" not in stdout
+    assert "oth er: damaged: its folder's name is not the id of a reference" in stdout

@@ -26,7 +26,7 @@ RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
 SMALL_MESSAGE_BYTES: Final = 8 * 2**10
 _SMALL_MESSAGE_ELEMENTS: Final = 128
-_LARGE_MESSAGE_ELEMENTS: Final = 4096  # and the images of a reference with their names; a region of interest: 2,000
+_LARGE_MESSAGE_ELEMENTS: Final = 4096  # a region of interest needs up to 2,000; images and their names come on top
 
 
 class InitialPermit(enum.Enum):

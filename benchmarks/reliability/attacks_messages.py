@@ -41,6 +41,7 @@ _OURS, _KSERVE, _HEALTH = "/patchserve.v1.PatchCoreService", "/inference.GRPCInf
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 _IMAGE = min((PARCELS / "test").rglob("*.jpg"))
 _HOLD_S = 4.0  # how long a call without a message, or with a message that is not refused, is kept open
+_SETTLED_AFTER_S = 12.0  # freed memory goes back to the system every 5 s
 _CONFIG = stream_pb2.InferStreamRequest(config=stream_pb2.StreamConfig()).SerializeToString()
 
 
@@ -194,7 +195,7 @@ async def _run(attack: Attack, size: int) -> Result:
         await _attack(attack, port, size, tally)
         took_s = time.perf_counter() - started_s
         seen = json.loads((await process.communicate(b"\n"))[0])
-        await asyncio.sleep(2)
+        await asyncio.sleep(_SETTLED_AFTER_S)
         watching.cancel()
         return {
             "outcomes": dict(tally.outcomes),

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
@@ -37,8 +38,8 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     server = composition.create_server(settings, credentials)
     address = await server.start()
     with ExitStack() as resources:
-        reloading = asyncio.create_task(reloader.run())
-        resources.callback(reloading.cancel)
+        for work in (reloader.run(), return_memory_periodically()):
+            resources.callback(asyncio.create_task(work).cancel)
         try:
             application = await _unless_stopped(composition.create_application(settings, resources), stop)
             if application is not None:

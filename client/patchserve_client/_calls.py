@@ -57,7 +57,7 @@ def stream_state(reference_id: str, options: StreamOptions, resume_for_s: float)
 
 def get_reference(reference_id: str) -> Call[ReferenceInfo]:
     request = reference_pb2.GetReferenceRequest(reference_id=reference_id)
-    return Call("GetReference", request, lambda response: _results.reference_info(response.reference))
+    return Call("GetReference", request, lambda response: _results.reference_info(response.reference, response.images))
 
 
 def list_references(page_token: str) -> Call[tuple[list[ReferenceInfo], str]]:
@@ -109,28 +109,31 @@ def load(
 ) -> Call[ReferenceInfo] | StreamedLoad:
     """A unary call if the load is small and safe to repeat, otherwise a stream. Reads at most UNARY_LOAD_BYTES."""
     request = _requests.load_request(reference_id, options)
-    encoded_images = (encoded(image, bgr=options.get("bgr", False)) for image in _images(images))
-    first_images: list[bytes] = []
+    bgr = options.get("bgr", False)
+    loadable = ((encoded(image, bgr=bgr), _requests.image_name(image)) for image in _images(images))
+    first: list[tuple[bytes, str]] = []
     is_append = request.mode == reference_pb2.LOAD_MODE_APPEND
     if not is_append or request.expected_revision:  # safe to repeat
         size_bytes = 0
-        for image in encoded_images:
-            first_images.append(image)
+        for image, name in loadable:
+            first.append((image, name))
             size_bytes += len(image)
             if size_bytes > UNARY_LOAD_BYTES:
                 break
         else:
-            request.images.extend(first_images)
+            request.images.extend(image for image, _ in first)
+            if any(name for _, name in first):
+                request.image_names.extend(name for _, name in first)
             return Call("LoadReference", request, _loaded)
-    return StreamedLoad(_load_messages(request, itertools.chain(first_images, encoded_images)), _loaded)
+    return StreamedLoad(_load_messages(request, itertools.chain(first, loadable)), _loaded)
 
 
 def _load_messages(
-    request: reference_pb2.LoadReferenceRequest, images: Iterable[bytes]
+    request: reference_pb2.LoadReferenceRequest, images: Iterable[tuple[bytes, str]]
 ) -> Iterator[reference_pb2.LoadReferenceStreamRequest]:
     yield reference_pb2.LoadReferenceStreamRequest(start=request)
-    for image in images:
-        yield reference_pb2.LoadReferenceStreamRequest(image=image)
+    for image, name in images:
+        yield reference_pb2.LoadReferenceStreamRequest(image=image, image_name=name)
 
 
 def _loaded(response: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads have such a response

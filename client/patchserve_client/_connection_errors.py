@@ -33,7 +33,7 @@ _NO_HOST: Final = (
     "address lookup failed",
     "Name or service not known",
 )
-_OTHER_PROTOCOL: Final = ("Expected SETTINGS frame", "http1.x server")
+_OTHER_PROTOCOL: Final = ("Failed parsing HTTP/2", "Expected SETTINGS frame", "http1.x server")
 _CONNECTING: Final = "failed to connect to all addresses"
 
 

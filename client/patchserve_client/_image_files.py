@@ -58,3 +58,8 @@ def _is_image(file: Path) -> bool:
 def frame_id_of(name: str) -> str:
     """A file name as a frame id: valid UTF-8, and of a long name the end, because long names often start alike."""
     return name.encode(errors="backslashreplace")[-MAX_FRAME_ID_BYTES:].decode(errors="ignore")
+
+
+def image_name_of(name: str) -> str:
+    """A file name as the name of a reference's image: like a frame id, and with ? in place of what is not printable."""
+    return frame_id_of("".join(character if character.isprintable() else "?" for character in name))

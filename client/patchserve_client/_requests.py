@@ -17,7 +17,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_client import _choices as choices
 from patchserve_client import _types as types
 from patchserve_client._enums import to_wire
-from patchserve_client._image_files import frame_id_of
+from patchserve_client._image_files import frame_id_of, image_name_of
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions, check_names
 
@@ -69,6 +69,11 @@ def frame_request(frame: types.Frame | types.ImageSource, *, bgr: bool = False) 
 
 def _name(image: types.ImageSource) -> str:
     return frame_id_of(Path(image).name) if isinstance(image, (str, os.PathLike)) else ""
+
+
+def image_name(image: types.ImageSource) -> str:
+    """The name of an image of a load: that of its file; empty if it is none."""
+    return image_name_of(Path(image).name) if isinstance(image, (str, os.PathLike)) else ""
 
 
 def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadReferenceRequest:

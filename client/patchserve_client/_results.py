@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import UTC
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -54,7 +55,9 @@ def _score_map(message: inference_pb2.ScoreMap) -> NDArray[np.float32]:
     return values.reshape(message.height, message.width).astype(np.float32)  # (H, W), a writable copy
 
 
-def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
+def reference_info(
+    message: reference_pb2.Reference, images: Iterable[reference_pb2.ReferenceImage] = ()
+) -> types.ReferenceInfo:
     calibration = message.calibration
     return _copied(
         types.ReferenceInfo,
@@ -74,6 +77,7 @@ def reference_info(message: reference_pb2.Reference) -> types.ReferenceInfo:
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),
+        images=tuple(_copied(types.ReferenceImage, image) for image in images),
     )
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from patchserve_client import _saving
 from patchserve_client._choices import CalibrationMethod, HeatmapScale, LoadStage, NoticeKind, ScoringProfile
+from patchserve_client._counted import counted
 from patchserve_client._errors import PatchserveError
 from patchserve_client._verdicts import verdict_text
 
@@ -118,9 +119,7 @@ class InferenceResult:
 
     def __str__(self) -> str:
         """The verdict in a few words, as in "anomalous 1.38 x, 2 regions"."""
-        count = len(self.regions)
-        regions = f", {count} region{'' if count == 1 else 's'}" if count else ""
-        return f"{self.anomaly}{regions}"
+        return f"{self.anomaly}, {counted(len(self.regions), 'region')}" if self.regions else str(self.anomaly)
 
     def __repr__(self) -> str:
         return f"<InferenceResult {self}, reference {self.reference_id!r}>"
@@ -171,6 +170,17 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True)
+class ReferenceImage:
+    """An image that a reference was built from, as it was loaded. Without a media type, nothing is known about it."""
+
+    name: str  # of its file; empty: none
+    media_type: str  # such as "image/jpeg"
+    width_px: int  # upright
+    height_px: int
+    size_bytes: int  # encoded
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceInfo:
     """The description of a reference on the server."""
 
@@ -194,9 +204,10 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
+    images: tuple[ReferenceImage, ...]  # from `get_reference` only; otherwise empty
 
     def __repr__(self) -> str:
-        images = f"{self.image_count} image{'' if self.image_count == 1 else 's'}"
+        images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
 
 

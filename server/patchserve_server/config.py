@@ -99,7 +99,7 @@ class Settings(BaseSettings):
     """Largest encoded image, in MiB."""
     max_image_megapixels: int = Field(default=64, ge=1, le=1024)
     """Largest image, in millions of pixels."""
-    max_reference_images: int = Field(default=1000, ge=1)
+    max_reference_images: int = Field(default=1000, ge=1, le=50_000)
     """Largest number of images in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
     """Memory for all open references together, in MiB: banks, search indexes and, in int8, networks.

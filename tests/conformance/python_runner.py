@@ -18,6 +18,7 @@ import grpc
 from conformance.calls import TIMEOUT_S, Caller, Json, outcome, read_cases
 
 from patchserve_client import Client, InferenceResult, PatchserveError, ReferenceInfo, TlsConfig
+from patchserve_client._address import parsed
 from patchserve_client._connection import Connection
 
 _ENUM_PREFIXES = re.compile("^(HEATMAP_SCALE|OVERLAY_FORMAT|LOAD_MODE|SCORING_PROFILE)_")
@@ -32,7 +33,7 @@ def main() -> None:
         parser.add_argument(name)
     given = parser.parse_args()
     tls = TlsConfig(given.ca, given.cert, given.key) if given.ca else None
-    connection = Connection(given.server, TIMEOUT_S, TIMEOUT_S, tls, given.token, 64)
+    connection = Connection(parsed(given.server), TIMEOUT_S, TIMEOUT_S, tls, given.token, 64)
     credentials, options = connection.credentials(), connection.options()
     channel = (
         grpc.secure_channel(given.server, credentials, options)
@@ -70,7 +71,7 @@ def arguments(request: Json, images: Path) -> dict[str, Any]:
         elif name == "coreset":
             flat |= {f"coreset_{part}": number for part, number in arguments(value, images).items()}
         elif name == "images":
-            flat[name] = [images / image[1:] for image in value]
+            flat[name] = [(images / image[1:]).read_bytes() for image in value]  # without names, as other languages
         elif name == "image":
             flat[name] = images / value[1:]
         else:
@@ -88,6 +89,12 @@ def reference(info: ReferenceInfo) -> Json:
     fields["coreset"] = {name: value for name, value in coreset.items() if value}
     left_out = ("create_time", "update_time", "region_of_interest", *(name for name in fields if not fields[name]))
     return {name: value for name, value in fields.items() if name not in left_out}
+
+
+def described_reference(info: ReferenceInfo) -> Json:
+    """The GetReferenceResponse message of this information."""
+    images = [{name: value for name, value in dataclasses.asdict(image).items() if value} for image in info.images]
+    return {"reference": reference(dataclasses.replace(info, images=())), "images": images}
 
 
 def inference(result: InferenceResult) -> Json:
@@ -120,7 +127,7 @@ TYPED: dict[str, Callable[..., Json]] = {
     "LoadReference": lambda client, images=(), **fields: {
         "reference": reference(client.load_reference(images, **fields))
     },
-    "GetReference": lambda client, **fields: {"reference": reference(client.get_reference(**fields))},
+    "GetReference": lambda client, **fields: described_reference(client.get_reference(**fields)),
     "TuneReference": lambda client, reference_id="default", sensitivity=0.0, **fields: {
         "reference": reference(client.tune_reference(reference_id, sensitivity, **fields))
     },

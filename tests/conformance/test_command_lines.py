@@ -62,7 +62,7 @@ def test_load_infer_and_stream(language: Language, server: Guarded, folder: Path
     image, overlay = folder / "new" / "scratched.jpg", tmp_path / "overlay.png"
     code, out, err = run(language, "infer", *way, "--overlay", overlay, image)
     assert (code, err) == (0, "")
-    assert re.fullmatch(rf"{re.escape(str(image))}: (anomalous|normal), score \d\.\d{{3}}\n", out)
+    assert re.fullmatch(rf"{re.escape(str(image))}: (anomalous|intact) \d\.\d\d x\n", out)
     with Image.open(overlay) as drawn:
         assert (drawn.format, drawn.size) == ("PNG", (320, 240))
 
@@ -100,3 +100,20 @@ def test_a_missing_file_is_named(language: Language, server: Guarded) -> None:
     assert code == 1
     assert "no-such.jpg" in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["infer", "--help"]])
+def test_help_is_printed_on_standard_output(language: Language, arguments: list[str]) -> None:
+    code, out, err = run(language, *arguments)
+    assert (code, err) == (0, "")
+    assert "infer" in out
+
+
+@pytest.mark.parametrize(
+    "arguments", [["infer", "--nonsense", "x"], ["nonsense"], ["infer", "--timeout", "soon", "x"], ["infer"]]
+)
+def test_wrong_usage_is_explained_without_a_stack_trace(language: Language, arguments: list[str]) -> None:
+    code, out, err = run(language, *arguments)
+    assert (code, out) == (2, "")
+    assert err
+    assert not re.search(r"^\s+at |goroutine|terminate called", err, re.MULTILINE)

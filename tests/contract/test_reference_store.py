@@ -29,6 +29,7 @@ from patchserve_server.domain.reference import (
     ScoreSpread,
 )
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_image import MEDIA_TYPES, ReferenceImage
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
     ReferenceOptions,
@@ -77,6 +78,11 @@ coresets = st.builds(CoresetOptions) | st.builds(CoresetOptions, ratio=shares)
 coresets |= st.builds(CoresetOptions, max_patches=st.integers(16))
 
 
+sizes = st.integers(0, 2**40)
+names = st.text(max_size=20).filter(str.isprintable)
+images = st.builds(ReferenceImage, names, st.sampled_from(["", *MEDIA_TYPES]), sizes, sizes, sizes)
+
+
 @st.composite
 def models(draw: st.DrawFn) -> ReferenceModel:
     """Any valid model; patch values may be any float32, also NaN and subnormal numbers."""
@@ -110,7 +116,9 @@ def references(draw: st.DrawFn) -> Reference:
     reference_id = draw(st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True))
     times = st.datetimes(timezones=st.just(UTC))
     model = draw(models())
-    return Reference(ReferenceId(reference_id), revision_of(model), draw(times), draw(times), model)
+    count = len(model.bank.inputs)
+    described = draw(st.just(()) | st.tuples(*[images] * count))
+    return Reference(ReferenceId(reference_id), revision_of(model), draw(times), draw(times), model, described)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -146,6 +154,16 @@ def test_a_reference_keeps_its_sensitivity(store: ReferenceStore) -> None:
     tuned = named(dataclasses.replace(calibrated.model, sensitivity=1.3))
     assert tuned.revision != calibrated.revision
     for saved in (calibrated, tuned, calibrated):
+        store.save(saved)
+        assert content(store.load(ReferenceId("parcel"))) == content(saved)
+
+
+def test_equal_content_from_other_files_has_the_same_revision(store: ReferenceStore) -> None:
+    first = make_reference(images=1)
+    png, bmp = (
+        dataclasses.replace(first, images=(ReferenceImage(f"a.{kind}", f"image/{kind}"),)) for kind in ("png", "bmp")
+    )
+    for saved in (first, png, bmp, first):
         store.save(saved)
         assert content(store.load(ReferenceId("parcel"))) == content(saved)
 

@@ -37,32 +37,31 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def evaluate(server: ServerProcess, dataset: Path, *options: str) -> tuple[dict[str, Any], str]:
-    """The JSON document and the standard output."""
-    numbers = dataset / "numbers.json"
-    command = [PATCHSERVE, "evaluate", str(dataset), "--server", server.address, "--json", str(numbers), *options]
+def evaluate(server: ServerProcess, dataset: Path, out: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """All numbers, and the standard output."""
+    command = [PATCHSERVE, "evaluate", str(dataset), "--server", server.address, "--out", str(out), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    found: dict[str, Any] = json.loads(numbers.read_text())
+    found: dict[str, Any] = json.loads((out / "numbers.json").read_text())
     return found, done.stdout
 
 
 def test_scratched_cards_are_separated_from_intact_ones(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
-    found, printed = evaluate(server, dataset, "--out", str(tmp_path))
+    found, printed = evaluate(server, dataset, tmp_path)
     assert found["image_auroc"] == found["average_precision"] == found["best_balanced_accuracy"] == 1
     assert found["pixel_auroc"] > 0.9
     assert found["aupro"] > 0.5
     assert found["counts"]["damaged_regions"] >= 4
     assert found["server"]["backbone"] == found["reference"]["backbone"] == "efficientnet_lite2"
     assert next(line.split() for line in printed.splitlines() if line.startswith("scratch"))[:2] == ["scratch", "4"]
-    assert {path.name for path in tmp_path.iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {"numbers.json", "roc.png", "scores.png", "mistakes.png"}
     with Client(server.address) as client:
         assert "evaluation" not in {reference.reference_id for reference in client.list_references()}
 
 
-def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: Path) -> None:
+def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
     options = ["--reference", "kept-cards", "--keep", "--references", "3", "--coreset-ratio", "0.5"]
-    found, _ = evaluate(server, dataset, *options)
+    found, _ = evaluate(server, dataset, tmp_path, *options)
     with Client(server.address) as client:
         kept = client.get_reference("kept-cards")
         client.delete_reference("kept-cards")
@@ -70,9 +69,9 @@ def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: P
     assert (kept.image_count, kept.coreset_ratio) == (3, 0.5)
 
 
-def test_the_printed_command_gives_the_promised_verdicts(server: ServerProcess, dataset: Path) -> None:
+def test_the_printed_command_gives_the_promised_verdicts(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
     options = ["--reference", "tuned-cards", "--keep", "--references", "3", "--profile", "paper"]
-    found, printed = evaluate(server, dataset, *options)
+    found, printed = evaluate(server, dataset, tmp_path, *options)
     best = found["thresholds"]["best"]
     if best["sensitivity"] != 1:
         command = printed.splitlines()[-1].removeprefix("To use it: ").split()

@@ -115,6 +115,34 @@ def test_sensitivity_scales_the_thresholds_of_one_response(stub: Stub, cards: Re
     assert dull.damage == plain.damage == keen.damage
 
 
+def test_a_reference_says_how_many_images_it_has_and_what_they_were(stub: Stub) -> None:
+    first, second = encoded(card(0)), encoded(card(1), "PNG")
+    request = reference_pb2.LoadReferenceRequest(
+        reference_id="described", images=[first, second], image_names=["first.jpg", ""]
+    )
+    stub.LoadReference(request)
+    start = reference_pb2.LoadReferenceRequest(reference_id="described", mode=reference_pb2.LOAD_MODE_APPEND)
+    messages = [
+        reference_pb2.LoadReferenceStreamRequest(start=start),
+        reference_pb2.LoadReferenceStreamRequest(image=first, image_name="third"),
+    ]
+    stub.LoadReferenceStream(iter(messages))
+    response = stub.GetReference(reference_pb2.GetReferenceRequest(reference_id="described"))
+    assert response.reference.image_count == len(response.images) == 3
+    assert [(image.name, image.media_type, image.size_bytes) for image in response.images] == [
+        ("first.jpg", "image/jpeg", len(first)),
+        ("", "image/png", len(second)),
+        ("third", "image/jpeg", len(first)),
+    ]
+    assert {(image.width_px, image.height_px) for image in response.images} == {(320, 240)}
+    messages[1].image_name = "\n"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.LoadReferenceStream(iter(messages))
+    code, reason, details = refusal(caught.value)
+    assert (code, reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+    assert details["BadRequest"].field_violations[0].field == "image_name"  # type: ignore[attr-defined]
+
+
 def test_a_tuned_reference_judges_with_its_own_sensitivity_unless_a_request_has_one(stub: Stub) -> None:
     loaded = load(stub, "tuned", 3)
     image = encoded(card(51, scratched=True))

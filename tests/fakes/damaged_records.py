@@ -8,6 +8,8 @@ from fakes.damage import OTHER, VICTIM, Harm, cut, drop, edit, manifest, pad, po
 
 PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."
 
+IMAGE: dict[str, object] = {"name": "", "media_type": "image/png", "width_px": 1, "height_px": 1, "size_bytes": 1}
+
 NOT_THE_JSON = {
     f"{file.__name__} {what}": (words, write(file, data))
     for file in (manifest, pointer)
@@ -77,8 +79,8 @@ POINTERS = {
 }
 
 MANIFESTS = {
-    "manifest too large": ("its manifest is larger than 65536 bytes", pad(manifest, 65536)),
-    "manifest a tebibyte": ("its manifest is larger than 65536 bytes", sparse(manifest, b"{")),
+    "manifest too large": ("its manifest is larger than 33554432 bytes", pad(manifest, 2**25)),
+    "manifest a tebibyte": ("its manifest is larger than 33554432 bytes", sparse(manifest, b"{")),
     "manifest cut": ("Invalid JSON", cut(manifest, 200)),
     "manifest with a duplicate key": (
         "duplicate key",
@@ -86,7 +88,7 @@ MANIFESTS = {
     ),
     **{
         f"manifest without {key}": (f"{key}: Field required", drop(manifest, key))
-        for key in ("format_version", "revision", "spec", "options", "calibration", "sensitivity")
+        for key in ("format_version", "revision", "spec", "options", "calibration", "sensitivity", "images")
     },
     "manifest of version 1 with a sensitivity": ("sensitivity: Extra inputs", edit(manifest, "format_version", 1)),
     "pointer of version 2": ("this server reads version 1 only", edit(pointer, "format_version", 2)),
@@ -101,6 +103,21 @@ MANIFESTS = {
             (True, "sensitivity: Input should be a valid number"),
             (None, "sensitivity: Input should be a valid number"),
             (2.0, "does not match its revision"),
+        )
+    },
+    **{
+        f"manifest images {value!r}": (words, edit(manifest, "images", value))
+        for value, words in (
+            (None, "images: Input should be a valid array"),
+            ([{}], "lacks a field"),
+            ([{"name": "a"}] * 3, "lacks a field"),
+            ([IMAGE | {"name": "a\n"}] * 3, "printable characters"),
+            ([IMAGE | {"name": "a" * 129}] * 3, "at most 128 bytes"),
+            ([IMAGE | {"media_type": "text/html"}] * 3, "unknown media type"),
+            ([IMAGE | {"width_px": -1}] * 3, "negative size"),
+            ([IMAGE | {"width_px": 1.0}] * 3, "width_px: Input should be a valid integer"),
+            ([IMAGE | {"more": 1}] * 3, "images.0.more: Unexpected"),
+            ([IMAGE] * 2, "does not describe each of its images"),
         )
     },
     "manifest without spec.precision": ("spec.precision: Field required", drop(manifest, "spec.precision")),

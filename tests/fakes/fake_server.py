@@ -41,10 +41,12 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
     metadata: list[dict[str, Any]] = field(default_factory=list)
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
+    images: dict[str, list[reference_pb2.ReferenceImage]] = field(default_factory=dict)  # of a reference
     loads: list[reference_pb2.Load] = field(default_factory=list)  # what ListLoads returns
     polls_before_ready: int = 0  # a load ends after so many ListLoads calls
     stream_ended: threading.Event = field(default_factory=threading.Event)
     load_cancelled: bool = False
+    streamed_names: list[str] = field(default_factory=list)
     health: health.aio.HealthServicer = field(default_factory=health.aio.HealthServicer)
     address: str = ""
     _received: threading.Condition = field(default_factory=threading.Condition)
@@ -81,7 +83,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         try:
             start = (await anext(requests)).start
             await self._enter("LoadReferenceStream", start, context)
-            images = [*start.images, *[message.image async for message in requests]]
+            messages = [message async for message in requests]
+            self.streamed_names += [message.image_name for message in messages]
+            images = [*start.images, *[message.image for message in messages]]
             await asyncio.sleep(self.build_s)
             reference = await self._load(start, images, context)
         except asyncio.CancelledError:
@@ -112,7 +116,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         await self._enter("GetReference", request, context)
         if request.reference_id not in self.references:
             await not_found(request.reference_id).abort(context)
-        return reference_pb2.GetReferenceResponse(reference=self.references[request.reference_id])
+        reference = self.references[request.reference_id]
+        return reference_pb2.GetReferenceResponse(reference=reference, images=self.images.get(request.reference_id, ()))
 
     async def ListReferences(self, request: Any, context: Context) -> reference_pb2.ListReferencesResponse:  # noqa: N802
         await self._enter("ListReferences", request, context)
@@ -145,7 +150,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     async def GetServerInfo(self, request: Any, context: Context) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
         await self._enter("GetServerInfo", request, context)
-        limits = server_info_pb2.Limits(max_image_bytes=2**25, max_in_flight=64, default_timeout_s=30)
+        limits = server_info_pb2.Limits(
+            max_image_bytes=2**25, max_in_flight=64, default_timeout_s=30, max_reference_images=50
+        )
         return server_info_pb2.GetServerInfoResponse(
             version="1.2.3",
             backbone="fake",

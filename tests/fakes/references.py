@@ -61,4 +61,4 @@ def model_content(model: ReferenceModel) -> tuple[object, ...]:
 
 def content(reference: Reference) -> tuple[object, ...]:
     names = (reference.reference_id, reference.revision, reference.create_time, reference.update_time)
-    return (names, model_content(reference.model))
+    return (names, reference.images, model_content(reference.model))

@@ -11,6 +11,9 @@ from PIL import Image
 from fakes.faults import Fault, bad_image
 from patchserve.v1 import inference_pb2, reference_pb2
 
+LEAVE_ONE_OUT = reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT
+AUGMENTED_VIEWS = reference_pb2.CALIBRATION_METHOD_AUGMENTED_VIEWS
+
 
 def png(color: str = "green", size: tuple[int, int] = (32, 24)) -> bytes:
     """An encoded image of one color."""
@@ -81,7 +84,7 @@ def reference(
     reference_id: str, image_count: int, revision: str = "abc123", profile: int = 0
 ) -> reference_pb2.Reference:
     calibration = reference_pb2.Calibration(
-        method=reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT,
+        method=LEAVE_ONE_OUT if image_count > 2 else AUGMENTED_VIEWS,
         image_threshold=10.5,
         patch_threshold=8.25,
         normal_scores=reference_pb2.ScoreSpread(count=image_count, min=4, mean=5, stddev=0.5, max=6),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 import shutil
@@ -17,11 +18,18 @@ from hypothesis import strategies as st
 from patchserve_server.domain.errors import ReferenceDamagedError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.store import FolderReferenceStore, check_store, restore
 from patchserve_server.store.generation import write_generation
 
 ID = ReferenceId("parcel")
-CURRENT, LEFT_BEHIND = (make_reference(seed=seed, images=1, patches=1, dim=1, size_px=1) for seed in (1, 2))
+CURRENT, LEFT_BEHIND = (
+    dataclasses.replace(
+        make_reference(seed=seed, images=1, patches=1, dim=1, size_px=1),
+        images=(ReferenceImage("a.png", "image/png", 1, 1, 9),),
+    )
+    for seed in (1, 2)
+)
 GENERATION_FILES = ("manifest.json", "bank.safetensors")
 FILES = {
     "pointer": "current.json",
@@ -45,7 +53,7 @@ class Store:
         self._original = {file: (self.folder / file).read_bytes() for file in FILES.values()}
 
     def _write(self, reference: Reference) -> None:
-        write_generation(self.folder / reference.revision, reference.model, reference.revision)
+        write_generation(self.folder / reference.revision, reference)
 
     def repair(self) -> None:
         """Put every file back that is not as it was."""

@@ -55,10 +55,16 @@ private:
     std::vector<fs::path> paths_;
 };
 
+// How many times the threshold the image reaches, rounded on the side of the verdict.
 std::string verdict(const std::string& name, const v1::InferResponse& found) {
+    const double ratio = static_cast<double>(found.anomaly().raw_score()) / found.anomaly().raw_threshold();
     std::ostringstream text;
-    text << name << ": " << (found.anomaly().is_anomalous() ? "anomalous" : "normal") << ", score " << std::fixed
-         << std::setprecision(3) << found.anomaly().score();
+    text << name << ": " << std::fixed << std::setprecision(2);
+    if (found.anomaly().is_anomalous()) {
+        text << "anomalous " << std::max(ratio, 1.01) << " x";
+    } else {
+        text << "intact " << std::min(ratio, 1.0) << " x";
+    }
     return text.str();
 }
 

@@ -11,36 +11,24 @@ patchserve-node [options] infer IMAGE        inspect one image; --overlay FILE: 
 patchserve-node [options] stream FOLDER      inspect all images in FOLDER in one stream; --overlay FOLDER: overlays
 patchserve-node [options] conformance        run test cases: --cases FILE --images FOLDER, see tests/conformance
 
---server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
+--help   --server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
 --tls   --ca FILE   --cert FILE --key FILE   --token TOKEN (or PATCHSERVE_TOKEN)   --insecure-token`;
 
 const IMAGES = new Set([".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]);
 
 const text = { type: "string" } as const;
-const { values, positionals } = parseArgs({
-  allowPositionals: true,
-  options: {
-    server: { ...text, default: "localhost:50051" },
-    reference: { ...text, default: "default" },
-    timeout: { ...text, default: "30" },
-    overlay: text,
-    tls: { type: "boolean" },
-    ca: text,
-    cert: text,
-    key: text,
-    token: { ...text, default: process.env.PATCHSERVE_TOKEN },
-    "insecure-token": { type: "boolean" },
-    cases: text,
-    images: text,
-  },
-});
+const { values, positionals } = parsed();
 const [command, path] = positionals;
 const { ca, cert, key, overlay, reference, server, token } = values;
 const tls = values.tls || ca || cert ? { ca, cert, key } : undefined;
-const options = { tls, token, insecureToken: values["insecure-token"], timeoutMs: Number(values.timeout) * 1000 };
+const timeoutMs = Number(values.timeout) * 1000;
+if (!(timeoutMs > 0)) wrongUsage(`--timeout must be a number of seconds above 0, not ${values.timeout}.`);
+const options = { tls, token, insecureToken: values["insecure-token"], timeoutMs };
 
 try {
-  if (command === "conformance" && values.cases && values.images) {
+  if (values.help) {
+    console.log(USAGE);
+  } else if (command === "conformance" && values.cases && values.images) {
     await conformance(server, options, values.cases, values.images);
   } else if (path !== undefined && (command === "load" || command === "infer" || command === "stream")) {
     const client = new PatchserveClient(server, options);
@@ -51,9 +39,42 @@ try {
     process.exitCode = 2;
   }
 } catch (error) {
-  const prefix = error instanceof PatchserveError ? `${error.code} ${error.reason}: ` : "";
-  console.error(prefix + (error as Error).message);
+  console.error(error instanceof PatchserveError ? described(error) : (error as Error).message);
   process.exitCode = 1;
+}
+
+function parsed() {
+  try {
+    return parseArgs({
+      allowPositionals: true,
+      options: {
+        help: { type: "boolean", short: "h" },
+        server: { ...text, default: "localhost:50051" },
+        reference: { ...text, default: "default" },
+        timeout: { ...text, default: "30" },
+        overlay: text,
+        tls: { type: "boolean" },
+        ca: text,
+        cert: text,
+        key: text,
+        token: { ...text, default: process.env.PATCHSERVE_TOKEN },
+        "insecure-token": { type: "boolean" },
+        cases: text,
+        images: text,
+      },
+    });
+  } catch (error) {
+    return wrongUsage((error as Error).message);
+  }
+}
+
+function wrongUsage(problem: string): never {
+  console.error(`${problem} See --help.`);
+  process.exit(2);
+}
+
+function described({ code, reason, message }: PatchserveError): string {
+  return `${[code, reason].filter(Boolean).join(" ")}: ${message}`;
 }
 
 function names(folder: string): string[] {
@@ -68,8 +89,12 @@ async function load(client: PatchserveClient, folder: string) {
   console.log(`${loaded.referenceId}: ${loaded.imageCount} images, revision ${loaded.revision}`);
 }
 
+/** Says how many times the threshold the image reaches, rounded on the side of the verdict. */
 function verdict(name: string, { anomaly }: InferResponse): string {
-  return `${name}: ${anomaly!.isAnomalous ? "anomalous" : "normal"}, score ${anomaly!.score.toFixed(3)}`;
+  const ratio = anomaly!.rawScore / anomaly!.rawThreshold;
+  return anomaly!.isAnomalous
+    ? `${name}: anomalous ${Math.max(ratio, 1.01).toFixed(2)} x`
+    : `${name}: intact ${Math.min(ratio, 1).toFixed(2)} x`;
 }
 
 async function infer(client: PatchserveClient, image: string) {
@@ -91,8 +116,7 @@ async function stream(client: PatchserveClient, folder: string) {
       if (overlay !== undefined) writeFileSync(join(overlay, `${frameId}.png`), outcome.value.overlayPng);
       console.log(verdict(frameId, outcome.value));
     } else if (outcome.case === "error") {
-      const error = PatchserveError.fromStatus(outcome.value);
-      console.log(`${frameId}: ${error.code} ${error.reason}: ${error.message}`);
+      console.log(`${frameId}: ${described(PatchserveError.fromStatus(outcome.value))}`);
     }
   }
 }

@@ -17,6 +17,7 @@ from patchserve_client.cli._output import print_error
 USAGE = 2  # the exit code
 _UsageError: type[Any] = inspect.getmro(typer.BadParameter)[1]  # Typer exports only this subclass
 _READABLE = (
+    (r"\\\[", "["),  # some versions escape this for Rich
     (r"default: \(([^)]*)\)", r"default: \1"),  # Typer puts a default that is a text in parentheses
     (r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2"),
     (r"x>=([\d.]+)", r"at least \1"),
@@ -77,9 +78,10 @@ def _without_jargon(error: Any) -> str:  # noqa: ANN401
     if variable and error.ctx is not None:  # name what was used: the option or the variable
         is_typed = error.ctx.get_parameter_source(error.param.name).name == "COMMANDLINE"
         text = re.sub(r"'--[\w-]+' \(env var: '\w+'\)", rf"'{error.param.opts[0] if is_typed else variable}'", text)
-    if possibilities := getattr(error, "possibilities", None):
-        (closest,) = difflib.get_close_matches(error.option_name, possibilities, n=1, cutoff=0)
-        text = f"No such option: {error.option_name}. Did you mean {closest}?"
+    option, possibilities = getattr(error, "option_name", None), getattr(error, "possibilities", None)
+    if option and possibilities:
+        (closest,) = difflib.get_close_matches(option, possibilities, n=1, cutoff=0)
+        text = f"No such option: {option}. Did you mean {closest}?"
     return text
 
 

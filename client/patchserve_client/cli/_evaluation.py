@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 import typer
@@ -16,7 +14,7 @@ from patchserve_client.cli._connection import Settings
 from patchserve_client.cli._evaluation_text import print_numbers
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import rejected_file_named
-from patchserve_client.cli._output import progress
+from patchserve_client.cli._output import as_json_text, print_json, progress
 from patchserve_client.evaluation import (
     DatasetError,
     ReferenceExistsError,
@@ -39,8 +37,8 @@ class Plan:
     seed: int | None
     load_options: LoadOptions
     keep: bool
-    json_file: Path | None
-    plot_folder: Path | None
+    as_json: bool
+    out: Path | None
     damage: bool  # whether to measure the notebook's measure, too
 
 
@@ -51,18 +49,19 @@ def run_evaluation(settings: Settings, plan: Plan) -> bool:
         files = list(chosen_references(dataset, plan.reference_count, plan.seed))
     except DatasetError as error:
         raise typer.BadParameter(str(error)) from error
-    for folder in (plan.json_file and plan.json_file.parent, plan.plot_folder):
-        if folder is not None:  # report a missing folder before the work starts
-            folder.mkdir(parents=True, exist_ok=True)
+    if plan.out is not None:  # report a folder that cannot be made before the work starts
+        plan.out.mkdir(parents=True, exist_ok=True)
     with settings.client() as client, _loaded(client, plan, files) as reference:
         with progress("Inspecting", len(dataset.images)) as step:
             findings = inspect(client, dataset.images, reference, frame_timeout_s=settings.timeout, step=step)
         numbers = report(dataset, reference, client.server_info(), findings, damage=plan.damage)
-        print_numbers(numbers, plan.reference_id, keep=plan.keep)
-        if plan.json_file is not None:
-            plan.json_file.write_text(json.dumps(numbers, indent=2, default=datetime.isoformat) + "\n")
-        if plan.plot_folder is not None:
-            draw_plots(client, reference, findings.verdicts, plan.plot_folder)
+        if plan.as_json:
+            print_json(numbers)
+        else:
+            print_numbers(numbers, plan.reference_id, keep=plan.keep)
+        if plan.out is not None:
+            (plan.out / "numbers.json").write_text(as_json_text(numbers) + "\n")
+            draw_plots(client, reference, findings.verdicts, plan.out)
     return not findings.failed
 
 

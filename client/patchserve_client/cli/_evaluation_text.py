@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from patchserve_client._counted import counted
 from patchserve_client.cli._output import print_error, print_line, print_note, print_table
 
 _PERCENT = "{:.1f} %"
@@ -14,9 +15,10 @@ _SHARE = "{:.3f}"
 def print_numbers(numbers: dict[str, Any], reference_id: str, *, keep: bool) -> None:
     """Print the report of an evaluation: measures, defects, and what to do about the threshold."""
     counts = numbers["counts"]
+    test_images = f"{counts['intact']} intact and {counted(counts['defective'], 'defective test image')}"
     print_line(
-        "{0}: {reference_images} reference images; {intact} intact and {defective} defective test images, "
-        "{damaged_regions} damaged regions".format(numbers["dataset"], **counts)
+        f"{numbers['dataset']}: {counted(counts['reference_images'], 'reference image')}; {test_images}, "
+        f"{counted(counts['damaged_regions'], 'damaged region')}"
     )
     print_line("")
     print_table(["measure", "value", "meaning"], list(_measures(numbers)))

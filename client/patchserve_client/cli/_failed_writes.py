@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from patchserve_client._counted import counted
 from patchserve_client.cli._output import print_note
-from patchserve_client.cli._text import counted
 
 
 class FailedWrites:

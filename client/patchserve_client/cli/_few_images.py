@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchserve_client import CalibrationMethod, ReferenceInfo
-from patchserve_client.cli._text import counted
+from patchserve_client._counted import counted
 
 _FOR_A_THRESHOLD = 3  # with fewer, no image can be compared with others
 _RECOMMENDED = 8
@@ -25,8 +25,8 @@ def few_images_note(reference: ReferenceInfo) -> str | None:
     if count >= _RECOMMENDED:
         return None
     return (
-        f"Note: With {count} images, the threshold is a rough estimate: if your items vary, expect up to a quarter of "
-        "the intact ones to be called anomalous, or half of the damage to be missed. "
+        f"Note: With {counted(count, 'image')}, the threshold is a rough estimate: if your items vary, expect up to "
+        "a quarter of the intact ones to be called anomalous, or half of the damage to be missed. "
         f"Load {_RECOMMENDED} images or more (--append adds some). `patchserve evaluate` measures it, and "
         f"`patchserve reference tune {reference.reference_id}` moves it."
     )

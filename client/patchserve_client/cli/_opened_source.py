@@ -10,7 +10,7 @@ from pathlib import Path
 import typer
 
 from patchserve_client import Frame
-from patchserve_client._image_files import frame_id_of
+from patchserve_client._image_files import SUFFIXES, frame_id_of
 from patchserve_client.cli._camera import Camera
 from patchserve_client.cli._image_files import named_images
 from patchserve_client.cli._opencv import is_camera
@@ -34,7 +34,10 @@ def opened_source(
     if watch and not path.is_dir():
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
     if path.is_dir():
-        yield WatchedFolder(path, options, unreadable) if watch else _ImageFolder(path, options, unreadable)
+        yield WatchedFolder(path, options, unreadable) if watch else _Images(path, options, unreadable)
+        return
+    if path.suffix.lower() in SUFFIXES and path.is_file():  # OpenCV would take it for the first of numbered images
+        yield _Images(path, options, unreadable)
         return
     with opened_video(source, options) as video:
         yield video
@@ -61,15 +64,15 @@ def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
     yield RecordedSource(Recording(source), options)
 
 
-class _ImageFolder:
-    """The images of a folder, once."""
+class _Images:
+    """The images of a folder, or one image, once."""
 
     is_live = False
     fps: float | None = None
     skipped_count = 0
 
-    def __init__(self, folder: Path, options: SourceOptions, unreadable: Unreadable) -> None:
-        self._named = [(file, name.as_posix()) for file, name in named_images([folder]).items()]
+    def __init__(self, path: Path, options: SourceOptions, unreadable: Unreadable) -> None:
+        self._named = [(file, name.as_posix()) for file, name in named_images([path]).items()]
         self._options, self._unreadable = options, unreadable
 
     def frames(self) -> Iterator[Frame]:

@@ -94,7 +94,12 @@ def print_facts(facts: Mapping[str, object]) -> None:
 
 def print_json(document: Any, *, indent: int | None = 2) -> None:  # noqa: ANN401 - anything that JSON can hold
     """Print a JSON document on stdout; with indent None in one line."""
-    typer.echo(json.dumps(document, indent=indent, default=datetime.isoformat))
+    typer.echo(as_json_text(document, indent=indent))
+
+
+def as_json_text(document: Any, *, indent: int | None = 2) -> str:  # noqa: ANN401
+    """A JSON document, in ASCII. Times are in ISO 8601."""
+    return json.dumps(document, indent=indent, default=datetime.isoformat)
 
 
 @contextmanager

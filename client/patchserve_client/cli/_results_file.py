@@ -13,10 +13,10 @@ from typing import Any, Self
 import typer
 
 from patchserve_client import InferenceResult
+from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._appended_lines import AppendedLines
 from patchserve_client.cli._paths import path_from
-from patchserve_client.cli._text import counted
 from patchserve_client.cli._verdict_options import VerdictOptions
 
 _SUFFIXES = (".csv", ".jsonl")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 _TELL_INTERVAL_S = 10.0
+_TOLD_SHARE = 0.05  # of the frames. A frame now and then is lost to the jitter of the network
 _FIRST_FRAMES, _FIRST_SPAN = 20, timedelta(seconds=10)  # both, so that it is not the same item all the time
 _FEWEST_FRAMES = 8  # of a stream that ends before that
 _LARGE_SHARE = 0.9
@@ -33,7 +34,7 @@ class Lag:
             return None
         skipped, inspected = skipped_count - self._told_skipped_count, self._frame_count
         self._told_at_s, self._told_skipped_count, self._frame_count = self._clock(), skipped_count, 0
-        if not skipped:
+        if skipped < _TOLD_SHARE * (skipped + inspected):
             return None
         return (
             f"Falling behind: {skipped} of {skipped + inspected} frames were left out at the source in "

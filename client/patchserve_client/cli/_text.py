@@ -28,8 +28,3 @@ def _escape(match: re.Match[str]) -> str:
 def width_of(text: str) -> int:
     """The columns that a text takes on a terminal: two for each Chinese character, none for a combining accent."""
     return sum((not combining(char)) * (1 + (east_asian_width(char) in "FW")) for char in text)
-
-
-def counted(number: int, noun: str, plural: str = "") -> str:
-    """The number with its noun: 1 image, 2 images."""
-    return f"{number} {noun if number == 1 else plural or noun + 's'}"

@@ -11,7 +11,8 @@ from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._failures import fail
 from patchserve_client.cli._loading import takes_load_options
-from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
+from patchserve_client.cli._output import JsonOption
+from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FOLDER
 
 _PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
 
@@ -35,12 +36,14 @@ def evaluate(
     ] = None,
     options: LoadOptions,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", **NEW_FILE, metavar="FILE", help="Write all numbers to this file.")
-    ] = None,
+    as_json: JsonOption = False,
     out: Annotated[
         Path | None,
-        typer.Option(**NEW_FOLDER, metavar="DIR", help="Folder for the plots roc.png, scores.png and mistakes.png."),
+        typer.Option(
+            **NEW_FOLDER,
+            metavar="DIR",
+            help="Folder for numbers.json and the plots roc.png, scores.png and mistakes.png.",
+        ),
     ] = None,
     damage: Annotated[
         bool, typer.Option("--damage", help="Also measure the notebook's damage percentage, which is not a verdict.")
@@ -70,8 +73,8 @@ def evaluate(
         seed=seed,
         load_options=options,
         keep=keep,
-        json_file=json_file,
-        plot_folder=out,
+        as_json=as_json,
+        out=out,
         damage=damage,
     )
     if not run_evaluation(settings, plan):

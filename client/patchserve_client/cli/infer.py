@@ -20,6 +20,7 @@ from patchserve_client import (
     PatchserveError,
     ResourceExhausted,
 )
+from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
@@ -27,7 +28,7 @@ from patchserve_client.cli._inspection_options import InspectionOptions, takes_i
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
 from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._saved_anomalies import SavedAnomalies
-from patchserve_client.cli._text import counted, escaped, width_of
+from patchserve_client.cli._text import escaped, width_of
 
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
@@ -23,8 +24,8 @@ from patchserve_client.cli._loading import (
     takes_load_options,
 )
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
+from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._skipping import Skipped, load_usable
-from patchserve_client.cli._text import counted
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
@@ -116,6 +117,10 @@ def capture(
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
+    with settings.client() as client:  # before minutes of waiting for frames that could not be loaded
+        limit = client.server_info().limits.max_reference_images
+    if count > limit:
+        raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
 
@@ -212,18 +217,23 @@ def show(
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
     as_json: JsonOption = False,
 ) -> None:
-    """Show everything about a reference."""
+    """Show everything about a reference, and the images that it was built from."""
     with settings.client() as client:
-        facts = dataclasses.asdict(client.get_reference(reference_id))
+        reference = client.get_reference(reference_id)
+    facts = dataclasses.asdict(reference)
     if as_json:
         print_json(facts)
         return
+    facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if reference.images:
+        print_line("")
+        print_table(TITLES, cells(reference.images))
 
 
 @app.command(cls=Command)

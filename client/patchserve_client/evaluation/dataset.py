@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from patchserve_client._counted import counted
 from patchserve_client._image_files import SUFFIXES, image_files, natural_order
 
 LAYOUT = "train/good, test/good, test/<defect>, ground_truth/<defect>/<stem>_mask.png"
@@ -76,7 +77,7 @@ def chosen_references(dataset: Dataset, count: int | None, seed: int | None) -> 
     if count is None:
         return available
     if count > len(available):
-        raise DatasetError(f"There are {len(available)} images in {available[0].parent}, not {count}.")
+        raise DatasetError(f"{available[0].parent} has {counted(len(available), 'image')}, not {count}.")
     if seed is None:
         return available[:count]
     drawn = random.Random(seed).sample(available, count)  # noqa: S311 - not for secrets
@@ -131,12 +132,13 @@ def _notes(root: Path, kind: str, images: tuple[LabeledImage, ...]) -> Iterator[
     without_mask = [image for image in images if image.mask_path is None]
     if without_mask:
         yield (
-            f"{len(without_mask)} of {len(images)} images in test/{kind} have no mask of the damage: "
-            "they count for the image metrics only."
+            f"{len(without_mask)} of {counted(len(images), 'image')} in test/{kind} without a mask of the damage: "
+            "for the image metrics only."
         )
     image_masks = {f"{image.path.stem}_mask.png" for image in images}
     unmatched = [
         mask.name for mask in (root / "ground_truth" / kind).glob("*_mask.png") if mask.name not in image_masks
     ]
     if unmatched:
-        yield f"{len(unmatched)} masks in ground_truth/{kind} belong to no image, for example {min(unmatched)}."
+        masks = counted(len(unmatched), "mask")
+        yield f"{masks} without an image in ground_truth/{kind}, for example {min(unmatched)}."

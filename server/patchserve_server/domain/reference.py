@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 
@@ -156,10 +157,14 @@ class ReferenceInfo:
     options: ReferenceOptions
     calibration: Calibration
     sensitivity: float
-    image_count: int
+    images: tuple[ReferenceImage, ...]
     patch_count: int
     feature_dim: int
     bank_bytes: int
+
+    @property
+    def image_count(self) -> int:
+        return len(self.images)
 
     def thresholds(self, sensitivity: float | None = None) -> Calibration:
         """The calibration at the sensitivity of a request; None: at the reference's own."""
@@ -168,13 +173,22 @@ class ReferenceInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Reference:
-    """A named revision of a reference. Immutable: a change makes a new one."""
+    """A named revision of a reference. Immutable: a change makes a new one.
+
+    Raises:
+        ValueError: the number of images is not that of the bank.
+    """
 
     reference_id: ReferenceId
     revision: Revision  # the model's content digest
     create_time: datetime  # of the id's first revision, UTC
     update_time: datetime  # of this revision, UTC
     model: ReferenceModel
+    images: tuple[ReferenceImage, ...] = ()  # in the order of the bank's inputs; empty: nothing is known about them
+
+    def __post_init__(self) -> None:
+        if len(self.images) not in (0, len(self.model.bank.inputs)):
+            raise ValueError("images do not describe each image of the bank")
 
     @property
     def info(self) -> ReferenceInfo:
@@ -188,7 +202,7 @@ class Reference:
             options=model.options,
             calibration=model.calibration,
             sensitivity=model.sensitivity,
-            image_count=len(bank.inputs),
+            images=self.images or (ReferenceImage(),) * len(bank.inputs),
             patch_count=bank.patches.shape[0],
             feature_dim=bank.patches.shape[1],
             bank_bytes=bank.nbytes,

@@ -7,6 +7,7 @@ from patchserve_server.imaging.formats import file_ending
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.libraries import configure_libraries
 from patchserve_server.imaging.limits import MAX_SIDE_PX, ImageLimits
+from patchserve_server.imaging.media_type import media_type_of
 from patchserve_server.imaging.overlay import render_overlay
 from patchserve_server.imaging.pil_image import PilImage
 from patchserve_server.imaging.png import encode_png
@@ -27,6 +28,7 @@ __all__ = [
     "file_ending",
     "find_regions",
     "heat_levels",
+    "media_type_of",
     "open_image",
     "overlay_size",
     "prepare_canvas",

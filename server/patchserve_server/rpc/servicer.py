@@ -11,6 +11,7 @@ from typing import Self
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.domain.errors import ResponseTooLargeError, StreamProtocolError
+from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.domain.stream import Frame, FrameOutcome, StreamEvent
 from patchserve_server.rpc import convert
 from patchserve_server.rpc.calls import Call
@@ -27,7 +28,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         self, request: reference_pb2.LoadReferenceRequest, call: Call
     ) -> reference_pb2.LoadReferenceResponse:
         options = convert.load_options(request)
-        reference = await call.application.load(call.permit, options, request.images)
+        reference = await call.application.load(call.permit, options, convert.named_images(request))
         return reference_pb2.LoadReferenceResponse(reference=convert.reference_message(reference))
 
     async def LoadReferenceStream(
@@ -44,7 +45,8 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         self, request: reference_pb2.GetReferenceRequest, call: Call
     ) -> reference_pb2.GetReferenceResponse:
         info = call.application.catalog.info(convert.reference_id(request.reference_id))
-        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(info))
+        images = map(convert.image_message, info.images)
+        return reference_pb2.GetReferenceResponse(reference=convert.reference_message(info), images=images)
 
     async def ListReferences(
         self, request: reference_pb2.ListReferencesRequest, call: Call
@@ -122,13 +124,13 @@ def _stream_response(event: StreamEvent, call: Call) -> stream_pb2.InferStreamRe
 async def _images(
     start: reference_pb2.LoadReferenceRequest,
     requests: AsyncIterator[reference_pb2.LoadReferenceStreamRequest],
-) -> AsyncGenerator[bytes]:
-    for image in start.images:
+) -> AsyncGenerator[NamedImage]:
+    for image in convert.named_images(start):
         yield image
     async for request in requests:
         if request.WhichOneof("payload") != "image":
             raise StreamProtocolError("Every message after the first of LoadReferenceStream must be an `image`.")
-        yield request.image
+        yield NamedImage(request.image, request.image_name)
 
 
 class _Frames:

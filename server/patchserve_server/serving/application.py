@@ -15,6 +15,7 @@ from patchserve_server.domain.inspection import HeatmapScale, Inspection, Output
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
@@ -127,16 +128,16 @@ class Application:
                     del failure, tasks  # the error's traceback refers to this frame: a cycle
             return [task.result() for task in tasks]
 
-    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[bytes]) -> ReferenceInfo:
+    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> ReferenceInfo:
         """Loads images that came in one message. The permit grows to their size.
 
         Raises:
             QueueFullError, and the errors of ReferenceBuilder.load.
         """
-        permit.grow(Capacity(bytes=capacity_of(images).bytes))
+        permit.grow(Capacity(bytes=sum(len(image.data) for image in images)))
         return await self.builder.load(options, _iterate(images), len(images))
 
-    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[bytes]) -> ReferenceInfo:
+    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[NamedImage]) -> ReferenceInfo:
         """Loads streamed images. Each one waits for its permit before the next is read.
 
         Raises:
@@ -145,9 +146,9 @@ class Application:
         async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
             return await self.builder.load(options, admitted)
 
-    async def _admitted(self, flow: FlowKey, images: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+    async def _admitted(self, flow: FlowKey, images: AsyncGenerator[NamedImage]) -> AsyncGenerator[NamedImage]:
         async for image in images:
-            with await self.images.acquire_for_stream(flow, Capacity(1, len(image))):
+            with await self.images.acquire_for_stream(flow, Capacity(1, len(image.data))):
                 yield image
 
 
@@ -157,6 +158,6 @@ def capacity_of(images: Sequence[SentImage]) -> Capacity:
     return Capacity(len(images), sum(sizes))
 
 
-async def _iterate(images: Iterable[bytes]) -> AsyncGenerator[bytes]:
+async def _iterate(images: Iterable[NamedImage]) -> AsyncGenerator[NamedImage]:
     for image in images:
         yield image

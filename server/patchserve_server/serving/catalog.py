@@ -269,4 +269,4 @@ class Catalog:
 def _tuned(opened: OpenReference, sensitivity: float) -> Reference:
     """The revision with another sensitivity. Blocks: its digest covers the whole bank."""
     info, model = opened.info, replace(opened.scorer.model, sensitivity=sensitivity)
-    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model)
+    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model, info.images)

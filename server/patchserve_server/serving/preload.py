@@ -10,6 +10,7 @@ from typing import Protocol
 
 from patchserve_server.domain.errors import InvalidImageError, PatchserveError, StartupError
 from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_image import NamedImage, image_name_of_file
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 
@@ -53,11 +54,11 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceIn
     """
     current_name = ""
 
-    async def images() -> AsyncIterator[bytes]:
+    async def images() -> AsyncIterator[NamedImage]:
         nonlocal current_name
         for name in await asyncio.to_thread(folder.names):
             current_name = name
-            yield await asyncio.to_thread(folder.read, name)
+            yield NamedImage(await asyncio.to_thread(folder.read, name), image_name_of_file(name))
 
     try:
         reference = await builder.load(LoadOptions(), images())

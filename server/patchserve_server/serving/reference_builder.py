@@ -19,6 +19,7 @@ from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
 from patchserve_server.domain.reference_options import RequestedOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.serving.catalog import Catalog
@@ -70,12 +71,14 @@ class ReferenceBuilder:
         """The progress of the loads of this reference, or of all loads; the oldest first."""
         return self._tracker.active_loads(reference_id)
 
-    async def load(self, options: LoadOptions, images: AsyncIterator[bytes], image_total: int = 0) -> ReferenceInfo:
+    async def load(
+        self, options: LoadOptions, images: AsyncIterator[NamedImage], image_total: int = 0
+    ) -> ReferenceInfo:
         """Builds, saves and serves a revision. The old revision serves until then, and after an error.
 
         Args:
             options: everything except the images.
-            images: encoded images.
+            images: encoded images and their names.
             image_total: how many there are, for ListLoads; 0: unknown.
 
         Raises:
@@ -99,10 +102,11 @@ class ReferenceBuilder:
         options: LoadOptions,
         base: OpenReference | None,
         replaces: ReferenceInfo | None,
-        images: AsyncIterator[bytes],
+        images: AsyncIterator[NamedImage],
         load: TrackedLoad,
     ) -> ReferenceInfo:
-        inputs = await self._decode_all(images, 0 if base is None else base.info.image_count, load)
+        described = () if base is None else base.info.images
+        inputs, new_images = await self._decode_all(images, len(described), load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         scorer, model, revision = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
@@ -114,31 +118,37 @@ class ReferenceBuilder:
             create_time=previous.create_time if previous else update_time,
             update_time=update_time,
             model=model,
+            images=(*described, *new_images),
         )
         await self._catalog.publish(reference, scorer, replaces=replaces)
         return reference.info
 
-    async def _decode_all(self, images: AsyncIterator[bytes], base_count: int, load: TrackedLoad) -> list[ModelInputs]:
+    async def _decode_all(
+        self, images: AsyncIterator[NamedImage], base_count: int, load: TrackedLoad
+    ) -> tuple[list[ModelInputs], list[ReferenceImage]]:
         inputs: list[ModelInputs] = []
-        size_px = self._detector.info.input_size_px
-        async for data in images:
+        described: list[ReferenceImage] = []
+        async for image in images:
             if base_count + len(inputs) >= self._max_images:
                 message = f"A reference holds at most {self._max_images} images."
                 raise InvalidInputError("images", message)
             try:
-                inputs.append(
-                    await asyncio.get_running_loop().run_in_executor(self._images, self._decode, data, size_px)
-                )
+                decoded = await asyncio.get_running_loop().run_in_executor(self._images, self._decode, image)
             except InvalidImageError as error:
                 raise error.with_field(f"images[{len(inputs)}]") from error
+            inputs.append(decoded[0])
+            described.append(decoded[1])
             load.received(len(inputs))
         if not inputs:
             message = "A reference needs at least one image of an undamaged item."
             raise InvalidInputError("images", message)
-        return inputs
+        return inputs, described
 
-    def _decode(self, data: bytes, size_px: int) -> ModelInputs:
-        return imaging.to_model_input(imaging.decode_image(data, self._limits), size_px)
+    def _decode(self, image: NamedImage) -> tuple[ModelInputs, ReferenceImage]:
+        decoded = imaging.decode_image(image.data, self._limits)
+        media_type = imaging.media_type_of(image.data)
+        described = ReferenceImage(image.name, media_type, *decoded.size, len(image.data))
+        return imaging.to_model_input(decoded, self._detector.info.input_size_px), described
 
     async def _fit(
         self,

@@ -101,7 +101,7 @@ def _checked_generation(folder: Path) -> CheckedGeneration:
     problem = ""
     save_time = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
     try:
-        bank = OpenGeneration(folder).read().bank
+        bank = OpenGeneration(folder).read().model.bank
         image_count, patch_count = len(bank.inputs), len(bank.patches)
     except DamageError as error:
         problem = str(error)

@@ -61,7 +61,7 @@ class FolderReferenceStore:
         )
         with storage_errors(f'save reference "{reference.reference_id}"'), ExitStack() as stack:
             self._lock.require()
-            staged = stack.enter_context(staged_reference(self._root, pointer, reference.model))
+            staged = stack.enter_context(staged_reference(self._root, pointer, reference))
             stack.enter_context(self._publishing)
             self._lock.require()
             publish(staged, self._root / reference.reference_id, pointer.revision)
@@ -83,14 +83,21 @@ class FolderReferenceStore:
                         raise ReferenceNotFoundError(reference_id)
                     pointer = read_pointer(folder)
                     generation = OpenGeneration(folder / pointer.revision)
-                model = generation.read()
+                content = generation.read()
         except DamageError as error:
             message = (
                 f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it, or have '
                 "the operator look for an intact revision: `patchserve-server store check`."
             )
             raise ReferenceDamagedError(reference_id, message) from error
-        return Reference(reference_id, Revision(pointer.revision), pointer.create_time, pointer.update_time, model)
+        return Reference(
+            reference_id=reference_id,
+            revision=Revision(pointer.revision),
+            create_time=pointer.create_time,
+            update_time=pointer.update_time,
+            model=content.model,
+            images=content.images,
+        )
 
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids of all references, damaged ones too, sorted.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import MemoryBank, ReferenceModel
+from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
@@ -14,26 +16,38 @@ from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_m
 
 _BANK = "bank.safetensors"
 _MANIFEST = "manifest.json"
-_MAX_MANIFEST_BYTES = 65536
+_MAX_MANIFEST_BYTES = 2**25
 
 
-def write_generation(folder: Path, model: ReferenceModel, revision: str) -> None:
+@dataclass(frozen=True, slots=True, eq=False)
+class GenerationContent:
+    """What the files of a generation contain."""
+
+    model: ReferenceModel
+    images: tuple[ReferenceImage, ...]  # empty: nothing is known about them
+
+
+def write_generation(folder: Path, reference: Reference) -> None:
     """Write a new folder and wait until it is on disk.
 
     Raises:
-        ValueError: the model could not be loaded again, or its digest is another.
+        ValueError: the reference could not be loaded again, or its digest is another.
     """
+    model = reference.model
     manifest = encode_record(
         Manifest(
             format_version=MANIFEST_VERSION,
-            revision=revision,
+            revision=reference.revision,
             spec=model.spec,
             options=model.options,
             calibration=model.calibration,
             sensitivity=model.sensitivity,
+            images=reference.images,
         )
     )
-    _verified_model(decode_record(Manifest, manifest), model.bank)
+    if len(manifest) > _MAX_MANIFEST_BYTES:
+        raise ValueError("the manifest is too large")
+    _verified_content(decode_record(Manifest, manifest), model.bank)
     folder.mkdir()
     write_bank(folder / _BANK, model.bank)
     write_synced(folder / _MANIFEST, manifest)
@@ -87,17 +101,19 @@ class OpenGeneration:
             raise DamageError("its manifest belongs to another revision")
         self._bank = BankFile(folder / _BANK)
 
-    def read(self) -> ReferenceModel:
-        """The model. Its digest is checked against the revision.
+    def read(self) -> GenerationContent:
+        """The content. Its digest is checked against the revision.
 
         Raises:
             DamageError: the digest differs from the revision, or the bank file is damaged.
         """
-        return _verified_model(self._manifest, self._bank.read())
+        return _verified_content(self._manifest, self._bank.read())
 
 
-def _verified_model(manifest: Manifest, bank: MemoryBank) -> ReferenceModel:
+def _verified_content(manifest: Manifest, bank: MemoryBank) -> GenerationContent:
     model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration, manifest.sensitivity)
     if revision_of(model) != manifest.revision:
         raise DamageError("its content does not match its revision")
-    return model
+    if len(manifest.images) not in (0, len(bank.inputs)):
+        raise DamageError("its manifest does not describe each of its images")
+    return GenerationContent(model, manifest.images)

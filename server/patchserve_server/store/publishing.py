@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from patchserve_server.domain.reference import ReferenceModel
+from patchserve_server.domain.reference import Reference
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import exists, is_plain_folder, sync, try_remove
 from patchserve_server.store.generation import (
@@ -44,7 +44,7 @@ def staging_folder(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_reference(root: Path, pointer: Pointer, model: ReferenceModel) -> Iterator[Path]:
+def staged_reference(root: Path, pointer: Pointer, reference: Reference) -> Iterator[Path]:
     """Write a revision and its pointer to a folder that has the name of the reference.
 
     Raises:
@@ -53,7 +53,7 @@ def staged_reference(root: Path, pointer: Pointer, model: ReferenceModel) -> Ite
     with staging_folder(root) as staging:
         staged = staging / pointer.reference_id
         staged.mkdir()
-        write_generation(staged / pointer.revision, model, pointer.revision)
+        write_generation(staged / pointer.revision, reference)
         write_pointer(staged, pointer)
         sync(staged)
         yield staged

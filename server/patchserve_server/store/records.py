@@ -20,6 +20,7 @@ from pydantic import (
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference import Calibration, EmbeddingSpec
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.store.damage import DamageError, printable
@@ -71,7 +72,7 @@ class Pointer(_Record):
 
 
 class FirstManifest(_Record):
-    """A manifest of version 1, from before references had a sensitivity."""
+    """A manifest of version 1, from before references had a sensitivity and described their images."""
 
     _VERSION = 1
     _READABLE = "version 1"
@@ -82,11 +83,15 @@ class FirstManifest(_Record):
 
 
 class Manifest(FirstManifest):
-    """A generation without its arrays. It has no name and no time, so equal revisions have equal manifests."""
+    """A generation without its arrays. It has no name and no time.
+
+    Equal revisions have equal manifests, except for `images`, on which no score depends.
+    """
 
     _VERSION = MANIFEST_VERSION
     _READABLE = "versions 1 and 2"
     sensitivity: Annotated[float, AfterValidator(_checked_sensitivity)]
+    images: tuple[ReferenceImage, ...]
 
 
 RecordT = TypeVar("RecordT", Pointer, Manifest, FirstManifest)
@@ -108,6 +113,7 @@ def decode_manifest(data: bytes) -> Manifest:
         options=first.options,
         calibration=first.calibration,
         sensitivity=DEFAULT_SENSITIVITY,
+        images=(),
     )
 
 

@@ -29,7 +29,7 @@ def root(tmp_path: Path) -> Path:
     with closing(FolderReferenceStore(tmp_path / "store")) as store:
         store.save(NEW)
         store.save(OTHER)
-    write_generation(tmp_path / "store/parcel" / OLD.revision, OLD.model, OLD.revision)
+    write_generation(tmp_path / "store/parcel" / OLD.revision, OLD)
     return tmp_path / "store"
 
 

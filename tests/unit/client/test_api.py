@@ -53,6 +53,7 @@ EXPORTED = [
     "PermissionDenied",
     "Polygon",
     "PreconditionViolation",
+    "ReferenceImage",
     "ReferenceInfo",
     "Region",
     "ResourceExhausted",

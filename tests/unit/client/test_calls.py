@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -14,7 +15,7 @@ from fakes.fake_server import FakeServer
 from fakes.faults import Fault
 from fakes.responses import png, reference
 
-from patchserve.v1 import inference_pb2
+from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_client import (
     AsyncClient,
     Cancelled,
@@ -22,6 +23,7 @@ from patchserve_client import (
     InferenceResult,
     InvalidArgument,
     NotFound,
+    ReferenceImage,
     ReferenceInfo,
     ResourceExhausted,
     Unavailable,
@@ -80,6 +82,33 @@ def test_a_reference_is_tuned(fake: FakeServer, call: CallMethod) -> None:
     assert call(fake.address, "get_reference", "belt") == tuned
     with pytest.raises(NotFound):
         call(fake.address, "tune_reference", "nobody", 1.5)
+
+
+def test_images_are_loaded_with_the_names_of_their_files(fake: FakeServer, call: CallMethod, tmp_path: Path) -> None:
+    names = ["belt 1.png", "\u00fc" * 70 + ".png", "two\nlines.png", "not utf-8 \udcff.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(png())
+    call(fake.address, "load_reference", [*(tmp_path / name for name in names), png()], "belt")
+    sent = ["belt 1.png", "\u00fc" * 62 + ".png", "two?lines.png", "not utf-8 ?.png", ""]
+    (request,) = fake.requests["LoadReference"]
+    assert list(request.image_names) == sent
+    assert all(len(name.encode()) <= 128 for name in sent)
+    call(fake.address, "load_reference", [tmp_path / names[0], png()], "belt", mode="append")
+    (streamed,) = fake.requests["LoadReferenceStream"]
+    assert not streamed.image_names
+    assert fake.streamed_names == [names[0], ""]
+    call(fake.address, "load_reference", [png(), png()], "belt")
+    assert not fake.requests["LoadReference"][1].image_names
+
+
+def test_the_images_of_a_reference_are_described(fake: FakeServer, call: CallMethod) -> None:
+    loaded = call(fake.address, "load_reference", [png()], "belt")
+    described = reference_pb2.ReferenceImage(
+        name="a.png", media_type="image/png", width_px=32, height_px=24, size_bytes=99
+    )
+    fake.images["belt"] = [described]
+    assert loaded.images == ()
+    assert call(fake.address, "get_reference", "belt").images == (ReferenceImage("a.png", "image/png", 32, 24, 99),)
 
 
 def test_references_are_fetched_page_by_page(fake: FakeServer, call: CallMethod) -> None:

@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import grpc
 import pytest
 from fakes.fake_server import FakeServer
+from fakes.faults import Fault
 from fakes.mjpeg_camera import Connection, MjpegCamera, mjpeg_camera
 from fakes.terminal import Run, command, rows
 
@@ -153,6 +155,19 @@ def test_frames_of_a_camera_become_a_reference(run: Run, fake: FakeServer, camer
     assert "Reconnecting" in stderr
     assert fake.references["belt"].image_count == 4
     assert len(list(kept.glob("frame_*.jpg"))) == 4
+
+
+def test_a_capture_that_could_not_be_loaded_is_an_error_before_the_camera_is_opened(
+    run: Run, fake: FakeServer, camera: MjpegCamera
+) -> None:
+    code, _, stderr = run("reference", "capture", camera.address, "--count", 51)
+    assert code == 2
+    assert "at most 50, the server's limit" in stderr
+    fake.fail("GetServerInfo", Fault(grpc.StatusCode.UNAUTHENTICATED, "No token.", "NO_CREDENTIALS"))
+    code, _, stderr = run("reference", "capture", camera.address)
+    assert code == 1
+    assert "No token." in stderr
+    assert camera.connection_count == 0
 
 
 def test_a_camera_that_is_lost_makes_no_reference(

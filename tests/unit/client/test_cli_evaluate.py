@@ -74,15 +74,17 @@ def root(tmp_path: Path) -> Path:
     return data
 
 
-def written(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text())
-    return document
+def measured(run_evaluate: Run, *arguments: object) -> tuple[dict[str, Any], str, str]:
+    """The JSON document of a run, and the text and the errors of another one."""
+    json_code, document, _ = run_evaluate(*arguments, "--json")
+    code, stdout, stderr = run_evaluate(*arguments)
+    found: dict[str, Any] = json.loads(document)
+    assert code == json_code == (1 if found["failed"] else 0)
+    return found, stdout, stderr
 
 
 def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "new" / "numbers.json")
-    assert code == 0
-    found = written(tmp_path / "new" / "numbers.json")
+    found, stdout, stderr = measured(run_evaluate, root)
     assert list(found)[: len(METRICS) + 1] == [*METRICS, "counts"]
     third = pytest.approx(1 / 3)
     assert found["image_auroc"] == pytest.approx((2 / 3 * 2 / 3) + (2 / 3 * 1 / 3 + 1 / 3 * 2 / 3) / 2)
@@ -113,7 +115,7 @@ def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer
     assert found["server"]["backbone"] == "fake"
     assert found["reference"]["revision"] == fake.requests["InferStream"][0].expected_revision
     assert [image["file"] for image in found["images"]][:2] == ["test/crack/d.png", "test/crack/e.png"]
-    assert "1 of 1 images in test/dent have no mask" in stderr
+    assert "1 of 1 image in test/dent without a mask" in stderr
     rows = [" ".join(line.split()) for line in stdout.splitlines()]
     assert "false alarms 33.3 % 1 of 3 intact images are called anomalous" in rows
     assert "defects found 66.7 % 2 of 3 defective images are called anomalous" in rows
@@ -126,8 +128,7 @@ def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer
 
 def test_the_notebooks_damage_is_measured_on_request_only(run_evaluate: Run, root: Path, tmp_path: Path) -> None:
     for damage in ((), ("--damage",)):
-        _, stdout, _ = run_evaluate(root, "--json", tmp_path / "numbers.json", *damage)
-        found = written(tmp_path / "numbers.json")
+        found, stdout, _ = measured(run_evaluate, root, *damage)
         assert found.get("damage_percentage_auroc") == (0.5 if damage else None)
         assert ("damage_percentage" in found["images"][0]) == ("damage AUROC" in stdout) == bool(damage)
 
@@ -201,10 +202,8 @@ def test_an_image_that_fails_is_named_and_the_others_are_measured(
     run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults[1] = bad_image()
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
-    assert code == 1
+    found, stdout, stderr = measured(run_evaluate, root)
     assert "Error: test/crack/e.png: The bytes are not an image." in stderr
-    found = written(tmp_path / "numbers.json")
     assert (found["counts"]["defective"], found["counts"]["failed"]) == (2, 1)
     assert found["image_auroc"] == pytest.approx(5 / 6)
     assert [failure["file"] for failure in found["failed"]] == ["test/crack/e.png"]
@@ -215,10 +214,10 @@ def test_there_are_no_numbers_if_every_image_fails(
     run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json")
-    assert (code, stdout) == (1, "")
-    assert "The bytes are not an image." in stderr
-    assert not (tmp_path / "numbers.json").exists()
+    for as_json in ((), ("--json",)):
+        code, stdout, stderr = run_evaluate(root, *as_json)
+        assert (code, stdout) == (1, "")
+        assert "The bytes are not an image." in stderr
     assert not fake.references
 
 
@@ -266,9 +265,8 @@ def test_metrics_that_are_not_defined_are_null_and_explained(
 ) -> None:
     for path in (root / folder).iterdir():
         path.unlink()
-    code, stdout, stderr = run_evaluate(root, "--json", tmp_path / "numbers.json", "--out", tmp_path / "out")
-    assert code == 0
-    found = written(tmp_path / "numbers.json")
+    found, stdout, stderr = measured(run_evaluate, root, "--out", tmp_path / "out")
+    assert json.loads((tmp_path / "out/numbers.json").read_text())["image_auroc"] == found["image_auroc"]
     assert [found[name] for name in undefined] == [None] * len(undefined)
     assert "measured" in stderr
     assert re.search(rf"^{undefined[0].replace('_', ' ').replace('auroc', 'AUROC')} +- ", stdout, re.MULTILINE)
@@ -280,8 +278,13 @@ def test_plots_are_images_with_calibrated_overlays(
 ) -> None:
     code, _, _ = run_evaluate(root, "--out", tmp_path / "out")
     assert code == 0
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"roc.png", "scores.png", "mistakes.png"}
-    for path in (tmp_path / "out").iterdir():
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "numbers.json",
+        "roc.png",
+        "scores.png",
+        "mistakes.png",
+    }
+    for path in (tmp_path / "out").glob("*.png"):
         with Image.open(path) as drawn:
             assert min(drawn.size) > 300
             assert len(drawn.convert("RGB").getcolors(2**24) or []) > 10
@@ -294,7 +297,7 @@ def test_plots_are_images_with_calibrated_overlays(
 def test_wrong_usage_exits_with_2(run_evaluate: Run, root: Path, tmp_path: Path) -> None:
     for arguments, complaint in (
         ((root / "test",), "has no folder train/good"),
-        ((root, "--references", 4), "There are 3 images"),
+        ((root, "--references", 4), "has 3 images, not 4"),
         ((root, "--seed", 1), "set both"),
         ((root, "--coreset-ratio", 0.1, "--coreset-max-patches", 99), "exclude each other"),
         ((root, "--coreset-ratio", 0), "above 0"),

@@ -61,7 +61,7 @@ def test_skip_bad_loads_the_others_and_says_which_were_left_out_and_why(
     (folder / "e.png").symlink_to("/proc/self/mem")  # exists, but cannot be read
     code, stdout, stderr = run("reference", "load", folder, "--id", "belt", "--skip-bad")
     assert code == 0
-    assert stderr.splitlines() == [
+    assert stderr.splitlines()[:-1] == [
         f"Skipped {folder / 'e.png'}: Input/output error",
         f"Skipped {folder / 'b.png'}: The bytes are not an image.",
         f"Skipped {folder / 'd.png'}: The bytes are not an image.",
@@ -184,6 +184,34 @@ def test_a_bad_region_is_rejected_with_what_is_allowed(run_reference: Run, fake:
     allowed = 'three or more corners, each share 0 to 1, as in "0.1,0 0.9,0 0.9,1 0.1,1"'
     assert f"A --region must be {allowed}, not {text!r}." in stderr
     assert not fake.requests["LoadReference"]
+
+
+def test_the_images_of_a_reference_are_shown(run_reference: Run, fake: FakeServer) -> None:
+    run_reference("load")
+    assert "images" not in shown_facts(run_reference) or shown_facts(run_reference)["images"] == "-"
+    image = reference_pb2.ReferenceImage
+    fake.images["default"] = [
+        image(name="belt 1.jpg", media_type="image/jpeg", width_px=1001, height_px=712, size_bytes=84_000),
+        image(name="\u202ebelt.jpg", media_type="image/jpeg", width_px=640, height_px=480, size_bytes=9_000),
+        image(media_type="image/png", width_px=8, height_px=9, size_bytes=70),
+        image(),
+    ]
+    _, stdout, _ = run_reference("show")
+    facts, _, table = stdout.partition("\n\n")
+    assert "2 JPEG of 640 x 480 to 1001 x 712 px, 1 PNG of 8 x 9 px, 1 unknown" in facts
+    lines = table.splitlines()
+    assert lines[0].split() == ["image", "format", "pixels", "bytes"]
+    assert lines[1].split() == ["belt", "1.jpg", "JPEG", "1001", "x", "712", "84000"]
+    assert "\u202e" not in stdout
+    assert lines[3].split() == ["number", "3", "PNG", "8", "x", "9", "70"]
+    assert lines[4].split() == ["number", "4", "unknown", "-", "-"]
+    assert json.loads(run_reference("show", "--json")[1])["images"][0] == {
+        "name": "belt 1.jpg",
+        "media_type": "image/jpeg",
+        "width_px": 1001,
+        "height_px": 712,
+        "size_bytes": 84_000,
+    }
 
 
 def test_a_reference_is_tuned_and_shows_its_sensitivity(run_reference: Run, fake: FakeServer) -> None:

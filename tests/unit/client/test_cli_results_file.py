@@ -39,6 +39,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 
 def test_infer_appends_a_row_for_each_image(run: Run, folder: Path, tmp_path: Path) -> None:
+    run("reference", "load", folder / "a.png")  # --threshold reads its threshold
     (folder / "bad.png").write_bytes(b"")
     results = tmp_path / "new" / "results.csv"
     assert run("infer", folder, "--results", results)[0] == 1
@@ -168,4 +169,4 @@ def test_any_name_is_one_row_and_comes_back(tmp_path_factory: pytest.TempPathFac
         results.add(name, ResourceExhausted('a,\n"b"'))
     (row,) = table(path)
     assert row["name"] == name
-    assert row["error"] == 'a,\n"b" (RESOURCE_EXHAUSTED)'
+    assert row["error"] == 'a, "b" (RESOURCE_EXHAUSTED)'

@@ -96,6 +96,14 @@ def test_a_stream_with_resume_for_survives_a_lost_connection(run: Run, fake: Fak
     assert [row[0] for row in rows(stdout)[1:4]] == ["0", "1", "2"]
 
 
+def test_one_image_is_a_stream_of_one_frame(run: Run, fake: FakeServer, tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"{number:03}.png").write_bytes(png())
+    code, stdout, _ = run("stream", tmp_path / "000.png")
+    assert code == 0
+    assert [row[1] for row in rows(stdout)[1:-1]] == ["000.png"]
+
+
 def test_limit_stops_a_stream(run: Run, fake: FakeServer, folder: Path) -> None:
     code, stdout, _ = run("stream", folder, "--limit", 2)
     assert code == 0

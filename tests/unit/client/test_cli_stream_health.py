@@ -42,6 +42,16 @@ def test_falling_behind_is_told_every_ten_seconds_while_frames_are_left_out() ->
     assert lag.longest_s == 4.0
 
 
+@pytest.mark.parametrize(("skipped", "is_told"), [(0, False), (4, False), (6, True)])
+def test_a_frame_now_and_then_is_not_told(skipped: int, is_told: bool) -> None:
+    clock = Clock()
+    lag = Lag(clock)
+    for _ in range(99):
+        lag.result(NOW, 0, NOW)
+    clock.now_s = 10
+    assert (lag.result(NOW, skipped, NOW) is not None) == is_told
+
+
 def fit() -> ReferenceFit:
     return ReferenceFit("rtsp://belt", is_folder=False)
 

@@ -18,7 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchserve.v1 import service_pb2, stream_pb2
-from patchserve_client.cli._text import counted, escaped, width_of
+from patchserve_client._counted import counted
+from patchserve_client.cli._text import escaped, width_of
 from patchserve_client.cli._wording import in_shell_words
 
 NAMES = {

@@ -56,9 +56,7 @@ def test_masks_are_optional_and_intact_images_have_none(draw: Draw, root: Path) 
     draw("ground_truth/good/a_mask.png")
     found = read_dataset(root)
     assert [image.mask_path for image in found.images] == [None, None]
-    assert found.notes == (
-        "1 of 1 images in test/crack have no mask of the damage: they count for the image metrics only.",
-    )
+    assert found.notes == ("1 of 1 image in test/crack without a mask of the damage: for the image metrics only.",)
 
 
 def test_masks_without_damage_or_without_an_image_are_reported(draw: Draw, root: Path) -> None:
@@ -68,8 +66,8 @@ def test_masks_without_damage_or_without_an_image_are_reported(draw: Draw, root:
     found = read_dataset(root)
     assert [image.mask_path is None for image in found.images] == [False, True, True]
     assert found.notes == (
-        "1 of 2 images in test/crack have no mask of the damage: they count for the image metrics only.",
-        "1 masks in ground_truth/crack belong to no image, for example d_mask.png.",
+        "1 of 2 images in test/crack without a mask of the damage: for the image metrics only.",
+        "1 mask without an image in ground_truth/crack, for example d_mask.png.",
     )
 
 
@@ -153,5 +151,5 @@ def test_references_are_the_first_images_or_drawn_with_a_seed(draw: Draw, root: 
     assert drawn == chosen_references(found, 4, seed=7)
     assert len(set(drawn)) == 4
     assert len({chosen_references(found, 4, seed) for seed in range(5)}) > 1
-    with pytest.raises(DatasetError, match=r"There are 10 images in .*good, not 11"):
+    with pytest.raises(DatasetError, match=r"good has 10 images, not 11"):
         chosen_references(found, 11, None)

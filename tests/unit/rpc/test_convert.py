@@ -290,3 +290,30 @@ def test_loads_are_listed_for_one_reference_or_for_all() -> None:
     assert convert.loads_of(reference_pb2.ListLoadsRequest()) is None
     with pytest.raises(InvalidInputError, match="1 to 64"):
         convert.loads_of(reference_pb2.ListLoadsRequest(reference_id="../etc"))
+
+
+def test_images_of_a_load_have_their_names() -> None:
+    request = reference_pb2.LoadReferenceRequest(images=[b"a", b"b"])
+    assert [image.name for image in convert.named_images(request)] == ["", ""]
+    request.image_names.extend(["intact.jpg", "\u00e9" * 64])
+    assert [(image.data, image.name) for image in convert.named_images(request)] == [
+        (b"a", "intact.jpg"),
+        (b"b", "\u00e9" * 64),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "field"),
+    [
+        (["a"], "image_names"),
+        (["a", "b", "c"], "image_names"),
+        (["a", "x" * 129], "image_names[1]"),
+        (["a", "\u00e9" * 65], "image_names[1]"),
+        (["two\nlines", "b"], "image_names[0]"),
+        (["a", "\x1b[2J"], "image_names[1]"),
+    ],
+)
+def test_a_bad_name_of_an_image_is_named(names: list[str], field: str) -> None:
+    with pytest.raises(InvalidInputError) as caught:
+        convert.named_images(reference_pb2.LoadReferenceRequest(images=[b"a", b"b"], image_names=names))
+    assert caught.value.field == field

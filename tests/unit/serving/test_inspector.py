@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -112,6 +113,28 @@ async def test_the_operator_gets_an_overlay_if_the_caller_requested_none(tmp_pat
     assert original.read_bytes() == image
     (overlay,) = tmp_path.glob("*-anomalous-7.png.overlay.jpg")  # noqa: ASYNC240
     assert Image.open(overlay).size == (1280, 13)
+
+
+@pytest.mark.parametrize(("own", "requested"), [(0.5, None), (1.0, 0.5), (2.0, 0.5)])
+async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
+    tmp_path: Path, own: float, requested: float | None
+) -> None:
+    calibrated = reference(level=100)
+    tuned = open_reference(replace(calibrated, model=replace(calibrated.model, sensitivity=own)))
+    calibrated_jpeg = OutputOptions(
+        overlay=True, heatmap_scale=HeatmapScale.CALIBRATED, overlay_format=OverlayFormat.JPEG, sensitivity=0.5
+    )
+    image = gray_png(125)
+    async with inspector() as local:
+        expected = await local.inspect(open_reference(calibrated), image, calibrated_jpeg, FLOW)
+    async with inspector(tmp_path) as local:
+        inspection = await local.inspect(tuned, image, OutputOptions(sensitivity=requested), FLOW)
+    assert inspection.verdict == expected.verdict
+    assert not inspection.verdict.anomaly.is_anomalous, "at the calibrated thresholds it is"
+    assert inspection.regions == expected.regions
+    assert expected.overlay is not None
+    (overlay,) = tmp_path.glob("*.overlay.jpg")  # noqa: ASYNC240
+    assert overlay.read_bytes() == expected.overlay.data
 
 
 async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:

@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +28,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
     ReferenceOptions,
@@ -86,9 +88,9 @@ class Bench:
         return stored
 
 
-async def images(*levels: int) -> AsyncIterator[bytes]:
+async def images(*levels: int) -> AsyncIterator[NamedImage]:
     for level in levels:
-        yield gray_png(level) if level >= 0 else b""
+        yield NamedImage(gray_png(level) if level >= 0 else b"", f"{level}.png")
 
 
 @pytest.fixture
@@ -158,6 +160,27 @@ async def test_an_append_with_a_different_option_fails_and_names_the_option(
     with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
         await bench.load(20, append=True, requested={**loaded_with, name: value})
     assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
+
+
+async def test_what_is_known_of_each_image_is_kept_in_the_order_of_the_bank(bench: Bench) -> None:
+    first = await bench.load(10, 20)
+    assert first.images == tuple(
+        ReferenceImage(f"{level}.png", "image/png", 24, 20, len(gray_png(level))) for level in (10, 20)
+    )
+    grown = await bench.load(30, append=True)
+    assert [image.name for image in grown.images] == ["10.png", "20.png", "30.png"]
+    assert (await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)).images == grown.images
+
+
+async def test_an_append_to_images_of_which_nothing_is_known_says_so(bench: Bench) -> None:
+    first = await bench.load(10, 20)
+    base = await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)
+    nameless = replace(bench.store.load(DEFAULT_REFERENCE_ID), images=())
+    async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
+        await bench.catalog.publish(nameless, opened.scorer, replaces=base)
+    grown = await bench.load(30, append=True)
+    assert [image.media_type for image in grown.images] == ["", "", "image/png"]
+    assert grown.info.image_count == len(first.images) + 1
 
 
 async def test_append_keeps_the_sensitivity_and_replace_resets_it(bench: Bench) -> None:
@@ -257,10 +280,10 @@ async def test_the_progress_of_a_load_can_be_read_until_it_ends(bench: Bench) ->
         (load,) = bench.builder.active_loads(ReferenceId("belt"))
         progress.append((load.stage, load.steps_done, load.steps_total, load.image_count))
 
-    async def recorded_images() -> AsyncIterator[bytes]:
+    async def recorded_images() -> AsyncIterator[NamedImage]:
         for level in (10, 20):
             record()
-            yield gray_png(level)
+            yield NamedImage(gray_png(level))
         record()
 
     bench.detector.fitted = record

@@ -221,8 +221,8 @@ def test_an_open_generation_can_be_read_after_a_save_or_a_deletion(store: Folder
     late_reader = OpenGeneration(root / "parcel" / NEW.revision)
     store.delete(ReferenceId("parcel"))
     assert files_in(root) == set()
-    assert model_content(reader.read()) == model_content(OLD.model)
-    assert model_content(late_reader.read()) == model_content(NEW.model)
+    assert model_content(reader.read().model) == model_content(OLD.model)
+    assert model_content(late_reader.read().model) == model_content(NEW.model)
 
 
 @pytest.mark.parametrize("change", ["save", "delete"])

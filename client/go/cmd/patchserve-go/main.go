@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -24,7 +25,7 @@ patchserve-go conformance [options]     run test cases: --cases FILE --images FO
 `
 
 var (
-	flags     = flag.NewFlagSet("patchserve-go", flag.ExitOnError)
+	flags     = flag.NewFlagSet("patchserve-go", flag.ContinueOnError)
 	server    = flags.String("server", "localhost:50051", "the server, `HOST:PORT`")
 	reference = flags.String("reference", "default", "the `ID` of the reference")
 	timeout   = flags.Duration("timeout", 10*time.Minute, "the deadline of the whole command")
@@ -41,32 +42,58 @@ func main() {
 	flags.StringVar(&options.Key, "key", "", "a PEM `FILE`: the key of --cert")
 	flags.StringVar(&options.Token, "token", os.Getenv("PATCHSERVE_TOKEN"), "the bearer `TOKEN`; default: the variable PATCHSERVE_TOKEN")
 	flags.BoolVar(&options.InsecureToken, "insecure-token", false, "allow sending the token unencrypted to another machine")
-	flags.Usage = func() {
-		fmt.Fprint(flags.Output(), usage)
-		flags.PrintDefaults()
-	}
+	flags.SetOutput(io.Discard) // a wrong flag is one line, and help goes to the standard output
 	commands := map[string]func(context.Context, *patchserve.Client, string) error{
 		"load": load, "infer": infer, "stream": stream, "conformance": nil,
 	}
 	if len(os.Args) < 2 {
-		flags.Usage()
+		printHelp(os.Stderr)
 		os.Exit(2)
 	}
 	command, known := commands[os.Args[1]]
-	_ = flags.Parse(os.Args[min(2, len(os.Args)):])
-	if !known || (command != nil) != (flags.NArg() == 1) {
-		flags.Usage()
-		os.Exit(2)
+	rest := os.Args[1:]
+	if known {
+		rest = os.Args[2:]
+	}
+	if err := flags.Parse(rest); err == flag.ErrHelp {
+		printHelp(os.Stdout)
+		os.Exit(0)
+	} else if err != nil {
+		wrongUsage(err.Error())
+	}
+	if !known {
+		wrongUsage("There is no command " + os.Args[1])
+	}
+	if (command != nil) != (flags.NArg() == 1) {
+		wrongUsage(fmt.Sprintf("%s takes one file or folder after the options (conformance takes none)", os.Args[1]))
 	}
 	if err := run(command); err != nil {
 		if _, ok := status.FromError(err); ok {
-			failed := patchserve.ErrorOf(err)
-			fmt.Fprintf(os.Stderr, "%s %s: %s\n", codeName(failed.Code), failed.Reason, failed.Message)
+			fmt.Fprintln(os.Stderr, describe(patchserve.ErrorOf(err)))
 		} else {
 			fmt.Fprintln(os.Stderr, err)
 		}
 		os.Exit(1)
 	}
+}
+
+func printHelp(output io.Writer) {
+	fmt.Fprint(output, usage)
+	flags.SetOutput(output)
+	flags.PrintDefaults()
+}
+
+func wrongUsage(problem string) {
+	fmt.Fprintf(os.Stderr, "%s. See --help.\n", problem)
+	os.Exit(2)
+}
+
+func describe(failed *patchserve.Error) string {
+	reason := ""
+	if failed.Reason != "" {
+		reason = " " + failed.Reason
+	}
+	return fmt.Sprintf("%s%s: %s", codeName(failed.Code), reason, failed.Message)
 }
 
 func run(command func(context.Context, *patchserve.Client, string) error) error {
@@ -136,8 +163,7 @@ func handle(message *pb.InferStreamResponse) error {
 		return nil
 	}
 	if failed := result.GetError(); failed != nil {
-		why := patchserve.ErrorOfFrame(failed)
-		fmt.Printf("%s: %s %s: %s\n", result.FrameId, codeName(why.Code), why.Reason, why.Message)
+		fmt.Printf("%s: %s\n", result.FrameId, describe(patchserve.ErrorOfFrame(failed)))
 		return nil
 	}
 	fmt.Println(verdict(result.FrameId, result.GetResponse()))
@@ -147,12 +173,13 @@ func handle(message *pb.InferStreamResponse) error {
 	return os.WriteFile(filepath.Join(*overlay, result.FrameId+".png"), result.GetResponse().OverlayPng, 0o644)
 }
 
+// verdict says how many times the threshold the image reaches, rounded on the side of the verdict.
 func verdict(name string, found *pb.InferResponse) string {
-	word := "normal"
+	ratio := float64(found.Anomaly.RawScore) / float64(found.Anomaly.RawThreshold)
 	if found.Anomaly.IsAnomalous {
-		word = "anomalous"
+		return fmt.Sprintf("%s: anomalous %.2f x", name, math.Max(ratio, 1.01))
 	}
-	return fmt.Sprintf("%s: %s, score %.3f", name, word, found.Anomaly.Score)
+	return fmt.Sprintf("%s: intact %.2f x", name, math.Min(ratio, 1))
 }
 
 // files returns a function that reads the images of a folder one by one, sorted by name, and returns io.EOF at the end.
@@ -173,11 +200,4 @@ func files(folder string) (func() (string, []byte, error), error) {
 		}
 		return "", nil, io.EOF
 	}, nil
-}
-
-func min(a, b int) int {
-	if a < b {
-		return a
-	}
-	return b
 }

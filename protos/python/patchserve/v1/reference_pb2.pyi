@@ -236,6 +236,7 @@ class LoadReferenceRequest(_message.Message):
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     SENSITIVITY_FIELD_NUMBER: _builtins.int
+    IMAGE_NAMES_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -281,6 +282,12 @@ class LoadReferenceRequest(_message.Message):
         APPEND: as for `profile`.
         """
 
+    @_builtins.property
+    def image_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The names of `images`, in their order, for people: GetReference returns them. A name is at most 128 bytes of printable
+        characters, such as a file's name; it may be empty, and need not be unique. Empty: no image has a name.
+        """
+
     def __init__(
         self,
         *,
@@ -294,10 +301,11 @@ class LoadReferenceRequest(_message.Message):
         region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
         approximate_search: _builtins.bool | None = ...,
         sensitivity: _builtins.float | None = ...,
+        image_names: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "image_names", b"image_names", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
@@ -346,8 +354,11 @@ class LoadReferenceStreamRequest(_message.Message):
 
     START_FIELD_NUMBER: _builtins.int
     IMAGE_FIELD_NUMBER: _builtins.int
+    IMAGE_NAME_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
     """All other messages: one encoded image each."""
+    image_name: _builtins.str
+    """The name of `image`, as in LoadReferenceRequest.image_names. Empty: no name."""
     @_builtins.property
     def start(self) -> Global___LoadReferenceRequest:
         """The first message, sent once: everything that LoadReference takes. `images` may be empty."""
@@ -357,10 +368,11 @@ class LoadReferenceStreamRequest(_message.Message):
         *,
         start: Global___LoadReferenceRequest | None = ...,
         image: _builtins.bytes = ...,
+        image_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "payload", b"payload", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "image_name", b"image_name", "payload", b"payload", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["start", "image"]  # noqa: Y015
     _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
@@ -581,6 +593,46 @@ class Reference(_message.Message):
 Global___Reference: _TypeAlias = Reference  # noqa: Y015
 
 @_typing.final
+class ReferenceImage(_message.Message):
+    """One of the images that a reference was built from, as it was loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The name that the load gave it. Empty: none."""
+    media_type: _builtins.str
+    """"image/jpeg", "image/png", "image/webp", "image/bmp" or "image/tiff". Empty: nothing is known about this image,
+    because it was loaded by a server of version 0.1.
+    """
+    width_px: _builtins.int
+    """The width after its EXIF orientation was applied, in pixels."""
+    height_px: _builtins.int
+    """The height after its EXIF orientation was applied, in pixels."""
+    size_bytes: _builtins.int
+    """The size of the encoded image, in bytes."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "media_type", b"media_type", "name", b"name", "size_bytes", b"size_bytes", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceImage: _TypeAlias = ReferenceImage  # noqa: Y015
+
+@_typing.final
 class GetReferenceRequest(_message.Message):
     """The request of GetReference."""
 
@@ -609,18 +661,24 @@ class GetReferenceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
         """The reference."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReferenceImage]:
+        """The images that it was built from, Reference.image_count of them, in the order in which they were loaded."""
 
     def __init__(
         self,
         *,
         reference: Global___Reference | None = ...,
+        images: _abc.Iterable[Global___ReferenceImage] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["images", b"images", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,12 +5,14 @@ from patchserve_server.rpc.convert.requests import (
     frame,
     load_options,
     loads_of,
+    named_images,
     output_options,
     page,
     reference_id,
     stream_config,
 )
 from patchserve_server.rpc.convert.responses import (
+    image_message,
     infer_response,
     load_message,
     page_token,
@@ -22,10 +24,12 @@ from patchserve_server.rpc.convert.responses import (
 __all__ = [
     "expected_revision",
     "frame",
+    "image_message",
     "infer_response",
     "load_message",
     "load_options",
     "loads_of",
+    "named_images",
     "output_options",
     "page",
     "page_token",

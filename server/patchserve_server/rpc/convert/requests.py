@@ -14,6 +14,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.domain.reference_options import (
     MAX_REGION_POINTS,
     CoresetOptions,
@@ -75,6 +76,25 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
         expected_revision=expected_revision(request.expected_revision),
         sensitivity=request.sensitivity if request.HasField("sensitivity") else None,
     )
+
+
+def named_images(request: reference_pb2.LoadReferenceRequest) -> list[NamedImage]:
+    """The images of a load with their names.
+
+    Raises:
+        InvalidInputError: a name is invalid, or there are names, but not one for each image.
+    """
+    images, names = request.images, request.image_names
+    if names and len(names) != len(images):
+        message = f"image_names must have one name for each image: {len(images)}, not {len(names)}."
+        raise InvalidInputError("image_names", message)
+    named = []
+    for index, image in enumerate(images):
+        try:
+            named.append(NamedImage(image, names[index] if names else ""))
+        except InvalidInputError as error:
+            raise error.with_field(f"image_names[{index}]") from error
+    return named
 
 
 def _requested_options(request: reference_pb2.LoadReferenceRequest) -> RequestedOptions:

@@ -14,6 +14,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import CoresetOptions, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.rpc.convert.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
@@ -58,6 +59,10 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         approximate_search=options.approximate_search,
         sensitivity=info.sensitivity,
     )
+
+
+def image_message(image: ReferenceImage) -> reference_pb2.ReferenceImage:
+    return reference_pb2.ReferenceImage(**dataclasses.asdict(image))  # the fields have the same names
 
 
 def _polygon_message(polygon: Sequence[RelativePoint]) -> reference_pb2.RelativePolygon:

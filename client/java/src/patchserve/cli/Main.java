@@ -125,10 +125,13 @@ final class Main {
         System.out.println(verdict(result.getFrameId(), result.getResponse()));
     }
 
+    /** Says how many times the threshold the image reaches, rounded on the side of the verdict. */
     private static String verdict(String name, InferResponse found) {
         var anomaly = found.getAnomaly();
-        String word = anomaly.getIsAnomalous() ? "anomalous" : "normal";
-        return String.format(Locale.ROOT, "%s: %s, score %.3f", name, word, anomaly.getScore());
+        double ratio = (double) anomaly.getRawScore() / anomaly.getRawThreshold();
+        return anomaly.getIsAnomalous()
+                ? String.format(Locale.ROOT, "%s: anomalous %.2f x", name, Math.max(ratio, 1.01))
+                : String.format(Locale.ROOT, "%s: intact %.2f x", name, Math.min(ratio, 1));
     }
 
     private static String describe(Throwable error) {

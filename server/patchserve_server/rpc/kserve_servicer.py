@@ -100,6 +100,7 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             draining.cancel()
             if coming is not None:
                 coming.cancel()
+            del coming  # an error of it refers to this frame: a cycle
 
 
 async def _next(requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferRequest | None:

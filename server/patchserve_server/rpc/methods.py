@@ -25,7 +25,7 @@ RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
 SMALL_MESSAGE_BYTES: Final = 8 * 2**10
 _SMALL_MESSAGE_ELEMENTS: Final = 128
-_LARGE_MESSAGE_ELEMENTS: Final = 4096  # and the images of a reference; a region of interest needs up to 2,000
+_LARGE_MESSAGE_ELEMENTS: Final = 4096  # a region of interest needs up to 2,000; images and their names come on top
 
 
 class InitialPermit(enum.Enum):
@@ -91,7 +91,7 @@ class Method:
     def max_request_elements(self, max_reference_images: int) -> int:
         """How many fields and list elements a message may have."""
         is_small = self.request_size is RequestSize.SMALL
-        return _SMALL_MESSAGE_ELEMENTS if is_small else _LARGE_MESSAGE_ELEMENTS + max_reference_images
+        return _SMALL_MESSAGE_ELEMENTS if is_small else _LARGE_MESSAGE_ELEMENTS + 2 * max_reference_images
 
 
 _INFER: Final = Method(Scope.INFER)

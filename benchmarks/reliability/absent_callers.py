@@ -75,19 +75,19 @@ async def _leave_often(stub: Stub, count: int, seed: int) -> None:
 
 
 async def run(count: int) -> Result:
-    async with server("--stream-write-timeout-s", f"{_WRITE_TIMEOUT_S:g}", "--client-share", "1") as running:
-        async with client(running.address) as stub:
-            await load(stub)
-            stalled = await _stall(running)
-            await _leave_often(stub, count // 2, 0)  # until the server has allocated all the memory that it needs
-            halfway = running.resource_use().rss_mib
-            await _leave_often(stub, count, 1)
-            await asyncio.sleep(2)
-            return {
-                "stalled": stalled,
-                "late_or_cancelled": count,
-                "rss_before_mib": halfway,
-                "rss_after_mib": running.resource_use().rss_mib,
-                "tracebacks": running.log.count("Traceback"),
-                "log_bytes": len(running.log),
-            }
+    flags = "--stream-write-timeout-s", f"{_WRITE_TIMEOUT_S:g}", "--client-share", "1"
+    async with server(*flags) as running, client(running.address) as stub:
+        await load(stub)
+        stalled = await _stall(running)
+        await _leave_often(stub, count // 2, 0)  # until the server has allocated all the memory that it needs
+        halfway = running.resource_use().rss_mib
+        await _leave_often(stub, count, 1)
+        await asyncio.sleep(2)
+        return {
+            "stalled": stalled,
+            "late_or_cancelled": count,
+            "rss_before_mib": halfway,
+            "rss_after_mib": running.resource_use().rss_mib,
+            "tracebacks": running.log.count("Traceback"),
+            "log_bytes": len(running.log),
+        }

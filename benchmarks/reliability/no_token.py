@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -21,10 +22,8 @@ _REQUEST = inference_pb2.InferRequest(image=TEST[0])
 
 
 async def _call(stub: Stub) -> None:
-    try:
+    with suppress(aio.AioRpcError):
         await stub.Infer(_REQUEST, timeout=_LONGEST_WAIT_S)
-    except aio.AioRpcError:
-        pass
 
 
 async def run(duration_s: int) -> Result:

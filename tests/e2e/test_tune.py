@@ -53,6 +53,18 @@ def test_a_sensitivity_is_there_after_a_restart(tmp_path: Path) -> None:
         assert load(stub, sensitivity=0.6).sensitivity == 0.6
 
 
+def test_a_preload_at_the_next_start_keeps_the_sensitivity(tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "gray.png").write_bytes(gray_png(100))
+    with in_process_server(store=tmp_path / "store", preload=images) as address, connect(address) as stub:
+        assert current(stub).reference.sensitivity == 1
+        tuned = tune(stub, 1.7)
+    with in_process_server(store=tmp_path / "store", preload=images) as address, connect(address) as stub:
+        assert current(stub).reference.revision == tuned.revision
+        assert [image.name for image in current(stub).images] == ["gray.png"]
+
+
 def test_of_many_tunes_of_one_revision_exactly_one_succeeds(tmp_path: Path) -> None:
     outcomes: Counter[str] = Counter()
 

@@ -321,3 +321,10 @@ def test_a_bad_name_of_an_image_is_named(names: list[str], field: str) -> None:
 def test_a_sensitivity_is_the_number_that_was_written_although_its_field_has_less_precision(written: float) -> None:
     """So the same number gives the same threshold in a request and in TuneReference."""
     assert convert.output_options(inference_pb2.OutputOptions(sensitivity=written)).sensitivity == written
+
+
+def test_the_name_of_an_image_has_at_most_128_bytes() -> None:
+    assert convert.image_name("é" * 64) == "é" * 64
+    with pytest.raises(InvalidInputError, match="at most 128 bytes") as caught:
+        convert.image_name("é" * 64 + "x")
+    assert caught.value.field == "image_name"

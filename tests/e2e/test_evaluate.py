@@ -69,9 +69,9 @@ def test_a_kept_reference_is_the_evaluated_one(server: ServerProcess, dataset: P
     assert (kept.image_count, kept.coreset_ratio) == (3, 0.5)
 
 
-def test_the_printed_command_gives_the_promised_verdicts(server: ServerProcess, dataset: Path) -> None:
+def test_the_printed_command_gives_the_promised_verdicts(server: ServerProcess, dataset: Path, tmp_path: Path) -> None:
     options = ["--reference", "tuned-cards", "--keep", "--references", "3", "--profile", "paper"]
-    found, printed = evaluate(server, dataset, *options)
+    found, printed = evaluate(server, dataset, tmp_path, *options)
     best = found["thresholds"]["best"]
     if best["sensitivity"] != 1:
         command = printed.splitlines()[-1].removeprefix("To use it: ").split()

@@ -38,6 +38,8 @@ def opened_source(
     path = local_path(source)
     if watch and not (path and path.is_dir()):
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
+    if watch and path is not None and path.resolve() in [folder.resolve() for folder in options.written_folders]:
+        raise typer.BadParameter("--out and --save-anomalies must not be the watched folder: overlays are images, too.")
     if path and path.is_dir():
         yield WatchedFolder(path, options, unreadable) if watch else _Images(path, options, unreadable)
         return
@@ -78,7 +80,7 @@ class _Images:
     skipped_count = 0
 
     def __init__(self, path: Path, options: SourceOptions, unreadable: Unreadable) -> None:
-        self._named = [(file, name.as_posix()) for file, name in named_images([path]).items()]
+        self._named = [(file, name.as_posix()) for file, name in named_images([path], options.written_folders).items()]
         self._options, self._unreadable = options, unreadable
 
     def frames(self) -> Iterator[Frame]:

@@ -95,6 +95,8 @@ class WatchedFolder:
         return path.relative_to(self._folder).as_posix()
 
     def _notice(self, path: Path, *, is_finished: bool) -> None:
+        if any(path.resolve().is_relative_to(folder.resolve()) for folder in self._options.written_folders):
+            return
         with contextlib.suppress(OSError):  # it is gone again
             signature = Signature.of(path.stat())
             if self._taken.get(path) != signature:
@@ -102,7 +104,7 @@ class WatchedFolder:
 
     def _scan(self) -> None:
         try:
-            files = images_in(self._folder)
+            files = images_in(self._folder, self._options.written_folders)
         except ValueError:  # there are none
             files = []
         except OSError as error:

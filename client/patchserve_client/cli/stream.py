@@ -70,6 +70,7 @@ def stream(
         reading = SourceOptions(
             end=end,
             tell=report.tell,
+            written_folders=options.written_folders,
             fps=fps,
             drops_oldest=drop_oldest is not False,
             frozen_after_s=frozen_after,

@@ -212,6 +212,7 @@ def test_a_file_is_taken_once_however_often_the_folder_is_looked_at(
     monkeypatch.setattr("patchserve_client.cli._watching._LARGEST_SCAN_SHARE", 1000.0)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(PNG)
+        os.utime(tmp_path / name, (OLD_S, OLD_S))  # it could be taken again at once
     watched = watch()
     watched.names(2)
     for name in ("c.png", "d.png"):

@@ -11,15 +11,18 @@ from typing import Any
 
 from rich.console import Console
 
-from reliability import drain, fuzz, greedy, kill, overload, soak
+from reliability import absent_callers, attacks_messages, drain, fuzz, greedy, kill, no_token, overload, soak
 from reliability.harness import Result
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
-# The function of each run and its default amount: seconds, or a number of kills, stops or inputs.
+# The function of each run and its default amount: seconds, MiB of a message, or a number of kills, stops or inputs.
 RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
     "overload": (overload.run, 120),
     "greedy": (greedy.run, 60),
+    "no-token": (no_token.run, 60),
+    "absent": (absent_callers.run, 8000),
     "drain": (drain.run, 50),
+    "messages": (attacks_messages.run, 60),
     "kill": (kill.run, 200),
     "fuzz": (fuzz.run, 100_000),
     "soak": (soak.run, 1200),
@@ -32,7 +35,9 @@ def main() -> None:
         "names", nargs="*", choices=[[], *RUNS], metavar="NAME", help=f"{', '.join(RUNS)} (default: all)"
     )
     parser.add_argument(
-        "--amount", type=int, help="seconds for overload and soak; number of kills, stops or inputs for the others"
+        "--amount",
+        type=int,
+        help="seconds for overload and soak, MiB for messages; else a number of kills, stops or inputs",
     )
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)

@@ -174,8 +174,9 @@ async def _watch_memory(running: Server, tally: _Tally) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _run(attack: Attack, size: int) -> Result:
-    """One attack on a server of its own."""
+async def attacked(name: str, size_mib: int, settled_after_s: float = _SETTLED_AFTER_S) -> Result:
+    """One attack on a server of its own, with messages of this size. Its memory is looked at again some time later."""
+    attack, size = ATTACKS[name], size_mib * _MIB
     tally, pipe = _Tally(), asyncio.subprocess.PIPE
     async with server() as running:
         port = int(running.address.rpartition(":")[2])
@@ -195,7 +196,7 @@ async def _run(attack: Attack, size: int) -> Result:
         await _attack(attack, port, size, tally)
         took_s = time.perf_counter() - started_s
         seen = json.loads((await process.communicate(b"\n"))[0])
-        await asyncio.sleep(_SETTLED_AFTER_S)
+        await asyncio.sleep(settled_after_s)
         watching.cancel()
         return {
             "outcomes": dict(tally.outcomes),
@@ -217,12 +218,7 @@ async def run(size_mib: int) -> Result:
     results: Result = {}
     with progress() as bar:
         bar_task = bar.add_task("messages", total=len(ATTACKS))
-        for name, attack in ATTACKS.items():
-            results[name] = await _run(attack, size_mib * _MIB)
+        for name in ATTACKS:
+            results[name] = await attacked(name, size_mib)
             bar.advance(bar_task)
     return results
-
-
-async def one(name: str, size_mib: int) -> Result:
-    """One attack, for a test."""
-    return await _run(ATTACKS[name], size_mib * _MIB)

@@ -76,7 +76,7 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs patchserve[int8]. auto: bf16 if its maps agree, else fp32."""
+    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if its maps agree, else fp32."""
     store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
     preload: _UserPath | None = None

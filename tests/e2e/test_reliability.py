@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from reliability import drain, fuzz, kill, overload, soak
+from reliability import attacks_messages, drain, fuzz, kill, overload, soak
 
 
 async def test_a_short_soak_loses_and_repeats_nothing() -> None:
@@ -42,3 +42,14 @@ async def test_overload_is_rejected_and_causes_no_other_error() -> None:
     assert result["other_errors"] == {}
     assert result["rejected"] > 0
     assert result["goodput_share"] > 0
+
+
+@pytest.mark.parametrize("name", ["ModelInfer, empty inputs", "health Watch, long name", "headers only, two addresses"])
+async def test_messages_made_to_hurt_take_little_memory_and_keep_nobody_out(name: str) -> None:
+    result = await attacks_messages.attacked(name, 24, settled_after_s=0)
+    growth_mib = result["rss_peak_mib"] - result["rss_before_mib"]
+    assert growth_mib < 256 + 300, "the bytes in progress, and a margin"
+    assert result["others_failed"] == []
+    assert result["others_calls"] > 0
+    assert result["tracebacks_in_log"] == 0
+    assert result["exit_code"] == 0

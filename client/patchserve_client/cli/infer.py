@@ -56,7 +56,7 @@ class _Inspector:
         except OSError as error:
             return error
         try:
-            result = self._infer(image)
+            result = self._infer(image, file.name)
         except PatchserveError as error:
             if not _is_about_the_image(error):
                 raise
@@ -68,11 +68,11 @@ class _Inspector:
             self.saved.add(str(file), image, result)
         return result
 
-    def _infer(self, image: bytes) -> InferenceResult:
+    def _infer(self, image: bytes, name: str) -> InferenceResult:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.options.reference, **self.request)
+                return self.client.infer(image, self.options.reference, image_name=name, **self.request)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise

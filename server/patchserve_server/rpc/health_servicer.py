@@ -1,7 +1,6 @@
 """grpc.health.v1: whether the server is alive, and whether it takes calls.
 
-This is not the servicer of grpcio-health-checking: there, a caller of Watch who does not read holds up every change of
-a status, and with it the drain.
+The servicer of grpcio-health-checking does not fit: it writes responses and aborts calls by itself, past the adapter.
 """
 
 from __future__ import annotations

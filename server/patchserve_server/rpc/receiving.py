@@ -9,7 +9,7 @@ from typing import Any, Self, cast
 
 from grpc import aio
 
-from patchserve_server.domain.errors import MessageTimeoutError
+from patchserve_server.domain.errors import MessageTimeoutError, PatchserveError
 from patchserve_server.rpc.calls import Context
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
@@ -108,6 +108,18 @@ class Requests:
             data = await self._receive(self._holdings.keeps_s, self._next_timeout_s, self._holdings.give_back)
         if data is None:
             raise StopAsyncIteration
+        try:
+            return await self._parse(data)
+        except PatchserveError as error:
+            failure = error.copy()  # without its traceback, which would keep the message
+        finally:
+            del data
+        try:
+            raise failure
+        finally:
+            del failure  # its traceback refers to this frame: a cycle
+
+    async def _parse(self, data: bytes) -> Any:  # noqa: ANN401
         self._parser.check_size(data)
         number_bytes = await self._parser.check_parts(data)
         self._grow(len(data) + number_bytes)
@@ -124,8 +136,7 @@ class Requests:
 
             keeps_s = {self._places: self._places.keeps_s, **self._holdings.keeps_first_s}
             data = await self._receive(keeps_s, self._first_timeout_s, give_back)
-            if data is not None:
-                self._parser.check_size(data)
+            if data is not None and len(data) <= self._parser.max_bytes:
                 self._grow(len(data))  # counted before the place is given to others
             return data
 

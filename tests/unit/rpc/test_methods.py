@@ -22,15 +22,22 @@ from patchserve_server.rpc.methods import (
     RequestSize,
     TimeLimit,
 )
+from patchserve_server.rpc.reflection import REFLECTION_V1, V1_DESCRIPTOR
 from patchserve_server.rpc.wire import check_message
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
 LARGE = {"Infer", "InferStream", "LoadReference", "LoadReferenceStream", "ModelInfer", "ModelStreamInfer"}
-FILES = (service_pb2, open_inference_pb2, health_pb2, reflection_pb2)
+FILES = (
+    service_pb2.DESCRIPTOR,
+    open_inference_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+    V1_DESCRIPTOR,
+)
 DESCRIPTORS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
-    for service in file.DESCRIPTOR.services_by_name.values()
+    for service in file.services_by_name.values()
     for method in service.methods
 }
 
@@ -46,7 +53,7 @@ def names(**attributes: object) -> set[str]:
 
 def test_the_table_has_every_method_of_every_service_and_nothing_else() -> None:
     assert set(METHODS) == set(DESCRIPTORS)
-    assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION}
+    assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1}
 
 
 def test_only_probes_need_no_credentials() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from reliability import attacks_messages, drain, fuzz, greedy, kill, overload, soak
+from reliability import absent_callers, attacks_messages, drain, fuzz, greedy, kill, no_token, overload, soak
 from reliability.harness import Result
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
@@ -19,6 +19,8 @@ OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
 RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
     "overload": (overload.run, 120),
     "greedy": (greedy.run, 60),
+    "no-token": (no_token.run, 60),
+    "absent": (absent_callers.run, 8000),
     "drain": (drain.run, 50),
     "messages": (attacks_messages.run, 60),
     "kill": (kill.run, 200),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -18,6 +19,7 @@ from patchserve_client._aio_status import server_status_first
 from patchserve_client._base import BaseClient, OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._silence import SilenceLimit
 
 _T = TypeVar("_T")
 
@@ -103,6 +105,7 @@ class AsyncClient(BaseClient):
         frames: AsyncIterable[types.Frame | types.ImageSource] | Iterable[types.Frame | types.ImageSource],
         reference_id: str = "default",
         *,
+        timeout_s: float | None = None,
         resume_for_s: float = 0.0,
         on_notice: Callable[[types.StreamNotice], None] | None = None,
         **options: Unpack[StreamOptions],
@@ -114,15 +117,17 @@ class AsyncClient(BaseClient):
         otherwise when it is garbage-collected.
         """
         state = _calls.stream_state(reference_id, options, resume_for_s)
-        return _aio_stream.stream(state, frames, _calls.frame_requests(options), self._connect_stream, on_notice)
+        limit = SilenceLimit(state, self._silence_s(timeout_s))
+        connect = partial(self._connect_stream, limit)
+        return _aio_stream.stream(state, frames, _calls.frame_requests(options), connect, on_notice)
 
     async def _connect_stream(
-        self, requests: AsyncGenerator[InferStreamRequest]
+        self, limit: SilenceLimit, requests: AsyncGenerator[InferStreamRequest]
     ) -> AsyncGenerator[InferStreamResponse]:
         with self._translate_errors():
             call = self._stub.InferStream(requests, metadata=self._connection.metadata())
             try:
-                async with server_status_first(call):
+                async with limit.watch_async(call.cancel), server_status_first(call):
                     async for message in call:
                         yield message
             finally:

@@ -40,7 +40,8 @@ async def stream(
 
 async def _read(state: StreamState, messages: AsyncIterator[InferStreamResponse]) -> FrameResult | StreamNotice | None:
     try:
-        message = await anext(messages, None)
+        with state.reading():
+            message = await anext(messages, None)
     except PatchserveError as error:
         return state.lose(error)
     return state.receive(message)

@@ -72,3 +72,6 @@ class BaseClient:
 
     def _load_deadline_s(self, timeout_s: float | None) -> float:
         return self._connection.load_timeout_s if timeout_s is None else timeout_s
+
+    def _silence_s(self, timeout_s: float | None) -> float:
+        return self._connection.timeout_s if timeout_s is None else timeout_s

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar, Unpack
 
@@ -14,6 +15,7 @@ from patchserve_client import _calls, _stream
 from patchserve_client._base import BaseClient, OpenChannel
 from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._silence import SilenceLimit
 from patchserve_client._types import (
     Frame,
     FrameResult,
@@ -150,6 +152,7 @@ class Client(BaseClient):
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.
+                image_name: a name for the server's saved outputs; left out: that of a path.
                 expected_revision: fail if the reference is at another revision; empty: accept any.
 
         Raises:
@@ -163,6 +166,7 @@ class Client(BaseClient):
         frames: Iterable[Frame | ImageSource],
         reference_id: str = "default",
         *,
+        timeout_s: float | None = None,
         resume_for_s: float = 0.0,
         on_notice: Callable[[StreamNotice], None] | None = None,
         **options: Unpack[StreamOptions],
@@ -171,11 +175,12 @@ class Client(BaseClient):
 
         Another thread reads `frames`, one frame ahead of the connection. Leaving the loop early cancels the call; the
         thread ends when `frames` returns its next item. An exception of `frames` is raised here, after the results of
-        earlier frames. The stream has no deadline; `frame_timeout_s` limits each frame.
+        earlier frames. The stream has no deadline; `timeout_s` limits its silence, and `frame_timeout_s` each frame.
 
         Args:
             frames: images, or `Frame`s with an id and a capture time. A path's id is its name if none is set.
             reference_id: the reference to compare with. The stream keeps the revision that it started with.
+            timeout_s: how long nothing may arrive while frames have no result, in seconds; None: the client's.
             resume_for_s: connect again if the connection is lost or the server drains, and send frames without a result
                 again. Stop after this many seconds without a result. 0: never connect again, raise Unavailable.
             on_notice: called in this thread for every notice of the server, and when the stream reconnects and resumes.
@@ -187,16 +192,22 @@ class Client(BaseClient):
 
         Raises:
             PatchserveError: the stream ended early.
+            DeadlineExceeded: nothing arrived for `timeout_s`.
             TypeError, ValueError: an option is not usable.
         """
         state = _calls.stream_state(reference_id, options, resume_for_s)
-        return _stream.stream(state, frames, _calls.frame_requests(options), self._connect_stream, on_notice)
+        limit = SilenceLimit(state, self._silence_s(timeout_s))
+        connect = partial(self._connect_stream, limit)
+        return _stream.stream(state, frames, _calls.frame_requests(options), connect, on_notice)
 
-    def _connect_stream(self, requests: Iterator[InferStreamRequest]) -> Generator[InferStreamResponse]:
+    def _connect_stream(
+        self, limit: SilenceLimit, requests: Iterator[InferStreamRequest]
+    ) -> Generator[InferStreamResponse]:
         with translate_errors(self._connection):
             call = self._stub.InferStream(requests, metadata=self._connection.metadata())
             try:
-                yield from call
+                with limit.watch(call.cancel):
+                    yield from call
             finally:
                 call.cancel()
 

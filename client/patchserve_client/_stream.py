@@ -45,7 +45,8 @@ def stream(
 
 def _read(state: StreamState, messages: Iterator[InferStreamResponse]) -> FrameResult | StreamNotice | None:
     try:
-        message = next(messages, None)
+        with state.reading():
+            message = next(messages, None)
     except PatchserveError as error:
         return state.lose(error)
     return state.receive(message)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _results
@@ -43,6 +44,10 @@ class StreamState:
         # Frames that may have to be sent again, in order, by their sequence on this connection.
         self._unanswered: dict[int, tuple[int, InferStreamRequest]] = {}
         self._sequence = 0
+        # On this connection:
+        self._answered = 0  # results and `ready`
+        self._silent_since_s: float | None = None  # None: the server has nothing to answer
+        self._is_reading = False
         self._lost_at_s: float | None = None  # when the connection was lost that has not been resumed
 
     # Sending. `connection` is the number from `connect`; earlier connections have nothing to send.
@@ -52,7 +57,8 @@ class StreamState:
         with self._lock:
             self._unsent.extendleft(reversed(self._unanswered.values()))
             self._unanswered.clear()
-            self._sequence = 0
+            self._sequence = self._answered = 0
+            self._silent_since_s = None
             self._config_is_sent = False
             self._connection += 1
             self.is_connected = True
@@ -73,11 +79,12 @@ class StreamState:
         with self._lock:
             if connection != self._connection:
                 return None
+            if self._config_is_sent and not self._unsent:
+                return None
+            self._silent_since_s = self._silent_since_s or time.monotonic()
             if not self._config_is_sent:
                 self._config_is_sent = True
                 return self._config
-            if not self._unsent:
-                return None
             place, request = self._unsent.popleft()
             if self._backoff.reconnects:  # without reconnecting, no frame is sent again, so it is not stored
                 self._unanswered[self._sequence] = (place, request)
@@ -111,6 +118,7 @@ class StreamState:
             self._end()
             return None
         event = _results.stream_event(message)
+        self._end_silence(is_answer=not isinstance(event, StreamNotice))
         if isinstance(event, FrameResult):
             self._backoff.reset()
             return self._placed_in_stream(event)
@@ -119,6 +127,32 @@ class StreamState:
         if not self._has_frames_without_result():
             self._backoff.reset()  # `ready`, and no frame must be sent again
         return self._resumed()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """A block that waits for a message. Time in which the caller does something else is no silence."""
+        with self._lock:
+            self._is_reading = True
+            if self._silent_since_s is not None:
+                self._silent_since_s = time.monotonic()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_reading = False
+
+    def silent_for_s(self) -> float:
+        """How long a message has been waited for that the server has to send; 0 if it has none to send."""
+        with self._lock:
+            if self._silent_since_s is None or not self._is_reading:
+                return 0.0
+            return time.monotonic() - self._silent_since_s
+
+    def _end_silence(self, *, is_answer: bool) -> None:
+        with self._lock:
+            self._answered += is_answer
+            has_answered_all = self._answered >= self._sequence + 1  # `ready`, and a result for each frame
+            self._silent_since_s = None if has_answered_all else time.monotonic()
 
     def lose(self, error: PatchserveError) -> StreamNotice | None:
         """The connection ended with an error: plan the next connection. Returns a notice, once for each loss.

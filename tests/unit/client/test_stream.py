@@ -25,6 +25,7 @@ from patchserve_client import (
     AsyncClient,
     Cancelled,
     Client,
+    DeadlineExceeded,
     Frame,
     FrameResult,
     InvalidArgument,
@@ -326,3 +327,15 @@ def test_frames_of_opencv_keep_their_colors(fake: FakeServer, stream_frames: Str
     (result,) = stream_frames(fake.address, [Frame(red)], bgr=True)
     assert result.result is not None
     assert result.result.anomaly.is_anomalous
+
+
+def test_a_server_that_answers_nothing_ends_the_stream(fake: FakeServer, stream_frames: StreamFrames) -> None:
+    fake.read_frames.clear()
+    with pytest.raises(DeadlineExceeded, match=r"silent for 0.3 s.*`timeout_s`"):
+        stream_frames(fake.address, itertools.repeat(png(), 3), timeout_s=0.3)
+    fake.read_frames.set()
+
+
+def test_the_longest_silence_is_positive(fake: FakeServer) -> None:
+    with Client(fake.address) as client, pytest.raises(ValueError, match="timeout_s"):
+        client.infer_stream([png()], timeout_s=0)

@@ -1,4 +1,4 @@
-"""The decisions of a stream, one call after the other: no threads, no sockets, no clock."""
+"""The decisions of a stream, one call after the other: no threads, no sockets, no real clock."""
 
 from __future__ import annotations
 
@@ -307,3 +307,39 @@ def test_the_loss_that_ends_a_stream_is_an_error_and_no_notice() -> None:
     finished.end_frames()
     assert finished.lose(LOST) is None
     assert finished.connect_after_s is None
+
+
+def test_a_stream_is_silent_while_its_reader_waits_for_something_that_the_server_has_to_send(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    state = new_state()
+    connection = state.connect()
+    with state.reading():
+        now_s += 5
+        assert state.silent_for_s() == 0, "nothing is sent yet"
+        sent(state, connection)
+        now_s += 5
+        assert state.silent_for_s() == 5, "the server has to send `ready`"
+        state.receive(READY)
+        now_s += 5
+        assert state.silent_for_s() == 0, "the camera is slow"
+        for number in range(2):
+            state.add_frame(frame(number))
+        sent(state, connection)
+        now_s += 5
+        assert state.silent_for_s() == 5
+        state.receive(result(0, 0))
+        now_s += 3
+        assert state.silent_for_s() == 3, "one frame has no result"
+    now_s += 5
+    assert state.silent_for_s() == 0, "the caller is slow"
+    with state.reading():
+        now_s += 2
+        assert state.silent_for_s() == 2
+        state.receive(result(1, 1))
+        assert state.silent_for_s() == 0
+        connection = state.connect()
+        now_s += 5
+        assert state.silent_for_s() == 0, "another connection"

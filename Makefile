@@ -8,6 +8,7 @@ OLDEST_VENV := .venv-oldest
 PEERS_VENV := .venv-peers
 AUDIT_VENV := .venv-audit
 TRITON_VENV := .venv-triton
+KSERVE_VENV := .venv-kserve
 CLIENT_VENV := .venv-client
 PYTHONS := 3.11 3.12 3.13 3.14
 PLATFORMS := x86_64-manylinux_2_35 aarch64-manylinux_2_35
@@ -20,6 +21,11 @@ PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -
 QUIET := $(if $(MAKE_TERMOUT),,--quiet)
 PEERS := PYTHONWARNINGS=ignore PYTHONPATH=server:client:protos/python:benchmarks $(PEERS_VENV)/bin/python
 LOCK = $(BIN)/uv pip compile -q --no-header --generate-hashes --universal --python-version 3.11 $(ARGS)
+# Wheels of torch from another index, such as those for CPUs, which need no CUDA (4 GB less): make setup TORCH_INDEX=URL.
+# They are not checked, unless TORCH_HASHES names a requirements file with their hashes.
+TORCH_INDEX ?=
+TORCH_HASHES ?=
+TORCH = $(if $(TORCH_INDEX),--torch-index "$(TORCH_INDEX)" $(if $(TORCH_HASHES),--torch-hashes "$(TORCH_HASHES)"))
 # Extra arguments of the command behind most targets: make test ARGS="-k stream"
 ARGS ?=
 # Processes that run tests; 0 runs all in one, for a debugger. The tests of a file stay in one process, in their order.
@@ -37,11 +43,11 @@ define make-venv
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "patchserve needs Python 3.11 or newer; name one with PYTHON=")'
 	$(if $(wildcard $@),,$(PYTHON) -m venv --clear $(@D))
 	@rm -f $@
-	$(@D)/bin/python -m pip install $(QUIET) --require-hashes -r $<
+	$(@D)/bin/python tools/install_lock.py $< $(TORCH) $(QUIET)
 endef
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch)
+setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch); TORCH_INDEX=URL: torch from there
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(make-venv)
 	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
@@ -132,6 +138,14 @@ test-triton: $(STAMP) $(TRITON_VENV)/.installed ## test the Open Inference Proto
 	PATH="$(CURDIR)/$(BIN):$$PATH" PYTHONPATH=client:protos/python $(TRITON_VENV)/bin/python -m pytest tests/triton $(ARGS)
 
 $(TRITON_VENV)/.installed: requirements/triton.txt
+	$(make-venv)
+	@touch $@
+
+.PHONY: test-kserve
+test-kserve: $(STAMP) $(KSERVE_VENV)/.installed ## test the Open Inference Protocol with KServe's published client
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(KSERVE_VENV)/bin/python -m pytest tests/kserve_client $(ARGS)
+
+$(KSERVE_VENV)/.installed: requirements/kserve.txt
 	$(make-venv)
 	@touch $@
 
@@ -237,6 +251,7 @@ lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (A
 	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt
+	$(LOCK) --group test requirements/kserve.in -o requirements/kserve.txt
 	$(LOCK) requirements/audit.in -o requirements/audit.txt
 	@$(MAKE) --no-print-directory lock-check
 

@@ -177,7 +177,15 @@ async def _send_bytes(channel: aio.Channel, tally: _Tally, rng: random.Random, f
     request = inference_pb2.InferRequest(image=files[0], reference_id="default", output=_options(rng))
     data = _mutated(request.SerializeToString(), rng, files)
     method = rng.choice(
-        ["Infer", "LoadReference", "GetReference", "ListReferences", "DeleteReference", "GetServerInfo"]
+        [
+            "Infer",
+            "LoadReference",
+            "GetReference",
+            "ListReferences",
+            "TuneReference",
+            "DeleteReference",
+            "GetServerInfo",
+        ]
     )
     raw: Any = channel.unary_unary(f"{_SERVICE}/{method}")
     tally.inputs["bytes"] += 1

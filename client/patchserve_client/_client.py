@@ -152,6 +152,7 @@ class Client(BaseClient):
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.
+                image_name: a name for the server's saved outputs; left out: that of a path.
                 expected_revision: fail if the reference is at another revision; empty: accept any.
 
         Raises:

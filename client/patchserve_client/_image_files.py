@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Final
 
@@ -27,8 +27,10 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(filter(_is_image, folder.iterdir()), key=natural_order)
 
 
-def images_in(folder: Path) -> list[Path]:
+def images_in(folder: Path, without: Iterable[Path] = ()) -> list[Path]:
     """The images in a folder and its sub-folders, in natural order. Hidden files and folders are skipped.
+
+    So are the sub-folders `without`, for example those that the caller writes to.
 
     Links count as what they point to; a link to a folder above itself is not followed.
 
@@ -36,19 +38,19 @@ def images_in(folder: Path) -> list[Path]:
         OSError: a folder cannot be read.
         ValueError: there are none.
     """
-    files = sorted(_walk(folder, frozenset()), key=natural_order)
+    files = sorted(_walk(folder, frozenset(map(os.path.realpath, without))), key=natural_order)
     if not files:
         raise ValueError(f"There are no images in {folder} (looked for {' '.join(SUFFIXES)}).")
     return files
 
 
-def _walk(folder: Path, folders_above: frozenset[str]) -> Iterator[Path]:
-    folders = folders_above | {os.path.realpath(folder)}
+def _walk(folder: Path, closed: frozenset[str]) -> Iterator[Path]:
+    closed |= {os.path.realpath(folder)}  # a link in it may point up
     for entry in folder.iterdir():
         if _is_image(entry):
             yield entry
-        elif entry.is_dir() and not entry.name.startswith(".") and os.path.realpath(entry) not in folders:
-            yield from _walk(entry, folders)
+        elif entry.is_dir() and not entry.name.startswith(".") and os.path.realpath(entry) not in closed:
+            yield from _walk(entry, closed)
 
 
 def _is_image(file: Path) -> bool:

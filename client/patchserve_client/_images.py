@@ -28,8 +28,16 @@ def encoded(image: ImageSource, *, bgr: bool = False) -> bytes:
     if isinstance(image, (bytes, bytearray, memoryview)):
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
-        return Path(image).read_bytes()
+        return _file(Path(image))
     return _png(_pillow(image, bgr=bgr))
+
+
+def _file(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        error.filename = str(path)  # missing if the file was opened but cannot be read
+        raise
 
 
 def _pillow(image: object, *, bgr: bool) -> Image:

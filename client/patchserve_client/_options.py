@@ -32,6 +32,7 @@ class InferOptions(OutputOptions, total=False):
     """Options of `Client.infer`; see there."""
 
     bgr: bool
+    image_name: str
     expected_revision: str
 
 

@@ -32,6 +32,7 @@ def infer_request(image: types.ImageSource, reference_id: str, options: InferOpt
         output=_output_options(options),
         expected_revision=options.get("expected_revision", ""),
         image=encoded(image, bgr=options.get("bgr", False)),
+        image_name=frame_id_of(options.get("image_name", "")) or _name(image),
     )
 
 

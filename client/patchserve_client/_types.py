@@ -204,7 +204,7 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
-    images: tuple[ReferenceImage, ...]  # from `get_reference` only; otherwise empty
+    images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+
+_INTERRUPTED = 130  # the shell's code for Ctrl-C
 
 
 def main() -> None:
     """Run the command."""
     # gRPC's library logs failed handshakes on stderr; the command reports them itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    from patchserve_client.cli import main as run  # noqa: PLC0415
-
+    try:
+        from patchserve_client.cli import main as run  # noqa: PLC0415
+    except KeyboardInterrupt:  # later ones are handled there
+        sys.exit(_INTERRUPTED)
     run()

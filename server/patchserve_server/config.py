@@ -76,11 +76,11 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs patchserve[int8]. auto: bf16 if its maps agree, else fp32."""
+    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if its maps agree, else fp32."""
     store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
     preload: _UserPath | None = None
-    """Folder of images of undamaged items, loaded at start as reference "default"."""
+    """Folder of images of undamaged items, loaded at start as reference "default". Its stored sensitivity stays."""
     save_outputs: _UserPath | None = None
     """Folder where inspections are saved: the original, an overlay and the result. Default: nothing is saved."""
     save_outputs_keep: Literal["all", "anomalous"] = "all"

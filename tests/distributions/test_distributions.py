@@ -63,6 +63,19 @@ def test_the_command_runs_without_the_server(tmp_path: Path) -> None:
         assert f"Usage: patchserve {command}" in run("patchserve", command, "--help", cwd=tmp_path)
 
 
+def test_the_server_says_how_to_install_it(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [BIN / "patchserve-server", "serve"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert not done.stdout
+    assert re.fullmatch(
+        r"patchserve-server: only the client of patchserve is installed here \(\w+ is missing\)\. "
+        r"Install the server with `pip install \"\.\[server\]\"` in a checkout of patchserve\.\n",
+        done.stderr,
+    )
+
+
 def test_the_command_talks_to_a_server(tmp_path: Path) -> None:
     with serving() as fake:
         assert run("patchserve", "--server", fake.address, "health", cwd=tmp_path) == "alive: yes\nready: yes\n"

@@ -60,23 +60,23 @@ async def test_a_stream_reports_bad_frames_and_continues(server: ServerProcess) 
 
 
 def test_the_command_loads_and_inspects_a_folder(server: ServerProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "cards"
+    folder.mkdir()
     for seed in range(3):
-        (tmp_path / f"{seed}.png").write_bytes(encoded(card(seed)))
+        (folder / f"{seed}.png").write_bytes(encoded(card(seed)))
 
     def run(*arguments: str) -> tuple[int, str]:
         result = CliRunner().invoke(app, ["--server", server.address, *arguments])
         return result.exit_code, result.stdout
 
-    assert run("reference", "load", str(tmp_path), "--id", "client-command")[0] == 0
-    code, stdout = run(
-        "infer", str(tmp_path), "--reference", "client-command", "--json", "--out", str(tmp_path / "out")
-    )
+    assert run("reference", "load", str(folder), "--id", "client-command")[0] == 0
+    code, stdout = run("infer", str(folder), "--reference", "client-command", "--json", "--out", str(tmp_path / "out"))
     assert code == 0
     summary = json.loads(stdout)["summary"]
     assert summary.pop("elapsed_s") > 0
     assert summary == {"images": 3, "intact": 3, "anomalous": 0, "error": 0}
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [f"{seed}_overlay.png" for seed in range(3)]
-    code, stdout = run("stream", str(tmp_path), "--reference", "client-command")
+    code, stdout = run("stream", str(folder), "--reference", "client-command")
     assert code == 0
     assert "3 intact, 0 anomalous, 0 failed, 0 dropped" in stdout
     assert run("reference", "delete", "client-command")[0] == 0

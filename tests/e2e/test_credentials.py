@@ -214,7 +214,7 @@ def test_a_streamed_load_ends_when_its_token_is_revoked(files: Files) -> None:
             yield reference_pb2.LoadReferenceStreamRequest(image=image)
 
     with (
-        in_process_server(auth_tokens=files.tokens, max_reference_images=10**9) as address,
+        in_process_server(auth_tokens=files.tokens, max_reference_images=50_000) as address,
         grpc.insecure_channel(address) as channel,
         Client(address, token=files.infer_token) as looking,
     ):

@@ -94,7 +94,7 @@ def test_more_references_than_fit_into_memory_are_served(
 def test_two_servers_do_not_share_a_store(tmp_path: Path) -> None:
     with (
         in_process_server(store=tmp_path),
-        pytest.raises(StartupError, match="Another server"),
+        pytest.raises(StartupError, match="A server already uses"),
         in_process_server(store=tmp_path),
     ):
         pass
@@ -112,13 +112,13 @@ def test_a_folder_is_loaded_at_start_and_inspections_are_saved(detector: Detecto
         assert get(stub, "").image_count == 3
         output = inference_pb2.OutputOptions(overlay=True)
         response = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3, scratched=True)), output=output))
-        stub.Infer(inference_pb2.InferRequest(image=encoded(card(3))))
+        stub.Infer(inference_pb2.InferRequest(image=encoded(card(3)), image_name="../belt/7 \n.jpg"))
         output.overlay_format = inference_pb2.OVERLAY_FORMAT_JPEG
         intact = stub.Infer(inference_pb2.InferRequest(image=encoded(card(3)), output=output))
     kept, unrequested, other = sorted(outputs.glob("*.overlay.*"))
     assert kept.name.endswith("-default-anomalous.overlay.png")
     assert kept.read_bytes() == response.overlay_png
-    assert unrequested.name.endswith("-default-intact.overlay.jpg")
+    assert unrequested.name.endswith("-default-intact-7__.jpg.overlay.jpg")
     assert other.read_bytes() == intact.overlay.image
     assert len(list(outputs.glob("*.original.jpg"))) == len(list(outputs.glob("*.json"))) == 3
 

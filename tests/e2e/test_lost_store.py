@@ -96,3 +96,28 @@ def test_a_flipped_bit_in_the_pointer_costs_nothing(tmp_path: Path, caplog: pyte
     restore(tmp_path, "parcel")
     with in_process_server(store=tmp_path) as address, connect(address) as stub:
         assert infer(stub) == loaded.revision
+
+
+@pytest.mark.parametrize("pattern", ["current.json", "*/manifest.json", "*/bank.safetensors"])
+def test_after_any_flipped_bit_the_others_serve_nothing_is_removed_and_a_load_repairs_it(
+    tmp_path: Path, pattern: str
+) -> None:
+    with in_process_server(store=tmp_path) as address, connect(address) as stub:
+        loaded = load(stub)
+        other = load(stub, reference_id="other")
+    (path,) = (tmp_path / "parcel").glob(pattern)
+    damaged = bytearray(path.read_bytes())
+    damaged[10] ^= 1  # in the first field, or in the header
+    path.write_bytes(damaged)
+    files = sorted(tmp_path.rglob("*"))
+    with in_process_server(store=tmp_path) as address, connect(address) as stub:
+        with pytest.raises(grpc.RpcError) as caught:
+            infer(stub)
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.FAILED_PRECONDITION, "REFERENCE_DAMAGED")
+        assert '"parcel" is damaged: its ' in str(caught.value.details())
+        get = reference_pb2.GetReferenceRequest(reference_id="other")
+        assert stub.GetReference(get).reference == other
+        assert sorted(tmp_path.rglob("*")) == files
+        assert load(stub).revision == loaded.revision == infer(stub)
+    with in_process_server(store=tmp_path) as address, connect(address) as stub:
+        assert infer(stub) == loaded.revision

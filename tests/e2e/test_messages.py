@@ -170,8 +170,8 @@ def is_at_its_limit(stub: Stub, metadata: Metadata) -> bool:
 
 
 def test_calls_that_send_nothing_keep_nobody_out(tmp_path: Path) -> None:
-    limits = {"max_calls": 4, "max_pending_loads": 2, "max_pending_images": 8}
-    methods = [f"/patchserve.v1.PatchCoreService/{name}" for name in ("LoadReference", "InferStream")]
+    limits = {"max_calls": 8, "max_pending_loads": 4, "max_pending_images": 8}
+    methods = [f"/patchserve.v1.PatchCoreService/{name}" for name in ("LoadReference", "InferStream") for _ in range(2)]
     with guarded(tmp_path, "greedy", "another", "modest", **limits) as (address, tokens), connect(address) as stub:
         *attackers, modest = tokens
         over = threading.Event()
@@ -181,8 +181,8 @@ def test_calls_that_send_nothing_keep_nobody_out(tmp_path: Path) -> None:
             def has_all_it_can_get(metadata: Metadata) -> bool:
                 if is_at_its_limit(stub, metadata):
                     return True
-                for method in methods:  # more than it can get: the question itself takes a place for a moment
-                    calls.append(send(channel, method, silence(over), metadata=metadata))
+                # Some may be rejected: the question itself takes a place for a moment.
+                calls.extend(send(channel, method, silence(over), metadata=metadata) for method in methods)
                 return False
 
             for metadata in attackers:

@@ -77,6 +77,21 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
         lambda r: r.inputs[0].parameters["shared_memory_region"].MergeFrom(pb.InferParameter(string_param="a")),
         "inputs[0].parameters",
     ),
+    (
+        "another number of raw bytes than there are",
+        files,
+        lambda r: r.inputs[0].parameters["binary_data_size"].MergeFrom(pb.InferParameter(int64_param=15)),
+        "inputs[0].parameters.binary_data_size",
+    ),
+    (
+        "a size that is a text",
+        files,
+        lambda r: r.inputs[0].parameters["binary_data_size"].MergeFrom(pb.InferParameter(string_param="14")),
+        "inputs[0].parameters",
+    ),
+    ("a sequence", files, parameter("sequence_id", int64_param=7), "parameters"),
+    ("a time limit", files, parameter("timeout", int64_param=1000), "parameters"),
+    ("an empty last response", files, parameter("triton_enable_empty_final_response", bool_param=True), "parameters"),
     ("no shape", files, shaped(), "inputs[0].shape"),
     ("files in rows", files, shaped(1, 2), "inputs[0].shape"),
     ("no file", files, shaped(0), "inputs[0].shape"),
@@ -172,6 +187,20 @@ def test_outputs_and_parameters_that_are_left_out_have_the_defaults_of_our_contr
     assert options.overlay
     assert options.score_map
     assert (options.overlay_format, options.heatmap_scale) == (OverlayFormat.WEBP, HeatmapScale.RELATIVE)
+
+
+def test_parameters_of_standard_clients_that_change_nothing_are_accepted() -> None:
+    request = request_of_files("parcel", b"one", b"two", outputs=["score", "is_anomalous"])
+    before = kserve.infer_request(request, MAX_IMAGES)
+    request.inputs[0].parameters["binary_data_size"].int64_param = len(request.raw_input_contents[0])
+    request.outputs[0].parameters["binary_data"].bool_param = True
+    request.outputs[0].parameters["classification"].int64_param = 0
+    for name in ("binary_data_output", "sequence_start", "sequence_end", "triton_enable_empty_final_response"):
+        request.parameters[name].bool_param = name == "binary_data_output"
+    request.parameters["sequence_id"].int64_param = 0
+    request.parameters["priority"].uint64_param = 3
+    after = kserve.infer_request(request, MAX_IMAGES)
+    assert (after.images, after.options, after.outputs) == (before.images, before.options, before.outputs)
 
 
 @given(st.lists(st.binary(max_size=50), max_size=10))

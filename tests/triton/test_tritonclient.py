@@ -26,6 +26,7 @@ pytest.importorskip("tritonclient.grpc", reason="make test-triton has an environ
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from PIL import Image
+from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from patchserve_client import Client
@@ -168,9 +169,23 @@ def test_an_error_has_a_status_and_a_message(client: Any, arguments: dict[str, A
     assert says in caught.value.message()
 
 
+def test_the_configuration_of_a_model_agrees_with_its_metadata(client: Any) -> None:
+    config, about = client.get_model_config("default").config, client.get_model_metadata("default")
+    assert (config.name, config.platform, config.backend) == ("default", about.platform, "patchserve")
+    assert config.max_batch_size == 0
+    for configured, described in zip([*config.input, *config.output], [*about.inputs, *about.outputs], strict=True):
+        assert (configured.name, list(configured.dims)) == (described.name, list(described.shape))
+    types = [model_config_pb2.DataType.Name(tensor.data_type) for tensor in config.input]
+    assert types == ["TYPE_STRING", "TYPE_UINT8"]
+    assert client.get_model_config("default", as_json=True)["config"]["output"][0]["data_type"] == "TYPE_FP32"
+    with pytest.raises(InferenceServerException) as caught:
+        client.get_model_config("none")
+    assert caught.value.status() == "StatusCode.NOT_FOUND"
+
+
 def test_a_method_that_is_not_supported_is_unimplemented(client: Any) -> None:
     with pytest.raises(InferenceServerException) as caught:
-        client.get_model_config("default")
+        client.get_inference_statistics("default")
     assert caught.value.status() == "StatusCode.UNIMPLEMENTED"
 
 
@@ -226,7 +241,7 @@ def test_tls_and_a_token_work(tmp_path: Path) -> None:
 
 def test_the_examples_of_the_page_run(address: str) -> None:
     page = (REPO / "docs" / "kserve.md").read_text()
-    examples = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    examples = [each for each in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "tritonclient" in each]
     assert len(examples) == 3
     for example in examples:
         code = example.replace("localhost:50051", address)

@@ -11,7 +11,7 @@ app = typer.Typer(
     name="patchserve",
     help=(
         "Ask a patchserve server whether images show damage.\n\n"
-        "Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 an anomaly was found (infer --fail-on-anomaly)."
+        "Exit codes: 0 success; 1 something failed; 2 wrong usage; 3 an anomaly was found (--fail-on-anomaly)."
     ),
     rich_markup_mode=None,  # plain help: the same on a terminal, in a pipe and in a log
     pretty_exceptions_enable=False,

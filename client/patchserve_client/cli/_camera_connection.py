@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from threading import Condition, Thread
 from typing import TYPE_CHECKING, Any
 
-from patchserve_client.cli._opencv import frame_count, opencv, opened
+from patchserve_client.cli._opencv import decoded, frame_count, opencv, opened
 from patchserve_client.cli._sources import Pace
 
 if TYPE_CHECKING:
@@ -104,8 +103,8 @@ class CameraConnection:
             if self._pace.wait_s(self.heard_at_s):
                 continue
             self._pace.passed(self.heard_at_s)
-            is_decoded, pixels = capture.retrieve()
-            if is_decoded:
+            pixels = decoded(capture)
+            if pixels is not None:
                 self._keep(CapturedFrame(number, capture_time, pixels))
 
     def _may_read(self) -> bool:
@@ -127,7 +126,3 @@ class CameraConnection:
             for name, value in states.items():
                 setattr(self, name, value)
             self._changed.notify_all()
-
-
-OpenConnection = Callable[[int], CameraConnection]
-"""Opens a connection whose first frame has this number."""

@@ -15,7 +15,7 @@ import typer
 from patchserve_client import Frame
 from patchserve_client._images import encoded
 from patchserve_client.cli._durations import INTERVAL
-from patchserve_client.cli._opened_source import opened_video
+from patchserve_client.cli._opened_source import local_path, opened_video
 from patchserve_client.cli._output import print_note, progress
 from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._sources import Source, SourceError, SourceOptions, shown
@@ -39,7 +39,7 @@ def captured_files(source: str, count: int, every_s: float, out: Path | None) ->
         typer.BadParameter: there is no such source, or it is a folder.
         SourceError: it cannot be opened, has no frames, or is a camera that was lost.
     """
-    if Path(source).is_dir():
+    if (path := local_path(source)) and path.is_dir():
         raise typer.BadParameter(f"{source} is a folder. Load it: patchserve reference load {source}")
     with contextlib.ExitStack() as folders:
         folder = out or Path(folders.enter_context(tempfile.TemporaryDirectory(prefix="patchserve-")))

@@ -6,7 +6,7 @@ import glob
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Annotated, Final
 
@@ -29,8 +29,10 @@ ImagesArgument = Annotated[
 ]
 
 
-def named_images(arguments: Iterable[str | Path]) -> dict[Path, PurePath]:
+def named_images(arguments: Iterable[str | Path], without: Collection[Path] = ()) -> dict[Path, PurePath]:
     """The images of the arguments, each once, with their names in an output folder. Folders keep their sub-folders.
+
+    Sub-folders in `without` are skipped: those that the command writes to.
 
     Raises:
         OSError: a folder cannot be read.
@@ -39,7 +41,7 @@ def named_images(arguments: Iterable[str | Path]) -> dict[Path, PurePath]:
     names: dict[Path, PurePath] = {}
     seen: set[str] = set()  # absolute, but links are not followed: a link is a file of its own
     for argument in map(str, arguments):
-        for file, name in _images_of(argument):
+        for file, name in _images_of(argument, without):
             if (absolute := os.path.abspath(file)) not in seen:  # noqa: PTH100 - resolve() would follow links
                 seen.add(absolute)
                 names[file] = name
@@ -64,14 +66,14 @@ def read_image(file: Path) -> bytes:
         raise
 
 
-def _images_of(argument: str) -> Iterator[tuple[Path, PurePath]]:
+def _images_of(argument: str, without: Collection[Path]) -> Iterator[tuple[Path, PurePath]]:
     if argument == str(STDIN):
         yield STDIN, _STDIN_NAME
         return
     for path in _existing(argument):
         if path.is_dir():
             try:
-                files = _image_files.images_in(path)
+                files = _image_files.images_in(path, without)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
             yield from ((file, file.relative_to(path)) for file in files)

@@ -65,6 +65,11 @@ class InspectionOptions:
         return OutputOptions(**verdicts, **self.overlay_style.for_request) if needs_overlays else verdicts
 
     @property
+    def written_folders(self) -> tuple[Path, ...]:
+        """The folders that get images: these are not images to inspect."""
+        return tuple(folder for folder in (self.out, self.anomalies_folder) if folder is not None)
+
+    @property
     def overlay_style(self) -> OverlayStyle:
         """How overlays are requested and written."""
         return self.style or OverlayStyle()

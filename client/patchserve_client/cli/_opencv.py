@@ -49,6 +49,15 @@ def frame_count(capture: VideoCapture) -> int:
     return max(0, int(capture.get(opencv().CAP_PROP_FRAME_COUNT)))
 
 
+def decoded(capture: VideoCapture) -> Any:  # noqa: ANN401 - an array, (H, W, 3) BGR uint8
+    """The frame that was grabbed; None: it is damaged."""
+    try:
+        is_decoded, pixels = capture.retrieve()
+    except opencv().error:
+        return None
+    return pixels if is_decoded else None
+
+
 def jpeg(pixels: Any) -> bytes:  # noqa: ANN401 - an array, (H, W, 3) BGR uint8
     """The encoded frame. References that are captured and frames that are streamed are encoded alike."""
     cv2 = opencv()

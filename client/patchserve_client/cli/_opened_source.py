@@ -20,6 +20,11 @@ from patchserve_client.cli._sources import Pace, Source, SourceOptions, Unreadab
 from patchserve_client.cli._watching import WatchedFolder
 
 
+def local_path(source: str) -> Path | None:
+    """The path of a source; None: it is a URL, which may be longer than any path."""
+    return None if "://" in source else path_from(source)
+
+
 @contextlib.contextmanager
 def opened_source(
     source: str, options: SourceOptions, unreadable: Unreadable, *, watch: bool = False
@@ -30,13 +35,16 @@ def opened_source(
         typer.BadParameter: there is no such source, or it is a folder without images.
         SourceError: it cannot be opened.
     """
-    path = path_from(source)
-    if watch and not path.is_dir():
+    path = local_path(source)
+    if watch and not (path and path.is_dir()):
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
-    if path.is_dir():
+    if watch and path is not None and path.resolve() in [folder.resolve() for folder in options.written_folders]:
+        raise typer.BadParameter("--out and --save-anomalies must not be the watched folder: overlays are images, too.")
+    if path and path.is_dir():
         yield WatchedFolder(path, options, unreadable) if watch else _Images(path, options, unreadable)
         return
-    if path.suffix.lower() in SUFFIXES and path.is_file():  # OpenCV would take it for the first of numbered images
+    # OpenCV would take an image for the first of numbered ones.
+    if path and path.suffix.lower() in SUFFIXES and path.is_file():
         yield _Images(path, options, unreadable)
         return
     with opened_video(source, options) as video:
@@ -51,8 +59,8 @@ def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
         typer.BadParameter: there is no such source.
         SourceError: it cannot be opened.
     """
-    path = path_from(source)
-    if path.is_file():
+    path = local_path(source)
+    if path and path.is_file():
         yield RecordedSource(Recording(str(path)), options)
         return
     if not is_camera(source):
@@ -72,7 +80,7 @@ class _Images:
     skipped_count = 0
 
     def __init__(self, path: Path, options: SourceOptions, unreadable: Unreadable) -> None:
-        self._named = [(file, name.as_posix()) for file, name in named_images([path]).items()]
+        self._named = [(file, name.as_posix()) for file, name in named_images([path], options.written_folders).items()]
         self._options, self._unreadable = options, unreadable
 
     def frames(self) -> Iterator[Frame]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from patchserve_client import Frame
-from patchserve_client.cli._opencv import frame_count, jpeg, opencv, opened
+from patchserve_client.cli._opencv import decoded, frame_count, jpeg, opencv, opened
 from patchserve_client.cli._sources import Pace, SourceError, SourceOptions, shown
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class RecordedFrame:
 
     def image(self) -> bytes | None:
         """The frame as JPEG; None: it is damaged."""
-        is_decoded, pixels = self._capture.retrieve()
-        return jpeg(pixels) if is_decoded else None
+        pixels = decoded(self._capture)
+        return None if pixels is None else jpeg(pixels)
 
 
 class Recording:

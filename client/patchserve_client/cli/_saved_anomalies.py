@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 import shutil
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -65,9 +66,7 @@ class SavedAnomalies:
         self._lock = threading.Lock()
         self._failed = FailedWrites(folder, "anomaly", "anomalies")
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"{_UNFINISHED}probe"
-        probe.mkdir(exist_ok=True)  # an error now, and not with the first anomaly
-        probe.rmdir()
+        tempfile.TemporaryDirectory(dir=folder, prefix=_UNFINISHED).cleanup()  # an error now, and not with an anomaly
         self._saved = deque(sorted(path for path in folder.iterdir() if _is_ours(path)))
         for unfinished in folder.glob(f"{_UNFINISHED}*"):  # of a process that was killed
             if self._clock().timestamp() - unfinished.stat().st_mtime > _ABANDONED_AFTER_S:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Event
 from typing import Protocol
 
@@ -50,6 +51,7 @@ class SourceOptions:
 
     end: Event  # set by Ctrl-C: there are no more frames then
     tell: Tell
+    written_folders: tuple[Path, ...] = ()  # what the command writes there are no frames
     fps: float | None = None  # the largest number of frames a second; None: all
     drops_oldest: bool = True  # a live source leaves frames out instead of waiting
     frozen_after_s: float = 10.0  # a live source without a new frame for so long is opened again

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _SCAN_INTERVAL_S = 5.0  # finds what the system did not tell, for example about a network drive
 _SCAN_INTERVAL_ALONE_S = 1.0  # if the system tells nothing
-_LARGEST_SCAN_SHARE = 0.05  # of the time
+_LARGEST_SCAN_SHARE = 0.05  # of a core
 _POLL_INTERVAL_S = 0.1
 
 Event = tuple[Path, bool]
@@ -57,11 +57,11 @@ class WatchedFolder:
         with self._observed() as (events, scan_interval_s):
             scan_at_s = 0.0
             while not self._options.end.is_set():
-                started_s = time.monotonic()
-                if started_s >= scan_at_s:
+                if time.monotonic() >= scan_at_s:
+                    started_s = time.thread_time()
                     self._scan()
-                    now_s = time.monotonic()
-                    scan_at_s = now_s + max(scan_interval_s, (now_s - started_s) / _LARGEST_SCAN_SHARE)
+                    used_s = time.thread_time() - started_s
+                    scan_at_s = time.monotonic() + max(scan_interval_s, used_s / _LARGEST_SCAN_SHARE)
                 for path, is_finished in _waiting(events):
                     self._notice(path, is_finished=is_finished)
                 for frame in self._whole():
@@ -95,6 +95,8 @@ class WatchedFolder:
         return path.relative_to(self._folder).as_posix()
 
     def _notice(self, path: Path, *, is_finished: bool) -> None:
+        if any(path.resolve().is_relative_to(folder.resolve()) for folder in self._options.written_folders):
+            return
         with contextlib.suppress(OSError):  # it is gone again
             signature = Signature.of(path.stat())
             if self._taken.get(path) != signature:
@@ -102,7 +104,7 @@ class WatchedFolder:
 
     def _scan(self) -> None:
         try:
-            files = images_in(self._folder)
+            files = images_in(self._folder, self._options.written_folders)
         except ValueError:  # there are none
             files = []
         except OSError as error:

@@ -16,6 +16,8 @@ _WORDS: Final = {
     "GetServerInfo": "`patchserve info`",
     "InferStream": "`patchserve stream`",
     "Infer": "`patchserve infer`",
+    "Leave coreset out": "Leave the coreset options out",
+    "Leave profile out": "Leave --profile out",
     "with REPLACE": "without --append",
     "REPLACE": "a load without --append",
     "APPEND": "--append",

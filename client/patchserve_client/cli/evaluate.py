@@ -53,7 +53,7 @@ def evaluate(
 
     Loads DATASET/train/good as a new reference, inspects DATASET/test/good and DATASET/test/<defect>, and compares with
     the masks in DATASET/ground_truth/<defect>/<stem>_mask.png, if there are any. Requires scikit-learn and Matplotlib:
-    pip install "patchserve[evaluate]".
+    pip install ".[evaluate]" in a checkout.
 
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage.
     """
@@ -65,7 +65,7 @@ def evaluate(
         missing = str(error.name).partition(".")[0]
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
-        fail(f'Evaluation requires {missing}: pip install "patchserve[evaluate]".')
+        fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
     plan = Plan(
         dataset=dataset,
         reference_id=reference,

@@ -56,7 +56,7 @@ class _Inspector:
         except OSError as error:
             return error
         try:
-            result = self._infer(image)
+            result = self._infer(image, file.name)
         except PatchserveError as error:
             if not _is_about_the_image(error):
                 raise
@@ -68,11 +68,11 @@ class _Inspector:
             self.saved.add(str(file), image, result)
         return result
 
-    def _infer(self, image: bytes) -> InferenceResult:
+    def _infer(self, image: bytes, name: str) -> InferenceResult:
         """Inspects one image; waits and tries again while the server is full."""
         for tries_left in reversed(range(_TRIES_IF_FULL)):
             try:
-                return self.client.infer(image, self.options.reference, **self.request)
+                return self.client.infer(image, self.options.reference, image_name=name, **self.request)
             except ResourceExhausted as error:
                 if error.retry_after_s is None or not tries_left:
                     raise
@@ -102,7 +102,7 @@ def infer(
     Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage; 3 an image is anomalous
     (only with --fail-on-anomaly; 1 wins over 3).
     """
-    named = named_images(images)
+    named = named_images(images, options.written_folders)
     files = list(named)
     overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
     with contextlib.ExitStack() as cleanup:

@@ -133,7 +133,7 @@ def _load_files(
 
     def load_files(usable: list[Path]) -> ReferenceInfo:
         with shown_load(client, reference_id, usable) as images:
-            contents = (standard_input if file == STDIN else read_image(file) for file in images)
+            contents = (standard_input if file == STDIN else file for file in images)
             return client.load_reference(contents, reference_id, **options)
 
     def skip(one: Skipped) -> None:

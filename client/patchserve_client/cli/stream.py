@@ -9,9 +9,8 @@ from patchserve_client import OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._frames_in_flight import FramesInFlight
 from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
-from patchserve_client.cli._opened_source import opened_source
+from patchserve_client.cli._opened_source import local_path, opened_source
 from patchserve_client.cli._overlay_files import OverlayFiles
-from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._sources import SourceOptions, set_by_ctrl_c, shown
 from patchserve_client.cli._stream_health import ReferenceFit
 from patchserve_client.cli._stream_options import (
@@ -71,6 +70,7 @@ def stream(
         reading = SourceOptions(
             end=end,
             tell=report.tell,
+            written_folders=options.written_folders,
             fps=fps,
             drops_oldest=drop_oldest is not False,
             frozen_after_s=frozen_after,
@@ -94,7 +94,7 @@ def stream(
             end,
             keeps_images=records.saved is not None,
         )
-        fit = ReferenceFit(shown(source), is_folder=path_from(source).is_dir())
+        fit = ReferenceFit(shown(source), is_folder=bool((path := local_path(source)) and path.is_dir()))
         results = StreamResults(opened, fit, frames, report, records, files, video)
         cleanup.callback(results.end)
         answers = client.infer_stream(

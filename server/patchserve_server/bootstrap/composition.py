@@ -17,6 +17,7 @@ from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
 from patchserve_server.engine.factory import create_detector
 from patchserve_server.imaging import ImageLimits
@@ -94,7 +95,8 @@ async def create_application(settings: Settings, resources: ExitStack) -> Applic
         max_images=limits.max_reference_images,
     )
     if settings.preload is not None:
-        await preload(builder, FolderReader(settings.preload))
+        stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
+        await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
     return Application(
         detector=detector.info,
         limits=limits,

@@ -41,7 +41,7 @@ def _calibrated_levels(anomaly_map: AnomalyMap, pixel_threshold: float) -> HeatL
     if pixel_threshold <= 0:
         ratio = np.where(scores > pixel_threshold, 2.0, 0.0)
     else:
-        ratio = scores.clip(0, 2 * pixel_threshold).astype(np.float64) / pixel_threshold  # (S, S), 0 to 2
+        ratio = (scores.astype(np.float64) / pixel_threshold).clip(0, 2)  # (S, S)
     below = _LEVEL_AT_THRESHOLD * ratio.clip(0, 1) ** 2
     above = (255 - _LEVEL_AT_THRESHOLD) * (ratio - 1).clip(0, 1)
     levels: HeatLevels = (below + above).astype(np.uint8)

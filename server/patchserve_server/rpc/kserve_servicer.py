@@ -55,6 +55,10 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         info = call.application.catalog.info(*kserve.model(request.name, request.version))
         return kserve.metadata(info, call.application.detector.input_size_px)
 
+    async def ModelConfig(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
+        info = call.application.catalog.info(*kserve.model(request.name, request.version))
+        return kserve.config(info, call.application.detector.input_size_px)
+
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         batch = await _batch(request, call.application.limits)
         return await _infer(call.application, call.permit, request, batch)
@@ -117,7 +121,7 @@ async def _infer(
     application: Application, permit: Permit, request: pb.ModelInferRequest, batch: kserve.Batch
 ) -> pb.ModelInferResponse:
     inspections = await application.infer_batch(
-        permit, batch.reference_id, batch.expected_revision, batch.images, batch.options
+        permit, batch.reference_id, batch.expected_revision, batch.images, batch.options, name=request.id
     )
     response = await asyncio.to_thread(kserve.infer_response, request, batch, inspections)
     check_response_size(response, application.limits.max_message_bytes, "outputs")

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import service_pb2
 from patchserve_server.domain.callers import Scope
+from patchserve_server.rpc.reflection import REFLECTION_V1
 from patchserve_server.serving.application import ServerLimits
 
 SERVICE: Final = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].full_name
@@ -100,6 +101,7 @@ _IMAGE: Final = Method(Scope.INFER, InitialPermit.IMAGE, request_size=RequestSiz
 _IMAGES: Final = Method(Scope.INFER, request_size=RequestSize.LARGE)
 _LOAD: Final = Method(Scope.MANAGE, InitialPermit.LOAD, TimeLimit.LOAD, RequestSize.LARGE, is_audited=True)
 _PROBE: Final = Method(OPEN, always_answered=True)
+_REFLECTION: Final = Method(ANY_SCOPE, always_answered=True, stays_open=True)
 
 METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/Infer": _IMAGE,
@@ -115,6 +117,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,
+    f"/{KSERVE}/ModelConfig": _INFER,
     f"/{KSERVE}/ModelInfer": _IMAGE,
     f"/{KSERVE}/ModelStreamInfer": _IMAGES,
     f"/{KSERVE}/ModelReady": Method(Scope.INFER, always_answered=True),
@@ -125,6 +128,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{HEALTH}/List": _PROBE,
     f"/{HEALTH}/Watch": Method(OPEN, always_answered=True, stays_open=True),
     # The contract is public, but which services this server has is not.
-    f"/{REFLECTION}/ServerReflectionInfo": Method(ANY_SCOPE, always_answered=True, stays_open=True),
+    f"/{REFLECTION}/ServerReflectionInfo": _REFLECTION,
+    f"/{REFLECTION_V1}/ServerReflectionInfo": _REFLECTION,
 }
 """All methods of all services on the port, by full name. The adapter rejects calls of other methods."""

@@ -103,7 +103,7 @@ class Reception:
             keeps_first_s: dict[object, float] = {calls: IDLE_AFTER_S}
             if method.initial_permit is InitialPermit.LOAD:
                 permits.enter_context(self._acquire(loads, client))
-                keeps_first_s[loads] = self._limits.first_message_timeout_s
+                keeps_first_s[loads] = IDLE_AFTER_S
             permit = permits.enter_context(application.images.permit(client))
 
             def give_back() -> None:

@@ -6,7 +6,6 @@ from typing import Final
 
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
@@ -16,6 +15,7 @@ from patchserve_server.rpc.adapter import MethodAdapter
 from patchserve_server.rpc.health_servicer import HealthServicer
 from patchserve_server.rpc.kserve_servicer import KServeServicer
 from patchserve_server.rpc.methods import HEALTH, KSERVE, REFLECTION, SERVICE
+from patchserve_server.rpc.reflection import REFLECTION_V1, add_reflection
 from patchserve_server.rpc.servicer import PatchCoreServicer
 from patchserve_server.rpc.transport import Listening, bind, channel_options
 from patchserve_server.serving.application import Application
@@ -53,7 +53,7 @@ class GrpcServer:
             KServeServicer(self._readiness, self._version), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((SERVICE, KSERVE, HEALTH, REFLECTION), self._server)
+        add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
         try:
             address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
         except StartupError:

@@ -85,6 +85,7 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
             convert.expected_revision(request.expected_revision),
             request.image,
             convert.output_options(request.output),
+            name=convert.image_name(request.image_name),
         )
         response = convert.infer_response(inspection)
         check_response_size(response, call.application.limits.max_message_bytes)

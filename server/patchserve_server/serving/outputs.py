@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import json
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -22,6 +23,7 @@ from patchserve_server.serving.output_folder import OutputFolder
 MAX_WAITING_BYTES: Final = 64 * 2**20
 MAX_WAITING: Final = 64
 MAX_WAIT_S: Final = 1.0
+_PAIR: Final = re.compile(r"\[\s+(-?\d+),\s+(-?\d+)\s+\]")
 _TELL_EVERY_S: Final = 60.0
 _PRUNE_EVERY_S: Final = 600.0
 _OVERLAY_ENDING: Final = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
@@ -128,4 +130,5 @@ def _json(inspected: InspectedImage) -> str:
     result: dict[str, Any] = {"name": inspected.name, "time": datetime.now(UTC).isoformat()}
     result |= dataclasses.asdict(inspection)
     del result["overlay"], result["score_map"]
-    return json.dumps(result, indent=2, ensure_ascii=False) + "\n"
+    text = json.dumps(result, indent=2, ensure_ascii=False)
+    return _PAIR.sub(r"[\1, \2]", text) + "\n"  # points and sizes in one line

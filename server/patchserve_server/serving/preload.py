@@ -46,8 +46,8 @@ class FolderReader:
         return (self._path / name).read_bytes()
 
 
-async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceInfo:
-    """Build the reference "default" from every image of the folder.
+async def preload(builder: ReferenceBuilder, folder: ImageFolder, sensitivity: float | None = None) -> ReferenceInfo:
+    """Build the reference "default" from every image of the folder, with this sensitivity; None: 1.
 
     Raises:
         StartupError: the folder or one of its files cannot be read, or no reference can be built from them.
@@ -61,7 +61,7 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder) -> ReferenceIn
             yield NamedImage(await asyncio.to_thread(folder.read, name), image_name_of_file(name))
 
     try:
-        reference = await builder.load(LoadOptions(), images())
+        reference = await builder.load(LoadOptions(sensitivity=sensitivity), images())
     except OSError as error:
         source = f"{folder}: {current_name}" if current_name else f"{folder}"
         message = f"--preload {source}: {error.strerror or error}. Name a folder of readable images."

@@ -320,7 +320,7 @@ def test_a_missing_package_of_the_extra_is_named(
             monkeypatch.setitem(sys.modules, name, None)
     code, _, stderr = run_evaluate(root)
     assert code == 1
-    assert f'Evaluation requires {missing}: pip install "patchserve[evaluate]"' in stderr
+    assert f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.' in stderr
 
 
 def test_other_commands_do_not_load_the_extra() -> None:

@@ -47,6 +47,15 @@ def test_overlays_keep_the_sub_folders(run: Run, tree: Path, tmp_path: Path) -> 
     assert "  day 1/deep/frame 1_overlay.png\n" in stdout
 
 
+@pytest.mark.parametrize("command_name", ["infer", "stream"])
+def test_what_the_command_writes_below_the_folder_is_not_inspected(run: Run, tree: Path, command_name: str) -> None:
+    for _ in range(2):
+        code, stdout, _ = run(command_name, tree, "--out", tree / "overlays", "--save-anomalies", tree / "found")
+        assert code == 0
+        assert ": 5 intact" in stdout
+    assert len(list((tree / "overlays").rglob("*.png"))) == 5
+
+
 def test_links_to_the_same_file_are_files_of_their_own(run: Run, fake: FakeServer, tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     (tmp_path / "original.png").write_bytes(png())

@@ -24,6 +24,7 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     (request,) = fake.requests["LoadReference"]
     assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
     assert request.coreset.max_patches == 99
+    assert list(request.image_names) == ["a.png", "b.png", "c.png"]
     assert run("reference", "load", folder / "a.png", "--id", "belt", "--append")[1].startswith("Loaded belt: 4 image")
 
     fake.references["a-very-long-name-" * 3] = reference("a-very-long-name-" * 3, 12)

@@ -36,7 +36,9 @@ class Watch:
         self.error: Exception | None = None
         self._frames: list[Frame] = []
         self._changed = threading.Condition()
-        options = SourceOptions(end=self.end, tell=lambda kind, _: self.told.append(kind))
+        options = SourceOptions(
+            end=self.end, tell=lambda kind, _: self.told.append(kind), written_folders=(folder / "written",)
+        )
         self._source = WatchedFolder(folder, options, lambda name, _: self.unreadable.append(name))
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -93,6 +95,24 @@ def test_images_that_are_there_come_first_then_new_ones(watch: Callable[[], Watc
     (tmp_path / "d.part").rename(tmp_path / "d.png")
     assert watched.names(4)[-1] == "d.png"
     assert (watched.unreadable, watched.told) == ([], [])
+
+
+def test_what_the_command_writes_below_the_folder_is_not_taken(watch: Callable[[], Watch], tmp_path: Path) -> None:
+    (tmp_path / "written" / "deep").mkdir(parents=True)
+    (tmp_path / "written" / "earlier.png").write_bytes(PNG)
+    (tmp_path / "first.png").write_bytes(PNG)
+    watching = watch()
+    assert watching.names(1) == ["first.png"]
+    (tmp_path / "written" / "deep" / "overlay.png").write_bytes(PNG)
+    (tmp_path / "second.png").write_bytes(PNG)
+    assert watching.names(2) == ["first.png", "second.png"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--save-anomalies"])
+def test_the_watched_folder_is_not_written_to(run: Run, folder: Path, option: str) -> None:
+    code, _, stderr = run("stream", folder, "--watch", option, folder)
+    assert code == 2
+    assert "must not be the watched folder" in stderr
 
 
 def test_a_file_in_parts_is_taken_once_and_whole(watch: Callable[[], Watch], tmp_path: Path) -> None:

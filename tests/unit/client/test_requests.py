@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -115,3 +116,12 @@ def test_the_help_of_a_method_explains_each_of_its_options(method: Callable[...,
     shared = InferOptions.__annotations__ if method is Client.infer_stream else {}  # "the options of `infer`"
     explained = set(re.findall(r"^ {8}(\w+): ", text, re.MULTILINE)) | set(shared)
     assert set(options.__annotations__) <= explained
+
+
+def test_an_image_has_the_name_of_its_file_unless_another_is_given(tmp_path: Path) -> None:
+    file = tmp_path / f"{'x' * 200}-7.png"
+    file.write_bytes(png())
+    assert infer_request(file, "", {}).image_name == file.name[-128:]
+    assert infer_request(file, "", {"image_name": "belt 7"}).image_name == "belt 7"
+    assert infer_request(png(), "", {}).image_name == ""
+    assert infer_request(png(), "", {"image_name": "\ud800"}).image_name == "\\ud800"

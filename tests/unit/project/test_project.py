@@ -72,7 +72,8 @@ def requirements_in(file_name: str) -> list[Requirement]:
 PEERS = {"The peers' environment": requirements_in("peers.in")}
 AUDIT = {"The audit's environment": requirements_in("audit.in")}
 TRITON = {"The tritonclient's environment": requirements_in("triton.in")}
-DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON
+KSERVE = {"The kserve environment": requirements_in("kserve.in")}
+DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON | KSERVE
 
 
 def test_every_dependency_of_the_node_client_is_documented() -> None:
@@ -111,6 +112,7 @@ def test_every_direct_dependency_is_documented(title: str) -> None:
         ("peers.txt", ["The client (base install)", "Extra `evaluate`", "Extra `server`", *PEERS]),
         ("audit.txt", list(AUDIT)),
         ("triton.txt", ["The client (base install)", *TRITON]),
+        ("kserve.txt", list(KSERVE)),
     ],
 )
 def test_the_locks_satisfy_the_ranges(lock: str, titles: list[str]) -> None:

@@ -317,3 +317,10 @@ def test_a_bad_name_of_an_image_is_named(names: list[str], field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.named_images(reference_pb2.LoadReferenceRequest(images=[b"a", b"b"], image_names=names))
     assert caught.value.field == field
+
+
+def test_the_name_of_an_image_has_at_most_128_bytes() -> None:
+    assert convert.image_name("é" * 64) == "é" * 64
+    with pytest.raises(InvalidInputError, match="at most 128 bytes") as caught:
+        convert.image_name("é" * 64 + "x")
+    assert caught.value.field == "image_name"

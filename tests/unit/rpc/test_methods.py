@@ -8,7 +8,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
 from patchserve.kserve import open_inference_pb2
-from patchserve.v1 import service_pb2
+from patchserve.v1 import reference_pb2, service_pb2
 from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc.methods import (
     HEALTH,
@@ -22,14 +22,22 @@ from patchserve_server.rpc.methods import (
     RequestSize,
     TimeLimit,
 )
+from patchserve_server.rpc.reflection import REFLECTION_V1, V1_DESCRIPTOR
+from patchserve_server.rpc.wire import check_message
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
 LARGE = {"Infer", "InferStream", "LoadReference", "LoadReferenceStream", "ModelInfer", "ModelStreamInfer"}
-FILES = (service_pb2, open_inference_pb2, health_pb2, reflection_pb2)
+FILES = (
+    service_pb2.DESCRIPTOR,
+    open_inference_pb2.DESCRIPTOR,
+    health_pb2.DESCRIPTOR,
+    reflection_pb2.DESCRIPTOR,
+    V1_DESCRIPTOR,
+)
 DESCRIPTORS: dict[str, MethodDescriptor] = {
     f"/{service.full_name}/{method.name}": method
     for file in FILES
-    for service in file.DESCRIPTOR.services_by_name.values()
+    for service in file.services_by_name.values()
     for method in service.methods
 }
 
@@ -45,7 +53,7 @@ def names(**attributes: object) -> set[str]:
 
 def test_the_table_has_every_method_of_every_service_and_nothing_else() -> None:
     assert set(METHODS) == set(DESCRIPTORS)
-    assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION}
+    assert {full_name.split("/")[1] for full_name in METHODS} == {SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1}
 
 
 def test_only_probes_need_no_credentials() -> None:
@@ -84,3 +92,10 @@ def test_only_messages_with_images_may_be_large() -> None:
 def test_a_method_that_is_always_answered_needs_no_permit() -> None:
     with pytest.raises(ValueError, match="needs no permit"):
         Method(Scope.INFER, InitialPermit.IMAGE, always_answered=True)
+
+
+def test_a_message_may_have_all_images_of_a_reference_with_their_names() -> None:
+    load = METHODS[f"/{SERVICE}/LoadReference"]
+    for count in (1, 1000, 50_000):
+        request = reference_pb2.LoadReferenceRequest(images=[b"x"] * count, image_names=["a"] * count)
+        check_message(request.SerializeToString(), request.DESCRIPTOR, load.max_request_elements(count))

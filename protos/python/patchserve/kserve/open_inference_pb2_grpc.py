@@ -60,6 +60,11 @@ class GRPCInferenceServiceStub(object):
                 request_serializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataRequest.SerializeToString,
                 response_deserializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataResponse.FromString,
                 _registered_method=True)
+        self.ModelConfig = channel.unary_unary(
+                '/inference.GRPCInferenceService/ModelConfig',
+                request_serializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigRequest.SerializeToString,
+                response_deserializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigResponse.FromString,
+                _registered_method=True)
         self.ModelInfer = channel.unary_unary(
                 '/inference.GRPCInferenceService/ModelInfer',
                 request_serializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelInferRequest.SerializeToString,
@@ -111,6 +116,13 @@ class GRPCInferenceServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ModelConfig(self, request, context):
+        """The same in the form of Triton, which its tools ask for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ModelInfer(self, request, context):
         """Inspects one or more images.
         """
@@ -153,6 +165,11 @@ def add_GRPCInferenceServiceServicer_to_server(servicer, server):
                     servicer.ModelMetadata,
                     request_deserializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataRequest.FromString,
                     response_serializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataResponse.SerializeToString,
+            ),
+            'ModelConfig': grpc.unary_unary_rpc_method_handler(
+                    servicer.ModelConfig,
+                    request_deserializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigRequest.FromString,
+                    response_serializer=patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigResponse.SerializeToString,
             ),
             'ModelInfer': grpc.unary_unary_rpc_method_handler(
                     servicer.ModelInfer,
@@ -301,6 +318,33 @@ class GRPCInferenceService(object):
             '/inference.GRPCInferenceService/ModelMetadata',
             patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataRequest.SerializeToString,
             patchserve_dot_kserve_dot_open__inference__pb2.ModelMetadataResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ModelConfig(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inference.GRPCInferenceService/ModelConfig',
+            patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigRequest.SerializeToString,
+            patchserve_dot_kserve_dot_open__inference__pb2.ModelConfigResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,8 +4,8 @@ isort:skip_file
 The Open Inference Protocol, version 2, which KServe, Triton, OpenVINO Model Server and others use. Package, names
 and field numbers are those of the standard (https://github.com/kserve/open-inference-protocol). The comments are ours
 and describe what this server does. ModelStreamInfer is an addition of Triton
-(https://github.com/triton-inference-server/common). Methods that this server does not support are left out: a call
-fails with UNIMPLEMENTED.
+(https://github.com/triton-inference-server/common), and so is ModelConfig, with a part of its fields. Methods that this
+server does not support are left out: a call fails with UNIMPLEMENTED.
 """
 
 from collections import abc as _abc
@@ -48,6 +48,8 @@ class GRPCInferenceServiceStub:
     """The name and version of the server."""
     ModelMetadata: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]
     """The input and output tensors of a reference."""
+    ModelConfig: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]
+    """The same in the form of Triton, which its tools ask for."""
     ModelInfer: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]
     """Inspects one or more images."""
     ModelStreamInfer: _grpc.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]
@@ -70,6 +72,8 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     """The name and version of the server."""
     ModelMetadata: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelMetadataRequest, _open_inference_pb2.ModelMetadataResponse]  # type: ignore[assignment]
     """The input and output tensors of a reference."""
+    ModelConfig: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelConfigRequest, _open_inference_pb2.ModelConfigResponse]  # type: ignore[assignment]
+    """The same in the form of Triton, which its tools ask for."""
     ModelInfer: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelInferResponse]  # type: ignore[assignment]
     """Inspects one or more images."""
     ModelStreamInfer: _aio.StreamStreamMultiCallable[_open_inference_pb2.ModelInferRequest, _open_inference_pb2.ModelStreamInferResponse]  # type: ignore[assignment]
@@ -119,6 +123,14 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.ModelMetadataResponse, _abc.Awaitable[_open_inference_pb2.ModelMetadataResponse]]:
         """The input and output tensors of a reference."""
+
+    @_abc_1.abstractmethod
+    def ModelConfig(
+        self,
+        request: _open_inference_pb2.ModelConfigRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_open_inference_pb2.ModelConfigResponse, _abc.Awaitable[_open_inference_pb2.ModelConfigResponse]]:
+        """The same in the form of Triton, which its tools ask for."""
 
     @_abc_1.abstractmethod
     def ModelInfer(

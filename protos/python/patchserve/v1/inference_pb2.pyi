@@ -151,13 +151,20 @@ class InferRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     OUTPUT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    IMAGE_NAME_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference to compare with. Empty: "default"."""
     image: _builtins.bytes
-    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. Required. GetServerInfo reports the limits."""
+    """The encoded image: JPEG, PNG, WebP, BMP or TIFF. Required. GetServerInfo reports the limits. Where it is transparent,
+    it counts as white.
+    """
     expected_revision: _builtins.str
     """The revision to compare with. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the
     current revision.
+    """
+    image_name: _builtins.str
+    """The caller's name for the image, such as its file name, at most 128 bytes. It becomes a part of the file names of
+    --save-outputs. Empty: no name.
     """
     @_builtins.property
     def output(self) -> Global___OutputOptions:
@@ -170,10 +177,11 @@ class InferRequest(_message.Message):
         image: _builtins.bytes = ...,
         output: Global___OutputOptions | None = ...,
         expected_revision: _builtins.str = ...,
+        image_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "image", b"image", "output", b"output", "reference_id", b"reference_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "image", b"image", "image_name", b"image_name", "output", b"output", "reference_id", b"reference_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

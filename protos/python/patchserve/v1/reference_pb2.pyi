@@ -269,7 +269,9 @@ class LoadReferenceRequest(_message.Message):
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """Encoded images of undamaged items, at least one: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo reports the limits."""
+        """Encoded images of undamaged items, at least one: JPEG, PNG, WebP, BMP or TIFF. GetServerInfo reports the limits. Where
+        they are transparent, they count as white.
+        """
 
     @_builtins.property
     def coreset(self) -> Global___CoresetOptions:

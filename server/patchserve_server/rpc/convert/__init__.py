@@ -3,6 +3,7 @@
 from patchserve_server.rpc.convert.requests import (
     expected_revision,
     frame,
+    image_name,
     load_options,
     loads_of,
     named_images,
@@ -25,6 +26,7 @@ __all__ = [
     "expected_revision",
     "frame",
     "image_message",
+    "image_name",
     "infer_response",
     "load_message",
     "load_options",

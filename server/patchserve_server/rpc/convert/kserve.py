@@ -17,12 +17,26 @@ from patchserve_server.domain.inspection import Inspection, OutputOptions
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.rpc.convert.enums import FORMATS, SCALES
+from patchserve_server.rpc.convert.neutral_parameters import (
+    OUTPUT_PARAMETERS,
+    REQUEST_PARAMETERS,
+    check_parameters,
+    value_of,
+)
 from patchserve_server.rpc.convert.requests import expected_revision, output_options, reference_id
-from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, reject_parameters, sent_images
+from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, sent_images
 from patchserve_server.rpc.status import status_of
 
 PLATFORM: Final = "patchcore_safetensors"
 _MAX_UINT32: Final = 2**32 - 1
+
+_TYPES: Final = {
+    "BOOL": pb.TYPE_BOOL,
+    "UINT8": pb.TYPE_UINT8,
+    "FP32": pb.TYPE_FP32,
+    "FP64": pb.TYPE_FP64,
+    "BYTES": pb.TYPE_STRING,
+}
 
 T = TypeVar("T")
 
@@ -68,7 +82,7 @@ def _outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
             raise InvalidInputError(f"{field}.name", f"{field}.name must be one of {', '.join(OUTPUTS)}.")
         if index >= len(OUTPUTS) or output.name in [other.name for other in request.outputs[:index]]:
             raise InvalidInputError(f"{field}.name", f"{output.name} is requested twice.")
-        reject_parameters(output.parameters, f"{field}.parameters")
+        check_parameters(output.parameters, OUTPUT_PARAMETERS, f"{field}.parameters")
     return tuple(output.name for output in request.outputs) or tuple(OUTPUTS)
 
 
@@ -79,7 +93,7 @@ def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ..
     if not overlay:
         message.max_regions = 0  # regions are only drawn into the overlay
     for key, parameter in parameters.items():
-        value = getattr(parameter, parameter.WhichOneof("parameter_choice") or "", None)
+        value = value_of(parameter)
         match key:
             case "sensitivity":
                 message.sensitivity = _number(value)
@@ -89,9 +103,9 @@ def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ..
                 message.overlay_format = _choice(FORMATS, key, value)
             case "overlay_max_side_px":
                 message.overlay_max_side_px = _side_px(value)
-            case _:
+            case _ if key not in REQUEST_PARAMETERS or not REQUEST_PARAMETERS[key](value):
                 supported = "sensitivity, heatmap_scale, overlay_format, overlay_max_side_px"
-                text = f"Unknown parameter; supported: {supported}. For a time limit, set gRPC's deadline."
+                text = f"{key[:40]} is not supported; {supported} are. For a time limit, set gRPC's deadline."
                 raise InvalidInputError("parameters", text)
     return output_options(message, "parameters")
 
@@ -162,4 +176,25 @@ def metadata(info: ReferenceInfo, map_side_px: int) -> pb.ModelMetadataResponse:
             tensor(name=name, datatype=output.datatype, shape=map_shape if name == "anomaly_map" else [-1])
             for name, output in OUTPUTS.items()
         ],
+    )
+
+
+def config(info: ReferenceInfo, map_side_px: int) -> pb.ModelConfigResponse:
+    """The same as `metadata`, as Triton's tools want it."""
+    about = metadata(info, map_side_px)
+    return pb.ModelConfigResponse(
+        config=pb.ModelConfig(
+            name=about.name,
+            platform=about.platform,
+            backend="patchserve",
+            max_batch_size=0,  # the shapes contain the number of images
+            input=[
+                pb.ModelInput(name=tensor.name, data_type=_TYPES[tensor.datatype], dims=tensor.shape, optional=True)
+                for tensor in about.inputs
+            ],
+            output=[
+                pb.ModelOutput(name=tensor.name, data_type=_TYPES[tensor.datatype], dims=tensor.shape)
+                for tensor in about.outputs
+            ],
+        )
     )

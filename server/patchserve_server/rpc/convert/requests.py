@@ -25,6 +25,7 @@ from patchserve_server.domain.stream import Frame, StreamConfig
 from patchserve_server.rpc.convert.enums import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.reference_builder import LoadOptions
+from patchserve_server.serving.streams import MAX_FRAME_ID_BYTES
 
 DEFAULT_PAGE_SIZE: Final = 100
 MAX_PAGE_SIZE: Final = 1000
@@ -65,6 +66,17 @@ def expected_revision(text: str, field: str = "expected_revision") -> Revision |
         return Revision(text) if text else None
     except InvalidInputError as error:
         raise error.with_field(field) from error
+
+
+def image_name(text: str) -> str:
+    """The caller's name for an image; it may be empty.
+
+    Raises:
+        InvalidInputError: it is too long.
+    """
+    if len(text.encode()) > MAX_FRAME_ID_BYTES:
+        raise InvalidInputError("image_name", f"image_name is at most {MAX_FRAME_ID_BYTES} bytes.")
+    return text
 
 
 def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:

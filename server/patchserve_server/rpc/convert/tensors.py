@@ -14,6 +14,7 @@ from patchserve.kserve import open_inference_pb2 as pb
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.inspection import Inspection
+from patchserve_server.rpc.convert.neutral_parameters import INPUT_PARAMETERS, check_parameters, value_of
 
 _LENGTH: Final = struct.Struct("<I")
 _CHANNELS: Final = 3
@@ -70,7 +71,8 @@ def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[Sent
         raise InvalidInputError("inputs[0].name", f"The input must be {_INPUT_NAMES}.")
     if tensor.datatype != input_.datatype:
         raise InvalidInputError("inputs[0].datatype", f"The datatype of {tensor.name} must be {input_.datatype}.")
-    reject_parameters(tensor.parameters, "inputs[0].parameters")
+    check_parameters(tensor.parameters, INPUT_PARAMETERS, "inputs[0].parameters")
+    _check_declared_size(request)
     shape = _shape(tensor, max_images)
     if len(request.raw_input_contents) > 1:
         raise InvalidInputError("raw_input_contents", "raw_input_contents must have one element, for the one input.")
@@ -79,6 +81,17 @@ def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[Sent
     if input_.datatype == "BYTES":
         return _files(request, shape[0])
     return _images(request, shape)
+
+
+def _check_declared_size(request: pb.ModelInferRequest) -> None:
+    """Clients of KServe say how many raw bytes an input has."""
+    declared = request.inputs[0].parameters.get("binary_data_size")
+    if declared is None or not request.raw_input_contents:
+        return
+    size, actual = value_of(declared), len(request.raw_input_contents[0])
+    if size != actual:
+        message = f"binary_data_size says {size} bytes, but there are {actual}."
+        raise InvalidInputError("inputs[0].parameters.binary_data_size", message)
 
 
 def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tuple[int, ...]:
@@ -165,9 +178,3 @@ def _typed(tensor: pb.ModelInferRequest.InferInputTensor, name: str) -> Any:  # 
         message = f"{tensor.name} must be sent in contents.{name} only, or in raw_input_contents."
         raise InvalidInputError("inputs[0].contents", message)
     return getattr(tensor.contents, name)
-
-
-def reject_parameters(parameters: Any, field: str) -> None:  # noqa: ANN401 - a map field
-    if parameters:
-        message = f"{field} must be empty: this server has no shared memory and no classification."
-        raise InvalidInputError(field, message)

@@ -89,7 +89,8 @@ def _import_nncf() -> ModuleType:
         import nncf  # noqa: PLC0415 - an optional package for int8
     except ImportError as error:
         raise StartupError(
-            f"Precision {INT8} needs NNCF, which is not installed. Install patchserve[int8], or use --precision {FP32}."
+            f"Precision {INT8} needs NNCF, which is not installed: use --precision {FP32}, or install it with "
+            '`pip install ".[server,int8]"` in a checkout of patchserve.'
         ) from error
     finally:
         logging.setLoggerClass(logger_class)  # NNCF changes it

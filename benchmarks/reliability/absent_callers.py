@@ -14,6 +14,7 @@ from patchserve.v1 import inference_pb2, stream_pb2
 from reliability.harness import TEST, Result, Server, Stub, client, load, server
 
 _STALLED = 140
+_WARM_UP = 30
 _WRITE_TIMEOUT_S = 2.0
 _LATE_S = (0.0005, 0.002, 0.01, 0.05)
 _AT_ONCE = 50
@@ -78,8 +79,10 @@ async def run(count: int) -> Result:
     flags = "--stream-write-timeout-s", f"{_WRITE_TIMEOUT_S:g}", "--client-share", "1"
     async with server(*flags) as running, client(running.address) as stub:
         await load(stub)
+        for _ in range(_WARM_UP):  # until the server has allocated all the memory that it needs
+            await asyncio.gather(*(stub.Infer(_WITH_OVERLAY) for _ in range(8)))
         stalled = await _stall(running)
-        await _leave_often(stub, count // 2, 0)  # until the server has allocated all the memory that it needs
+        await _leave_often(stub, count // 2, 0)  # again
         halfway = running.resource_use().rss_mib
         await _leave_often(stub, count, 1)
         await asyncio.sleep(2)

@@ -10,16 +10,20 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.descriptor import Descriptor
 from grpc import aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
 
-from patchserve.v1 import inference_pb2, stream_pb2
+from patchserve.kserve import open_inference_pb2
+from patchserve.v1 import inference_pb2, service_pb2, stream_pb2
 from patchserve_client._aio_status import server_status_first
 from reliability import others
 from reliability.harness import (
@@ -39,6 +43,11 @@ from reliability.source_address import relayed
 _MIB = 2**20
 _OURS, _KSERVE, _HEALTH = "/patchserve.v1.PatchCoreService", "/inference.GRPCInferenceService", "/grpc.health.v1.Health"
 _REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+_SERVICES = [
+    service
+    for file in (service_pb2, open_inference_pb2, health_pb2, reflection_pb2)
+    for service in file.DESCRIPTOR.services_by_name.values()
+]
 _IMAGE = min((PARCELS / "test").rglob("*.jpg"))
 _HOLD_S = 4.0  # how long a call without a message, or with a message that is not refused, is kept open
 _SETTLED_AFTER_S = 12.0  # freed memory goes back to the system every 5 s
@@ -71,6 +80,29 @@ def _uint_contents(size: int) -> bytes:
     contents = _delimited(5, _delimited(4, bytes(3 * side * side)))
     tensor = _text(1, 0) + _delimited(1, b"pixels") + _delimited(2, b"UINT8") + shape + contents
     return _delimited(1, b"default") + _delimited(5, tensor)
+
+
+def _parts(path: tuple[int, ...], size: int) -> list[bytes]:
+    """A message of the largest size, of the smallest parts that reach the field at this path."""
+    part = b""
+    for number in reversed(path):
+        part = _delimited(number, part)
+    return [part * (size // len(part))]
+
+
+def _paths(message: Descriptor) -> Iterator[tuple[int, ...]]:
+    for part in message.fields:
+        yield (part.number,)
+        if part.message_type is not None:
+            yield from ((part.number, *path) for path in _paths(part.message_type))
+
+
+def _every_method() -> Iterator[tuple[str, int, Callable[[int], list[bytes]]]]:
+    """A call for each field of each method's request."""
+    for service in _SERVICES:
+        for method in service.methods:
+            for path in _paths(method.input_type):
+                yield f"/{service.full_name}/{method.name}", 1, partial(_parts, path)
 
 
 @dataclass(frozen=True)
@@ -107,6 +139,7 @@ ATTACKS: dict[str, Attack] = {
     "InferStream, long frame_id": Attack(
         ((f"{_OURS}/InferStream", 2, lambda size: [_CONFIG, *[_delimited(2, _text(1, size))] * 8]),), 2
     ),
+    "every field of every method, smallest parts": Attack(tuple(_every_method()), at_once=4),
     "ModelInfer, uint_contents": _one(f"{_KSERVE}/ModelInfer", 16, _uint_contents, 8),
     "headers only, two addresses": Attack(
         (
@@ -130,10 +163,10 @@ class _Tally:
 
 
 async def _send(
-    channel: aio.Channel, method: str, messages: list[bytes], tally: _Tally, turn: asyncio.Semaphore
+    channel: aio.Channel, method: str, messages: Callable[[], list[bytes]], tally: _Tally, turn: asyncio.Semaphore
 ) -> None:
     async def requests() -> AsyncIterator[bytes]:
-        for message in messages:
+        for message in messages():
             yield message
         await asyncio.sleep(_HOLD_S)  # keeps the call open
 
@@ -158,7 +191,9 @@ async def _attack(attack: Attack, port: int, size: int, tally: _Tally) -> None:
             address = await stack.enter_async_context(relayed(f"127.0.0.{2 + number}", port))
             channels.append(await stack.enter_async_context(aio.insecure_channel(address, options)))
         turns = [asyncio.Semaphore(attack.at_once) for _ in channels]
-        calls = [call for method, count, messages in attack.calls for call in [(method, messages(size))] * count]
+        calls = [
+            call for method, count, messages in attack.calls for call in [(method, partial(messages, size))] * count
+        ]
         await asyncio.gather(
             *(
                 _send(channel, method, messages, tally, turn)

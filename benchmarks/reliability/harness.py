@@ -61,6 +61,11 @@ class Server:
         rss_mib = int(status["VmRSS"].split()[0]) / 1024
         return ResourceUse(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
 
+    def cpu_s(self) -> float:
+        """The processor time of the process so far."""
+        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     async def stop(self, signal_number: int = signal.SIGTERM) -> int:
         """Send a signal and return the exit code."""
         if self.process.returncode is None:

@@ -8,7 +8,6 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-import psutil
 from grpc import aio
 
 from patchserve.v1 import inference_pb2
@@ -31,8 +30,8 @@ async def run(duration_s: int) -> Result:
         tokens = Path(folder) / "tokens"
         tokens.write_text(new_token("somebody", [Scope.INFER])[1] + "\n")
         async with server("--auth-tokens", str(tokens)) as running, client(running.address) as stub:
-            process, calls = psutil.Process(running.process.pid), set[asyncio.Task[None]]()
-            before_s, log_before = sum(process.cpu_times()[:2]), len(running.log)
+            calls = set[asyncio.Task[None]]()
+            cpu_before_s, log_before = running.cpu_s(), len(running.log)
             started_s = time.perf_counter()
             for number in range(_RATE * duration_s):
                 await asyncio.sleep(max(0.0, started_s + number / _RATE - time.perf_counter()))
@@ -45,7 +44,7 @@ async def run(duration_s: int) -> Result:
             log_bytes = len(running.log) - log_before
             return {
                 "calls_per_s": _RATE * duration_s / took_s,
-                "server_cpu_ms_per_call": 1000 * (sum(process.cpu_times()[:2]) - before_s) / (_RATE * duration_s),
+                "server_cpu_ms_per_call": 1000 * (running.cpu_s() - cpu_before_s) / (_RATE * duration_s),
                 "log_bytes": log_bytes,
                 "log_gib_per_day": log_bytes / (took_s + 12) * 86400 / 2**30,
                 "rss_mib": running.resource_use().rss_mib,

@@ -81,12 +81,15 @@ async def _offer(stub: Stub, rate: float, duration_s: float) -> _Outcomes:
 async def _measure(running: Server, stub: Stub, duration_s: float) -> Result:
     await capacity(stub, 5)  # so that the server has allocated all the memory that it needs
     capacity_s = min(_CAPACITY_S, duration_s)
+    cpu_before_s = running.cpu_s()
     capacity_before = await capacity(stub, capacity_s)
+    cpu_per_response_s = (running.cpu_s() - cpu_before_s) / (capacity_before * capacity_s)
     before = running.resource_use()
     probe_process = await _start_probe(running.address)
-    started_s = time.perf_counter()
+    started_s, cpu_before_s = time.perf_counter(), running.cpu_s()
     outcomes = await _offer(stub, FACTOR * capacity_before, duration_s)
     took_s = time.perf_counter() - started_s
+    overload_cpu_per_response_s = (running.cpu_s() - cpu_before_s) / len(outcomes.accepted_ms)
     health_ms: list[float] = json.loads((await probe_process.communicate(b"\n"))[0])
     await asyncio.sleep(2)
     after = running.resource_use()
@@ -97,6 +100,8 @@ async def _measure(running: Server, stub: Stub, duration_s: float) -> Result:
         "offered_per_s": (len(outcomes.accepted_ms) + len(outcomes.rejected_ms)) / took_s,
         "goodput_per_s": len(outcomes.accepted_ms) / took_s,
         "goodput_share": len(outcomes.accepted_ms) / took_s / statistics.mean([capacity_before, capacity_after]),
+        # The same from the server's processor time for a response: other programs on the machine do not change it.
+        "goodput_share_of_cpu": cpu_per_response_s / overload_cpu_per_response_s,
         "accepted_p50_ms": percentile(outcomes.accepted_ms, 0.5),
         "accepted_p99_ms": percentile(outcomes.accepted_ms, 0.99),
         "rejected": len(outcomes.rejected_ms),

@@ -110,13 +110,18 @@ def test_health_answers_as_the_standard_says(channel: grpc.Channel) -> None:
 
 def test_who_watches_health_learns_of_the_drain() -> None:
     stop = threading.Event()
-    with in_process_server(stop=stop, drain_delay_s=1.0) as address, grpc.insecure_channel(address) as channel:
+    with (
+        in_process_server(stop=stop, drain_delay_s=0.5, drain_grace_s=1000.0) as address,
+        grpc.insecure_channel(address) as channel,
+    ):
         request = health_pb2.HealthCheckRequest(service="patchserve.v1.PatchCoreService")
         statuses = health_pb2_grpc.HealthStub(channel).Watch(request)
         assert next(statuses).status == health_pb2.HealthCheckResponse.SERVING
         stop.set()
         assert next(statuses).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        statuses.cancel()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(statuses)
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
 
 
 def test_probes_that_stay_open_are_limited_and_others_are_answered(channel: grpc.Channel) -> None:

@@ -69,4 +69,5 @@ def test_a_call_that_is_never_read_is_reset(caplog: pytest.LogCaptureFixture) ->
                 next(call)
             assert isinstance(caught.value, grpc.Call)
             assert caught.value.code() in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
-    assert [record for record in caplog.records if record.exc_info or record.levelno > logging.INFO] == []
+    assert "stays in memory" not in caplog.text
+    assert [record for record in caplog.records if record.exc_info] == []

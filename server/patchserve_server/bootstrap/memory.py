@@ -31,13 +31,15 @@ def find_malloc_trim() -> Callable[[], object] | None:
 
 
 async def return_memory_periodically(interval_s: float = INTERVAL_S) -> None:
-    """Gives freed memory back whenever this process has grown."""
+    """Gives freed memory back when this process has grown, and again until there is nothing more to give back."""
     if (trim := find_malloc_trim()) is None:
         return
-    lowest = resident_bytes()
+    lowest, more_to_come = resident_bytes(), False
     while True:
         await asyncio.sleep(interval_s)
-        if resident_bytes() - lowest >= MIN_GROWTH_BYTES:
+        before = resident_bytes()
+        if more_to_come or before - lowest >= MIN_GROWTH_BYTES:
             await asyncio.to_thread(trim)
             lowest = resident_bytes()
-        lowest = min(lowest, resident_bytes())
+            more_to_come = before - lowest >= MIN_GROWTH_BYTES  # the burst may not be over
+        lowest = min(lowest, before)

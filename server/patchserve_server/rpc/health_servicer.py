@@ -12,7 +12,7 @@ from typing import Final
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 
-from patchserve_server.domain.errors import UnknownServiceError
+from patchserve_server.domain.errors import DrainingError, UnknownServiceError
 from patchserve_server.rpc.calls import Context
 from patchserve_server.rpc.methods import SERVICE
 from patchserve_server.serving.readiness import Readiness
@@ -50,6 +50,8 @@ class HealthServicer(health_pb2_grpc.HealthServicer):  # type: ignore[misc] # it
                 yield HealthCheckResponse(status=status)
                 last = status
             await changed.wait()
+            if self._readiness.streams_have_ended:
+                raise DrainingError
 
     def _statuses(self) -> dict[str, int]:
         serving, not_serving = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING

@@ -147,12 +147,14 @@ class Requests:
         try:
             async with limit:
                 with self._waiting_calls.add(call):
-                    return await anext(self._received, None)
+                    data = await anext(self._received, None)
+            if call.error is None:  # else it was ended at the moment when the message came
+                return data
         except TimeoutError:
-            if call.error is not None:
-                raise call.error.copy() from None
-            if not limit.expired():
+            if call.error is None and not limit.expired():
                 raise  # from a system call, not from this time limit
+        if call.error is not None:
+            raise call.error.copy()
         message = f"No message arrived within {limit_s:g} s. Send the first one together with the call."
         raise MessageTimeoutError(message)
 

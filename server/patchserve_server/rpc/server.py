@@ -74,5 +74,6 @@ class GrpcServer:
         self._readiness.begin_drain()
         self._health.report_change()
         await self._readiness.end_streams(delay_s)
+        self._health.report_change()  # ends those who watch: the server would wait for them
         if self._server is not None:
             await self._server.stop(grace_s)

@@ -58,6 +58,11 @@ class Readiness:
             self._application.streams.drain()
         self._streams_end.set()
 
+    @property
+    def streams_have_ended(self) -> bool:
+        """Whether no stream may go on."""
+        return self._streams_end.is_set()
+
     async def streams_end(self) -> None:
         """Returns when streams must stop reading and end."""
         await self._streams_end.wait()

@@ -60,6 +60,8 @@ class Connection:
                 "network is protected in another way."
             )
             raise ValueError(message)
+        if isinstance(self.token, str):
+            checked_token(self.token)
 
     @property
     def server(self) -> str:
@@ -95,5 +97,16 @@ class Connection:
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """The token as a plain header. gRPC's call credentials cannot send it unencrypted, for example to a sidecar."""
-        token = self.token() if callable(self.token) else self.token
+        token = checked_token(self.token()) if callable(self.token) else self.token
         return (("authorization", f"Bearer {token}"),) if token else ()
+
+
+def checked_token(token: str) -> str:
+    """The same token.
+
+    Raises:
+        ValueError: a header cannot carry it. The message does not repeat it.
+    """
+    if any(not "!" <= char <= "~" for char in token):
+        raise ValueError("The token has a blank, a newline or a character that is not ASCII in it.")
+    return token

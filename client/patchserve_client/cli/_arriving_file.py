@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 _SETTLED_AFTER_S = 0.5  # a file of which nothing changed for so long is finished, if the system does not say so
+_OLD_AFTER_S = 3600.0  # a file that was not changed for so long is finished. The clock of a network drive may be wrong
 _DAMAGED_AFTER_S = 5.0  # a file that is no image after so long never becomes one: the server says what is wrong
 
 
@@ -30,8 +33,8 @@ class Signature:
 class ArrivingFile:
     """Whole is a file that its writer has closed or moved here, or that has settled, and that is an image."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = path, clock
         self.signature = Signature(0, -1, 0)
         self._changed_at_s = 0.0
         self._is_finished = False
@@ -41,8 +44,8 @@ class ArrivingFile:
         """The system told about a change. `is_finished`: its writer has closed it, or it was moved here."""
         if signature != self.signature:
             self.signature = signature
-            age_s = max(0.0, time.time() - signature.modified_ns / 1e9)
-            self._changed_at_s = time.monotonic() - age_s
+            is_old = self._clock() - signature.modified_ns / 1e9 > _OLD_AFTER_S
+            self._changed_at_s = -math.inf if is_old else self._clock()
             self._is_finished = self._is_checked = False
         self._is_finished = self._is_finished or is_finished
 
@@ -53,7 +56,7 @@ class ArrivingFile:
             OSError: it cannot be read, or is gone.
         """
         self.changed(Signature.of(self._path.stat()), is_finished=False)
-        quiet_for_s = time.monotonic() - self._changed_at_s
+        quiet_for_s = self._clock() - self._changed_at_s
         is_overdue = quiet_for_s > _DAMAGED_AFTER_S
         if not (self._is_finished or quiet_for_s > _SETTLED_AFTER_S) or (self._is_checked and not is_overdue):
             return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import errno
 import functools
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ import typer
 
 from patchserve_client import Client, PatchserveError, TlsConfig
 from patchserve_client._address import DEFAULT_SERVER
-from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_TIMEOUT_S, TokenSource
+from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_TIMEOUT_S, TokenSource, checked_token
 from patchserve_client.cli._failures import exit_on_error
 from patchserve_client.cli._paths import EXISTING_FILE
 from patchserve_client.cli._signatures import Command, parameters_of, with_parameters
@@ -64,7 +65,7 @@ class Settings:
     def _token_source(self) -> TokenSource:
         """A token file is read for every call, so that the token can be renewed. It has precedence over --token."""
         file = self.token_file
-        return self.token if file is None else lambda: file.read_text().strip()
+        return self.token if file is None else lambda: _read_token(file)
 
     def similar_reference(self, reference_id: str) -> str | None:
         """The reference on the server whose id is most like this one; None if none is."""
@@ -72,6 +73,13 @@ class Settings:
             known = [one.reference_id for one in client.list_references(timeout_s=_SUGGESTION_TIMEOUT_S)]
             return next(iter(difflib.get_close_matches(reference_id, known, n=1)), None)
         return None
+
+
+def _read_token(file: Path) -> str:
+    try:
+        return checked_token(file.read_text(encoding="ascii").strip())
+    except ValueError as error:  # reported as an error of this file
+        raise OSError(errno.EINVAL, "This is not a file with one token and nothing else.", str(file)) from error
 
 
 def _print_version(is_requested: bool) -> None:

@@ -10,7 +10,13 @@ import typer
 
 
 def path_from(text: str | Path) -> Path:
-    """The path, with `~` expanded."""
+    """The path, with `~` expanded.
+
+    Raises:
+        typer.BadParameter: the text is empty, as that of a variable that is not set. It would be the current folder.
+    """
+    if text == "":
+        raise typer.BadParameter("A path is empty.")
     return Path(os.path.expanduser(text))  # noqa: PTH111 - pathlib raises if there is no such user
 
 

@@ -114,6 +114,18 @@ def test_the_token_can_come_from_a_file(
     assert fake.metadata[-1]["authorization"] == "Bearer from-the-file"
 
 
+@pytest.mark.parametrize("content", [b"\x89PNG\xff", b"one\ntwo", "t\u00f6ken".encode(), b"two words"])
+def test_a_file_that_holds_no_token_is_named_and_its_content_is_not_shown(
+    run: Run, folder: Path, content: bytes
+) -> None:
+    (folder / "token").write_bytes(content)
+    code, stdout, stderr = run("info", "--token-file", folder / "token")
+    assert (code, stdout) == (1, "")
+    assert stderr == f"Error: {folder / 'token'}: This is not a file with one token and nothing else.\n"
+    code, _, stderr = run("info", "--token", "two words")
+    assert (code, "two words" in stderr) == (2, False)
+
+
 def test_a_token_is_not_sent_unencrypted_to_another_machine(run: Run) -> None:
     code, stdout, stderr = run("info", "--server", "192.0.2.1:1", "--token", "s3cret")
     assert code == 2

@@ -155,6 +155,8 @@ def test_a_tilde_in_a_variable_is_the_home_folder(
         (["infer", "a.png", "--out", "a.png/x"], 1, "a.png/x: Not a directory"),
         (["infer", "a.png", "nothing.png"], 2, "There is no file or folder nothing.png."),
         (["infer", "empty"], 2, "There are no images in empty"),
+        (["infer", ""], 2, "A path is empty."),
+        (["infer", "a.png", "--out", ""], 2, "Invalid value for '--out': A path is empty."),
         (["info", "--ca", "empty"], 2, "empty is a folder, not a file."),
         (["evaluate", "a.png"], 2, "a.png is not a folder."),
         (["evaluate", "nothing"], 2, "There is no folder nothing."),

@@ -73,6 +73,15 @@ def test_stream_appends_an_object_for_each_frame(run: Run, folder: Path, tmp_pat
         assert line == event
 
 
+def test_a_file_that_cannot_be_read_has_a_line_too(run: Run, folder: Path, tmp_path: Path) -> None:
+    (folder / "b.png").unlink()
+    (folder / "b.png").symlink_to("/proc/self/mem")
+    for kind in ("infer", "stream"):
+        assert run(kind, folder, "--results", tmp_path / f"{kind}.csv")[0] == 1
+        (row,) = [row for row in table(tmp_path / f"{kind}.csv") if row["name"].endswith("b.png")]
+        assert (row["verdict"], row["error"]) == ("error", "Input/output error")
+
+
 def test_a_line_is_in_the_file_when_its_result_is_printed(fake: FakeServer, folder: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.csv"
     arguments = command("stream", folder, "--server", fake.address, "--fps", 0.02, "--results", results)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from fakes.responses import png
 from fakes.terminal import Run, command, rows
 
 from patchserve_client import Frame
+from patchserve_client.cli._arriving_file import ArrivingFile, Signature
 from patchserve_client.cli._sources import SourceError, SourceOptions
 from patchserve_client.cli._watching import WatchedFolder
 
@@ -201,6 +203,39 @@ def test_without_the_systems_help_the_folder_is_looked_at_often(
     (tmp_path / "a.png").write_bytes(PNG)
     assert watched.names(1) == ["a.png"]
     assert watched.told == ["polling"]
+
+
+def test_a_file_is_taken_once_however_often_the_folder_is_looked_at(
+    watch: Callable[[], Watch], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchserve_client.cli._watching._SCAN_INTERVAL_S", 0.0)
+    monkeypatch.setattr("patchserve_client.cli._watching._LARGEST_SCAN_SHARE", 1000.0)
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(PNG)
+        os.utime(tmp_path / name, (OLD_S, OLD_S))  # it could be taken again at once
+    watched = watch()
+    watched.names(2)
+    for name in ("c.png", "d.png"):
+        (tmp_path / name).write_bytes(PNG)
+        watched.names(3)
+    assert watched.names(4) == ["a.png", "b.png", "c.png", "d.png"]
+
+
+def test_a_file_that_decodes_but_may_still_be_written_is_not_taken(tmp_path: Path) -> None:
+    path, now_s = tmp_path / "a.png", time.time()
+    path.write_bytes(PNG)  # as a copy that has its final size from the beginning
+    file = ArrivingFile(path, lambda: now_s)
+    assert file.whole_image() is None
+    now_s += 0.4
+    path.write_bytes(png("red", (9, 9)))
+    assert file.whole_image() is None
+    now_s += 0.4
+    assert file.whole_image() is None
+    now_s += 0.2
+    assert file.whole_image() == png("red", (9, 9))
+    closed = ArrivingFile(path, lambda: now_s)
+    closed.changed(Signature.of(path.stat()), is_finished=True)
+    assert closed.whole_image() == png("red", (9, 9))
 
 
 def test_ctrl_c_ends_a_watch_with_its_summary(fake: FakeServer, folder: Path) -> None:

@@ -62,6 +62,17 @@ def test_a_token_function_is_called_for_every_call(fake: FakeServer, call: CallM
         assert fake.metadata[-1].get("authorization") == expected
 
 
+@pytest.mark.parametrize("token", ["two words", "line\n", "t\u00f6ken", "nul\0"])
+def test_a_token_that_a_header_cannot_carry_is_rejected_and_not_shown(
+    fake: FakeServer, call: CallMethod, token: str
+) -> None:
+    for source in (token, lambda: token):
+        with pytest.raises(ValueError, match="The token has a blank, a newline or") as caught:
+            call(fake.address, "server_info", client={"token": source})
+        assert token not in str(caught.value)
+    assert not fake.requests["GetServerInfo"]
+
+
 @pytest.mark.parametrize(
     "server", ["192.0.2.1:50051", "example.test:50051", "[2001:db8::1]:1", "dns://ns.test/localhost:1"]
 )

@@ -151,8 +151,6 @@ def test_output_options_are_converted_and_checked() -> None:
     for sensitivity in (0.0, 0.09, 10.1, math.nan, math.inf, -1.0):
         with pytest.raises(InvalidInputError, match=r"0\.1 to 10"):
             convert.output_options(inference_pb2.OutputOptions(sensitivity=sensitivity))
-    for sensitivity in (0.1, 1.3, 10.0):  # as TuneReference gets it, although this field has less precision
-        assert convert.output_options(inference_pb2.OutputOptions(sensitivity=sensitivity)).sensitivity == sensitivity
     with pytest.raises(InvalidInputError, match="known values"):
         convert.output_options(inference_pb2.OutputOptions(heatmap_scale=9))  # type: ignore[arg-type]
 
@@ -317,6 +315,12 @@ def test_a_bad_name_of_an_image_is_named(names: list[str], field: str) -> None:
     with pytest.raises(InvalidInputError) as caught:
         convert.named_images(reference_pb2.LoadReferenceRequest(images=[b"a", b"b"], image_names=names))
     assert caught.value.field == field
+
+
+@given(st.integers(1000, 100_000).map(lambda number: number / 10_000))
+def test_a_sensitivity_is_the_number_that_was_written_although_its_field_has_less_precision(written: float) -> None:
+    """So the same number gives the same threshold in a request and in TuneReference."""
+    assert convert.output_options(inference_pb2.OutputOptions(sensitivity=written)).sensitivity == written
 
 
 def test_the_name_of_an_image_has_at_most_128_bytes() -> None:

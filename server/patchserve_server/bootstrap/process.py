@@ -18,6 +18,8 @@ def configure_process() -> None:
     # torch's OpenMP reads this when it is loaded. With the default, its threads wait actively after each operation
     # and slow down the backbone, which runs on other threads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # gRPC's core logs a line for each TLS handshake that fails, and anybody can make them fail as often as they like.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # OpenVINO and NNCF report every import and conversion over the network unless this import fails.
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     # The longest time that a thread keeps the interpreter while the event loop waits for it. The default is ten times

@@ -47,6 +47,15 @@ def test_openvino_cannot_import_its_telemetry_and_torch_threads_do_not_spin() ->
     assert run_python(code).split() == ["PASSIVE", "None", "False"]
 
 
+def test_failed_handshakes_are_not_logged_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    code = (
+        "import os; from patchserve_server.bootstrap.process import configure_process; configure_process(); "
+        "print(os.environ['GRPC_VERBOSITY'])"
+    )
+    assert run_python(code).split() == ["NONE"]
+
+
 def test_the_operators_own_wait_policy_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     configure_process()

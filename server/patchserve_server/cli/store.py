@@ -14,6 +14,7 @@ from typing import Any
 from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.parser import Commands, Parser, path_argument
 from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.words import counted
 from patchserve_server.store import CheckedGeneration, CheckedReference, check_store, restore
 
 _SHORT = 12  # characters of a revision in a text
@@ -74,7 +75,7 @@ def _restore(arguments: argparse.Namespace) -> None:
         generation = restore(arguments.store, arguments.reference_id, arguments.revision)
     except PatchserveError as error:
         sys.exit(f"{PROGRAM} store restore: {error.message}")
-    revision, images = generation.revision[:_SHORT], _counted(generation.image_count, "image")
+    revision, images = generation.revision[:_SHORT], counted(generation.image_count, "image")
     _print(f"Reference {arguments.reference_id} is at revision {revision} with {images}.")
 
 
@@ -90,7 +91,7 @@ def _print_report(references: list[CheckedReference]) -> None:
         if reference.problem:
             _print(f"  {_advice(reference)}")
     damaged = sum(bool(reference.problem) for reference in references)
-    _print(f"{_counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
+    _print(f"{counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
 
 
 def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
@@ -98,7 +99,7 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
     if not generation.problem:
         images, patches = generation.image_count, generation.patch_count
         state = (
-            f"intact, {_counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
+            f"intact, {counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
         )
     current = " (current)" if generation.revision == reference.revision else ""
     return f"{generation.revision[:_SHORT]}{current} {state}"
@@ -111,10 +112,6 @@ def _advice(reference: CheckedReference) -> str:
     return (
         f"To use an intact revision, stop the server: patchserve-server store restore {reference.reference_id}{which}"
     )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _print(text: str) -> None:

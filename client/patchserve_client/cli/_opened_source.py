@@ -77,7 +77,7 @@ class _Images:
 
     is_live = False
     fps: float | None = None
-    skipped_count = 0
+    left_out_count = 0
 
     def __init__(self, path: Path, options: SourceOptions, unreadable: Unreadable) -> None:
         self._named = [(file, name.as_posix()) for file, name in named_images([path], options.written_folders).items()]

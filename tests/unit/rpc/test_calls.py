@@ -117,6 +117,29 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     assert pacing.delayed == 0
 
 
+async def test_a_refusal_that_waits_holds_nothing() -> None:
+    """Otherwise two callers that try again at once would take all places of --max-calls."""
+    pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
+    pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
+    call: Any = FakeContext()
+    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
+    refused.until_status_is_sent.callback(released.set)
+    task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
+    await until(lambda: pacing.delayed == 1)
+    assert released.is_set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_other_failures_hold_their_place_until_the_status_is_sent() -> None:
+    context, released = FakeContext(), asyncio.Event()
+    call = incoming(context)
+    call.until_status_is_sent.callback(lambda: released.set() if context.status is not None else None)
+    await call.run(fail(ReferenceNotFoundError("box")))
+    assert released.is_set()
+
+
 async def test_a_bug_is_sent_without_details_and_with_the_request_id() -> None:
     context = FakeContext()
     call = incoming(context)

@@ -1,12 +1,11 @@
-"""The image files of a command line, and the overlay files that it writes."""
+"""The image files of a command line."""
 
 from __future__ import annotations
 
 import glob
-import itertools
 import os
 import sys
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Annotated, Final
 
@@ -92,18 +91,3 @@ def _existing(argument: str) -> list[Path]:
     if not matches:
         raise typer.BadParameter(f"No file matches {path}.")
     return sorted(map(Path, matches), key=natural_order)
-
-
-def overlay_paths(images: Mapping[Path, PurePath], folder: Path, suffix: str) -> dict[Path, Path]:
-    """The overlay file of each image: `<stem>_overlay<suffix>`, with a number if two images have the same stem."""
-    used: set[str] = set()
-    paths = {}
-    for image, name in images.items():
-        target = folder / name.parent
-        numbered = (f"{name.stem}_{number}" for number in itertools.count(2))
-        stems = itertools.chain([name.stem], numbered)
-        # Some file systems ignore case: without casefold one overlay would overwrite another there.
-        path = next(path for stem in stems if str(path := target / f"{stem}_overlay{suffix}").casefold() not in used)
-        used.add(str(path).casefold())
-        paths[image] = path
-    return paths

@@ -23,9 +23,10 @@ from patchserve_client import (
 from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
+from patchserve_client.cli._image_files import ImagesArgument, named_images, read_image
 from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
+from patchserve_client.cli._overlay_names import overlay_paths
 from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._saved_anomalies import SavedAnomalies
 from patchserve_client.cli._text import escaped, width_of

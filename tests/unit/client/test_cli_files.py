@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from fakes.fake_server import FakeServer
 from fakes.responses import png
 from fakes.terminal import Run, command, rows
+from hypothesis import given
+from hypothesis import strategies as st
 
-from patchserve_client.cli._image_files import STDIN, images_in, named_images, overlay_paths
+from patchserve_client.cli._image_files import STDIN, images_in, named_images
+from patchserve_client.cli._overlay_names import OverlayNames, overlay_paths
 
 
 @pytest.fixture
@@ -111,6 +114,15 @@ def test_overlays_with_the_same_name_get_a_number_also_where_case_is_ignored(tmp
         "out/X_3_overlay.png",
         "out/sub/x_overlay.png",
     ]
+
+
+@given(
+    st.lists(st.sampled_from(["x.png", "X.bmp", "x_2.png", "x_2_2.png", "x_3", "a/x.png", "a/x_2.png"]), max_size=12)
+)
+def test_no_overlay_overwrites_another(images: list[str]) -> None:
+    names = OverlayNames(Path("out"), ".png")
+    paths = [names.path_of(PurePath(image)).as_posix().casefold() for image in images]
+    assert len(set(paths)) == len(paths)
 
 
 @pytest.mark.parametrize(

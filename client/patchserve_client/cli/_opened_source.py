@@ -12,7 +12,7 @@ import typer
 from patchserve_client import Frame
 from patchserve_client._image_files import SUFFIXES, frame_id_of
 from patchserve_client.cli._camera import Camera
-from patchserve_client.cli._image_files import named_images
+from patchserve_client.cli._image_files import named_images, refuse_written
 from patchserve_client.cli._opencv import is_camera
 from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._recording import RecordedSource, Recording
@@ -38,9 +38,8 @@ def opened_source(
     path = local_path(source)
     if watch and not (path and path.is_dir()):
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
-    if watch and path is not None and path.resolve() in [folder.resolve() for folder in options.written_folders]:
-        raise typer.BadParameter("--out and --save-anomalies must not be the watched folder: overlays are images, too.")
     if path and path.is_dir():
+        refuse_written(path, options.written_folders)
         yield WatchedFolder(path, options, unreadable) if watch else _Images(path, options, unreadable)
         return
     # OpenCV would take an image for the first of numbered ones.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -50,7 +51,7 @@ class ReferenceFit:
     """
 
     def __init__(self, source: str, *, is_folder: bool) -> None:
-        self._command = f"patchserve reference {'load' if is_folder else 'capture'} {source}"
+        self._command = f"patchserve reference {'load' if is_folder else 'capture'} {shlex.quote(source)}"
         self._ratios: list[float] = []
         self._first_time: datetime | None = None
         self._is_decided = False

@@ -153,7 +153,7 @@ def _load_files(
         return
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, threshold {loaded.threshold:.4g}, "
+        f"{counted(loaded.patch_count, 'patch', 'patches')}, raw threshold {loaded.threshold:.4g}, "
         f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
     )
 
@@ -193,7 +193,7 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        titles = ["id", "images", "patches", "profile", "threshold", "MiB", "updated", "revision"]
+        titles = ["id", "images", "patches", "profile", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
         print_table(titles, [_reference_cells(reference) for reference in references])
 
 
@@ -203,6 +203,7 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
         str(reference.image_count),
         str(reference.patch_count),
         reference.profile or "unknown",
+        f"{reference.sensitivity:g}",
         f"{reference.threshold:.4g}",
         f"{reference.bank_bytes / 2**20:.1f}",
         f"{reference.update_time:%Y-%m-%d %H:%M:%SZ}",
@@ -246,8 +247,8 @@ def tune(
         typer.Option(
             min=0.1,
             max=10,
-            metavar="X",
-            help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
+            metavar="S",
+            help="Divide the calibrated thresholds by S: above 1 finds more, 1 restores them.",
         ),
     ],
     as_json: JsonOption = False,
@@ -262,7 +263,7 @@ def tune(
         print_json(dataclasses.asdict(tuned))
         return
     print_line(
-        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
+        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, raw threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"
     )
 

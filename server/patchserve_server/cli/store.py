@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -66,7 +67,7 @@ def _check(arguments: argparse.Namespace) -> None:
         document = {"references": [_document(reference) for reference in references]}
         _print(json.dumps(document, indent=2, default=datetime.isoformat))
     else:
-        _print_report(references)
+        _print_report(references, arguments.store)
     sys.exit(int(any(reference.problem for reference in references)))
 
 
@@ -83,13 +84,16 @@ def _document(reference: CheckedReference) -> dict[str, Any]:
     return {"is_intact": not reference.problem, **dataclasses.asdict(reference)}
 
 
-def _print_report(references: list[CheckedReference]) -> None:
+def _print_report(references: list[CheckedReference], store: Path) -> None:
+    if not references:
+        _print(f"There are no references in {store}. Is it the folder of `serve --store`?")
+        return
     for reference in references:
         _print(f"{reference.reference_id}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
         for generation in reference.generations:
             _print(f"  {_line(reference, generation)}")
         if reference.problem:
-            _print(f"  {_advice(reference)}")
+            _print(f"  {_advice(reference, store)}")
     damaged = sum(bool(reference.problem) for reference in references)
     _print(f"{counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
 
@@ -105,13 +109,12 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
     return f"{generation.revision[:_SHORT]}{current} {state}"
 
 
-def _advice(reference: CheckedReference) -> str:
+def _advice(reference: CheckedReference, store: Path) -> str:
     if not reference.intact_generations:
         return "No revision is intact: load the images again, or delete the reference."
     which = " --revision REVISION" if len(reference.intact_generations) > 1 else ""
-    return (
-        f"To use an intact revision, stop the server: patchserve-server store restore {reference.reference_id}{which}"
-    )
+    command = f"patchserve-server store restore --store {shlex.quote(str(store))} {reference.reference_id}{which}"
+    return f"To use an intact revision, stop the server, then run: {command}"
 
 
 def _print(text: str) -> None:

@@ -89,7 +89,7 @@ def test_a_damaged_reference_is_described_and_restored(run: Run, root: Path, mon
     code, stdout, _ = run("check")
     assert code == 1
     assert "\nparcel: damaged: its pointer cannot be read (revision: Field required)\n" in stdout
-    assert "patchserve-server store restore parcel --revision REVISION" in stdout
+    assert f"patchserve-server store restore --store {root} parcel --revision REVISION\n" in stdout
     document = json.loads(run("check", "--json")[1])
     other, parcel = document["references"]
     assert (other["is_intact"], parcel["is_intact"], parcel["revision"]) == (True, False, "")
@@ -165,3 +165,9 @@ def test_a_folder_that_is_no_reference_is_not_listed_and_one_that_may_be_is(run:
     assert code == 1
     assert "photos" not in stdout
     assert "oth er: damaged: its folder's name is not the id of a reference" in stdout
+
+
+def test_a_folder_without_references_is_said_to_be_one(run: Run, tmp_path: Path) -> None:
+    code, stdout, _ = run("check", "--store", tmp_path)
+    assert (code, stdout) == (0, f"There are no references in {tmp_path}. Is it the folder of `serve --store`?\n")
+    assert list(tmp_path.iterdir()) == []

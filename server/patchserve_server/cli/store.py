@@ -17,6 +17,8 @@ from patchserve_server.cli.parser import Commands, Parser, path_argument
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.words import counted
 from patchserve_server.store import CheckedGeneration, CheckedReference, check_store, restore
+from patchserve_server.store.damage import printable
+from patchserve_server.store.leftovers import is_reference_id
 
 _SHORT = 12  # characters of a revision in a text
 
@@ -89,7 +91,8 @@ def _print_report(references: list[CheckedReference], store: Path) -> None:
         _print(f"There are no references in {store}. Is it the folder of `serve --store`?")
         return
     for reference in references:
-        _print(f"{reference.reference_id}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
+        name = printable(reference.reference_id)  # of a folder, in which anything may be
+        _print(f"{name}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
         for generation in reference.generations:
             _print(f"  {_line(reference, generation)}")
         if reference.problem:
@@ -110,6 +113,8 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
 
 
 def _advice(reference: CheckedReference, store: Path) -> str:
+    if not is_reference_id(reference.reference_id):
+        return "Stop the server, then give the folder the id of the reference as its name again."
     if not reference.intact_generations:
         return "No revision is intact: load the images again, or delete the reference."
     which = " --revision REVISION" if len(reference.intact_generations) > 1 else ""

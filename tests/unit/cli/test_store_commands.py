@@ -171,3 +171,11 @@ def test_a_folder_without_references_is_said_to_be_one(run: Run, tmp_path: Path)
     code, stdout, _ = run("check", "--store", tmp_path)
     assert (code, stdout) == (0, f"There are no references in {tmp_path}. Is it the folder of `serve --store`?\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_folder_cannot_reach_the_terminal(run: Run, root: Path) -> None:
+    (root / "parcel").rename(root / "a\x1b[31m\n\udcff")
+    _, stdout, _ = run("check", "--store", root)
+    assert stdout.splitlines()[0].startswith(r"a\x1b[31m\n\udcff: damaged: its folder's name")
+    assert "\x1b" not in stdout
+    assert "store restore" not in stdout, "no command works for such a name"

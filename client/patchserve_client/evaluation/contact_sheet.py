@@ -46,7 +46,8 @@ def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[V
 
 def _draw_title(draw: ImageDraw.ImageDraw, verdicts: Sequence[Verdict], width_px: int) -> None:
     mistakes, total = sum(not verdict.is_correct for verdict in verdicts), len(verdicts)
-    title = f"{mistakes} of {total} verdicts are wrong" if mistakes else f"All {total} verdicts are right"
+    verb = "is" if mistakes == 1 else "are"
+    title = f"{mistakes} of {total} verdicts {verb} wrong" if mistakes else f"All {total} verdicts are right"
     order = "The largest mistakes, then the" if mistakes else "The"
     mask = ", its mask outlined" if any(verdict.image.mask_path for verdict in verdicts) else ""
     legend = (

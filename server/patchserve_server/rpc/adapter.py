@@ -72,7 +72,8 @@ class MethodAdapter(aio.ServerInterceptor):
             incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
             # If the caller does not read, its status waits. Until then it counts for --max-calls and nothing else.
             with ExitStack() as until_status_is_sent:
-                await incoming.run(self._answer(full_name, handler, incoming, until_status_is_sent))
+                work = self._answer(full_name, handler, incoming, until_status_is_sent)
+                await incoming.run(work, until_status_is_sent)
 
         # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
         return grpc.stream_stream_rpc_method_handler(answer, response_serializer=handler.response_serializer)

@@ -7,6 +7,7 @@ import logging
 import time
 import uuid
 from collections.abc import Coroutine
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,8 +87,13 @@ class IncomingCall:
             return f"certificate {name}"
         return f"peer {self._peer}"
 
-    async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
+    async def run(self, work: Coroutine[Any, Any, None], until_status_is_sent: ExitStack) -> None:
+        """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again.
+
+        Args:
+            work: answers the call.
+            until_status_is_sent: what the call holds until then; if it is refused, only until its refusal is delayed.
+        """
         failure: status_pb2.Status | None = None
         is_refusal = False
         try:
@@ -102,6 +108,7 @@ class IncomingCall:
             _log.log(logging.INFO if self._is_audited else logging.DEBUG, "%s", self._line())
         # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
         if is_refusal:
+            until_status_is_sent.close()  # else callers who are refused too often would take the place of others
             await self._endings.pacing.wait(self.client, self.context.time_remaining())
         if failure is not None:
             await self._send(failure)

@@ -26,7 +26,7 @@ CountOption = Annotated[
         min=1,
         metavar="N",
         show_default=str(_DEFAULT_COUNT),
-        help="Number of frames of a video, chosen evenly.",
+        help="Number of frames, from all parts of a video.",
     ),
 ]
 EveryOption = Annotated[
@@ -64,7 +64,7 @@ def is_video(path: Path) -> bool:
 
 
 def _frames_of(video: Path, folder: Path, count: int, every_s: float | None) -> list[Path]:
-    """Write frames of a video into the folder: one for each `every_s` seconds, or `count` chosen evenly."""
+    """Write frames of a video into the folder: one for each `every_s` seconds, or `count` from all its parts."""
     recording, read_count = Recording(str(video)), 0
     with progress(f"Reading {video.name}", recording.frame_count or None) as step:
 

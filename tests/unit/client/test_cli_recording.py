@@ -181,4 +181,13 @@ def test_an_even_choice_is_even_and_bounded(count: int, total: int) -> None:
     assert set(chosen) <= held
     gaps = [later - sooner for sooner, later in itertools.pairwise([-1, *chosen, total])]
     assert min(gaps) > 0
-    assert max(gaps) <= 2 * total / count + 2
+    assert max(gaps) <= 3 * total / count + 3
+
+
+@pytest.mark.parametrize("period", [4, 8, 16, 25, 32])
+def test_an_even_choice_of_what_repeats_sees_all_of_it(period: int) -> None:
+    choice = EvenChoice[int](30)
+    for number in range(800):
+        if choice.wants(number):
+            choice.add(number)
+    assert len({number % period for number in choice.chosen()}) >= min(period, 30) / 2

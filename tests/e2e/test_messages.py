@@ -177,7 +177,7 @@ def is_at_its_limit(stub: Stub, metadata: Metadata) -> bool:
 def test_calls_that_send_nothing_keep_nobody_out(tmp_path: Path) -> None:
     limits = {"max_calls": 8, "max_pending_loads": 4, "max_pending_images": 8}
     methods = [f"/patchserve.v1.PatchCoreService/{name}" for name in ("LoadReference", "InferStream") for _ in range(2)]
-    with guarded(tmp_path, "greedy", "another", "modest", **limits) as (address, tokens), connect(address) as stub:
+    with guarded(tmp_path, *"abcd", "modest", **limits) as (address, tokens), connect(address) as stub:
         *attackers, modest = tokens
         over = threading.Event()
         with grpc.insecure_channel(address) as channel:

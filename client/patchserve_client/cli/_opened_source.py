@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,11 @@ def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
         yield RecordedSource(Recording(str(path)), options)
         return
     if not is_camera(source):
-        raise typer.BadParameter(f"{source} is not a folder, a video file, the index of a camera, or a URL.")
+        hint = " Patterns are for `patchserve infer`." if glob.has_magic(source) else ""
+        raise typer.BadParameter(
+            f"There is no file or folder {source}. A source is a folder, a video file, the index of a camera, or the "
+            f"URL of a stream.{hint}"
+        )
     with contextlib.closing(Camera(source, options)) as camera:
         if not camera.is_recording:
             yield camera

@@ -281,4 +281,6 @@ def delete(
     if as_json:
         print_json({"reference_id": reference_id, "revision": revision})
         return
-    print_line(f"Deleted {reference_id}, revision {revision[:12]}")
+    print_line(
+        f"Deleted {reference_id}" + (f", revision {revision[:12]}" if revision else "")
+    )  # of a damaged one: none

@@ -14,6 +14,7 @@ import simplejpeg
 from PIL import Image
 
 from patchserve_server.domain.errors import UndecodableImageError
+from patchserve_server.imaging.jpeg_scans import has_all_scans
 from patchserve_server.imaging.pil_image import PilImage
 
 _Size: TypeAlias = tuple[int, int]
@@ -21,7 +22,10 @@ _CHANNELS = 3
 _UNKNOWN_LAYOUT = "Could not determine subsampling"
 """TurboJPEG does not know every layout that libjpeg decodes, such as 4:1:0, which nearly no encoder writes."""
 _PADDING = re.compile(r"(\d+) extraneous bytes before marker 0xd9")
+_END = b"\xff\xd9"
 _MAX_JUNK_BYTES = 4
+_MAX_ZERO_BYTES = 8
+"""Zeros at the end of the pixel data, before the padding. Encoders write hardly any, because they fill up with ones."""
 _HEADER_WARNING = re.compile(
     r"extraneous bytes before marker 0x(db|c[0-2]|e.|fe)|JFIF revision|Adobe color transform|ICC marker"
 )
@@ -60,6 +64,8 @@ def check_jpeg(data: bytes, smallest_px: _Size, largest_px: _Size) -> None:
 
 def _check(data: bytes, smallest_px: _Size, largest_px: _Size, **options: object) -> bool:
     """Decode strictly. Return whether it was decoded, and not just checked, or not even that in an unknown layout."""
+    if not has_all_scans(data):
+        raise UndecodableImageError("The image is truncated: it lacks some of its scans.")
     try:
         _decode(data, smallest_px, largest_px, **options)
     except ValueError as warning:
@@ -87,12 +93,17 @@ def _decode(data: bytes, smallest_px: _Size, largest_px: _Size, **options: objec
 
 
 def _is_padding(message: str, data: bytes) -> bool:
-    """Whether the warning is about padding before the end, after all pixels; webcams write it."""
+    """Whether the warning is about padding before the end, after all pixels; webcams write it.
+
+    If data is missing and the file is filled up with zeros, libjpeg takes the first of them for pixels.
+    """
     found = _PADDING.search(message)
     if found is None:
         return False
     padding_bytes = int(found[1])
-    return padding_bytes <= _MAX_JUNK_BYTES or bytes(padding_bytes) + b"\xff\xd9" in data
+    if bytes(padding_bytes + _MAX_ZERO_BYTES) + _END in data:
+        return False
+    return padding_bytes <= _MAX_JUNK_BYTES or bytes(padding_bytes) + _END in data
 
 
 def _without_metadata(data: bytes) -> bytes:

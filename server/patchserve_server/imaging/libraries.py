@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import warnings
 
 import cv2
-from PIL import Image
+from PIL import Image, _imaging
 
 
 def configure_libraries() -> None:
@@ -20,3 +22,13 @@ def configure_libraries() -> None:
     Image.MAX_IMAGE_PIXELS = None
     # Pillow's warnings are about the callers' files and do not belong in the server's log.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    _silence_libtiff()
+
+
+def _silence_libtiff() -> None:
+    """Keep libtiff from writing a line to standard error for each damaged TIFF: callers decide how many there are.
+
+    Pillow has no function for it; it raises an error for such a file in any case.
+    """
+    with contextlib.suppress(AttributeError):  # a Pillow without libtiff, or a system that hides its functions
+        ctypes.CDLL(_imaging.__file__).TIFFSetErrorHandler(None)

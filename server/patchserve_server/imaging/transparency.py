@@ -30,7 +30,10 @@ def on_white(image: Image.Image) -> PilImage:
 
 
 def scale_transparent_color(image: Image.Image, data: bytes) -> None:
-    """Make the transparent color of a loaded PNG with 16 bits per channel fit its pixels, which Pillow scales to 8."""
-    color = image.info.get("transparency")
-    if isinstance(color, tuple) and data[_PNG_DEPTH_AT] == _DEEP:
+    """Make the transparent color of a loaded PNG fit its pixels, which Pillow scales to 8 bits per channel."""
+    color, bits = image.info.get("transparency"), data[_PNG_DEPTH_AT]
+    if isinstance(color, tuple) and bits == _DEEP:
         image.info["transparency"] = tuple(value >> 8 for value in color)
+    elif isinstance(color, int) and image.mode in ("1", "L"):
+        largest = (1 << bits) - 1
+        image.info["transparency"] = (color & largest) * (255 // largest)

@@ -102,12 +102,17 @@ class Admission:
     Streams hold at most half of the limit, so that single calls are admitted too. While a stream waits, single calls
     hold at most the other half. The streams of one client hold at most half of its share, so that it can make single
     calls as well. No share is less than `largest`, the most that one call may need.
+
+    While others hold something, a client gets with single calls its share of the rest only. So it does not matter how
+    many clients want more than they get: with half as the share, n of them hold n/(n + 1) of the limit, and there is
+    room for the next client.
     """
 
     def __init__(self, unit: str, limit: Capacity, *, share: float, largest: Capacity) -> None:
         self._unit = unit  # singular, as in "image limit reached"
         self.limit = limit
         self.client_limit = limit.share(share, largest)
+        self._share, self._largest = share, largest
         self._stream_limit = limit.share(0.5, largest)
         self._call_limit = limit - self._stream_limit  # while a stream waits
         self._client_stream_limit = self.client_limit.share(0.5, largest)
@@ -172,11 +177,15 @@ class Admission:
             fits = False
         if not fits:
             raise self._rejection(f"The server has reached its limit of {self._limit_text(self.limit)}")
+        held_by_client = self._held_by(client)
+        left_by_others = self.limit - (self.held - held_by_client)
+        beside_others = left_by_others.share(self._share, self._largest)
+        if not (held_by_client + more).fits(beside_others):
+            raise self._rejection(f"Beside other clients, this one has {self._limit_text(beside_others)} at most")
 
     def is_within_share(self, client: str, more: Capacity) -> bool:
         """Whether the client's own limit allows this much more, whatever others hold."""
-        held = self._held(client, streams=False) + self._held(client, streams=True)
-        return (held + more).fits(self.client_limit)
+        return (self._held_by(client) + more).fits(self.client_limit)
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
         """Counts the change of a permit: positive when it acquires capacity, negative when it releases some."""
@@ -230,6 +239,9 @@ class Admission:
         if held_by_streams != NOTHING and not held_after.fits(self._client_stream_limit):
             return False
         return (held_after + self._held(pending.client, streams=False)).fits(self.client_limit)
+
+    def _held_by(self, client: str) -> Capacity:
+        return self._held(client, streams=False) + self._held(client, streams=True)
 
     def _held(self, client: str, *, streams: bool) -> Capacity:
         return self._held_by_client.get((client, streams), NOTHING)

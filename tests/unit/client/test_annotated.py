@@ -45,11 +45,21 @@ def test_the_overlay_is_unchanged_below_the_header(scale: HeatmapScale, size_px:
     assert below.tobytes() == result.overlay.convert("RGB").tobytes()
 
 
-@pytest.mark.parametrize("size_px", [(1, 1), (16, 300), (64, 48), (359, 20)])
+@pytest.mark.parametrize("size_px", [(1, 1), (60, 300), (64, 48), (359, 20)])
 def test_a_narrow_overlay_is_enlarged_until_the_header_is_readable(size_px: tuple[int, int]) -> None:
     picture = annotated(result_of(size_px), HeatmapScale.CALIBRATED)
     assert picture.width == 360
     assert picture.height == pytest.approx(42 + 360 * size_px[1] / size_px[0], abs=1)
+
+
+@pytest.mark.parametrize("size_px", [(1, 2000), (3, 3000), (16, 300), (200, 2000)])
+def test_a_very_narrow_overlay_has_margins_and_stays_small(size_px: tuple[int, int]) -> None:
+    picture = annotated(result_of(size_px), HeatmapScale.CALIBRATED)
+    assert picture.width == 360
+    assert picture.height <= 42 + max(2048, size_px[1])
+    width_px = round(size_px[0] * max(1.0, 2048 / size_px[1]))
+    row = [picture.getpixel((x_px, picture.height // 2)) for x_px in range(360)]
+    assert row.count((21, 25, 30)) == 360 - max(1, width_px)
 
 
 @pytest.mark.parametrize(("color", "header"), [("red", RED), ("green", GREEN)])

@@ -240,3 +240,9 @@ def test_a_bad_search_radius_is_rejected_with_what_is_allowed(run_reference: Run
     assert (code, stdout) == (2, "")
     assert f"a share of the image's side, above 0 and at most 1, not {text!r}." in stderr
     assert not fake.requests["LoadReference"]
+
+
+def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeServer) -> None:
+    fake.references["belt"] = reference("belt", 3)
+    fake.references["belt"].revision = ""
+    assert run("reference", "delete", "belt") == (0, "Deleted belt\n", "")

@@ -115,6 +115,23 @@ def test_jpegs_of_opencv_are_decoded_and_refused_with_a_cut(flag: int, value: in
         decode_rgb(jpeg[: len(jpeg) * 2 // 3] + END)
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_jpeg_whose_missing_part_is_filled_with_zeros_is_refused(mode: str, progressive: bool) -> None:
+    jpeg = encoded(drawn(0, (120, 90), mode), "JPEG", progressive=progressive)
+    for end in range(scans(jpeg)[0].start, len(jpeg) - 100, 41):
+        for zeros in (len(jpeg) - end, end, 5000):
+            with pytest.raises(UndecodableImageError):
+                decode_rgb(jpeg[:end] + bytes(zeros) + END)
+
+
+def test_a_progressive_jpeg_without_its_last_scans_is_refused() -> None:
+    jpeg = encoded(drawn(0, (60, 40)), "JPEG", progressive=True)
+    for scan in scans(jpeg)[:-1]:
+        with pytest.raises(UndecodableImageError, match="lacks some of its scans"):
+            decode_rgb(jpeg[: scan.stop] + END)
+
+
 def test_a_jpeg_whose_header_claims_more_pixels_is_refused() -> None:
     jpeg = encoded(drawn(0, (64, 64)), "JPEG")
     frame = jpeg.index(b"\xff\xc0") + 5

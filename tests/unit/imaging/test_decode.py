@@ -268,6 +268,20 @@ def test_a_transparent_color_of_16_bits_becomes_white(color_type: int, samples: 
     assert decoded[0].tolist() == [[255] * 3, [0x56] * 3]
 
 
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+@pytest.mark.parametrize("bits_beside", [0, 0x4000])
+def test_a_transparent_gray_of_any_depth_becomes_white(depth: int, bits_beside: int) -> None:
+    """Only the lowest bits of the stored color count, as many as a pixel has."""
+    row = b"\0" + bytes([1 << 8 - depth])  # one pixel of level 1, then black
+    decoded = decode_rgb(
+        png_of(2, 1, depth, 0, row + bytes(depth == 8), transparent=struct.pack(">H", bits_beside | 1))
+    )
+    assert decoded[0].tolist() == [[255] * 3, [0] * 3]
+    if depth > 1:
+        opaque = decode_rgb(png_of(2, 1, depth, 0, row + bytes(depth == 8), transparent=struct.pack(">H", 2)))
+        assert opaque[0].tolist() == [[255 // (2**depth - 1)] * 3, [0] * 3]
+
+
 def png_of(width: int, height: int, depth: int, color_type: int, rows: bytes, *, transparent: bytes) -> bytes:
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

@@ -88,3 +88,14 @@ def test_our_own_limits_hold_whether_or_not_the_libraries_are_configured(configu
     for error in errors:
         assert error.startswith("ImageTooLargeError The image has ")
         assert error.endswith(" pixels; at most 50,000 are allowed.")
+
+
+@pytest.mark.parametrize("kind", ["tiff_lzw", "tiff_deflate", "jpeg"])
+def test_a_damaged_tiff_writes_nothing_to_the_log(kind: str) -> None:
+    tiff = encoded(
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)), "TIFF", compression=kind
+    )
+    damaged = tiff[:200] + bytes(100) + tiff[300:]
+    done = run(DECODE.format(configure=CONFIGURED), damaged.hex(), (tiff[:150] + b"\xff" * 20 + tiff[170:]).hex())
+    assert done.stderr == ""
+    assert "UndecodableImageError" in done.stdout

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
 import pytest
 from fakes.waiting import settle
+from hypothesis import given
+from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.serving.admission import Admission, Capacity, Permit
@@ -54,10 +57,37 @@ def test_a_rejection_names_the_limit() -> None:
         with pytest.raises(QueueFullError, match=expected):
             limited.acquire("a", capacity)
     images = admission(share=0.5)
-    for client in "ab":
-        images.acquire(client, Capacity(4))
+    images.acquire("a", Capacity(4))
+    with pytest.raises(QueueFullError, match="Beside other clients, this one has 2 images and 0 MiB"):
+        images.acquire("b", Capacity(3))
+    for client in "bcde":
+        images.acquire(client, Capacity(1))
     with pytest.raises(QueueFullError, match="The server has reached its limit of 8 images"):
-        images.acquire("c", Capacity(1))
+        images.acquire("f", Capacity(1))
+
+
+@given(requests=st.lists(st.tuples(st.integers(0, 4), st.integers(1, 40)), max_size=300), share=st.floats(0.1, 0.9))
+def test_however_much_others_ask_for_there_is_room_for_the_next_client(
+    requests: list[tuple[int, int]], share: float
+) -> None:
+    """Five greedy clients, of which each holds what it gets and asks for more."""
+    images = Admission("image", Capacity(1000), share=share, largest=Capacity(1))
+    for client, count in requests:
+        with suppress(QueueFullError):
+            images.acquire(f"greedy {client}", Capacity(count))
+    assert images.acquire("modest", Capacity(1))
+
+
+def test_greedy_clients_come_to_hold_the_same() -> None:
+    images = admission(count=64, nbytes=6400, share=0.5)
+    held: dict[str, list[Permit]] = {client: [] for client in "abc"}
+    for _ in range(100):
+        for client, permits in held.items():
+            with suppress(QueueFullError):
+                while True:
+                    permits.append(images.acquire(client, Capacity(1)))
+            permits.pop().release()
+    assert all(15 <= len(permits) <= 16 for permits in held.values())
 
 
 def test_a_permit_grows_to_what_is_needed_and_releases_all_of_it() -> None:
@@ -278,5 +308,4 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
         rng.choice(tasks).cancel()
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert not [result for result in results if isinstance(result, Exception)]
-    for client in "ab":
-        assert images.acquire(client, Capacity(4, 400)), "all capacity is free again"
+    assert images.held == Capacity(), "all capacity is free again"

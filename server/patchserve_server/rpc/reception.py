@@ -145,7 +145,7 @@ class Reception:
             return admission.acquire(client, ONE)
         except QueueFullError:
             error = IdleCallError(_NEEDED)
-            if not admission.is_within_share(client, ONE):  # then no other client's permit helps
+            if not admission.is_within_share(client, ONE):  # then no other client loses a call
                 ended = self._waiting.end_overdue(admission, error, client)
             else:
                 ended = self._waiting.end_overdue(admission, error)

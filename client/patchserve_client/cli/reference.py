@@ -281,6 +281,5 @@ def delete(
     if as_json:
         print_json({"reference_id": reference_id, "revision": revision})
         return
-    print_line(
-        f"Deleted {reference_id}" + (f", revision {revision[:12]}" if revision else "")
-    )  # of a damaged one: none
+    known = f", revision {revision[:12]}" if revision else ""  # that of a damaged one is not known
+    print_line(f"Deleted {reference_id}{known}")

@@ -38,7 +38,7 @@ class ReceptionLimits:
         max_idle_streams: how many streams of one client may send nothing for a while.
         max_calls: how many calls of one client may wait until they are read.
         large_places: how many messages with images are received at a time.
-        shares_places: whether one client gets at most a third of the places.
+        shares_places: whether one client gets at most a third of the places, but 2 at least.
     """
 
     first_message_timeout_s: float
@@ -145,7 +145,7 @@ class Reception:
             return admission.acquire(client, ONE)
         except QueueFullError:
             error = IdleCallError(_NEEDED)
-            if not admission.is_within_share(client, ONE):  # then no other client's permit helps
+            if not admission.is_within_share(client, ONE):  # then no other client loses a call
                 ended = self._waiting.end_overdue(admission, error, client)
             else:
                 ended = self._waiting.end_overdue(admission, error)

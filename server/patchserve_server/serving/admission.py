@@ -169,7 +169,8 @@ class Admission:
         Raises:
             QueueFullError: it exceeds the limit or the client's share.
         """
-        if not self.is_within_share(client, more):
+        held_after = self._held_by(client) + more
+        if not held_after.fits(self.client_limit):
             raise self._rejection(f"This client has reached its limit of {self._limit_text(self.client_limit)}")
         held_by_calls = self._held_by_calls + more
         fits = (held_by_calls + self._held_by_streams).fits(self.limit)
@@ -177,15 +178,18 @@ class Admission:
             fits = False
         if not fits:
             raise self._rejection(f"The server has reached its limit of {self._limit_text(self.limit)}")
-        held_by_client = self._held_by(client)
-        left_by_others = self.limit - (self.held - held_by_client)
-        beside_others = left_by_others.share(self._share, self._largest)
-        if not (held_by_client + more).fits(beside_others):
+        beside_others = self._limit_beside_others(client)
+        if not held_after.fits(beside_others):
             raise self._rejection(f"Beside other clients, this one has {self._limit_text(beside_others)} at most")
 
     def is_within_share(self, client: str, more: Capacity) -> bool:
-        """Whether the client's own limit allows this much more, whatever others hold."""
-        return (self._held_by(client) + more).fits(self.client_limit)
+        """Whether the client's share allows this much more. If not, others have to give nothing back for it."""
+        held_after = self._held_by(client) + more
+        return held_after.fits(self.client_limit) and held_after.fits(self._limit_beside_others(client))
+
+    def _limit_beside_others(self, client: str) -> Capacity:
+        left_by_others = self.limit - (self.held - self._held_by(client))
+        return left_by_others.share(self._share, self._largest)
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
         """Counts the change of a permit: positive when it acquires capacity, negative when it releases some."""

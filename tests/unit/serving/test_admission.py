@@ -78,6 +78,17 @@ def test_however_much_others_ask_for_there_is_room_for_the_next_client(
     assert images.acquire("modest", Capacity(1))
 
 
+def test_a_client_that_has_its_share_of_the_rest_is_told_apart_from_a_full_server() -> None:
+    """Otherwise idle calls of others would end for it although there are places."""
+    calls = admission(count=8, nbytes=800, share=0.5)
+    calls.acquire("others", Capacity(4))
+    calls.acquire("greedy", Capacity(2))
+    assert not calls.is_within_share("greedy", Capacity(1))
+    calls.acquire("a", Capacity(1))
+    calls.acquire("b", Capacity(1))
+    assert calls.is_within_share("next", Capacity(1)), "the server is full: others have to give one back"
+
+
 def test_greedy_clients_come_to_hold_the_same() -> None:
     images = admission(count=64, nbytes=6400, share=0.5)
     held: dict[str, list[Permit]] = {client: [] for client in "abc"}

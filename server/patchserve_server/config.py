@@ -115,8 +115,8 @@ class Settings(BaseSettings):
     max_calls: int = Field(default=512, ge=2)
     """Largest number of calls in progress, open streams included."""
     client_share: float = Field(default=0.5, gt=0, le=1)
-    """Share of these limits that one client gets of what others leave, half of it for its streams. Use 1 behind a proxy that makes all
-    clients look like one."""
+    """Share of these limits that one client gets of what others leave, half of it for its streams. Use 1 behind a proxy
+    that makes all clients look like one."""
     max_in_flight: int = Field(default=64, ge=1)
     """Largest number of frames in progress in one stream."""
     default_in_flight: int = Field(default=8, ge=1)

@@ -210,6 +210,20 @@ def test_sigterm_under_streaming_load_answers_every_accepted_frame() -> None:
         assert server.process.returncode == 0
 
 
+@pytest.mark.parametrize("method", ["InferStream", "Infer", "LoadReference", "GetServerInfo"])
+def test_a_stop_does_not_wait_for_calls_that_have_sent_nothing(method: str) -> None:
+    stop, over = threading.Event(), Feed()
+    with in_process_server(stop=stop, drain_grace_s=3600.0) as address, grpc.insecure_channel(address) as channel:
+        open_call: Any = channel.stream_stream(f"/patchserve.v1.PatchCoreService/{method}")
+        call = open_call(iter(over))
+        Stub(channel).GetServerInfo(server_info_pb2.GetServerInfoRequest())  # on the same connection: the call is there
+        stop.set()
+        with pytest.raises(grpc.RpcError) as caught:
+            next(call)
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.UNAVAILABLE, "DRAINING")
+        over.close()
+
+
 def test_health_reports_the_drain_before_calls_are_refused() -> None:
     stop = threading.Event()
     with in_process_server(stop=stop, drain_delay_s=2.0) as address, connect(address) as stub:

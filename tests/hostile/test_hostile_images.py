@@ -163,6 +163,9 @@ CATALOG: dict[str, Callable[[], bytes]] = {
     "webp with a huge canvas": lambda: (
         b"RIFF\x1e\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\xfe\x3f\0\xfe\x27\0ANIM\6\0\0\0" + b"\0" * 6
     ),
+    "jpeg with a million comments between its scans": lambda: between_scans(b"\xff\xfe\0\2" * 1_000_000),
+    "jpeg with 20 MB of fill bytes between its scans": lambda: between_scans(b"\xff" * 20_000_000),
+    "jpeg with 20 MB of fill bytes before a stuffed one": lambda: between_scans(b"\xff" * 20_000_000 + b"\0"),
     "gif": lambda: b"GIF89a" + b"\0" * 100,
     "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
     "pdf": lambda: b"%PDF-1.7\n" + b"\0" * 100,
@@ -174,6 +177,12 @@ CATALOG: dict[str, Callable[[], bytes]] = {
     "zeros": lambda: b"\0" * 1_000_000,
     "header of each": lambda: b"\xff\xd8\xff",
 }
+
+
+def between_scans(inserted: bytes) -> bytes:
+    jpeg = encoded(Image.linear_gradient("L"), "JPEG", progressive=True)
+    second = jpeg.rindex(b"\xff\xc4")  # tables before the last scan
+    return jpeg[:second] + inserted + jpeg[second:]
 
 
 def text_bomb(kind: bytes, start: bytes) -> bytes:
@@ -200,6 +209,7 @@ COSTLY = [
     "jpeg with junk between segments",
     "jpeg with 5,000 scans",
     "jpeg with scans that hold nothing",
+    "jpeg with a million comments between its scans",
     "tiff with a million strips",
     "tiff with huge tiles",
     "tiff with 200,000 tile sides",

@@ -115,6 +115,8 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
 def _advice(reference: CheckedReference, store: Path) -> str:
     if not is_reference_id(reference.reference_id):
         return "Stop the server, then give the folder the id of the reference as its name again."
+    if not reference.intact_generations and not reference.is_readable:
+        return "It may be intact: make its files readable for this user, then check again."
     if not reference.intact_generations:
         return "No revision is intact: load the images again, or delete the reference."
     which = " --revision REVISION" if len(reference.intact_generations) > 1 else ""

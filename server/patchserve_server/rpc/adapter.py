@@ -56,6 +56,10 @@ class MethodAdapter(aio.ServerInterceptor):
         self._reception = Reception(listening.reception)
         self._parsers: dict[str, MessageParser] = {}
 
+    def drain(self) -> None:
+        """Ends calls that have sent nothing, with DrainingError."""
+        self._reception.drain()
+
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],

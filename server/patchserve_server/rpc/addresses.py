@@ -48,13 +48,16 @@ def private_socket_file(address: str) -> Iterator[None]:
     that runs.
 
     Raises:
-        StartupError: another server listens there.
+        StartupError: another server listens there, or the socket would have no file and so no permissions.
     """
-    scheme, _, path = address.partition(":")
-    if scheme != "unix":
+    if not is_unix_socket(address):
         yield
         return
-    if _answers(path.removeprefix("//")):
+    scheme, _, path = address.partition(":")
+    path = path.removeprefix("//")
+    if scheme != "unix" or not path:
+        raise StartupError(f"Every user of this machine could open {address}. Name a file instead: --host unix:PATH.")
+    if _answers(path):
         raise StartupError(f"Another server listens on {address}. Choose another with --host.")
     previous = os.umask(_ONLY_THE_OWNER)
     try:

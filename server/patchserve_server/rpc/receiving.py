@@ -135,15 +135,17 @@ class Requests:
                 self._holdings.give_back()
 
             keeps_s = {self._places: self._places.keeps_s, **self._holdings.keeps_first_s}
-            data = await self._receive(keeps_s, self._first_timeout_s, give_back)
+            data = await self._receive(keeps_s, self._first_timeout_s, give_back, is_first=True)
             if data is not None and len(data) <= self._parser.max_bytes:
                 self._grow(len(data))  # counted before the place is given to others
             return data
 
-    async def _receive(self, keeps_s: Keeps, limit_s: float | None, give_back: Callable[[], None]) -> bytes | None:
+    async def _receive(
+        self, keeps_s: Keeps, limit_s: float | None, give_back: Callable[[], None], *, is_first: bool = False
+    ) -> bytes | None:
         """The next message; None after the last one."""
         limit = asyncio.timeout(limit_s)
-        call = Waiting(self._holdings.client, keeps_s, give_back, limit)
+        call = Waiting(self._holdings.client, keeps_s, give_back, limit, is_first)
         try:
             async with limit:
                 with self._waiting_calls.add(call):

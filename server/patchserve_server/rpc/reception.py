@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from patchserve_server.domain.errors import IdleCallError, QueueFullError
+from patchserve_server.domain.errors import DrainingError, IdleCallError, QueueFullError
 from patchserve_server.rpc.calls import Call, IncomingCall
 from patchserve_server.rpc.methods import InitialPermit, Method, RequestSize
 from patchserve_server.rpc.parsing import MessageParser
@@ -134,6 +134,10 @@ class Reception:
             permit=permit,
             initial=ONE if method.initial_permit is InitialPermit.IMAGE else NOTHING,
         )
+
+    def drain(self) -> None:
+        """Ends calls that have sent nothing, so that a server that stops does not wait for them."""
+        self._waiting.end_first(DrainingError())
 
     def _places(self, count: int, keeps_s: float, max_queue: int) -> ReadingPlaces:
         per_client = max(2, count // 3) if self._limits.shares_places else count

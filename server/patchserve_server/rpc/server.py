@@ -30,9 +30,11 @@ class GrpcServer:
     def __init__(self, listening: Listening, version: str, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
         self._version = version
-        self._authenticator = authenticator
+        self._is_authenticated = authenticator is not None
         self._readiness = Readiness()
         self._health = HealthServicer(self._readiness)
+        delayed_refusals = _DELAYED_REFUSALS_PER_CALL * listening.max_calls
+        self._adapter = MethodAdapter(self._readiness, authenticator, listening, delayed_refusals)
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
@@ -41,13 +43,7 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound, or is not allowed without TLS.
         """
-        adapter = MethodAdapter(
-            self._readiness,
-            self._authenticator,
-            self._listening,
-            _DELAYED_REFUSALS_PER_CALL * self._listening.max_calls,
-        )
-        self._server = aio.server(interceptors=[adapter], options=channel_options(self._listening))
+        self._server = aio.server(interceptors=[self._adapter], options=channel_options(self._listening))
         service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(self._version), self._server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
             KServeServicer(self._readiness, self._version), self._server
@@ -55,7 +51,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
         try:
-            address = bind(self._server, self._listening, authenticated=self._authenticator is not None)
+            address = bind(self._server, self._listening, authenticated=self._is_authenticated)
         except StartupError:
             # It has no port. gRPC frees only a server that was started and stopped; another one corrupts memory.
             await self._server.start()
@@ -75,5 +71,6 @@ class GrpcServer:
         self._health.report_change()
         await self._readiness.end_streams(delay_s)
         self._health.report_change()  # ends those who watch: the server would wait for them
+        self._adapter.drain()
         if self._server is not None:
             await self._server.stop(grace_s)

@@ -11,6 +11,7 @@ import itertools
 import logging
 import os
 import re
+import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ _UNFINISHED: Final = ".part"
 _TIME: Final = "%Y%m%dT%H%M%S%f"
 _TIME_LENGTH: Final = 21
 _MAX_NAME_BYTES: Final = 100
+_TELL_EVERY_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ class OutputFolder:
         self._path = path
         self._limits = limits
         self._number = itertools.count(1)
+        self._told_at_s = float("-inf")
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._files = self._found()
@@ -70,8 +73,8 @@ class OutputFolder:
 
     def new_stem(self, labels: Iterable[str]) -> str:
         """The start of the names of one inspection's files, from its labels, such as reference and frame id."""
-        time = datetime.now(UTC).strftime(_TIME)
-        return "-".join([time, f"{next(self._number):06d}", *filter(None, map(_safe, labels))])
+        now = datetime.now(UTC).strftime(_TIME)
+        return "-".join([now, f"{next(self._number):06d}", *filter(None, map(_safe, labels))])
 
     def write(self, stem: str, contents: Mapping[str, bytes]) -> None:
         """Write the files of one inspection by the ends of their names, then remove what is over the limits.
@@ -122,7 +125,13 @@ class OutputFolder:
             try:
                 path.unlink(missing_ok=True)
             except OSError as error:
-                _log.error("Could not remove a saved file: %s", error.strerror)
+                self._tell(error)
+
+    def _tell(self, error: OSError) -> None:
+        """Logs why a file was not removed, once a minute: calls decide how often it happens."""
+        if time.monotonic() - self._told_at_s >= _TELL_EVERY_S:
+            self._told_at_s = time.monotonic()
+            _log.error("--save-outputs: could not remove saved files: %s", error.strerror)
 
 
 def _stem_of(file_name: str) -> str | None:

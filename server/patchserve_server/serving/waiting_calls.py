@@ -21,12 +21,14 @@ class Waiting:
             waiting nobody can take it away.
         give_back: gives all of it back at once. A second call does nothing.
         limit: the time limit of the wait, which runs while the call is waiting.
+        is_first: whether no message of the call has come yet.
     """
 
     client: str
     keeps_s: Mapping[object, float]
     give_back: Callable[[], None]
     limit: asyncio.Timeout
+    is_first: bool = False
     error: PatchserveError | None = None  # why it was ended
     since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
 
@@ -77,6 +79,12 @@ class WaitingCalls:
         holding = [call for call in self._waiting if call.can_be_ended and held in call.keeps_s]
         own = sum(call.client == for_client for call in holding)
         return self._end_one([call for call in holding if call.client != for_client], error, more_than=own + 1)
+
+    def end_first(self, error: PatchserveError) -> None:
+        """Ends every call of which no message has come yet."""
+        for call in self._waiting:
+            if call.is_first and call.can_be_ended:
+                call.end(error)
 
     def end_excess(self, held: object, error: PatchserveError, limit: int) -> None:
         """Leaves each client at most `limit` calls that no longer keep what they hold: those that waited least."""

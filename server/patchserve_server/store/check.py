@@ -27,6 +27,7 @@ class CheckedGeneration:
     image_count: int  # 0 if it is damaged
     patch_count: int
     save_time: datetime  # UTC
+    is_readable: bool = True  # False: the operating system refused it, so it may be intact
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,7 @@ class CheckedReference:
     revision: str  # that the pointer names; empty if the pointer is damaged
     problem: str
     generations: tuple[CheckedGeneration, ...]
+    is_readable: bool = True  # whether its folder, pointer and generations are
 
     @property
     def intact_generations(self) -> tuple[CheckedGeneration, ...]:
@@ -64,7 +66,7 @@ def check_reference(folder: Path) -> CheckedReference | None:
             if _state(folder) == before:
                 return checked
         except OSError as error:
-            checked = CheckedReference(folder.name, "", _unreadable(error), ())
+            checked = CheckedReference(folder.name, "", _unreadable(error), (), is_readable=False)
     return checked
 
 
@@ -93,12 +95,13 @@ def _checked(folder: Path) -> CheckedReference:
         problem = str(error)
     if not is_reference_id(folder.name):
         problem = "its folder's name is not the id of a reference"
-    return CheckedReference(folder.name, revision, problem, generations)
+    is_readable = all(each.is_readable for each in generations)
+    return CheckedReference(folder.name, revision, problem, generations, is_readable)
 
 
 def _checked_generation(folder: Path) -> CheckedGeneration:
     image_count = patch_count = 0
-    problem = ""
+    problem, is_readable = "", True
     save_time = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
     try:
         bank = OpenGeneration(folder).read().model.bank
@@ -106,8 +109,8 @@ def _checked_generation(folder: Path) -> CheckedGeneration:
     except DamageError as error:
         problem = str(error)
     except OSError as error:
-        problem = _unreadable(error)
-    return CheckedGeneration(folder.name, problem, image_count, patch_count, save_time)
+        problem, is_readable = _unreadable(error), False
+    return CheckedGeneration(folder.name, problem, image_count, patch_count, save_time, is_readable)
 
 
 def _unreadable(error: OSError) -> str:

@@ -54,6 +54,8 @@ def _chosen(reference: CheckedReference, revision: str) -> CheckedGeneration:
         )
     elif revision:
         message = f'Reference "{reference.reference_id}" has no intact revision {revision}.'
+    elif not reference.is_readable:
+        message = f'Reference "{reference.reference_id}" cannot be read. Make its files readable, then try again.'
     else:
         message = f'Reference "{reference.reference_id}" has no intact revision. Load its images again, or delete it.'
     raise PreconditionError(reference.reference_id, message)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -179,3 +181,39 @@ def test_the_name_of_a_folder_cannot_reach_the_terminal(run: Run, root: Path) ->
     assert stdout.splitlines()[0].startswith(r"a\x1b[31m\n\udcff: damaged: its folder's name")
     assert "\x1b" not in stdout
     assert "store restore" not in stdout, "no command works for such a name"
+
+
+@pytest.mark.parametrize("name", ["current.json", f"{NEW.revision}/bank.safetensors"])
+def test_nobody_is_told_to_delete_what_only_cannot_be_read(
+    run: Run, root: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable, os_open = root / "parcel" / name, os.open
+
+    def refuse(path: Path, *arguments: int) -> int:
+        if Path(path) == unreadable:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return os_open(path, *arguments)
+
+    (root / "parcel" / OLD.revision).rename(root / "elsewhere")
+    monkeypatch.setattr("os.open", refuse)
+    code, report, _ = run("check", "--store", root)
+    assert code == 1
+    assert "cannot be read (Permission denied)" in report
+    assert "It may be intact: make its files readable" in report
+    assert "delete" not in report
+    assert "Make its files readable" in str(run("restore", "parcel", "--store", root)[0])
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux only")
+@pytest.mark.parametrize(("output", "words"), [("/dev/full", "No space left on device"), ("closed", "")])
+def test_an_output_that_cannot_be_written_leaves_no_traceback(root: Path, output: str, words: str) -> None:
+    command = [str(Path(sys.executable).parent / "patchserve-server"), "store", "check", "--store", str(root)]
+    if output == "closed":
+        reading, writing = os.pipe()
+        os.close(reading)
+    else:
+        writing = os.open(output, os.O_WRONLY)
+    done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 1
+    assert done.stderr.strip().removeprefix("patchserve-server: ") == words

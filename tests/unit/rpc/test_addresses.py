@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from patchserve_server.rpc.addresses import is_loopback, listening_address
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.rpc.addresses import is_loopback, listening_address, private_socket_file
 
 
 @pytest.mark.parametrize(
@@ -49,3 +50,9 @@ def test_other_addresses_count_as_reachable_by_others(host: str) -> None:
 )
 def test_an_ipv6_address_may_have_brackets_and_a_unix_socket_has_no_port(host: str, address: str) -> None:
     assert listening_address(host, 5) == address
+
+
+@pytest.mark.parametrize("address", ["unix:", "unix://", "unix-abstract:a"])
+def test_a_unix_socket_without_a_file_is_refused_because_it_has_no_permissions(address: str) -> None:
+    with pytest.raises(StartupError, match="Every user of this machine"), private_socket_file(address):
+        pass

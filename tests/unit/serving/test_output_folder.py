@@ -147,3 +147,13 @@ def test_files_that_somebody_moved_away_do_no_harm(tmp_path: Path) -> None:
     for _ in range(3):
         write(folder, "default", "intact")
     assert len(stems(tmp_path)) == folder.count == 2
+
+
+def test_files_that_cannot_be_removed_do_not_fill_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = OutputFolder(tmp_path / "outputs", limits())
+    (tmp_path / "outputs").rmdir()
+    (tmp_path / "outputs").touch()
+    for _ in range(20):
+        with pytest.raises(NotADirectoryError):
+            write(folder, "x")
+    assert len(caplog.records) == 1

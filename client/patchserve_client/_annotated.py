@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # the first picture loads Pillow
 ANNOTATED_MAX_SIDE_PX = 2048
 """The default size of such a picture: sharp on a large screen, and still small enough to send and to open."""
 
-_MIN_WIDTH_PX = 360  # a narrower overlay is enlarged, so that the header is readable
+_MIN_WIDTH_PX = 360  # a narrower overlay is enlarged or has margins, so that the header is readable
 _FONT_PX = (14, 64)  # the smallest and the largest; between them it grows with the picture
 _BACKGROUND, _TEXT, _MUTED = "#15191e", "#ffffff", "#b6bfc8"
 _VERDICT_COLORS = {True: "#c8303a", False: "#2c8a56"}  # by is_anomalous
@@ -40,17 +40,26 @@ def annotated(result: InferenceResult, scale: HeatmapScale, threshold: float = 1
     overlay = result.overlay
     if overlay is None:
         raise ValueError("The result has no overlay. Request one with overlay=True.")
-    pixels = overlay.convert("RGB")
-    if pixels.width < _MIN_WIDTH_PX:
-        height_px = max(1, round(pixels.height * _MIN_WIDTH_PX / pixels.width))
-        pixels = pixels.resize((_MIN_WIDTH_PX, height_px), Image.Resampling.BICUBIC)
-    header = _Header.above(pixels)
-    picture = Image.new("RGB", (pixels.width, header.height_px + pixels.height), _BACKGROUND)
-    picture.paste(pixels, (0, header.height_px))
+    pixels = _enlarged(overlay.convert("RGB"))
+    width_px = max(pixels.width, _MIN_WIDTH_PX)
+    header = _Header.above(width_px, pixels.height)
+    picture = Image.new("RGB", (width_px, header.height_px + pixels.height), _BACKGROUND)
+    picture.paste(pixels, ((width_px - pixels.width) // 2, header.height_px))
     draw = ImageDraw.Draw(picture)
     free_from_px = _draw_verdict(draw, header, result, threshold)
     _draw_legend(picture, draw, header, free_from_px, _Legend.of(result, scale, threshold))
     return picture
+
+
+def _enlarged(overlay: Image.Image) -> Image.Image:
+    """A narrow overlay as wide as a header, unless it would become too high."""
+    from PIL import Image  # noqa: PLC0415 - loaded on first use
+
+    factor = min(_MIN_WIDTH_PX / overlay.width, ANNOTATED_MAX_SIDE_PX / overlay.height)
+    if factor <= 1:
+        return overlay
+    size_px = (max(1, round(overlay.width * factor)), max(1, round(overlay.height * factor)))
+    return overlay.resize(size_px, Image.Resampling.BICUBIC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +71,11 @@ class _Header:
     font_px: int
 
     @classmethod
-    def above(cls, image: Image.Image) -> _Header:
+    def above(cls, width_px: int, height_px: int) -> _Header:
+        """The header above a picture of this size."""
         smallest, largest = _FONT_PX
-        font_px = max(smallest, min(image.width // 32, image.height // 10, largest))
-        return cls(image.width, 3 * font_px, font_px)
+        font_px = max(smallest, min(width_px // 32, height_px // 10, largest))
+        return cls(width_px, 3 * font_px, font_px)
 
     @property
     def margin_px(self) -> int:

@@ -1,8 +1,11 @@
-"""The enumerations of arguments and results."""
+"""The enumerations and ranges of arguments and results."""
 
 from __future__ import annotations
 
 import enum
+from typing import Final
+
+SENSITIVITY_RANGE: Final[tuple[float, float]] = (0.1, 10)
 
 
 class LoadMode(enum.StrEnum):

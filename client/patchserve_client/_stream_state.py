@@ -16,6 +16,7 @@ from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _results
 from patchserve_client._backoff import Backoff
 from patchserve_client._choices import NoticeKind
+from patchserve_client._counted import counted
 from patchserve_client._errors import PatchserveError
 from patchserve_client._types import FrameResult, StreamNotice
 
@@ -179,8 +180,7 @@ class StreamState:
         lost_for_s, self._lost_at_s = time.monotonic() - self._lost_at_s, None
         with self._lock:
             count = len(self._unsent) + len(self._unanswered)
-        frames = "1 frame has" if count == 1 else f"{count} frames have"
-        again = f"; {frames} no result yet and will be sent again" if count else ""
+        again = f"; {counted(count, 'frame')} without a result will be sent again" if count else ""
         return StreamNotice(NoticeKind.RESUMED, f"Resumed after {lost_for_s:.1f} s{again}.")
 
     def _end(self) -> None:

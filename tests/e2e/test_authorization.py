@@ -14,7 +14,8 @@ import grpc
 import pytest
 from e2e.harness import refusal
 from e2e.in_process import in_process_server
-from fakes.certificates import Authority, Issuer
+from fakes.certificates import Authority
+from fakes.issuer import Issuer
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc

@@ -16,8 +16,9 @@ import grpc
 import pytest
 from e2e.harness import refusal, server_process
 from e2e.in_process import in_process_server
-from fakes.certificates import Authority, Issuer
+from fakes.certificates import Authority
 from fakes.images import card, encoded
+from fakes.issuer import Issuer
 from fakes.waiting import wait_until
 from typer.testing import CliRunner
 

@@ -1,23 +1,21 @@
-"""Certificates, keys and JWKS, created when a test needs them."""
+"""Certificates and keys, created when a test needs them."""
 
 from __future__ import annotations
 
 import datetime as dt
 import ipaddress
-import json
 from pathlib import Path
 
-import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = dt.timedelta(days=1)
 
 
-def pem_of(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> bytes:
+def pem_of(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
@@ -55,35 +53,3 @@ class Authority:
         for path, content in zip((cert, key), self.issue(name), strict=True):
             path.write_bytes(content)
         return cert, key
-
-
-class Issuer:
-    """An identity provider: signs JWTs, publishes its keys."""
-
-    name = "https://issuer.test"
-    audience = "patchserve"
-
-    def __init__(self, kid: str = "first") -> None:
-        self.kid = kid
-        self.key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-
-    @property
-    def public_pem(self) -> bytes:
-        return self.key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-    def jwk(self) -> dict[str, object]:
-        return {
-            **jwt.algorithms.RSAAlgorithm.to_jwk(self.key.public_key(), as_dict=True),
-            "kid": self.kid,
-            "use": "sig",
-        }
-
-    def jwks(self) -> str:
-        return json.dumps({"keys": [self.jwk()]})
-
-    def claims(self, scope: str = "infer manage", expires_s: float = 600.0, **others: object) -> dict[str, object]:
-        expires = dt.datetime.now(dt.UTC) + dt.timedelta(seconds=expires_s)
-        return {"iss": self.name, "aud": self.audience, "sub": "robot", "exp": expires, "scope": scope, **others}
-
-    def sign(self, claims: dict[str, object], **header: str) -> str:
-        return jwt.encode(claims, self.key, algorithm="RS256", headers={"kid": self.kid, **header})

@@ -27,7 +27,7 @@ class Camera:
     def __init__(self, address: str, options: SourceOptions) -> None:
         self._address, self._options = address, options
         self._is_closed = False
-        self._earlier_skipped_count = 0
+        self._earlier_left_out_count = 0
         self._connection = self._connect(first_number=0)
         if not self._is_open():
             self.close()
@@ -37,9 +37,9 @@ class Camera:
         self.is_recording = self._connection.frame_count > 0
 
     @property
-    def skipped_count(self) -> int:
+    def left_out_count(self) -> int:
         """How many frames were left out for newer ones."""
-        return self._earlier_skipped_count + self._connection.skipped_count
+        return self._earlier_left_out_count + self._connection.left_out_count
 
     def close(self) -> None:
         """Close the connection. The frames end."""
@@ -53,7 +53,7 @@ class Camera:
             SourceError: the camera was lost, and did not come back in time.
         """
         reconnecting = Reconnecting(self._options.reconnect_for_s)
-        still = _StillPicture(self._options.frozen_after_s)
+        still = _StillImage(self._options.frozen_after_s)
         while not (self._options.end.is_set() or self._is_closed):
             frame = self._connection.take(_POLL_INTERVAL_S)
             if frame is not None:
@@ -61,7 +61,7 @@ class Camera:
                     self._tell("reconnected", f"is back after {lost_for_s:.1f} s.")
                 reconnecting.frame_came()
                 if still.became_frozen(frame):
-                    self._tell("still", f"has sent the same picture for {still.for_s:.0f} s. It may be frozen.")
+                    self._tell("still", f"has sent the same image for {still.for_s:.0f} s. It may be frozen.")
                 yield Frame(jpeg(frame.pixels), str(frame.number), frame.capture_time)
             elif (cause := self._cause_of_loss()) is not None:
                 self._reconnect(cause, reconnecting)
@@ -85,7 +85,7 @@ class Camera:
         self._connection.close(_CLOSE_TIMEOUT_S)
         if self._options.end.wait(delay_s) or self._is_closed:
             return
-        self._earlier_skipped_count += self._connection.skipped_count
+        self._earlier_left_out_count += self._connection.left_out_count
         self._connection = self._connect(self._connection.next_number)
 
     def _connect(self, first_number: int) -> CameraConnection:
@@ -109,17 +109,17 @@ class Camera:
         self._options.tell(kind, f"The camera {shown(self._address)} {what}")
 
 
-class _StillPicture:
-    """Notices a camera that sends the same picture again and again. A sensor always has some noise."""
+class _StillImage:
+    """Notices a camera that sends the same image again and again. A sensor always has some noise."""
 
     def __init__(self, limit_s: float) -> None:
         self._limit_s = limit_s
-        self._last: CapturedFrame | None = None  # the first frame with this picture
+        self._last: CapturedFrame | None = None  # the first frame with this image
         self._is_told = False
         self.for_s = 0.0
 
     def became_frozen(self, frame: CapturedFrame) -> bool:
-        """Whether the picture has just been the same for too long. True once, until it changes."""
+        """Whether the image has just been the same for too long. True once, until it changes."""
         import numpy as np  # noqa: PLC0415 - loaded on first use
 
         if self._last is None or not np.array_equal(frame.pixels, self._last.pixels):

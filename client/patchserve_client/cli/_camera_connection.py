@@ -48,7 +48,7 @@ class CameraConnection:
         self.frame_count = 0  # above 0: a recording and not a camera
         self.is_open = self.has_ended = False
         self.next_number = first_number
-        self.skipped_count = 0  # frames that nobody took
+        self.left_out_count = 0  # frames that nobody took
         self.heard_at_s = time.monotonic()  # when it was opened, or its last frame came
         self._address, self._timeout_s = address, timeout_s
         self._pace, self._drops_oldest = Pace(fps), drops_oldest
@@ -117,7 +117,7 @@ class CameraConnection:
         with self._changed:
             if self._drops_oldest and self._frames:
                 self._frames.clear()
-                self.skipped_count += 1
+                self.left_out_count += 1
             self._frames.append(frame)
             self._changed.notify_all()
 

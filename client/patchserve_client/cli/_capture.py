@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shlex
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,7 @@ def captured_files(source: str, count: int, every_s: float, out: Path | None) ->
         SourceError: it cannot be opened, has no frames, or is a camera that was lost.
     """
     if (path := local_path(source)) and path.is_dir():
-        raise typer.BadParameter(f"{source} is a folder. Load it: patchserve reference load {source}")
+        raise typer.BadParameter(f"{source} is a folder. Load it: patchserve reference load {shlex.quote(source)}")
     with contextlib.ExitStack() as folders:
         folder = out or Path(folders.enter_context(tempfile.TemporaryDirectory(prefix="patchserve-")))
         folder.mkdir(parents=True, exist_ok=True)

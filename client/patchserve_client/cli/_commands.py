@@ -74,6 +74,7 @@ def _usage_message(error: Any) -> str:  # noqa: ANN401
 def _without_jargon(error: Any) -> str:  # noqa: ANN401
     text = " ".join(error.format_message().split())
     text = text.replace("Value error, ", "").replace("Input should be", "must be")
+    text = re.sub(r", unable to parse string as an? \w+", "", text)
     variable = getattr(getattr(error, "param", None), "envvar", None)
     if variable and error.ctx is not None:  # name what was used: the option or the variable
         is_typed = error.ctx.get_parameter_source(error.param.name).name == "COMMANDLINE"

@@ -1,9 +1,8 @@
-"""The image files of a command line, and the overlay files that it writes."""
+"""The image files of a command line."""
 
 from __future__ import annotations
 
 import glob
-import itertools
 import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from patchserve_client._image_files import natural_order
 from patchserve_client.cli._paths import path_from
 
 STDIN: Final = Path("-")
-_STDIN_NAME: Final = PurePath("stdin")
+_STDIN_NAME: Final = "stdin"
 
 ImagesArgument = Annotated[
     list[str],
@@ -30,22 +29,36 @@ ImagesArgument = Annotated[
 
 
 def named_images(arguments: Iterable[str | Path], without: Collection[Path] = ()) -> dict[Path, PurePath]:
-    """The images of the arguments, each once, with their names in an output folder. Folders keep their sub-folders.
+    """The images of the arguments, each once, with their names in an output folder.
 
+    A name has the folders below the one that all arguments have in common, so tear/000.jpg and good/000.jpg stay apart.
     Sub-folders in `without` are skipped: those that the command writes to.
 
     Raises:
         OSError: a folder cannot be read.
-        typer.BadParameter: an argument names no image.
+        typer.BadParameter: an argument names no image, or is a folder in `without`.
     """
-    names: dict[Path, PurePath] = {}
-    seen: set[str] = set()  # absolute, but links are not followed: a link is a file of its own
+    files: dict[str, Path] = {}  # by absolute path, but links are not followed: a link is a file of its own
+    folders: dict[str, str] = {}  # the argument's folder of each image
     for argument in map(str, arguments):
-        for file, name in _images_of(argument, without):
-            if (absolute := os.path.abspath(file)) not in seen:  # noqa: PTH100 - resolve() would follow links
-                seen.add(absolute)
-                names[file] = name
-    return names
+        for file, folder in _images_of(argument, without):
+            absolute = _STDIN_NAME if file == STDIN else _absolute(file)
+            files.setdefault(absolute, file)
+            folders.setdefault(absolute, _absolute(folder))
+    names = _names({file: folder for file, folder in folders.items() if file != _STDIN_NAME})
+    return {file: names.get(absolute, PurePath(_STDIN_NAME)) for absolute, file in files.items()}
+
+
+def _absolute(path: Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100 - resolve() would follow links
+
+
+def _names(folders: Mapping[str, str]) -> dict[str, PurePath]:
+    try:
+        common = os.path.commonpath(folders.values()) if folders else ""
+    except ValueError:  # different drives of Windows
+        return {file: PurePath(file).relative_to(folder) for file, folder in folders.items()}
+    return {file: PurePath(file).relative_to(common) for file in folders}
 
 
 def images_in(arguments: Iterable[str | Path]) -> list[Path]:
@@ -66,19 +79,33 @@ def read_image(file: Path) -> bytes:
         raise
 
 
-def _images_of(argument: str, without: Collection[Path]) -> Iterator[tuple[Path, PurePath]]:
+def refuse_written(folder: Path, without: Iterable[Path]) -> None:
+    """Refuse to inspect a folder that overlays are written to.
+
+    Raises:
+        typer.BadParameter: it is one of `without`.
+    """
+    if folder.resolve() in [one.resolve() for one in without]:
+        raise typer.BadParameter(
+            "--out and --save-anomalies must not be the inspected folder: overlays are images, too."
+        )
+
+
+def _images_of(argument: str, without: Collection[Path]) -> Iterator[tuple[Path, Path]]:
+    """The images of an argument, each with the folder that the argument names or is in."""
     if argument == str(STDIN):
-        yield STDIN, _STDIN_NAME
+        yield STDIN, Path()
         return
     for path in _existing(argument):
         if path.is_dir():
+            refuse_written(path, without)
             try:
                 files = _image_files.images_in(path, without)
             except ValueError as error:
                 raise typer.BadParameter(str(error)) from error
-            yield from ((file, file.relative_to(path)) for file in files)
+            yield from ((file, path) for file in files)
         else:
-            yield (path.absolute() if path == STDIN else path), PurePath(path.name)  # ./- is a file, - is not
+            yield (path.absolute() if path == STDIN else path), path.parent  # ./- is a file, - is not
 
 
 def _existing(argument: str) -> list[Path]:
@@ -92,18 +119,3 @@ def _existing(argument: str) -> list[Path]:
     if not matches:
         raise typer.BadParameter(f"No file matches {path}.")
     return sorted(map(Path, matches), key=natural_order)
-
-
-def overlay_paths(images: Mapping[Path, PurePath], folder: Path, suffix: str) -> dict[Path, Path]:
-    """The overlay file of each image: `<stem>_overlay<suffix>`, with a number if two images have the same stem."""
-    used: set[str] = set()
-    paths = {}
-    for image, name in images.items():
-        target = folder / name.parent
-        numbered = (f"{name.stem}_{number}" for number in itertools.count(2))
-        stems = itertools.chain([name.stem], numbered)
-        # Some file systems ignore case: without casefold one overlay would overwrite another there.
-        path = next(path for stem in stems if str(path := target / f"{stem}_overlay{suffix}").casefold() not in used)
-        used.add(str(path).casefold())
-        paths[image] = path
-    return paths

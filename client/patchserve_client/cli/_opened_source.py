@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import typer
 from patchserve_client import Frame
 from patchserve_client._image_files import SUFFIXES, frame_id_of
 from patchserve_client.cli._camera import Camera
-from patchserve_client.cli._image_files import named_images
+from patchserve_client.cli._image_files import named_images, refuse_written
 from patchserve_client.cli._opencv import is_camera
 from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._recording import RecordedSource, Recording
@@ -38,9 +39,8 @@ def opened_source(
     path = local_path(source)
     if watch and not (path and path.is_dir()):
         raise typer.BadParameter(f"--watch needs a folder, not {shown(source)}.")
-    if watch and path is not None and path.resolve() in [folder.resolve() for folder in options.written_folders]:
-        raise typer.BadParameter("--out and --save-anomalies must not be the watched folder: overlays are images, too.")
     if path and path.is_dir():
+        refuse_written(path, options.written_folders)
         yield WatchedFolder(path, options, unreadable) if watch else _Images(path, options, unreadable)
         return
     # OpenCV would take an image for the first of numbered ones.
@@ -64,7 +64,11 @@ def opened_video(source: str, options: SourceOptions) -> Iterator[Source]:
         yield RecordedSource(Recording(str(path)), options)
         return
     if not is_camera(source):
-        raise typer.BadParameter(f"{source} is not a folder, a video file, the index of a camera, or a URL.")
+        hint = " Patterns are for `patchserve infer`." if glob.has_magic(source) else ""
+        raise typer.BadParameter(
+            f"There is no file or folder {source}. A source is a folder, a video file, the index of a camera, or the "
+            f"URL of a stream.{hint}"
+        )
     with contextlib.closing(Camera(source, options)) as camera:
         if not camera.is_recording:
             yield camera
@@ -77,7 +81,7 @@ class _Images:
 
     is_live = False
     fps: float | None = None
-    skipped_count = 0
+    left_out_count = 0
 
     def __init__(self, path: Path, options: SourceOptions, unreadable: Unreadable) -> None:
         self._named = [(file, name.as_posix()) for file, name in named_images([path], options.written_folders).items()]

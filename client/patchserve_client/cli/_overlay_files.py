@@ -9,11 +9,11 @@ from typing import Self
 
 from patchserve_client import FrameResult, InferenceResult
 from patchserve_client.cli._failed_writes import FailedWrites
+from patchserve_client.cli._overlay_names import OverlayNames
 
 
 class OverlayFiles:
-    """Writes `<frame>_overlay<suffix>`. The numbers of a video's frames have six digits, so that files are in order,
-    and a name that comes again, as of a file that was replaced, has a number.
+    """Writes `<frame>_overlay<suffix>`. The numbers of a video's frames have six digits, so that files are in order.
 
     Raises:
         OSError: at the end, if an overlay could not be written.
@@ -21,7 +21,7 @@ class OverlayFiles:
 
     def __init__(self, folder: Path, drawn: Callable[[InferenceResult], bytes], suffix: str) -> None:
         self._folder, self._drawn, self._suffix = folder, drawn, suffix
-        self._numbers: dict[str, int] = {}  # how often a stem was used, regardless of case
+        self._names = OverlayNames(folder, suffix)
         self._failed = FailedWrites(folder, "overlay", "overlays")
 
     def __enter__(self) -> Self:
@@ -50,6 +50,4 @@ class OverlayFiles:
             return self._folder / f"{int(name):06d}_overlay{self._suffix}"
         # The server sends the name back: it must not lead to another folder.
         parts = [part for part in PurePosixPath(name.replace("\0", "_")).parts if part not in ("/", "//", "..")]
-        stem = PurePosixPath(*parts or ["frame"]).with_suffix("")
-        number = self._numbers[str(stem).casefold()] = self._numbers.get(str(stem).casefold(), 0) + 1
-        return self._folder / f"{stem}{f'_{number}' if number > 1 else ''}_overlay{self._suffix}"
+        return self._names.path_of(PurePosixPath(*parts or ["frame"]))

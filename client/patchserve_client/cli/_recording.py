@@ -88,7 +88,7 @@ class RecordedSource:
     def __init__(self, recording: Recording, options: SourceOptions) -> None:
         self._recording, self._options = recording, options
         self.fps = recording.fps
-        self.skipped_count = 0
+        self.left_out_count = 0
 
     def frames(self) -> Iterator[Frame]:
         """Every frame, or at most `options.fps` for each second of the recording."""

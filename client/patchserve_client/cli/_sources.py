@@ -28,13 +28,13 @@ class SourceError(OSError):
 
 
 class Source(Protocol):
-    """`fps` is the frame rate of the source; None: unknown. `skipped_count` is how many frames it had to leave out."""
+    """`fps` is the frame rate of the source; None: unknown. `left_out_count` is how many frames it had to leave out."""
 
     is_live: bool
     fps: float | None
 
     @property
-    def skipped_count(self) -> int: ...
+    def left_out_count(self) -> int: ...
 
     def frames(self) -> Iterator[Frame]:
         """The frames, until the source ends or Ctrl-C.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -21,10 +22,10 @@ class Lag:
         self.longest_s: float | None = None
         self._clock = clock
         self._told_at_s = clock()
-        self._told_skipped_count = 0
+        self._told_left_out_count = 0
         self._frame_count = 0
 
-    def result(self, capture_time: datetime, skipped_count: int, now: datetime | None = None) -> str | None:
+    def result(self, capture_time: datetime, left_out_count: int, now: datetime | None = None) -> str | None:
         """Count a result. Returns what to tell, now and then while frames are left out; None: nothing."""
         lag_s = ((now or datetime.now(UTC)) - capture_time).total_seconds()
         self.longest_s = max(self.longest_s or 0.0, lag_s)
@@ -32,12 +33,12 @@ class Lag:
         elapsed_s = self._clock() - self._told_at_s
         if elapsed_s < _TELL_INTERVAL_S:
             return None
-        skipped, inspected = skipped_count - self._told_skipped_count, self._frame_count
-        self._told_at_s, self._told_skipped_count, self._frame_count = self._clock(), skipped_count, 0
-        if skipped < _TOLD_SHARE * (skipped + inspected):
+        left_out, inspected = left_out_count - self._told_left_out_count, self._frame_count
+        self._told_at_s, self._told_left_out_count, self._frame_count = self._clock(), left_out_count, 0
+        if left_out < _TOLD_SHARE * (left_out + inspected):
             return None
         return (
-            f"Falling behind: {skipped} of {skipped + inspected} frames were left out at the source in "
+            f"Falling behind: {left_out} of {left_out + inspected} frames were left out at the source in "
             f"{elapsed_s:.0f} s, and results are {lag_s:.1f} s behind the camera."
         )
 
@@ -46,11 +47,11 @@ class ReferenceFit:
     """Notices when nearly all of the first frames score close to the threshold.
 
     Another camera, compression or size than the reference's changes every patch of every item a little. Intact
-    items in pictures of the same kind score well below the threshold, and damage changes a few patches much.
+    items in images of the same kind score well below the threshold, and damage changes a few patches much.
     """
 
     def __init__(self, source: str, *, is_folder: bool) -> None:
-        self._command = f"patchserve reference {'load' if is_folder else 'capture'} {source}"
+        self._command = f"patchserve reference {'load' if is_folder else 'capture'} {shlex.quote(source)}"
         self._ratios: list[float] = []
         self._first_time: datetime | None = None
         self._is_decided = False

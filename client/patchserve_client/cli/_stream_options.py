@@ -18,7 +18,13 @@ SourceArgument = Annotated[
     typer.Argument(metavar="SOURCE", help="A folder, a video file, the index of a camera, or the URL of a stream."),
 ]
 FpsOption = Annotated[
-    float | None, typer.Option(**_PANEL, min=0.01, metavar="N", help="Largest number of frames a second.")
+    float | None,
+    typer.Option(
+        **_PANEL,
+        min=0.01,
+        metavar="N",
+        help="Largest number of frames a second; in a video, a second of the video.",
+    ),
 ]
 WatchOption = Annotated[
     bool, typer.Option("--watch", **_PANEL, help="Stay at the folder and inspect new images, each when it is whole.")

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from patchserve_client import FrameResult, StreamNotice
+from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._output import Column, Table, print_json, print_line, print_note
 from patchserve_client.cli._verdict_options import VerdictOptions
@@ -73,16 +74,16 @@ class StreamReport:
             else:
                 print_note(f"{title}: {event['message']}")
 
-    def end(self, skipped_count: int = 0, longest_lag_s: float | None = None) -> None:
+    def end(self, left_out_count: int = 0, longest_lag_s: float | None = None) -> None:
         """Print the summary. Only a live source can have left frames out, and has a lag."""
         total, elapsed_s = sum(self.counts.values()), time.monotonic() - self._started_s
         if self._as_json:
             summary: dict[str, Any] = {"event": "summary", "frames": total, **self.counts}
-            source = {"skipped_at_source": skipped_count, "longest_lag_s": longest_lag_s}
+            source = {"left_out": left_out_count, "longest_lag_s": longest_lag_s}
             print_json({**summary, **source, "elapsed_s": elapsed_s}, indent=None)
             return
-        noun, rate = "frame" if total == 1 else "frames", total / elapsed_s
         verdicts = "{intact} intact, {anomalous} anomalous, {error} failed, {dropped} dropped".format(**self.counts)
-        skipped = f"; {skipped_count} left out at the source" if skipped_count else ""
+        left_out = f"; {left_out_count} left out at the source" if left_out_count else ""
         lag = "" if longest_lag_s is None else f"; at most {longest_lag_s:.1f} s behind the camera"
-        print_line(f"{total} {noun} in {elapsed_s:.1f} s ({rate:.1f}/s): {verdicts}{skipped}{lag}")
+        rate = f"{elapsed_s:.1f} s ({total / elapsed_s:.1f}/s)"
+        print_line(f"{counted(total, 'frame')} in {rate}: {verdicts}{left_out}{lag}")

@@ -45,7 +45,7 @@ class StreamResults:
 
     def end(self) -> None:
         """Print the summary."""
-        self.report.end(self.source.skipped_count, self.lag.longest_s)
+        self.report.end(self.source.left_out_count, self.lag.longest_s)
 
     def _record(self, frame: FrameResult, image: bytes | None) -> None:
         outcome = frame.result or frame.error
@@ -62,7 +62,7 @@ class StreamResults:
 
     def _look_at(self, frame: FrameResult) -> None:
         if self.source.is_live and frame.capture_time is not None:
-            self._tell("falling_behind", self.lag.result(frame.capture_time, self.source.skipped_count))
+            self._tell("falling_behind", self.lag.result(frame.capture_time, self.source.left_out_count))
         if frame.result is not None:
             self._tell("reference", self.fit.result(frame.result.anomaly.ratio, frame.capture_time))
 

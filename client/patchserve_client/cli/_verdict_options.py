@@ -8,10 +8,12 @@ from typing import Annotated, Any
 import typer
 
 from patchserve_client import Client, OutputOptions
+from patchserve_client._choices import SENSITIVITY_RANGE
 from patchserve_client.cli._signatures import expanded
 
 VERDICT_PANEL: dict[str, Any] = {"rich_help_panel": "Verdicts"}
-_RANGE: dict[str, Any] = {"min": 0.1, "max": 10}
+_RANGE: dict[str, Any] = {"min": SENSITIVITY_RANGE[0], "max": SENSITIVITY_RANGE[1]}
+SENSITIVITY: dict[str, Any] = {**_RANGE, "metavar": "S"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +42,8 @@ def _verdict_options(
     sensitivity: Annotated[
         float | None,
         typer.Option(
-            **_RANGE,
+            **SENSITIVITY,
             **VERDICT_PANEL,
-            metavar="S",
             show_default="that of the reference",
             help="Divide the calibrated threshold by S: above 1 finds more.",
         ),

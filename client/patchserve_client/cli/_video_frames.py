@@ -45,12 +45,12 @@ def frames_as_files(paths: list[Path], count: int | None, every_s: float | None)
     """
     if count is not None and every_s is not None:
         raise typer.BadParameter("--count and --every exclude each other.")
-    if (count, every_s) != (None, None) and not any(map(_is_video, paths)):
+    if (count, every_s) != (None, None) and not any(map(is_video, paths)):
         raise typer.BadParameter(f"--count and --every are for videos ({' '.join(_VIDEO_SUFFIXES)}); there is none.")
     with contextlib.ExitStack() as folders:
         files: list[Path] = []
         for path in paths:
-            if _is_video(path):
+            if is_video(path):
                 folder = Path(folders.enter_context(tempfile.TemporaryDirectory(prefix="patchserve-")))
                 files += _frames_of(path, folder, count or _DEFAULT_COUNT, every_s)
             else:
@@ -58,7 +58,8 @@ def frames_as_files(paths: list[Path], count: int | None, every_s: float | None)
         yield files
 
 
-def _is_video(path: Path) -> bool:
+def is_video(path: Path) -> bool:
+    """Whether it is a file with the suffix of a video."""
     return path.suffix.lower() in _VIDEO_SUFFIXES and path.is_file()
 
 

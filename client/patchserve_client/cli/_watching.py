@@ -39,7 +39,7 @@ class WatchedFolder:
 
     is_live = False
     fps: float | None = None
-    skipped_count = 0
+    left_out_count = 0
 
     def __init__(self, folder: Path, options: SourceOptions, unreadable: Unreadable) -> None:
         self._folder, self._options, self._unreadable = folder, options, unreadable

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from patchserve_client import (
     Client,
     DeadlineExceeded,
@@ -23,12 +25,14 @@ from patchserve_client import (
 from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._image_files import ImagesArgument, named_images, overlay_paths, read_image
+from patchserve_client.cli._image_files import ImagesArgument, named_images, read_image
 from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
 from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
+from patchserve_client.cli._overlay_names import overlay_paths
 from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._saved_anomalies import SavedAnomalies
 from patchserve_client.cli._text import escaped, width_of
+from patchserve_client.cli._video_frames import is_video
 
 _PARALLEL_CALLS = 4
 _TRIES_IF_FULL = 10
@@ -103,6 +107,8 @@ def infer(
     (only with --fail-on-anomaly; 1 wins over 3).
     """
     named = named_images(images, options.written_folders)
+    if (video := next(filter(is_video, named), None)) is not None:
+        raise typer.BadParameter(f"{video} is a video. Inspect it with `patchserve stream`.")
     files = list(named)
     overlays = overlay_paths(named, options.out, options.overlay_style.suffix) if options.out else {}
     with contextlib.ExitStack() as cleanup:

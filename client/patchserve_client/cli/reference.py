@@ -26,6 +26,7 @@ from patchserve_client.cli._loading import (
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
 from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._skipping import Skipped, load_usable
+from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
@@ -53,9 +54,7 @@ RegionOption = Annotated[
 SensitivityOption = Annotated[
     float | None,
     typer.Option(
-        min=0.1,
-        max=10,
-        metavar="S",
+        **SENSITIVITY,
         help="Sensitivity of the reference, as `reference tune` sets it.  [default: 1; with --append unchanged]",
     ),
 ]
@@ -84,9 +83,7 @@ def load(
 
     Returns when the server uses the reference.
     """
-    options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
-    options["region_of_interest"] = [polygon(text) for text in regions or ()]
-    options["sensitivity"] = sensitivity
+    _complete(options, regions, sensitivity, append=append)
     with frames_as_files(images_in(paths), count, every) as files:
         _load_files(settings, files, reference_id, options, skip_bad=skip_bad, as_json=as_json)
 
@@ -114,15 +111,20 @@ def capture(
 
     It then has the camera, compression and light of `patchserve stream SOURCE`.
     """
-    options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
-    options["region_of_interest"] = [polygon(text) for text in regions or ()]
-    options["sensitivity"] = sensitivity
+    _complete(options, regions, sensitivity, append=append)
     with settings.client() as client:  # before minutes of waiting for frames that could not be loaded
         limit = client.server_info().limits.max_reference_images
     if count > limit:
         raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
         _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
+
+
+def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
+    """Add what `evaluate`, which has the other options too, does not have."""
+    options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
+    options["region_of_interest"] = [polygon(text) for text in regions or ()]
+    options["sensitivity"] = sensitivity
 
 
 def _load_files(
@@ -153,7 +155,7 @@ def _load_files(
         return
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, threshold {loaded.threshold:.4g}, "
+        f"{counted(loaded.patch_count, 'patch', 'patches')}, raw threshold {loaded.threshold:.4g}, "
         f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
     )
 
@@ -193,7 +195,7 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        titles = ["id", "images", "patches", "profile", "threshold", "MiB", "updated", "revision"]
+        titles = ["id", "images", "patches", "profile", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
         print_table(titles, [_reference_cells(reference) for reference in references])
 
 
@@ -203,6 +205,7 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
         str(reference.image_count),
         str(reference.patch_count),
         reference.profile or "unknown",
+        f"{reference.sensitivity:g}",
         f"{reference.threshold:.4g}",
         f"{reference.bank_bytes / 2**20:.1f}",
         f"{reference.update_time:%Y-%m-%d %H:%M:%SZ}",
@@ -244,10 +247,8 @@ def tune(
     sensitivity: Annotated[
         float,
         typer.Option(
-            min=0.1,
-            max=10,
-            metavar="X",
-            help="Divide the calibrated thresholds by X: above 1 finds more, 1 restores them.",
+            **SENSITIVITY,
+            help="Divide the calibrated thresholds by S: above 1 finds more, 1 restores them.",
         ),
     ],
     as_json: JsonOption = False,
@@ -262,7 +263,7 @@ def tune(
         print_json(dataclasses.asdict(tuned))
         return
     print_line(
-        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, threshold {tuned.threshold:.4g}, "
+        f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, raw threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"
     )
 
@@ -280,4 +281,6 @@ def delete(
     if as_json:
         print_json({"reference_id": reference_id, "revision": revision})
         return
-    print_line(f"Deleted {reference_id}, revision {revision[:12]}")
+    print_line(
+        f"Deleted {reference_id}" + (f", revision {revision[:12]}" if revision else "")
+    )  # of a damaged one: none

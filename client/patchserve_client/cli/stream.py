@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from collections.abc import Iterator
+from pathlib import Path
 
 from patchserve_client import OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._frames_in_flight import FramesInFlight
-from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
+from patchserve_client.cli._inspection_options import InspectionOptions, Records, takes_inspection_options
 from patchserve_client.cli._opened_source import local_path, opened_source
 from patchserve_client.cli._overlay_files import OverlayFiles
 from patchserve_client.cli._sources import SourceOptions, set_by_ctrl_c, shown
@@ -79,15 +81,8 @@ def stream(
         opened = cleanup.enter_context(opened_source(source, reading, unreadable, watch=watch))
         drop_oldest = opened.is_live if drop_oldest is None else drop_oldest
         max_in_flight = max_in_flight or (_LIVE_IN_FLIGHT if opened.is_live else None)
-        records = cleanup.enter_context(options.opened_records())
-        files = None
-        if options.out is not None:
-            files = cleanup.enter_context(OverlayFiles(options.out, options.drawn, options.overlay_style.suffix))
-        video = None
-        if annotated_video is not None:
-            scale, threshold = options.overlay_style.scale, options.verdicts.threshold
-            video = AnnotatedVideo(annotated_video, fps or opened.fps or _DEFAULT_FPS, scale, threshold)
-            cleanup.callback(video.close)
+        outputs = _opened_outputs(options, annotated_video, fps or opened.fps or _DEFAULT_FPS)
+        records, files, video = cleanup.enter_context(outputs)
         frames = FramesInFlight(
             itertools.islice(opened.frames(), limit),
             max_in_flight if opened.is_live else None,
@@ -109,3 +104,19 @@ def stream(
         )
         results.add_all(cleanup.enter_context(contextlib.closing(answers)))
     options.exit_with(report.counts)
+
+
+@contextlib.contextmanager
+def _opened_outputs(
+    options: InspectionOptions, annotated_video: Path | None, fps: float
+) -> Iterator[tuple[Records, OverlayFiles | None, AnnotatedVideo | None]]:
+    """Open what the command writes, before the first frame is inspected. None: the option is not used."""
+    with contextlib.ExitStack() as cleanup:
+        records = cleanup.enter_context(options.opened_records())
+        files = video = None
+        if options.out is not None:
+            files = cleanup.enter_context(OverlayFiles(options.out, options.drawn, options.overlay_style.suffix))
+        if annotated_video is not None:
+            video = AnnotatedVideo(annotated_video, fps, options.overlay_style.scale, options.verdicts.threshold)
+            cleanup.callback(video.close)
+        yield records, files, video

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SENSITIVITY_RANGE = (0.1, 10.0)
+from patchserve_client._choices import SENSITIVITY_RANGE
+
 _MAX_DECIMALS = 9
 _BEYOND = 1.2  # how far a threshold beyond all ratios may be from the outermost one
 

@@ -46,11 +46,13 @@ def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[V
 
 def _draw_title(draw: ImageDraw.ImageDraw, verdicts: Sequence[Verdict], width_px: int) -> None:
     mistakes, total = sum(not verdict.is_correct for verdict in verdicts), len(verdicts)
-    title = f"{mistakes} of {total} verdicts are wrong" if mistakes else f"All {total} verdicts are right"
+    verb = "is" if mistakes == 1 else "are"
+    title = f"{mistakes} of {total} verdicts {verb} wrong" if mistakes else f"All {total} verdicts are right"
     order = "The largest mistakes, then the" if mistakes else "The"
+    mask = ", its mask outlined" if any(verdict.image.mask_path for verdict in verdicts) else ""
     legend = (
         f"{order} verdicts closest to the threshold. "
-        "Left: the image, its mask outlined. Right: what was found; yellow to red is above the threshold."
+        f"Left: the image{mask}. Right: what was found; yellow to red is above the threshold."
     )
     draw.text((MARGIN_PX, 18), title, _TEXT_COLOR, _font(22))
     draw.text((MARGIN_PX, 50), _shortened(legend, _font(13), width_px), _MUTED_COLOR, _font(13))

@@ -52,10 +52,12 @@ def draw_roc(defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: Be
         axes.plot(false_rates, true_rates, color=_DEFECT_COLOR, linewidth=2, label=label)
         flagged = ratios > 1
         point = (flagged[~defective].mean(), flagged[defective].mean())
-        axes.plot(*point, "o", color=_LINE_COLOR, markersize=8, label="the threshold, 1 x", zorder=3)
+        # Not clipped: a marker at 0 or 100 % is whole.
+        axes.plot(*point, "o", color=_LINE_COLOR, markersize=8, label="the threshold, 1 x", zorder=3, clip_on=False)
         if best is not None and best.sensitivity != 1:
             point = (best.false_alarm_rate, best.found_rate)
-            axes.plot(*point, "D", color="white", markeredgecolor=_LINE_COLOR, label=_best_label(best), zorder=4)
+            (marker,) = axes.plot(*point, "D", color="white", markeredgecolor=_LINE_COLOR, label=_best_label(best))
+            marker.set(zorder=4, clip_on=False)
         axes.plot([0, 1], [0, 1], color=_CONTRAST_COLOR, linewidth=0.8, linestyle=":", label="guessing")
         axes.legend(loc="lower right", frameon=False)
     else:
@@ -82,7 +84,7 @@ def draw_histogram(
     axes.axvline(1, color=_LINE_COLOR, linestyle="--", linewidth=1.2, label="the threshold, 1 x")
     if best is not None and best.sensitivity != 1:
         axes.axvline(best.ratio, color=_LINE_COLOR, linestyle=":", linewidth=1.2, label=_best_label(best))
-    axes.legend(frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)  # no bar is there
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.savefig(path, dpi=_DPI)
 

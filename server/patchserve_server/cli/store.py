@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import json
 import os
+import shlex
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import Any
 from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.parser import Commands, Parser, path_argument
 from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.words import counted
 from patchserve_server.store import CheckedGeneration, CheckedReference, check_store, restore
+from patchserve_server.store.damage import printable
+from patchserve_server.store.leftovers import is_reference_id
 
 _SHORT = 12  # characters of a revision in a text
 
@@ -65,7 +69,7 @@ def _check(arguments: argparse.Namespace) -> None:
         document = {"references": [_document(reference) for reference in references]}
         _print(json.dumps(document, indent=2, default=datetime.isoformat))
     else:
-        _print_report(references)
+        _print_report(references, arguments.store)
     sys.exit(int(any(reference.problem for reference in references)))
 
 
@@ -74,7 +78,7 @@ def _restore(arguments: argparse.Namespace) -> None:
         generation = restore(arguments.store, arguments.reference_id, arguments.revision)
     except PatchserveError as error:
         sys.exit(f"{PROGRAM} store restore: {error.message}")
-    revision, images = generation.revision[:_SHORT], _counted(generation.image_count, "image")
+    revision, images = generation.revision[:_SHORT], counted(generation.image_count, "image")
     _print(f"Reference {arguments.reference_id} is at revision {revision} with {images}.")
 
 
@@ -82,15 +86,19 @@ def _document(reference: CheckedReference) -> dict[str, Any]:
     return {"is_intact": not reference.problem, **dataclasses.asdict(reference)}
 
 
-def _print_report(references: list[CheckedReference]) -> None:
+def _print_report(references: list[CheckedReference], store: Path) -> None:
+    if not references:
+        _print(f"There are no references in {store}. Is it the folder of `serve --store`?")
+        return
     for reference in references:
-        _print(f"{reference.reference_id}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
+        name = printable(reference.reference_id)  # of a folder, in which anything may be
+        _print(f"{name}: {f'damaged: {reference.problem}' if reference.problem else 'intact'}")
         for generation in reference.generations:
             _print(f"  {_line(reference, generation)}")
         if reference.problem:
-            _print(f"  {_advice(reference)}")
+            _print(f"  {_advice(reference, store)}")
     damaged = sum(bool(reference.problem) for reference in references)
-    _print(f"{_counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
+    _print(f"{counted(len(references), 'reference')}: {len(references) - damaged} intact, {damaged} damaged")
 
 
 def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
@@ -98,25 +106,22 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
     if not generation.problem:
         images, patches = generation.image_count, generation.patch_count
         state = (
-            f"intact, {_counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
+            f"intact, {counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
         )
     current = " (current)" if generation.revision == reference.revision else ""
     return f"{generation.revision[:_SHORT]}{current} {state}"
 
 
-def _advice(reference: CheckedReference) -> str:
+def _advice(reference: CheckedReference, store: Path) -> str:
+    if not is_reference_id(reference.reference_id):
+        return "Stop the server, then give the folder the id of the reference as its name again."
     if not reference.intact_generations and not reference.is_readable:
         return "It may be intact: make its files readable for this user, then check again."
     if not reference.intact_generations:
         return "No revision is intact: load the images again, or delete the reference."
     which = " --revision REVISION" if len(reference.intact_generations) > 1 else ""
-    return (
-        f"To use an intact revision, stop the server: patchserve-server store restore {reference.reference_id}{which}"
-    )
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
+    command = f"patchserve-server store restore --store {shlex.quote(str(store))} {reference.reference_id}{which}"
+    return f"To use an intact revision, stop the server, then run: {command}"
 
 
 def _print(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from patchserve_server.access.tokens import append_token, is_valid_name, new_token, parse_expiry
@@ -48,10 +48,13 @@ def _name(text: str) -> str:
 
 def _expiry(text: str) -> datetime:
     try:
-        return parse_expiry(text)
+        time = parse_expiry(text)
     except ValueError as error:
         message = "use an ISO 8601 date or time, such as 2030-12-31 or 2030-12-31T18:00Z"
         raise argparse.ArgumentTypeError(message) from error
+    if time <= datetime.now(UTC):
+        raise argparse.ArgumentTypeError(f"{text} has passed, so the token would never be valid")
+    return time
 
 
 def _run(arguments: argparse.Namespace) -> None:

@@ -3,11 +3,10 @@
 from patchserve_server.imaging.canvas import Canvas, overlay_size, prepare_canvas
 from patchserve_server.imaging.decode import decode_image, open_image
 from patchserve_server.imaging.encode import check_overlay_bytes, check_overlay_size, encode_overlay
-from patchserve_server.imaging.formats import file_ending
+from patchserve_server.imaging.formats import file_ending, media_type_of
 from patchserve_server.imaging.heatmap import heat_levels
 from patchserve_server.imaging.libraries import configure_libraries
 from patchserve_server.imaging.limits import MAX_SIDE_PX, ImageLimits
-from patchserve_server.imaging.media_type import media_type_of
 from patchserve_server.imaging.overlay import render_overlay
 from patchserve_server.imaging.pil_image import PilImage
 from patchserve_server.imaging.png import encode_png

@@ -7,6 +7,7 @@ are the same as Pillow's.
 from __future__ import annotations
 
 import re
+from typing import TypeAlias
 
 import numpy as np
 import simplejpeg
@@ -16,6 +17,7 @@ from patchserve_server.domain.errors import UndecodableImageError
 from patchserve_server.imaging.jpeg_scans import has_all_scans
 from patchserve_server.imaging.pil_image import PilImage
 
+_Size: TypeAlias = tuple[int, int]
 _CHANNELS = 3
 _UNKNOWN_LAYOUT = "Could not determine subsampling"
 """TurboJPEG does not know every layout that libjpeg decodes, such as 4:1:0, which nearly no encoder writes."""
@@ -42,36 +44,36 @@ def decode_jpeg(image: Image.Image, data: bytes) -> PilImage:
     """
     if image.mode in ("L", "RGB"):
         width, height = image.size
-        pixels = np.empty((height, width, _CHANNELS), np.uint8)  # too small for more pixels than Pillow sees: an error
-        if _check(data, image.size, colorspace="RGB", buffer=pixels):
+        pixels = np.empty((height, width, _CHANNELS), np.uint8)
+        if _check(data, image.size, image.size, colorspace="RGB", buffer=pixels):
             return Image.fromarray(pixels)
     else:  # Pillow inverts Adobe's CMYK
-        check_jpeg(data, image.size)
+        check_jpeg(data, image.size, image.size)
     image.load()
     return image
 
 
-def check_jpeg(data: bytes, size_px: tuple[int, int]) -> None:
+def check_jpeg(data: bytes, smallest_px: _Size, largest_px: _Size) -> None:
     """Check that no data of a JPEG is missing. Less work than decoding it: the pixels of one eighth of the size.
 
     Raises:
-        UndecodableImageError: data is missing or damaged, or the size is smaller than this (width, height).
+        UndecodableImageError: data is missing or damaged, or the (width, height) is not between these two.
     """
-    _check(data, size_px, **_CHEAPEST)
+    _check(data, smallest_px, largest_px, **_CHEAPEST)
 
 
-def _check(data: bytes, size_px: tuple[int, int], **options: object) -> bool:
+def _check(data: bytes, smallest_px: _Size, largest_px: _Size, **options: object) -> bool:
     """Decode strictly. Return whether it was decoded, and not just checked, or not even that in an unknown layout."""
     if not has_all_scans(data):
         raise UndecodableImageError("The image is truncated: it lacks some of its scans.")
     try:
-        _decode(data, size_px, **options)
+        _decode(data, smallest_px, largest_px, **options)
     except ValueError as warning:
         message = str(warning)
         if _UNKNOWN_LAYOUT in message:
             return False
         if _HEADER_WARNING.search(message):
-            _decode(_without_metadata(data), size_px, **_CHEAPEST)
+            _decode(_without_metadata(data), smallest_px, largest_px, **_CHEAPEST)
             return False
         if "premature end" in message.lower():
             raise UndecodableImageError("The image is truncated: a part of its data is missing.") from None
@@ -80,10 +82,12 @@ def _check(data: bytes, size_px: tuple[int, int], **options: object) -> bool:
     return True
 
 
-def _decode(data: bytes, size_px: tuple[int, int], **options: object) -> None:
+def _decode(data: bytes, smallest_px: _Size, largest_px: _Size, **options: object) -> None:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    if width < size_px[0] or height < size_px[1]:
+    if width < smallest_px[0] or height < smallest_px[1]:
         raise UndecodableImageError("The image is truncated: it has fewer pixels than its header says.")
+    if width > largest_px[0] or height > largest_px[1]:  # memory for them is allocated before any data is read
+        raise UndecodableImageError("The image is damaged: it has more pixels than its header says.")
     has_four_channels = colorspace in ("CMYK", "YCCK")
     simplejpeg.decode_jpeg(data, **{"colorspace": "CMYK" if has_four_channels else "RGB"} | options)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import ExitStack, aclosing
+from contextlib import aclosing
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -74,10 +74,7 @@ class MethodAdapter(aio.ServerInterceptor):
             name, method = full_name.rpartition("/")[2], METHODS.get(full_name)
             is_audited = method is not None and method.is_audited
             incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
-            # If the caller does not read, its status waits. Until then it counts for --max-calls and nothing else.
-            with ExitStack() as until_status_is_sent:
-                work = self._answer(full_name, handler, incoming, until_status_is_sent)
-                await incoming.run(work, until_status_is_sent)
+            await incoming.run(self._answer(full_name, handler, incoming))
 
         # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
         return grpc.stream_stream_rpc_method_handler(answer, response_serializer=handler.response_serializer)
@@ -87,7 +84,6 @@ class MethodAdapter(aio.ServerInterceptor):
         full_name: str,
         handler: Any,  # noqa: ANN401 - gRPC's handlers are untyped
         incoming: IncomingCall,
-        until_status_is_sent: ExitStack,
     ) -> None:
         if (method := METHODS.get(full_name)) is None:
             raise LookupError(f"{full_name} is not in the table of methods.")
@@ -100,7 +96,7 @@ class MethodAdapter(aio.ServerInterceptor):
                 await self._respond(handler, requests, incoming.context, (_PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S))
             return
         application = self._readiness.application
-        with self._reception.admitted(application, method, incoming, until_status_is_sent) as (call, holdings):
+        with self._reception.admitted(application, method, incoming) as (call, holdings):
             permit = call.permit if handler.unary_unary is not None else None
             requests = self._reception.requests(method, parser, received, holdings, permit)
             await self._respond(handler, requests, call, method.timeout_s(application.limits))

@@ -73,6 +73,8 @@ class IncomingCall:
         self.method_name = method_name
         self.token_name = ""  # set after the token is verified; empty if none is needed
         self.context = context
+        # If the caller does not read, its status waits. Until it is sent the call counts for --max-calls.
+        self.until_status_is_sent = ExitStack()
         self._endings = endings
         self._is_audited = is_audited
         self._peer = context.peer().rpartition(":")[0]  # without its port. Later, gRPC may not know it any more
@@ -87,13 +89,12 @@ class IncomingCall:
             return f"certificate {name}"
         return f"peer {self._peer}"
 
-    async def run(self, work: Coroutine[Any, Any, None], until_status_is_sent: ExitStack) -> None:
-        """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again.
+    async def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
+        with self.until_status_is_sent:
+            await self._run(work)
 
-        Args:
-            work: answers the call.
-            until_status_is_sent: what the call holds until then; if it is refused, only until its refusal is delayed.
-        """
+    async def _run(self, work: Coroutine[Any, Any, None]) -> None:
         failure: status_pb2.Status | None = None
         is_refusal = False
         try:
@@ -108,7 +109,7 @@ class IncomingCall:
             _log.log(logging.INFO if self._is_audited else logging.DEBUG, "%s", self._line())
         # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
         if is_refusal:
-            until_status_is_sent.close()  # else callers who are refused too often would take the place of others
+            self.until_status_is_sent.close()  # refusals that wait must take no places from others
             await self._endings.pacing.wait(self.client, self.context.time_remaining())
         if failure is not None:
             await self._send(failure)

@@ -90,7 +90,6 @@ class Reception:
         application: Application,
         method: Method,
         incoming: IncomingCall,
-        until_status_is_sent: ExitStack,
     ) -> Iterator[tuple[Call, Holdings]]:
         """The admitted call with its permits.
 
@@ -98,6 +97,7 @@ class Reception:
             QueueFullError: there is no capacity for one more call or load.
         """
         client, calls, loads = incoming.client, application.calls, application.loads
+        until_status_is_sent = incoming.until_status_is_sent
         until_status_is_sent.enter_context(self._acquire(calls, client))
         with ExitStack() as permits:
             keeps_first_s: dict[object, float] = {calls: IDLE_AFTER_S}

@@ -21,7 +21,7 @@ from patchserve_server.rpc.transport import Listening, bind, channel_options
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
 
-_DELAYED_REFUSALS_PER_CALL: Final = 4  # of --max-calls; each needs some 20 KiB
+_DELAYED_REFUSALS_PER_CALL: Final = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
 
 
 class GrpcServer:

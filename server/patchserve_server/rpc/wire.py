@@ -17,7 +17,10 @@ from patchserve_server.domain.errors import InvalidInputError, MalformedMessageE
 
 MAX_TEXT_BYTES: Final = 1024  # of one string; what a string means has narrower limits
 MAX_NUMBERS_BYTES: Final = 256  # of a list of numbers
-MAX_CONTENTS_BYTES: Final = 4 * 2**20  # of a list of numbers that are the contents of a tensor
+MAX_CONTENTS_BYTES: Final = 4 * 2**20  # of all lists of numbers in one message: the contents of tensors
+_TOO_MANY_NUMBERS: Final = (
+    f"The lists of numbers have more than {MAX_CONTENTS_BYTES:,} bytes. Send large tensors in raw_input_contents."
+)
 _CONTENTS: Final = "inference.InferTensorContents"
 _BYTES_PER_NUMBER: Final = 8  # parsed, from one byte of the message: 4 bytes each, twice while the list grows
 _LONG_NUMBERS: Final = {FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64}
@@ -30,7 +33,7 @@ _MAX_VARINT_BYTES: Final = 10
 @dataclass(frozen=True, slots=True)
 class _Field:
     name: str
-    max_bytes: int | None  # None: as many as the message has
+    max_bytes: int | None  # None: no limit of its own
     message: Descriptor | None = None
     growth: int = 0  # of a list of numbers: bytes that it takes parsed, for each byte in the message
 
@@ -51,7 +54,7 @@ def check_message(data: bytes, descriptor: Descriptor, max_elements: int) -> int
         InvalidInputError: there is too much of something.
     """
     remaining = max_elements
-    number_bytes = 0
+    list_bytes = parsed_bytes = 0
     nested = [(descriptor, 0, len(data), "")]
     while nested:
         message, start, end, path = nested.pop()
@@ -66,16 +69,15 @@ def check_message(data: bytes, descriptor: Descriptor, max_elements: int) -> int
                 continue
             size = value_end - value_start
             if field.max_bytes is not None and size > field.max_bytes:
-                raise InvalidInputError(name, _too_long(name, field, size))
-            number_bytes += size * field.growth
+                text = f"{name} has {size:,} bytes; at most {field.max_bytes:,} are read."
+                raise InvalidInputError(name, text)
+            if field.growth:
+                list_bytes, parsed_bytes = list_bytes + size, parsed_bytes + size * field.growth
+                if list_bytes > MAX_CONTENTS_BYTES:
+                    raise InvalidInputError(name, _TOO_MANY_NUMBERS)
             if field.message is not None:
                 nested.append((field.message, value_start, value_end, f"{name}."))
-    return number_bytes
-
-
-def _too_long(name: str, field: _Field, size: int) -> str:
-    text = f"{name} has {size:,} bytes; at most {field.max_bytes:,} are read."
-    return f"{text} Send large tensors in raw_input_contents." if field.max_bytes == MAX_CONTENTS_BYTES else text
+    return parsed_bytes
 
 
 @cache
@@ -94,7 +96,7 @@ def _limits_of(field: FieldDescriptor, message_name: str) -> _Field:
         case _:
             is_contents = message_name == _CONTENTS
             growth = _BYTES_PER_NUMBER * (2 if field.cpp_type in _LONG_NUMBERS else 1)
-            return _Field(field.name, MAX_CONTENTS_BYTES if is_contents else MAX_NUMBERS_BYTES, growth=growth)
+            return _Field(field.name, None if is_contents else MAX_NUMBERS_BYTES, growth=growth)
 
 
 def _elements(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, bool]]:

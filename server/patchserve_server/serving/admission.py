@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from patchserve_server.domain.errors import QueueFullError
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 RETRY_AFTER_S: Final = 0.5
@@ -247,4 +248,4 @@ class Admission:
 
     def _limit_text(self, limit: Capacity) -> str:
         size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""
-        return f"{limit.count} {self._unit}{'' if limit.count == 1 else 's'}{size}"
+        return f"{counted(limit.count, self._unit)}{size}"

@@ -23,6 +23,7 @@ class FolderLock:
 
     def __init__(self, root: Path) -> None:
         self._path = root / _LOCK
+        self._is_loss_logged = False  # once is enough: callers decide how often they try
         with startup_errors(root):
             root.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
@@ -52,7 +53,9 @@ class FolderLock:
                 "The store's folder was deleted or replaced while the server runs, so nothing can be changed. Open "
                 "references still serve. Restart the server to use the folder that is there now."
             )
-            _log.error(message)
+            if not self._is_loss_logged:
+                _log.error(message)
+            self._is_loss_logged = True
             raise StorageUnavailableError(message)
 
     def close(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from fakes.certificates import Issuer
+from fakes.issuer import Issuer
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -56,6 +56,14 @@ def test_token_create_appends_to_a_file_that_only_its_owner_reads(run: Run, tmp_
     assert not [token for token in tokens if token.removeprefix("patchserve_") in file.read_text()]
 
 
+def test_a_token_that_would_never_be_valid_is_refused(run: Run, tmp_path: Path) -> None:
+    arguments = ("token", "create", "--name", "a", "--scope", "infer", "--file", "tokens")
+    code, printed, explanation = run(*arguments, "--expires", "2001-01-01")
+    assert (code, printed) == (2, "")
+    assert "2001-01-01 has passed" in explanation
+    assert not (tmp_path / "tokens").exists()
+
+
 def test_a_second_token_of_the_same_name_is_refused_unless_it_is_meant(run: Run, tmp_path: Path) -> None:
     arguments = ("token", "create", "--name", "a", "--scope", "manage", "--file", "tokens")
     run(*arguments)

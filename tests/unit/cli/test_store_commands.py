@@ -91,7 +91,7 @@ def test_a_damaged_reference_is_described_and_restored(run: Run, root: Path, mon
     code, stdout, _ = run("check")
     assert code == 1
     assert "\nparcel: damaged: its pointer cannot be read (revision: Field required)\n" in stdout
-    assert "patchserve-server store restore parcel --revision REVISION" in stdout
+    assert f"patchserve-server store restore --store {root} parcel --revision REVISION\n" in stdout
     document = json.loads(run("check", "--json")[1])
     other, parcel = document["references"]
     assert (other["is_intact"], parcel["is_intact"], parcel["revision"]) == (True, False, "")
@@ -203,3 +203,17 @@ def test_an_output_that_cannot_be_written_leaves_no_traceback(root: Path, output
     os.close(writing)
     assert done.returncode == 1
     assert done.stderr.strip().removeprefix("patchserve-server: ") == words
+
+
+def test_a_folder_without_references_is_said_to_be_one(run: Run, tmp_path: Path) -> None:
+    code, stdout, _ = run("check", "--store", tmp_path)
+    assert (code, stdout) == (0, f"There are no references in {tmp_path}. Is it the folder of `serve --store`?\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_name_of_a_folder_cannot_reach_the_terminal(run: Run, root: Path) -> None:
+    (root / "parcel").rename(root / "a\x1b[31m\n\udcff")
+    _, stdout, _ = run("check", "--store", root)
+    assert stdout.splitlines()[0].startswith(r"a\x1b[31m\n\udcff: damaged: its folder's name")
+    assert "\x1b" not in stdout
+    assert "store restore" not in stdout, "no command works for such a name"

@@ -119,7 +119,7 @@ def test_a_live_source_leaves_the_oldest_out_and_says_so(run: Run, fake: FakeSer
     numbers = [int(str(frame["frame_id"])) for frame in events(stdout, "frame")]
     assert len(numbers) == 5
     assert numbers[1] >= 20  # the first one waited for the server, the second one is new
-    assert int(str(summary["skipped_at_source"])) >= 20
+    assert int(str(summary["left_out"])) >= 20
     assert float(str(summary["longest_lag_s"])) > 0.3
 
 
@@ -130,14 +130,14 @@ def test_block_loses_no_frame_of_a_live_source(run: Run, fake: FakeServer, camer
     (config,) = fake.requests["InferStream"]
     assert config.overflow == stream_pb2.OVERFLOW_POLICY_BLOCK
     assert [frame["frame_id"] for frame in events(stdout, "frame")] == [str(number) for number in range(60)]
-    assert events(stdout, "summary")[0]["skipped_at_source"] == 0
+    assert events(stdout, "summary")[0]["left_out"] == 0
 
 
-def test_a_picture_that_never_changes_is_told_once(run: Run, camera: MjpegCamera) -> None:
+def test_an_image_that_never_changes_is_told_once(run: Run, camera: MjpegCamera) -> None:
     camera.play(Connection(repeats_a_picture=True))
     code, _, stderr = run("stream", camera.address, "--limit", 60, "--frozen-after", "300ms")
     assert code == 0
-    assert stderr.count("the same picture") == 1
+    assert stderr.count("the same image") == 1
 
 
 def test_ctrl_c_ends_a_stream_whose_camera_is_away(fake: FakeServer, camera: MjpegCamera) -> None:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import pytest
 from fakes.fake_server import FakeServer
 from fakes.responses import png
 from fakes.terminal import Run, command, rows
+from hypothesis import given
+from hypothesis import strategies as st
 
-from patchserve_client.cli._image_files import STDIN, images_in, named_images, overlay_paths
+from patchserve_client.cli._image_files import STDIN, images_in, named_images
+from patchserve_client.cli._overlay_names import OverlayNames, overlay_paths
 
 
 @pytest.fixture
@@ -100,17 +103,62 @@ def test_a_file_with_the_name_of_standard_input_is_a_file(tmp_path: Path, monkey
 
 
 def test_overlays_with_the_same_name_get_a_number_also_where_case_is_ignored(tmp_path: Path) -> None:
-    for name in ("one/x.png", "two/x.png", "three/X.bmp", "four/sub/x.png"):
-        (tmp_path / name).parent.mkdir(parents=True)
+    for name in ("one/x.png", "one/X.bmp", "two/x.png", "four/sub/x.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = named_images([tmp_path / "one", tmp_path / "two/x.png", tmp_path / "three", tmp_path / "four"])
+    names = named_images([tmp_path / "one", tmp_path / "two/x.png", tmp_path / "four"])
     paths = overlay_paths(names, Path("out"), ".png").values()
     assert [path.as_posix() for path in paths] == [
-        "out/x_overlay.png",
-        "out/x_2_overlay.png",
-        "out/X_3_overlay.png",
-        "out/sub/x_overlay.png",
+        "out/one/X_overlay.png",
+        "out/one/x_2_overlay.png",
+        "out/two/x_overlay.png",
+        "out/four/sub/x_overlay.png",
     ]
+
+
+@given(
+    st.lists(st.sampled_from(["x.png", "X.bmp", "x_2.png", "x_2_2.png", "x_3", "a/x.png", "a/x_2.png"]), max_size=12)
+)
+def test_no_overlay_overwrites_another(images: list[str]) -> None:
+    names = OverlayNames(Path("out"), ".png")
+    paths = [names.path_of(PurePath(image)).as_posix().casefold() for image in images]
+    assert len(set(paths)) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["tree/day 1", "tree/day 2"], ["day 1/deep/frame 1.png", "day 1/frame 1.png", "day 2/frame 1.png"]),
+        (["tree/day */frame 1.png"], ["day 1/frame 1.png", "day 2/frame 1.png"]),
+        (["tree/day 2", "tree/frame 2.png"], ["day 2/frame 1.png", "frame 2.png"]),
+        (["tree/day 1/deep"], ["frame 1.png"]),
+        (["tree/day 1", "tree/day 1/deep"], ["deep/frame 1.png", "frame 1.png"]),
+        (["tree/frame 2.png", "-"], ["frame 2.png", "stdin"]),
+    ],
+)
+def test_names_begin_below_the_folder_that_all_arguments_have_in_common(
+    tree: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], names: list[str]
+) -> None:
+    monkeypatch.chdir(tree.parent)
+    assert [name.as_posix() for name in named_images(arguments).values()] == names
+
+
+@pytest.mark.parametrize("option", ["--out", "--save-anomalies"])
+@pytest.mark.parametrize("arguments", [["infer"], ["stream"], ["stream", "--watch"]])
+def test_the_inspected_folder_is_not_written_to(run: Run, tree: Path, option: str, arguments: list[str]) -> None:
+    before = sorted(tree.rglob("*"))
+    code, _, stderr = run(*arguments, tree, option, tree)
+    assert code == 2
+    assert "must not be the inspected folder" in stderr
+    assert sorted(tree.rglob("*")) == before
+
+
+def test_a_video_is_for_stream(run: Run, fake: FakeServer, tmp_path: Path) -> None:
+    (tmp_path / "belt.MP4").write_bytes(b"frames")
+    code, _, stderr = run("infer", tmp_path / "belt.MP4")
+    assert code == 2
+    assert "belt.MP4 is a video. Inspect it with `patchserve stream`." in stderr
+    assert not fake.requests["Infer"]
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,7 @@ def test_json_means_the_same_everywhere(words: tuple[str, ...]) -> None:
         (["info", "--ca", "nowhere.pem"], "Invalid value for '--ca': There is no file nowhere.pem. See"),
         (["infer", "no\nwhere.png"], r"There is no file or folder no\nwhere.png. See `patchserve infer --help`."),
         (["infer", "*.nothing"], "No file matches *.nothing. See `patchserve infer --help`."),
+        (["infer", "a.png", "--threshold", "1,4"], "Invalid value for '--threshold': "),  # the rest is Typer's
     ],
 )
 def test_a_usage_error_is_one_line_with_what_was_meant_and_no_usage(run: Run, arguments: list[str], error: str) -> None:

@@ -20,7 +20,7 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     options = ["--id", "belt", "--profile", "paper", "--coreset-max-patches", 99]
     code, stdout, _ = run("reference", "load", folder, folder / "a.png", *options)
     assert code == 0
-    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, threshold 10.5, revision ")
+    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, raw threshold 10.5, revision ")
     (request,) = fake.requests["LoadReference"]
     assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
     assert request.coreset.max_patches == 99
@@ -220,7 +220,7 @@ def test_a_reference_is_tuned_and_shows_its_sensitivity(run_reference: Run, fake
     assert fake.requests["LoadReference"][0].sensitivity == 0.5
     code, stdout, _ = run_reference("tune", "default", "--sensitivity", 1.5)
     revision = fake.references["default"].revision[:12]
-    assert (code, stdout) == (0, f"Tuned default: sensitivity 1.5, threshold 7, revision {revision}\n")
+    assert (code, stdout) == (0, f"Tuned default: sensitivity 1.5, raw threshold 7, revision {revision}\n")
     assert shown_facts(run_reference)["sensitivity"] == "1.5"
     code, _, stderr = run_reference("tune", "nobody", "--sensitivity", 1.5)
     assert (code, "NOT_FOUND" in stderr) == (1, True)
@@ -240,3 +240,9 @@ def test_a_bad_search_radius_is_rejected_with_what_is_allowed(run_reference: Run
     assert (code, stdout) == (2, "")
     assert f"a share of the image's side, above 0 and at most 1, not {text!r}." in stderr
     assert not fake.requests["LoadReference"]
+
+
+def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeServer) -> None:
+    fake.references["belt"] = reference("belt", 3)
+    fake.references["belt"].revision = ""
+    assert run("reference", "delete", "belt") == (0, "Deleted belt\n", "")

@@ -71,7 +71,7 @@ def test_stream_json_is_one_object_per_line(run: Run, fake: FakeServer, folder: 
         "anomalous": 0,
         "error": 2,
         "dropped": 0,
-        "skipped_at_source": 0,
+        "left_out": 0,
         "longest_lag_s": None,
     }
 

@@ -95,9 +95,9 @@ def test_a_reference_that_does_not_fit_is_told_once(
 
 
 def test_the_advice_for_a_folder_is_to_load_from_it() -> None:
-    reference = ReferenceFit("new", is_folder=True)
+    reference = ReferenceFit("new items", is_folder=True)
     texts = [reference.result(1.0, None) for _ in range(20)]
-    assert str(texts[-1]).endswith("patchserve reference load new")
+    assert str(texts[-1]).endswith("patchserve reference load 'new items'")  # can be pasted
 
 
 @given(st.floats(0, 400), st.floats(0, 3))

@@ -110,13 +110,6 @@ def test_what_the_command_writes_below_the_folder_is_not_taken(watch: Callable[[
     assert watching.names(2) == ["first.png", "second.png"]
 
 
-@pytest.mark.parametrize("option", ["--out", "--save-anomalies"])
-def test_the_watched_folder_is_not_written_to(run: Run, folder: Path, option: str) -> None:
-    code, _, stderr = run("stream", folder, "--watch", option, folder)
-    assert code == 2
-    assert "must not be the watched folder" in stderr
-
-
 def test_a_file_in_parts_is_taken_once_and_whole(watch: Callable[[], Watch], tmp_path: Path) -> None:
     watched = watch()
     with (tmp_path / "slow.png").open("wb") as file:

@@ -134,7 +134,7 @@ def test_a_server_that_closes_connections(call: CallMethod) -> None:
     ("options", "says"),
     [
         (["--server", "{tls}"], "It probably expects TLS: set --tls."),
-        (["--server", "{plain}", "--tls"], "does not use TLS. Leave --tls out"),
+        (["--server", "{plain}", "--tls"], "does not use TLS. Leave out --tls, --ca, --cert, --key"),
         (["--server", "{tls}", "--ca", "{folder}/others.pem"], "Set --ca to the certificate of the authority"),
         (["--server", "{mutual}", "--ca", "{folder}/ours.pem"], "set --cert and --key."),
     ],

@@ -289,7 +289,7 @@ def test_a_loss_and_its_end_are_told_once_each() -> None:
     resumed = state.receive(READY)
     assert isinstance(resumed, StreamNotice)
     assert resumed.kind is NoticeKind.RESUMED
-    assert resumed.message.endswith("1 frame has no result yet and will be sent again.")
+    assert resumed.message.endswith("1 frame without a result will be sent again.")
     assert state.receive(READY) is None
     received(state, 0, 0)
     lost_again = state.lose(LOST)

@@ -7,7 +7,6 @@ import gc
 import logging
 import time
 import weakref
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -78,7 +77,7 @@ async def test_only_a_call_that_is_audited_is_logged_at_info(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     call = incoming(FakeContext(b"camera-3"), is_audited=is_audited)
-    await call.run(succeed(), ExitStack())
+    await call.run(succeed())
     (record,) = caplog.records
     assert record.levelno == level
     assert record.getMessage().startswith(f"{call.request_id} Infer camera-3 ")
@@ -93,14 +92,14 @@ async def test_an_error_is_sent_as_a_status_and_logged(
     """Rejections are at debug level, because admission logs their sum."""
     caplog.set_level(logging.DEBUG)
     context = FakeContext()
-    await incoming(context).run(fail(error), ExitStack())
+    await incoming(context).run(fail(error))
     assert context.status.details == str(error)
     assert [record.levelno for record in caplog.records] == [level]
     assert caplog.records[0].getMessage().endswith(f" ms: {error}")
 
 
 async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    await incoming(FakeContext(has_left=True)).run(fail(ReferenceNotFoundError("box")), ExitStack())
+    await incoming(FakeContext(has_left=True)).run(fail(ReferenceNotFoundError("box")))
     assert [record.levelno for record in caplog.records if record.levelno > logging.INFO] == []
 
 
@@ -109,22 +108,42 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
     refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
-    holds, released = ExitStack(), asyncio.Event()
-    holds.callback(released.set)
-    task = asyncio.create_task(refused.run(fail(UnauthenticatedError()), holds))
+    task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None
-    assert released.is_set(), "while it waits, it takes no place from others"
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert pacing.delayed == 0
 
 
+async def test_a_refusal_that_waits_holds_nothing() -> None:
+    """Otherwise two callers that try again at once would take all places of --max-calls."""
+    pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
+    pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
+    call: Any = FakeContext()
+    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
+    refused.until_status_is_sent.callback(released.set)
+    task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
+    await until(lambda: pacing.delayed == 1)
+    assert released.is_set()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_other_failures_hold_their_place_until_the_status_is_sent() -> None:
+    context, released = FakeContext(), asyncio.Event()
+    call = incoming(context)
+    call.until_status_is_sent.callback(lambda: released.set() if context.status is not None else None)
+    await call.run(fail(ReferenceNotFoundError("box")))
+    assert released.is_set()
+
+
 async def test_a_bug_is_sent_without_details_and_with_the_request_id() -> None:
     context = FakeContext()
     call = incoming(context)
-    await call.run(fail(ValueError("secret")), ExitStack())
+    await call.run(fail(ValueError("secret")))
     assert call.request_id in context.status.details
     assert "secret" not in str(context.status)
 
@@ -132,7 +151,7 @@ async def test_a_bug_is_sent_without_details_and_with_the_request_id() -> None:
 async def test_a_cancelled_call_sends_no_status(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     context = FakeContext()
-    task = asyncio.create_task(incoming(context).run(asyncio.sleep(3600), ExitStack()))
+    task = asyncio.create_task(incoming(context).run(asyncio.sleep(3600)))
     await asyncio.sleep(0)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -154,7 +173,7 @@ async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memo
     del bank
     gc.disable()  # it would hide a reference cycle
     try:
-        await incoming(context).run(work, ExitStack())
+        await incoming(context).run(work)
         del work
         assert context.raised is not None
         assert context.raised.__traceback__ is None, "it would refer to the call"

@@ -139,6 +139,17 @@ def test_lists_of_numbers_are_counted_at_what_they_take_parsed() -> None:
     assert check_message(request.SerializeToString(), request.DESCRIPTOR, 50) >= 1000 * 4
 
 
+def test_all_lists_of_numbers_of_a_message_share_a_limit() -> None:
+    request = kserve.ModelInferRequest()
+    for _ in range(16):
+        contents = request.inputs.add().contents
+        contents.uint64_contents.extend([0] * (MAX_CONTENTS_BYTES // 32))
+        contents.fp32_contents.extend([0] * (MAX_CONTENTS_BYTES // 128))
+    assert refused_field(request.SerializeToString(), request.DESCRIPTOR) is None
+    request.inputs.add().contents.int_contents.append(0)
+    assert refused_field(request.SerializeToString(), request.DESCRIPTOR) is not None
+
+
 def test_a_message_of_the_smallest_parts_takes_no_memory() -> None:
     data = delimited(5, b"") * 2**20  # 1,048,576 inputs
     tracemalloc.start()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from patchserve.kserve import open_inference_pb2 as pb
-from patchserve_server.rpc.convert.tensors import join_bytes
+from patchserve_server.contract.tensors import join_bytes
 
 Requested = pb.ModelInferRequest.InferRequestedOutputTensor
 

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
+from patchserve_server.contract import kserve
+from patchserve_server.contract.tensors import join_bytes, split_bytes
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
-from patchserve_server.rpc.convert import kserve
-from patchserve_server.rpc.convert.tensors import join_bytes, split_bytes
 
 MAX_IMAGES = 4
 PIXELS = np.zeros((2, 2, 3), np.uint8)

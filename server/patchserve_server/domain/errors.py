@@ -1,4 +1,4 @@
-"""The error tree: every error that a caller may see. rpc/status.py maps each one to its gRPC code.
+"""The error tree: every error that a caller may see. contract/status.py maps each one to its gRPC code.
 
 A message says what was wrong and what is allowed. It never contains a path, a trace or a secret.
 """

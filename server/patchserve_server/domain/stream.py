@@ -64,7 +64,7 @@ class Frame:
 class FrameOutcome:
     """The inspection of one accepted frame, or its error.
 
-    An error that is not a PatchserveError is a bug; rpc/status.py reports it to the caller without its details.
+    An error that is not a PatchserveError is a bug; contract/status.py reports it to the caller without its details.
     """
 
     frame_id: str

@@ -15,10 +15,10 @@ from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
 from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.reset import reset_current_call
-from patchserve_server.rpc.status import status_of
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.refusal_pacing import RefusalPacing

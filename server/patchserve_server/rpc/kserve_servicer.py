@@ -10,6 +10,7 @@ from contextlib import ExitStack, aclosing
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
+from patchserve_server.contract import kserve
 from patchserve_server.domain.errors import (
     DrainingError,
     NotReadyError,
@@ -18,7 +19,6 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
 )
 from patchserve_server.rpc.calls import Call, Context
-from patchserve_server.rpc.convert import kserve
 from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.response_size import check_response_size
 from patchserve_server.serving.admission import Permit

@@ -1,4 +1,4 @@
-"""docs/errors.md agrees with rpc/status.py."""
+"""docs/errors.md agrees with contract/status.py."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from patchserve_server.contract.status import status_of
 from patchserve_server.domain import errors
-from patchserve_server.rpc.status import status_of
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "errors.md"
 # Groups are not raised themselves. A StartupError ends the process before there is a caller.

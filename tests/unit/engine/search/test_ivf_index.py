@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve.v1 import reference_pb2
+from patchserve_server.contract.requests import load_options
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.loading import load_backbone
@@ -21,7 +22,6 @@ from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.search import ivf_index, ivf_search
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
-from patchserve_server.rpc.convert.requests import load_options
 
 
 @pytest.fixture(autouse=True)

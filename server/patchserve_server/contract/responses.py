@@ -11,14 +11,14 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
+from patchserve_server.contract.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
+from patchserve_server.contract.status import status_of
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import CoresetOptions, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
-from patchserve_server.rpc.convert.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
-from patchserve_server.rpc.status import status_of
 from patchserve_server.serving.application import Application
 
 

@@ -11,10 +11,10 @@ from typing import Any, Final, NoReturn
 import numpy as np
 
 from patchserve.kserve import open_inference_pb2 as pb
+from patchserve_server.contract.neutral_parameters import INPUT_PARAMETERS, check_parameters, value_of
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.inspection import Inspection
-from patchserve_server.rpc.convert.neutral_parameters import INPUT_PARAMETERS, check_parameters, value_of
 
 _LENGTH: Final = struct.Struct("<I")
 _CHANNELS: Final = 3

@@ -1,6 +1,6 @@
 """Converts protobuf to checked domain values (`requests`), and domain values to protobuf (`responses`)."""
 
-from patchserve_server.rpc.convert.requests import (
+from patchserve_server.contract.requests import (
     expected_revision,
     frame,
     image_name,
@@ -12,7 +12,7 @@ from patchserve_server.rpc.convert.requests import (
     reference_id,
     stream_config,
 )
-from patchserve_server.rpc.convert.responses import (
+from patchserve_server.contract.responses import (
     image_message,
     infer_response,
     load_message,

@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.contract.enums import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
@@ -22,7 +23,6 @@ from patchserve_server.domain.reference_options import (
     RequestedOptions,
 )
 from patchserve_server.domain.stream import Frame, StreamConfig
-from patchserve_server.rpc.convert.enums import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.streams import MAX_FRAME_ID_BYTES

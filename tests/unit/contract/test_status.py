@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
+from patchserve_server.contract.status import CODES, status_of
 from patchserve_server.domain import errors
-from patchserve_server.rpc.status import CODES, status_of
 
 
 def every_kind(kind: type[errors.PatchserveError]) -> Iterator[type[errors.PatchserveError]]:

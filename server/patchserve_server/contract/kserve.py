@@ -11,21 +11,21 @@ from google.rpc import code_pb2, error_details_pb2
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.v1 import inference_pb2
-from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.images import SentImage
-from patchserve_server.domain.inspection import Inspection, OutputOptions
-from patchserve_server.domain.reference import ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.rpc.convert.enums import FORMATS, SCALES
-from patchserve_server.rpc.convert.neutral_parameters import (
+from patchserve_server.contract.enums import FORMATS, SCALES
+from patchserve_server.contract.neutral_parameters import (
     OUTPUT_PARAMETERS,
     REQUEST_PARAMETERS,
     check_parameters,
     value_of,
 )
-from patchserve_server.rpc.convert.requests import expected_revision, output_options, reference_id
-from patchserve_server.rpc.convert.tensors import INPUTS, OUTPUTS, join_bytes, sent_images
-from patchserve_server.rpc.status import status_of
+from patchserve_server.contract.requests import expected_revision, output_options, reference_id
+from patchserve_server.contract.status import status_of
+from patchserve_server.contract.tensors import INPUTS, OUTPUTS, join_bytes, sent_images
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.inspection import Inspection, OutputOptions
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 PLATFORM: Final = "patchcore_safetensors"
 _MAX_UINT32: Final = 2**32 - 1

@@ -188,7 +188,9 @@ def test_banks_of_int8_and_fp32_do_not_mix(detector: PatchCoreDetector) -> None:
 
 def test_without_nncf_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    with pytest.raises(StartupError, match=r"Install patchserve\[int8\], or use --precision fp32"):
+    with pytest.raises(
+        StartupError, match=r'use --precision fp32, or install it with `pip install "\.\[server,int8\]"`'
+    ):
         int8_detector()
     assert create_detector(backbone="efficientnet_lite2", device="cpu").info.precision == "fp32"
 

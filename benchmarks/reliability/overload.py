@@ -29,6 +29,7 @@ class _Outcomes:
         self.accepted_ms: list[float] = []
         self.rejected_ms: list[float] = []
         self.other_errors: Counter[str] = Counter()
+        self.last_accepted_s = 0.0  # when it was answered; refusals may come later
 
     async def call(self, stub: Stub) -> None:
         started_s = time.perf_counter()
@@ -41,7 +42,8 @@ class _Outcomes:
             else:
                 self.other_errors[reason] += 1
         else:
-            self.accepted_ms.append(1000 * (time.perf_counter() - started_s))
+            self.last_accepted_s = time.perf_counter()
+            self.accepted_ms.append(1000 * (self.last_accepted_s - started_s))
 
 
 async def capacity(stub: Stub, duration_s: float) -> float:
@@ -88,7 +90,7 @@ async def _measure(running: Server, stub: Stub, duration_s: float) -> Result:
     probe_process = await _start_probe(running.address)
     started_s, cpu_before_s = time.perf_counter(), running.cpu_s()
     outcomes = await _offer(stub, FACTOR * capacity_before, duration_s)
-    took_s = time.perf_counter() - started_s
+    took_s = outcomes.last_accepted_s - started_s
     overload_cpu_per_response_s = (running.cpu_s() - cpu_before_s) / len(outcomes.accepted_ms)
     health_ms: list[float] = json.loads((await probe_process.communicate(b"\n"))[0])
     await asyncio.sleep(2)
@@ -97,7 +99,7 @@ async def _measure(running: Server, stub: Stub, duration_s: float) -> Result:
     return {
         "capacity_per_s": capacity_before,
         "capacity_after_per_s": capacity_after,
-        "offered_per_s": (len(outcomes.accepted_ms) + len(outcomes.rejected_ms)) / took_s,
+        "offered_per_s": FACTOR * capacity_before,
         "goodput_per_s": len(outcomes.accepted_ms) / took_s,
         "goodput_share": len(outcomes.accepted_ms) / took_s / statistics.mean([capacity_before, capacity_after]),
         # The same from the server's processor time for a response: other programs on the machine do not change it.

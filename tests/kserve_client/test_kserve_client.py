@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,37 +18,19 @@ import pytest
 pytest.importorskip("kserve", reason="make test-kserve has an environment for it")
 
 import grpc
+from fakes.parcel_server import PARCELS, REPO, running
 from kserve import InferenceGRPCClient, InferInput, InferRequest
 from kserve.protocol.infer_type import RequestedOutput
 from PIL import Image
 
-REPO = Path(__file__).resolve().parents[2]
-PARCELS = REPO / "samples" / "parcels"
 GOOD, TORN = PARCELS / "test" / "good" / "000.jpg", PARCELS / "test" / "tear" / "000.jpg"
-START_TIMEOUT_S = 90
 
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """A server with the sample parcels as the reference `default`."""
-    program = shutil.which("patchserve-server")
-    assert program is not None, "no patchserve-server on the PATH"
-    command = [program, "serve", "--backbone", "efficientnet_lite2", "--port", "0", "--drain-delay-s", "0"]
-    command += ["--preload", str(PARCELS / "train" / "good")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
-    watchdog.start()
-    try:
-        line = process.stdout.readline()
-        watchdog.cancel()
-        assert " listening on " in line
-        yield line.split(" listening on ")[1].split()[0]
-    finally:
-        watchdog.cancel()
-        process.terminate()
-        assert process.wait(40) == 0
-        process.stdout.close()
+    with running() as bound:
+        yield bound
 
 
 def files_input(*paths: Path, binary: bool = True) -> InferInput:

@@ -9,12 +9,9 @@ import io
 import os
 import queue
 import re
-import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,43 +22,14 @@ pytest.importorskip("tritonclient.grpc", reason="make test-triton has an environ
 
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
+from fakes.parcel_server import PARCELS, REPO, running, server_command
 from PIL import Image
 from tritonclient.grpc import model_config_pb2
 from tritonclient.utils import InferenceServerException
 
 from patchserve_client import Client
 
-REPO = Path(__file__).resolve().parents[2]
-PARCELS = REPO / "samples" / "parcels"
 GOOD, TORN = PARCELS / "test" / "good" / "000.jpg", PARCELS / "test" / "tear" / "000.jpg"
-START_TIMEOUT_S = 90
-
-
-def server_command() -> str:
-    command = shutil.which("patchserve-server")
-    assert command is not None, "no patchserve-server on the PATH"
-    return command
-
-
-@contextmanager
-def running(*flags: str) -> Iterator[str]:
-    """A server with the sample parcels as the reference `default`; yields its address."""
-    command = [server_command(), "serve", "--backbone", "efficientnet_lite2", "--port", "0", "--drain-delay-s", "0"]
-    command += ["--preload", str(PARCELS / "train" / "good"), *flags]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    watchdog = threading.Timer(START_TIMEOUT_S, process.kill)
-    watchdog.start()
-    try:
-        line = process.stdout.readline()
-        watchdog.cancel()
-        assert " listening on " in line
-        yield line.split(" listening on ")[1].split()[0]
-    finally:
-        watchdog.cancel()
-        process.terminate()
-        assert process.wait(40) == 0
-        process.stdout.close()
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import time
 from dataclasses import dataclass
 from typing import Final, Self
 
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.fairness import FairQueue, FlowKey
+from patchserve_server.serving.log_interval import LogInterval
 
 RETRY_AFTER_S: Final = 0.5
 _LOG_INTERVAL_S: Final = 10.0
@@ -120,8 +119,7 @@ class Admission:
         self._held_by_streams = NOTHING
         self._held_by_client: dict[tuple[str, bool], Capacity] = {}  # key: client, whether by its streams
         self._pending: FairQueue[_PendingPermit] = FairQueue()
-        self._rejected = 0
-        self._logged_at_s = -math.inf
+        self._rejections = LogInterval(_LOG_INTERVAL_S)
 
     @property
     def held(self) -> Capacity:
@@ -205,15 +203,12 @@ class Admission:
             self._grant_pending()
 
     def _rejection(self, reason: str) -> QueueFullError:
-        self._rejected += 1
-        now_s = time.monotonic()
-        since_s = now_s - self._logged_at_s
-        if since_s >= _LOG_INTERVAL_S:
-            if self._rejected == 1:
+        if (due := self._rejections.count()) is not None:
+            count, since_s = due
+            if count == 1:
                 _log.warning("Rejected 1 call: %s limit reached", self._unit)
             else:
-                _log.warning("Rejected %d calls in %.0f s: %s limit reached", self._rejected, since_s, self._unit)
-            self._rejected, self._logged_at_s = 0, now_s
+                _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, self._unit)
         return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
 
     def _enqueue(self, flow: FlowKey, capacity: Capacity) -> _PendingPermit:

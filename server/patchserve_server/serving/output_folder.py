@@ -11,7 +11,6 @@ import itertools
 import logging
 import os
 import re
-import time
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.serving.log_interval import LogInterval
 
 _FILE = re.compile(r"(?P<stem>\d{8}T\d{12}-\d{6}-.+?)(?:\.original\.[a-z]+|\.overlay\.[a-z]+|\.json)")
 _UNFINISHED: Final = ".part"
@@ -56,7 +56,7 @@ class OutputFolder:
         self._path = path
         self._limits = limits
         self._number = itertools.count(1)
-        self._told_at_s = float("-inf")
+        self._unremoved = LogInterval(_TELL_EVERY_S)
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._files = self._found()
@@ -129,8 +129,7 @@ class OutputFolder:
 
     def _tell(self, error: OSError) -> None:
         """Logs why a file was not removed, once a minute: calls decide how often it happens."""
-        if time.monotonic() - self._told_at_s >= _TELL_EVERY_S:
-            self._told_at_s = time.monotonic()
+        if self._unremoved.count() is not None:
             _log.error("--save-outputs: could not remove saved files: %s", error.strerror)
 
 

@@ -7,7 +7,6 @@ import dataclasses
 import json
 import logging
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OverlayFormat
 from patchserve_server.domain.words import counted
 from patchserve_server.imaging import encode_png, file_ending
+from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.output_folder import OutputFolder
 
 MAX_WAITING_BYTES: Final = 64 * 2**20
@@ -60,7 +60,7 @@ class Outputs:
         self._waiting = 0
         self._waiting_bytes = 0
         self._written = asyncio.Event()
-        self._lost = _Lost()
+        self._lost = LogInterval(_TELL_EVERY_S)
 
     async def save(self, inspected: InspectedImage) -> None:
         """Let the inspection be written, if it is one to keep. Raises nothing."""
@@ -72,7 +72,7 @@ class Outputs:
                     self._written.clear()
                     await self._written.wait()
         except TimeoutError:
-            self._lost.add("the folder is written too slowly")
+            self._add_lost("the folder is written too slowly")
             return
         self._waiting += 1
         self._waiting_bytes += inspected.nbytes
@@ -89,7 +89,11 @@ class Outputs:
         self._written.set()
         if not done.cancelled() and (error := done.exception()) is not None:
             reason = error.strerror if isinstance(error, OSError) else None
-            self._lost.add(reason or f"{type(error).__name__}: {error}")
+            self._add_lost(reason or f"{type(error).__name__}: {error}")
+
+    def _add_lost(self, reason: str) -> None:
+        if (due := self._lost.count()) is not None:
+            _log.error("--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
 
     def _write(self, inspected: InspectedImage) -> None:
         inspection = inspected.inspection
@@ -109,20 +113,6 @@ class Outputs:
         while True:
             await asyncio.sleep(_PRUNE_EVERY_S)
             await asyncio.get_running_loop().run_in_executor(self._writing, self._folder.prune)
-
-
-class _Lost:
-    """Tells the log how many inspections were not saved, once a minute."""
-
-    def __init__(self) -> None:
-        self._count = 0
-        self._told_at_s = float("-inf")
-
-    def add(self, reason: str) -> None:
-        self._count += 1
-        if time.monotonic() - self._told_at_s >= _TELL_EVERY_S:
-            _log.error("--save-outputs: %s not saved: %s", counted(self._count, "inspection"), reason)
-            self._count, self._told_at_s = 0, time.monotonic()
 
 
 def _json(inspected: InspectedImage) -> str:

@@ -13,10 +13,10 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 from patchserve_server.domain.errors import IdleCallError, QueueFullError
+from patchserve_server.serving.admission import RETRY_AFTER_S
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 from patchserve_server.serving.waiting_calls import WaitingCalls
 
-RETRY_AFTER_S: Final = 0.5
 _TAKEN: Final = "The message did not arrive, and another call needed the place. Send it together with the call."
 
 _Turn = asyncio.Future[None]

@@ -52,6 +52,9 @@ class Settings(BaseSettings):
     user can open."""
     port: int = Field(default=50051, ge=0, le=65535)
     """Port to listen on; 0 picks a free one. A Unix socket has none."""
+    http_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port of the HTTP face, on the same host: the documented service, the contract as JSON, and the page to look at; 0
+    picks a free one. Needs the extra http. Default: no HTTP."""
     tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""
     tls_key: _UserPath | None = None

@@ -25,9 +25,10 @@ from patchserve.kserve import open_inference_pb2 as kserve
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_client import Client
 from patchserve_server.access.tokens import new_token
+from patchserve_server.contract.methods import SMALL_MESSAGE_BYTES, RequestSize
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc import reception, transport
-from patchserve_server.rpc.methods import METHODS, SMALL_MESSAGE_BYTES, RequestSize
+from patchserve_server.rpc import reading, transport
+from patchserve_server.rpc.methods import METHODS
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 INFER = inference_pb2.InferRequest(image=gray_png(100))
@@ -126,7 +127,7 @@ def test_who_watches_health_learns_of_the_drain() -> None:
 
 def test_probes_that_stay_open_are_limited_and_others_are_answered(channel: grpc.Channel) -> None:
     health = health_pb2_grpc.HealthStub(channel)
-    per_client = reception.OPEN_PROBES.count // 4
+    per_client = reading.OPEN_PROBES.count // 4
     watches = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(per_client)]
     for watch in watches:
         next(watch)

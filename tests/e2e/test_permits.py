@@ -25,7 +25,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.bootstrap import composition
-from patchserve_server.rpc.methods import METHODS, RequestSize
+from patchserve_server.contract.methods import RequestSize
+from patchserve_server.rpc.methods import METHODS
 from patchserve_server.serving.admission import NOTHING
 from patchserve_server.serving.application import Application
 

@@ -12,9 +12,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.limits import MIB, open_admissions, reception_limits, server_limits
+from patchserve_server.bootstrap.limits import MIB, open_admissions, reading_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
+from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
@@ -26,16 +28,23 @@ from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import LocalInspector
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
+from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.web.listening import HttpListening
 
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
+_DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
 OPENING_WORKERS = 4  # one slow opening does not delay the others
 _NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
 
@@ -54,7 +63,13 @@ def read_credentials(settings: Settings) -> Credentials:
     )
 
 
-def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
+def create_server(settings: Settings, credentials: Credentials) -> Server:
+    entrance = Entrance(
+        Readiness(),
+        Reception(settings.max_idle_streams),
+        RefusalPacing(_DELAYED_REFUSALS_PER_CALL * settings.max_calls),
+        FailureLog(),
+    )
     identity = credentials.identity
     listening = Listening(
         settings.host,
@@ -63,16 +78,39 @@ def create_server(settings: Settings, credentials: Credentials) -> GrpcServer:
         settings.max_calls,
         settings.stream_write_timeout_s,
         settings.max_reference_images,
-        reception_limits(settings),
+        reading_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
         insecure=settings.insecure,
     )
-    return GrpcServer(listening, version("patchserve"), credentials.authenticator)
+    grpc = GrpcServer(listening, entrance, credentials.authenticator)
+    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials))
 
 
-async def create_application(settings: Settings, resources: ExitStack) -> Application:
-    """The application, ready to serve. `resources` closes the pools and the store.
+def _create_http_face(settings: Settings, entrance: Entrance, credentials: Credentials) -> HttpFace | None:
+    if settings.http_port is None:
+        return None
+    try:
+        from patchserve_server.web.server import HttpServer  # noqa: PLC0415 - only if it is used: an extra
+    except ModuleNotFoundError as error:
+        raise StartupError(
+            f"--http-port needs the extra http ({error.name} is missing): install patchserve[http]."
+        ) from None
+    identity = credentials.identity
+    listening = HttpListening(
+        host=settings.host,
+        port=settings.http_port,
+        max_message_bytes=settings.max_message_mib * MIB,
+        first_message_timeout_s=settings.first_message_timeout_s,
+        write_timeout_s=settings.stream_write_timeout_s,
+        identity=(lambda: identity.value) if identity else None,
+        insecure=settings.insecure,
+    )
+    return HttpServer(listening, entrance, credentials.authenticator)
+
+
+async def create_application(settings: Settings, addresses: Addresses, resources: ExitStack) -> Application:
+    """The application, ready to serve at these addresses. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
@@ -98,6 +136,8 @@ async def create_application(settings: Settings, resources: ExitStack) -> Applic
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
     return Application(
+        version=version("patchserve"),
+        http_url=addresses.http_url,
         detector=detector.info,
         limits=limits,
         heatmap_scale=HeatmapScale(settings.heatmap_scale),

@@ -15,6 +15,7 @@ from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
@@ -36,16 +37,16 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     reloader = Reloader(credentials.reloading)
     reload_on_hangup(reloader)
     server = composition.create_server(settings, credentials)
-    address = await server.start()
+    addresses = await server.start()
     with ExitStack() as resources:
         for work in (reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            application = await _unless_stopped(composition.create_application(settings, resources), stop)
+            application = await _unless_stopped(composition.create_application(settings, addresses, resources), stop)
             if application is not None:
                 freeze_heap()
                 await server.ready(application)
-                announce(_ready_line(address, application))
+                announce(_ready_line(addresses, application))
                 await stop
             _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
         except BaseException:  # the port must not stay open after a failed start
@@ -86,10 +87,11 @@ async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future
         task.cancel()  # does nothing if it is done
 
 
-def _ready_line(address: str, application: Application) -> str:
+def _ready_line(addresses: Addresses, application: Application) -> str:
     detector = application.detector
+    page = f" and {addresses.http_url}" if addresses.http_url else ""
     return (
-        f"patchserve {version('patchserve')} listening on {address} "
+        f"patchserve {version('patchserve')} listening on {addresses.grpc}{page} "
         f"({detector.backbone}, {detector.precision}, {detector.device}), "
         f"{counted(application.catalog.usable_count, 'reference')}"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from patchserve_server.config import Settings
 from patchserve_server.imaging import MAX_SIDE_PX
-from patchserve_server.rpc.reception import ReceptionLimits
+from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 
@@ -63,10 +63,9 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
     )
 
 
-def reception_limits(settings: Settings) -> ReceptionLimits:
-    return ReceptionLimits(
+def reading_limits(settings: Settings) -> ReadingLimits:
+    return ReadingLimits(
         settings.first_message_timeout_s,
-        settings.max_idle_streams,
         settings.max_calls,
         # As many of the largest messages as may be in progress, and a few more: most messages are smaller.
         large_places=max(_MIN_LARGE_PLACES, settings.max_pending_mib // settings.max_message_mib + 2),

@@ -197,10 +197,11 @@ def _frame_result(outcome: FrameOutcome, request_id: str) -> stream_pb2.FrameRes
     return message
 
 
-def server_info(application: Application, version: str) -> server_info_pb2.GetServerInfoResponse:
+def server_info(application: Application) -> server_info_pb2.GetServerInfoResponse:
     detector, limits = application.detector, application.limits
     return server_info_pb2.GetServerInfoResponse(
-        version=version,
+        version=application.version,
+        http_url=application.http_url,
         backbone=detector.backbone,
         weights_digest=detector.weights_digest,
         weights_source=detector.weights_source,

@@ -10,19 +10,18 @@ import grpc
 from grpc import aio
 
 from patchserve_server.access import Authenticator
+from patchserve_server.contract.methods import InitialPermit, Method
 from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
 from patchserve_server.rpc.deadlines import deadline
-from patchserve_server.rpc.failure_log import FailureLog
-from patchserve_server.rpc.methods import METHODS, Method
+from patchserve_server.rpc.methods import METHODS
 from patchserve_server.rpc.parsing import MessageParser, parser_of
+from patchserve_server.rpc.reading import Reading
 from patchserve_server.rpc.receiving import ReceivedMessages, Requests
-from patchserve_server.rpc.reception import Reception
 from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.rpc.transport import Listening
-from patchserve_server.serving.readiness import Readiness
-from patchserve_server.serving.refusal_pacing import RefusalPacing
+from patchserve_server.serving.entrance import Entrance
 
 _PROBE_TIMEOUT_S: Final = 10.0
 
@@ -36,29 +35,18 @@ class MethodAdapter(aio.ServerInterceptor):
     admission, so that a rejected caller cannot send it.
 
     Args:
-        readiness: has the application as soon as the server serves.
+        entrance: what all faces of the server share.
         authenticator: None: callers need no token.
         listening: limits on messages and calls.
-        max_delayed_refusals: how many refusals wait at a time, of callers that try again too often.
     """
 
-    def __init__(
-        self,
-        readiness: Readiness,
-        authenticator: Authenticator | None,
-        listening: Listening,
-        max_delayed_refusals: int,
-    ) -> None:
-        self._readiness = readiness
+    def __init__(self, entrance: Entrance, authenticator: Authenticator | None, listening: Listening) -> None:
+        self._entrance = entrance
         self._authenticator = authenticator
         self._listening = listening
-        self._endings = Endings(FailureLog(), RefusalPacing(max_delayed_refusals), listening.write_timeout_s)
-        self._reception = Reception(listening.reception)
+        self._endings = Endings(entrance.failures, entrance.pacing, listening.write_timeout_s)
+        self._reading = Reading(listening.reading, entrance.reception.waiting)
         self._parsers: dict[str, MessageParser] = {}
-
-    def drain(self) -> None:
-        """Ends calls that have sent nothing, with DrainingError."""
-        self._reception.drain()
 
     async def intercept_service(
         self,
@@ -92,13 +80,19 @@ class MethodAdapter(aio.ServerInterceptor):
         if self._authenticator is not None:
             received = authorize(self._authenticator, method, incoming, received)
         if method.always_answered:
-            with self._reception.probe(method, parser, incoming, received) as requests:
+            with self._reading.probe(method, parser, incoming, received) as requests:
                 await self._respond(handler, requests, incoming.context, (_PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S))
             return
-        application = self._readiness.application
-        with self._reception.admitted(application, method, incoming) as (call, holdings):
-            permit = call.permit if handler.unary_unary is not None else None
-            requests = self._reception.requests(method, parser, received, holdings, permit)
+        application, client = self._entrance.readiness.application, incoming.client
+        is_load = method.initial_permit is InitialPermit.LOAD
+        until_sent = incoming.until_status_is_sent
+        with self._entrance.reception.admitted(application, client, is_load=is_load, until_answered=until_sent) as (
+            permit,
+            holdings,
+        ):
+            call = Call(incoming.request_id, client, application, permit, incoming.context)
+            single = permit if handler.unary_unary is not None else None
+            requests = self._reading.requests(method, parser, received, holdings, single)
             await self._respond(handler, requests, call, method.timeout_s(application.limits))
 
     def _parser(self, full_name: str, method: Method, handler: Any) -> MessageParser:  # noqa: ANN401

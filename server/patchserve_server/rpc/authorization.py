@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Self
 
 from patchserve_server.access import Authenticator
+from patchserve_server.contract.methods import OPEN, Method
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import InvalidCredentialsError, PermissionDeniedError
 from patchserve_server.rpc.calls import IncomingCall
-from patchserve_server.rpc.methods import OPEN, Method
 
 # Checking a JWT takes 0.1 ms or more: too long to do it for every frame.
 RECHECK_INTERVAL_S: Final = 1.0

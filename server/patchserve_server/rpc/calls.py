@@ -15,12 +15,11 @@ from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
 
+from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
-from patchserve_server.rpc.failure_log import FailureLog
 from patchserve_server.rpc.reset import reset_current_call
-from patchserve_server.serving.admission import Permit
-from patchserve_server.serving.application import Application
+from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 _MAX_NAME_LENGTH = 64
@@ -32,22 +31,10 @@ Context = aio.ServicerContext[Any, Any]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Call:
-    """An admitted call. Servicers get it in place of gRPC's context.
+class Call(AdmittedCall):
+    """An admitted call, with gRPC's context. Servicers get it in place of the context."""
 
-    Args:
-        request_id: identifies the call in the log and in INTERNAL errors.
-        client: the client whose share of the capacity the call uses.
-        context: gRPC's context.
-        application: answers the call.
-        permit: the call's permit for images. It may grow, and is released at the end of the call.
-    """
-
-    request_id: str
-    client: str
     context: Context
-    application: Application
-    permit: Permit
 
 
 @dataclass(frozen=True, slots=True)

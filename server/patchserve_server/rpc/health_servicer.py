@@ -12,9 +12,9 @@ from typing import Final
 from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse
 
+from patchserve_server.contract.methods import SERVICE
 from patchserve_server.domain.errors import DrainingError, UnknownServiceError
 from patchserve_server.rpc.calls import Context
-from patchserve_server.rpc.methods import SERVICE
 from patchserve_server.serving.readiness import Readiness
 
 ALIVE: Final = ""

@@ -1,4 +1,4 @@
-"""inference.GRPCInferenceService: each method converts, calls the application, converts back."""
+"""inference.GRPCInferenceService on gRPC: the operations of the contract, probes, and the stream of requests."""
 # The adapter hands a Call to methods that need the application, in place of gRPC's context.
 # mypy: disable-error-code="override"
 
@@ -10,19 +10,11 @@ from contextlib import ExitStack, aclosing
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
-from patchserve_server.contract import kserve
-from patchserve_server.domain.errors import (
-    DrainingError,
-    NotReadyError,
-    ReferenceDamagedError,
-    ReferenceNotFoundError,
-    RevisionMismatchError,
-)
+from patchserve_server.contract import kserve, kserve_operations
+from patchserve_server.domain.errors import DrainingError
 from patchserve_server.rpc.calls import Call, Context
 from patchserve_server.rpc.deadlines import deadline
-from patchserve_server.rpc.response_size import check_response_size
-from patchserve_server.serving.admission import Permit
-from patchserve_server.serving.application import Application, ServerLimits, capacity_of
+from patchserve_server.serving.application import capacity_of
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.readiness import Readiness
 
@@ -30,9 +22,8 @@ from patchserve_server.serving.readiness import Readiness
 class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """The Open Inference Protocol, with the same application as our contract."""
 
-    def __init__(self, readiness: Readiness, version: str) -> None:
+    def __init__(self, readiness: Readiness) -> None:
         self._readiness = readiness
-        self._version = version
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
         return pb.ServerLiveResponse(live=True)
@@ -41,27 +32,19 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=self._readiness.is_serving)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        reference_id, revision = kserve.model(request.name, request.version)
-        try:
-            self._readiness.application.catalog.info(reference_id, revision)
-        except (NotReadyError, ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError):
-            return pb.ModelReadyResponse(ready=False)
-        return pb.ModelReadyResponse(ready=True)
+        return kserve_operations.model_ready(request, self._readiness)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
-        return pb.ServerMetadataResponse(name="patchserve", version=self._version)
+        return await kserve_operations.server_metadata(request, call)
 
     async def ModelMetadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
-        info = call.application.catalog.info(*kserve.model(request.name, request.version))
-        return kserve.metadata(info, call.application.detector.input_size_px)
+        return await kserve_operations.model_metadata(request, call)
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
-        info = call.application.catalog.info(*kserve.model(request.name, request.version))
-        return kserve.config(info, call.application.detector.input_size_px)
+        return await kserve_operations.model_config(request, call)
 
     async def ModelInfer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
-        batch = await _batch(request, call.application.limits)
-        return await _infer(call.application, call.permit, request, batch)
+        return await kserve_operations.model_infer(request, call)
 
     async def ModelStreamInfer(
         self, request_iterator: AsyncIterator[pb.ModelInferRequest], call: Call
@@ -74,10 +57,10 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                         async with deadline(
                             call.context, application.limits.default_timeout_s, application.limits.max_timeout_s
                         ):
-                            batch = await _batch(request, limits)
+                            batch = await kserve_operations.batch_of(request, limits)
                             permit = await application.images.acquire_for_stream(flow, capacity_of(batch.images))
                             until_sent.enter_context(permit)
-                            result = await _infer(application, permit, request, batch)
+                            result = await kserve_operations.infer_batch(application, permit, request, batch)
                         response = pb.ModelStreamInferResponse(infer_response=result)
                     except Exception as error:  # noqa: BLE001 - the caller gets it
                         response = kserve.stream_error(request, error, call.request_id)
@@ -109,20 +92,3 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 async def _next(requests: AsyncIterator[pb.ModelInferRequest]) -> pb.ModelInferRequest | None:
     return await anext(aiter(requests), None)
-
-
-async def _batch(request: pb.ModelInferRequest, limits: ServerLimits) -> kserve.Batch:
-    max_images = max(1, min(limits.max_pending_images // 2, limits.max_client_pending_images))
-    # Not on the event loop: large tensors take a while.
-    return await asyncio.to_thread(kserve.infer_request, request, max_images)
-
-
-async def _infer(
-    application: Application, permit: Permit, request: pb.ModelInferRequest, batch: kserve.Batch
-) -> pb.ModelInferResponse:
-    inspections = await application.infer_batch(
-        permit, batch.reference_id, batch.expected_revision, batch.images, batch.options, name=request.id
-    )
-    response = await asyncio.to_thread(kserve.infer_response, request, batch, inspections)
-    check_response_size(response, application.limits.max_message_bytes, "outputs")
-    return response

@@ -11,8 +11,8 @@ from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError
 
+from patchserve_server.contract.methods import Method
 from patchserve_server.domain.errors import MalformedMessageError, RequestTooLargeError
-from patchserve_server.rpc.methods import Method
 from patchserve_server.rpc.wire import check_message
 
 T = TypeVar("T")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Self, cast
 
 from grpc import aio
@@ -14,9 +13,8 @@ from patchserve_server.rpc.calls import Context
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
 from patchserve_server.serving.reading_places import ReadingPlaces
+from patchserve_server.serving.reception import Holdings, Keeps
 from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
-
-Keeps = Mapping[object, float]  # what a call holds, and for how long it keeps it while it waits (Waiting.keeps_s)
 
 
 class ReceivedMessages:
@@ -36,23 +34,6 @@ class ReceivedMessages:
         if data is aio.EOF:
             raise StopAsyncIteration
         return cast(bytes, data)
-
-
-@dataclass(frozen=True, slots=True)
-class Holdings:
-    """What a call holds while it waits for its caller.
-
-    Args:
-        client: who makes the call.
-        keeps_first_s: while it waits for its first message.
-        keeps_s: while it waits for a later one.
-        give_back: gives all of it back.
-    """
-
-    client: str
-    keeps_first_s: Keeps
-    keeps_s: Keeps
-    give_back: Callable[[], None]
 
 
 class Requests:

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from grpc import aio
 from grpc_health.v1 import health_pb2_grpc
 
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_server.access import Authenticator
+from patchserve_server.contract.methods import KSERVE, SERVICE
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.rpc.adapter import MethodAdapter
 from patchserve_server.rpc.health_servicer import HealthServicer
 from patchserve_server.rpc.kserve_servicer import KServeServicer
-from patchserve_server.rpc.methods import HEALTH, KSERVE, REFLECTION, SERVICE
+from patchserve_server.rpc.methods import HEALTH, REFLECTION
 from patchserve_server.rpc.reflection import REFLECTION_V1, add_reflection
 from patchserve_server.rpc.servicer import PatchCoreServicer
 from patchserve_server.rpc.transport import Listening, bind, channel_options
-from patchserve_server.serving.application import Application
-from patchserve_server.serving.readiness import Readiness
-
-_DELAYED_REFUSALS_PER_CALL: Final = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
+from patchserve_server.serving.entrance import Entrance
 
 
 class GrpcServer:
-    """Alive after `start`, serving after `ready`, stopped after `drain`. Without authenticator, no token is needed."""
+    """Alive after `start`, stopped after `stop`. Without authenticator, no token is needed."""
 
-    def __init__(self, listening: Listening, version: str, authenticator: Authenticator | None = None) -> None:
+    def __init__(self, listening: Listening, entrance: Entrance, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
-        self._version = version
         self._is_authenticated = authenticator is not None
-        self._readiness = Readiness()
-        self._health = HealthServicer(self._readiness)
-        delayed_refusals = _DELAYED_REFUSALS_PER_CALL * listening.max_calls
-        self._adapter = MethodAdapter(self._readiness, authenticator, listening, delayed_refusals)
+        self._readiness = entrance.readiness
+        self._health = HealthServicer(entrance.readiness)
+        self._adapter = MethodAdapter(entrance, authenticator, listening)
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
@@ -44,9 +38,9 @@ class GrpcServer:
             StartupError: the address cannot be bound, or is not allowed without TLS.
         """
         self._server = aio.server(interceptors=[self._adapter], options=channel_options(self._listening))
-        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(self._version), self._server)
+        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), self._server)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            KServeServicer(self._readiness, self._version), self._server
+            KServeServicer(self._readiness), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
@@ -60,17 +54,11 @@ class GrpcServer:
         await self._server.start()
         return address
 
-    async def ready(self, application: Application) -> None:
-        """Starts to serve calls."""
-        self._readiness.serve(application)
+    def report_readiness(self) -> None:
+        """Tells those who watch its health, after a change."""
         self._health.report_change()
 
-    async def drain(self, *, delay_s: float, grace_s: float) -> None:
-        """Reports NOT_SERVING, gives load balancers time to notice, then finishes accepted work in the grace time."""
-        self._readiness.begin_drain()
-        self._health.report_change()
-        await self._readiness.end_streams(delay_s)
-        self._health.report_change()  # ends those who watch: the server would wait for them
-        self._adapter.drain()
+    async def stop(self, grace_s: float) -> None:
+        """Finishes accepted work in the grace time."""
         if self._server is not None:
             await self._server.stop(grace_s)

@@ -10,10 +10,10 @@ from typing import Final
 import grpc
 from grpc import aio
 
+from patchserve_server.access.addresses import is_loopback, is_unix_socket, listening_address, private_socket_file
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.rpc.addresses import is_loopback, is_unix_socket, listening_address, private_socket_file
-from patchserve_server.rpc.reception import ReceptionLimits
+from patchserve_server.rpc.reading import ReadingLimits
 
 KEEPALIVE_TIME_S: Final = 60
 KEEPALIVE_TIMEOUT_S: Final = 20
@@ -36,7 +36,7 @@ class Listening:
     max_calls: int  # of one connection
     write_timeout_s: float
     max_reference_images: int
-    reception: ReceptionLimits
+    reading: ReadingLimits
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
     insecure: bool = False  # allows no TLS although other machines can reach it

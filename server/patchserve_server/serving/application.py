@@ -57,8 +57,15 @@ class ServerLimits:
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """The server without its network side, ready to serve."""
+    """The server without its network side, ready to serve.
 
+    Args:
+        version: of the server.
+        http_url: where its HTTP face is, such as `http://127.0.0.1:8080`; empty: it has none.
+    """
+
+    version: str
+    http_url: str
     detector: DetectorInfo
     limits: ServerLimits
     heatmap_scale: HeatmapScale

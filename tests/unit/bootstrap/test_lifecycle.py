@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 
@@ -18,8 +19,8 @@ class FakeServer:
     def __init__(self) -> None:
         self.drains: list[tuple[float, float]] = []
 
-    async def start(self) -> str:
-        return "localhost:1"
+    async def start(self) -> Addresses:
+        return Addresses("localhost:1", "")
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         self.drains.append((delay_s, grace_s))
@@ -38,7 +39,7 @@ class Start:
         monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: self.stop)
         monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
 
-    async def _create_application(self, _settings: Settings, resources: Any) -> Any:
+    async def _create_application(self, _settings: Settings, _addresses: Addresses, resources: Any) -> Any:
         resources.callback(self.closed.set)
         if self.failure is not None:
             raise self.failure

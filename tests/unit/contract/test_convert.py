@@ -261,8 +261,10 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
 def test_server_info_reports_every_limit() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
     detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 1536)
-    application: Any = SimpleNamespace(detector=detector, limits=limits, heatmap_scale=HeatmapScale.RELATIVE)
-    message = contract.server_info(application, "1.0").limits
+    application: Any = SimpleNamespace(
+        version="1.0", http_url="", detector=detector, limits=limits, heatmap_scale=HeatmapScale.RELATIVE
+    )
+    message = contract.server_info(application).limits
     assert {field.name: value for field, value in message.ListFields()} == asdict(limits)
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
 

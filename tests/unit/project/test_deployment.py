@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from patchserve_server.config import Settings
-from patchserve_server.rpc.methods import SERVICE
+from patchserve_server.contract.methods import SERVICE
 
 REPO = Path(__file__).resolve().parents[3]
 MANIFEST = (REPO / "docs" / "deployment" / "kubernetes.yaml").read_text()

@@ -57,6 +57,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `evaluate`": extras["evaluate"],
         "Extra `video`": extras["video"],
         "Extra `watch`": extras["watch"],
+        "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
         "Extra `server`": extras["server"],
         "Development": development,
@@ -159,7 +160,7 @@ def third_party_imports(path: Path) -> Iterator[str]:
             "client/patchserve_client",
             ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
         ),
-        ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `int8`"]),
+        ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `http`", "Extra `int8`"]),
     ],
 )
 def test_code_imports_only_what_is_declared(folder: str, titles: list[str]) -> None:

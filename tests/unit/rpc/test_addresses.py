@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from patchserve_server.access.addresses import is_loopback, listening_address, private_socket_file
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.rpc.addresses import is_loopback, listening_address, private_socket_file
 
 
 @pytest.mark.parametrize(

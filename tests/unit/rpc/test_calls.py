@@ -15,7 +15,7 @@ from grpc import aio
 
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.rpc.calls import Endings, IncomingCall
-from patchserve_server.rpc.failure_log import FailureLog
+from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 

@@ -9,19 +9,9 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from patchserve.kserve import open_inference_pb2
 from patchserve.v1 import reference_pb2, service_pb2
+from patchserve_server.contract.methods import KSERVE, OPEN, SERVICE, InitialPermit, Method, RequestSize, TimeLimit
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc.methods import (
-    HEALTH,
-    KSERVE,
-    METHODS,
-    OPEN,
-    REFLECTION,
-    SERVICE,
-    InitialPermit,
-    Method,
-    RequestSize,
-    TimeLimit,
-)
+from patchserve_server.rpc.methods import HEALTH, METHODS, REFLECTION
 from patchserve_server.rpc.reflection import REFLECTION_V1, V1_DESCRIPTOR
 from patchserve_server.rpc.wire import check_message
 

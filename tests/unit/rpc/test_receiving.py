@@ -12,9 +12,10 @@ from patchserve.v1 import inference_pb2
 from patchserve_server.domain.errors import IdleCallError, InvalidInputError, MessageTimeoutError
 from patchserve_server.rpc.methods import METHODS
 from patchserve_server.rpc.parsing import parser_of
-from patchserve_server.rpc.receiving import Holdings, Requests
+from patchserve_server.rpc.receiving import Requests
 from patchserve_server.serving.admission import ONE, Admission, Capacity
 from patchserve_server.serving.reading_places import ReadingPlaces
+from patchserve_server.serving.reception import Holdings
 from patchserve_server.serving.waiting_calls import WaitingCalls
 
 INFER = "/patchserve.v1.PatchCoreService/Infer"

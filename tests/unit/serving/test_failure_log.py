@@ -8,8 +8,8 @@ import logging
 import pytest
 from fakes.waiting import until
 
-from patchserve_server.rpc import failure_log
-from patchserve_server.rpc.failure_log import LINES, MAX_KINDS, FailureLog
+from patchserve_server.serving import failure_log
+from patchserve_server.serving.failure_log import LINES, MAX_KINDS, FailureLog
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -1,0 +1,72 @@
+"""The server: its faces, gRPC and HTTP, on one application, with one drain."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Protocol
+
+from patchserve_server.rpc.server import GrpcServer
+from patchserve_server.serving.application import Application
+from patchserve_server.serving.entrance import Entrance
+
+
+class HttpFace(Protocol):
+    """The HTTP face, as far as the server needs it. Its class is imported only if it is used."""
+
+    async def start(self) -> str:
+        """Binds the port; returns the address as a URL.
+
+        Raises:
+            StartupError: the address cannot be bound, or is not allowed without TLS.
+        """
+
+    async def stop(self, grace_s: float) -> None:
+        """Finishes accepted work in the grace time, then closes all connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the server listens."""
+
+    grpc: str  # HOST:PORT or unix:PATH
+    http_url: str  # empty: no HTTP face
+
+
+class Server:
+    """Alive after `start`, serving after `ready`, stopped after `drain`."""
+
+    def __init__(self, entrance: Entrance, grpc: GrpcServer, http: HttpFace | None) -> None:
+        self._entrance = entrance
+        self._grpc = grpc
+        self._http = http
+
+    async def start(self) -> Addresses:
+        """Binds all ports. Health checks are answered from now on.
+
+        Raises:
+            StartupError: an address cannot be bound, or is not allowed without TLS. None stays bound.
+        """
+        address = await self._grpc.start()
+        try:
+            return Addresses(address, "" if self._http is None else await self._http.start())
+        except BaseException:
+            await self._grpc.stop(0)
+            raise
+
+    async def ready(self, application: Application) -> None:
+        """Starts to serve calls."""
+        self._entrance.readiness.serve(application)
+        self._grpc.report_readiness()
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Reports NOT_SERVING, gives load balancers time to notice, then finishes accepted work in the grace time."""
+        self._entrance.readiness.begin_drain()
+        self._grpc.report_readiness()
+        await self._entrance.readiness.end_streams(delay_s)
+        self._grpc.report_readiness()  # ends those who watch: the server would wait for them
+        self._entrance.reception.drain()
+        async with asyncio.TaskGroup() as faces:
+            faces.create_task(self._grpc.stop(grace_s))
+            if self._http is not None:
+                faces.create_task(self._http.stop(grace_s))

@@ -1,0 +1,101 @@
+"""The unary methods of patchserve.v1.PatchCoreService: each converts, calls the application, converts back.
+
+Every face of the server calls them, after it has admitted the call and set its time limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from google.protobuf.message import Message
+
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
+from patchserve_server.contract import requests, responses
+from patchserve_server.contract.calls import AdmittedCall
+from patchserve_server.contract.response_size import check_response_size
+
+Operation = Callable[[Any, AdmittedCall], Awaitable[Message]]
+
+
+async def load_reference(
+    request: reference_pb2.LoadReferenceRequest, call: AdmittedCall
+) -> reference_pb2.LoadReferenceResponse:
+    options = requests.load_options(request)
+    reference = await call.application.load(call.permit, options, requests.named_images(request))
+    return reference_pb2.LoadReferenceResponse(reference=responses.reference_message(reference))
+
+
+async def get_reference(
+    request: reference_pb2.GetReferenceRequest, call: AdmittedCall
+) -> reference_pb2.GetReferenceResponse:
+    info = call.application.catalog.info(requests.reference_id(request.reference_id))
+    images = map(responses.image_message, info.images)
+    return reference_pb2.GetReferenceResponse(reference=responses.reference_message(info), images=images)
+
+
+async def list_references(
+    request: reference_pb2.ListReferencesRequest, call: AdmittedCall
+) -> reference_pb2.ListReferencesResponse:
+    after_id, size = requests.page(request)
+    references, has_more = call.application.catalog.page(after_id, size)
+    return reference_pb2.ListReferencesResponse(
+        references=[responses.reference_message(reference) for reference in references],
+        next_page_token=responses.page_token(references[-1].reference_id) if has_more else "",
+    )
+
+
+async def list_loads(request: reference_pb2.ListLoadsRequest, call: AdmittedCall) -> reference_pb2.ListLoadsResponse:
+    loads = call.application.builder.active_loads(requests.loads_of(request))
+    return reference_pb2.ListLoadsResponse(loads=map(responses.load_message, loads))
+
+
+async def tune_reference(
+    request: reference_pb2.TuneReferenceRequest, call: AdmittedCall
+) -> reference_pb2.TuneReferenceResponse:
+    reference_id = requests.reference_id(request.reference_id)
+    expected = requests.expected_revision(request.expected_revision)
+    reference = await call.application.catalog.tune(reference_id, request.sensitivity, expected)
+    return reference_pb2.TuneReferenceResponse(reference=responses.reference_message(reference))
+
+
+async def delete_reference(
+    request: reference_pb2.DeleteReferenceRequest, call: AdmittedCall
+) -> reference_pb2.DeleteReferenceResponse:
+    reference_id = requests.reference_id(request.reference_id)
+    expected = requests.expected_revision(request.expected_revision)
+    revision = await call.application.catalog.delete(reference_id, expected)
+    return reference_pb2.DeleteReferenceResponse(revision=revision)
+
+
+async def infer(request: inference_pb2.InferRequest, call: AdmittedCall) -> inference_pb2.InferResponse:
+    inspection = await call.application.infer(
+        call.permit,
+        requests.reference_id(request.reference_id),
+        requests.expected_revision(request.expected_revision),
+        request.image,
+        requests.output_options(request.output),
+        name=requests.image_name(request.image_name),
+    )
+    response = responses.infer_response(inspection)
+    check_response_size(response, call.application.limits.max_message_bytes)
+    return response
+
+
+async def get_server_info(
+    _: server_info_pb2.GetServerInfoRequest, call: AdmittedCall
+) -> server_info_pb2.GetServerInfoResponse:
+    return responses.server_info(call.application)
+
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "LoadReference": load_reference,
+    "GetReference": get_reference,
+    "ListReferences": list_references,
+    "ListLoads": list_loads,
+    "TuneReference": tune_reference,
+    "DeleteReference": delete_reference,
+    "Infer": infer,
+    "GetServerInfo": get_server_info,
+}
+"""All unary methods of PatchCoreService, by name."""

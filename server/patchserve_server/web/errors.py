@@ -1,0 +1,48 @@
+"""The HTTP code of each google.rpc.Code."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Final
+
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+
+# As google/rpc/code.proto maps them. A request that is too large is 413, whatever its code.
+_CODES: Final[dict[int, HTTPStatus]] = {
+    code_pb2.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
+    code_pb2.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
+    code_pb2.NOT_FOUND: HTTPStatus.NOT_FOUND,
+    code_pb2.ABORTED: HTTPStatus.CONFLICT,
+    code_pb2.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
+    code_pb2.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
+    code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
+    code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
+    code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+_TOO_LARGE: Final = frozenset({"REQUEST_TOO_LARGE"})
+
+
+def reason_of(status: status_pb2.Status) -> str:
+    """The reason in its ErrorInfo."""
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
+
+
+def http_status(status: status_pb2.Status) -> HTTPStatus:
+    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if reason_of(status) in _TOO_LARGE else _CODES[status.code]
+
+
+def headers_of(status: status_pb2.Status) -> dict[str, str]:
+    """`Retry-After` for a RetryInfo, `WWW-Authenticate` for a caller without a valid token."""
+    headers: dict[str, str] = {}
+    retry = error_details_pb2.RetryInfo()
+    for detail in status.details:
+        if detail.Unpack(retry):
+            headers["retry-after"] = str(max(1, round(retry.retry_delay.ToTimedelta().total_seconds())))
+    if status.code == code_pb2.UNAUTHENTICATED:
+        headers["www-authenticate"] = "Bearer"
+    return headers

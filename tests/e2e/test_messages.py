@@ -29,6 +29,7 @@ from patchserve_server.contract.methods import SMALL_MESSAGE_BYTES, RequestSize
 from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc import reading, transport
 from patchserve_server.rpc.methods import METHODS
+from patchserve_server.serving import reception
 
 INVALID, EXHAUSTED = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED
 INFER = inference_pb2.InferRequest(image=gray_png(100))

@@ -13,6 +13,7 @@ from patchserve_server.domain.errors import StartupError
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.socket_protocol import socket_options
 
 _BACKLOG: Final = 128
 
@@ -44,6 +45,7 @@ class HttpServer:
             server_header=False,
             proxy_headers=False,
             lifespan="off",
+            **socket_options(listening.max_message_bytes),
         )
         self._server = uvicorn.Server(config)
         # Not `serve`, which would take the signals.

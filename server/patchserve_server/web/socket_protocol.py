@@ -15,12 +15,14 @@ import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import CloseCode, Frame
+from websockets.frames import Close, CloseCode, Frame
 
 _PIECE_BYTES: Final = 4096
 _BURST: Final = 256  # control frames and fragments at once
 _PER_SECOND: Final = 32.0  # and as many more in the long run
 _FRAGMENT_BYTES: Final = 256  # a fragment of this size or more counts for nothing
+_PING_INTERVAL_S: Final = 20.0
+_DISCARD_S: Final = 2.0
 _LINGER_S: Final = 15.0  # after the call, for the caller to read its end
 
 
@@ -33,17 +35,20 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._spare_frames = float(_BURST)
         self._counted_at_s = self.loop.time()
         self._linger: asyncio.TimerHandle | None = None
+        self._failed = False
 
     @property
     def _may_read(self) -> bool:
         return not self.read_paused and self.writable.is_set()
 
     def data_received(self, data: bytes) -> None:
+        if self._failed:
+            return
         self._unparsed = memoryview(b"".join([self._unparsed, data]) if self._unparsed else data)
         self._parse()
 
     def _parse(self) -> None:
-        while self._unparsed and self._may_read and not self.transport.is_closing():
+        while self._unparsed and self._may_read and not self._failed:
             piece, self._unparsed = self._unparsed[:_PIECE_BYTES], self._unparsed[_PIECE_BYTES:]
             super().data_received(piece)  # type: ignore[arg-type] # the parser copies it
 
@@ -100,9 +105,23 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         gained = (now_s - self._counted_at_s) * _PER_SECOND
         self._spare_frames, self._counted_at_s = min(_BURST, self._spare_frames + gained) - 1, now_s
         if self._spare_frames < 0 and not self.close_sent:
-            self.frames = []
             self.conn.fail(CloseCode.POLICY_VIOLATION, "too many control frames or tiny fragments")
             self.handle_parser_exception()
+
+    def handle_parser_exception(self) -> None:
+        """Tells the caller why, and discards what still comes: a reset would overtake the reason."""
+        if self._failed:
+            return
+        self._failed = True
+        self._unparsed, self.frames = memoryview(b""), []
+        close = self.conn.close_sent or Close(CloseCode.ABNORMAL_CLOSURE, "")
+        self.queue.put_nowait({"type": "websocket.disconnect", "code": close.code, "reason": close.reason})
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.close_sent = True
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.close_timer = self.loop.call_later(_DISCARD_S, self.transport.abort)
+        self.transport.resume_reading()
 
     def shutdown(self) -> None:
         if self.close_sent:
@@ -117,3 +136,15 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self._linger is not None:
             self._linger.cancel()
         super().connection_lost(exc)
+
+
+def socket_options(max_message_bytes: int) -> dict[str, Any]:
+    """The options of uvicorn for WebSockets."""
+    return {
+        "ws": SocketProtocol,
+        "ws_max_size": max_message_bytes,
+        "ws_per_message_deflate": False,  # images are compressed; a small message could become a large one
+        "ws_ping_interval": _PING_INTERVAL_S,  # so that nothing on the way takes the connection for dead
+        # The answer to a ping waits behind frames that are held back. A caller that vanished is noticed by TCP.
+        "ws_ping_timeout": None,
+    }

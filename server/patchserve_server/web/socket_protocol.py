@@ -6,7 +6,7 @@ Beside what uvicorn does, it
 - parses what it has read in small pieces: 256 KiB of tiny frames would take the event loop half a second;
 - reads nothing while the caller does not read: the answers to its pings would pile up;
 - ends a connection with very many control frames or tiny fragments, which cost much more than their bytes;
-- leaves open sockets alone when uvicorn stops: the drain of the server ends them, after it has answered what it accepted.
+- leaves open sockets alone when uvicorn stops: the drain of the server ends them, after what they have accepted.
 """
 
 from __future__ import annotations

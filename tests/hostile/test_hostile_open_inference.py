@@ -41,6 +41,7 @@ def read(content: object, data: bytes = b"") -> None:
         ([], "", "must be a JSON object"),
         ({}, "inputs", "must be a JSON array"),
         ({"inputs": [IMAGE], "model": 1}, "", "has no field 'model'"),
+        ({"inputs": [IMAGE], "model_name": "another"}, "model_name", "another one than in the path"),
         ({"inputs": [7]}, "inputs[0]", "must be a JSON object"),
         ({"inputs": [{**IMAGE, "name": 7}]}, "inputs[0].name", "must be a string"),
         ({"inputs": [{**IMAGE, "name": "x" * 2000}]}, "inputs[0].name", "at most 1024 bytes"),

@@ -46,7 +46,9 @@ def infer_body(name: str, version: str, text: bytes, data: memoryview) -> InferB
     Raises:
         InvalidInputError: it is not a request of the protocol.
     """
-    fields = an_object(parse_json(text), "", ("id", "parameters", "inputs", "outputs"))
+    fields = an_object(parse_json(text), "", ("id", "model_name", "parameters", "inputs", "outputs"))
+    if fields.get("model_name", name) != name:  # clients of KServe repeat it
+        raise InvalidInputError("model_name", "model_name is another one than in the path. Leave it out.")
     message = pb.ModelInferRequest(model_name=name, model_version=version, id=a_text(fields.get("id", ""), "id"))
     set_parameters(message, fields.get("parameters", {}), "parameters")
     for index, value in enumerate(a_list(fields.get("inputs"), "inputs")):

@@ -11,16 +11,22 @@ import { element, notice, replace } from "./elements.js";
  * @property {string[]} scopes what this person may do
  */
 
-const ALL_SCOPES = ["infer", "manage"];
-
 /** @returns {Promise<Session>} */
 export async function readSession() {
-  const answer = await call("GET", "/session");
+  try {
+    return sessionOf(await call("GET", "/session"));
+  } catch (error) {
+    if (error.needsToken) return sessionOf({ token_required: true }); // the one of this session is no longer valid
+    throw error;
+  }
+}
+
+function sessionOf(answer) {
   return {
-    isTokenNeeded: answer.token_needed ?? false,
-    isSignedIn: answer.signed_in ?? false,
+    isTokenNeeded: answer.token_required,
+    isSignedIn: "name" in answer,
     name: answer.name ?? "",
-    scopes: answer.token_needed ? answer.scopes ?? [] : ALL_SCOPES,
+    scopes: answer.scopes ?? [],
   };
 }
 
@@ -58,8 +64,7 @@ export function askForToken(reason = "") {
     form.addEventListener("submit", async (event) => {
       event.preventDefault();
       try {
-        await call("POST", "/session", { json: { token: token.value.trim() } });
-        const session = await readSession();
+        const session = sessionOf(await call("POST", "/session", { json: { token: token.value } }));
         dialog.close();
         dialog.remove();
         resolve(session);

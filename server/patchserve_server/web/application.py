@@ -13,6 +13,7 @@ from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.open_inference import routes as open_inference
+from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
 
@@ -25,8 +26,9 @@ def create_web_application(
     calls = Calls(entrance, authenticator, listening)
     routes = [
         *documented.routes(calls, entrance.readiness),
-        *session_routes.routes(calls, authenticator),
+        *session_routes.routes(calls, authenticator, entrance.pacing),
         *open_inference.routes(calls, entrance.readiness),
+        *page.routes(),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)
 

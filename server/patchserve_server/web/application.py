@@ -22,7 +22,10 @@ def create_web_application(
     entrance: Entrance, authenticator: Authenticator | None, listening: HttpListening
 ) -> ASGIApp:
     calls = Calls(entrance, authenticator, listening)
-    routes = [*documented.routes(calls, entrance.readiness), *session_routes.routes(calls, authenticator)]
+    routes = [
+        *documented.routes(calls, entrance.readiness),
+        *session_routes.routes(calls, authenticator, entrance.pacing),
+    ]
     return _guarded(Starlette(routes=routes), authenticator, listening)
 
 

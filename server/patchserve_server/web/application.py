@@ -14,6 +14,7 @@ from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
+from patchserve_server.web.transcoding.routes import routes as contract_routes
 
 _METHODS = ("GET", "POST", "DELETE")
 
@@ -25,6 +26,7 @@ def create_web_application(
     routes = [
         *documented.routes(calls, entrance.readiness),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *contract_routes(calls),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)
 

@@ -16,6 +16,7 @@ from patchserve_server.web.open_inference import routes as open_inference
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
+from patchserve_server.web.transcoding.routes import routes as contract_routes
 
 _METHODS = ("GET", "POST", "DELETE")
 
@@ -28,6 +29,7 @@ def create_web_application(
         *documented.routes(calls, entrance.readiness),
         *session_routes.routes(calls, authenticator, entrance.pacing),
         *open_inference.routes(calls, entrance.readiness),
+        *contract_routes(calls),
         *page.routes(),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)

@@ -55,6 +55,24 @@ class MalformedMessageError(InvalidInputError):
         super().__init__("", "The request cannot be parsed as a message of this method; see the .proto files.")
 
 
+class MalformedRequestError(InvalidInputError):
+    """What came is not HTTP, or its parts contradict each other."""
+
+    reason = "MALFORMED_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("", "The request is not valid HTTP/1.1.")
+
+
+class HeadersTooLargeError(InvalidInputError):
+    """The headers of a request are larger than the server takes."""
+
+    reason = "HEADERS_TOO_LARGE"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__("", f"The headers of a request have {max_bytes:,} bytes at most, its path included.")
+
+
 class RequestTooLargeError(InvalidInputError):
     """The message has more bytes than its method takes."""
 
@@ -124,6 +142,24 @@ class UnknownServiceError(PatchserveError):
 
     def __init__(self) -> None:
         super().__init__('This server has no such service. Ask for "" (alive) or "patchserve.v1.PatchCoreService".')
+
+
+class UnknownPathError(PatchserveError):
+    """The HTTP face has no such path."""
+
+    reason = "UNKNOWN_PATH"
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing at this path. GET /openapi.json lists what there is.")
+
+
+class MethodNotAllowedError(PatchserveError):
+    """The path does not take this method of HTTP."""
+
+    reason = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__(f"This path takes {allowed} only.")
 
 
 class PreconditionError(PatchserveError):

@@ -13,7 +13,7 @@ from starlette.responses import Response
 ErrorFormat = Callable[[status_pb2.Status], Response]
 """How a face of HTTP writes an error."""
 
-# As google/rpc/code.proto maps them. A request that is too large is 413, whatever its code.
+# As google/rpc/code.proto maps them.
 _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     code_pb2.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
@@ -24,9 +24,20 @@ _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-_TOO_LARGE: Final = frozenset({"REQUEST_TOO_LARGE"})
+_CLOSE_CODES: Final[dict[int, int]] = {
+    code_pb2.INTERNAL: 1011,
+    code_pb2.UNAVAILABLE: 1012,  # the server restarts
+    code_pb2.RESOURCE_EXHAUSTED: 1013,  # try again later
+}
+# Where HTTP has a better one.
+_BY_REASON: Final = {
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "METHOD_NOT_ALLOWED": HTTPStatus.METHOD_NOT_ALLOWED,
+}
 
 
 def reason_of(status: status_pb2.Status) -> str:
@@ -39,7 +50,14 @@ def reason_of(status: status_pb2.Status) -> str:
 
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
-    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if reason_of(status) in _TOO_LARGE else _CODES[status.code]
+    return _BY_REASON.get(reason_of(status)) or _CODES[status.code]
+
+
+def close_code(failure: status_pb2.Status | None) -> int:
+    """The code with which a WebSocket is closed (RFC 6455 and its registry); None: the call succeeded."""
+    if failure is None:
+        return 1000
+    return _CLOSE_CODES.get(failure.code, 1008)  # 1008: against the rules of this server
 
 
 def headers_of(status: status_pb2.Status) -> dict[str, str]:

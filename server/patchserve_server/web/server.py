@@ -37,7 +37,7 @@ class HttpServer:
             create_web_application(entrance, authenticator, listening),
             interface="asgi3",
             http="httptools",
-            ws="websockets-sansio",  # stops reading while the application does not receive
+            ws="websockets-sansio",  # only checked here: http_connection.py makes each connection
             ws_max_size=listening.max_message_bytes,
             ws_ping_interval=_PING_INTERVAL_S,
             ws_ping_timeout=_PING_INTERVAL_S,

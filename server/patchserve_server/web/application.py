@@ -23,6 +23,8 @@ from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.kept_overlays import LIMIT, KeptOverlays
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.negotiation import PageRoute
+from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
 
@@ -39,8 +41,10 @@ def create_web_application(
     calls = Calls(entrance, authenticator, listening)
     overlays = KeptOverlays(LIMIT.at_least(Capacity(bytes=listening.max_message_bytes)))
     routes = [
+        PageRoute("/", page.page_response),
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *page.routes(),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False  # a path has one form
@@ -59,7 +63,7 @@ def _guarded(app: ASGIApp, authenticator: Authenticator | None, listening: HttpL
 
 def _error_format(path: str) -> ErrorFormat:
     """How the errors of a path are written, also of one where nothing is."""
-    return _ERROR_FORMATS.get(path.split("/")[1], documented.error_response)
+    return _ERROR_FORMATS.get(path.removeprefix("/").partition("/")[0], documented.error_response)
 
 
 def _no_route(request: Request, error: Exception) -> Response:

@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Final
 
-from starlette.requests import HTTPConnection
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
 
 _QUALITY: Final = re.compile(r"q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII | re.IGNORECASE)
+
+
+class PageRoute(Route):
+    """A route for those who prefer HTML. For all others, a later route has the same path."""
+
+    def __init__(self, path: str, page: Callable[[Request], Response]) -> None:
+        async def answer(request: Request) -> Response:
+            response = page(request)
+            response.headers["vary"] = "Accept"
+            return response
+
+        super().__init__(path, answer)
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and prefers_html(HTTPConnection(scope)):
+            return super().matches(scope)
+        return Match.NONE, {}
 
 
 def prefers_html(request: HTTPConnection) -> bool:

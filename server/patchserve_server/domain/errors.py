@@ -84,6 +84,15 @@ class RequestTooLargeError(InvalidInputError):
         super().__init__("", message)
 
 
+class UnsupportedMediaTypeError(InvalidInputError):
+    """The body of an HTTP request is of a type that its path does not take."""
+
+    reason = "UNSUPPORTED_MEDIA_TYPE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("content-type", message)
+
+
 class InvalidImageError(InvalidInputError):
     """The bytes are not a supported image. `field` is `image`, or for example `images[3]` in a load."""
 
@@ -147,21 +156,34 @@ class UnknownServiceError(PatchserveError):
 
 
 class UnknownPathError(PatchserveError):
-    """The HTTP face has no such path."""
+    """The HTTP face has nothing at this path."""
 
     reason = "UNKNOWN_PATH"
 
     def __init__(self) -> None:
-        super().__init__("There is nothing at this path. GET /openapi.json lists what there is.")
+        super().__init__("There is nothing at this path. GET /openapi.json lists the paths that exist.")
 
 
-class MethodNotAllowedError(PatchserveError):
-    """The path does not take this method of HTTP."""
+class HttpMethodError(PatchserveError):
+    """The path exists, but not for this method of HTTP. `allowed` has those that it takes."""
 
-    reason = "METHOD_NOT_ALLOWED"
+    reason = "HTTP_METHOD"
 
-    def __init__(self, allowed: str) -> None:
-        super().__init__(f"This path takes {allowed} only.")
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"This path takes {' and '.join(allowed)} only.")
+        self.allowed = allowed
+
+
+class OutputNotFoundError(PatchserveError):
+    """The HTTP face does not keep this overlay, or no longer."""
+
+    reason = "OUTPUT_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no such output, or no longer: outputs are kept for a few minutes, and fewer of them if there are "
+            "many. Send the image again."
+        )
 
 
 class PreconditionError(PatchserveError):

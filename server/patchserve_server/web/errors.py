@@ -6,9 +6,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.responses import Response
+
+from patchserve_server.web.message_json import json_of
 
 ErrorFormat = Callable[[status_pb2.Status], Response]
 """How a face of HTTP writes an error."""
@@ -32,11 +33,13 @@ _CLOSE_CODES: Final[dict[int, int]] = {
     code_pb2.UNAVAILABLE: 1012,  # the server restarts
     code_pb2.RESOURCE_EXHAUSTED: 1013,  # try again later
 }
-# Where HTTP has a better one.
-_BY_REASON: Final = {
-    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+# Reasons for which HTTP has a code that says more.
+_REASONS: Final[dict[str, HTTPStatus]] = {
     "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-    "METHOD_NOT_ALLOWED": HTTPStatus.METHOD_NOT_ALLOWED,
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "HTTP_METHOD": HTTPStatus.METHOD_NOT_ALLOWED,
 }
 
 
@@ -50,7 +53,7 @@ def reason_of(status: status_pb2.Status) -> str:
 
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
-    return _BY_REASON.get(reason_of(status)) or _CODES[status.code]
+    return _REASONS.get(reason_of(status)) or _CODES[status.code]
 
 
 def close_code(failure: status_pb2.Status | None) -> int:
@@ -74,5 +77,4 @@ def headers_of(status: status_pb2.Status) -> dict[str, str]:
 
 def status_response(status: status_pb2.Status) -> Response:
     """The whole status, in protobuf's JSON mapping."""
-    text = json_format.MessageToJson(status, indent=None)
-    return Response(text, http_status(status), headers_of(status), media_type="application/json")
+    return Response(json_of(status), http_status(status), headers_of(status), media_type="application/json")

@@ -11,7 +11,7 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patchserve.v1 import service_pb2
 from patchserve_server.contract.methods import METHODS, SERVICE
@@ -26,7 +26,7 @@ from patchserve_server.web.transcoding.requests import off_loop, read_request
 
 _JSON: Final = "application/json"
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 def routes(calls: Calls) -> list[BaseRoute]:

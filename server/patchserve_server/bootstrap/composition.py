@@ -15,7 +15,7 @@ from patchserve_server.access import Credentials, open_credentials
 from patchserve_server.bootstrap.limits import MIB, open_admissions, reading_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
-from patchserve_server.config import Settings
+from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
@@ -107,6 +107,8 @@ def _create_http_face(settings: Settings, entrance: Entrance, credentials: Crede
         write_timeout_s=settings.stream_write_timeout_s,
         identity=(lambda: identity.value) if identity else None,
         insecure=settings.insecure,
+        allowed_origins=words_of(settings.http_allowed_origins),
+        allowed_hosts=words_of(settings.http_allowed_hosts),
     )
     return HttpServer(listening, entrance, credentials.authenticator)
 

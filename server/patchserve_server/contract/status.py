@@ -29,6 +29,8 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,
     errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
     errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
+    errors.OtherSiteError: code_pb2.PERMISSION_DENIED,
+    errors.UnknownHostError: code_pb2.PERMISSION_DENIED,
 }
 
 

@@ -305,6 +305,27 @@ class PermissionDeniedError(PatchserveError):
         super().__init__(f'{method} needs a token with the scope "{scope}", which this token does not have.')
 
 
+class OtherSiteError(PatchserveError):
+    """A browser sent the request for a site that may not use this server."""
+
+    reason = "OTHER_SITE"
+
+    def __init__(self) -> None:
+        super().__init__("A page of another site sent this request. --http-allowed-origins lists the sites that may.")
+
+
+class UnknownHostError(PatchserveError):
+    """The request asks for a host that is not this server."""
+
+    reason = "UNKNOWN_HOST"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does not know the host of this request. It answers for localhost, for IP addresses, and for "
+            "the names that --http-allowed-hosts lists."
+        )
+
+
 class StartupError(PatchserveError):
     """The server cannot start with these settings. The message says what to do; the CLI prints it and exits."""
 

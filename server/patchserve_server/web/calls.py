@@ -24,15 +24,14 @@ from patchserve_server.domain.errors import PatchserveError, PermissionDeniedErr
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.time_limits import within
 from patchserve_server.web.bodies import Body
+from patchserve_server.web.errors import ErrorFormat
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.sessions import authorization_of
 
 _PROBE_TIMEOUT_S: Final = 10.0
 _REFUSALS: Final = (QueueFullError, UnauthenticatedError, PermissionDeniedError)  # they cost a caller nothing
 
 _log = logging.getLogger(__name__)
-
-ErrorFormat = Callable[[status_pb2.Status], Response]
-"""How a face of HTTP writes an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +111,7 @@ class Calls:
         """The client; raises UnauthenticatedError or PermissionDeniedError if it may not make this call."""
         if self._authenticator is None or method.scope == OPEN:
             return _peer(request)
-        caller = self._authenticator.authenticate(request.headers.get("authorization", ""))
+        caller = self._authenticator.authenticate(authorization_of(request))
         if isinstance(method.scope, Scope) and method.scope not in caller.scopes:
             raise PermissionDeniedError(name, method.scope)
         return f"token {caller.name}"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
+from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from starlette.responses import Response
+
+ErrorFormat = Callable[[status_pb2.Status], Response]
+"""How a face of HTTP writes an error."""
 
 # As google/rpc/code.proto maps them. A request that is too large is 413, whatever its code.
 _CODES: Final[dict[int, HTTPStatus]] = {
@@ -46,3 +52,9 @@ def headers_of(status: status_pb2.Status) -> dict[str, str]:
     if status.code == code_pb2.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
     return headers
+
+
+def status_response(status: status_pb2.Status) -> Response:
+    """The whole status, in protobuf's JSON mapping."""
+    text = json_format.MessageToJson(status, indent=None)
+    return Response(text, http_status(status), headers_of(status), media_type="application/json")

@@ -121,14 +121,15 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     """
     loop = asyncio.get_running_loop()
     pools = _open_pools(settings, resources)
-    wall = Wall(pools.images) if settings.http_port is not None else None  # only the HTTP face shows it
-    admissions = open_admissions(settings, wall)
+    wall = Wall(pools.images)
+    events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
+    admissions = open_admissions(settings, events)
     limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(settings, store, detector, pools, limits, events=wall)
+    catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits, events=wall)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,

@@ -77,7 +77,7 @@ class Application:
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission
-    wall: Wall | None  # None: without an HTTP face, nobody can watch
+    wall: Wall
 
     async def infer(
         self,

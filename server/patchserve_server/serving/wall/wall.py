@@ -27,6 +27,8 @@ _MIB: Final = 2**20
 _RETRY_AFTER_S: Final = 10.0
 _THUMBNAILS_PER_S: Final = 16.0  # for all watchers together
 _THUMBNAILS_AT_ONCE: Final = 32
+_SNAPSHOT_REFERENCES: Final = 16
+_SNAPSHOT_SCORES: Final = 150  # of each reference
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class WallSnapshot:
     tiles: list[Tile]  # of the kept images, in the order of their numbers
     scores: dict[ReferenceId, tuple[Score, ...]]  # the reference inspected last comes first
     watchers: int
+    missed: int  # inspections since the last event that the watcher has seen, if it has seen one
 
 
 class Wall:
@@ -96,15 +99,35 @@ class Wall:
             if not self._watchers:
                 self._forgetting = asyncio.get_running_loop().call_later(self._limits.keeps_s, self._forget_images)
 
-    def snapshot(self, reference_id: ReferenceId | None) -> WallSnapshot:
-        """What there is to see of this reference, or of all."""
+    @property
+    def event_id(self) -> str:
+        """Says which inspections a watcher has seen who has seen everything up to now."""
+        return f"{self._run}-{self._number}"
+
+    def snapshot(self, reference_id: ReferenceId | None, last_event_id: str = "") -> WallSnapshot:
+        """What there is to see of this reference; None: of all, with fewer scores of each.
+
+        Args:
+            reference_id: the reference.
+            last_event_id: the `event_id` that the watcher had before its connection was lost.
+        """
         tiles = [tile for kept in self._kept.values() for tile in kept.tiles(reference_id)]
-        references = self._history.references() if reference_id is None else [reference_id]
+        if reference_id is None:
+            references = self._history.references()[:_SNAPSHOT_REFERENCES]
+            scores = {each: self._history.scores(each)[-_SNAPSHOT_SCORES:] for each in references}
+        else:
+            scores = {reference_id: self._history.scores(reference_id)}
         return WallSnapshot(
             tiles=sorted(tiles, key=lambda tile: tile.number),
-            scores={each: self._history.scores(each) for each in references},
+            scores=scores,
             watchers=len(self._watchers),
+            missed=self._inspected_since(last_event_id),
         )
+
+    def _inspected_since(self, event_id: str) -> int:
+        run, _, number = event_id.partition("-")
+        is_ours = run == self._run and number.isdecimal() and len(number) <= len(str(self._number))
+        return max(0, self._number - int(number)) if is_ours else 0
 
     def scores(self, reference_id: ReferenceId) -> tuple[Score, ...]:
         """The last scores of a reference, the oldest first."""
@@ -133,7 +156,7 @@ class Wall:
         kept = self._kept[inspection.verdict.anomaly.is_anomalous]
         is_drawn = self._takes_thumbnail(watchers, is_anomalous=inspection.verdict.anomaly.is_anomalous)
         tile = Tile(
-            f"{self._run}-{self._number}",
+            self.event_id,
             self._number,
             time_s,
             event.origin,

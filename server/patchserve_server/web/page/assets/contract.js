@@ -72,6 +72,16 @@ export async function activeLoads(id) {
   }));
 }
 
+/**
+ * The raw scores of recent inspections with the bank of a reference, the newest last.
+ * @param {import("./messages.js").Reference} reference
+ * @returns {Promise<number[]>}
+ */
+export async function recentScores(reference) {
+  const answer = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(reference.id)}`);
+  return answer.scores.map((each) => each.raw_score);
+}
+
 export async function tune(id, sensitivity, expectedRevision) {
   const json = { sensitivity, expected_revision: expectedRevision };
   return readReference((await call("POST", referencePath(id, ":tune"), { json })).reference);

@@ -15,6 +15,7 @@ from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
+from patchserve_server.web.transcoding import routes as transcoding
 
 _METHODS = ("GET", "POST", "DELETE")
 
@@ -25,7 +26,8 @@ def create_web_application(
     calls = Calls(entrance, authenticator, listening)
     routes = [
         *documented.routes(calls, entrance.readiness),
-        *session_routes.routes(calls, authenticator),
+        *session_routes.routes(calls, authenticator, entrance.pacing),
+        *transcoding.routes(calls),
         *page.routes(),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)

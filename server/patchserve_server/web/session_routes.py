@@ -1,4 +1,4 @@
-"""`/session`: the page logs in with a token, asks who is logged in, and logs out."""
+"""`/session`: a person signs in with a token, the page asks who that is, and the person signs out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Route
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.methods import OPEN, Method
 from patchserve_server.domain.callers import Caller, Scope
-from patchserve_server.domain.errors import InvalidCredentialsError, InvalidInputError
+from patchserve_server.domain.errors import InvalidCredentialsError, InvalidInputError, UnauthenticatedError
+from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.web.calls import Calls, HttpCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.sessions import authorization_of, forget_token, keep_token
@@ -22,8 +23,14 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750; a cookie may
 _SESSION: Final = Method(OPEN)
 
 
-def routes(calls: Calls, authenticator: Authenticator | None) -> list[BaseRoute]:
-    """POST with `{"token": "..."}`, GET and DELETE; each answers who is logged in then."""
+def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPacing) -> list[BaseRoute]:
+    """POST with `{"token": "..."}`, GET and DELETE; each answers who is signed in then.
+
+    Args:
+        calls: the entrance.
+        authenticator: None: no token is needed.
+        pacing: delays the answers to tokens that are not valid, so that guessing them is slow.
+    """
 
     async def open_session(call: HttpCall) -> Response:
         token = _sent_token(await call.body.read())
@@ -37,10 +44,18 @@ def routes(calls: Calls, authenticator: Authenticator | None) -> list[BaseRoute]
         if authenticator is None:
             return _response(None)
         authorization = authorization_of(call.request)
-        return _response(authenticator.authenticate(authorization)) if authorization else _logged_out()
+        if not authorization:
+            return _signed_out()
+        try:
+            return _response(authenticator.authenticate(authorization))
+        except UnauthenticatedError as error:
+            await pacing.wait(call.client, None)
+            response = _signed_out(error.message)
+            forget_token(call.request, response)
+            return response
 
     async def close_session(call: HttpCall) -> Response:
-        response = _response(None) if authenticator is None else _logged_out()
+        response = _response(None) if authenticator is None else _signed_out()
         forget_token(call.request, response)
         return response
 
@@ -73,11 +88,13 @@ def _sent_token(body: bytes) -> str:
 
 
 def _response(caller: Caller | None) -> JSONResponse:
-    """Who is logged in; None: the server needs no token, and everybody may do everything."""
+    """Who is signed in; None: the server needs no token, and everybody may do everything."""
     if caller is None:
-        return JSONResponse({"token_required": False, "scopes": sorted(Scope)})
-    return JSONResponse({"token_required": True, "name": caller.name, "scopes": sorted(caller.scopes)})
+        return JSONResponse({"token_needed": False, "signed_in": False, "scopes": sorted(Scope)})
+    content = {"token_needed": True, "signed_in": True, "name": caller.name, "scopes": sorted(caller.scopes)}
+    return JSONResponse(content)
 
 
-def _logged_out() -> JSONResponse:
-    return JSONResponse({"token_required": True})
+def _signed_out(problem: str = "") -> JSONResponse:
+    """Nobody is signed in; `problem` is a sentence that says why the token no longer counts."""
+    return JSONResponse({"token_needed": True, "signed_in": False, "problem": problem, "scopes": []})

@@ -7,6 +7,7 @@ reach. Requests of other programs have neither `Sec-Fetch-Site` nor `Origin`; th
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +21,8 @@ from patchserve_server.domain.errors import OtherSiteError, UnknownHostError
 from patchserve_server.web.errors import ErrorFormat
 
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
+_HOST: Final = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{0,5}))?")
+_MAX_PORT: Final = 65535
 _OWN_SITES: Final = ("same-origin", "none")  # none: a person entered the address
 
 
@@ -52,13 +55,19 @@ class SiteRules:
             UnknownHostError: it asks for another host than this server.
             OtherSiteError: it comes from another site.
         """
-        if self.hosts is not None and not _is_known(request.headers.get("host", ""), self.hosts):
-            raise UnknownHostError
+        self._check_host(request.headers.get("host", ""))
         if is_own_request(request) or request.headers.get("origin") in self.origins:
             return
         if request.scope["type"] == "http" and request.scope["method"] in _SAFE_METHODS and _shows_us(request):
             return
         raise OtherSiteError
+
+    def _check_host(self, host: str) -> None:
+        if not host and self.hosts is None:
+            return  # HTTP/1.0
+        name = _name_in(host)
+        if name is None or not (self.hosts is None or name in self.hosts or _is_address(name)):
+            raise UnknownHostError
 
 
 class SiteGuard:
@@ -99,13 +108,15 @@ def _host_of(origin: str) -> str | None:
         return None
 
 
-def _is_known(host: str, names: Collection[str]) -> bool:
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    if name.rstrip(".") in names:
-        return True
+def _name_in(host: str) -> str | None:
+    """The name or address in a Host header; None if it is none."""
+    found = _HOST.fullmatch(host)
+    if found is None or int(found["port"] or 0) > _MAX_PORT or (found["address"] and not _is_address(found["address"])):
+        return None
+    return (found["address"] or found["name"]).lower().rstrip(".")
+
+
+def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)
     except ValueError:

@@ -52,18 +52,6 @@ export async function call(method, path, options = {}) {
   throw tell(new ApiError(response.status, await response.json().catch(() => ({}))));
 }
 
-/**
- * One call that answers with an image.
- * @param {string} path
- * @param {AbortSignal} [signal]
- * @returns {Promise<Blob>}
- */
-export async function callForImage(path, signal) {
-  const response = await send("GET", path, { signal });
-  if (response.ok) return response.blob();
-  throw tell(new ApiError(response.status, await response.json().catch(() => ({}))));
-}
-
 async function send(method, path, { json, form, signal }) {
   const headers = json === undefined ? {} : { "content-type": "application/json" };
   const body = json === undefined ? form : JSON.stringify(json);

@@ -12,8 +12,10 @@ from patchserve_server.web import documented, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
+from patchserve_server.web.transcoding import routes as transcoding
 
 _METHODS = ("GET", "POST", "DELETE")
 
@@ -26,6 +28,8 @@ def create_web_application(
         *documented.routes(calls, entrance.readiness),
         *session_routes.routes(calls, authenticator, entrance.pacing),
         *watch.routes(calls),
+        *transcoding.routes(calls),
+        *page.routes(),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)
 

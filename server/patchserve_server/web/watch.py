@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
 
@@ -44,7 +44,7 @@ def routes(calls: Calls) -> list[BaseRoute]:
     ]
 
 
-async def _events(call: HttpCall) -> AsyncIterator[bytes]:
+async def _events(call: HttpCall) -> AsyncGenerator[bytes]:
     """A snapshot, then an update at most four times a second, until the watcher leaves."""
     wall, reference_id = call.application.wall, _reference_id(call)
     with wall.watch(reference_id) as watcher:

@@ -18,7 +18,7 @@ from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import HttpMethodError, UnknownPathError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.web import documented, session_routes
+from patchserve_server.web import documented, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.kept_overlays import LIMIT, KeptOverlays
@@ -28,7 +28,7 @@ from patchserve_server.web.open_inference import routes as open_inference
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
-from patchserve_server.web.transcoding.routes import routes as contract_routes
+from patchserve_server.web.transcoding import routes as transcoding
 
 _METHODS = ("GET", "POST", "DELETE")
 # By the first segment of the path. All others are written as the documented service writes its errors.
@@ -47,7 +47,8 @@ def create_web_application(
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
         *open_inference.routes(calls, entrance.readiness),
-        *contract_routes(calls),
+        *watch.routes(calls),
+        *transcoding.routes(calls),
         *page.routes(),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})

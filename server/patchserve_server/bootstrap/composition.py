@@ -17,6 +17,7 @@ from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
@@ -40,6 +41,7 @@ from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
+from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
@@ -118,14 +120,16 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
     loop = asyncio.get_running_loop()
-    admissions = open_admissions(settings)
-    limits = server_limits(settings, admissions)
     pools = _open_pools(settings, resources)
+    wall = Wall(pools.images)
+    events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
+    admissions = open_admissions(settings, events)
+    limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(settings, store, detector, pools, limits)
+    catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -150,6 +154,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
+        wall=wall,
     )
 
 
@@ -203,9 +208,22 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
 
 
 async def _open_catalog(
-    settings: Settings, store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits
+    settings: Settings,
+    store: ReferenceStore,
+    detector: Detector,
+    pools: _Pools,
+    limits: ServerLimits,
+    *,
+    events: Events | None,
 ) -> Catalog:
-    catalog = Catalog(store, detector, storage=pools.storage, opening=pools.opening, max_bytes=limits.max_bank_bytes)
+    catalog = Catalog(
+        store,
+        detector,
+        storage=pools.storage,
+        opening=pools.opening,
+        max_bytes=limits.max_bank_bytes,
+        events=events,
+    )
     await catalog.load_all()
     if settings.store is not None:
         damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
@@ -230,7 +248,13 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
 
 
 def _create_inspector(
-    settings: Settings, detector: Detector, outputs: Outputs | None, pools: _Pools, limits: ServerLimits
+    settings: Settings,
+    detector: Detector,
+    outputs: Outputs | None,
+    pools: _Pools,
+    limits: ServerLimits,
+    *,
+    events: Events | None,
 ) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
@@ -250,6 +274,7 @@ def _create_inspector(
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
+        events=events,
     )
 
 

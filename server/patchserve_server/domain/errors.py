@@ -128,6 +128,18 @@ class ReferenceNotFoundError(PatchserveError):
         self.reference_id = reference_id
 
 
+class ImageNotKeptError(PatchserveError):
+    """The image of a tile of the wall is not in memory."""
+
+    reason = "IMAGE_NOT_KEPT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This image is no longer kept. The server keeps only the last images that were inspected while somebody "
+            "watched."
+        )
+
+
 class UnknownServiceError(PatchserveError):
     """A health check asks for a service that this server does not have."""
 

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 
 from patchserve_server.access import Authenticator
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.web import documented, session_routes
+from patchserve_server.web import documented, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.listening import HttpListening
@@ -27,6 +27,7 @@ def create_web_application(
     routes = [
         *documented.routes(calls, entrance.readiness),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *watch.routes(calls),
         *transcoding.routes(calls),
         *page.routes(),
     ]

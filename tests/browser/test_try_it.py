@@ -43,7 +43,7 @@ def test_images_are_dropped(tab: Tab, gray: str) -> None:
     )
     page.locator(".drop").dispatch_event("drop", {"dataTransfer": dropped})
     expect(page.get_by_role("heading", name="Anomalous: 2.50 x the threshold")).to_be_visible()
-    expect(page.get_by_text("One file is not JPEG, PNG, WebP, BMP or TIFF, and left out.")).to_be_visible()
+    expect(page.get_by_text("One file is left out: not JPEG, PNG, WebP, BMP or TIFF.")).to_be_visible()
 
 
 def test_slider_and_outlines(tab: Tab, gray: str) -> None:

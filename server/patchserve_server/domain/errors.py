@@ -47,12 +47,14 @@ class InvalidInputError(PatchserveError):
 
 
 class MalformedMessageError(InvalidInputError):
-    """The bytes cannot be parsed as a message of the contract."""
+    """The bytes cannot be parsed as a message of the contract, or as the form or JSON that stands for one."""
 
     reason = "MALFORMED_MESSAGE"
 
-    def __init__(self) -> None:
-        super().__init__("", "The request cannot be parsed as a message of this method; see the .proto files.")
+    def __init__(
+        self, message: str = "The request cannot be parsed as a message of this method; see the .proto files."
+    ) -> None:
+        super().__init__("", message)
 
 
 class RequestTooLargeError(InvalidInputError):

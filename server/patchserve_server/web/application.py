@@ -12,6 +12,7 @@ from patchserve_server.web import documented, session_routes
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
 
@@ -25,6 +26,7 @@ def create_web_application(
     routes = [
         *documented.routes(calls, entrance.readiness),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *page.routes(),
     ]
     return _guarded(Starlette(routes=routes), authenticator, listening)
 

@@ -66,6 +66,15 @@ class RequestTooLargeError(InvalidInputError):
         super().__init__("", message)
 
 
+class UnsupportedMediaTypeError(InvalidInputError):
+    """The body of an HTTP request is of a type that its path does not take."""
+
+    reason = "UNSUPPORTED_MEDIA_TYPE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("content-type", message)
+
+
 class InvalidImageError(InvalidInputError):
     """The bytes are not a supported image. `field` is `image`, or for example `images[3]` in a load."""
 
@@ -126,6 +135,25 @@ class UnknownServiceError(PatchserveError):
 
     def __init__(self) -> None:
         super().__init__('This server has no such service. Ask for "" (alive) or "patchserve.v1.PatchCoreService".')
+
+
+class UnknownPathError(PatchserveError):
+    """The HTTP face has nothing at this path."""
+
+    reason = "UNKNOWN_PATH"
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing at this path. GET /openapi.json lists the paths that exist.")
+
+
+class HttpMethodError(PatchserveError):
+    """The path exists, but not for this method of HTTP. `allowed` has those that it takes."""
+
+    reason = "HTTP_METHOD"
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"This path takes {' and '.join(allowed)} only.")
+        self.allowed = allowed
 
 
 class PreconditionError(PatchserveError):

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
-from google.protobuf import json_format
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from starlette.responses import Response
+
+from patchserve_server.web.message_json import json_of
 
 ErrorFormat = Callable[[status_pb2.Status], Response]
 """How a face of HTTP writes an error."""
 
-# As google/rpc/code.proto maps them. A request that is too large is 413, whatever its code.
+# As google/rpc/code.proto maps them.
 _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     code_pb2.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
@@ -24,9 +25,15 @@ _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-_TOO_LARGE: Final = frozenset({"REQUEST_TOO_LARGE"})
+# Reasons for which HTTP has a code that says more.
+_REASONS: Final[dict[str, HTTPStatus]] = {
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "HTTP_METHOD": HTTPStatus.METHOD_NOT_ALLOWED,
+}
 
 
 def reason_of(status: status_pb2.Status) -> str:
@@ -39,7 +46,7 @@ def reason_of(status: status_pb2.Status) -> str:
 
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
-    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if reason_of(status) in _TOO_LARGE else _CODES[status.code]
+    return _REASONS.get(reason_of(status)) or _CODES[status.code]
 
 
 def headers_of(status: status_pb2.Status) -> dict[str, str]:
@@ -56,5 +63,4 @@ def headers_of(status: status_pb2.Status) -> dict[str, str]:
 
 def status_response(status: status_pb2.Status) -> Response:
     """The whole status, in protobuf's JSON mapping."""
-    text = json_format.MessageToJson(status, indent=None)
-    return Response(text, http_status(status), headers_of(status), media_type="application/json")
+    return Response(json_of(status), http_status(status), headers_of(status), media_type="application/json")

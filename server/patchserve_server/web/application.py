@@ -27,6 +27,7 @@ from patchserve_server.web.negotiation import PageRoute
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
+from patchserve_server.web.transcoding.routes import routes as contract_routes
 
 _METHODS = ("GET", "POST", "DELETE")
 # By the first segment of the path. All others are written as the documented service writes its errors.
@@ -45,6 +46,7 @@ def create_web_application(
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
         *page.routes(),
+        *contract_routes(calls),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False  # a path has one form

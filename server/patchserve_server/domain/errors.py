@@ -168,6 +168,18 @@ class HttpMethodError(PatchserveError):
         self.allowed = allowed
 
 
+class OutputNotFoundError(PatchserveError):
+    """The HTTP face does not keep this overlay, or no longer."""
+
+    reason = "OUTPUT_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no such output, or no longer: outputs are kept for a few minutes, and fewer of them if there are "
+            "many. Send the image again."
+        )
+
+
 class PreconditionError(PatchserveError):
     """The request is valid but does not fit the reference's state. `subject` is the reference's id."""
 

@@ -31,6 +31,7 @@ _CODES: Final[dict[int, HTTPStatus]] = {
 # Reasons for which HTTP has a code that says more.
 _REASONS: Final[dict[str, HTTPStatus]] = {
     "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "HTTP_METHOD": HTTPStatus.METHOD_NOT_ALLOWED,
 }

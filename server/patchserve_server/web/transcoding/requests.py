@@ -19,7 +19,7 @@ from patchserve_server.web.transcoding.bindings import Binding
 from patchserve_server.web.transcoding.form_values import object_of_form
 from patchserve_server.web.transcoding.json_text import parse_json
 from patchserve_server.web.transcoding.json_values import fill_message
-from patchserve_server.web.transcoding.text_values import add_text
+from patchserve_server.web.transcoding.text_values import add_texts
 
 _ON_LOOP_BYTES: Final = 256 * 2**10  # below it, a thread costs more time than it saves
 _JSON: Final = b"application/json"
@@ -61,7 +61,8 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
     kind, parameters = parse_options_header(call.request.headers.get("content-type", ""))
     if kind == _FORM:
         form = await read_form(call, max_files=call.application.limits.max_reference_images)
-        return object_of_form(form, binding.method.input_type, max_elements), 0
+        nbytes = sum(map(len, form.values.values())) + sum(len(file.data) for file in form.files)
+        return await off_loop(nbytes, lambda: object_of_form(form, binding.method.input_type, max_elements)), nbytes
     if kind not in (_JSON, b"") or parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise _unsupported()
     # Half as large again as a message: base64 takes a third more, and fields have names.
@@ -89,7 +90,7 @@ def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[s
         texts.setdefault(name, []).append(text)
     fields: dict[str, Any] = {}
     for name, values in texts.items():
-        add_text(fields, binding.method.input_type, name, values, max_elements)
+        add_texts(fields, binding.method.input_type, name, values)
     return fields
 
 

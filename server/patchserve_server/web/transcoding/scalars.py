@@ -39,13 +39,17 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
     Raises:
         InvalidInputError: the field does not take this value.
     """
+    checked: object
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_BOOL:
             checked, expected = value if isinstance(value, bool) else None, "true or false"
         case FieldDescriptor.CPPTYPE_STRING:
             return _text(value, path)
         case FieldDescriptor.CPPTYPE_ENUM:
-            checked, expected = _enum(field, value), f"one of {', '.join(field.enum_type.values_by_name)}"
+            names = field.enum_type.values_by_name if field.enum_type is not None else {}
+            # A number that the enum does not have passes: the contract says what it takes.
+            checked = value if isinstance(value, str) and value in names else _integer(value, -(2**31), 2**31 - 1)
+            expected = f"one of {', '.join(names)}"
         case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             limit = _MAX_FLOAT if field.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else math.inf
             checked, expected = _number(value, limit), "a number"
@@ -68,13 +72,6 @@ def _text(value: object, path: str) -> str:
     if size > MAX_TEXT_BYTES:
         raise InvalidInputError(path, f"{path} has {size:,} bytes; at most {MAX_TEXT_BYTES:,} are read.")
     return value
-
-
-def _enum(field: FieldDescriptor, value: object) -> object:
-    """A number that the enum does not have passes: the contract says what it takes."""
-    if isinstance(value, str) and value in field.enum_type.values_by_name:
-        return value
-    return _integer(value, -(2**31), 2**31 - 1)
 
 
 def _integer(value: object, low: int, high: int) -> int | None:

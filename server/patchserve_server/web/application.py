@@ -62,7 +62,9 @@ def _guarded(app: ASGIApp, authenticator: Authenticator | None, listening: HttpL
     app = SiteGuard(app, SiteRules(hosts, origins), _error_format)
     if origins:  # outside of the guard, so that an allowed site can read its refusals
         # Without credentials: the cookie is for the page alone; other sites send the header.
-        app = CORSMiddleware(app, origins, _METHODS, ["authorization"], expose_headers=["retry-after"])
+        app = CORSMiddleware(
+            app, origins, _METHODS, ["authorization"], allow_private_network=True, expose_headers=["retry-after"]
+        )
     return SecurityHeaders(app)
 
 

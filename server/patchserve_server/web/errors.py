@@ -38,10 +38,11 @@ _CLOSE_CODES: Final[dict[int, int]] = {
     code_pb2.RESOURCE_EXHAUSTED: 1013,
 }
 _DRAINING: Final = 1001  # the server goes away; another one may be there
-# Where HTTP has a better one.
-_BY_REASON: Final = {
-    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+# Reasons for which HTTP has a code that says more.
+_REASONS: Final[dict[str, HTTPStatus]] = {
     "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     "HTTP_METHOD": HTTPStatus.METHOD_NOT_ALLOWED,
 }
@@ -57,7 +58,7 @@ def reason_of(status: status_pb2.Status) -> str:
 
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
-    return _BY_REASON.get(reason_of(status)) or _CODES[status.code]
+    return _REASONS.get(reason_of(status)) or _CODES[status.code]
 
 
 def close_code(status: status_pb2.Status) -> int:

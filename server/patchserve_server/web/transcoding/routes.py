@@ -46,13 +46,13 @@ class Transcoder:
         self._endpoints = {binding: _endpoint(calls, binding) for binding in bindings}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response: ASGIApp
         try:
             binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
         except PatchserveError as error:
-            response = refusal = status_response(status_of(error, uuid.uuid4().hex))
+            failed = status_response(status_of(error, uuid.uuid4().hex))
             if isinstance(error, HttpMethodError):
-                refusal.headers["allow"] = ", ".join(error.allowed)
+                failed.headers["allow"] = ", ".join(error.allowed)
+            response: ASGIApp = failed
         else:
             response = await self._endpoints[binding](Request(scope, receive, send))
         await response(scope, receive, send)

@@ -25,6 +25,7 @@ LINGER_S: Final = 2.0  # how long a client may go on sending what nobody wants, 
 MAX_HEADER_BYTES: Final = 32 * 2**10
 _BYTES_OF_A_HEADER: Final = 32  # that count besides its text
 _MAX_PIPELINED: Final = 8
+_TOO_LARGE: Final = f"A request has at most {MAX_HEADER_BYTES:,} bytes before its body: path and headers."
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -76,7 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         super().data_received(data)
         # The parser keeps headers, and trailers after a body, until they are complete.
         if self._bytes_without_body > MAX_HEADER_BYTES and not self._discards:
-            self._refuse(HeadersTooLargeError(MAX_HEADER_BYTES))
+            self._refuse(HeadersTooLargeError(_TOO_LARGE))
 
     def timeout_keep_alive_handler(self) -> None:
         """Ends a connection on which nothing has come for a while."""
@@ -167,7 +168,7 @@ class HttpConnection(HttpToolsProtocol):
     def _check_headers(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + _BYTES_OF_A_HEADER for name, value in self.headers)
         if size > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLargeError(MAX_HEADER_BYTES))
+            self._refuse(HeadersTooLargeError(_TOO_LARGE))
         elif len(self.pipeline) >= _MAX_PIPELINED or not _has_one_host(self.headers, self.parser.get_http_version()):
             self._refuse(MalformedRequestError())
         if self._discards:

@@ -92,9 +92,10 @@ class HttpConnection(HttpToolsProtocol):
         """Answers what the client sends with an error, and closes the connection."""
         cycle, self._discards = self.cycle, True
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            # An answer to this one would be taken for that of the request before it, which is in work.
-            cycle.keep_alive = False
+            # An answer to this one would be taken for that of the request before it, which is in work. It is the last.
             self.pipeline.clear()
+            self.cycle = self._in_work
+            self.cycle.keep_alive = False
             return
         status = self._shared.note_failure(error, self._peer.client)
         if cycle is None or cycle.response_complete or not cycle.response_started:
@@ -184,6 +185,7 @@ class HttpConnection(HttpToolsProtocol):
         async def answer(scope: Any, receive: Any, _: Any) -> None:  # noqa: ANN401
             await self._answering(scope, receive, send)
 
+        self._in_work = cycle
         self._task = self.loop.create_task(cycle.run_asgi(answer))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)

@@ -167,6 +167,15 @@ class UnknownServiceError(PatchserveError):
         super().__init__('This server has no such service. Ask for "" (alive) or "patchserve.v1.PatchCoreService".')
 
 
+class UpgradeRequiredError(InvalidInputError):
+    """This path of HTTP is for WebSockets only."""
+
+    reason = "UPGRADE_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("upgrade", "InferStream needs a WebSocket: open this URL with ws:// or wss://.")
+
+
 class UnknownPathError(PatchserveError):
     """The HTTP face has nothing at this path."""
 

@@ -84,9 +84,11 @@ json_values = st.recursive(
 def test_what_is_within_the_limits_is_parsed_as_json_is(value: object, ascii_only: bool) -> None:
     body = json.dumps(value, ensure_ascii=ascii_only).encode()
     try:
-        assert parse_json(body, MAX_ELEMENTS) == value
+        parsed = parse_json(body, MAX_ELEMENTS)
     except MalformedMessageError as error:
-        assert "deep" in error.message
+        assert "deep" in error.message  # noqa: PT017 - there may be none
+    else:
+        assert parsed == value
 
 
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]",:\\ tfn0-9u', max_size=60).map(str.encode))
@@ -98,9 +100,12 @@ def test_any_bytes_are_json_or_a_clear_error(body: bytes) -> None:
             parse_json(body, MAX_ELEMENTS)
         return
     try:
-        assert parse_json(body, MAX_ELEMENTS) == expected
+        value = parse_json(body, MAX_ELEMENTS)
     except InvalidInputError as error:
-        assert "twice" in error.message or "deep" in error.message or "no number" in error.message
+        allowed = ("twice", "deep", "no number")  # what Python takes and we do not
+        assert any(word in error.message for word in allowed), error.message  # noqa: PT017 - there may be none
+    else:
+        assert value == expected
 
 
 def test_the_limit_is_exact() -> None:

@@ -55,12 +55,12 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/demo
+demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/demo; ARGS=--open shows its page
 	$(BIN)/python samples/demo.py $(ARGS)
 
 .PHONY: serve
-serve: $(STAMP) ## start the server with the best available backbone
-	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
+serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50051, its page on http://127.0.0.1:8080
+	$(BIN)/patchserve-server serve --backbone auto --http-port 8080 $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)

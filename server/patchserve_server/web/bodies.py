@@ -53,12 +53,16 @@ class Body:
         self._waiting_calls = waiting_calls
         self._holdings = holdings
 
-    async def read(self) -> bytes:
+    async def read(self, *, max_bytes: int | None = None) -> bytes:
         """The whole body.
+
+        Args:
+            max_bytes: the largest one, where a message takes more bytes than over gRPC; None: as there.
 
         Raises:
             The errors of `chunks`.
         """
+        self.max_bytes = max_bytes or self.max_bytes
         return b"".join([chunk async for chunk in self.chunks()])
 
     async def chunks(self) -> AsyncIterator[bytes]:

@@ -19,6 +19,7 @@ ANY_SCOPE: Final = "any"  # a valid token with any scopes
 RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
 SMALL_MESSAGE_BYTES: Final = 8 * 2**10
+MAX_TEXT_BYTES: Final = 1024  # of one string in a request; what a string means has narrower limits
 _SMALL_MESSAGE_ELEMENTS: Final = 128
 _LARGE_MESSAGE_ELEMENTS: Final = 4096  # a region of interest needs up to 2,000; images and their names come on top
 
@@ -107,6 +108,10 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/ListLoads": _MANAGE,
     # As long as a load: the bank is saved again.
     f"/{SERVICE}/TuneReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
+    # It is read, verified and opened.
+    f"/{SERVICE}/RestoreReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
+    # An infer token may be in a camera: it can ask what a picture is like, but sees none of others.
+    f"/{SERVICE}/GetReferenceImage": Method(Scope.MANAGE, InitialPermit.IMAGE),
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,

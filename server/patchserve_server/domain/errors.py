@@ -57,6 +57,24 @@ class MalformedMessageError(InvalidInputError):
         super().__init__("", message)
 
 
+class MalformedRequestError(InvalidInputError):
+    """What came is not HTTP, or its parts contradict each other."""
+
+    reason = "MALFORMED_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("", "The request is not valid HTTP/1.1.")
+
+
+class HeadersTooLargeError(InvalidInputError):
+    """The headers of a request are larger than the server takes."""
+
+    reason = "HEADERS_TOO_LARGE"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__("", f"The headers of a request have {max_bytes:,} bytes at most, its path included.")
+
+
 class RequestTooLargeError(InvalidInputError):
     """The message has more bytes than its method takes."""
 
@@ -128,6 +146,18 @@ class ReferenceNotFoundError(PatchserveError):
         self.reference_id = reference_id
 
 
+class ImageNotKeptError(PatchserveError):
+    """The image of a tile of the wall is not in memory."""
+
+    reason = "IMAGE_NOT_KEPT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This image is no longer kept. The server keeps only the last images that were inspected while somebody "
+            "watched."
+        )
+
+
 class UnknownServiceError(PatchserveError):
     """A health check asks for a service that this server does not have."""
 
@@ -185,6 +215,17 @@ class RevisionMismatchError(PreconditionError):
         super().__init__(
             reference_id, f'Reference "{reference_id}" is at revision {actual}, not at the expected {expected}.'
         )
+
+
+class RevisionNotKeptError(PreconditionError):
+    """The revision to put back is not the one that the server keeps besides the current one."""
+
+    reason = "REVISION_NOT_KEPT"
+
+    def __init__(self, reference_id: str, revision: str | None, kept: str | None) -> None:
+        kept_text = f"only {kept} is kept" if kept else "no previous revision is kept"
+        wanted = f"Revision {revision} of reference" if revision else "Reference"
+        super().__init__(reference_id, f'{wanted} "{reference_id}" cannot be restored: {kept_text}.')
 
 
 class BankMismatchError(PreconditionError):

@@ -97,7 +97,7 @@ async function leaveSession() {
 async function start() {
   try {
     session = await readSession();
-    if (session.isTokenNeeded && !session.isSignedIn) session = await askForToken();
+    if (session.isTokenNeeded && !session.isSignedIn) session = await askForToken(session.problem);
     info = await call("GET", "/v1/server");
   } catch (error) {
     replace(main, notice("bad", error.message));

@@ -89,7 +89,7 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
     form.inert = true;
     form.after(progress.element);
     try {
-      const { files, isShrunk } = await fitting(images, Number(app.info.limits.maxMessageBytes));
+      const { files, isShrunk } = await fitting(images, Number(app.info.limits.max_message_bytes));
       const reference = await load(target, files, { append, expectedRevision, signal: abort.signal });
       app.say(`The reference ${reference.id} has ${counted(reference.imageCount, "image")}.${isShrunk ? " Large images were scaled down first." : ""}`);
       onDone(reference);
@@ -104,7 +104,7 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
   function problemOf(error) {
     if (!(error instanceof ApiError)) return String(error.message ?? error);
     if (error.isChange) return "Somebody else changed this reference in the meantime. Nothing was done. Look at it again, then repeat.";
-    const field = error.details.flatMap((detail) => detail.fieldViolations ?? [])[0]?.field ?? "";
+    const field = error.details.flatMap((detail) => detail.field_violations ?? [])[0]?.field ?? "";
     const index = /^images\[(\d+)\]$/.exec(field)?.[1];
     return index === undefined ? error.message : `${images[Number(index)]?.name}: ${error.message}`;
   }

@@ -1,4 +1,4 @@
-// The messages of the contract as this page uses them. In JSON, a field with its default value is left out.
+// The messages of the contract as this page uses them.
 
 /**
  * @typedef {object} Reference
@@ -23,25 +23,24 @@
 
 /** @returns {Reference} */
 export function readReference(json) {
-  const calibration = json.calibration ?? {};
   return {
-    id: json.referenceId,
+    id: json.reference_id,
     revision: json.revision,
-    previousRevision: json.previousRevision ?? "",
-    imageCount: json.imageCount ?? 0,
-    patchCount: json.patchCount ?? 0,
-    featureDim: json.featureDim ?? 0,
-    profile: (json.profile ?? "").replace("SCORING_PROFILE_", ""),
-    calibrationMethod: (calibration.method ?? "").replace("CALIBRATION_METHOD_", ""),
-    calibratedThreshold: calibration.imageThreshold ?? 0,
-    threshold: json.threshold ?? 0,
-    sensitivity: json.sensitivity ?? 1,
-    normalScores: calibration.normalScores?.scores ?? [],
-    created: new Date(json.createTime),
-    updated: new Date(json.updateTime),
-    backbone: json.backbone ?? "",
-    precision: json.precision ?? "",
-    bankBytes: Number(json.bankBytes ?? 0), // 64-bit integers are strings in JSON
+    previousRevision: json.previous_revision,
+    imageCount: json.image_count,
+    patchCount: json.patch_count,
+    featureDim: json.feature_dim,
+    profile: json.profile.replace("SCORING_PROFILE_", ""),
+    calibrationMethod: json.calibration.method.replace("CALIBRATION_METHOD_", ""),
+    calibratedThreshold: json.calibration.image_threshold,
+    threshold: json.threshold,
+    sensitivity: json.sensitivity,
+    normalScores: json.calibration.normal_scores.scores ?? [],
+    created: new Date(json.create_time),
+    updated: new Date(json.update_time),
+    backbone: json.backbone,
+    precision: json.precision,
+    bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
   };
 }
 
@@ -67,39 +66,36 @@ export function readReference(json) {
  * @property {{queueMs: number, decodeMs: number, embedMs: number, searchMs: number, renderMs: number, totalMs: number}} timing
  */
 
-/** @returns {Inspection} */
+/** @returns {Inspection} the answer must have an overlay */
 export function readInspection(json) {
-  const anomaly = json.anomaly ?? {};
-  const overlay = json.overlay ?? {};
-  const timing = json.timing ?? {};
+  const { anomaly, damage, overlay, timing } = json;
   return {
-    referenceId: json.referenceId,
-    revision: json.referenceRevision,
-    isAnomalous: anomaly.isAnomalous ?? false,
-    ratio: (anomaly.rawScore ?? 0) / (anomaly.rawThreshold ?? 0),
-    areaPercentage: anomaly.anomalousAreaPercentage ?? 0,
-    damagePercentage: json.damage?.damagePercentage ?? 0,
-    regions: (json.regions ?? []).map(readRegion),
-    overlay: imageOf(overlay.image || json.overlayPng, overlay.mediaType),
-    widthPx: overlay.sourceWidthPx,
-    heightPx: overlay.sourceHeightPx,
+    referenceId: json.reference_id,
+    revision: json.reference_revision,
+    isAnomalous: anomaly.is_anomalous,
+    ratio: anomaly.raw_score / anomaly.raw_threshold,
+    areaPercentage: anomaly.anomalous_area_percentage,
+    damagePercentage: damage.damage_percentage,
+    regions: json.regions.map(readRegion),
+    overlay: imageOf(overlay.image || json.overlay_png, overlay.media_type),
+    widthPx: overlay.source_width_px,
+    heightPx: overlay.source_height_px,
     timing: {
-      queueMs: timing.queueMs ?? 0,
-      decodeMs: timing.decodeMs ?? 0,
-      embedMs: timing.embedMs ?? 0,
-      searchMs: timing.searchMs ?? 0,
-      renderMs: timing.renderMs ?? 0,
-      totalMs: timing.totalMs ?? 0,
+      queueMs: timing.queue_ms,
+      decodeMs: timing.decode_ms,
+      embedMs: timing.embed_ms,
+      searchMs: timing.search_ms,
+      renderMs: timing.render_ms,
+      totalMs: timing.total_ms,
     },
   };
 }
 
 function readRegion(json) {
-  const peak = json.peakScore ?? 0;
   return {
-    polygon: (json.polygon ?? []).map((point) => ({ x: point.xPx ?? 0, y: point.yPx ?? 0 })),
-    areaPercentage: json.areaPercentage ?? 0,
-    ratio: peak / (1 - peak),
+    polygon: json.polygon.map((point) => ({ x: point.x_px, y: point.y_px })),
+    areaPercentage: json.area_percentage,
+    ratio: json.peak_score / (1 - json.peak_score),
   };
 }
 
@@ -109,6 +105,6 @@ function readRegion(json) {
  * @returns {Blob}
  */
 export function imageOf(base64, mediaType) {
-  const text = atob(base64);
-  return new Blob([Uint8Array.from(text, (character) => character.charCodeAt(0))], { type: mediaType });
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: mediaType });
 }

@@ -9,24 +9,21 @@ import { element, notice, replace } from "./elements.js";
  * @property {boolean} isSignedIn
  * @property {string} name of the token's owner
  * @property {string[]} scopes what this person may do
+ * @property {string} problem why the token of this session no longer counts
  */
 
 /** @returns {Promise<Session>} */
 export async function readSession() {
-  try {
-    return sessionOf(await call("GET", "/session"));
-  } catch (error) {
-    if (error.needsToken) return sessionOf({ token_required: true }); // the one of this session is no longer valid
-    throw error;
-  }
+  return sessionOf(await call("GET", "/session"));
 }
 
 function sessionOf(answer) {
   return {
-    isTokenNeeded: answer.token_required,
-    isSignedIn: "name" in answer,
+    isTokenNeeded: answer.token_needed,
+    isSignedIn: answer.signed_in,
     name: answer.name ?? "",
-    scopes: answer.scopes ?? [],
+    scopes: answer.scopes,
+    problem: answer.problem ?? "",
   };
 }
 

@@ -35,14 +35,21 @@ export function grpcurlLine({ grpcAddress, isTls, isTokenNeeded, referenceId, fi
 
 /** @param {Request} request */
 export function pythonLines({ grpcAddress, isTls, isTokenNeeded, referenceId, fileName }) {
-  const options = [pythonText(grpcAddress), isTls && "tls=True", isTokenNeeded && 'token=os.environ["PATCHSERVE_TOKEN"]'];
+  const options = [pythonText(grpcAddress), isTls && "tls=TlsConfig()", isTokenNeeded && 'token=os.environ["PATCHSERVE_TOKEN"]'];
   return [
     isTokenNeeded && "import os",
-    "from patchserve_client import Client",
+    `from patchserve_client import Client${isTls ? ", TlsConfig" : ""}`,
     "",
     `with Client(${options.filter(Boolean).join(", ")}) as client:`,
     `    print(client.infer(${pythonText(fileName)}, reference_id=${pythonText(referenceId)}))`,
   ].filter((line) => line !== false).join("\n");
+}
+
+/** Where gRPC is, as this browser's machine can reach it. @param {any} info of the server */
+export function grpcAddress(info) {
+  const address = info.grpc_address ?? "";
+  const isEverywhere = /^(0\.0\.0\.0|\[::\]):/.test(address);
+  return isEverywhere ? `${location.hostname}:${address.replace(/.*:/, "")}` : address;
 }
 
 const LANGUAGES = { curl: curlLine, grpcurl: grpcurlLine, Python: pythonLines };

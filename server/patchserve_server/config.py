@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -34,6 +35,28 @@ def _with_user_path(host: str) -> str:
     return f"{scheme}:{user_path(f'~{path}')}" if colon else host
 
 
+def words_of(text: str | None) -> tuple[str, ...]:
+    """The parts of a setting that is separated by commas."""
+    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
+
+
+def _checked_hosts(text: str | None) -> str | None:
+    for host in words_of(text):
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", host):
+            raise ValueError(f"{host!r} is not the name of a host; write inspect.example.com, without scheme and port")
+    return None if text is None else text.lower()
+
+
+def _checked_origins(text: str | None) -> str | None:
+    for origin in words_of(text):
+        if not re.fullmatch(r"https?://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[1-9][0-9]*)?", origin):
+            raise ValueError(
+                f"{origin!r} is not an origin as browsers send it; write https://line.example.com or "
+                "http://localhost:3000, in lower case and without a path"
+            )
+    return text
+
+
 _UserPath: TypeAlias = Annotated[Path, AfterValidator(user_path)]
 
 
@@ -55,6 +78,12 @@ class Settings(BaseSettings):
     http_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the HTTP face, on the same host: the documented service, the contract as JSON, and the page to look at; 0
     picks a free one. Needs the extra http. Default: no HTTP."""
+    http_allowed_hosts: Annotated[str | None, AfterValidator(_checked_hosts)] = None
+    """Names that HTTP requests may have in Host, separated by commas, such as inspect.example.com; localhost and IP
+    addresses always may. Default: any name, but no other one on loopback without tokens."""
+    http_allowed_origins: Annotated[str | None, AfterValidator(_checked_origins)] = None
+    """Other sites whose pages may use the HTTP face (CORS), separated by commas, such as https://line.example.com. They
+    send tokens in headers. Default: none."""
     tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""
     tls_key: _UserPath | None = None

@@ -26,8 +26,20 @@ CARDS = "cards"  # the reference of the fixture `cards`
 MESSAGE_OPTIONS = [("grpc.max_receive_message_length", 2**26), ("grpc.max_send_message_length", 2**26)]
 
 
+def addresses_in(ready_line: str) -> tuple[str, str]:
+    """The address of gRPC, and the URL of the HTTP face; it is empty if there is none."""
+    words = ready_line.split(" listening on ")[1].split()
+    return words[0], words[2] if words[1] == "and" else ""
+
+
 class ServerProcess:
-    """`patchserve-server serve`, with the embedded backbone and port 0 unless the flags say otherwise."""
+    """`patchserve-server serve`, with the embedded backbone and port 0 unless the flags say otherwise.
+
+    After `wait_ready`, `address` is that of gRPC. With the flags `--http-port 0`, `http_url` is that of the HTTP face.
+    """
+
+    address: str
+    http_url: str
 
     def __init__(self, *flags: str) -> None:
         command = [str(Path(sys.executable).parent / "patchserve-server"), "serve", "--drain-delay-s", "0.1"]
@@ -50,14 +62,14 @@ class ServerProcess:
         return "".join(self._lines)
 
     def wait_ready(self) -> str:
-        """Return the bound address."""
+        """Return the bound address of gRPC."""
         assert self.process.stdout is not None
         watchdog = threading.Timer(READY_TIMEOUT_S, self.process.kill)
         watchdog.start()
         line = self.process.stdout.readline()
         watchdog.cancel()
         assert " listening on " in line, line + self.log
-        self.address = line.split(" listening on ")[1].split()[0]
+        self.address, self.http_url = addresses_in(line)
         return self.address
 
     def stop(self, number: int = signal.SIGTERM) -> int:

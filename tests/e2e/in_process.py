@@ -8,9 +8,11 @@ import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from e2e.harness import addresses_in
 from fakes.detector import FakeDetector
 
 from patchserve_server.bootstrap import composition, lifecycle
@@ -22,11 +24,26 @@ STOP_TIMEOUT_S = 30
 _starting = threading.Lock()  # one server at a time: starting needs patches
 
 
+@dataclass(frozen=True, slots=True)
+class RunningServer:
+    """Where a server of this process listens."""
+
+    address: str  # of gRPC, localhost:PORT
+    http_url: str  # without a slash at its end; empty without `http_port`
+
+
 @contextmanager
-def in_process_server(
+def in_process_server(**settings: Any) -> Iterator[str]:
+    """`running_server`, without HTTP unless the settings say so; yields the address of gRPC."""
+    with running_server(**{"http_port": None, **settings}) as server:
+        yield server.address
+
+
+@contextmanager
+def running_server(
     *, detector: Detector | None = None, stop: threading.Event | None = None, **settings: Any
-) -> Iterator[str]:
-    """Serve on a free port unless the settings name one; yield the address, localhost:PORT.
+) -> Iterator[RunningServer]:
+    """Serve gRPC and HTTP on free ports unless the settings name others.
 
     Args:
         detector: if left out, the one of the setting `backbone`, or a FakeDetector without that setting.
@@ -37,7 +54,7 @@ def in_process_server(
         StartupError: as `patchserve-server serve` would report it.
     """
     stop = stop or threading.Event()
-    chosen = Settings(**{"port": 0, "drain_delay_s": 0.0, "drain_grace_s": 1.0, **settings})
+    chosen = Settings(**{"port": 0, "http_port": 0, "drain_delay_s": 0.0, "drain_grace_s": 1.0, **settings})
     ready: concurrent.futures.Future[str] = concurrent.futures.Future()
     with _starting, pytest.MonkeyPatch.context() as patch:
         if detector is not None or "backbone" not in settings:
@@ -47,8 +64,8 @@ def in_process_server(
         server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop())
         line = ready.result(START_TIMEOUT_S)
     try:
-        port = line.split(" listening on ")[1].split()[0].rpartition(":")[2]
-        yield f"localhost:{port}"
+        address, http_url = addresses_in(line)
+        yield RunningServer(f"localhost:{address.rpartition(':')[2]}", http_url)
     finally:
         stop.set()
         server.result(STOP_TIMEOUT_S)

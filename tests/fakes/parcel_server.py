@@ -22,7 +22,14 @@ def server_command() -> str:
 
 @contextmanager
 def running(*flags: str) -> Iterator[str]:
-    """A server with the sample parcels as the reference `default`; yields its address."""
+    """A server with the sample parcels as the reference `default`; yields its address of gRPC."""
+    with running_with_http(*flags) as (address, _):
+        yield address
+
+
+@contextmanager
+def running_with_http(*flags: str) -> Iterator[tuple[str, str]]:
+    """The same; yields its address of gRPC and, with the flags `--http-port 0`, its URL of HTTP."""
     command = [server_command(), "serve", "--backbone", "efficientnet_lite2", "--port", "0", "--drain-delay-s", "0"]
     command += ["--preload", str(PARCELS / "train" / "good"), *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
@@ -33,7 +40,8 @@ def running(*flags: str) -> Iterator[str]:
         line = process.stdout.readline()
         watchdog.cancel()
         assert " listening on " in line
-        yield line.split(" listening on ")[1].split()[0]
+        words = line.split(" listening on ")[1].split()
+        yield words[0], words[2] if words[1] == "and" else ""
     finally:
         watchdog.cancel()
         process.terminate()

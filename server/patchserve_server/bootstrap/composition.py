@@ -11,12 +11,13 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.limits import MIB, open_admissions, reading_limits, server_limits
+from patchserve_server.access import Credentials, check_exposure, open_credentials
+from patchserve_server.bootstrap.limits import MIB, http_connections, open_admissions, reading_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
-from patchserve_server.config import Settings
+from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
@@ -41,6 +42,7 @@ from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
+from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
@@ -65,6 +67,7 @@ def read_credentials(settings: Settings) -> Credentials:
 
 
 def create_server(settings: Settings, credentials: Credentials) -> Server:
+    check_exposure(settings.host, credentials, insecure=settings.insecure)
     entrance = Entrance(
         Readiness(),
         Reception(settings.max_idle_streams),
@@ -82,7 +85,6 @@ def create_server(settings: Settings, credentials: Credentials) -> Server:
         reading_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
-        insecure=settings.insecure,
     )
     grpc = GrpcServer(listening, entrance, credentials.authenticator)
     return Server(entrance, grpc, _create_http_face(settings, entrance, credentials))
@@ -104,8 +106,12 @@ def _create_http_face(settings: Settings, entrance: Entrance, credentials: Crede
         max_message_bytes=settings.max_message_mib * MIB,
         first_message_timeout_s=settings.first_message_timeout_s,
         write_timeout_s=settings.stream_write_timeout_s,
+        max_connections=http_connections(settings),
+        client_share=settings.client_share,
+        max_connection_age_s=settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
-        insecure=settings.insecure,
+        allowed_origins=words_of(settings.http_allowed_origins),
+        allowed_hosts=words_of(settings.http_allowed_hosts),
     )
     return HttpServer(listening, entrance, credentials.authenticator)
 
@@ -117,17 +123,19 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
     loop = asyncio.get_running_loop()
-    admissions = open_admissions(settings)
-    limits = server_limits(settings, admissions)
     pools = _open_pools(settings, resources)
+    wall = Wall(pools.images)
+    events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
+    admissions = open_admissions(settings, events)
+    limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(settings, store, detector, pools, limits)
+    catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
     turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -153,6 +161,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
+        wall=wall,
     )
 
 
@@ -206,9 +215,22 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
 
 
 async def _open_catalog(
-    settings: Settings, store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits
+    settings: Settings,
+    store: ReferenceStore,
+    detector: Detector,
+    pools: _Pools,
+    limits: ServerLimits,
+    *,
+    events: Events | None,
 ) -> Catalog:
-    catalog = Catalog(store, detector, storage=pools.storage, opening=pools.opening, max_bytes=limits.max_bank_bytes)
+    catalog = Catalog(
+        store,
+        detector,
+        storage=pools.storage,
+        opening=pools.opening,
+        max_bytes=limits.max_bank_bytes,
+        events=events,
+    )
     await catalog.load_all()
     if settings.store is not None:
         damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
@@ -240,6 +262,7 @@ def _create_inspector(
     limits: ServerLimits,
     *,
     turns: FairSemaphore,
+    events: Events | None,
 ) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
@@ -257,6 +280,7 @@ def _create_inspector(
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
+        events=events,
     )
 
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from patchserve_server.config import Settings
+from patchserve_server.domain.events import Events
 from patchserve_server.imaging import MAX_SIDE_PX
 from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 
+try:
+    import resource
+except ModuleNotFoundError:  # there is no such limit on Windows
+    resource = None  # type: ignore[assignment]
+
 MIB = 2**20
 _MIN_LARGE_PLACES = 6
+_EXTRA_CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +30,13 @@ class Admissions:
     loads: Admission
 
 
-def open_admissions(settings: Settings) -> Admissions:
+def open_admissions(settings: Settings, events: Events | None) -> Admissions:
     share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    on_rejection = None if events is None else events.refused
     return Admissions(
         calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single),
-        images=Admission("image", images, share=share, largest=message),
+        images=Admission("image", images, share=share, largest=message, on_rejection=on_rejection),
         loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single),
     )
 
@@ -71,3 +79,15 @@ def reading_limits(settings: Settings) -> ReadingLimits:
         large_places=max(_MIN_LARGE_PLACES, settings.max_pending_mib // settings.max_message_mib + 2),
         shares_places=settings.client_share < 1,
     )
+
+
+def http_connections(settings: Settings) -> int:
+    """How many connections the HTTP face takes: one for each call, and more, so that others are told that it is full.
+
+    At most half of the files that the process may open: the others are for gRPC and the store.
+    """
+    wanted = settings.max_calls + _EXTRA_CONNECTIONS
+    if resource is None:
+        return wanted
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(2, files // 2))

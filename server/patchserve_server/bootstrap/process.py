@@ -26,6 +26,8 @@ def configure_process() -> None:
     # as long and reduces the responses under overload by a tenth.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     logging.getLogger(_GRPC_LOGGER).addFilter(_is_of_interest)
+    # It warns of each form that it cannot parse; so does the answer to its caller, and our log counts them.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
     from patchserve_server.imaging import configure_libraries  # noqa: PLC0415 - imports OpenCV
 
     configure_libraries()

@@ -19,6 +19,7 @@ ANY_SCOPE: Final = "any"  # a valid token with any scopes
 RequiredScope: TypeAlias = Scope | Literal["open", "any"]
 
 SMALL_MESSAGE_BYTES: Final = 8 * 2**10
+MAX_TEXT_BYTES: Final = 1024  # of one string in a request; what a string means has narrower limits
 _SMALL_MESSAGE_ELEMENTS: Final = 128
 _LARGE_MESSAGE_ELEMENTS: Final = 4096  # a region of interest needs up to 2,000; images and their names come on top
 

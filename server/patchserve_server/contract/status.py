@@ -20,7 +20,11 @@ _log = logging.getLogger(__name__)
 CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.InvalidInputError: code_pb2.INVALID_ARGUMENT,
     errors.ReferenceNotFoundError: code_pb2.NOT_FOUND,
+    errors.ImageNotKeptError: code_pb2.NOT_FOUND,
     errors.UnknownServiceError: code_pb2.NOT_FOUND,
+    errors.UnknownPathError: code_pb2.NOT_FOUND,
+    errors.HttpMethodError: code_pb2.UNIMPLEMENTED,
+    errors.OutputNotFoundError: code_pb2.NOT_FOUND,
     errors.PreconditionError: code_pb2.FAILED_PRECONDITION,
     errors.ReferenceChangedError: code_pb2.ABORTED,
     errors.ExhaustedError: code_pb2.RESOURCE_EXHAUSTED,
@@ -28,6 +32,8 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,
     errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
     errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
+    errors.OtherSiteError: code_pb2.PERMISSION_DENIED,
+    errors.UnknownHostError: code_pb2.PERMISSION_DENIED,
 }
 
 

@@ -47,12 +47,32 @@ class InvalidInputError(PatchserveError):
 
 
 class MalformedMessageError(InvalidInputError):
-    """The bytes cannot be parsed as a message of the contract."""
+    """The bytes cannot be parsed as a message of the contract, or as the form or JSON that stands for one."""
 
     reason = "MALFORMED_MESSAGE"
 
+    def __init__(
+        self, message: str = "The request cannot be parsed as a message of this method; see the .proto files."
+    ) -> None:
+        super().__init__("", message)
+
+
+class MalformedRequestError(InvalidInputError):
+    """What came is not HTTP, or its parts contradict each other."""
+
+    reason = "MALFORMED_REQUEST"
+
     def __init__(self) -> None:
-        super().__init__("", "The request cannot be parsed as a message of this method; see the .proto files.")
+        super().__init__("", "The request is not valid HTTP/1.1.")
+
+
+class HeadersTooLargeError(InvalidInputError):
+    """The headers of a request are larger than the server takes."""
+
+    reason = "HEADERS_TOO_LARGE"
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__("", f"The headers of a request have {max_bytes:,} bytes at most, its path included.")
 
 
 class RequestTooLargeError(InvalidInputError):
@@ -62,6 +82,15 @@ class RequestTooLargeError(InvalidInputError):
 
     def __init__(self, message: str) -> None:
         super().__init__("", message)
+
+
+class UnsupportedMediaTypeError(InvalidInputError):
+    """The body of an HTTP request is of a type that its path does not take."""
+
+    reason = "UNSUPPORTED_MEDIA_TYPE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("content-type", message)
 
 
 class InvalidImageError(InvalidInputError):
@@ -117,6 +146,18 @@ class ReferenceNotFoundError(PatchserveError):
         self.reference_id = reference_id
 
 
+class ImageNotKeptError(PatchserveError):
+    """The image of a tile of the wall is not in memory."""
+
+    reason = "IMAGE_NOT_KEPT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This image is no longer kept. The server keeps only the last images that were inspected while somebody "
+            "watched."
+        )
+
+
 class UnknownServiceError(PatchserveError):
     """A health check asks for a service that this server does not have."""
 
@@ -124,6 +165,37 @@ class UnknownServiceError(PatchserveError):
 
     def __init__(self) -> None:
         super().__init__('This server has no such service. Ask for "" (alive) or "patchserve.v1.PatchCoreService".')
+
+
+class UnknownPathError(PatchserveError):
+    """The HTTP face has nothing at this path."""
+
+    reason = "UNKNOWN_PATH"
+
+    def __init__(self) -> None:
+        super().__init__("There is nothing at this path. GET /openapi.json lists the paths that exist.")
+
+
+class HttpMethodError(PatchserveError):
+    """The path exists, but not for this method of HTTP. `allowed` has those that it takes."""
+
+    reason = "HTTP_METHOD"
+
+    def __init__(self, allowed: tuple[str, ...]) -> None:
+        super().__init__(f"This path takes {' and '.join(allowed)} only.")
+        self.allowed = allowed
+
+
+class OutputNotFoundError(PatchserveError):
+    """The HTTP face does not keep this overlay, or no longer."""
+
+    reason = "OUTPUT_NOT_FOUND"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no such output, or no longer: outputs are kept for a few minutes, and fewer of them if there are "
+            "many. Send the image again."
+        )
 
 
 class PreconditionError(PatchserveError):
@@ -302,6 +374,27 @@ class PermissionDeniedError(PatchserveError):
 
     def __init__(self, method: str, scope: Scope) -> None:
         super().__init__(f'{method} needs a token with the scope "{scope}", which this token does not have.')
+
+
+class OtherSiteError(PatchserveError):
+    """A browser sent the request for a site that may not use this server."""
+
+    reason = "OTHER_SITE"
+
+    def __init__(self) -> None:
+        super().__init__("A page of another site sent this request. --http-allowed-origins lists the sites that may.")
+
+
+class UnknownHostError(PatchserveError):
+    """The request asks for a host that is not this server."""
+
+    reason = "UNKNOWN_HOST"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This server does not know the host of this request. It answers for localhost, for IP addresses, and for "
+            "the names that --http-allowed-hosts lists."
+        )
 
 
 class StartupError(PatchserveError):

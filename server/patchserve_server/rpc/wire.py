@@ -13,9 +13,9 @@ from typing import Final
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
+from patchserve_server.contract.methods import MAX_TEXT_BYTES
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError
 
-MAX_TEXT_BYTES: Final = 1024  # of one string; what a string means has narrower limits
 MAX_NUMBERS_BYTES: Final = 256  # of a list of numbers
 MAX_CONTENTS_BYTES: Final = 4 * 2**20  # of all lists of numbers in one message: the contents of tensors
 _TOO_MANY_NUMBERS: Final = (

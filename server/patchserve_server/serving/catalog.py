@@ -19,6 +19,7 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
     RevisionNotKeptError,
 )
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -44,15 +45,24 @@ class Catalog:
         storage: the pool that saves and deletes.
         opening: the pool that loads and opens. As many references are opened at once as it has threads.
         max_bytes: the memory limit of all open references together.
+        events: hears of every change; None: nobody listens.
     """
 
     def __init__(
-        self, store: ReferenceStore, detector: Detector, *, storage: Executor, opening: Executor, max_bytes: int
+        self,
+        store: ReferenceStore,
+        detector: Detector,
+        *,
+        storage: Executor,
+        opening: Executor,
+        max_bytes: int,
+        events: Events | None = None,
     ) -> None:
         self._store = store
         self._detector = detector
         self._storage = storage
         self._opening = opening
+        self._events = events
         self._infos: dict[ReferenceId, ReferenceInfo] = {}
         self._damaged: dict[ReferenceId, PatchserveError] = {}  # stored, but cannot be read
         self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
@@ -304,6 +314,8 @@ class Catalog:
     def _notify(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
         for listener in list(self._listeners.get(reference_id, ())):
             listener(info)
+        if self._events is not None:
+            self._events.reference_changed(reference_id, info)
 
     def _forget(self, reference_id: ReferenceId) -> None:
         for entries in (self._infos, self._damaged, self._mismatched):

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from starlette.responses import Response
 
-# As google/rpc/code.proto maps them. A request that is too large is 413, whatever its code.
+from patchserve_server.web.message_json import json_of
+
+ErrorFormat = Callable[[status_pb2.Status], Response]
+"""How a face of HTTP writes an error."""
+
+# As google/rpc/code.proto maps them.
 _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
     code_pb2.FAILED_PRECONDITION: HTTPStatus.BAD_REQUEST,
@@ -18,9 +25,22 @@ _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
     code_pb2.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
     code_pb2.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
+    code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
-_TOO_LARGE: Final = frozenset({"REQUEST_TOO_LARGE"})
+_CLOSE_CODES: Final[dict[int, int]] = {
+    code_pb2.INTERNAL: 1011,
+    code_pb2.UNAVAILABLE: 1012,  # the server restarts
+    code_pb2.RESOURCE_EXHAUSTED: 1013,  # try again later
+}
+# Reasons for which HTTP has a code that says more.
+_REASONS: Final[dict[str, HTTPStatus]] = {
+    "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
+    "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    "HTTP_METHOD": HTTPStatus.METHOD_NOT_ALLOWED,
+}
 
 
 def reason_of(status: status_pb2.Status) -> str:
@@ -33,7 +53,14 @@ def reason_of(status: status_pb2.Status) -> str:
 
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
-    return HTTPStatus.REQUEST_ENTITY_TOO_LARGE if reason_of(status) in _TOO_LARGE else _CODES[status.code]
+    return _REASONS.get(reason_of(status)) or _CODES[status.code]
+
+
+def close_code(failure: status_pb2.Status | None) -> int:
+    """The code with which a WebSocket is closed (RFC 6455 and its registry); None: the call succeeded."""
+    if failure is None:
+        return 1000
+    return _CLOSE_CODES.get(failure.code, 1008)  # 1008: against the rules of this server
 
 
 def headers_of(status: status_pb2.Status) -> dict[str, str]:
@@ -46,3 +73,8 @@ def headers_of(status: status_pb2.Status) -> dict[str, str]:
     if status.code == code_pb2.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
     return headers
+
+
+def status_response(status: status_pb2.Status) -> Response:
+    """The whole status, in protobuf's JSON mapping."""
+    return Response(json_of(status), http_status(status), headers_of(status), media_type="application/json")

@@ -63,6 +63,8 @@ class RefusingInspector:
     async def inspect(self, *_: object, **__: object) -> Any:
         raise UndecodableImageError("not an image")
 
+    inspect_again = inspect
+
 
 def alive(references: list[weakref.ref[Any]]) -> int:
     return sum(one() is not None for one in references)

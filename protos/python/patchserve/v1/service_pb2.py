@@ -22,19 +22,40 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from patchserve.v1 import inference_pb2 as patchserve_dot_v1_dot_inference__pb2
 from patchserve.v1 import reference_pb2 as patchserve_dot_v1_dot_reference__pb2
 from patchserve.v1 import server_info_pb2 as patchserve_dot_v1_dot_server__info__pb2
 from patchserve.v1 import stream_pb2 as patchserve_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpatchserve/v1/service.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\x1a\x1dpatchserve/v1/reference.proto\x1a\x1fpatchserve/v1/server_info.proto\x1a\x1apatchserve/v1/stream.proto2\xeb\x08\n\x10PatchCoreService\x12Z\n\rLoadReference\x12#.patchserve.v1.LoadReferenceRequest\x1a$.patchserve.v1.LoadReferenceResponse\x12n\n\x13LoadReferenceStream\x12).patchserve.v1.LoadReferenceStreamRequest\x1a*.patchserve.v1.LoadReferenceStreamResponse(\x01\x12W\n\x0cGetReference\x12\".patchserve.v1.GetReferenceRequest\x1a#.patchserve.v1.GetReferenceResponse\x12]\n\x0eListReferences\x12$.patchserve.v1.ListReferencesRequest\x1a%.patchserve.v1.ListReferencesResponse\x12N\n\tListLoads\x12\x1f.patchserve.v1.ListLoadsRequest\x1a .patchserve.v1.ListLoadsResponse\x12Z\n\rTuneReference\x12#.patchserve.v1.TuneReferenceRequest\x1a$.patchserve.v1.TuneReferenceResponse\x12\x63\n\x10RestoreReference\x12&.patchserve.v1.RestoreReferenceRequest\x1a\'.patchserve.v1.RestoreReferenceResponse\x12\x66\n\x11GetReferenceImage\x12\'.patchserve.v1.GetReferenceImageRequest\x1a(.patchserve.v1.GetReferenceImageResponse\x12`\n\x0f\x44\x65leteReference\x12%.patchserve.v1.DeleteReferenceRequest\x1a&.patchserve.v1.DeleteReferenceResponse\x12\x42\n\x05Infer\x12\x1b.patchserve.v1.InferRequest\x1a\x1c.patchserve.v1.InferResponse\x12X\n\x0bInferStream\x12!.patchserve.v1.InferStreamRequest\x1a\".patchserve.v1.InferStreamResponse(\x01\x30\x01\x12Z\n\rGetServerInfo\x12#.patchserve.v1.GetServerInfoRequest\x1a$.patchserve.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bpatchserve/v1/service.proto\x12\rpatchserve.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1dpatchserve/v1/inference.proto\x1a\x1dpatchserve/v1/reference.proto\x1a\x1fpatchserve/v1/server_info.proto\x1a\x1apatchserve/v1/stream.proto2\xf3\x0b\n\x10PatchCoreService\x12\x89\x01\n\rLoadReference\x12#.patchserve.v1.LoadReferenceRequest\x1a$.patchserve.v1.LoadReferenceResponse\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/references/{reference_id}:load:\x01*\x12n\n\x13LoadReferenceStream\x12).patchserve.v1.LoadReferenceStreamRequest\x1a*.patchserve.v1.LoadReferenceStreamResponse(\x01\x12~\n\x0cGetReference\x12\".patchserve.v1.GetReferenceRequest\x1a#.patchserve.v1.GetReferenceResponse\"%\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/references/{reference_id}\x12u\n\x0eListReferences\x12$.patchserve.v1.ListReferencesRequest\x1a%.patchserve.v1.ListReferencesResponse\"\x16\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/references\x12\x61\n\tListLoads\x12\x1f.patchserve.v1.ListLoadsRequest\x1a .patchserve.v1.ListLoadsResponse\"\x11\x82\xd3\xe4\x93\x02\x0b\x12\t/v1/loads\x12\x89\x01\n\rTuneReference\x12#.patchserve.v1.TuneReferenceRequest\x1a$.patchserve.v1.TuneReferenceResponse\"-\x82\xd3\xe4\x93\x02\'\"\"/v1/references/{reference_id}:tune:\x01*\x12\x95\x01\n\x10RestoreReference\x12&.patchserve.v1.RestoreReferenceRequest\x1a\'.patchserve.v1.RestoreReferenceResponse\"0\x82\xd3\xe4\x93\x02*\"%/v1/references/{reference_id}:restore:\x01*\x12\x9c\x01\n\x11GetReferenceImage\x12\'.patchserve.v1.GetReferenceImageRequest\x1a(.patchserve.v1.GetReferenceImageResponse\"4\x82\xd3\xe4\x93\x02.\x12,/v1/references/{reference_id}/images/{index}\x12\x87\x01\n\x0f\x44\x65leteReference\x12%.patchserve.v1.DeleteReferenceRequest\x1a&.patchserve.v1.DeleteReferenceResponse\"%\x82\xd3\xe4\x93\x02\x1f*\x1d/v1/references/{reference_id}\x12r\n\x05Infer\x12\x1b.patchserve.v1.InferRequest\x1a\x1c.patchserve.v1.InferResponse\".\x82\xd3\xe4\x93\x02(\"#/v1/references/{reference_id}:infer:\x01*\x12X\n\x0bInferStream\x12!.patchserve.v1.InferStreamRequest\x1a\".patchserve.v1.InferStreamResponse(\x01\x30\x01\x12n\n\rGetServerInfo\x12#.patchserve.v1.GetServerInfoRequest\x1a$.patchserve.v1.GetServerInfoResponse\"\x12\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/serverb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PATCHCORESERVICE']._serialized_start=170
-  _globals['_PATCHCORESERVICE']._serialized_end=1301
+  _globals['_PATCHCORESERVICE'].methods_by_name['LoadReference']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['LoadReference']._serialized_options = b'\202\323\344\223\002\'\"\"/v1/references/{reference_id}:load:\001*'
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetReference']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetReference']._serialized_options = b'\202\323\344\223\002\037\022\035/v1/references/{reference_id}'
+  _globals['_PATCHCORESERVICE'].methods_by_name['ListReferences']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['ListReferences']._serialized_options = b'\202\323\344\223\002\020\022\016/v1/references'
+  _globals['_PATCHCORESERVICE'].methods_by_name['ListLoads']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['ListLoads']._serialized_options = b'\202\323\344\223\002\013\022\t/v1/loads'
+  _globals['_PATCHCORESERVICE'].methods_by_name['TuneReference']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['TuneReference']._serialized_options = b'\202\323\344\223\002\'\"\"/v1/references/{reference_id}:tune:\001*'
+  _globals['_PATCHCORESERVICE'].methods_by_name['RestoreReference']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['RestoreReference']._serialized_options = b'\202\323\344\223\002*\"%/v1/references/{reference_id}:restore:\001*'
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetReferenceImage']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetReferenceImage']._serialized_options = b'\202\323\344\223\002.\022,/v1/references/{reference_id}/images/{index}'
+  _globals['_PATCHCORESERVICE'].methods_by_name['DeleteReference']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['DeleteReference']._serialized_options = b'\202\323\344\223\002\037*\035/v1/references/{reference_id}'
+  _globals['_PATCHCORESERVICE'].methods_by_name['Infer']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['Infer']._serialized_options = b'\202\323\344\223\002(\"#/v1/references/{reference_id}:infer:\001*'
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
+  _globals['_PATCHCORESERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\202\323\344\223\002\014\022\n/v1/server'
+  _globals['_PATCHCORESERVICE']._serialized_start=200
+  _globals['_PATCHCORESERVICE']._serialized_end=1723
 # @@protoc_insertion_point(module_scope)

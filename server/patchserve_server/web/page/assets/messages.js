@@ -1,0 +1,110 @@
+// The messages of the contract as this page uses them.
+
+/**
+ * @typedef {object} Reference
+ * @property {string} id
+ * @property {string} revision
+ * @property {string} previousRevision "": none is kept
+ * @property {number} imageCount
+ * @property {number} patchCount
+ * @property {number} featureDim
+ * @property {string} profile
+ * @property {string} calibrationMethod
+ * @property {number} calibratedThreshold the raw score that is 1 x at sensitivity 1
+ * @property {number} threshold the raw score that is 1 x now
+ * @property {number} sensitivity
+ * @property {number[]} normalScores raw scores, the lowest first; empty: not known
+ * @property {Date} created
+ * @property {Date} updated
+ * @property {string} backbone
+ * @property {string} precision
+ * @property {number} bankBytes
+ */
+
+/** @returns {Reference} */
+export function readReference(json) {
+  return {
+    id: json.reference_id,
+    revision: json.revision,
+    previousRevision: json.previous_revision,
+    imageCount: json.image_count,
+    patchCount: json.patch_count,
+    featureDim: json.feature_dim,
+    profile: json.profile.replace("SCORING_PROFILE_", ""),
+    calibrationMethod: json.calibration.method.replace("CALIBRATION_METHOD_", ""),
+    calibratedThreshold: json.calibration.image_threshold,
+    threshold: json.threshold,
+    sensitivity: json.sensitivity,
+    normalScores: json.calibration.normal_scores.scores ?? [],
+    created: new Date(json.create_time),
+    updated: new Date(json.update_time),
+    backbone: json.backbone,
+    precision: json.precision,
+    bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
+  };
+}
+
+/**
+ * @typedef {object} Region
+ * @property {{x: number, y: number}[]} polygon in pixels of the image
+ * @property {number} areaPercentage
+ * @property {number} ratio
+ */
+
+/**
+ * @typedef {object} Inspection
+ * @property {string} referenceId
+ * @property {string} revision
+ * @property {boolean} isAnomalous
+ * @property {number} ratio the raw score divided by the threshold
+ * @property {number} areaPercentage
+ * @property {number} damagePercentage
+ * @property {Region[]} regions
+ * @property {Blob} overlay
+ * @property {number} widthPx of the image
+ * @property {number} heightPx
+ * @property {{queueMs: number, decodeMs: number, embedMs: number, searchMs: number, renderMs: number, totalMs: number}} timing
+ */
+
+/** @returns {Inspection} the answer must have an overlay */
+export function readInspection(json) {
+  const { anomaly, damage, overlay, timing } = json;
+  return {
+    referenceId: json.reference_id,
+    revision: json.reference_revision,
+    isAnomalous: anomaly.is_anomalous,
+    ratio: anomaly.raw_score / anomaly.raw_threshold,
+    areaPercentage: anomaly.anomalous_area_percentage,
+    damagePercentage: damage.damage_percentage,
+    regions: json.regions.map(readRegion),
+    overlay: imageOf(overlay.image || json.overlay_png, overlay.media_type),
+    widthPx: overlay.source_width_px,
+    heightPx: overlay.source_height_px,
+    timing: {
+      queueMs: timing.queue_ms,
+      decodeMs: timing.decode_ms,
+      embedMs: timing.embed_ms,
+      searchMs: timing.search_ms,
+      renderMs: timing.render_ms,
+      totalMs: timing.total_ms,
+    },
+  };
+}
+
+function readRegion(json) {
+  return {
+    polygon: json.polygon.map((point) => ({ x: point.x_px, y: point.y_px })),
+    areaPercentage: json.area_percentage,
+    ratio: json.peak_score / (1 - json.peak_score),
+  };
+}
+
+/**
+ * @param {string} base64
+ * @param {string} mediaType
+ * @returns {Blob}
+ */
+export function imageOf(base64, mediaType) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: mediaType });
+}

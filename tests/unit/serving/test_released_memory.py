@@ -26,7 +26,7 @@ from patchserve_server.domain.errors import (
     UndecodableImageError,
 )
 from patchserve_server.domain.inspection import OutputOptions
-from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
@@ -50,6 +50,10 @@ class CopyingStore(MemoryReferenceStore):
         super().__init__()
         self.banks: list[weakref.ref[np.ndarray]] = []
         self.fails = False
+
+    def save(self, reference: Reference) -> KeptRevision | None:
+        kept = super().save(reference)
+        return None if kept is None else replace(kept, nbytes=0)
 
     def load(self, reference_id: ReferenceId) -> Reference:
         return self._copy(super().load(reference_id))

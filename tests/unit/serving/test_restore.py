@@ -394,6 +394,10 @@ def test_any_sequence_of_changes_serves_the_right_revision(changes: list[str], d
             await world.make(change)
             await world.check()
 
-    with TemporaryDirectory() as root, ThreadPoolExecutor(1) as storage, ThreadPoolExecutor(1) as opening:
-        with closing(World(CatalogFactory(storage, opening), Path(root) if durable else None)) as world:
-            asyncio.run(run(world))
+    with (
+        TemporaryDirectory() as root,
+        ThreadPoolExecutor(1) as storage,
+        ThreadPoolExecutor(1) as opening,
+        closing(World(CatalogFactory(storage, opening), Path(root) if durable else None)) as world,
+    ):
+        asyncio.run(run(world))

@@ -15,6 +15,7 @@ PLATFORMS := x86_64-manylinux_2_35 aarch64-manylinux_2_35
 PYTHON_VENV := .venv-$(notdir $(PYTHON))
 STUBS := protos/python
 PAGE := docs/protocol.md
+OPENAPI := server/patchserve_server/web/openapi.json
 SERVICES := protos/patchserve/v1/service.proto protos/patchserve/kserve/open_inference.proto
 PROTOC := PATH="$(CURDIR)/$(PROTOS_VENV)/bin:$$PATH" $(PROTOS_VENV)/bin/python -m grpc_tools.protoc -Iprotos
 # pip shows its progress to a person and keeps quiet in a log.
@@ -54,12 +55,12 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@touch $@
 
 .PHONY: demo
-demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/demo
+demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/demo; ARGS=--open shows its page
 	$(BIN)/python samples/demo.py $(ARGS)
 
 .PHONY: serve
-serve: $(STAMP) ## start the server with the best available backbone
-	$(BIN)/patchserve-server serve --backbone auto $(ARGS)
+serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50051, its page on http://127.0.0.1:8080
+	$(BIN)/patchserve-server serve --backbone auto --http-port 8080 $(ARGS)
 
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
@@ -256,10 +257,12 @@ lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (A
 	@$(MAKE) --no-print-directory lock-check
 
 .PHONY: protos
-protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, and generate the Python stubs and docs/protocol.md from it
+protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, and generate the Python stubs, docs/protocol.md and openapi.json from it
 	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf format --diff --exit-code --path patchserve
 	mkdir -p $(STUBS)
 	cd protos && ../$(BIN)/buf build --path patchserve/v1 --exclude-imports -o - | ../$(BIN)/python protocol_page.py > ../$(PAGE)
+	$(BIN)/buf build protos --path protos/patchserve/v1 --path protos/google/rpc --exclude-imports -o - | \
+		$(BIN)/python -m protos.openapi > $(OPENAPI)
 	rm -rf $(STUBS)/patchserve/*/*_pb2*
 	$(PROTOC) --python_out=$(STUBS) --mypy_out=quiet:$(STUBS) protos/patchserve/*/*.proto
 	$(PROTOC) --grpc_python_out=$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(SERVICES)
@@ -267,8 +270,9 @@ protos: $(STAMP) $(PROTOS_VENV)/.installed ## lint the contract, and generate th
 .PHONY: protos-check
 protos-check: $(STAMP) $(PROTOS_VENV)/.installed ## fail if the contract breaks its baseline, or its generated files are out of date
 	cd protos && ../$(BIN)/buf breaking --path patchserve --against baseline.binpb
-	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs PAGE=$(PROTOS_VENV)/protocol.md
-	diff $(PROTOS_VENV)/protocol.md docs/protocol.md
+	@$(MAKE) --no-print-directory protos STUBS=$(PROTOS_VENV)/stubs PAGE=$(PROTOS_VENV)/protocol.md OPENAPI=$(PROTOS_VENV)/openapi.json
+	diff $(PROTOS_VENV)/protocol.md $(PAGE)
+	diff $(PROTOS_VENV)/openapi.json $(OPENAPI)
 	diff -r -x __init__.py -x __pycache__ -x py.typed $(PROTOS_VENV)/stubs/patchserve protos/python/patchserve
 
 .PHONY: protos-baseline

@@ -6,12 +6,14 @@ The exit code is 1 if something failed. A wrong verdict is not a failure: the ta
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
 import tempfile
 import threading
 import time
+import webbrowser
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -31,6 +33,7 @@ PARCELS = HERE / "parcels"
 START_TIMEOUT_S = 900  # the first start may download weights
 STOP_TIMEOUT_S = 60
 LISTENING = " listening on "
+HTTP_PORT = 8080  # that of `make serve`
 
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
 
@@ -61,17 +64,27 @@ class Finding:
 
 
 class Server:
-    """A patchserve-server process on a free port."""
+    """A patchserve-server process on a free port.
 
-    def __init__(self, backbone: str, store: Path, log: Path) -> None:
+    After `wait_ready`, `address` is that of gRPC. `http_url` is that of the page; empty without `http_port`.
+    """
+
+    address: str
+    http_url: str
+
+    def __init__(self, backbone: str, store: Path, log: Path, http_port: int | None) -> None:
         self.log = log
         program = Path(sysconfig.get_path("scripts")) / "patchserve-server"
         command = [program, "serve", "--backbone", backbone, "--host", "127.0.0.1", "--port", "0", "--store", store]
+        command += [] if http_port is None else ["--http-port", str(http_port)]
         with log.open("wb") as log_file:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log_file, text=True)
+            # Ctrl-C is for the demo, which stops the server.
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log_file, text=True, start_new_session=True
+            )
 
-    def wait_ready(self) -> str:
-        """Wait until the server is ready and return its address.
+    def wait_ready(self) -> None:
+        """Wait until the server is ready.
 
         Raises:
             DemoError: the server ended, or was not ready in time.
@@ -81,10 +94,16 @@ class Server:
         try:
             for line in self._process.stdout or ():
                 if LISTENING in line:
-                    return line.split(LISTENING, maxsplit=1)[1].split()[0]
+                    words = line.split(LISTENING, maxsplit=1)[1].split()
+                    self.address, self.http_url = words[0], words[2] if words[1] == "and" else ""
+                    return
         finally:
             watchdog.cancel()
         raise DemoError(f"The server did not start (exit code {self._process.wait()}).\n{self.log_tail()}")
+
+    def wait(self) -> None:
+        """Wait until the server ends by itself, which it does not."""
+        self._process.wait()
 
     def stop(self) -> int:
         """Send SIGTERM, kill the server if it does not stop, and return its exit code."""
@@ -100,22 +119,44 @@ class Server:
 
 
 @contextmanager
-def running_server(backbone: str, log: Path) -> Iterator[str]:
-    """The address of a server, which is stopped at the end of the block.
+def running_server(backbone: str, log: Path, http_port: int | None) -> Iterator[Server]:
+    """A ready server, which is stopped at the end of the block.
 
     Raises:
         DemoError: the server did not start, or did not stop with exit code 0.
     """
     with tempfile.TemporaryDirectory(prefix="patchserve-demo-") as store:
-        server = Server(backbone, Path(store), log)
+        server = Server(backbone, Path(store), log, http_port)
         try:
             with console.status("Starting the server (the first start may download weights)"):
-                address = server.wait_ready()
-            yield address
+                server.wait_ready()
+            yield server
         finally:
             exit_code = server.stop()
         if exit_code != 0:
             raise DemoError(f"The server stopped with exit code {exit_code}.\n{server.log_tail()}")
+
+
+def free_http_port() -> int:
+    """`HTTP_PORT`, or 0 (any free one) if another program has it."""
+    try:
+        socket.create_server(("127.0.0.1", HTTP_PORT)).close()
+    except OSError:
+        return 0
+    return HTTP_PORT
+
+
+def show_page(server: Server) -> None:
+    """Open the page in a browser, and keep the server running until Ctrl-C."""
+    console.print(f"The page: {server.http_url} (its reference is these intact parcels)")
+    console.print(f"Other programs: {server.address} by gRPC, such as patchserve --server {server.address} info")
+    if not webbrowser.open(server.http_url):
+        console.print("No browser could be opened here: open the address of the page yourself.")
+    console.print("Ctrl-C stops the server.")
+    try:
+        server.wait()
+    except KeyboardInterrupt:
+        console.print()
 
 
 def inspect(client: Client, images: list[Path]) -> tuple[list[Finding], dict[str, float]]:
@@ -229,7 +270,7 @@ def clear(out: Path) -> None:
     (out / "overlays").mkdir(parents=True, exist_ok=True)
 
 
-def demo(out: Path, backbone: str) -> None:
+def demo(out: Path, backbone: str, *, opens_page: bool) -> None:
     """Run the demo and write its results to the folder `out`.
 
     Raises:
@@ -237,30 +278,39 @@ def demo(out: Path, backbone: str) -> None:
     """
     clear(out)
     started_s = time.perf_counter()
-    with running_server(backbone, out / "server.log") as address, Client(address) as client:
+    with running_server(backbone, out / "server.log", free_http_port() if opens_page else None) as server:
         ready_s = time.perf_counter()
-        info = client.server_info()
-        print_server(info, address)
-        with console.status("Loading the reference"):
-            reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()))
-        loaded_s = time.perf_counter()
-        console.print(f"Reference: {reference.image_count} intact parcels, {reference.patch_count} patches")
-        images = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))
-        findings, times = inspect(client, images)
-    console.print(verdict_table(findings))
-    times = {
-        "start_s": ready_s - started_s,
-        "load_s": loaded_s - ready_s,
-        **times,
-        "all_s": time.perf_counter() - started_s,
-    }
-    write_images(out, findings, info, reference)
-    report = summary(info, reference, findings, times)
-    (out / "summary.json").write_text(json.dumps(report, indent=2, default=str) + "\n")
+        with Client(server.address) as client:
+            info = client.server_info()
+            print_server(info, server.address)
+            with console.status("Loading the reference"):
+                reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()))
+            loaded_s = time.perf_counter()
+            console.print(f"Reference: {reference.image_count} intact parcels, {reference.patch_count} patches")
+            images = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))
+            findings, times = inspect(client, images)
+        console.print(verdict_table(findings))
+        times = {"start_s": ready_s - started_s, "load_s": loaded_s - ready_s, **times}
+        times["all_s"] = time.perf_counter() - started_s
+        write_images(out, findings, info, reference)
+        report = summary(info, reference, findings, times)
+        (out / "summary.json").write_text(json.dumps(report, indent=2, default=str) + "\n")
+        print_results(out, findings)
+        if opens_page:
+            show_page(server)
+    console.print("The server stopped with exit code 0.")
+    if not opens_page:
+        console.print(
+            "To try it with your own pictures or a camera: make demo ARGS=--open\n"
+            f"That keeps the server running, with these parcels, and opens its page: http://127.0.0.1:{HTTP_PORT}"
+        )
+
+
+def print_results(out: Path, findings: list[Finding]) -> None:
     verdicts = count_verdicts(findings)
     console.print(
         f"{verdicts['right']} of {len(findings)} verdicts are right, {verdicts['missed']} damaged parcels were missed, "
-        f"{verdicts['false_alarms']} intact parcels were reported as damaged. The server stopped with exit code 0."
+        f"{verdicts['false_alarms']} intact parcels were reported as damaged."
     )
     console.print(f"See {out / 'contact_sheet.png'}; all numbers are in {out / 'summary.json'}")
 
@@ -271,10 +321,14 @@ def main() -> None:
         "--out", type=Path, default=HERE.parent / "out" / "demo", help="output folder (default: out/demo)"
     )
     parser.add_argument("--backbone", default="auto", help="the server's backbone (default: auto)")
+    parser.add_argument(
+        "--open", action="store_true", help="open the server's page in a browser, and keep the server until Ctrl-C"
+    )
     options = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the server must not outlive the demo
+    for number in (signal.SIGTERM, signal.SIGHUP):  # the server must not outlive the demo
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
-        demo(options.out, options.backbone)
+        demo(options.out, options.backbone, opens_page=options.open)
     except (DemoError, OSError) as error:
         sys.exit(f"demo: {error}")
     except PatchserveError as error:

@@ -259,6 +259,7 @@ class ServerInfo:
     """What `GetServerInfo` returns: version, backbone, device, precision and limits."""
 
     version: str
+    http_url: str  # of its HTTP face, such as http://127.0.0.1:8080; empty: it has none
     backbone: str
     weights_digest: str
     weights_source: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from browser.screens import load_gray
 from browser.tabs import Tab, chromium, watched_tab
-from e2e.in_process import running_server
+from e2e.in_process import RunningServer, running_server
 from playwright.sync_api import Browser
 
 
@@ -17,13 +18,20 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def server_url() -> Iterator[str]:
-    """The URL of a server with a fake detector and nothing loaded."""
-    with running_server() as server:
-        yield server.http_url
+def server() -> Iterator[RunningServer]:
+    """A server with a fake detector and nothing loaded."""
+    with running_server() as running:
+        yield running
 
 
 @pytest.fixture
-def tab(browser: Browser, server_url: str) -> Iterator[Tab]:
-    with watched_tab(browser, server_url) as watched:
+def tab(browser: Browser, server: RunningServer) -> Iterator[Tab]:
+    """A tab on a server with nothing loaded."""
+    with watched_tab(browser, server.http_url) as watched:
         yield watched
+
+
+@pytest.fixture
+def gray(server: RunningServer) -> str:
+    """A reference of three gray images on the server."""
+    return load_gray(server.address).reference_id

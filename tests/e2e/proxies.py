@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,8 +18,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+import requests
 from e2e.harness import MESSAGE_OPTIONS
 from fakes.certificates import Authority
+from fakes.waiting import wait_until
 
 SAMPLES = Path(__file__).resolve().parents[2] / "docs" / "deployment"
 START_TIMEOUT_S = 30
@@ -61,7 +65,21 @@ def program(name: str) -> str:
 @contextmanager
 def nginx(folder: Path, *upstreams: str) -> Iterator[Proxy]:
     """docs/deployment/nginx.conf in front of these HOST:PORTs, at most two."""
+    with _nginx(folder, "nginx.conf", "patchserve-{}:50051", upstreams, _wait_for_grpc) as proxy:
+        yield proxy
 
+
+@contextmanager
+def nginx_http(folder: Path, *upstreams: str) -> Iterator[Proxy]:
+    """docs/deployment/nginx-http.conf in front of these HOST:PORTs, at most two."""
+    with _nginx(folder, "nginx-http.conf", "patchserve-{}:8080", upstreams, _wait_for_http) as proxy:
+        yield proxy
+
+
+@contextmanager
+def _nginx(
+    folder: Path, sample: str, upstream: str, upstreams: tuple[str, ...], wait: Callable[[Proxy], None]
+) -> Iterator[Proxy]:
     def write(conf: str, port: int) -> list[str]:
         temporary = "".join(
             f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
@@ -72,7 +90,7 @@ def nginx(folder: Path, *upstreams: str) -> Iterator[Proxy]:
         process = f"daemon off; user {getpass.getuser()}; pid {folder}/nginx.pid;"
         return [program("nginx"), "-p", str(folder), "-c", "nginx.conf", "-e", str(folder / "log"), "-g", process]
 
-    with _proxy(folder, "nginx.conf", "patchserve-{}:50051", upstreams, write) as proxy:
+    with _proxy(folder, sample, upstream, upstreams, write=write, wait=wait) as proxy:
         yield proxy
 
 
@@ -95,20 +113,27 @@ def envoy(folder: Path, *upstreams: str) -> Iterator[Proxy]:
             "1",
         ]
 
-    with _proxy(folder, "envoy.yaml", "address: patchserve-{}, port_value: 50051", upstreams, write) as proxy:
+    upstream = "address: patchserve-{}, port_value: 50051"
+    with _proxy(folder, "envoy.yaml", upstream, upstreams, write=write, wait=_wait_for_grpc) as proxy:
         yield proxy
 
 
 @contextmanager
 def _proxy(
-    folder: Path, sample: str, upstream: str, upstreams: tuple[str, ...], write: Callable[[str, int], list[str]]
+    folder: Path,
+    sample: str,
+    upstream: str,
+    upstreams: tuple[str, ...],
+    *,
+    write: Callable[[str, int], list[str]],
+    wait: Callable[[Proxy], None],
 ) -> Iterator[Proxy]:
     authority = Authority()
     (folder / "ca.pem").write_bytes(authority.certificate)
     cert, _ = authority.write(folder, "tls")
     cert.rename(folder / "tls.crt")
     conf = (SAMPLES / sample).read_text()
-    form = upstream.partition("{}")[2].replace("50051", "{}")
+    form = re.sub(r"[0-9]+$", "{}", upstream.partition("{}")[2])
     for number, address in enumerate((upstreams * 2)[:2], 1):
         host, _, upstream_port = address.rpartition(":")
         there = upstream.partition("patchserve")[0] + host + form.format(upstream_port)
@@ -118,12 +143,25 @@ def _proxy(
     process = subprocess.Popen(write(conf, port), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     proxy = Proxy(f"localhost:{port}", folder / "ca.pem", process, folder / "log")
     try:
-        with proxy.channel() as channel:
-            grpc.channel_ready_future(channel).result(START_TIMEOUT_S)
+        wait(proxy)
         yield proxy
     finally:
         process.terminate()
         process.wait(30)
+
+
+def _wait_for_grpc(proxy: Proxy) -> None:
+    with proxy.channel() as channel:
+        grpc.channel_ready_future(channel).result(START_TIMEOUT_S)
+
+
+def _wait_for_http(proxy: Proxy) -> None:
+    def answers() -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"https://{proxy.address}/health", verify=proxy.ca_file, timeout=5).ok
+        return False
+
+    wait_until(answers, START_TIMEOUT_S)
 
 
 def free_port() -> int:

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -15,8 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 from e2e.harness import ServerProcess
 from PIL import Image
+
+from patchserve_client import Client
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples"
 PARCELS = SAMPLES / "parcels"
@@ -51,6 +55,7 @@ def test_it_runs_twice_without_a_network_and_with_the_usual_port_in_use(tmp_path
         assert finished.stderr == ""
         assert "\x1b" not in finished.stdout
         assert "12 of 12 verdicts are right" in finished.stdout
+        assert finished.stdout.splitlines()[-1].endswith("opens its page: http://127.0.0.1:8080")
     assert re.search(r"Weights: .*efficientnet-lite2", first.stdout)
     assert "Fallback backbone: The weights of wide_resnet50_2" in first.stdout
     assert "Fallback backbone" not in second.stdout
@@ -89,7 +94,7 @@ def test_a_wrong_verdict_is_reported(
     monkeypatch.syspath_prepend(str(SAMPLES))
     demo = importlib.import_module("demo")
     monkeypatch.setattr(demo, "PARCELS", tmp_path / "parcels")
-    monkeypatch.setattr(demo, "running_server", lambda *_: contextlib.nullcontext(server.address))
+    monkeypatch.setattr(demo, "running_server", lambda *_: contextlib.nullcontext(server))
     monkeypatch.setattr("signal.signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["demo.py", "--out", str(tmp_path / "out"), "--backbone", "efficientnet_lite2"])
     demo.main()
@@ -107,3 +112,29 @@ def test_a_server_that_does_not_start_is_reported_with_its_message(tmp_path: Pat
     assert "wide_resnet50_2" in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / "summary.json").exists()
+
+
+def test_with_open_the_page_stays_until_ctrl_c(tmp_path: Path) -> None:
+    opened = tmp_path / "opened"
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
+    browser.chmod(0o755)
+    command = [sys.executable, SAMPLES / "demo.py", "--out", tmp_path / "out", "--backbone", "efficientnet_lite2"]
+    environment = os.environ | {"BROWSER": f"{browser} %s"}
+    with subprocess.Popen([*command, "--open"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        try:
+            assert demo.stdout is not None
+            lines = [line.rstrip() for line in iter(demo.stdout.readline, "Ctrl-C stops the server.\n")]
+            url = next(line.split()[2] for line in lines if line.startswith("The page: "))
+            assert opened.read_text() == f"{url}\n"
+            assert requests.get(f"{url}/health", timeout=60).status_code == 200
+            address = next(line.split()[2] for line in lines if line.startswith("Other programs: "))
+            with Client(address) as client:
+                assert client.get_reference().image_count == 8
+            demo.send_signal(signal.SIGINT)
+            assert demo.stdout.read().strip() == "The server stopped with exit code 0."
+            assert demo.wait(60) == 0
+        finally:
+            demo.kill()
+    with pytest.raises(requests.ConnectionError):
+        requests.get(f"{url}/health", timeout=60)

@@ -89,9 +89,12 @@ async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future
 
 def _ready_line(addresses: Addresses, application: Application) -> str:
     detector = application.detector
-    page = f" and {addresses.http_url}" if addresses.http_url else ""
-    return (
-        f"patchserve {version('patchserve')} listening on {addresses.grpc}{page} "
+    http = f" and {addresses.http_url}" if addresses.http_url else ""
+    line = (
+        f"patchserve {version('patchserve')} listening on {addresses.grpc}{http} "
         f"({detector.backbone}, {detector.precision}, {detector.device}), "
         f"{counted(application.catalog.usable_count, 'reference')}"
     )
+    if not addresses.http_url:
+        return line
+    return f"{line}\nFor people, in a browser: {addresses.http_url}\nFor programs, by gRPC: {addresses.grpc}"

@@ -24,6 +24,7 @@ from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.kept_overlays import LIMIT, KeptOverlays
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.negotiation import PageRoute
+from patchserve_server.web.open_inference import routes as open_inference
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
@@ -33,7 +34,7 @@ _METHODS = ("GET", "POST", "DELETE")
 # By the first segment of the path. All others are written as the documented service writes its errors.
 _ERROR_FORMATS: Final[dict[str, ErrorFormat]] = dict.fromkeys(
     ("v1", "session", "watch", "openapi.json"), status_response
-)
+) | {"v2": open_inference.error_response}
 
 
 def create_web_application(
@@ -45,6 +46,7 @@ def create_web_application(
         PageRoute("/", page.page_response),
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *open_inference.routes(calls, entrance.readiness),
         *watch.routes(calls),
         *transcoding.routes(calls),
         *page.routes(),
@@ -60,7 +62,9 @@ def _guarded(app: ASGIApp, authenticator: Authenticator | None, listening: HttpL
     app = SiteGuard(app, SiteRules(hosts, origins), _error_format)
     if origins:  # outside of the guard, so that an allowed site can read its refusals
         # Without credentials: the cookie is for the page alone; other sites send the header.
-        app = CORSMiddleware(app, origins, _METHODS, ["authorization"], expose_headers=["retry-after"])
+        app = CORSMiddleware(
+            app, origins, _METHODS, ["authorization"], allow_private_network=True, expose_headers=["retry-after"]
+        )
     return SecurityHeaders(app)
 
 

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from patchserve.kserve import open_inference_pb2 as kserve
 from patchserve.v1 import inference_pb2, reference_pb2
+from patchserve_server.contract.methods import MAX_TEXT_BYTES
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError
 from patchserve_server.rpc.methods import METHODS
-from patchserve_server.rpc.wire import MAX_CONTENTS_BYTES, MAX_NUMBERS_BYTES, MAX_TEXT_BYTES, check_message
+from patchserve_server.rpc.wire import MAX_CONTENTS_BYTES, MAX_NUMBERS_BYTES, check_message
 
 Path = tuple[FieldDescriptor, ...]
 NUMBERS = "a list of numbers"

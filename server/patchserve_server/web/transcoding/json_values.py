@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError
 from patchserve_server.web.transcoding.json_text import LongText
-from patchserve_server.web.transcoding.scalars import checked_scalar
+from patchserve_server.web.transcoding.scalars import checked_scalar, is_written_as_text
 from patchserve_server.web.transcoding.shown import shown
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
@@ -38,19 +38,20 @@ def fill_message(message: Message, value: object, bound: Mapping[str, str]) -> N
         MalformedMessageError: the value is not an object.
         InvalidInputError: a field does not exist, or does not take its value.
     """
+    descriptor = cast(Descriptor, message.DESCRIPTOR)
     if not isinstance(value, dict):
-        raise MalformedMessageError(f"The JSON must be an object with the fields of {message.DESCRIPTOR.name}.")
+        raise MalformedMessageError(f"The JSON must be an object with the fields of {descriptor.name}.")
     reader = _Reader()
-    fields = reader.object(value, message.DESCRIPTOR, "")
+    fields = reader.message(value, descriptor, "")
     for name, text in bound.items():
-        from_path = checked_scalar(message.DESCRIPTOR.fields_by_name[name], text, name)
+        from_path = checked_scalar(descriptor.fields_by_name[name], text, name)
         if fields.get(name) and fields[name] != from_path:
             raise InvalidInputError(name, f"{name} is {shown(from_path)} in the path, but {shown(fields[name])} here.")
         fields[name] = from_path
     try:
         json_format.ParseDict(fields, message)
     except json_format.ParseError as error:
-        raise MalformedMessageError(f"The JSON is not a {message.DESCRIPTOR.name}: {error}") from None
+        raise MalformedMessageError(f"The JSON is not a {descriptor.name}: {error}") from None
     for path, data in reader.bytes_values:
         _put(message, path, data)
 
@@ -81,7 +82,7 @@ class _Reader:
     def __init__(self) -> None:
         self.bytes_values: list[tuple[tuple[str | int, ...], bytes]] = []
 
-    def object(
+    def message(
         self, value: dict[str, Any], descriptor: Descriptor, path: str, way: tuple[str | int, ...] = ()
     ) -> dict[str, Any]:
         """The fields by the names of the contract, without those that are null."""
@@ -103,10 +104,10 @@ class _Reader:
         return [self._value(field, one, f"{path}[{index}]", (*way, index)) for index, one in enumerate(value)]
 
     def _value(self, field: FieldDescriptor, value: object, path: str, way: tuple[str | int, ...]) -> object:
-        if field.message_type is not None:
+        if field.message_type is not None and not is_written_as_text(field):
             if not isinstance(value, dict):
                 raise InvalidInputError(path, f"{path} must be an object, not {shown(value)}.")
-            return self.object(value, field.message_type, path, way)
+            return self.message(value, field.message_type, path, way)
         if field.type == FieldDescriptor.TYPE_BYTES:
             self.bytes_values.append((way, _bytes(value, path)))
             return ""
@@ -125,7 +126,7 @@ def _bytes(value: object, path: str) -> bytes:
             raise InvalidInputError(path, f"{path} must be a string in base64, not {shown(value)}.")
     try:
         if isinstance(value, LongText) and value.has_escapes:  # some programs write \/ for /
-            text = memoryview(json.loads(b'"%b"' % text).encode("ascii", "replace"))
+            text = memoryview(json.loads(b'"%b"' % text.tobytes()).encode("ascii", "replace"))
         return _from_base64(text)
     except ValueError:
         begin = shown(bytes(text[:32]).decode("ascii", "replace"))

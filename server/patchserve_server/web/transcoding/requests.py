@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -19,7 +20,7 @@ from patchserve_server.web.transcoding.bindings import Binding
 from patchserve_server.web.transcoding.form_values import object_of_form
 from patchserve_server.web.transcoding.json_text import parse_json
 from patchserve_server.web.transcoding.json_values import fill_message
-from patchserve_server.web.transcoding.text_values import add_text
+from patchserve_server.web.transcoding.text_values import add_texts
 
 _ON_LOOP_BYTES: Final = 256 * 2**10  # below it, a thread costs more time than it saves
 _JSON: Final = b"application/json"
@@ -61,7 +62,8 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
     kind, parameters = parse_options_header(call.request.headers.get("content-type", ""))
     if kind == _FORM:
         form = await read_form(call, max_files=call.application.limits.max_reference_images)
-        return object_of_form(form, binding.method.input_type, max_elements), 0
+        nbytes = sum(map(len, form.values.values())) + sum(len(file.data) for file in form.files)
+        return await off_loop(nbytes, lambda: object_of_form(form, binding.method.input_type, max_elements)), nbytes
     if kind not in (_JSON, b"") or parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
         raise _unsupported()
     # Half as large again as a message: base64 takes a third more, and fields have names.
@@ -74,9 +76,18 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
 def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[str, Any]:
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
         raise InvalidInputError("", "This method takes no body: its fields are in the path and the query.")
+    return fields_of_query(request.scope["query_string"], binding.method.input_type, max_elements)
+
+
+def fields_of_query(query: bytes, descriptor: Descriptor, max_elements: int) -> dict[str, Any]:
+    """The fields of a message in a query, such as `output.max_regions=4`.
+
+    Raises:
+        InvalidInputError: the query is malformed, or has fields that the message does not.
+    """
     try:
         pairs = parse_qsl(
-            request.scope["query_string"].decode("ascii"),
+            query.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
             max_num_fields=max_elements,
@@ -89,7 +100,7 @@ def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[s
         texts.setdefault(name, []).append(text)
     fields: dict[str, Any] = {}
     for name, values in texts.items():
-        add_text(fields, binding.method.input_type, name, values, max_elements)
+        add_texts(fields, descriptor, name, values)
     return fields
 
 

@@ -6,23 +6,14 @@ import json
 from typing import Final
 
 _MAX_CHARACTERS: Final = 48
+_KINDS: Final[dict[type, str]] = {dict: "an object", list: "a list", bytes: "a file"}
 
 
 def shown(value: object) -> str:
     """JSON of the value if it is short; else what kind of value it is."""
-    match value:
-        case str():
-            text = json.dumps(value[: _MAX_CHARACTERS + 1])
-            return text if len(text) <= _MAX_CHARACTERS else f'{text[:_MAX_CHARACTERS]}..."'
-        case None | bool() | float():
-            return json.dumps(value)
-        case int():
-            return str(value) if abs(value) < 10**_MAX_CHARACTERS else "a number with more digits"
-        case dict():
-            return "an object"
-        case list():
-            return "a list"
-        case bytes():
-            return "a file"
-        case _:
-            return "a long text"
+    if isinstance(value, str):
+        text = json.dumps(value[: _MAX_CHARACTERS + 1])
+        return text if len(text) <= _MAX_CHARACTERS else f'{text[:_MAX_CHARACTERS]}..."'
+    if value is None or isinstance(value, (bool, int, float)):
+        return json.dumps(value)[:_MAX_CHARACTERS]
+    return _KINDS.get(type(value), "a long text")

@@ -73,13 +73,14 @@ export async function activeLoads(id) {
 }
 
 /**
- * The raw scores of recent inspections with the bank of a reference, the newest last.
- * @param {import("./messages.js").Reference} reference
+ * The raw scores of recent inspections with these revisions of a reference, the newest last.
+ * @param {string} id
+ * @param {Set<string>} revisions that have the same bank, so that their raw scores are comparable
  * @returns {Promise<number[]>}
  */
-export async function recentScores(reference) {
-  const answer = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(reference.id)}`);
-  return answer.scores.map((each) => each.raw_score);
+export async function recentScores(id, revisions) {
+  const { scores } = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(id)}`);
+  return scores.raw_score.filter((_, index) => revisions.has(scores.revisions[scores.revision[index]]));
 }
 
 export async function tune(id, sensitivity, expectedRevision) {

@@ -54,7 +54,7 @@ class Wall {
       filter: (onlyAnomalous) => { this.#onlyAnomalous = onlyAnomalous; this.#drawTiles(); },
     });
     replace(root, ...this.#parts.all);
-    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawTiles());
+    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawCards());
     void this.#listReferences();
     const path = this.#referenceId ? `/watch/events?reference_id=${encodeURIComponent(this.#referenceId)}` : "/watch/events";
     this.#stop = listen(path, (name, data) => this.#hear(name, data), (connection) => this.#setConnection(connection));
@@ -162,11 +162,15 @@ class Wall {
       look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
     }));
     if (this.#parts.cards.scrollLeft < CARD_PX) this.#parts.cards.scrollLeft = 0; // the newest stays in sight
-    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
+    this.#drawCards();
     bringUpToDate(this.#parts.grid, seen.slice(0, GRID), this.#grid, (tile) => ({ node: gridTile(tile, () => this.#look(tile)) }));
     setText(this.#parts.anomalyCount, anomalies.length ? String(anomalies.length) : "none yet");
     this.#parts.meaning.hidden = anomalies.length === 0;
     this.#drawFailures();
+  }
+
+  #drawCards() {
+    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
   }
 
   #drawFailures() {

@@ -39,6 +39,7 @@ from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
@@ -129,7 +130,10 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits, events=events)
+    # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+    # clients that have none of these turns.
+    turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -150,6 +154,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         catalog=catalog,
         builder=builder,
         inspector=inspector,
+        reference_images=ReferenceImages(catalog, pools.images, turns),
         streams=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
         calls=admissions.calls,
         images=admissions.images,
@@ -255,6 +260,7 @@ def _create_inspector(
     limits: ServerLimits,
     *,
     events: Events | None,
+    turns: FairSemaphore,
 ) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
@@ -265,9 +271,7 @@ def _create_inspector(
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-        # clients that have none of these turns.
-        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size),
+        turns,
         threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),

@@ -199,6 +199,17 @@ class RevisionMismatchError(PreconditionError):
         )
 
 
+class RevisionNotKeptError(PreconditionError):
+    """The revision to put back is not the one that the server keeps besides the current one."""
+
+    reason = "REVISION_NOT_KEPT"
+
+    def __init__(self, reference_id: str, revision: str | None, kept: str | None) -> None:
+        kept_text = f"only {kept} is kept" if kept else "no previous revision is kept"
+        wanted = f"Revision {revision} of reference" if revision else "Reference"
+        super().__init__(reference_id, f'{wanted} "{reference_id}" cannot be restored: {kept_text}.')
+
+
 class BankMismatchError(PreconditionError):
     """The bank was built with another backbone, other weights or another precision, so it cannot be used."""
 

@@ -21,6 +21,7 @@ from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
 
@@ -74,6 +75,7 @@ class Application:
     builder: ReferenceBuilder
     inspector: Inspector
     streams: Streams
+    reference_images: ReferenceImages
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission

@@ -15,11 +15,13 @@ from patchserve_server.domain.inspection import (
     Timing,
     Verdict,
 )
+from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 
 OTHER = ReferenceId("other")
 REVISION = Revision("0" * 64)
 ORIGIN = Origin("peer ipv4:127.0.0.1", "a.png", is_frame=False)
+CALIBRATION = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 3.0, 3.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
 OVERLAY = EncodedOverlay(b"overlay", OverlayFormat.JPEG, (1, 1))
 
 
@@ -39,9 +41,12 @@ def inspected(
     *,
     anomalous: bool = True,
     image: SentImage = b"image",
+    calibration: Calibration = CALIBRATION,
     draw_thumbnail: Callable[[], bytes] = lambda: b"thumbnail",
 ) -> ImageInspected:
-    return ImageInspected(ORIGIN, image, inspection(reference_id, anomalous=anomalous), lambda: OVERLAY, draw_thumbnail)
+    return ImageInspected(
+        ORIGIN, image, inspection(reference_id, anomalous=anomalous), calibration, lambda: OVERLAY, draw_thumbnail
+    )
 
 
 def failed(reference_id: ReferenceId = DEFAULT_REFERENCE_ID) -> InspectionFailed:

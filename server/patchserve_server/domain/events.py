@@ -8,7 +8,7 @@ from typing import Protocol
 
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection
-from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 
 
@@ -28,6 +28,7 @@ class ImageInspected:
     origin: Origin
     image: SentImage
     inspection: Inspection
+    calibration: Calibration  # of the reference, at sensitivity 1
     draw_overlay: Callable[[], EncodedOverlay]  # for the operator, whatever the caller requested
     draw_thumbnail: Callable[[], bytes]  # JPEG
 

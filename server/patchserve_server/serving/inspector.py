@@ -147,6 +147,7 @@ class LocalInspector:
             origin,
             image,
             inspection,
+            reference.info.calibration,
             partial(self._operators_overlay, image, inspected.raw, reference.info.thresholds(options.sensitivity)),
             partial(
                 imaging.draw_thumbnail,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import time
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -21,9 +22,10 @@ def snapshot_event(snapshot: WallSnapshot, catalog: Catalog, event_id: str) -> b
     data = {
         "tiles": [_tile(tile) for tile in snapshot.tiles],
         "references": [
-            _reference(reference_id, catalog.find(reference_id)) | {"scores": scores_json(scores)}
+            _reference(reference_id, catalog.find(reference_id)) | {"scores": _columns(scores)}
             for reference_id, scores in snapshot.scores.items()
         ],
+        "now_ms": round(time.time() * 1000),
         "watchers": snapshot.watchers,
         "missed": snapshot.missed,
     }
@@ -49,8 +51,18 @@ def error_event(status: dict[str, Any]) -> bytes:
     return _event("error", status, "")
 
 
-def scores_json(scores: Sequence[Score]) -> dict[str, Any]:
-    """Scores in columns. `revision` counts in `revisions`."""
+def score_json(score: Score) -> dict[str, Any]:
+    return {
+        "time_ms": round(score.time_s * 1000),
+        "reference_revision": score.revision,
+        "raw_score": score.raw_score,
+        "raw_threshold": score.raw_threshold,
+        "is_anomalous": score.raw_score > score.raw_threshold,
+    }
+
+
+def _columns(scores: Sequence[Score]) -> dict[str, Any]:
+    """Scores in columns, which are a quarter as long. `revision` counts in `revisions`."""
     revisions = list(dict.fromkeys(score.revision for score in scores))
     return {
         "time_ms": [round(score.time_s * 1000) for score in scores],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import replace
 from typing import Final
 
@@ -16,13 +16,13 @@ from patchserve.v1 import inference_pb2
 from patchserve_server.contract import responses
 from patchserve_server.contract.methods import InitialPermit, Method
 from patchserve_server.domain.callers import Scope
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.imaging import encode_png, media_type_of
 from patchserve_server.serving.wall import KeptImage
 from patchserve_server.web.calls import Calls, HttpCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.message_json import json_of
-from patchserve_server.web.wall_json import error_event, scores_json, snapshot_event, update_event
+from patchserve_server.web.wall_json import error_event, score_json, snapshot_event, update_event
 
 _WATCH: Final = Method(Scope.MANAGE)  # it shows what other callers send
 _INSPECT: Final = Method(Scope.MANAGE, InitialPermit.IMAGE)
@@ -44,7 +44,7 @@ def routes(calls: Calls) -> list[BaseRoute]:
     ]
 
 
-async def _events(call: HttpCall) -> AsyncIterator[bytes]:
+async def _events(call: HttpCall) -> AsyncGenerator[bytes]:
     """A snapshot, then an update at most four times a second, until the watcher leaves."""
     wall, reference_id = call.application.wall, _reference_id(call)
     with wall.watch(reference_id) as watcher:
@@ -60,10 +60,12 @@ def _last_event(status: status_pb2.Status) -> bytes:
 
 
 async def _scores(call: HttpCall) -> Response:
-    reference_id = ReferenceId(call.request.query_params.get("reference_id", "default"))
-    return JSONResponse(
-        {"reference_id": reference_id, "scores": scores_json(call.application.wall.scores(reference_id))}
-    )
+    """The last scores of a reference with its current bank, the oldest first: with others they are not comparable."""
+    application = call.application
+    info = application.catalog.info(_reference_id(call) or DEFAULT_REFERENCE_ID)
+    scores = application.wall.scores(info.reference_id)
+    comparable = [score_json(score) for score in scores if score.calibration == info.calibration]
+    return JSONResponse({"reference_id": info.reference_id, "scores": comparable})
 
 
 async def _image(call: HttpCall) -> Response:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.events import CALIBRATION
 from fakes.gray import gray_png
 from PIL import Image
 
@@ -65,6 +66,7 @@ def inspected(
         Origin("peer", name, is_frame=False),
         gray_png(100) if image is None else image,
         inspection,
+        CALIBRATION,
         lambda: DRAWN,
         lambda: b"",
     )

@@ -6,7 +6,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Final
 
-from patchserve_server.domain.inspection import Inspection
+from patchserve_server.domain.events import ImageInspected
+from patchserve_server.domain.reference import Calibration
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 MAX_SCORES: Final = 500  # of each reference
@@ -15,13 +16,14 @@ MAX_REFERENCES: Final = 64  # those inspected last
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """The score of one inspection. Scores of different banks are not comparable: see their revisions."""
+    """The score of one inspection. Scores of different banks are not comparable; see `calibration`."""
 
     time_s: float  # since the epoch
     revision: Revision
     raw_score: float
     raw_threshold: float
     total_ms: float
+    calibration: Calibration  # of the bank
 
 
 class ScoreHistory:
@@ -32,7 +34,8 @@ class ScoreHistory:
         self._max_references = max_references
         self._scores: dict[ReferenceId, deque[Score]] = {}  # the reference inspected last comes last
 
-    def add(self, inspection: Inspection, time_s: float) -> None:
+    def add(self, event: ImageInspected, time_s: float) -> None:
+        inspection = event.inspection
         scores = self._scores.pop(inspection.reference_id, None)
         if scores is None:
             scores = deque[Score](maxlen=self._max_scores)
@@ -46,6 +49,7 @@ class ScoreHistory:
             anomaly.raw_score,
             anomaly.raw_threshold,
             inspection.timing.total_ms,
+            event.calibration,
         )
         scores.append(score)
 

@@ -147,7 +147,7 @@ class Wall:
     def inspected(self, event: ImageInspected) -> None:
         inspection, time_s = event.inspection, time.time()
         self._number += 1
-        self._history.add(inspection, time_s)
+        self._history.add(event, time_s)
         watchers = self._watchers_of(inspection.reference_id)
         if not watchers:
             return

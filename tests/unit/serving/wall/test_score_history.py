@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fakes.events import OTHER, REVISION, inspection
+from fakes.events import CALIBRATION, OTHER, REVISION, inspected
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,7 +16,7 @@ def test_it_has_the_last_scores_of_the_references_inspected_last(numbers: list[i
     times: dict[ReferenceId, list[float]] = {}
     for time_s, number in enumerate(numbers):
         reference_id = ReferenceId(f"r{number}")
-        history.add(inspection(reference_id), time_s)
+        history.add(inspected(reference_id), time_s)
         last = [reference_id, *(each for each in last if each != reference_id)]
         times.setdefault(reference_id, []).append(time_s)
         for lost in last[4:]:
@@ -29,8 +29,8 @@ def test_it_has_the_last_scores_of_the_references_inspected_last(numbers: list[i
 
 def test_a_score_says_the_revision_and_the_threshold_it_was_compared_with() -> None:
     history = ScoreHistory()
-    history.add(inspection(anomalous=True), 5.0)
-    assert history.scores(DEFAULT_REFERENCE_ID) == (Score(5.0, REVISION, 7.0, 3.0, 12.5),)
+    history.add(inspected(), 5.0)
+    assert history.scores(DEFAULT_REFERENCE_ID) == (Score(5.0, REVISION, 7.0, 3.0, 12.5, CALIBRATION),)
     assert history.scores(OTHER) == ()
     history.forget(DEFAULT_REFERENCE_ID)
     assert history.references() == []

@@ -1,0 +1,57 @@
+"""A connection that became a WebSocket: uvicorn's, which ends when its peer has vanished or does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+from patchserve_server.web.answering import Answering
+from patchserve_server.web.connections import ConnectionPlace
+from patchserve_server.web.peers import Peer, set_peer
+from patchserve_server.web.shared import SILENT, Shared
+
+_CLOSE_S: Final = 12.0  # how long the peer may take to close; uvicorn begins to close its side after 10 s
+
+
+class WebSocketConnection(WebSocketsSansIOProtocol):
+    """One WebSocket.
+
+    While the application does not receive, uvicorn reads no more than the message that waits for it.
+
+    Args:
+        shared: what all connections share.
+        place: of this one.
+        peer: at its other end.
+    """
+
+    def __init__(self, shared: Shared, place: ConnectionPlace, peer: Peer) -> None:
+        super().__init__(shared.config, shared.state, {}, asyncio.get_running_loop())
+        self.logger = self.conn.logger = SILENT
+        self.app = Answering(self.app, shared.write_timeout_s)
+        self._place = place
+        self._peer = peer
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._place.close()
+        super().connection_lost(exc)
+        if self._task is not None:
+            self._task.cancel()
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused:  # the answer waits behind a message that nobody has received yet
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+        else:
+            super().keepalive_timeout()
+            self.transport.abort()  # nobody reads what uvicorn has just sent
+
+    async def run_asgi(self) -> None:
+        self._task = asyncio.current_task()
+        set_peer(self.scope, self._peer)
+        try:
+            await super().run_asgi()
+        finally:
+            self.loop.call_later(_CLOSE_S, self.transport.abort)

@@ -18,7 +18,7 @@ from patchserve_server.contract.methods import KSERVE, METHODS
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.readiness import Readiness
-from patchserve_server.web.calls import Calls, HttpCall
+from patchserve_server.web.calls import Calls, Endpoint, HttpCall, ProbeHandler
 from patchserve_server.web.errors import headers_of, http_status
 from patchserve_server.web.json_bodies import parsed_bytes
 from patchserve_server.web.open_inference.request import HEADER_LENGTH, InferBody, infer_body, split_body
@@ -35,13 +35,11 @@ def error_response(status: status_pb2.Status) -> JSONResponse:
 
 
 def routes(calls: Calls, readiness: Readiness) -> list[BaseRoute]:
-    def method(name: str, operation: Operation) -> Callable[[Request], Awaitable[Response]]:
+    def method(name: str, operation: Operation) -> Endpoint:
         return calls.endpoint(name, METHODS[f"/{KSERVE}/{name}"], operation, error_response)
 
-    def model(path: str, name: str, operation: Operation, verb: str = "GET") -> list[BaseRoute]:
-        endpoint = method(name, operation)
-        places = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
-        return [Route(place + path, endpoint, methods=[verb]) for place in places]
+    def probe(name: str, operation: ProbeHandler) -> Endpoint:
+        return calls.probe(name, METHODS[f"/{KSERVE}/{name}"], operation, error_response)
 
     async def live(_: Request) -> Response:
         return JSONResponse({"live": True})
@@ -50,22 +48,27 @@ def routes(calls: Calls, readiness: Readiness) -> list[BaseRoute]:
         is_ready = readiness.is_serving
         return JSONResponse({"ready": is_ready}, HTTPStatus.OK if is_ready else HTTPStatus.SERVICE_UNAVAILABLE)
 
-    async def model_ready(call: HttpCall) -> Response:
-        request = pb.ModelReadyRequest(**_of_path(call))
-        is_ready = kserve_operations.model_ready(request, readiness).ready
-        content = {"name": request.name, "ready": is_ready}
+    async def model_ready(request: Request) -> Response:
+        message = pb.ModelReadyRequest(**_of_path(request))
+        is_ready = kserve_operations.model_ready(message, readiness).ready
+        content = {"name": message.name, "ready": is_ready}
         return JSONResponse(content, HTTPStatus.OK if is_ready else HTTPStatus.NOT_FOUND)
 
     return [
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
+        Route("/v2/health/live", probe("ServerLive", live)),
+        Route("/v2/health/ready", probe("ServerReady", ready)),
         Route("/v2", method("ServerMetadata", _server_metadata)),
-        *model("/ready", "ModelReady", model_ready),
-        *model("/config", "ModelConfig", _model_config),
-        *model("/infer", "ModelInfer", _model_infer, "POST"),
-        *model("", "ModelMetadata", _model_metadata),
+        *_of_model("/ready", probe("ModelReady", model_ready)),
+        *_of_model("/config", method("ModelConfig", _model_config)),
+        *_of_model("/infer", method("ModelInfer", _model_infer), "POST"),
+        *_of_model("", method("ModelMetadata", _model_metadata)),
         Route("/v2/{rest:path}", _unsupported, methods=_ANY_METHOD),
     ]
+
+
+def _of_model(path: str, endpoint: Endpoint, verb: str = "GET") -> list[BaseRoute]:
+    places = ("/v2/models/{name}", "/v2/models/{name}/versions/{version}")
+    return [Route(place + path, endpoint, methods=[verb]) for place in places]
 
 
 async def _unsupported(request: Request) -> Response:
@@ -82,12 +85,12 @@ async def _server_metadata(call: HttpCall) -> Response:
 
 async def _model_metadata(call: HttpCall) -> Response:
     return JSONResponse(
-        as_json(await kserve_operations.model_metadata(pb.ModelMetadataRequest(**_of_path(call)), call))
+        as_json(await kserve_operations.model_metadata(pb.ModelMetadataRequest(**_of_path(call.request)), call))
     )
 
 
 async def _model_config(call: HttpCall) -> Response:
-    response = await kserve_operations.model_config(pb.ModelConfigRequest(**_of_path(call)), call)
+    response = await kserve_operations.model_config(pb.ModelConfigRequest(**_of_path(call.request)), call)
     return JSONResponse(as_json(response.config))
 
 
@@ -102,7 +105,7 @@ async def _model_infer(call: HttpCall) -> Response:
 
 
 async def _infer_body(call: HttpCall) -> InferBody:
-    headers, path = call.request.headers, _of_path(call)
+    headers, path = call.request.headers, _of_path(call.request)
     if (encoding := headers.get("content-encoding", "identity")) != "identity":
         message = f"Content-Encoding {encoding[:40]!a} is not supported: images are compressed. Send the body as it is."
         raise InvalidInputError("content-encoding", message)
@@ -113,7 +116,7 @@ async def _infer_body(call: HttpCall) -> InferBody:
     return await asyncio.to_thread(infer_body, path["name"], path["version"], text, data)
 
 
-def _of_path(call: HttpCall) -> dict[str, Any]:
+def _of_path(request: Request) -> dict[str, Any]:
     """Name and version of the model in the path of a request; an empty version means any."""
-    path = call.request.path_params
+    path = request.path_params
     return {"name": path["name"], "version": path.get("version", "")}

@@ -23,7 +23,7 @@ from patchserve.v1 import inference_pb2
 from patchserve_client import Client, Frame, FrameResult, ResourceExhausted, TlsConfig, Unauthenticated
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
-from patchserve_server.rpc.deadlines import deadline
+from patchserve_server.serving.time_limits import deadline
 
 MIB = 2**20
 BOTH = pytest.mark.parametrize("proxy", PROXIES, indirect=True)
@@ -99,9 +99,9 @@ def test_a_stream_flows_in_both_directions_at_once(proxy: proxies.Proxy) -> None
 def test_the_callers_deadline_reaches_the_server(proxy: proxies.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     left_s: list[float | None] = []
 
-    def noted(context: Any, default_s: float, longest_s: float) -> Any:
-        left_s.append(context.time_remaining())
-        return deadline(context, default_s, longest_s)
+    def noted(remaining_s: float | None, default_s: float, longest_s: float) -> Any:
+        left_s.append(remaining_s)
+        return deadline(remaining_s, default_s, longest_s)
 
     monkeypatch.setattr("patchserve_server.rpc.adapter.deadline", noted)
     with connected(proxy) as client:

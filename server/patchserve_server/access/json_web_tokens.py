@@ -9,13 +9,12 @@ from typing import Any, Final
 import jwt
 
 from patchserve_server.access.reloading import Reloading
-from patchserve_server.domain.callers import Caller, Scope
+from patchserve_server.domain.callers import Caller, Scope, printable_name
 from patchserve_server.domain.errors import ExpiredCredentialsError, InvalidCredentialsError, StartupError
 
 # Asymmetric signatures only: with HS256 the public key would be the secret.
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 LEEWAY_S: Final = 30.0
-_MAX_NAME = 64
 
 Keys = dict[str, jwt.PyJWK]
 
@@ -53,7 +52,7 @@ class JwtVerifier:
         except jwt.PyJWTError as error:
             raise InvalidCredentialsError(_explain(error)) from error
         name = str(claims.get("sub") or claims.get("client_id") or "unnamed")
-        return Caller(ascii(name)[1:-1][:_MAX_NAME], _scopes(claims))
+        return Caller(printable_name(name), _scopes(claims))
 
 
 def reloading_keys(path: Path) -> Reloading[Keys]:

@@ -11,8 +11,8 @@ from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.limits import MIB, open_admissions, reading_limits, server_limits
+from patchserve_server.access import Credentials, check_exposure, open_credentials
+from patchserve_server.bootstrap.limits import MIB, http_connections, open_admissions, reading_limits, server_limits
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
@@ -64,6 +64,7 @@ def read_credentials(settings: Settings) -> Credentials:
 
 
 def create_server(settings: Settings, credentials: Credentials) -> Server:
+    check_exposure(settings.host, credentials, insecure=settings.insecure)
     entrance = Entrance(
         Readiness(),
         Reception(settings.max_idle_streams),
@@ -81,7 +82,6 @@ def create_server(settings: Settings, credentials: Credentials) -> Server:
         reading_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
-        insecure=settings.insecure,
     )
     grpc = GrpcServer(listening, entrance, credentials.authenticator)
     return Server(entrance, grpc, _create_http_face(settings, entrance, credentials))
@@ -103,8 +103,10 @@ def _create_http_face(settings: Settings, entrance: Entrance, credentials: Crede
         max_message_bytes=settings.max_message_mib * MIB,
         first_message_timeout_s=settings.first_message_timeout_s,
         write_timeout_s=settings.stream_write_timeout_s,
+        max_connections=http_connections(settings),
+        client_share=settings.client_share,
+        max_connection_age_s=settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
-        insecure=settings.insecure,
         allowed_origins=words_of(settings.http_allowed_origins),
         allowed_hosts=words_of(settings.http_allowed_hosts),
     )

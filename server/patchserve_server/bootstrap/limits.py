@@ -10,8 +10,14 @@ from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 
+try:
+    import resource
+except ModuleNotFoundError:  # there is no such limit on Windows
+    resource = None  # type: ignore[assignment]
+
 MIB = 2**20
 _MIN_LARGE_PLACES = 6
+_EXTRA_CONNECTIONS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +77,15 @@ def reading_limits(settings: Settings) -> ReadingLimits:
         large_places=max(_MIN_LARGE_PLACES, settings.max_pending_mib // settings.max_message_mib + 2),
         shares_places=settings.client_share < 1,
     )
+
+
+def http_connections(settings: Settings) -> int:
+    """How many connections the HTTP face takes: one for each call, and more, so that others are told that it is full.
+
+    At most half of the files that the process may open: the others are for gRPC and the store.
+    """
+    wanted = settings.max_calls + _EXTRA_CONNECTIONS
+    if resource is None:
+        return wanted
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(2, files // 2))

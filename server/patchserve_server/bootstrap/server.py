@@ -18,7 +18,7 @@ class HttpFace(Protocol):
         """Binds the port; returns the address as a URL.
 
         Raises:
-            StartupError: the address cannot be bound, or is not allowed without TLS.
+            StartupError: the address cannot be bound.
         """
 
     async def stop(self, grace_s: float) -> None:
@@ -45,7 +45,7 @@ class Server:
         """Binds all ports. Health checks are answered from now on.
 
         Raises:
-            StartupError: an address cannot be bound, or is not allowed without TLS. None stays bound.
+            StartupError: an address cannot be bound. None stays bound.
         """
         address = await self._grpc.start()
         try:

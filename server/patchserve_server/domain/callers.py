@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from typing import Final
+
+_MAX_NAME_LENGTH: Final = 64
 
 
 class Scope(enum.StrEnum):
@@ -11,6 +14,11 @@ class Scope(enum.StrEnum):
 
     INFER = "infer"
     MANAGE = "manage"
+
+
+def printable_name(name: str) -> str:
+    """A name that somebody else chose, for the log: printable ASCII, at most 64 characters."""
+    return ascii(name)[1:-1][:_MAX_NAME_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,24 @@ class MalformedMessageError(InvalidInputError):
         super().__init__("", message)
 
 
+class MalformedRequestError(InvalidInputError):
+    """What came is not HTTP, or its parts contradict each other."""
+
+    reason = "MALFORMED_REQUEST"
+
+    def __init__(self) -> None:
+        super().__init__("", "The request is not valid HTTP/1.1.")
+
+
+class HeadersTooLargeError(InvalidInputError):
+    """The headers of a request are larger than the server takes."""
+
+    reason = "HEADERS_TOO_LARGE"
+
+    def __init__(self, message: str) -> None:
+        super().__init__("", message)
+
+
 class RequestTooLargeError(InvalidInputError):
     """The message has more bytes than its method takes."""
 

@@ -14,7 +14,6 @@ from patchserve_server.contract.methods import InitialPermit, Method
 from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
-from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.rpc.methods import METHODS
 from patchserve_server.rpc.parsing import MessageParser, parser_of
 from patchserve_server.rpc.reading import Reading
@@ -22,6 +21,7 @@ from patchserve_server.rpc.receiving import ReceivedMessages, Requests
 from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.time_limits import deadline
 
 _PROBE_TIMEOUT_S: Final = 10.0
 
@@ -124,7 +124,7 @@ class MethodAdapter(aio.ServerInterceptor):
                 async for response in responses:
                     await writer.write(response)
             return
-        async with deadline(context, *timeouts_s):
+        async with deadline(context.time_remaining(), *timeouts_s):
             if handler.stream_unary is not None:
                 response = await handler.stream_unary(requests, call)
             else:

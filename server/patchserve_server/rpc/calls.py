@@ -17,12 +17,12 @@ from grpc_status import rpc_status
 
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.status import status_of
+from patchserve_server.domain.callers import printable_name
 from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
 from patchserve_server.rpc.reset import reset_current_call
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 
-_MAX_NAME_LENGTH = 64
 _REFUSALS = (QueueFullError, UnauthenticatedError, PermissionDeniedError)  # they cost a caller nothing
 
 _log = logging.getLogger(__name__)
@@ -131,4 +131,4 @@ class IncomingCall:
 def _certificate_name(context: Context) -> str:
     """The name in the client's certificate as printable ASCII; empty without a certificate."""
     names = context.auth_context().get("x509_common_name", [])
-    return ascii(b"".join(names).decode(errors="replace"))[1:-1][:_MAX_NAME_LENGTH]
+    return printable_name(b"".join(names).decode(errors="replace"))

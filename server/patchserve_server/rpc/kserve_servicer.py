@@ -13,10 +13,10 @@ from patchserve.kserve import open_inference_pb2_grpc
 from patchserve_server.contract import kserve, kserve_operations
 from patchserve_server.domain.errors import DrainingError
 from patchserve_server.rpc.calls import Call, Context
-from patchserve_server.rpc.deadlines import deadline
 from patchserve_server.serving.application import capacity_of
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.time_limits import deadline
 
 
 class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
@@ -54,9 +54,9 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             async for request in requests:
                 with ExitStack() as until_sent:
                     try:
-                        async with deadline(
-                            call.context, application.limits.default_timeout_s, application.limits.max_timeout_s
-                        ):
+                        limits = application.limits
+                        remaining_s = call.context.time_remaining()
+                        async with deadline(remaining_s, limits.default_timeout_s, limits.max_timeout_s):
                             batch = await kserve_operations.batch_of(request, limits)
                             permit = await application.images.acquire_for_stream(flow, capacity_of(batch.images))
                             until_sent.enter_context(permit)

@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from grpc import aio
 
-from patchserve_server.domain.errors import MessageTimeoutError, PatchserveError
+from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.rpc.calls import Context
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.serving.admission import NOTHING, Capacity, Permit
@@ -125,21 +125,9 @@ class Requests:
         self, keeps_s: Keeps, limit_s: float | None, give_back: Callable[[], None], *, is_first: bool = False
     ) -> bytes | None:
         """The next message; None after the last one."""
-        limit = asyncio.timeout(limit_s)
-        call = Waiting(self._holdings.client, keeps_s, give_back, limit, is_first)
-        try:
-            async with limit:
-                with self._waiting_calls.add(call):
-                    data = await anext(self._received, None)
-            if call.error is None:  # else it was ended at the moment when the message came
-                return data
-        except TimeoutError:
-            if call.error is None and not limit.expired():
-                raise  # from a system call, not from this time limit
-        if call.error is not None:
-            raise call.error.copy()
-        message = f"No message arrived within {limit_s:g} s. Send the first one together with the call."
-        raise MessageTimeoutError(message)
+        call = Waiting(self._holdings.client, keeps_s, give_back, asyncio.timeout(limit_s), is_first)
+        late = f"No message arrived within {limit_s or 0:g} s. Send the first one together with the call."
+        return await self._waiting_calls.receive(anext(self._received, None), call, late)
 
     def _grow(self, nbytes: int) -> None:
         if self._permit is not None:

@@ -25,7 +25,6 @@ class GrpcServer:
 
     def __init__(self, listening: Listening, entrance: Entrance, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
-        self._is_authenticated = authenticator is not None
         self._readiness = entrance.readiness
         self._health = HealthServicer(entrance.readiness)
         self._adapter = MethodAdapter(entrance, authenticator, listening)
@@ -35,7 +34,7 @@ class GrpcServer:
         """Binds the port and answers health checks; returns the address as HOST:PORT or unix:PATH.
 
         Raises:
-            StartupError: the address cannot be bound, or is not allowed without TLS.
+            StartupError: the address cannot be bound.
         """
         self._server = aio.server(interceptors=[self._adapter], options=channel_options(self._listening))
         service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), self._server)
@@ -45,7 +44,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
         try:
-            address = bind(self._server, self._listening, authenticated=self._is_authenticated)
+            address = bind(self._server, self._listening)
         except StartupError:
             # It has no port. gRPC frees only a server that was started and stopped; another one corrupts memory.
             await self._server.start()

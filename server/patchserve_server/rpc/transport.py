@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -10,7 +9,7 @@ from typing import Final
 import grpc
 from grpc import aio
 
-from patchserve_server.access.addresses import is_loopback, is_unix_socket, listening_address, private_socket_file
+from patchserve_server.access.addresses import is_unix_socket, listening_address, private_socket_file
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.rpc.reading import ReadingLimits
@@ -22,8 +21,6 @@ MAX_CONNECTION_IDLE_S: Final = 900
 HANDSHAKE_TIMEOUT_S: Final = 20  # of TLS, and of HTTP/2 until the client's first settings
 UNREAD_BYTES: Final = 128 * 2**10  # of a call: what a client may send before it is read
 _EXTRA_STREAMS: Final = 64
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +36,6 @@ class Listening:
     reading: ReadingLimits
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
-    insecure: bool = False  # allows no TLS although other machines can reach it
 
 
 def channel_options(listening: Listening) -> list[tuple[str, int]]:
@@ -69,13 +65,12 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
     return list(options.items())
 
 
-def bind(server: aio.Server, listening: Listening, *, authenticated: bool) -> str:
+def bind(server: aio.Server, listening: Listening) -> str:
     """Binds the address; returns it as HOST:PORT or as unix:PATH.
 
     Raises:
-        StartupError: it cannot be bound, or other machines can reach it without TLS and `insecure` is not set.
+        StartupError: it cannot be bound.
     """
-    _check(listening, authenticated=authenticated)
     address = listening_address(listening.host, listening.port)
     try:
         with private_socket_file(address):
@@ -95,26 +90,6 @@ def _cause(address: str) -> str:
             "file is."
         )
     return "this machine does not have it, or another server uses the port. Choose another with --host and --port."
-
-
-def _check(listening: Listening, *, authenticated: bool) -> None:
-    if is_loopback(listening.host):
-        return
-    if listening.identity is None:
-        if not listening.insecure:
-            message = (
-                f"Other machines can reach {listening.host}, and nothing is encrypted without TLS: give --tls-cert and "
-                "--tls-key, listen on 127.0.0.1, or allow it with --insecure."
-            )
-            raise StartupError(message)
-        data = "images, results and tokens" if authenticated else "images and results"
-        _log.warning("--insecure: %s are sent unencrypted on %s", data, listening.host)
-    if not authenticated and (listening.identity is None or listening.identity().client_ca is None):
-        _log.warning(
-            "Anybody who can reach %s can load and delete references: set --auth-tokens, --jwt-issuer or "
-            "--tls-client-ca to prevent it",
-            listening.host,
-        )
 
 
 def _credentials(read_identity: Callable[[], TlsIdentity]) -> grpc.ServerCredentials:

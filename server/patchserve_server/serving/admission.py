@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -48,12 +49,26 @@ ONE: Final = Capacity(1)
 
 
 class Permit:
-    """Capacity that a call, a frame of a stream or a batch holds until its release."""
+    """Capacity that a call, a frame of a stream or a batch holds until its release.
 
-    def __init__(self, admission: Admission, flow: FlowKey, capacity: Capacity = NOTHING) -> None:
-        self._admission = admission
+    Args:
+        admission: where it is counted.
+        flow: who holds it.
+        capacity: at first.
+        make_room: takes capacity from another call if this much more does not fit; returns whether it did.
+    """
+
+    def __init__(
+        self,
+        admission: Admission,
+        flow: FlowKey,
+        capacity: Capacity = NOTHING,
+        make_room: Callable[[Capacity], bool] = lambda _: False,
+    ) -> None:
+        self.admission = admission
         self.flow = flow
         self.capacity = NOTHING
+        self._make_room = make_room
         self._set(capacity)
 
     def grow(self, minimum: Capacity) -> None:
@@ -63,9 +78,15 @@ class Permit:
             QueueFullError: it exceeds the limit or the client's share. The permit stays unchanged.
         """
         capacity = self.capacity.at_least(minimum)
-        if capacity != self.capacity:
-            self._admission.check(self.flow.client, capacity - self.capacity)
-        self._set(capacity)
+        while capacity != self.capacity:
+            more = capacity - self.capacity
+            try:
+                self.admission.check(self.flow.client, more)
+            except QueueFullError:
+                if not self._make_room(more):
+                    raise
+            else:
+                self._set(capacity)
 
     def resize(self, nbytes: int) -> None:
         """Holds `nbytes` bytes from now on. Never rejected: they are in memory already, so others have to wait."""
@@ -85,7 +106,7 @@ class Permit:
     def _set(self, capacity: Capacity) -> None:
         change, self.capacity = capacity - self.capacity, capacity
         if change != NOTHING:
-            self._admission.add(self.flow, change)
+            self.admission.add(self.flow, change)
 
 
 @dataclass(eq=False, slots=True)
@@ -126,9 +147,9 @@ class Admission:
         """All capacity that is held now."""
         return self._held_by_calls + self._held_by_streams
 
-    def permit(self, client: str) -> Permit:
+    def permit(self, client: str, make_room: Callable[[Capacity], bool] = lambda _: False) -> Permit:
         """An empty permit for a single call. It may grow."""
-        return Permit(self, FlowKey(client))
+        return Permit(self, FlowKey(client), make_room=make_room)
 
     def acquire(self, client: str, capacity: Capacity) -> Permit:
         """A permit for a single call.

@@ -6,10 +6,11 @@ import asyncio
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from patchserve_server.domain.errors import DrainingError, IdleCallError, QueueFullError
-from patchserve_server.serving.admission import ONE, Admission, Permit
+from patchserve_server.serving.admission import ONE, Admission, Capacity, Permit
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.waiting_calls import WaitingCalls
 
@@ -71,7 +72,8 @@ class Reception:
             if is_load:
                 permits.enter_context(self._acquire(loads, client))
                 keeps_first_s[loads] = IDLE_AFTER_S
-            permit = permits.enter_context(application.images.permit(client))
+            images = application.images
+            permit = permits.enter_context(images.permit(client, partial(self._end_overdue, images, client)))
 
             def give_back() -> None:
                 permits.close()
@@ -89,15 +91,18 @@ class Reception:
         try:
             return admission.acquire(client, ONE)
         except QueueFullError:
-            error = IdleCallError(_NEEDED)
-            if not admission.is_within_share(client, ONE):  # then no other client loses a call
-                ended = self.waiting.end_overdue(admission, error, client)
-            else:
-                ended = self.waiting.end_overdue(admission, error)
-                ended = ended or self.waiting.end_greediest(admission, error, client)
+            ended = self._end_overdue(admission, client, ONE)
+            if not ended and admission.is_within_share(client, ONE):
+                ended = self.waiting.end_greediest(admission, IdleCallError(_NEEDED), client)
             if not ended:
                 raise
         return admission.acquire(client, ONE)
+
+    def _end_overdue(self, admission: Admission, client: str, more: Capacity) -> bool:
+        """Ends a call that holds a part of what the client needs, and whose caller sends nothing."""
+        # If the client has used up its share, no other client loses a call.
+        of_client = None if admission.is_within_share(client, more) else client
+        return self.waiting.end_overdue(admission, IdleCallError(_NEEDED), of_client)
 
     def _sweep_later(self, calls: Admission) -> None:
         if self._sweep is None:

@@ -1,4 +1,4 @@
-"""Time limits of a block of work."""
+"""Time limits of a block of work, and of a call."""
 
 from __future__ import annotations
 
@@ -7,6 +7,24 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from patchserve_server.domain.errors import DeadlineError
+
+
+@asynccontextmanager
+async def deadline(remaining_s: float | None, default_s: float, longest_s: float) -> AsyncIterator[None]:
+    """Ends the block at the call's own deadline, or after the default if it has none; in any case after `longest_s`.
+
+    Raises:
+        DeadlineError: the time limit has passed.
+    """
+    if remaining_s is None:
+        limit_s = min(default_s, longest_s)
+        message = f"No result within {limit_s:g} s, the server's time limit for calls without a deadline."
+    elif remaining_s > longest_s:
+        limit_s, message = longest_s, f"No result within {longest_s:g} s, the longest time limit of this server."
+    else:
+        limit_s, message = remaining_s, "The deadline passed before there was a result."
+    async with within(limit_s, message):
+        yield
 
 
 @asynccontextmanager

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
-from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.errors import MessageTimeoutError, PatchserveError
+
+T = TypeVar("T")
 
 
 @dataclass(eq=False, slots=True)
@@ -22,6 +25,7 @@ class Waiting:
         give_back: gives all of it back at once. A second call does nothing.
         limit: the time limit of the wait, which runs while the call is waiting.
         is_first: whether no message of the call has come yet.
+        since_s: when the wait began, by the clock of the loop.
     """
 
     client: str
@@ -29,8 +33,8 @@ class Waiting:
     give_back: Callable[[], None]
     limit: asyncio.Timeout
     is_first: bool = False
-    error: PatchserveError | None = None  # why it was ended
     since_s: float = field(default_factory=lambda: asyncio.get_running_loop().time())
+    error: PatchserveError | None = None  # why it was ended
 
     @property
     def can_be_ended(self) -> bool:
@@ -60,6 +64,31 @@ class WaitingCalls:
             yield
         finally:
             del self._waiting[call]
+
+    async def receive(self, coming: Awaitable[T], call: Waiting, late: str) -> T:
+        """What comes from the caller, with the call counted as waiting until then.
+
+        Args:
+            coming: the caller's next message, or a part of it.
+            call: waits for it, and has its time limit.
+            late: what the caller is told if it does not come in time.
+
+        Raises:
+            MessageTimeoutError: it did not come in time.
+            PatchserveError: the call was ended, with this error.
+        """
+        try:
+            async with call.limit:
+                with self.add(call):
+                    data = await coming
+            if call.error is None:  # else it was ended at the moment when the message came
+                return data
+        except TimeoutError:
+            if call.error is None and not call.limit.expired():
+                raise  # from a system call, not from this time limit
+        if call.error is not None:
+            raise call.error.copy()
+        raise MessageTimeoutError(late)
 
     def end_overdue(self, held: object, error: PatchserveError, client: str | None = None) -> bool:
         """Ends the call that has waited longest, of the client with the most calls that no longer keep what they hold.

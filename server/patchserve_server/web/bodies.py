@@ -9,18 +9,20 @@ from typing import Final
 from starlette.requests import ClientDisconnect, Request
 
 from patchserve_server.contract.methods import InitialPermit, Method
-from patchserve_server.domain.errors import InvalidInputError, MessageTimeoutError, RequestTooLargeError
+from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeError
 from patchserve_server.serving.admission import NOTHING, ONE, Capacity, Permit
 from patchserve_server.serving.reception import Holdings
 from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
 
-_KEEPS_S: Final = 2.0  # how long a body that does not come keeps what it holds
+_KEEPS_S: Final = 2.0  # how long a body keeps what it holds though others need it,
+_STEADY_BYTES_PER_S: Final = 64 * 2**10  # and longer if this much of it comes in each second
 
 
 class Body:
     """The body of one request. It can be read once.
 
     The permit of the call grows before bytes are received: at once if the request says its length, else chunk by chunk.
+    If others need what it holds, a slow body loses it.
 
     Args:
         request: Starlette's.
@@ -68,46 +70,43 @@ class Body:
 
         Raises:
             RequestTooLargeError: it has more bytes than this method takes, or says so.
+            InvalidInputError: it is compressed.
             QueueFullError: there is no capacity for it.
-            MessageTimeoutError: it did not come in time, or somebody else needed its place.
+            MessageTimeoutError: it did not come in time.
+            IdleCallError: it came slowly, and somebody else needed its place.
         """
+        self._check_coding()
         self._permit.grow(self._initial)
-        received = 0
-        self._grow(self._said_length())
-        stream = self._request.stream()
-        deadline_s = asyncio.get_running_loop().time() + self._timeout_s
-        while True:
-            chunk = await self._next(stream, deadline_s)
-            if chunk is None:
-                return
+        self._grow(int(self._request.headers.get("content-length", "0")))  # the server's parser has checked it
+        received, stream, start_s = 0, self._request.stream(), asyncio.get_running_loop().time()
+        while chunk := await self._next(stream, start_s, received):
             received += len(chunk)
             self._grow(received)
             yield chunk
 
-    async def _next(self, stream: AsyncIterator[bytes], deadline_s: float) -> bytes | None:
-        limit = asyncio.timeout_at(deadline_s)
-        keeps_s = {self._permit: _KEEPS_S, **self._holdings.keeps_first_s}
-        call = Waiting(self._holdings.client, keeps_s, self._holdings.give_back, limit, is_first=True)
+    async def _next(self, stream: AsyncIterator[bytes], start_s: float, received: int) -> bytes:
+        """The next part, empty at the end."""
+        keeps_s = dict(self._holdings.keeps_first_s)
+        if self._permit.capacity != NOTHING:
+            keeps_s[self._permit.admission] = _KEEPS_S
+        call = Waiting(
+            self._holdings.client,
+            keeps_s,
+            self._holdings.give_back,
+            asyncio.timeout_at(start_s + self._timeout_s),
+            is_first=True,
+            since_s=start_s + received / _STEADY_BYTES_PER_S,
+        )
+        late = f"The body did not arrive within {self._timeout_s:g} s."
         try:
-            async with limit:
-                with self._waiting_calls.add(call):
-                    chunk = await anext(stream, None)
-            if call.error is None:
-                return chunk
-        except TimeoutError:
-            if call.error is None and not limit.expired():
-                raise  # from a system call, not from this time limit
+            return await self._waiting_calls.receive(anext(stream, b""), call, late)
         except ClientDisconnect:
             raise asyncio.CancelledError from None
-        if call.error is not None:
-            raise call.error.copy()
-        raise MessageTimeoutError(f"The body did not arrive within {self._timeout_s:g} s.")
 
-    def _said_length(self) -> int:
-        text = self._request.headers.get("content-length", "0")
-        if not text.isdecimal():
-            raise InvalidInputError("content-length", "Content-Length must be a whole number.")
-        return int(text)
+    def _check_coding(self) -> None:
+        for header, allowed in (("content-encoding", "identity"), ("transfer-encoding", "chunked")):
+            if self._request.headers.get(header, allowed).strip().lower() != allowed:
+                raise InvalidInputError(header, "Send the body as it is, not compressed.")
 
     def _grow(self, nbytes: int) -> None:
         if nbytes > self.max_bytes:

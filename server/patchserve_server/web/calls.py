@@ -1,37 +1,35 @@
-"""A call over HTTP: who makes it, what it may use, its time limit, its line in the log and its errors."""
+"""A call over HTTP: takes each one through the entrance, as the adapter of gRPC does for its calls."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import time
-import uuid
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 from google.rpc import status_pb2
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.calls import AdmittedCall
-from patchserve_server.contract.methods import OPEN, InitialPermit, Method
-from patchserve_server.contract.status import status_of
-from patchserve_server.domain.callers import Scope
-from patchserve_server.domain.errors import PatchserveError, PermissionDeniedError, QueueFullError, UnauthenticatedError
+from patchserve_server.contract.methods import InitialPermit, Method
+from patchserve_server.domain.errors import StalledReaderError
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.serving.time_limits import within
+from patchserve_server.serving.reception import Holdings
+from patchserve_server.serving.time_limits import deadline
 from patchserve_server.web.bodies import Body
-from patchserve_server.web.errors import ErrorFormat
+from patchserve_server.web.errors import ErrorFormat, close_code
+from patchserve_server.web.events import while_allowed
+from patchserve_server.web.incoming import IncomingCall
 from patchserve_server.web.listening import HttpListening
-from patchserve_server.web.sessions import authorization_of
+from patchserve_server.web.response_writer import ResponseWriter
+from patchserve_server.web.sockets import Socket
 
 _PROBE_TIMEOUT_S: Final = 10.0
-_REFUSALS: Final = (QueueFullError, UnauthenticatedError, PermissionDeniedError)  # they cost a caller nothing
-
-_log = logging.getLogger(__name__)
+_EVENTS_HEADERS: Final = [(b"content-type", b"text/event-stream"), (b"x-accel-buffering", b"no")]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,11 +40,24 @@ class HttpCall(AdmittedCall):
     body: Body
 
 
-Handler = Callable[[HttpCall], Awaitable[Response]]
+@dataclass(frozen=True, slots=True, eq=False)
+class SocketCall(AdmittedCall):
+    """An admitted call over a WebSocket."""
+
+    socket: Socket
+
+
+Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
+ProbeHandler: TypeAlias = Callable[[Request], Awaitable[Response]]
+EventsHandler: TypeAlias = Callable[[HttpCall], AsyncGenerator[bytes]]
+SocketHandler: TypeAlias = Callable[[SocketCall], Awaitable[None]]
+Endpoint: TypeAlias = Callable[[Request], Awaitable[ASGIApp]]
+_Respond: TypeAlias = Callable[[Request, IncomingCall, ResponseWriter], Coroutine[Any, Any, None]]
+_LastPart: TypeAlias = Callable[[status_pb2.Status], bytes]
 
 
 class Calls:
-    """Takes every call of the HTTP face through the entrance, as the adapter of gRPC does for its calls.
+    """Takes every call of the HTTP face through the entrance.
 
     Args:
         entrance: what all faces of the server share.
@@ -59,93 +70,150 @@ class Calls:
         self._authenticator = authenticator
         self._listening = listening
 
-    def endpoint(
-        self, name: str, method: Method, handler: Handler, error_format: ErrorFormat
-    ) -> Callable[[Request], Awaitable[Response]]:
-        """The endpoint of a route.
+    def endpoint(self, name: str, method: Method, handler: Handler, error_format: ErrorFormat) -> Endpoint:
+        """The endpoint of a route. The call holds its permit until its response is sent.
 
         Args:
             name: of the call, for the log and for errors, such as `Infer`.
             method: the scope, the permits and the time limit of the call.
-            handler: answers an admitted call.
+            handler: answers an admitted call. It is cancelled if the caller leaves.
             error_format: writes its errors.
         """
+        if method.always_answered:
+            raise ValueError(f"{name} is a probe: it is not admitted.")
 
-        async def answer(request: Request) -> Response:
-            return await self._answer(request, name, method, handler, error_format)
+        async def respond(request: Request, incoming: IncomingCall, writer: ResponseWriter) -> None:
+            incoming.authorize()
+            with self._admitted(incoming) as (admitted, holdings):
+                call = self._http_call(admitted, request, incoming.method, holdings)
+                async with deadline(incoming.timeout_s, *method.timeout_s(call.application.limits)):
+                    response = await handler(call)
+                await response(request.scope, request.receive, writer.send)
+
+        return self._endpoint(name, method, respond, error_format)
+
+    def probe(self, name: str, method: Method, handler: ProbeHandler, error_format: ErrorFormat) -> Endpoint:
+        """The endpoint of a probe, which is answered also while the server starts or is full."""
+
+        async def respond(request: Request, incoming: IncomingCall, writer: ResponseWriter) -> None:
+            incoming.authorize()
+            async with deadline(incoming.timeout_s, _PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S):
+                response = await handler(request)
+            await response(request.scope, request.receive, writer.send)
+
+        return self._endpoint(name, method, respond, error_format)
+
+    def events(
+        self, name: str, method: Method, handler: EventsHandler, error_format: ErrorFormat, last_event: _LastPart
+    ) -> Endpoint:
+        """The endpoint of a stream of server-sent events, which lasts until its caller leaves or the server drains.
+
+        Args:
+            name, method: as of `endpoint`. The stream has no time limit, and holds its place until its end.
+            handler: yields whole events. It is closed when the stream ends.
+            error_format: writes an error before the first event.
+            last_event: writes a later error.
+        """
+
+        async def respond(request: Request, incoming: IncomingCall, writer: ResponseWriter) -> None:
+            incoming.authorize()
+            with self._admitted(incoming) as (admitted, holdings):
+                call = self._http_call(admitted, request, method, holdings)
+                async with aclosing(handler(call)) as events:
+                    allowed = while_allowed(events, incoming.authorization, self._entrance.readiness)
+                    async with aclosing(allowed) as parts:
+                        async for part in parts:
+                            await writer.send_part(part, _EVENTS_HEADERS)
+                await writer.send_part(b"", _EVENTS_HEADERS, is_last=True)
+
+        return self._endpoint(name, method, respond, error_format, last_event)
+
+    def websocket(
+        self,
+        name: str,
+        method: Method,
+        handler: SocketHandler,
+        error_format: ErrorFormat,
+        last_message: Callable[[status_pb2.Status], str],
+    ) -> Callable[[WebSocket], Awaitable[None]]:
+        """The endpoint of a WebSocketRoute. The call lasts until its handler returns or its caller leaves.
+
+        Args:
+            name, method: as of `endpoint`. The call has no time limit, and holds its place until its end.
+            handler: talks with the caller of an admitted call, whose WebSocket is accepted.
+            error_format: writes an error before that, as a response of HTTP.
+            last_message: writes a later error, as the last message before the WebSocket is closed.
+        """
+
+        async def answer(websocket: WebSocket) -> None:
+            incoming = IncomingCall(name, method, websocket, self._authenticator, self._entrance)
+            socket = Socket(websocket, incoming, self._entrance.reception.waiting, self._listening)
+            with incoming.until_answered:
+                failure = await incoming.run(self._talk(incoming, socket, handler))
+                with suppress(StalledReaderError):
+                    if failure is None:
+                        await socket.close(close_code(None))
+                    elif socket.is_open:
+                        await socket.send(last_message(failure))
+                        await socket.close(close_code(failure))
+                    elif not socket.was_open:
+                        await socket.refuse(error_format(failure))
 
         return answer
 
-    async def _answer(
-        self, request: Request, name: str, method: Method, handler: Handler, error_format: ErrorFormat
-    ) -> Response:
-        request_id, started_s, client = uuid.uuid4().hex, time.perf_counter(), _peer(request)
-        failure: status_pb2.Status | None = None
-        is_refusal = False
+    async def _talk(self, incoming: IncomingCall, socket: Socket, handler: SocketHandler) -> None:
+        incoming.authorize()
+        with self._admitted(incoming) as (admitted, holdings):
+            await socket.open(holdings)
+            await handler(
+                SocketCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, socket)
+            )
 
-        def line() -> str:
-            return f"{request_id} HTTP {name} {client} {(time.perf_counter() - started_s) * 1000:.0f} ms"
+    def _endpoint(
+        self,
+        name: str,
+        method: Method,
+        respond: _Respond,
+        error_format: ErrorFormat,
+        last_part: _LastPart | None = None,
+    ) -> Endpoint:
+        async def answer(request: Request) -> ASGIApp:
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
+                incoming = IncomingCall(name, method, request, self._authenticator, self._entrance)
+                writer = ResponseWriter(send, incoming.request_id)
+                with incoming.until_answered:
+                    failure = await incoming.run(respond(request, incoming, writer))
+                    if failure is None:
+                        return
+                    with suppress(StalledReaderError):
+                        if not writer.has_started:
+                            await error_format(failure)(scope, receive, writer.send)
+                        elif last_part is not None:
+                            await writer.send_part(last_part(failure), _EVENTS_HEADERS, is_last=True)
+                        else:
+                            incoming.peer.abort()  # else the caller would take the response for complete
 
-        with ExitStack() as until_answered:
-            try:
-                client = self._authorize(request, name, method)
-                with self._admitted(request, request_id, client, method, until_answered) as call:
-                    limit_s, _ = method.timeout_s(call.application.limits)
-                    async with within(limit_s, f"No result within {limit_s:g} s, the server's time limit."):
-                        response = await handler(call)
-            except asyncio.CancelledError:
-                _log.debug("%s", line())
-                raise
-            except Exception as error:  # noqa: BLE001 - the caller gets it
-                failure, is_refusal = status_of(error, request_id), isinstance(error, _REFUSALS)
-                self._log_failure(error, client, f"{line()}: {failure.message}")
-            else:
-                _log.log(logging.INFO if method.is_audited else logging.DEBUG, "%s", line())
-                return response
-        # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
-        if is_refusal:
-            await self._entrance.pacing.wait(client, None)
-        return error_format(failure)
+            return app
 
-    def _authorize(self, request: Request, name: str, method: Method) -> str:
-        """The client; raises UnauthenticatedError or PermissionDeniedError if it may not make this call."""
-        if self._authenticator is None or method.scope == OPEN:
-            return _peer(request)
-        caller = self._authenticator.authenticate(authorization_of(request))
-        if isinstance(method.scope, Scope) and method.scope not in caller.scopes:
-            raise PermissionDeniedError(name, method.scope)
-        return f"token {caller.name}"
+        return answer
 
     @contextmanager
-    def _admitted(
-        self, request: Request, request_id: str, client: str, method: Method, until_answered: ExitStack
-    ) -> Iterator[HttpCall]:
-        application, reception = self._entrance.readiness.application, self._entrance.reception
-        is_load = method.initial_permit is InitialPermit.LOAD
-        with reception.admitted(application, client, is_load=is_load, until_answered=until_answered) as (
-            permit,
-            holdings,
-        ):
-            body = Body(
-                request,
-                permit,
-                method,
-                max_bytes=self._listening.max_message_bytes,
-                timeout_s=self._listening.first_message_timeout_s,
-                waiting_calls=reception.waiting,
-                holdings=holdings,
-            )
-            yield HttpCall(request_id, client, application, permit, request, body)
+    def _admitted(self, incoming: IncomingCall) -> Iterator[tuple[AdmittedCall, Holdings]]:
+        application, client = self._entrance.readiness.application, incoming.client
+        is_load = incoming.method.initial_permit is InitialPermit.LOAD
+        with self._entrance.reception.admitted(
+            application, client, is_load=is_load, until_answered=incoming.until_answered
+        ) as (permit, holdings):
+            yield AdmittedCall(incoming.request_id, client, application, permit), holdings
 
-    def _log_failure(self, error: Exception, client: str, line: str) -> None:
-        if isinstance(error, QueueFullError):  # admission logs how many
-            _log.debug("%s", line)
-        else:
-            reason = error.reason if isinstance(error, PatchserveError) else "INTERNAL"
-            self._entrance.failures.add(reason, client, line)
-
-
-def _peer(request: Request) -> str:
-    """The caller without a token: the peer's address without its port, written as gRPC writes it."""
-    host = request.client.host if request.client is not None else ""
-    return f"peer ipv6:%5B{host}%5D" if ":" in host else f"peer ipv4:{host}"
+    def _http_call(self, admitted: AdmittedCall, request: Request, method: Method, holdings: Holdings) -> HttpCall:
+        body = Body(
+            request,
+            admitted.permit,
+            method,
+            max_bytes=self._listening.max_message_bytes,
+            timeout_s=self._listening.first_message_timeout_s,
+            waiting_calls=self._entrance.reception.waiting,
+            holdings=holdings,
+        )
+        return HttpCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body)

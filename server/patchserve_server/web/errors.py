@@ -28,8 +28,14 @@ _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+_CLOSE_CODES: Final[dict[int, int]] = {
+    code_pb2.INTERNAL: 1011,
+    code_pb2.UNAVAILABLE: 1012,  # the server restarts
+    code_pb2.RESOURCE_EXHAUSTED: 1013,  # try again later
+}
 # Reasons for which HTTP has a code that says more.
 _REASONS: Final[dict[str, HTTPStatus]] = {
+    "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     "REQUEST_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "IMAGE_TOO_LARGE": HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
     "UNSUPPORTED_MEDIA_TYPE": HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
@@ -48,6 +54,13 @@ def reason_of(status: status_pb2.Status) -> str:
 
 def http_status(status: status_pb2.Status) -> HTTPStatus:
     return _REASONS.get(reason_of(status)) or _CODES[status.code]
+
+
+def close_code(failure: status_pb2.Status | None) -> int:
+    """The code with which a WebSocket is closed (RFC 6455 and its registry); None: the call succeeded."""
+    if failure is None:
+        return 1000
+    return _CLOSE_CODES.get(failure.code, 1008)  # 1008: against the rules of this server
 
 
 def headers_of(status: status_pb2.Status) -> dict[str, str]:

@@ -18,8 +18,10 @@ class HttpListening:
     max_message_bytes: int  # of a request, and of a response
     first_message_timeout_s: float  # how long the body of a request may take
     write_timeout_s: float  # how long a response waits for a caller who does not read
+    max_connections: int
+    client_share: float  # of the connections
+    max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
-    insecure: bool = False  # allows no TLS although other machines can reach it
     allowed_origins: tuple[str, ...] = ()  # other sites that may use this server
     allowed_hosts: tuple[str, ...] = ()  # names of this server, beside those of this machine
 

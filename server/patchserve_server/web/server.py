@@ -1,20 +1,31 @@
-"""The HTTP server: uvicorn in this process and on this event loop. It handles no signals: the drain is the server's."""
+"""The HTTP server: uvicorn's protocols in this process and on this event loop, and the drain.
+
+uvicorn's own server takes the signals of the process. Here they have one owner: bootstrap/lifecycle.py.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import socket
+from contextlib import suppress
 from typing import Final
 
 import uvicorn
 
 from patchserve_server.access import Authenticator
-from patchserve_server.domain.errors import StartupError
+from patchserve_server.access.addresses import listening_address
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.web.application import create_web_application
+from patchserve_server.web.arrivals import Arrivals
+from patchserve_server.web.binding import bind
+from patchserve_server.web.connections import Connections
+from patchserve_server.web.http_connection import HttpConnection
 from patchserve_server.web.listening import HttpListening
+from patchserve_server.web.shared import Shared
+from patchserve_server.web.socket_protocol import socket_options
+from patchserve_server.web.tls import TlsContexts
 
-_BACKLOG: Final = 128
+KEEP_ALIVE_S: Final = 75  # load balancers keep connections for up to 60 s, and must close them first
+_END_S: Final = 1.0  # how long cancelled requests may take to end
 
 
 class HttpServer:
@@ -22,38 +33,52 @@ class HttpServer:
 
     def __init__(self, listening: HttpListening, entrance: Entrance, authenticator: Authenticator | None) -> None:
         self._listening = listening
-        self._application = create_web_application(entrance, authenticator, listening)
-        self._serving: asyncio.Task[None] | None = None
-        self._server: uvicorn.Server | None = None
+        config = uvicorn.Config(
+            create_web_application(entrance, authenticator, listening),
+            interface="asgi3",
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            **socket_options(listening.max_message_bytes),
+        )
+        config.load()
+        self._shared = Shared(config, entrance, listening.write_timeout_s, listening.max_connection_age_s)
+        self._connections = Connections(listening.max_connections, listening.client_share)
+        contexts = TlsContexts(listening.identity) if listening.identity else None
+        self._arrivals = Arrivals(self._shared, self._connections, contexts)
+        self._scheme = "https" if contexts else "http"
+        self._listeners: list[asyncio.Server] = []
 
     async def start(self) -> str:
         """Binds the port; returns the address as a URL.
 
         Raises:
-            StartupError: the address cannot be bound, or is not allowed without TLS.
+            StartupError: the address cannot be bound.
         """
-        listening = self._listening
-        try:
-            bound = socket.create_server((listening.host, listening.port), backlog=_BACKLOG)
-        except OSError as error:
-            raise StartupError(f"Cannot listen on {listening.host}:{listening.port}: {error.strerror}.") from None
-        config = uvicorn.Config(
-            self._application,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            lifespan="off",
-        )
-        self._server = uvicorn.Server(config)
-        # Not `serve`, which would take the signals.
-        self._serving = asyncio.create_task(self._server._serve([bound]))  # noqa: SLF001
-        return f"http://{listening.host}:{bound.getsockname()[1]}"
+        loop, sockets = asyncio.get_running_loop(), bind(self._listening.host, self._listening.port)
+        port = sockets[0].getsockname()[1]
+        for bound in sockets:
+            self._listeners.append(await loop.create_server(self._arrivals.protocol, sock=bound))
+        return f"{self._scheme}://{listening_address(self._listening.host, port)}"
 
     async def stop(self, grace_s: float) -> None:
         """Finishes accepted work in the grace time, then closes all connections."""
-        if self._server is None or self._serving is None:
-            return
-        self._server.config.timeout_graceful_shutdown = max(1, round(grace_s))
-        self._server.should_exit = True
-        await self._serving
+        for listener in self._listeners:
+            listener.close()
+        self._arrivals.close()
+        for connection in list(self._shared.state.connections):
+            if isinstance(connection, HttpConnection):  # a WebSocket ends with its call
+                connection.shutdown()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._connections.all_closed()
+        tasks = self._shared.state.tasks.copy()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_END_S)
+        self._connections.end_all()

@@ -1,0 +1,51 @@
+"""Where the HTTP face listens: TCP only."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import ExitStack
+from typing import Final
+
+from patchserve_server.access.addresses import is_unix_socket, listening_address
+from patchserve_server.domain.errors import StartupError
+
+_BACKLOG: Final = 128
+_ANY_IPV6: Final = "::"
+_CAUSES: Final = {
+    errno.EADDRINUSE: "another program uses the port. Choose another with --http-port.",
+    errno.EADDRNOTAVAIL: "this machine does not have this address. Choose another with --host.",
+    errno.EACCES: "the system does not allow this port. Choose one above 1023 with --http-port.",
+}
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on every address of the host, with one port; 0 picks a free one.
+
+    Raises:
+        StartupError: one cannot be bound. None stays bound then.
+    """
+    if is_unix_socket(host):
+        raise StartupError(f"--http-port needs an address with ports, such as --host 127.0.0.1; {host} has none.")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    with ExitStack() as on_failure:
+        sockets: list[socket.socket] = []
+        try:
+            found = socket.getaddrinfo(bare or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            for family, *_, address in dict.fromkeys(found):
+                bound = socket.create_server(
+                    (*address[:1], port, *address[2:]),
+                    family=family,
+                    backlog=_BACKLOG,
+                    # As gRPC does: :: is every address, of IPv4 too. A port that another program uses is never shared.
+                    dualstack_ipv6=bare == _ANY_IPV6 and socket.has_dualstack_ipv6(),
+                )
+                on_failure.callback(bound.close)
+                bound.setblocking(False)
+                sockets.append(bound)
+                port = bound.getsockname()[1]
+        except (OSError, UnicodeError) as error:
+            cause = _CAUSES.get(getattr(error, "errno", 0) or 0, _CAUSES[errno.EADDRNOTAVAIL])
+            raise StartupError(f"Cannot listen for HTTP on {listening_address(host, port)}: {cause}") from error
+        on_failure.pop_all()
+        return sockets

@@ -1,0 +1,40 @@
+"""A connection that became a WebSocket: it has the place of the connection, and its call ends with it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from patchserve_server.web.answering import Answering
+from patchserve_server.web.connections import ConnectionPlace
+from patchserve_server.web.peers import Peer, set_peer
+from patchserve_server.web.shared import SILENT, Shared
+from patchserve_server.web.socket_protocol import SocketProtocol
+
+
+class WebSocketConnection(SocketProtocol):
+    """One WebSocket.
+
+    Args:
+        shared: what all connections share.
+        place: of this one.
+        peer: at its other end.
+    """
+
+    def __init__(self, shared: Shared, place: ConnectionPlace, peer: Peer) -> None:
+        super().__init__(shared.config, shared.state, {}, asyncio.get_running_loop())
+        self.logger = self.conn.logger = SILENT
+        self.app = Answering(self.app, shared.write_timeout_s)
+        self._place = place
+        self._peer = peer
+        self._task: asyncio.Task[None] | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._place.close()
+        super().connection_lost(exc)
+        if self._task is not None:
+            self._task.cancel()
+
+    async def run_asgi(self) -> None:
+        self._task = asyncio.current_task()
+        set_peer(self.scope, self._peer)
+        await super().run_asgi()

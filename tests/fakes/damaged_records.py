@@ -10,6 +10,8 @@ PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."
 
 IMAGE: dict[str, object] = {"name": "", "media_type": "image/png", "width_px": 1, "height_px": 1, "size_bytes": 1}
 
+KEPT: dict[str, object] = {"revision": OTHER.revision, "update_time": "2025-01-01T00:00:00Z"}
+
 NOT_THE_JSON = {
     f"{file.__name__} {what}": (words, write(file, data))
     for file in (manifest, pointer)
@@ -30,10 +32,10 @@ NOT_THE_JSON = {
 
 VERSIONS = {
     f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
-    for file, versions in ((manifest, "versions 1 and 2"), (pointer, "version 1"))
+    for file, versions in ((manifest, "versions 1 to 3"), (pointer, "versions 1 and 2"))
     for value, words in (
         (0, f"this server reads {versions} only"),
-        (3, f"this server reads {versions} only"),
+        (4, f"this server reads {versions} only"),
         (-1, f"this server reads {versions} only"),
         (10**30, f"this server reads {versions} only"),
         (1.5, "Input should be a valid integer"),
@@ -58,7 +60,23 @@ POINTERS = {
     "pointer a number": ("revision: Input should be a valid string", edit(pointer, "revision", 5)),
     **{
         f"pointer without {key}": (f"{key}: Field required", drop(pointer, key))
-        for key in ("format_version", "reference_id", "revision", "create_time", "update_time")
+        for key in ("format_version", "reference_id", "revision", "create_time", "update_time", "previous")
+    },
+    "pointer of version 1 with a previous revision": ("previous: Extra inputs", edit(pointer, "format_version", 1)),
+    **{
+        f"pointer previous {value!r}": (words, edit(pointer, "previous", value))
+        for value, words in (
+            (OTHER.revision, "previous: Input should be an object"),
+            ([], "previous: Input should be an object"),
+            ({}, "previous.revision: Field required"),
+            (KEPT | {"more": 1}, "previous.more: Extra inputs"),
+            (KEPT | {"revision": f"../other/{OTHER.revision}"}, "previous.revision: String should match"),
+            (KEPT | {"revision": ".."}, "previous.revision: String should match"),
+            (KEPT | {"revision": None}, "previous.revision: Input should be a valid string"),
+            (KEPT | {"update_time": 0}, "previous.update_time: "),
+            (KEPT | {"update_time": "2025-01-01T00:00:00.5Z"}, "a field in another form"),
+            (KEPT | {"revision": VICTIM.revision}, "previous is the current revision"),
+        )
     },
     **{
         f"pointer time {value}": (words, edit(pointer, "create_time", value))
@@ -91,7 +109,22 @@ MANIFESTS = {
         for key in ("format_version", "revision", "spec", "options", "calibration", "sensitivity", "images")
     },
     "manifest of version 1 with a sensitivity": ("sensitivity: Extra inputs", edit(manifest, "format_version", 1)),
-    "pointer of version 2": ("this server reads version 1 only", edit(pointer, "format_version", 2)),
+    "manifest of version 2 with scores": ("a field in another form", edit(manifest, "format_version", 2)),
+    **{
+        f"manifest scores {value!r}": (words, edit(manifest, "calibration.normal_scores.scores", value))
+        for value, words in (
+            (None, "scores: Input should be a valid array"),
+            (0.25, "scores: Input should be a valid array"),
+            (["0.25"] * 3, "scores.0: Input should be a valid number"),
+            ([0.25, float("nan"), 0.5], "scores.1: Input should be a finite number"),
+            ([0.25, 0.5], "list of normal scores contradicts the numbers"),
+            ([0.25, 0.25, 0.3, 0.5], "list of normal scores contradicts the numbers"),
+            ([0.25, 0.3, 0.4], "list of normal scores contradicts the numbers"),
+            ([0.3, 0.4, 0.5], "list of normal scores contradicts the numbers"),
+            ([0.25, 0.6, 0.5], "list of normal scores contradicts the numbers"),
+        )
+    },
+    "manifest without scores": ("lacks a field", drop(manifest, "calibration.normal_scores.scores")),
     **{
         f"manifest sensitivity {value!r}": (words, edit(manifest, "sensitivity", value))
         for value, words in (
@@ -166,7 +199,8 @@ MANIFESTS = {
         for name, value, words in (
             ("count", 0, "numbers of the normal scores contradict each other"),
             ("count", 3.0, "count: Input should be a valid integer"),
-            ("count", 2**70, "does not match its revision"),
+            ("count", 2**70, "list of normal scores contradicts the numbers"),
+            ("stddev", 0.2, "does not match its revision"),
             ("min", 0.6, "numbers of the normal scores contradict each other"),
             ("min", -0.1, "numbers of the normal scores contradict each other"),
             ("stddev", -0.1, "numbers of the normal scores contradict each other"),

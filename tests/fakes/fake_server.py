@@ -15,7 +15,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from fakes.faults import Context, Fault, bad_image, not_found
-from fakes.responses import decoded_image, inspected, reference
+from fakes.responses import decoded_image, inspected, png, reference
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 
 SERVICE = "patchserve.v1.PatchCoreService"
@@ -141,6 +141,28 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         tuned.threshold = tuned.calibration.image_threshold / request.sensitivity
         tuned.revision = hashlib.sha256(f"{tuned.revision}{request.sensitivity}".encode()).hexdigest()
         return reference_pb2.TuneReferenceResponse(reference=tuned)
+
+    async def RestoreReference(self, request: Any, context: Context) -> reference_pb2.RestoreReferenceResponse:  # noqa: N802
+        await self._enter("RestoreReference", request, context)
+        if request.reference_id not in self.references:
+            await not_found(request.reference_id).abort(context)
+        restored = self.references[request.reference_id]
+        restored.revision, restored.previous_revision = restored.previous_revision, restored.revision
+        return reference_pb2.RestoreReferenceResponse(reference=restored)
+
+    async def GetReferenceImage(self, request: Any, context: Context) -> reference_pb2.GetReferenceImageResponse:  # noqa: N802
+        await self._enter("GetReferenceImage", request, context)
+        if request.reference_id not in self.references:
+            await not_found(request.reference_id).abort(context)
+        reference = self.references[request.reference_id]
+        return reference_pb2.GetReferenceImageResponse(
+            image=png(size=(4, 4)),
+            media_type="image/png",
+            width_px=4,
+            height_px=4,
+            name=f"{request.index}.jpg",
+            reference_revision=reference.revision,
+        )
 
     async def DeleteReference(self, request: Any, context: Context) -> reference_pb2.DeleteReferenceResponse:  # noqa: N802
         await self._enter("DeleteReference", request, context)

@@ -38,7 +38,8 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
         search_radius=0.25,
         region_of_interest=(((0.0, 0.0), (1.0, 0.0), (0.5, 0.75)),),
     )
-    spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5)
+    scores = tuple(np.linspace(0.25, 0.5, images).tolist()) if images > 1 else ()
+    spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5, scores=scores)
     calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread)
     return ReferenceModel(spec, options, bank, calibration)
 

@@ -1,4 +1,4 @@
-"""KServe's own client, as published, with a real server.
+"""KServe's own clients, as published, with a real server: over gRPC, and over HTTP.
 
 `make test-kserve` runs this in an environment of its own, since kserve needs an older protobuf and brings much more.
 """
@@ -18,8 +18,9 @@ import pytest
 pytest.importorskip("kserve", reason="make test-kserve has an environment for it")
 
 import grpc
-from fakes.parcel_server import PARCELS, REPO, running
-from kserve import InferenceGRPCClient, InferInput, InferRequest
+import httpx
+from fakes.parcel_server import PARCELS, REPO, running_with_http
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest, RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 from PIL import Image
 
@@ -27,10 +28,24 @@ GOOD, TORN = PARCELS / "test" / "good" / "000.jpg", PARCELS / "test" / "tear" / 
 
 
 @pytest.fixture(scope="module")
-def address() -> Iterator[str]:
-    """A server with the sample parcels as the reference `default`."""
-    with running() as bound:
+def server() -> Iterator[tuple[str, str]]:
+    """A server with the sample parcels as the reference `default`: its address of gRPC and its URL."""
+    with running_with_http("--http-port", "0") as bound:
         yield bound
+
+
+@pytest.fixture
+def address(server: tuple[str, str]) -> str:
+    return server[0]
+
+
+@pytest.fixture
+def url(server: tuple[str, str]) -> str:
+    return server[1]
+
+
+def rest_client() -> InferenceRESTClient:
+    return InferenceRESTClient(RESTConfig(protocol="v2"))
 
 
 def files_input(*paths: Path, binary: bool = True) -> InferInput:
@@ -92,6 +107,35 @@ async def test_parameters_reach_the_server(address: str) -> None:
             await client.infer(request(files_input(TORN), sensitivty=2))
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "sensitivty is not supported" in str(caught.value.details())
+
+
+async def test_the_server_and_its_model_are_ready_over_http(url: str) -> None:
+    client = rest_client()
+    assert await client.is_server_live(url)
+    assert await client.is_server_ready(url)
+    assert await client.is_model_ready(url, "default")
+    assert not await client.is_model_ready(url, "none")
+
+
+async def test_http_gives_the_scores_of_grpc(address: str, url: str) -> None:
+    async with InferenceGRPCClient(address) as client:
+        expected = (await client.infer(request(files_input(GOOD, TORN)))).outputs[0].as_numpy()
+    client = rest_client()
+    for parameters in ({}, {"binary_data_output": True}):
+        response = await client.infer(url, request(files_input(GOOD, TORN), **parameters), model_name="default")
+        by_name = {output.name: output.as_numpy() for output in response.outputs}
+        assert response.id == "7"
+        assert by_name["is_anomalous"].tolist() == [False, True]
+        assert np.allclose(by_name["score"], expected, atol=1e-3)
+    response = await client.infer(url, request(pixels_input(TORN)), model_name="default")
+    assert np.allclose(response.outputs[0].as_numpy(), expected[1:], atol=1e-3)
+
+
+async def test_an_error_over_http_says_what_is_wrong(url: str) -> None:
+    with pytest.raises(httpx.HTTPStatusError) as caught:
+        await rest_client().infer(url, request(files_input(TORN), sensitivty=2), model_name="default")
+    assert caught.value.response.status_code == 400
+    assert "sensitivty is not supported" in str(caught.value)
 
 
 def test_the_example_of_the_page_runs(address: str) -> None:

@@ -17,6 +17,7 @@ from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
@@ -38,8 +39,10 @@ from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
+from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
@@ -120,14 +123,19 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
     loop = asyncio.get_running_loop()
-    admissions = open_admissions(settings)
-    limits = server_limits(settings, admissions)
     pools = _open_pools(settings, resources)
+    wall = Wall(pools.images)
+    events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
+    admissions = open_admissions(settings, events)
+    limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(settings, store, detector, pools, limits)
+    catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits)
+    # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+    # clients that have none of these turns.
+    turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -148,10 +156,12 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         catalog=catalog,
         builder=builder,
         inspector=inspector,
+        reference_images=ReferenceImages(catalog, pools.images, turns),
         streams=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
+        wall=wall,
     )
 
 
@@ -205,9 +215,22 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
 
 
 async def _open_catalog(
-    settings: Settings, store: ReferenceStore, detector: Detector, pools: _Pools, limits: ServerLimits
+    settings: Settings,
+    store: ReferenceStore,
+    detector: Detector,
+    pools: _Pools,
+    limits: ServerLimits,
+    *,
+    events: Events | None,
 ) -> Catalog:
-    catalog = Catalog(store, detector, storage=pools.storage, opening=pools.opening, max_bytes=limits.max_bank_bytes)
+    catalog = Catalog(
+        store,
+        detector,
+        storage=pools.storage,
+        opening=pools.opening,
+        max_bytes=limits.max_bank_bytes,
+        events=events,
+    )
     await catalog.load_all()
     if settings.store is not None:
         damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
@@ -232,7 +255,14 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
 
 
 def _create_inspector(
-    settings: Settings, detector: Detector, outputs: Outputs | None, pools: _Pools, limits: ServerLimits
+    settings: Settings,
+    detector: Detector,
+    outputs: Outputs | None,
+    pools: _Pools,
+    limits: ServerLimits,
+    *,
+    turns: FairSemaphore,
+    events: Events | None,
 ) -> LocalInspector:
     batcher = Batcher(
         pools.inference,
@@ -243,15 +273,14 @@ def _create_inspector(
     return LocalInspector(
         batcher,
         pools.images,
-        # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-        # clients that have none of these turns.
-        FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size),
+        turns,
         threads=settings.threads,
         input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
+        events=events,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from patchserve_server.config import Settings
+from patchserve_server.domain.events import Events
 from patchserve_server.imaging import MAX_SIDE_PX
 from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
@@ -29,12 +30,13 @@ class Admissions:
     loads: Admission
 
 
-def open_admissions(settings: Settings) -> Admissions:
+def open_admissions(settings: Settings, events: Events | None) -> Admissions:
     share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    on_rejection = None if events is None else events.refused
     return Admissions(
         calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single),
-        images=Admission("image", images, share=share, largest=message),
+        images=Admission("image", images, share=share, largest=message, on_rejection=on_rejection),
         loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single),
     )
 

@@ -108,8 +108,8 @@ def _line(reference: CheckedReference, generation: CheckedGeneration) -> str:
         state = (
             f"intact, {counted(images, 'image')}, {patches} patches, saved {generation.save_time:%Y-%m-%d %H:%M:%SZ}"
         )
-    current = " (current)" if generation.revision == reference.revision else ""
-    return f"{generation.revision[:_SHORT]}{current} {state}"
+    names = {reference.revision: " (current)", reference.previous_revision: " (previous)"}
+    return f"{generation.revision[:_SHORT]}{names.get(generation.revision, '')} {state}"
 
 
 def _advice(reference: CheckedReference, store: Path) -> str:

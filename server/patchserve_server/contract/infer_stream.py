@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Self
@@ -27,9 +27,21 @@ async def infer_stream(
     first_message = await anext(aiter(messages), None)
     if first_message is None or first_message.WhichOneof("payload") != "config":
         raise StreamProtocolError("The first message of InferStream must be `config`.")
-    config = requests.stream_config(first_message.config, call.application.limits)
-    stream = call.application.streams.run(call.client, config, _Frames(messages))
-    async with aclosing(stream) as events:
+    async with aclosing(responses_to(first_message.config, _Frames(messages), call)) as all_responses:
+        async for response in all_responses:
+            yield response
+
+
+async def responses_to(
+    config: stream_pb2.StreamConfig, frames: AsyncIterator[Frame], call: AdmittedCall
+) -> AsyncGenerator[stream_pb2.InferStreamResponse]:
+    """The responses to the frames of a stream with this config. Close it to stop all work.
+
+    Raises:
+        The errors of Streams.run.
+    """
+    checked = requests.stream_config(config, call.application.limits)
+    async with aclosing(call.application.streams.run(call.client, checked, frames)) as events:
         async for event in events:
             yield _response(event, call)
 

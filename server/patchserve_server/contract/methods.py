@@ -108,6 +108,10 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/ListLoads": _MANAGE,
     # As long as a load: the bank is saved again.
     f"/{SERVICE}/TuneReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
+    # It is read, verified and opened.
+    f"/{SERVICE}/RestoreReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
+    # An infer token may be in a camera: it can ask what a picture is like, but sees none of others.
+    f"/{SERVICE}/GetReferenceImage": Method(Scope.MANAGE, InitialPermit.IMAGE),
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),
     f"/{KSERVE}/ServerMetadata": _INFER,
     f"/{KSERVE}/ModelMetadata": _INFER,

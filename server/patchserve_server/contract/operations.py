@@ -59,6 +59,25 @@ async def tune_reference(
     return reference_pb2.TuneReferenceResponse(reference=responses.reference_message(reference))
 
 
+async def restore_reference(
+    request: reference_pb2.RestoreReferenceRequest, call: AdmittedCall
+) -> reference_pb2.RestoreReferenceResponse:
+    reference_id = requests.reference_id(request.reference_id)
+    revision = requests.expected_revision(request.revision, "revision")
+    expected = requests.expected_revision(request.expected_revision)
+    reference = await call.application.catalog.restore(reference_id, revision, expected)
+    return reference_pb2.RestoreReferenceResponse(reference=responses.reference_message(reference))
+
+
+async def get_reference_image(
+    request: reference_pb2.GetReferenceImageRequest, call: AdmittedCall
+) -> reference_pb2.GetReferenceImageResponse:
+    reference_id = requests.reference_id(request.reference_id)
+    expected = requests.expected_revision(request.expected_revision)
+    image = await call.application.reference_images.read(call.permit, reference_id, request.index, expected)
+    return responses.reference_image_response(image)
+
+
 async def delete_reference(
     request: reference_pb2.DeleteReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.DeleteReferenceResponse:
@@ -94,6 +113,8 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "ListReferences": list_references,
     "ListLoads": list_loads,
     "TuneReference": tune_reference,
+    "RestoreReference": restore_reference,
+    "GetReferenceImage": get_reference_image,
     "DeleteReference": delete_reference,
     "Infer": infer,
     "GetServerInfo": get_server_info,

@@ -18,7 +18,15 @@ def check_response_size(response: Message, limit_bytes: int, field: str = "outpu
     Raises:
         ResponseTooLargeError: it is larger.
     """
-    size_bytes = response.ByteSize()
+    check_size(response.ByteSize(), limit_bytes, field)
+
+
+def check_size(size_bytes: int, limit_bytes: int, field: str = "output") -> None:
+    """The same for a response of which only the size is known.
+
+    Raises:
+        ResponseTooLargeError: it is larger.
+    """
     if size_bytes > limit_bytes:
         message = (
             f"The response would have {size_bytes:,} bytes; at most {limit_bytes:,} are sent. Ask for a JPEG overlay "

@@ -20,6 +20,7 @@ from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import CoresetOptions, RelativePoint
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.serving.application import Application
+from patchserve_server.serving.reference_images import EncodedReferenceImage
 
 
 def page_token(last_id: str) -> str:
@@ -58,11 +59,23 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
         sensitivity=info.sensitivity,
+        previous_revision=info.previous_revision or "",
     )
 
 
 def image_message(image: ReferenceImage) -> reference_pb2.ReferenceImage:
     return reference_pb2.ReferenceImage(**dataclasses.asdict(image))  # the fields have the same names
+
+
+def reference_image_response(image: EncodedReferenceImage) -> reference_pb2.GetReferenceImageResponse:
+    return reference_pb2.GetReferenceImageResponse(
+        image=image.png,
+        media_type="image/png",
+        width_px=image.side_px,
+        height_px=image.side_px,
+        name=image.name,
+        reference_revision=image.revision,
+    )
 
 
 def _polygon_message(polygon: Sequence[RelativePoint]) -> reference_pb2.RelativePolygon:
@@ -77,7 +90,12 @@ def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
         image_threshold=calibration.image_threshold,
         patch_threshold=calibration.patch_threshold,
         normal_scores=reference_pb2.ScoreSpread(
-            count=spread.count, min=spread.min, mean=spread.mean, stddev=spread.stddev, max=spread.max
+            count=spread.count,
+            min=spread.min,
+            mean=spread.mean,
+            stddev=spread.stddev,
+            max=spread.max,
+            scores=spread.scores,
         ),
     )
 

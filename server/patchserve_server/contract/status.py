@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.InvalidInputError: code_pb2.INVALID_ARGUMENT,
     errors.ReferenceNotFoundError: code_pb2.NOT_FOUND,
+    errors.ImageNotKeptError: code_pb2.NOT_FOUND,
     errors.UnknownServiceError: code_pb2.NOT_FOUND,
     errors.UnknownPathError: code_pb2.NOT_FOUND,
     errors.HttpMethodError: code_pb2.UNIMPLEMENTED,

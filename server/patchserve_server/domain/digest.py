@@ -16,13 +16,16 @@ from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY
 def revision_of(model: ReferenceModel) -> Revision:
     """SHA-256 (hexadecimal) over everything that decides scores. Equal content has an equal revision.
 
-    A sensitivity of 1 is left out, so that references from before there was one keep their revisions.
+    A sensitivity of 1 is left out, so that references from before there was one keep their revisions. So is the list of
+    normal scores: nothing depends on it.
     """
     digest = hashlib.sha256()
+    calibration = dataclasses.asdict(model.calibration)
+    del calibration["normal_scores"]["scores"]
     content: dict[str, object] = {
         "spec": dataclasses.asdict(model.spec),
         "options": {**dataclasses.asdict(model.options), "profile": model.options.profile.value},
-        "calibration": {**dataclasses.asdict(model.calibration), "method": model.calibration.method.value},
+        "calibration": {**calibration, "method": model.calibration.method.value},
     }
     if model.sensitivity != DEFAULT_SENSITIVITY:
         content["sensitivity"] = model.sensitivity

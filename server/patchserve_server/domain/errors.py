@@ -146,6 +146,18 @@ class ReferenceNotFoundError(PatchserveError):
         self.reference_id = reference_id
 
 
+class ImageNotKeptError(PatchserveError):
+    """The image of a tile of the wall is not in memory."""
+
+    reason = "IMAGE_NOT_KEPT"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This image is no longer kept. The server keeps only the last images that were inspected while somebody "
+            "watched."
+        )
+
+
 class UnknownServiceError(PatchserveError):
     """A health check asks for a service that this server does not have."""
 
@@ -203,6 +215,17 @@ class RevisionMismatchError(PreconditionError):
         super().__init__(
             reference_id, f'Reference "{reference_id}" is at revision {actual}, not at the expected {expected}.'
         )
+
+
+class RevisionNotKeptError(PreconditionError):
+    """The revision to put back is not the one that the server keeps besides the current one."""
+
+    reason = "REVISION_NOT_KEPT"
+
+    def __init__(self, reference_id: str, revision: str | None, kept: str | None) -> None:
+        kept_text = f"only {kept} is kept" if kept else "no previous revision is kept"
+        wanted = f"Revision {revision} of reference" if revision else "Reference"
+        super().__init__(reference_id, f'{wanted} "{reference_id}" cannot be restored: {kept_text}.')
 
 
 class BankMismatchError(PreconditionError):

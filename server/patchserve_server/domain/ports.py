@@ -10,7 +10,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceInfo, ReferenceModel
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_options import ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
@@ -87,14 +87,26 @@ class Detector(Protocol):
         """The `nbytes` of the scorer that `open` would return, known before the memory is allocated."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRevision:
+    """The previous revision of a reference, as its store keeps it."""
+
+    revision: Revision
+    nbytes: int  # of memory that only this revision uses; 0 if it is in files
+
+
 class ReferenceStore(Protocol):
-    """Stores references. Blocking; called from several threads at once."""
+    """Stores references, each with its previous revision. Blocking; called from several threads at once."""
 
     is_durable: bool
     """Whether a saved reference can be removed from memory and loaded again."""
 
-    def save(self, reference: Reference) -> None:
+    def save(self, reference: Reference) -> KeptRevision | None:
         """Makes this revision the current one of its id. Atomic: after a kill, the store has the old or the new one.
+
+        Returns:
+            The previous revision that is kept from now on: the old one. If the old one has the same content, or is
+            damaged, it is the one that was kept before.
 
         Raises:
             StorageFullError, StorageUnavailableError: the old revision stays.
@@ -108,6 +120,34 @@ class ReferenceStore(Protocol):
             ReferenceDamagedError: its files are damaged.
             StorageUnavailableError: it cannot be read.
         """
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        """The previous revision.
+
+        Raises:
+            ReferenceNotFoundError: there is no such reference.
+            RevisionNotKeptError: it has no previous revision.
+            ReferenceDamagedError: the files of the previous revision, or those that name it, are damaged.
+            StorageUnavailableError: it cannot be read.
+        """
+
+    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+        """Exchanges the current and the previous revision. Atomic, as `save`.
+
+        Args:
+            reference_id: the reference.
+            revision: the previous revision, as `load_previous` returned it.
+
+        Returns:
+            The revision that was current; None if it is damaged, and so not kept.
+
+        Raises:
+            ReferenceNotFoundError, RevisionNotKeptError: `revision` is not the previous revision.
+            StorageFullError, StorageUnavailableError: the old revision stays.
+        """
+
+    def forget_previous(self, reference_id: ReferenceId) -> None:
+        """Frees the memory of a previous revision: it is no longer kept. Called if `KeptRevision.nbytes` is above 0."""
 
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids that have a current revision, sorted; damaged ones too."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from itertools import pairwise
+from statistics import fmean, pstdev
+from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +19,8 @@ from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
+
+MAX_NORMAL_SCORES: Final = 256  # enough for a histogram; a list of references must stay small
 
 
 class CalibrationMethod(enum.Enum):
@@ -38,6 +44,9 @@ class EmbeddingSpec:
 class ScoreSpread:
     """The distribution of the raw image scores of normal images.
 
+    `scores` are the scores themselves, in ascending order: all, or of many only `MAX_NORMAL_SCORES`, evenly spaced by
+    rank, the lowest and the highest included. Empty: not known. Nothing is computed from them.
+
     Raises:
         ValueError: the numbers contradict each other.
     """
@@ -47,11 +56,28 @@ class ScoreSpread:
     mean: float
     stddev: float
     max: float
+    scores: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         is_finite = all(map(math.isfinite, (self.min, self.mean, self.stddev, self.max)))
         if not is_finite or self.count < 1 or min(self.min, self.mean, self.stddev) < 0 or self.max < self.min:
             raise ValueError("the numbers of the normal scores contradict each other")
+        if self.scores and not self._has_scores():
+            raise ValueError("the list of normal scores contradicts the numbers")
+
+    def _has_scores(self) -> bool:
+        is_sorted = all(low <= high for low, high in pairwise(self.scores))  # and without NaN
+        is_whole = len(self.scores) == min(self.count, MAX_NORMAL_SCORES)
+        return is_sorted and is_whole and (self.scores[0], self.scores[-1]) == (self.min, self.max)
+
+    @classmethod
+    def of(cls, scores: Sequence[float]) -> Self:
+        """The distribution of these scores, at least one."""
+        ordered, count = sorted(scores), len(scores)
+        kept = min(count, MAX_NORMAL_SCORES)
+        ranks = [0] if kept == 1 else [round(step * (count - 1) / (kept - 1)) for step in range(kept)]
+        listed = tuple(ordered[rank] for rank in ranks)
+        return cls(count, ordered[0], fmean(scores), pstdev(scores), ordered[-1], listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +187,8 @@ class ReferenceInfo:
     patch_count: int
     feature_dim: int
     bank_bytes: int
+    # None: none is kept. It belongs to the id, not to this revision.
+    previous_revision: Revision | None = field(default=None, compare=False)
 
     @property
     def image_count(self) -> int:
@@ -185,6 +213,7 @@ class Reference:
     update_time: datetime  # of this revision, UTC
     model: ReferenceModel
     images: tuple[ReferenceImage, ...] = ()  # in the order of the bank's inputs; empty: nothing is known about them
+    previous_revision: Revision | None = None  # that the store keeps besides this one; a save ignores it
 
     def __post_init__(self) -> None:
         if len(self.images) not in (0, len(self.model.bank.inputs)):
@@ -206,4 +235,5 @@ class Reference:
             patch_count=bank.patches.shape[0],
             feature_dim=bank.patches.shape[1],
             bank_bytes=bank.nbytes,
+            previous_revision=self.previous_revision,
         )

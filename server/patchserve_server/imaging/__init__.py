@@ -12,6 +12,7 @@ from patchserve_server.imaging.pil_image import PilImage
 from patchserve_server.imaging.png import encode_png
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
+from patchserve_server.imaging.thumbnail import draw_thumbnail
 
 __all__ = [
     "MAX_SIDE_PX",
@@ -22,6 +23,7 @@ __all__ = [
     "check_overlay_size",
     "configure_libraries",
     "decode_image",
+    "draw_thumbnail",
     "encode_overlay",
     "encode_png",
     "file_ending",

@@ -51,6 +51,16 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.TuneReferenceResponse:
         return await operations.tune_reference(request, call)
 
+    async def RestoreReference(
+        self, request: reference_pb2.RestoreReferenceRequest, call: Call
+    ) -> reference_pb2.RestoreReferenceResponse:
+        return await operations.restore_reference(request, call)
+
+    async def GetReferenceImage(
+        self, request: reference_pb2.GetReferenceImageRequest, call: Call
+    ) -> reference_pb2.GetReferenceImageResponse:
+        return await operations.get_reference_image(request, call)
+
     async def DeleteReference(
         self, request: reference_pb2.DeleteReferenceRequest, call: Call
     ) -> reference_pb2.DeleteReferenceResponse:

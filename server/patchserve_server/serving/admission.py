@@ -126,10 +126,26 @@ class Admission:
     While others hold something, a client gets with single calls its share of the rest only. So it does not matter how
     many clients want more than they get: with half as the share, n of them hold n/(n + 1) of the limit, and there is
     room for the next client.
+
+    Args:
+        unit: what is admitted, in the singular, as in "image limit reached".
+        limit: how much of it there may be.
+        share: of the limit, for one client.
+        largest: what one call may need.
+        on_rejection: called for each rejected call; None: nobody listens.
     """
 
-    def __init__(self, unit: str, limit: Capacity, *, share: float, largest: Capacity) -> None:
-        self._unit = unit  # singular, as in "image limit reached"
+    def __init__(
+        self,
+        unit: str,
+        limit: Capacity,
+        *,
+        share: float,
+        largest: Capacity,
+        on_rejection: Callable[[], None] | None = None,
+    ) -> None:
+        self._unit = unit
+        self._on_rejection = on_rejection
         self.limit = limit
         self.client_limit = limit.share(share, largest)
         self._share, self._largest = share, largest
@@ -230,6 +246,8 @@ class Admission:
                 _log.warning("Rejected 1 call: %s limit reached", self._unit)
             else:
                 _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, self._unit)
+        if self._on_rejection is not None:
+            self._on_rejection()
         return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
 
     def _enqueue(self, flow: FlowKey, capacity: Capacity) -> _PendingPermit:

@@ -21,7 +21,9 @@ from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.streams import Streams
+from patchserve_server.serving.wall import KeptImage, Wall
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +75,11 @@ class Application:
     builder: ReferenceBuilder
     inspector: Inspector
     streams: Streams
+    reference_images: ReferenceImages
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission
+    wall: Wall
 
     async def infer(
         self,
@@ -134,6 +138,16 @@ class Application:
                 finally:
                     del failure, tasks  # the error's traceback refers to this frame: a cycle
             return [task.result() for task in tasks]
+
+    async def inspect_again(self, permit: Permit, kept: KeptImage) -> Inspection:
+        """Inspects a kept image with the current revision of its reference. The permit grows to its size.
+
+        Raises:
+            The errors of `infer`.
+        """
+        permit.grow(capacity_of([kept.image]))
+        async with self.catalog.use(kept.reference_id) as reference:
+            return await self.inspector.inspect_again(reference, kept.image, OutputOptions(), permit.flow)
 
     async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> ReferenceInfo:
         """Loads images that came in one message. The permit grows to their size.

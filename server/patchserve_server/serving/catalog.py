@@ -8,10 +8,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Executor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
     BankMismatchError,
     PatchserveError,
@@ -19,12 +17,15 @@ from patchserve_server.domain.errors import (
     ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
+    RevisionNotKeptError,
 )
-from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
+from patchserve_server.domain.events import Events
+from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
 from patchserve_server.serving.open_references import OpenReference, OpenReferences
+from patchserve_server.serving.shared_scorer import can_score, tuned
 from patchserve_server.serving.tasks import retrieve_error
 
 T = TypeVar("T")
@@ -44,15 +45,24 @@ class Catalog:
         storage: the pool that saves and deletes.
         opening: the pool that loads and opens. As many references are opened at once as it has threads.
         max_bytes: the memory limit of all open references together.
+        events: hears of every change; None: nobody listens.
     """
 
     def __init__(
-        self, store: ReferenceStore, detector: Detector, *, storage: Executor, opening: Executor, max_bytes: int
+        self,
+        store: ReferenceStore,
+        detector: Detector,
+        *,
+        storage: Executor,
+        opening: Executor,
+        max_bytes: int,
+        events: Events | None = None,
     ) -> None:
         self._store = store
         self._detector = detector
         self._storage = storage
         self._opening = opening
+        self._events = events
         self._infos: dict[ReferenceId, ReferenceInfo] = {}
         self._damaged: dict[ReferenceId, PatchserveError] = {}  # stored, but cannot be read
         self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
@@ -60,7 +70,11 @@ class Catalog:
         self._change = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._open = OpenReferences(
-            self._load_and_open, detector.open_nbytes, max_bytes=max_bytes, may_close=store.is_durable
+            self._load_and_open,
+            detector.open_nbytes,
+            self._forget_previous,
+            max_bytes=max_bytes,
+            may_close=store.is_durable,
         )
 
     async def load_all(self) -> None:
@@ -151,27 +165,40 @@ class Catalog:
         ids = sorted(reference_id for reference_id in self._infos if reference_id > after_id)
         return [self._infos[reference_id] for reference_id in ids[:size]], len(ids) > size
 
-    async def publish(self, reference: Reference, scorer: Scorer, *, replaces: ReferenceInfo | None = None) -> None:
-        """Saves a revision, then serves it. The old revision serves until the new one is saved.
+    async def publish(
+        self, reference: Reference, scorer: Scorer, *, replaces: ReferenceInfo | None = None
+    ) -> ReferenceInfo:
+        """Saves a revision, then serves it. The old revision serves until the new one is saved, and is then kept.
 
         Raises:
             ReferenceChangedError: `replaces` is no longer the current revision.
             MemoryBudgetError, StorageFullError, StorageUnavailableError: the old revision stays.
         """
         # A save continues even if its caller leaves, so that store and memory agree.
-        await self._finish(self._publish(reference, scorer, replaces))
+        return await self._finish(self._publish(reference, scorer, replaces))
 
-    async def _publish(self, reference: Reference, scorer: Scorer, replaces: ReferenceInfo | None) -> None:
+    async def _publish(self, reference: Reference, scorer: Scorer, replaces: ReferenceInfo | None) -> ReferenceInfo:
         reference_id, info = reference.reference_id, reference.info
         async with self._change:
             if replaces is not None and self.find(reference_id) != replaces:
                 raise ReferenceChangedError(reference_id)
             with self._open.room_for(info, scorer):
-                await asyncio.get_running_loop().run_in_executor(self._storage, self._store.save, reference)
-                self._forget(reference_id)
-                self._infos[reference_id] = info
-                self._open.add(OpenReference(info, scorer))
-            self._notify(reference_id, info)
+                kept = await asyncio.get_running_loop().run_in_executor(self._storage, self._store.save, reference)
+                self._serve(info, scorer, kept)
+            return self._changed(reference_id, kept)
+
+    def _serve(self, info: ReferenceInfo, scorer: Scorer, kept: KeptRevision | None) -> None:
+        info = replace(info, previous_revision=None if kept is None else kept.revision)
+        self._forget(info.reference_id)
+        self._infos[info.reference_id] = info
+        self._open.add(OpenReference(info, scorer))
+
+    def _changed(self, reference_id: ReferenceId, kept: KeptRevision | None) -> ReferenceInfo:
+        """Counts the memory of the previous revision, which is the first to go, and tells the listeners."""
+        self._open.keep(reference_id, 0 if kept is None else kept.nbytes)
+        info = self._infos[reference_id]
+        self._notify(reference_id, info)
+        return info
 
     async def tune(
         self, reference_id: ReferenceId, sensitivity: float, expected_revision: Revision | None = None
@@ -185,9 +212,61 @@ class Catalog:
         """
         check_sensitivity(sensitivity)
         async with self.use(reference_id, expected_revision) as opened:
-            tuned = await asyncio.get_running_loop().run_in_executor(self._opening, _tuned, opened, sensitivity)
-            await self.publish(tuned, opened.scorer, replaces=opened.info)
-            return tuned.info
+            revision = await asyncio.get_running_loop().run_in_executor(self._opening, tuned, opened, sensitivity)
+            return await self.publish(revision, opened.scorer, replaces=opened.info)
+
+    async def restore(
+        self, reference_id: ReferenceId, revision: Revision | None = None, expected_revision: Revision | None = None
+    ) -> ReferenceInfo:
+        """Serves the previous revision again, and keeps the current one in its place.
+
+        Args:
+            reference_id: the reference. It may be damaged.
+            revision: the revision to restore; None: the previous one. With the current one, nothing changes.
+            expected_revision: the revision to go back from; None: any.
+
+        Raises:
+            ReferenceNotFoundError, RevisionMismatchError: as for `info`.
+            RevisionNotKeptError: it is not the previous revision, or there is none.
+            ReferenceDamagedError, BankMismatchError: the previous revision cannot be used.
+            ReferenceChangedError: another call changed the reference in the meantime.
+            MemoryBudgetError, StorageFullError, StorageUnavailableError: the current revision stays.
+        """
+        is_damaged = reference_id in self._damaged and expected_revision is None
+        current = None if is_damaged else self.info(reference_id, expected_revision)
+        if current is not None:
+            if revision == current.revision:
+                return current
+            kept = current.previous_revision
+            if kept is None or revision not in (None, kept):
+                raise RevisionNotKeptError(reference_id, revision, kept)
+        return await self._finish(self._restore(reference_id, revision, current))
+
+    async def _restore(
+        self, reference_id: ReferenceId, revision: Revision | None, current: ReferenceInfo | None
+    ) -> ReferenceInfo:
+        loop = asyncio.get_running_loop()
+        previous = await loop.run_in_executor(self._opening, self._store.load_previous, reference_id)
+        if revision not in (None, previous.revision):
+            raise RevisionNotKeptError(reference_id, revision, previous.revision)
+        info, opened, scorer = previous.info, self._open.find(reference_id), None
+        if opened is not None and await loop.run_in_executor(self._opening, can_score, opened.scorer, previous):
+            scorer = opened.scorer
+        async with AsyncExitStack() as stack:
+            with self._open.room_for(info, scorer):
+                if scorer is None:
+                    scorer = await self._open_model(info, previous.model)
+                await stack.enter_async_context(self._change)
+                if self.find(reference_id) != current:
+                    raise ReferenceChangedError(reference_id)
+                kept = await loop.run_in_executor(self._storage, self._store.restore, reference_id, info.revision)
+                self._serve(info, scorer, kept)
+            return self._changed(reference_id, kept)
+
+    def _forget_previous(self, reference_id: ReferenceId) -> None:
+        """Forgets a previous revision whose memory is needed."""
+        self._store.forget_previous(reference_id)
+        self._infos[reference_id] = replace(self._infos[reference_id], previous_revision=None)
 
     async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str:
         """Removes a reference from store and memory; returns the revision that it had ("" for a damaged one).
@@ -235,6 +314,8 @@ class Catalog:
     def _notify(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
         for listener in list(self._listeners.get(reference_id, ())):
             listener(info)
+        if self._events is not None:
+            self._events.reference_changed(reference_id, info)
 
     def _forget(self, reference_id: ReferenceId) -> None:
         for entries in (self._infos, self._damaged, self._mismatched):
@@ -264,9 +345,3 @@ class Catalog:
                 self._mismatched[info.reference_id] = error.for_reference(info.reference_id)
             # Without a local variable and without a cause: a reference cycle would keep the bank in memory.
             raise error.for_reference(info.reference_id) from None
-
-
-def _tuned(opened: OpenReference, sensitivity: float) -> Reference:
-    """The revision with another sensitivity. Blocks: its digest covers the whole bank."""
-    info, model = opened.info, replace(opened.scorer.model, sensitivity=sensitivity)
-    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model, info.images)

@@ -11,6 +11,8 @@ from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import ModelInputs, SentImage
 from patchserve_server.domain.inspection import (
     EncodedOverlay,
@@ -28,7 +30,7 @@ from patchserve_server.domain.verdict import judge
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.open_references import OpenReference
-from patchserve_server.serving.outputs import InspectedImage, Outputs
+from patchserve_server.serving.outputs import Outputs
 
 _OPERATORS_SIDE_PX: Final = 1280
 
@@ -41,10 +43,19 @@ class Inspector(Protocol):
     async def inspect(
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
-        """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's, for outputs.
+        """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's.
 
         Raises:
             InvalidImageError: it is not a supported image.
+        """
+
+    async def inspect_again(
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+    ) -> Inspection:
+        """The same for an image that was inspected before: it is neither saved nor told.
+
+        Raises:
+            The errors of `inspect`.
         """
 
 
@@ -60,6 +71,13 @@ class _JudgedImage:
     verdict: Verdict
     regions: tuple[Region, ...]
     overlay: EncodedOverlay | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inspected:
+    inspection: Inspection
+    raw: RawScores
+    model_input: ModelInputs  # (S, S, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +103,7 @@ class LocalInspector:
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         outputs: saves inspections; None: nothing is saved.
+        events: hears of every inspection; None: nobody listens.
     """
 
     def __init__(
@@ -99,6 +118,7 @@ class LocalInspector:
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
         outputs: Outputs | None,
+        events: Events | None = None,
     ) -> None:
         self._batcher = batcher
         self._images = images
@@ -109,18 +129,59 @@ class LocalInspector:
         self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
         self._outputs = outputs
+        self._events = events
 
     async def inspect(
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
+        origin = Origin(flow.client, name, flow.is_stream)
+        try:
+            inspected = await self._in_turn(reference, image, options, flow)
+        except Exception as error:
+            self._tell_failure(origin, reference, error)
+            raise
+        inspection = inspected.inspection
+        if self._outputs is None and self._events is None:
+            return inspection
+        event = ImageInspected(
+            origin,
+            image,
+            inspection,
+            reference.info.calibration,
+            partial(self._operators_overlay, image, inspected.raw, reference.info.thresholds(options.sensitivity)),
+            partial(
+                imaging.draw_thumbnail,
+                inspected.model_input,
+                inspection.source_size_px,
+                inspected.raw.anomaly_map,
+                inspection.verdict,
+            ),
+        )
+        if self._events is not None:
+            self._events.inspected(event)
+        if self._outputs is not None:
+            await self._outputs.save(event)
+        return inspection
+
+    async def inspect_again(
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+    ) -> Inspection:
+        return (await self._in_turn(reference, image, options, flow)).inspection
+
+    def _tell_failure(self, origin: Origin, reference: OpenReference, error: Exception) -> None:
+        if self._events is None:
+            return
+        reason, message = "INTERNAL", "Internal error; the server's log has details."
+        if isinstance(error, PatchserveError):
+            reason, message = error.reason, error.message
+        self._events.failed(InspectionFailed(origin, reference.info.reference_id, reason, message))
+
+    async def _in_turn(
+        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+    ) -> _Inspected:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow):
-            inspection, raw = await self._inspect(reference, image, options, flow, arrived_at_s)
-        if self._outputs is not None:
-            thresholds = reference.info.thresholds(options.sensitivity)
-            draw = partial(self._operators_overlay, image, raw, thresholds)
-            await self._outputs.save(InspectedImage(name, image, inspection, draw))
-        return inspection
+            return await self._inspect(reference, image, options, flow, arrived_at_s)
 
     async def _inspect(
         self,
@@ -129,7 +190,7 @@ class LocalInspector:
         options: OutputOptions,
         flow: FlowKey,
         arrived_at_s: float,
-    ) -> tuple[Inspection, RawScores]:
+    ) -> _Inspected:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
         decoded = await self._on_pool(flow, lambda: self._decode(image, options))
@@ -153,7 +214,7 @@ class LocalInspector:
                 total_ms=(time.perf_counter() - arrived_at_s) * 1000,
             ),
         )
-        return inspection, scores.raw
+        return _Inspected(inspection, scores.raw, decoded.value.model_input)
 
     def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)

@@ -35,10 +35,13 @@ class _Entry:
         return not self.users and self.opening.done()
 
     @property
+    def is_open(self) -> bool:
+        return self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
+
+    @property
     def memory(self) -> object:
         """What the bytes belong to: the scorer if it is open. Revisions that differ in sensitivity only share one."""
-        is_open = self.opening.done() and not self.opening.cancelled() and self.opening.exception() is None
-        return self.opening.result().scorer if is_open else self
+        return self.opening.result().scorer if self.is_open else self
 
 
 class OpenReferences:
@@ -47,11 +50,13 @@ class OpenReferences:
     If a closed reference can be opened again, the least recently used ones are closed to free memory. One that is in
     use is never closed. A revision that was replaced or deleted stays open, and counts, until its last user has left.
     Only the revision that replaces it may exceed the limit meanwhile, so that a reference in use can be replaced. A
-    scorer that several revisions share counts once.
+    scorer that several revisions share counts once. Previous revisions that a store keeps in memory count too. They are
+    the first to go.
 
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
         nbytes_of: the memory that an open revision uses.
+        forget_previous: frees the memory of a reference's previous revision.
         max_bytes: the limit.
         may_close: whether a closed reference can be opened again.
     """
@@ -60,16 +65,19 @@ class OpenReferences:
         self,
         open_reference: Callable[[ReferenceInfo], Awaitable[Scorer]],
         nbytes_of: Callable[[ReferenceInfo], int],
+        forget_previous: Callable[[ReferenceId], None],
         *,
         max_bytes: int,
         may_close: bool,
     ) -> None:
         self._open_reference = open_reference
         self._nbytes_of = nbytes_of
+        self._forget_previous = forget_previous
         self._max_bytes = max_bytes
         self._may_close = may_close
         self._current: dict[ReferenceId, _Entry] = {}  # the least recently used first
         self._retired: set[_Entry] = set()  # replaced or deleted, but not idle yet
+        self._previous: dict[ReferenceId, int] = {}  # bytes of previous revisions in memory, the oldest first
         self._reserved = 0  # bytes
 
     def __iter__(self) -> Iterator[ReferenceId]:
@@ -92,21 +100,27 @@ class OpenReferences:
         finally:
             del entry  # its error may have a traceback that refers to this frame: a cycle
 
+    def find(self, reference_id: ReferenceId) -> OpenReference | None:
+        """The current revision, if it is open."""
+        entry = self._current.get(reference_id)
+        return entry.opening.result() if entry is not None and entry.is_open else None
+
     def has_room_for(self, info: ReferenceInfo) -> bool:
         """Whether the reference fits without closing another one."""
         return self._excess(info) <= 0
 
     @contextmanager
-    def room_for(self, info: ReferenceInfo, scorer: Scorer) -> Iterator[None]:
-        """Reserves memory for a new revision, which replaces the current one of its id, until the block ends.
+    def room_for(self, info: ReferenceInfo, scorer: Scorer | None) -> Iterator[None]:
+        """Reserves memory for another revision, which replaces the current one of its id, until the block ends.
 
         If the scorer is that of the current revision, its memory counts already, and it is in use until the block ends.
+        None: it is not open yet.
 
         Raises:
             MemoryBudgetError: there is too little, even with all idle references closed. None is closed then.
         """
         current = self._current.get(info.reference_id)
-        if current is not None and current.memory is scorer:
+        if current is not None and scorer is not None and current.memory is scorer:
             with self._used(current):
                 yield
             return
@@ -134,8 +148,24 @@ class OpenReferences:
         opening.set_result(opened)
         self._current[opened.info.reference_id] = _Entry(opened.info.reference_id, opening, opened.scorer.nbytes)
 
+    def keep(self, reference_id: ReferenceId, nbytes: int) -> None:
+        """Counts the memory of a previous revision. Forgets previous ones, the oldest first, if it is too much."""
+        self._previous.pop(reference_id, None)
+        if nbytes:
+            self._previous[reference_id] = nbytes
+        self._forget_oldest(self._held_bytes() - self._max_bytes)
+
+    def _forget_oldest(self, excess: int, without: ReferenceId | None = None) -> int:
+        """Frees this many bytes of previous revisions, as far as there are some. Returns what is still to be freed."""
+        for reference_id in [each for each in self._previous if each != without]:
+            if excess > 0:
+                excess -= self._previous.pop(reference_id)
+                self._forget_previous(reference_id)
+        return excess
+
     def retire(self, reference_id: ReferenceId) -> None:
-        """Removes the current revision of an id. Its users keep it open."""
+        """Removes the current revision of an id, and what is kept of the previous one. Users keep it open."""
+        self._previous.pop(reference_id, None)
         entry = self._current.pop(reference_id, None)
         if entry is not None and not entry.is_idle:
             self._retired.add(entry)
@@ -176,13 +206,15 @@ class OpenReferences:
             if self._may_close and entry.is_idle and id(entry.memory) not in kept
         ]
         excess = self._excess(info)
-        if excess > sum(entry.nbytes for entry in idle):
-            needed_bytes = self._max_bytes + excess - sum(entry.nbytes for entry in idle)
+        closable_bytes = sum(entry.nbytes for entry in idle) + self._previous_bytes(info.reference_id)
+        if excess > closable_bytes:
+            needed_bytes = self._max_bytes + excess - closable_bytes
             message = (
                 f"With this reference, the open references would use {needed_bytes / 2**20:.0f} MiB; the server allows "
                 f"{self._max_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images or use a coreset."
             )
             raise MemoryBudgetError(message)
+        excess = self._forget_oldest(excess, without=info.reference_id)
         for entry in idle:
             if excess <= 0:
                 return
@@ -191,8 +223,15 @@ class OpenReferences:
 
     def _excess(self, info: ReferenceInfo) -> int:
         """How many bytes over the limit this revision would be, in place of the current one of its id."""
-        held = {id(entry.memory): entry.nbytes for entry in (*self._others(info.reference_id), *self._retired)}
-        return sum(held.values()) + self._reserved + self._nbytes_of(info) - self._max_bytes
+        return self._held_bytes(info.reference_id) + self._nbytes_of(info) - self._max_bytes
 
-    def _others(self, reference_id: ReferenceId) -> list[_Entry]:
+    def _held_bytes(self, without: ReferenceId | None = None) -> int:
+        """All bytes but those of the current and the previous revision of this id."""
+        scorers = {id(entry.memory): entry.nbytes for entry in (*self._others(without), *self._retired)}
+        return sum(scorers.values()) + self._previous_bytes(without) + self._reserved
+
+    def _previous_bytes(self, without: ReferenceId | None) -> int:
+        return sum(nbytes for reference_id, nbytes in self._previous.items() if reference_id != without)
+
+    def _others(self, reference_id: ReferenceId | None) -> list[_Entry]:
         return [entry for entry in self._current.values() if entry.reference_id != reference_id]

@@ -7,14 +7,12 @@ import dataclasses
 import json
 import logging
 import re
-from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from patchserve_server.domain.images import SentImage
-from patchserve_server.domain.inspection import EncodedOverlay, Inspection, OverlayFormat
+from patchserve_server.domain.events import ImageInspected
+from patchserve_server.domain.inspection import OverlayFormat
 from patchserve_server.domain.words import counted
 from patchserve_server.imaging import encode_png, file_ending
 from patchserve_server.serving.log_interval import LogInterval
@@ -29,21 +27,6 @@ _PRUNE_EVERY_S: Final = 600.0
 _OVERLAY_ENDING: Final = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class InspectedImage:
-    """What there is to save of one inspection."""
-
-    name: str  # the caller's name for the image: a file name, a frame id; may be empty
-    image: SentImage
-    inspection: Inspection
-    draw_overlay: Callable[[], EncodedOverlay]  # blocks; used if the caller requested none
-
-    @property
-    def nbytes(self) -> int:
-        image = len(self.image) if isinstance(self.image, bytes) else self.image.nbytes
-        return image + self.inspection.nbytes
 
 
 class Outputs:
@@ -62,7 +45,7 @@ class Outputs:
         self._written = asyncio.Event()
         self._lost = LogInterval(_TELL_EVERY_S)
 
-    async def save(self, inspected: InspectedImage) -> None:
+    async def save(self, inspected: ImageInspected) -> None:
         """Let the inspection be written, if it is one to keep. Raises nothing."""
         if self._only_anomalous and not inspected.inspection.verdict.anomaly.is_anomalous:
             return
@@ -79,7 +62,7 @@ class Outputs:
         future = asyncio.get_running_loop().run_in_executor(self._writing, self._write, inspected)
         future.add_done_callback(lambda done: self._has_written(inspected.nbytes, done))
 
-    def _has_room_for(self, inspected: InspectedImage) -> bool:
+    def _has_room_for(self, inspected: ImageInspected) -> bool:
         has_bytes = not self._waiting or self._waiting_bytes + inspected.nbytes <= MAX_WAITING_BYTES
         return has_bytes and self._waiting < MAX_WAITING
 
@@ -95,10 +78,10 @@ class Outputs:
         if (due := self._lost.count()) is not None:
             _log.error("--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
 
-    def _write(self, inspected: InspectedImage) -> None:
+    def _write(self, inspected: ImageInspected) -> None:
         inspection = inspected.inspection
         verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
-        stem = self._folder.new_stem([inspection.reference_id, verdict, inspected.name])
+        stem = self._folder.new_stem([inspection.reference_id, verdict, inspected.origin.name])
         image = inspected.image if isinstance(inspected.image, bytes) else encode_png(inspected.image)
         overlay = inspection.overlay or inspected.draw_overlay()
         contents = {
@@ -115,9 +98,9 @@ class Outputs:
             await asyncio.get_running_loop().run_in_executor(self._writing, self._folder.prune)
 
 
-def _json(inspected: InspectedImage) -> str:
+def _json(inspected: ImageInspected) -> str:
     inspection = dataclasses.replace(inspected.inspection, overlay=None, score_map=None)
-    result: dict[str, Any] = {"name": inspected.name, "time": datetime.now(UTC).isoformat()}
+    result: dict[str, Any] = {"name": inspected.origin.name, "time": datetime.now(UTC).isoformat()}
     result |= dataclasses.asdict(inspection)
     del result["overlay"], result["score_map"]
     text = json.dumps(result, indent=2, ensure_ascii=False)

@@ -120,8 +120,7 @@ class ReferenceBuilder:
             model=model,
             images=(*described, *new_images),
         )
-        await self._catalog.publish(reference, scorer, replaces=replaces)
-        return reference.info
+        return await self._catalog.publish(reference, scorer, replaces=replaces)
 
     async def _decode_all(
         self, images: AsyncIterator[NamedImage], base_count: int, load: TrackedLoad

@@ -38,6 +38,7 @@ class CheckedReference:
     revision: str  # that the pointer names; empty if the pointer is damaged
     problem: str
     generations: tuple[CheckedGeneration, ...]
+    previous_revision: str = ""  # that the pointer names besides; empty: none
     is_readable: bool = True  # whether its folder, pointer and generations are
 
     @property
@@ -85,9 +86,10 @@ def _generation_names(folder: Path) -> list[str]:
 
 def _checked(folder: Path) -> CheckedReference:
     generations = tuple(_checked_generation(folder / name) for name in _generation_names(folder))
-    revision, problem = "", ""
+    revision, previous_revision, problem = "", "", ""
     try:
-        revision = read_pointer(folder).revision
+        pointer = read_pointer(folder)
+        revision, previous_revision = pointer.revision, pointer.previous.revision if pointer.previous else ""
         problem = next(
             (each.problem for each in generations if each.revision == revision), "its current revision is missing"
         )
@@ -96,7 +98,7 @@ def _checked(folder: Path) -> CheckedReference:
     if not is_reference_id(folder.name):
         problem = "its folder's name is not the id of a reference"
     is_readable = all(each.is_readable for each in generations)
-    return CheckedReference(folder.name, revision, problem, generations, is_readable)
+    return CheckedReference(folder.name, revision, problem, generations, previous_revision, is_readable)
 
 
 def _checked_generation(folder: Path) -> CheckedGeneration:

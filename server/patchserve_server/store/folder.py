@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 
-from patchserve_server.domain.errors import ReferenceDamagedError, ReferenceNotFoundError, StartupError
+from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError, StartupError
+from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.store.damage import DamageError
+from patchserve_server.store.damage import damage_errors
 from patchserve_server.store.folder_lock import FolderLock
-from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.generation import GenerationContent, OpenGeneration, is_generation
 from patchserve_server.store.leftovers import reference_folders, remove_leftovers
 from patchserve_server.store.os_errors import startup_errors, storage_errors
-from patchserve_server.store.pointer import read_pointer
-from patchserve_server.store.publishing import has_reference, publish, staged_reference, unpublish
-from patchserve_server.store.records import POINTER_VERSION, Pointer
+from patchserve_server.store.pointer import find_pointer, read_pointer
+from patchserve_server.store.previous import pointer_after
+from patchserve_server.store.publishing import exchange, has_reference, publish, staged_reference, unpublish
+from patchserve_server.store.records import Pointer
 
 
 class FolderReferenceStore:
@@ -45,26 +48,28 @@ class FolderReferenceStore:
         """Unlock the folder for other servers."""
         self._lock.close()
 
-    def save(self, reference: Reference) -> None:
+    def save(self, reference: Reference) -> KeptRevision | None:
         """Make this revision the current one of its reference. A kill at any moment leaves the old or the new one.
 
         Raises:
             StorageFullError, StorageUnavailableError: the old revision stays.
             ValueError: the content could not be loaded again, or its digest is another: a bug of the caller.
         """
-        pointer = Pointer(
-            format_version=POINTER_VERSION,
-            reference_id=reference.reference_id,
-            revision=reference.revision,
-            create_time=reference.create_time,
-            update_time=reference.update_time,
-        )
+        folder = self._root / reference.reference_id
         with storage_errors(f'save reference "{reference.reference_id}"'), ExitStack() as stack:
             self._lock.require()
-            staged = stack.enter_context(staged_reference(self._root, pointer, reference))
+            staged = stack.enter_context(staged_reference(self._root, reference))
             stack.enter_context(self._publishing)
             self._lock.require()
-            publish(staged, self._root / reference.reference_id, pointer.revision)
+            pointer = pointer_after(
+                folder,
+                find_pointer(folder),
+                reference.revision,
+                create_time=reference.create_time,
+                update_time=reference.update_time,
+            )
+            publish(staged, folder, pointer)
+            return _kept(folder, pointer)
 
     def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision, verified by its digest.
@@ -75,29 +80,71 @@ class FolderReferenceStore:
             StorageUnavailableError: its files cannot be read.
         """
         folder = self._root / reference_id
-        try:
-            with storage_errors(f'read reference "{reference_id}"'):
-                with self._publishing:
-                    if not has_reference(folder):
-                        self._lock.require()
-                        raise ReferenceNotFoundError(reference_id)
-                    pointer = read_pointer(folder)
-                    generation = OpenGeneration(folder / pointer.revision)
-                content = generation.read()
-        except DamageError as error:
-            message = (
-                f'The stored reference "{reference_id}" is damaged: {error}. Load it again or delete it, or have '
-                "the operator look for an intact revision: `patchserve-server store check`."
-            )
-            raise ReferenceDamagedError(reference_id, message) from error
-        return Reference(
-            reference_id=reference_id,
-            revision=Revision(pointer.revision),
-            create_time=pointer.create_time,
-            update_time=pointer.update_time,
-            model=content.model,
-            images=content.images,
+        what = f'The stored reference "{reference_id}" is damaged'
+        advice = (
+            "Load it again or delete it, or have the operator look for an intact revision: `patchserve-server store "
+            "check`."
         )
+        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what, advice):
+            with self._publishing:
+                pointer = self._pointer(reference_id)
+                generation = OpenGeneration(folder / pointer.revision)
+                kept = _kept(folder, pointer)
+            content = generation.read()
+        return _reference(
+            pointer, pointer.revision, pointer.update_time, content, None if kept is None else kept.revision
+        )
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        """The previous revision, verified by its digest.
+
+        Raises:
+            ReferenceNotFoundError: there is no such reference.
+            RevisionNotKeptError: it has no previous revision.
+            ReferenceDamagedError: its files, or the pointer, are damaged.
+            StorageUnavailableError: its files cannot be read.
+        """
+        folder = self._root / reference_id
+        what = f'The previous revision of reference "{reference_id}" cannot be restored'
+        with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what):
+            with self._publishing:
+                pointer = self._pointer(reference_id)
+                if (previous := pointer.previous) is None:
+                    raise RevisionNotKeptError(reference_id, None, None)
+                generation = OpenGeneration(folder / previous.revision)
+            content = generation.read()
+        return _reference(pointer, previous.revision, previous.update_time, content, None)
+
+    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+        """Exchange the current and the previous revision: only the pointer changes.
+
+        Raises:
+            ReferenceNotFoundError, RevisionNotKeptError: `revision` is not the previous revision.
+            ReferenceDamagedError: the pointer is damaged.
+            StorageFullError, StorageUnavailableError: the old revision stays.
+        """
+        folder = self._root / reference_id
+        what = f'The previous revision of reference "{reference_id}" cannot be restored'
+        with storage_errors(f'restore reference "{reference_id}"'), damage_errors(reference_id, what), self._publishing:
+            self._lock.require()
+            old = self._pointer(reference_id)
+            kept = None if old.previous is None else old.previous.revision
+            if old.previous is None or kept != revision:
+                raise RevisionNotKeptError(reference_id, revision, kept)
+            update_time = old.previous.update_time
+            new = pointer_after(folder, old, revision, create_time=old.create_time, update_time=update_time)
+            exchange(self._root, folder, old, new)
+            return _kept(folder, new)
+
+    def forget_previous(self, reference_id: ReferenceId) -> None:
+        """Do nothing: previous revisions are in files, and use no memory."""
+
+    def _pointer(self, reference_id: ReferenceId) -> Pointer:
+        folder = self._root / reference_id
+        if not has_reference(folder):
+            self._lock.require()
+            raise ReferenceNotFoundError(reference_id)
+        return read_pointer(folder)
 
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids of all references, damaged ones too, sorted.
@@ -121,3 +168,24 @@ class FolderReferenceStore:
             if not has_reference(folder):
                 raise ReferenceNotFoundError(reference_id)
             unpublish(folder)
+
+
+def _kept(folder: Path, pointer: Pointer) -> KeptRevision | None:
+    previous = pointer.previous
+    if previous is None or not is_generation(folder / previous.revision):
+        return None
+    return KeptRevision(Revision(previous.revision), nbytes=0)
+
+
+def _reference(
+    pointer: Pointer, revision: str, update_time: datetime, content: GenerationContent, previous: Revision | None
+) -> Reference:
+    return Reference(
+        reference_id=ReferenceId(pointer.reference_id),
+        revision=Revision(revision),
+        create_time=pointer.create_time,
+        update_time=update_time,
+        model=content.model,
+        images=content.images,
+        previous_revision=previous,
+    )

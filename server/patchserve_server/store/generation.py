@@ -76,6 +76,17 @@ def is_generation(folder: Path) -> bool:
     return is_plain_folder(folder) and (exists(folder / _MANIFEST) or exists(folder / _BANK))
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether its files look intact, without reading the arrays. If the system refuses to open them, they may be."""
+    try:
+        OpenGeneration(folder)
+    except DamageError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def try_remove_generation(folder: Path) -> None:
     """Remove the files that `write_generation` wrote, and the folder if nothing else is in it."""
     if is_plain_folder(folder):

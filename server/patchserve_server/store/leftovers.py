@@ -27,28 +27,29 @@ def reference_folders(root: Path) -> list[Path]:
 def remove_leftovers(root: Path) -> None:
     """Remove what killed saves and deletions left. The folder must be locked, so that none of them still runs.
 
-    A generation is removed only if an intact pointer says so: one that names another, intact generation, or one that a
-    deletion retired. After a flipped bit in the pointer or in the current generation, the others may still help.
+    A generation is removed only if an intact pointer says so: one that does not name it, but another, intact one as the
+    current one; or one that a deletion retired. After a flipped bit in the pointer or in the current generation, the
+    others may still help.
     """
     remove_staging_folders(root)
     for folder in filter(is_plain_folder, reference_folders(root)):
         with suppress(DamageError):
             if has_pointer(folder):
-                remove_generations(folder, keep=_intact_revision(folder))
+                remove_generations(folder, keep=_kept_revisions(folder))
             elif not has_reference(folder):
-                remove_generations(folder, keep=None)
+                remove_generations(folder, keep=())
 
 
-def _intact_revision(folder: Path) -> str:
-    """The current revision. Its content is verified only if another generation is to be removed, because it takes time.
+def _kept_revisions(folder: Path) -> frozenset[str]:
+    """The revisions of the pointer. The current one is verified only if there are others, because it takes time.
 
     Raises:
-        DamageError: the pointer or its generation is damaged.
+        DamageError: the pointer or the current generation is damaged.
     """
-    revision = read_pointer(folder).revision
-    if any(path.name != revision for path in generations_in(folder)):
-        OpenGeneration(folder / revision).read()
-    return revision
+    pointer = read_pointer(folder)
+    if any(path.name not in pointer.revisions for path in generations_in(folder)):
+        OpenGeneration(folder / pointer.revision).read()
+    return pointer.revisions
 
 
 def is_reference_id(name: str) -> bool:

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from patchserve_server.domain.errors import ReferenceNotFoundError
+from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    current: Reference
+    previous: Reference | None
+
+    @property
+    def kept(self) -> KeptRevision | None:
+        if self.previous is None:
+            return None
+        bank = self.previous.model.bank
+        is_shared = bank is self.current.model.bank  # they differ in sensitivity only
+        return KeptRevision(self.previous.revision, 0 if is_shared else bank.nbytes)
 
 
 class MemoryReferenceStore:
-    """A ReferenceStore without a folder. Each method is one atomic operation on a dict, so it needs no lock."""
+    """A ReferenceStore without a folder."""
 
     is_durable = False
 
     def __init__(self) -> None:
-        self._references: dict[ReferenceId, Reference] = {}
+        self._stored: dict[ReferenceId, _Stored] = {}
+        self._changing = threading.Lock()
 
-    def save(self, reference: Reference) -> None:
-        """Make this revision the current one of its reference."""
-        self._references[reference.reference_id] = reference
+    def save(self, reference: Reference) -> KeptRevision | None:
+        """Make this revision the current one of its reference. The old one becomes the previous one."""
+        with self._changing:
+            old, previous = self._stored.get(reference.reference_id), None
+            if old is not None:
+                previous = old.previous if old.current.revision == reference.revision else old.current
+            return self._set(_Stored(reference, previous))
 
     def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision.
@@ -27,20 +49,61 @@ class MemoryReferenceStore:
         Raises:
             ReferenceNotFoundError: there is none.
         """
-        reference = self._references.get(reference_id)
-        if reference is None:
-            raise ReferenceNotFoundError(reference_id)
-        return reference
+        stored = self._get(reference_id)
+        previous = None if stored.previous is None else stored.previous.revision
+        return replace(stored.current, previous_revision=previous)
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        """The previous revision.
+
+        Raises:
+            ReferenceNotFoundError: there is no such reference.
+            RevisionNotKeptError: it has no previous revision.
+        """
+        previous = self._get(reference_id).previous
+        if previous is None:
+            raise RevisionNotKeptError(reference_id, None, None)
+        return previous
+
+    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+        """Exchange the current and the previous revision.
+
+        Raises:
+            ReferenceNotFoundError, RevisionNotKeptError: `revision` is not the previous revision.
+        """
+        with self._changing:
+            stored = self._get(reference_id)
+            kept = None if stored.previous is None else stored.previous.revision
+            if stored.previous is None or kept != revision:
+                raise RevisionNotKeptError(reference_id, revision, kept)
+            return self._set(_Stored(stored.previous, stored.current))
+
+    def forget_previous(self, reference_id: ReferenceId) -> None:
+        """Free the memory of the previous revision, if there is one."""
+        with self._changing:
+            if (stored := self._stored.get(reference_id)) is not None:
+                self._set(_Stored(stored.current, None))
 
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids of all references, sorted."""
-        return sorted(self._references.copy())
+        return sorted(self._stored.copy())
 
     def delete(self, reference_id: ReferenceId) -> None:
-        """Remove a reference.
+        """Remove a reference and its previous revision.
 
         Raises:
             ReferenceNotFoundError: there is none.
         """
-        if self._references.pop(reference_id, None) is None:
+        with self._changing:
+            if self._stored.pop(reference_id, None) is None:
+                raise ReferenceNotFoundError(reference_id)
+
+    def _get(self, reference_id: ReferenceId) -> _Stored:
+        stored = self._stored.get(reference_id)
+        if stored is None:
             raise ReferenceNotFoundError(reference_id)
+        return stored
+
+    def _set(self, stored: _Stored) -> KeptRevision | None:
+        self._stored[stored.current.reference_id] = stored
+        return stored.kept

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
-from patchserve_server.store.records import Pointer, decode_record, encode_record
+from patchserve_server.store.records import Pointer, decode_pointer, encode_record
 
 _CURRENT = "current.json"
 _DELETED = "deleted.json"
@@ -28,6 +28,14 @@ def read_pointer(folder: Path) -> Pointer:
     return _read(folder, _CURRENT)
 
 
+def find_pointer(folder: Path) -> Pointer | None:
+    """The pointer in this folder of a reference, if it is intact."""
+    try:
+        return read_pointer(folder)
+    except DamageError:
+        return None
+
+
 def is_deleted(folder: Path) -> bool:
     """Whether the reference of this folder was deleted: it has no pointer, but an intact retired one."""
     if has_pointer(folder):
@@ -42,7 +50,7 @@ def is_deleted(folder: Path) -> bool:
 def _read(folder: Path, name: str) -> Pointer:
     if folder.is_symlink():
         raise DamageError("its folder is a link to another folder")
-    pointer = decode_record(Pointer, read_small_file(folder / name, "pointer", _MAX_POINTER_BYTES))
+    pointer = decode_pointer(read_small_file(folder / name, "pointer", _MAX_POINTER_BYTES))
     if pointer.reference_id != folder.name:
         raise DamageError("its pointer belongs to another reference")
     return pointer

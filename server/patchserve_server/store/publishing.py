@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
 from patchserve_server.domain.reference import Reference
-from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import exists, is_plain_folder, sync, try_remove
 from patchserve_server.store.generation import (
     install_generation,
@@ -20,9 +19,9 @@ from patchserve_server.store.generation import (
     write_generation,
 )
 from patchserve_server.store.pointer import (
+    find_pointer,
     has_pointer,
     is_deleted,
-    read_pointer,
     remove_retired_pointer,
     retire_pointer,
     swap_pointer,
@@ -44,18 +43,16 @@ def staging_folder(root: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def staged_reference(root: Path, pointer: Pointer, reference: Reference) -> Iterator[Path]:
-    """Write a revision and its pointer to a folder that has the name of the reference.
+def staged_reference(root: Path, reference: Reference) -> Iterator[Path]:
+    """Write a revision to a folder that has the name of the reference.
 
     Raises:
         ValueError: the content could not be loaded again, or its digest is another.
     """
     with staging_folder(root) as staging:
-        staged = staging / pointer.reference_id
+        staged = staging / reference.reference_id
         staged.mkdir()
-        write_generation(staged / pointer.revision, reference)
-        write_pointer(staged, pointer)
-        sync(staged)
+        write_generation(staged / reference.revision, reference)
         yield staged
 
 
@@ -65,15 +62,17 @@ def remove_staging_folders(root: Path) -> None:
         try_remove(staged)
 
 
-def publish(staged: Path, folder: Path, revision: str) -> None:
-    """Make a staged revision the current one of the reference in `folder`, and remove the older ones."""
+def publish(staged: Path, folder: Path, pointer: Pointer) -> None:
+    """Make a staged revision the current one of the reference in `folder`, and remove those that are not kept."""
+    write_pointer(staged, pointer)
+    sync(staged)
     if folder.is_symlink():
         folder.unlink()
     if exists(folder) and not folder.is_dir():
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
     if exists(folder):
-        _publish_in(folder, staged, revision)
-        remove_generations(folder, keep=revision)
+        _publish_in(folder, staged, pointer.revision)
+        remove_generations(folder, keep=pointer.revisions)
     else:
         _publish_first(folder, staged)
 
@@ -89,21 +88,26 @@ def _publish_first(folder: Path, staged: Path) -> None:
 
 
 def _publish_in(folder: Path, staged: Path, revision: str) -> None:
-    try:
-        previous = read_pointer(folder)
-    except DamageError:
-        previous = None
+    old = find_pointer(folder)
     is_new = not exists(folder / revision)
     try:
         install_generation(staged / revision, folder / revision)
         sync(folder)
-        swap_pointer(staged, folder, previous)
+        swap_pointer(staged, folder, old)
     except OSError:
         if is_new:
             with suppress(OSError):
                 sync(folder)  # remove the new generation only when the previous pointer is on disk
                 try_remove_generation(folder / revision)
         raise
+
+
+def exchange(root: Path, folder: Path, old: Pointer, new: Pointer) -> None:
+    """Replace only the pointer, by one to a generation that is in `folder`, and remove those that are not kept."""
+    with staging_folder(root) as staged:
+        write_pointer(staged, new)
+        swap_pointer(staged, folder, old)
+    remove_generations(folder, keep=new.revisions)
 
 
 def unpublish(folder: Path) -> None:
@@ -118,7 +122,7 @@ def unpublish(folder: Path) -> None:
         return
     if has_pointer(folder):
         retire_pointer(folder)
-    remove_generations(folder, keep=None)
+    remove_generations(folder, keep=())
     if has_reference(folder):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
@@ -137,17 +141,17 @@ def generations_in(folder: Path) -> list[Path]:
     )
 
 
-def remove_generations(folder: Path, *, keep: str | None) -> None:
-    """Remove all generations except `keep`, and then a retired pointer. Other files stay. Failures are ignored.
+def remove_generations(folder: Path, *, keep: Collection[str]) -> None:
+    """Remove all generations except these revisions, then a retired pointer. Other files stay. Failures are ignored.
 
     The retired pointer comes last, because generations without any pointer count as damaged and not as deleted.
     """
     with suppress(OSError):
         for path in generations_in(folder):
-            if path.name != keep:
+            if path.name not in keep:
                 try_remove_generation(path)
     with suppress(OSError):
-        if keep is not None or not generations_in(folder):
+        if keep or not generations_in(folder):
             remove_retired_pointer(folder)
-        if keep is None:
+        if not keep:
             folder.rmdir()

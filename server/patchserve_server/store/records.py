@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from patchserve_server.domain.errors import InvalidInputError
@@ -25,8 +26,8 @@ from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.store.damage import DamageError, printable
 
-POINTER_VERSION = 1
-MANIFEST_VERSION = 2
+POINTER_VERSION = 2
+MANIFEST_VERSION = 3
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -45,25 +46,41 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
 Revision = Annotated[str, Field(pattern=REVISION_PATTERN)]
 
 
-class _Record(BaseModel):
+class _Part(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
-    _VERSION: ClassVar[int]
+
+class _Record(_Part):
+    NAME: ClassVar[str]
+    VERSION: ClassVar[int]
     _READABLE: ClassVar[str]
+    _ABSENT: ClassVar[dict[str, Any] | None] = None  # what this version of the record does not have
     format_version: int
 
     @field_validator("format_version")
     @classmethod
     def _check_version(cls, version: int) -> int:
-        if version != cls._VERSION:
+        if version != cls.VERSION:
             raise ValueError(f"this server reads {cls._READABLE} only")
         return version
 
+    def document(self) -> object:
+        """The record as a JSON document, with exactly the fields of its version."""
+        return self.model_dump(mode="json", exclude=self._ABSENT)
 
-class Pointer(_Record):
-    """Which revision of a reference is current."""
 
-    _VERSION = POINTER_VERSION
+class PreviousRevision(_Part):
+    """The revision that was current before, and when it was made."""
+
+    revision: Revision
+    update_time: UtcTime
+
+
+class FirstPointer(_Record):
+    """A pointer of version 1, from before the previous revision was kept."""
+
+    NAME = "pointer"
+    VERSION = 1
     _READABLE = "version 1"
     reference_id: str
     revision: Revision
@@ -71,30 +88,71 @@ class Pointer(_Record):
     update_time: UtcTime
 
 
+class Pointer(FirstPointer):
+    """Which revision of a reference is current, and which one is kept besides."""
+
+    VERSION = POINTER_VERSION
+    _READABLE = "versions 1 and 2"
+    previous: PreviousRevision | None
+
+    @model_validator(mode="after")
+    def _check_previous(self) -> Self:
+        if self.previous is not None and self.previous.revision == self.revision:
+            raise ValueError("previous is the current revision")
+        return self
+
+    @property
+    def revisions(self) -> frozenset[str]:
+        """The revisions whose generations are kept."""
+        return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
+
+
 class FirstManifest(_Record):
     """A manifest of version 1, from before references had a sensitivity and described their images."""
 
-    _VERSION = 1
+    NAME = "manifest"
+    VERSION = 1
     _READABLE = "version 1"
+    _ABSENT: ClassVar[dict[str, Any] | None] = {"calibration": {"normal_scores": {"scores"}}}
     revision: Revision
     spec: EmbeddingSpec
     options: ReferenceOptions
     calibration: Calibration
 
 
-class Manifest(FirstManifest):
-    """A generation without its arrays. It has no name and no time.
+class SecondManifest(FirstManifest):
+    """A manifest of version 2, from before calibrations had a list of their scores."""
 
-    Equal revisions have equal manifests, except for `images`, on which no score depends.
-    """
-
-    _VERSION = MANIFEST_VERSION
+    VERSION = 2
     _READABLE = "versions 1 and 2"
     sensitivity: Annotated[float, AfterValidator(_checked_sensitivity)]
     images: tuple[ReferenceImage, ...]
 
 
-RecordT = TypeVar("RecordT", Pointer, Manifest, FirstManifest)
+class Manifest(SecondManifest):
+    """A generation without its arrays. It has no name and no time.
+
+    Equal revisions have equal manifests, except for `images` and the list of normal scores, on which no score depends.
+    """
+
+    VERSION = MANIFEST_VERSION
+    _READABLE = "versions 1 to 3"
+    _ABSENT = None
+
+
+RecordT = TypeVar("RecordT", bound=_Record)
+
+
+def decode_pointer(data: bytes) -> Pointer:
+    """The pointer of any version.
+
+    Raises:
+        DamageError: the bytes are not a pointer.
+    """
+    if _version_in(data) != FirstPointer.VERSION:
+        return decode_record(Pointer, data)
+    first = decode_record(FirstPointer, data)
+    return Pointer(**{**dict(first), "format_version": POINTER_VERSION, "previous": None})
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -103,18 +161,12 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises:
         DamageError: the bytes are not a manifest.
     """
-    if _version_in(data) != 1:
+    version = _version_in(data)
+    old = next((kind for kind in (FirstManifest, SecondManifest) if version == kind.VERSION), None)
+    if old is None:
         return decode_record(Manifest, data)
-    first = decode_record(FirstManifest, data)
-    return Manifest(
-        format_version=MANIFEST_VERSION,
-        revision=first.revision,
-        spec=first.spec,
-        options=first.options,
-        calibration=first.calibration,
-        sensitivity=DEFAULT_SENSITIVITY,
-        images=(),
-    )
+    defaults = {"sensitivity": DEFAULT_SENSITIVITY, "images": ()}
+    return Manifest(**{**defaults, **dict(decode_record(old, data)), "format_version": MANIFEST_VERSION})
 
 
 def _version_in(data: bytes) -> object:
@@ -135,7 +187,7 @@ def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
     Raises:
         DamageError: the bytes are not such a record.
     """
-    name = kind.__name__.lower()
+    name = kind.NAME
     try:
         record = kind.model_validate_json(data)
         as_written = json.loads(data, object_pairs_hook=unique_keys)
@@ -145,7 +197,7 @@ def decode_record(kind: type[RecordT], data: bytes) -> RecordT:
         raise DamageError(f"its {name} cannot be read ({printable(error.message.removesuffix('.'))})") from None
     except ValueError as error:
         raise DamageError(f"its {name} cannot be read ({printable(str(error))})") from None
-    if record.model_dump(mode="json") != as_written:
+    if record.document() != as_written:
         raise DamageError(f"its {name} lacks a field or has a field in another form")
     return record
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from patchserve_server.domain.errors import PreconditionError
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.check import CheckedGeneration, CheckedReference, check_reference
-from patchserve_server.store.damage import DamageError
 from patchserve_server.store.folder_lock import FolderLock
 from patchserve_server.store.os_errors import storage_errors
-from patchserve_server.store.pointer import read_pointer, swap_pointer, write_pointer
+from patchserve_server.store.pointer import find_pointer, swap_pointer, write_pointer
+from patchserve_server.store.previous import pointer_after
 from patchserve_server.store.publishing import staging_folder
-from patchserve_server.store.records import POINTER_VERSION, Pointer
 
 
 def restore(root: Path, reference_id: str, revision: str = "") -> CheckedGeneration:
@@ -62,22 +61,13 @@ def _chosen(reference: CheckedReference, revision: str) -> CheckedGeneration:
 
 
 def _point_to(root: Path, folder: Path, generation: CheckedGeneration) -> None:
-    previous = _intact_pointer(folder)
-    save_time = generation.save_time
-    pointer = Pointer(
-        format_version=POINTER_VERSION,
-        reference_id=folder.name,
-        revision=generation.revision,
-        create_time=save_time if previous is None else previous.create_time,
-        update_time=save_time,
-    )
+    old = find_pointer(folder)
+    create_time = update_time = generation.save_time
+    if old is not None:
+        create_time = old.create_time
+        if old.previous is not None and old.previous.revision == generation.revision:
+            update_time = old.previous.update_time
+    new = pointer_after(folder, old, generation.revision, create_time=create_time, update_time=update_time)
     with staging_folder(root) as staged:
-        write_pointer(staged, pointer)
-        swap_pointer(staged, folder, previous)
-
-
-def _intact_pointer(folder: Path) -> Pointer | None:
-    try:
-        return read_pointer(folder)
-    except DamageError:
-        return None
+        write_pointer(staged, new)
+        swap_pointer(staged, folder, old)

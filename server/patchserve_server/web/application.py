@@ -18,22 +18,23 @@ from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import HttpMethodError, UnknownPathError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.web import documented, session_routes
+from patchserve_server.web import documented, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.kept_overlays import LIMIT, KeptOverlays
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.negotiation import PageRoute
+from patchserve_server.web.open_inference import routes as open_inference
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
-from patchserve_server.web.transcoding.routes import routes as contract_routes
+from patchserve_server.web.transcoding import routes as transcoding
 
 _METHODS = ("GET", "POST", "DELETE")
 # By the first segment of the path. All others are written as the documented service writes its errors.
 _ERROR_FORMATS: Final[dict[str, ErrorFormat]] = dict.fromkeys(
     ("v1", "session", "watch", "openapi.json"), status_response
-)
+) | {"v2": open_inference.error_response}
 
 
 def create_web_application(
@@ -45,8 +46,10 @@ def create_web_application(
         PageRoute("/", page.page_response),
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
+        *open_inference.routes(calls, entrance.readiness),
+        *watch.routes(calls),
+        *transcoding.routes(calls),
         *page.routes(),
-        *contract_routes(calls),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False  # a path has one form

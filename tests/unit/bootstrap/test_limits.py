@@ -13,7 +13,7 @@ MIB = 2**20
 
 def limits(**settings: Any) -> ServerLimits:
     chosen = Settings(**settings)
-    return server_limits(chosen, open_admissions(chosen))
+    return server_limits(chosen, open_admissions(chosen, events=None))
 
 
 def test_a_message_of_the_largest_size_is_always_admitted() -> None:

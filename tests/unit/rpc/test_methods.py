@@ -52,18 +52,19 @@ def test_only_probes_need_no_credentials() -> None:
 
 
 def test_methods_that_change_references_need_manage_and_are_audited() -> None:
-    changes = {"LoadReference", "LoadReferenceStream", "TuneReference", "DeleteReference"}
+    changes = {"LoadReference", "LoadReferenceStream", "TuneReference", "RestoreReference", "DeleteReference"}
     assert names(is_audited=True) == changes
-    assert names(scope=Scope.MANAGE) == {*changes, "ListLoads"}
+    assert names(scope=Scope.MANAGE) == {*changes, "ListLoads", "GetReferenceImage"}
 
 
-def test_messages_with_images_take_capacity_before_they_are_read() -> None:
-    assert names(initial_permit=InitialPermit.IMAGE) == {"Infer", "ModelInfer"}
+def test_calls_with_images_take_capacity_before_they_are_read() -> None:
+    assert names(initial_permit=InitialPermit.IMAGE) == {"Infer", "ModelInfer", "GetReferenceImage"}
     assert names(initial_permit=InitialPermit.LOAD) == {"LoadReference", "LoadReferenceStream"}
 
 
-def test_calls_that_save_a_bank_have_the_time_limit_of_a_load() -> None:
-    assert names(time_limit=TimeLimit.LOAD) == {"LoadReference", "LoadReferenceStream", "TuneReference"}
+def test_calls_that_save_or_read_a_bank_have_the_time_limit_of_a_load() -> None:
+    loads = {"LoadReference", "LoadReferenceStream", "TuneReference", "RestoreReference"}
+    assert names(time_limit=TimeLimit.LOAD) == loads
 
 
 def test_health_and_reflection_and_probes_are_always_answered() -> None:

@@ -23,7 +23,7 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
-from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.ports import KeptRevision, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
@@ -222,11 +222,12 @@ class SlowStore(FolderReferenceStore):
         for gate in self.gates:
             gate.set()
 
-    def save(self, reference: Reference) -> None:
+    def save(self, reference: Reference) -> KeptRevision | None:
         self._pass(0)
-        super().save(reference)
+        kept = super().save(reference)
         self._pass(1)
         self.is_at = -1
+        return kept
 
     def _pass(self, gate: int) -> None:
         self.is_at = gate

@@ -18,7 +18,7 @@ from patchserve_server.serving.open_references import OpenReference, OpenReferen
 
 REFERENCES = {name: reference(name) for name in "abcd"}
 SIZE = REFERENCES["a"].model.bank.nbytes
-STEPS = st.tuples(st.sampled_from(["use", "leave", "add", "tune", "retire", "fail"]), st.sampled_from("abcd"))
+STEPS = st.tuples(st.sampled_from(["use", "leave", "add", "tune", "keep", "retire", "fail"]), st.sampled_from("abcd"))
 
 
 class World:
@@ -28,7 +28,10 @@ class World:
         self.capacity = capacity
         self.users: dict[str, list[AsyncExitStack]] = {name: [] for name in REFERENCES}
         self._failing: set[str] = set()
-        self.references = OpenReferences(self._open, lambda _: SIZE, max_bytes=capacity * SIZE, may_close=may_close)
+        self._kept: set[str] = set()  # those whose previous revision is in memory
+        self.references = OpenReferences(
+            self._open, lambda _: SIZE, self._kept.remove, max_bytes=capacity * SIZE, may_close=may_close
+        )
 
     async def _open(self, info: ReferenceInfo) -> Scorer:
         await asyncio.sleep(0)
@@ -61,14 +64,25 @@ class World:
         if entry is not None and isinstance(entry.memory, FakeScorer):
             assert self._add(name, entry.memory)
 
+    async def keep(self, name: str) -> None:
+        """A change after which a store keeps the previous revision in memory."""
+        if ReferenceId(name) in self.references:
+            self._kept.add(name)
+            self.references.keep(ReferenceId(name), SIZE)
+
     def _add(self, name: str, scorer: FakeScorer) -> bool:
-        with suppress(MemoryBudgetError), self.references.room_for(REFERENCES[name].info, scorer):
-            self.references.add(OpenReference(REFERENCES[name].info, scorer))
-            return True
-        return False
+        try:
+            with self.references.room_for(REFERENCES[name].info, scorer):
+                self.references.add(OpenReference(REFERENCES[name].info, scorer))
+                self._kept.discard(name)
+        except MemoryBudgetError:
+            return False
+        self.references.keep(ReferenceId(name), 0)
+        return True
 
     async def retire(self, name: str) -> None:
         self.references.retire(ReferenceId(name))
+        self._kept.discard(name)
 
     def check(self) -> None:
         entries = (*self.references._current.values(), *self.references._retired)
@@ -77,6 +91,9 @@ class World:
         scorers = {id(entry.memory) for entry in entries}
         # Revisions that were replaced while they were in use count on top.
         assert len(scorers) <= self.capacity + len(in_use)
+        assert set(self.references._previous) == self._kept
+        if self._kept:  # they are the first to go
+            assert len(scorers) + len(self._kept) <= self.capacity
 
     async def end(self) -> None:
         for name, stacks in self.users.items():
@@ -85,6 +102,7 @@ class World:
             await self.retire(name)
         assert not self.references._current
         assert not self.references._retired
+        assert not self.references._previous
         assert self.references._reserved == 0
 
 

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.events import CALIBRATION
 from fakes.gray import gray_png
 from PIL import Image
 
+from patchserve_server.domain.events import ImageInspected, Origin
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import (
     AnomalyScore,
@@ -29,7 +31,7 @@ from patchserve_server.domain.inspection import (
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, Revision
 from patchserve_server.serving import outputs as module
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
-from patchserve_server.serving.outputs import InspectedImage, Outputs
+from patchserve_server.serving.outputs import Outputs
 
 DRAWN = EncodedOverlay(b"drawn", OverlayFormat.JPEG, (1, 1))
 
@@ -51,7 +53,7 @@ def inspected(
     image: SentImage | None = None,
     overlay: EncodedOverlay | None = None,
     name: str = "a.png",
-) -> InspectedImage:
+) -> ImageInspected:
     anomaly = AnomalyScore(0.7 if anomalous else 0.3, 7.0, 3.0, anomalous, 1.5)
     inspection = Inspection(
         reference_id=DEFAULT_REFERENCE_ID,
@@ -60,7 +62,14 @@ def inspected(
         source_size_px=(8, 8),
         overlay=overlay,
     )
-    return InspectedImage(name, gray_png(100) if image is None else image, inspection, lambda: DRAWN)
+    return ImageInspected(
+        Origin("peer", name, is_frame=False),
+        gray_png(100) if image is None else image,
+        inspection,
+        CALIBRATION,
+        lambda: DRAWN,
+        lambda: b"",
+    )
 
 
 def files(path: Path) -> dict[str, bytes]:

@@ -26,6 +26,7 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
 )
 from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
@@ -56,9 +57,9 @@ class ObservedStore(MemoryReferenceStore):
 
     before_save: Callable[[], object] = staticmethod(lambda: None)
 
-    def save(self, reference: Reference) -> None:
+    def save(self, reference: Reference) -> KeptRevision | None:
         self.before_save()
-        super().save(reference)
+        return super().save(reference)
 
 
 class Bench:

@@ -17,6 +17,7 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
     StorageFullError,
 )
+from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.serving.catalog import Catalog
@@ -28,10 +29,10 @@ class FillingStore(MemoryReferenceStore):
 
     is_full = False
 
-    def save(self, reference: Reference) -> None:
+    def save(self, reference: Reference) -> KeptRevision | None:
         if self.is_full:
             raise StorageFullError("The disk is full.")
-        super().save(reference)
+        return super().save(reference)
 
 
 @pytest.fixture

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from patchserve_server.domain.errors import (
     ReferenceDamagedError,
+    RevisionNotKeptError,
     StartupError,
     StorageFullError,
     StorageUnavailableError,
@@ -50,7 +51,7 @@ def store(root: Path) -> Iterator[FolderReferenceStore]:
 def test_saved_files_are_as_documented(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     store.save(NEW)
-    assert files_in(root) == files_of(NEW)
+    assert files_in(root) == files_of(NEW, OLD)
     assert (root / ".lock").is_file()
     arrays = safetensors.numpy.load_file(root / "parcel" / NEW.revision / "bank.safetensors")
     assert {name: array.tobytes() for name, array in arrays.items()} == {
@@ -59,15 +60,17 @@ def test_saved_files_are_as_documented(store: FolderReferenceStore, root: Path) 
     }
     pointer = json.loads((root / "parcel/current.json").read_bytes())
     assert pointer == {
-        "format_version": 1,
+        "format_version": 2,
         "reference_id": "parcel",
         "revision": NEW.revision,
         "create_time": "2025-01-01T00:00:00Z",
         "update_time": "2025-01-01T00:00:02Z",
+        "previous": {"revision": OLD.revision, "update_time": "2025-01-01T00:00:01Z"},
     }
 
 
-def test_files_of_another_writer_that_follows_the_documentation_load(store: FolderReferenceStore, root: Path) -> None:
+def test_files_of_an_older_writer_that_follows_the_documentation_load(store: FolderReferenceStore, root: Path) -> None:
+    """Pointer and manifest of version 1."""
     generation = root / "parcel" / OLD.revision
     generation.mkdir(parents=True)
     bank = OLD.model.bank
@@ -86,7 +89,36 @@ def test_files_of_another_writer_that_follows_the_documentation_load(store: Fold
     pointer = {"format_version": 1, "reference_id": "parcel", "revision": OLD.revision}
     times = {"create_time": "2025-01-01T00:00:00Z", "update_time": "2025-01-01T00:00:01Z"}
     (root / "parcel/current.json").write_text(json.dumps(pointer | times))
-    assert content(store.load(ReferenceId("parcel"))) == content(OLD)
+    loaded = store.load(ReferenceId("parcel"))
+    assert content(loaded) == content(without_scores(OLD))
+    assert (loaded.revision, loaded.previous_revision) == (OLD.revision, None)
+    with pytest.raises(RevisionNotKeptError, match="no previous revision is kept"):
+        store.load_previous(ReferenceId("parcel"))
+    store.save(NEW)
+    assert content(store.load_previous(ReferenceId("parcel"))) == content(without_scores(OLD))
+    store.restore(ReferenceId("parcel"), OLD.revision)
+    assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
+
+
+def without_scores(reference: Reference) -> Reference:
+    """As a manifest of version 1 or 2 has it."""
+    calibration = reference.model.calibration
+    spread = dataclasses.replace(calibration.normal_scores, scores=())
+    calibration = dataclasses.replace(calibration, normal_scores=spread)
+    return dataclasses.replace(reference, model=dataclasses.replace(reference.model, calibration=calibration))
+
+
+def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    file = root / "parcel" / OLD.revision / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    manifest["format_version"] = 2
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ReferenceDamagedError, match="a field in another form"):
+        store.load(ReferenceId("parcel"))
+    del manifest["calibration"]["normal_scores"]["scores"]
+    file.write_text(json.dumps(manifest))
+    assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
 
 
 def test_a_second_server_on_the_folder_is_refused(store: FolderReferenceStore, root: Path) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors import SafetensorError
 from patchserve_server.domain.errors import (
     PatchserveError,
     ReferenceNotFoundError,
+    RevisionNotKeptError,
     StorageFullError,
     StorageUnavailableError,
 )
@@ -26,24 +28,27 @@ from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import FolderReferenceStore, bank_file
 
-OTHER, OLD, NEW = make_reference("other", 9), make_reference(seed=1), make_reference(seed=2)
+OTHER, OLDER, OLD, NEW = make_reference("other", 9), *(make_reference(seed=seed) for seed in range(3))
 SAME_BUT_LATER = dataclasses.replace(OLD, update_time=OLD.update_time + timedelta(days=1))
 
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """A change of the reference "parcel", and its state before and after."""
+    """A change of the reference "parcel", and its state before and after: the current and the previous revision."""
 
-    before: Reference | None
-    act: Callable[[FolderReferenceStore], None]
-    after: Reference | None
+    before: tuple[Reference, ...]
+    act: Callable[[FolderReferenceStore], object]
+    after: tuple[Reference, ...]
 
 
 ACTIONS = {
-    "first save": Action(None, lambda store: store.save(NEW), NEW),
-    "replace": Action(OLD, lambda store: store.save(NEW), NEW),
-    "save the same again": Action(OLD, lambda store: store.save(SAME_BUT_LATER), SAME_BUT_LATER),
-    "delete": Action(OLD, lambda store: store.delete(ReferenceId("parcel")), None),
+    "first save": Action((), lambda store: store.save(NEW), (NEW,)),
+    "second save": Action((OLD,), lambda store: store.save(NEW), (NEW, OLD)),
+    "replace": Action((OLD, OLDER), lambda store: store.save(NEW), (NEW, OLD)),
+    "save the same again": Action((OLD, OLDER), lambda store: store.save(SAME_BUT_LATER), (SAME_BUT_LATER, OLDER)),
+    "save the previous one": Action((OLD, NEW), lambda store: store.save(NEW), (NEW, OLD)),
+    "restore": Action((OLD, NEW), lambda store: store.restore(ReferenceId("parcel"), NEW.revision), (NEW, OLD)),
+    "delete": Action((OLD, OLDER), lambda store: store.delete(ReferenceId("parcel")), ()),
 }
 
 
@@ -62,8 +67,8 @@ def store(tmp_path: Path) -> Iterator[FolderReferenceStore]:
 def prepared(root: Path, action: Action) -> FolderReferenceStore:
     store = FolderReferenceStore(root)
     store.save(OTHER)
-    if action.before:
-        store.save(action.before)
+    for reference in reversed(action.before):
+        store.save(reference)
     return store
 
 
@@ -78,16 +83,17 @@ def attempt(store: FolderReferenceStore, action: Action, names: tuple[str, ...],
     return None
 
 
-def stored_content(store: FolderReferenceStore) -> tuple[object, ...] | None:
+def stored_content(store: FolderReferenceStore) -> list[tuple[object, ...]]:
     assert content(store.load(ReferenceId("other"))) == content(OTHER)
-    try:
-        return content(store.load(ReferenceId("parcel")))
-    except ReferenceNotFoundError:
-        return None
+    found = []
+    with suppress(ReferenceNotFoundError, RevisionNotKeptError):
+        found.append(content(store.load(ReferenceId("parcel"))))
+        found.append(content(store.load_previous(ReferenceId("parcel"))))
+    return found
 
 
-def expected(reference: Reference | None) -> tuple[object, ...] | None:
-    return content(reference) if reference else None
+def expected(state: tuple[Reference, ...]) -> list[tuple[object, ...]]:
+    return [content(reference) for reference in state]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
@@ -106,15 +112,15 @@ def test_an_error_of_the_disk_leaves_the_old_revision_and_nothing_else(tmp_path:
         state = action.after if error is None else action.before
         assert stored_content(store) == expected(state)
         if error is not None:  # otherwise the cleanup failed, and the next start repeats it
-            assert files_in(root) == files_of(OTHER, state)
+            assert files_in(root) == files_of(OTHER, *state)
         store.close()
         again = FolderReferenceStore(root)
         assert stored_content(again) == expected(state)
-        assert files_in(root) == files_of(OTHER, state)
-        if state is not None:
+        assert files_in(root) == files_of(OTHER, *state)
+        if state:
             again.delete(ReferenceId("parcel"))
         again.save(NEW)
-        assert stored_content(again) == expected(NEW)
+        assert stored_content(again) == expected((NEW,))
         again.close()
         if not disk.reached:
             break
@@ -135,8 +141,8 @@ def test_a_disk_that_breaks_leaves_the_old_or_the_new_revision(tmp_path: Path, n
         repaired = FolderReferenceStore(root)
         state = stored_content(repaired)
         assert state in (expected(action.before), expected(action.after))
-        reference = action.before if state == expected(action.before) else action.after
-        assert files_in(root) == files_of(OTHER, reference)
+        references = action.before if state == expected(action.before) else action.after
+        assert files_in(root) == files_of(OTHER, *references)
         repaired.close()
         if not disk.reached:
             break
@@ -144,7 +150,7 @@ def test_a_disk_that_breaks_leaves_the_old_or_the_new_revision(tmp_path: Path, n
     assert step >= 3, "too few steps: the fakes are not called"
 
 
-@pytest.mark.parametrize("name", ["replace", "delete"])
+@pytest.mark.parametrize("name", ["replace", "restore", "delete"])
 def test_a_failed_cleanup_does_not_fail_the_save_or_deletion(tmp_path: Path, name: str) -> None:
     action = ACTIONS[name]
     store = prepared(tmp_path, action)
@@ -152,10 +158,10 @@ def test_a_failed_cleanup_does_not_fail_the_save_or_deletion(tmp_path: Path, nam
     assert attempt(store, action, CLEANUP, disk) is None
     assert disk.reached
     assert stored_content(store) == expected(action.after)
-    assert files_in(tmp_path) > files_of(OTHER, action.after)
+    assert files_in(tmp_path) > files_of(OTHER, *action.after)
     store.close()
     again = FolderReferenceStore(tmp_path)
-    assert files_in(tmp_path) == files_of(OTHER, action.after)
+    assert files_in(tmp_path) == files_of(OTHER, *action.after)
     again.close()
 
 
@@ -268,6 +274,9 @@ def test_files_are_on_the_disk_before_the_pointer_names_them(
         "current.json -> parcel/current.json",
         "sync parcel",
     ]
+    steps.clear()
+    store.restore(ReferenceId("parcel"), OLD.revision)
+    assert steps == ["sync current.json", "sync previous.json", "current.json -> parcel/current.json", "sync parcel"]
     steps.clear()
     store.delete(ReferenceId("parcel"))
     assert steps == ["current.json -> parcel/deleted.json", "sync parcel"]

@@ -417,6 +417,7 @@ class ScoreSpread(_message.Message):
     MEAN_FIELD_NUMBER: _builtins.int
     STDDEV_FIELD_NUMBER: _builtins.int
     MAX_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
     count: _builtins.int
     """The number of normal images or views that were scored."""
     min: _builtins.float
@@ -427,6 +428,12 @@ class ScoreSpread(_message.Message):
     """The standard deviation of the raw scores."""
     max: _builtins.float
     """The highest raw score."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The raw scores, the lowest first: all of them up to 256; of more, 256 that divide them evenly, `min` and `max`
+        included. Empty: not known, because the reference was built by a server that did not keep them.
+        """
+
     def __init__(
         self,
         *,
@@ -435,10 +442,11 @@ class ScoreSpread(_message.Message):
         mean: _builtins.float = ...,
         stddev: _builtins.float = ...,
         max: _builtins.float = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "stddev", b"stddev"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "max", b"max", "mean", b"mean", "min", b"min", "scores", b"scores", "stddev", b"stddev"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -507,6 +515,7 @@ class Reference(_message.Message):
     REGION_OF_INTEREST_FIELD_NUMBER: _builtins.int
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     SENSITIVITY_FIELD_NUMBER: _builtins.int
+    PREVIOUS_REVISION_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -541,6 +550,8 @@ class Reference(_message.Message):
     """What both thresholds of `calibration` are divided by in requests without a sensitivity of their own, 0.1 to 10. 1: the
     calibrated thresholds.
     """
+    previous_revision: _builtins.str
+    """The revision that was in use before this one, and that RestoreReference can put back. Empty: none is kept."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -583,10 +594,11 @@ class Reference(_message.Message):
         region_of_interest: _abc.Iterable[Global___RelativePolygon] | None = ...,
         approximate_search: _builtins.bool = ...,
         sensitivity: _builtins.float = ...,
+        previous_revision: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
@@ -887,6 +899,140 @@ class TuneReferenceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___TuneReferenceResponse: _TypeAlias = TuneReferenceResponse  # noqa: Y015
+
+@_typing.final
+class RestoreReferenceRequest(_message.Message):
+    """The request of RestoreReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: "default"."""
+    revision: _builtins.str
+    """The revision to put back: Reference.previous_revision. Any other fails with FAILED_PRECONDITION, except the current
+    one, with which nothing changes. Empty: the previous revision.
+    """
+    expected_revision: _builtins.str
+    """The revision to go back from. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the
+    current revision.
+    """
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        expected_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "reference_id", b"reference_id", "revision", b"revision"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreReferenceRequest: _TypeAlias = RestoreReferenceRequest  # noqa: Y015
+
+@_typing.final
+class RestoreReferenceResponse(_message.Message):
+    """The response of RestoreReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """The reference, now in use. Its times, images and sensitivity are those that this revision had before."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___Reference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RestoreReferenceResponse: _TypeAlias = RestoreReferenceResponse  # noqa: Y015
+
+@_typing.final
+class GetReferenceImageRequest(_message.Message):
+    """The request of GetReferenceImage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: "default"."""
+    index: _builtins.int
+    """Which image, from 0 to Reference.image_count - 1, in the order of GetReferenceResponse.images."""
+    expected_revision: _builtins.str
+    """The revision whose image it is. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty:
+    the current revision.
+    """
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        index: _builtins.int = ...,
+        expected_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "index", b"index", "reference_id", b"reference_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceImageRequest: _TypeAlias = GetReferenceImageRequest  # noqa: Y015
+
+@_typing.final
+class GetReferenceImageResponse(_message.Message):
+    """The response of GetReferenceImage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IMAGE_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    WIDTH_PX_FIELD_NUMBER: _builtins.int
+    HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    REFERENCE_REVISION_FIELD_NUMBER: _builtins.int
+    image: _builtins.bytes
+    """The encoded image: what the backbone saw of it, so scaled to a square of `input_size_px` of GetServerInfo, and gray
+    outside the region of interest. The server does not keep the original.
+    """
+    media_type: _builtins.str
+    """The format of `image`: "image/png"."""
+    width_px: _builtins.int
+    """The width of `image`, in pixels."""
+    height_px: _builtins.int
+    """The height of `image`, in pixels."""
+    name: _builtins.str
+    """The name that the load gave it. Empty: none."""
+    reference_revision: _builtins.str
+    """The revision that it belongs to."""
+    def __init__(
+        self,
+        *,
+        image: _builtins.bytes = ...,
+        media_type: _builtins.str = ...,
+        width_px: _builtins.int = ...,
+        height_px: _builtins.int = ...,
+        name: _builtins.str = ...,
+        reference_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["height_px", b"height_px", "image", b"image", "media_type", b"media_type", "name", b"name", "reference_revision", b"reference_revision", "width_px", b"width_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceImageResponse: _TypeAlias = GetReferenceImageResponse  # noqa: Y015
 
 @_typing.final
 class DeleteReferenceRequest(_message.Message):

@@ -74,6 +74,16 @@ class PatchCoreServiceStub(object):
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.FromString,
                 _registered_method=True)
+        self.RestoreReference = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/RestoreReference',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceResponse.FromString,
+                _registered_method=True)
+        self.GetReferenceImage = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/GetReferenceImage',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageResponse.FromString,
+                _registered_method=True)
         self.DeleteReference = channel.unary_unary(
                 '/patchserve.v1.PatchCoreService/DeleteReference',
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.DeleteReferenceRequest.SerializeToString,
@@ -151,8 +161,23 @@ class PatchCoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RestoreReference(self, request, context):
+        """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
+        twice gives the first state again. Until it is in use, the current revision stays in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetReferenceImage(self, request, context):
+        """Returns one of the images that a reference was built from, as the backbone saw it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteReference(self, request, context):
-        """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND.
+        """Deletes a reference with its previous revision from memory and from the store. Streams that use it end with NOT_FOUND.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +237,16 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     servicer.TuneReference,
                     request_deserializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.SerializeToString,
+            ),
+            'RestoreReference': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestoreReference,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceResponse.SerializeToString,
+            ),
+            'GetReferenceImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReferenceImage,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageResponse.SerializeToString,
             ),
             'DeleteReference': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteReference,
@@ -403,6 +438,60 @@ class PatchCoreService(object):
             '/patchserve.v1.PatchCoreService/TuneReference',
             patchserve_dot_v1_dot_reference__pb2.TuneReferenceRequest.SerializeToString,
             patchserve_dot_v1_dot_reference__pb2.TuneReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestoreReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/RestoreReference',
+            patchserve_dot_v1_dot_reference__pb2.RestoreReferenceRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.RestoreReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetReferenceImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/GetReferenceImage',
+            patchserve_dot_v1_dot_reference__pb2.GetReferenceImageRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.GetReferenceImageResponse.FromString,
             options,
             channel_credentials,
             insecure,

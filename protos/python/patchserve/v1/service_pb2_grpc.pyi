@@ -61,8 +61,14 @@ class PatchCoreServiceStub:
     """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
     in use, the previous revision stays in use.
     """
+    RestoreReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.RestoreReferenceRequest, _reference_pb2.RestoreReferenceResponse]
+    """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
+    twice gives the first state again. Until it is in use, the current revision stays in use.
+    """
+    GetReferenceImage: _grpc.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceImageRequest, _reference_pb2.GetReferenceImageResponse]
+    """Returns one of the images that a reference was built from, as the backbone saw it."""
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
-    """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
+    """Deletes a reference with its previous revision from memory and from the store. Streams that use it end with NOT_FOUND."""
     Infer: _grpc.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]
     """Inspects one image."""
     InferStream: _grpc.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]
@@ -102,8 +108,14 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """Sets the sensitivity of a reference. Its images, bank and calibration stay; the result is a new revision. Until it is
     in use, the previous revision stays in use.
     """
+    RestoreReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.RestoreReferenceRequest, _reference_pb2.RestoreReferenceResponse]  # type: ignore[assignment]
+    """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
+    twice gives the first state again. Until it is in use, the current revision stays in use.
+    """
+    GetReferenceImage: _aio.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceImageRequest, _reference_pb2.GetReferenceImageResponse]  # type: ignore[assignment]
+    """Returns one of the images that a reference was built from, as the backbone saw it."""
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
-    """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
+    """Deletes a reference with its previous revision from memory and from the store. Streams that use it end with NOT_FOUND."""
     Infer: _aio.UnaryUnaryMultiCallable[_inference_pb2.InferRequest, _inference_pb2.InferResponse]  # type: ignore[assignment]
     """Inspects one image."""
     InferStream: _aio.StreamStreamMultiCallable[_stream_pb2.InferStreamRequest, _stream_pb2.InferStreamResponse]  # type: ignore[assignment]
@@ -178,12 +190,30 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def RestoreReference(
+        self,
+        request: _reference_pb2.RestoreReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.RestoreReferenceResponse, _abc.Awaitable[_reference_pb2.RestoreReferenceResponse]]:
+        """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
+        twice gives the first state again. Until it is in use, the current revision stays in use.
+        """
+
+    @_abc_1.abstractmethod
+    def GetReferenceImage(
+        self,
+        request: _reference_pb2.GetReferenceImageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.GetReferenceImageResponse, _abc.Awaitable[_reference_pb2.GetReferenceImageResponse]]:
+        """Returns one of the images that a reference was built from, as the backbone saw it."""
+
+    @_abc_1.abstractmethod
     def DeleteReference(
         self,
         request: _reference_pb2.DeleteReferenceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reference_pb2.DeleteReferenceResponse, _abc.Awaitable[_reference_pb2.DeleteReferenceResponse]]:
-        """Deletes a reference from memory and from the store. Streams that use it end with NOT_FOUND."""
+        """Deletes a reference with its previous revision from memory and from the store. Streams that use it end with NOT_FOUND."""
 
     @_abc_1.abstractmethod
     def Infer(

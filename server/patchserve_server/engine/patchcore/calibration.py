@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev, stdev
+from statistics import fmean, stdev
 
 import numpy as np
 from torch import Tensor
@@ -84,5 +84,5 @@ def _thresholds(
     """The image threshold from the normal image scores, the patch threshold from the peaks of the normal maps."""
     scores = [raw.image_score for raw in normal]
     peaks = [float(np.nanmax(raw.anomaly_map)) for raw in normal]
-    spread = ScoreSpread(len(scores), min(scores), fmean(scores), pstdev(scores), max(scores))
+    spread = ScoreSpread.of(scores)
     return Calibration(method, max(limit(scores), smallest), max(limit(peaks), smallest), spread)

@@ -19,7 +19,7 @@ from google.protobuf.message import Message
 
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError
 from patchserve_server.web.transcoding.json_text import LongText
-from patchserve_server.web.transcoding.scalars import checked_scalar
+from patchserve_server.web.transcoding.scalars import checked_scalar, is_written_as_text
 from patchserve_server.web.transcoding.shown import shown
 
 _URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
@@ -104,7 +104,7 @@ class _Reader:
         return [self._value(field, one, f"{path}[{index}]", (*way, index)) for index, one in enumerate(value)]
 
     def _value(self, field: FieldDescriptor, value: object, path: str, way: tuple[str | int, ...]) -> object:
-        if field.message_type is not None:
+        if field.message_type is not None and not is_written_as_text(field):
             if not isinstance(value, dict):
                 raise InvalidInputError(path, f"{path} must be an object, not {shown(value)}.")
             return self.message(value, field.message_type, path, way)

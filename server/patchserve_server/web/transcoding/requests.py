@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
@@ -75,9 +76,18 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
 def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[str, Any]:
     if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
         raise InvalidInputError("", "This method takes no body: its fields are in the path and the query.")
+    return fields_of_query(request.scope["query_string"], binding.method.input_type, max_elements)
+
+
+def fields_of_query(query: bytes, descriptor: Descriptor, max_elements: int) -> dict[str, Any]:
+    """The fields of a message in a query, such as `output.max_regions=4`.
+
+    Raises:
+        InvalidInputError: the query is malformed, or has fields that the message does not.
+    """
     try:
         pairs = parse_qsl(
-            request.scope["query_string"].decode("ascii"),
+            query.decode("ascii"),
             keep_blank_values=True,
             errors="strict",
             max_num_fields=max_elements,
@@ -90,7 +100,7 @@ def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[s
         texts.setdefault(name, []).append(text)
     fields: dict[str, Any] = {}
     for name, values in texts.items():
-        add_texts(fields, binding.method.input_type, name, values)
+        add_texts(fields, descriptor, name, values)
     return fields
 
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patchserve.v1 import service_pb2
 from patchserve_server.contract.methods import METHODS, SERVICE
 from patchserve_server.contract.operations import OPERATIONS
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import HttpMethodError, PatchserveError
-from patchserve_server.web.calls import Calls, Handler, HttpCall
+from patchserve_server.web.calls import Calls, Endpoint, Handler, HttpCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.message_json import json_of
 from patchserve_server.web.transcoding.bindings import Binding, Router, bindings_of
 from patchserve_server.web.transcoding.requests import off_loop, read_request
 
 _JSON: Final = "application/json"
-
-Endpoint = Callable[[Request], Awaitable[Response]]
 
 
 def routes(calls: Calls) -> list[BaseRoute]:
@@ -52,9 +49,10 @@ class Transcoder:
         try:
             binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
         except PatchserveError as error:
-            response = status_response(status_of(error, uuid.uuid4().hex))
+            failed = status_response(status_of(error, uuid.uuid4().hex))
             if isinstance(error, HttpMethodError):
-                response.headers["allow"] = ", ".join(error.allowed)
+                failed.headers["allow"] = ", ".join(error.allowed)
+            response: ASGIApp = failed
         else:
             response = await self._endpoints[binding](Request(scope, receive, send))
         await response(scope, receive, send)

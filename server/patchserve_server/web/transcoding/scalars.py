@@ -11,6 +11,8 @@ import re
 from typing import Final
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve_server.contract.methods import MAX_TEXT_BYTES
 from patchserve_server.domain.errors import InvalidInputError
@@ -22,17 +24,26 @@ _INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+_AS_TEXT: Final = {
+    "google.protobuf.Duration": ("1.5s", Duration),
+    "google.protobuf.Timestamp": ("2026-01-31T12:00:00.5Z", Timestamp),
+}
 _MAX_FLOAT: Final = 3.4028234663852886e38
 _NO_NUMBERS: Final = frozenset({"NaN", "Infinity", "-Infinity"})  # as protobuf writes them in JSON
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", re.ASCII)
 
 
+def is_written_as_text(field: FieldDescriptor) -> bool:
+    """Whether the JSON mapping writes this message as a string, as if it were a scalar."""
+    return field.message_type is not None and field.message_type.full_name in _AS_TEXT
+
+
 def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
     """The value, as protobuf's parser takes it.
 
     Args:
-        field: not a message, and not bytes.
+        field: not bytes, and no message apart from those that are written as text.
         value: of JSON, or text of a query.
         path: of the field in the request, for errors.
 
@@ -41,6 +52,8 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
     """
     checked: object
     match field.cpp_type:
+        case FieldDescriptor.CPPTYPE_MESSAGE:
+            return _as_text(field, value, path)
         case FieldDescriptor.CPPTYPE_BOOL:
             checked, expected = value if isinstance(value, bool) else None, "true or false"
         case FieldDescriptor.CPPTYPE_STRING:
@@ -59,6 +72,17 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
     if checked is None:
         raise InvalidInputError(path, f"{path} must be {expected}, not {shown(value)}.")
     return checked
+
+
+def _as_text(field: FieldDescriptor, value: object, path: str) -> str:
+    example, parsed = _AS_TEXT[field.message_type.full_name]
+    try:
+        if isinstance(value, str):
+            parsed().FromJsonString(value)
+            return value
+    except ValueError:
+        pass
+    raise InvalidInputError(path, f'{path} must be a string such as "{example}", not {shown(value)}.')
 
 
 def _text(value: object, path: str) -> str:

@@ -9,6 +9,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.web.transcoding.json_values import find_field, join
+from patchserve_server.web.transcoding.scalars import is_written_as_text
 
 _BOOLS: Final = {"true": True, "false": False}
 
@@ -26,7 +27,7 @@ def add_texts(fields: dict[str, Any], descriptor: Descriptor, name: str, texts: 
         InvalidInputError: there is no such field, it is a message, or it has several values but takes one.
     """
     field, owner, path = place(fields, descriptor, name)
-    if field.message_type is not None:
+    if field.message_type is not None and not is_written_as_text(field):
         inner = field.message_type.fields[0].name
         raise InvalidInputError(path, f"{path} is a message: name its fields, such as {path}.{inner}.")
     values = [value_of(field, text) for text in texts]
@@ -46,7 +47,7 @@ def place(fields: dict[str, Any], descriptor: Descriptor, name: str) -> tuple[Fi
     for step in parents:
         parent = find_field(descriptor, step, path)
         path = join(path, parent.name)
-        if parent.message_type is None or parent.is_repeated:
+        if parent.message_type is None or parent.is_repeated or is_written_as_text(parent):
             raise InvalidInputError(path, f"{path} has no fields that a name could lead to.")
         fields, descriptor = fields.setdefault(parent.name, {}), parent.message_type
     field = find_field(descriptor, last, path)

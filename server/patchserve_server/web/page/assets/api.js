@@ -53,19 +53,20 @@ export async function call(method, path, options = {}) {
 }
 
 /**
- * One call that answers with an image.
- * @param {string} path
- * @param {AbortSignal} [signal]
- * @returns {Promise<Blob>}
+ * One call whose answer is not JSON, such as an image.
+ * @param {string} path with its query
+ * @param {{headers?: Record<string, string>, signal?: AbortSignal}} [options]
+ * @returns {Promise<Response>}
+ * @throws as `call`
  */
-export async function callForImage(path, signal) {
-  const response = await send("GET", path, { signal });
-  if (response.ok) return response.blob();
+export async function open(path, options = {}) {
+  const response = await send("GET", path, options);
+  if (response.ok) return response;
   throw tell(new ApiError(response.status, await response.json().catch(() => ({}))));
 }
 
-async function send(method, path, { json, form, signal }) {
-  const headers = json === undefined ? {} : { "content-type": "application/json" };
+async function send(method, path, { json, form, signal, headers: more = {} }) {
+  const headers = json === undefined ? more : { ...more, "content-type": "application/json" };
   const body = json === undefined ? form : JSON.stringify(json);
   try {
     const response = await fetch(path, { method, headers, body, signal, credentials: "same-origin" });

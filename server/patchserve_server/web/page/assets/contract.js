@@ -44,8 +44,10 @@ export async function referenceImage(id, index, revision, signal) {
  * @param {File} image
  */
 export async function infer(id, image) {
-  const json = { image: await base64Of(image), image_name: nameOf(image), output: OUTPUT };
-  return readInspection(await call("POST", referencePath(id, ":infer"), { json }));
+  const form = new FormData();
+  form.append("image", image, image.name);
+  form.append("output", JSON.stringify(OUTPUT));
+  return readInspection(await call("POST", referencePath(id, ":infer"), { form }));
 }
 
 /**
@@ -55,13 +57,11 @@ export async function infer(id, image) {
  * @param {{append?: boolean, expectedRevision?: string, signal?: AbortSignal}} [options]
  */
 export async function load(id, images, { append = false, expectedRevision = "", signal } = {}) {
-  const json = {
-    images: await Promise.all(images.map(base64Of)),
-    image_names: images.map(nameOf),
-    mode: append ? "LOAD_MODE_APPEND" : "LOAD_MODE_REPLACE",
-    expected_revision: expectedRevision,
-  };
-  return readReference((await call("POST", referencePath(id, ":load"), { json, signal })).reference);
+  const form = new FormData();
+  images.forEach((image) => form.append("images", image, image.name));
+  form.append("mode", append ? "LOAD_MODE_APPEND" : "LOAD_MODE_REPLACE");
+  form.append("expected_revision", expectedRevision);
+  return readReference((await call("POST", referencePath(id, ":load"), { form, signal })).reference);
 }
 
 /** The active loads of a reference. */
@@ -70,6 +70,17 @@ export async function activeLoads(id) {
   return answer.loads.map((each) => ({
     stage: each.stage.replace("LOAD_STAGE_", ""), done: each.steps_done, total: each.steps_total,
   }));
+}
+
+/**
+ * The raw scores of recent inspections with these revisions of a reference, the newest last.
+ * @param {string} id
+ * @param {Set<string>} revisions that have the same bank, so that their raw scores are comparable
+ * @returns {Promise<number[]>}
+ */
+export async function recentScores(id, revisions) {
+  const { scores } = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(id)}`);
+  return scores.raw_score.filter((_, index) => revisions.has(scores.revisions[scores.revision[index]]));
 }
 
 export async function tune(id, sensitivity, expectedRevision) {
@@ -84,21 +95,4 @@ export async function restore(id, revision, expectedRevision) {
 
 export async function remove(id, expectedRevision) {
   await call("DELETE", referencePath(id, `?expected_revision=${expectedRevision}`));
-}
-
-/** The name of a file as an image name: at most 128 bytes of printable characters. */
-function nameOf(file) {
-  let name = file.name.replace(/\p{C}/gu, "");
-  while (new TextEncoder().encode(name).length > 128) name = [...name].slice(0, -1).join("");
-  return name;
-}
-
-/** @param {Blob} file @returns {Promise<string>} */
-function base64Of(file) {
-  return new Promise((resolve, reject) => {
-    const reader = new FileReader();
-    reader.onload = () => resolve(String(reader.result).replace(/^[^,]*,/, ""));
-    reader.onerror = () => reject(new Error("An image cannot be read. Was its file moved or changed?"));
-    reader.readAsDataURL(file);
-  });
 }

@@ -20,8 +20,8 @@ export function imageInput({ id, title, action, onImages, onProblem, more = [] }
   const take = (/** @type {File[]} */ files) => {
     const images = files.filter(isImage);
     const others = files.length - images.length;
-    if (others) onProblem(`${others === 1 ? "One file is" : `${others} files are`} not JPEG, PNG, WebP, BMP or TIFF, and left out.`);
     if (images.length) onImages(images);
+    if (others) onProblem(`${others === 1 ? "One file is" : `${others} files are`} left out: not JPEG, PNG, WebP, BMP or TIFF.`);
   };
   const input = chooser(id, { multiple: true }, take);
   const zone = element(

@@ -1,0 +1,31 @@
+"""Thumbnails: small pictures of inspected images, drawn from the model input, so that nothing is decoded again."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import cv2
+
+from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.inspection import HeatmapScale, Verdict
+from patchserve_server.imaging.canvas import Canvas, overlay_size
+from patchserve_server.imaging.overlay import render_overlay
+
+THUMBNAIL_SIDE_PX: Final = 208
+_JPEG_OPTIONS: Final = (cv2.IMWRITE_JPEG_QUALITY, 80)
+
+
+def draw_thumbnail(
+    model_input: ModelInputs, source_size_px: tuple[int, int], anomaly_map: AnomalyMap, verdict: Verdict
+) -> bytes:
+    """A JPEG of a model input (S, S, 3) in the proportions of its image, with the heat map (S, S) if it is anomalous.
+
+    Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the image if that is smaller.
+    """
+    size_px = overlay_size(source_size_px, THUMBNAIL_SIDE_PX)
+    pixels = cv2.resize(model_input, size_px, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)  # (H, W, 3)
+    if verdict.anomaly.is_anomalous:
+        canvas = Canvas(pixels, HeatmapScale.CALIBRATED, size_px, source_size_px)
+        pixels = render_overlay(canvas, anomaly_map, pixel_threshold=verdict.pixel_threshold, regions=())
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), _JPEG_OPTIONS)
+    return data.tobytes()

@@ -1,0 +1,1 @@
+"""The Open Inference Protocol over HTTP, with the extension for binary tensors."""

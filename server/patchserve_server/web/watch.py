@@ -1,0 +1,101 @@
+"""`/watch`: the live wall, the images that it keeps, and the latest scores of a reference. For the scope manage."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+from typing import Final
+
+from google.protobuf import json_format
+from google.rpc import status_pb2
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from patchserve.v1 import inference_pb2
+from patchserve_server.contract import responses
+from patchserve_server.contract.methods import InitialPermit, Method
+from patchserve_server.domain.callers import Scope
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.imaging import encode_png, media_type_of
+from patchserve_server.serving.wall import KeptImage
+from patchserve_server.web.calls import Calls, HttpCall
+from patchserve_server.web.errors import status_response
+from patchserve_server.web.message_json import json_of
+from patchserve_server.web.wall_json import error_event, score_json, snapshot_event, update_event
+
+_WATCH: Final = Method(Scope.MANAGE)  # it shows what other callers send
+_INSPECT: Final = Method(Scope.MANAGE, InitialPermit.IMAGE)
+
+
+def routes(calls: Calls) -> list[BaseRoute]:
+    handlers = {
+        "/watch/scores": ("WatchScores", _WATCH, _scores),
+        "/watch/images/{tile_id}": ("WatchImage", _WATCH, _image),
+        "/watch/inspections/{tile_id}:again": ("WatchInspectAgain", _INSPECT, _inspect_again),
+        "/watch/inspections/{tile_id}": ("WatchInspection", _WATCH, _inspection),
+    }
+    return [
+        Route("/watch/events", calls.events("Watch", _WATCH, _events, status_response, _last_event)),
+        *(
+            Route(path, calls.endpoint(name, method, handler, status_response))
+            for path, (name, method, handler) in handlers.items()
+        ),
+    ]
+
+
+async def _events(call: HttpCall) -> AsyncGenerator[bytes]:
+    """A snapshot, then an update at most four times a second, until the watcher leaves."""
+    wall, reference_id = call.application.wall, _reference_id(call)
+    with wall.watch(reference_id) as watcher:
+        snapshot = wall.snapshot(reference_id, call.request.headers.get("last-event-id", ""))
+        yield snapshot_event(snapshot, call.application.catalog, wall.event_id)
+        while True:
+            update = await watcher.update()
+            yield update_event(update, wall.event_id)
+
+
+def _last_event(status: status_pb2.Status) -> bytes:
+    return error_event(json_format.MessageToDict(status))
+
+
+async def _scores(call: HttpCall) -> Response:
+    """The last scores of a reference with its current bank, the oldest first: with others they are not comparable."""
+    application = call.application
+    info = application.catalog.info(_reference_id(call) or DEFAULT_REFERENCE_ID)
+    scores = application.wall.scores(info.reference_id)
+    comparable = [score_json(score) for score in scores if score.calibration == info.calibration]
+    return JSONResponse({"reference_id": info.reference_id, "scores": comparable})
+
+
+async def _image(call: HttpCall) -> Response:
+    """The image as its caller sent it; pixels as PNG."""
+    image = _kept(call).image
+    data = image if isinstance(image, bytes) else await asyncio.to_thread(encode_png, image)
+    return Response(data, media_type=media_type_of(data))
+
+
+async def _inspection(call: HttpCall) -> Response:
+    """What the caller was answered, with an overlay for whoever looks at it."""
+    kept = _kept(call)
+    overlay = await asyncio.to_thread(kept.draw_overlay)
+    return _json(responses.infer_response(replace(kept.tile.inspection, overlay=overlay)))
+
+
+async def _inspect_again(call: HttpCall) -> Response:
+    """What the answer would be now, at the current revision of the reference."""
+    inspection = await call.application.inspect_again(call.permit, _kept(call))
+    return _json(responses.infer_response(inspection))
+
+
+def _json(message: inference_pb2.InferResponse) -> Response:
+    return Response(json_of(message), media_type="application/json")
+
+
+def _kept(call: HttpCall) -> KeptImage:
+    return call.application.wall.image(call.request.path_params["tile_id"])
+
+
+def _reference_id(call: HttpCall) -> ReferenceId | None:
+    text = call.request.query_params.get("reference_id", "")
+    return ReferenceId(text) if text else None

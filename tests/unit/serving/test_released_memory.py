@@ -177,7 +177,7 @@ async def test_a_failed_batch_keeps_no_image(pool: ThreadPoolExecutor) -> None:
     limits: Any = None
     application = Application(
         *("", "", FakeDetector().info, limits, limits, catalog, limits),
-        *(RefusingInspector(), limits, limits, limits, limits, limits),
+        *(RefusingInspector(), limits, limits, limits, limits, limits, limits),
     )
     admission = Admission("image", Capacity(8, 2**30), share=1.0, largest=Capacity(8, 2**20))
     held = [np.zeros((4, 4, 3), np.uint8) for _ in range(2)]

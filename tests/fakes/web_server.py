@@ -11,23 +11,15 @@ from typing import Any
 
 import uvicorn
 
-from patchserve_server.web.socket_protocol import SocketProtocol
+from patchserve_server.web.socket_protocol import socket_options
 
 
 @contextmanager
 def serving(app: Any, max_message_bytes: int = 2**20, ping_s: float = 20) -> Iterator[int]:
     """Yields the port."""
     bound = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        lifespan="off",
-        ws=SocketProtocol,
-        ws_max_size=max_message_bytes,
-        ws_per_message_deflate=False,
-        ws_ping_interval=ping_s,
-        ws_ping_timeout=ping_s,
-    )
+    options = {**socket_options(max_message_bytes), "ws_ping_interval": ping_s, "ws_ping_timeout": ping_s}
+    config = uvicorn.Config(app, log_config=None, lifespan="off", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=[server.serve([bound])])
     thread.start()

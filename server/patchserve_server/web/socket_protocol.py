@@ -20,6 +20,7 @@ _PIECE_BYTES: Final = 4096
 _BURST: Final = 256  # control frames and fragments at once
 _PER_SECOND: Final = 32.0  # and as many more in the long run
 _FRAGMENT_BYTES: Final = 256  # a fragment of this size or more counts for nothing
+_PING_INTERVAL_S: Final = 20.0
 _DISCARD_S: Final = 2.0
 
 
@@ -127,3 +128,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.write_eof()
         self.close_timer = self.loop.call_later(_DISCARD_S, self.transport.abort)
         self.transport.resume_reading()
+
+
+def socket_options(max_message_bytes: int) -> dict[str, Any]:
+    """The options of uvicorn for WebSockets."""
+    return {
+        "ws": SocketProtocol,
+        "ws_max_size": max_message_bytes,
+        "ws_per_message_deflate": False,  # images are compressed; a small message could become a large one
+        "ws_ping_interval": _PING_INTERVAL_S,  # so that nothing on the way takes the connection for dead
+        "ws_ping_timeout": _PING_INTERVAL_S,
+    }

@@ -30,10 +30,13 @@ class WebSocketConnection(SocketProtocol):
         self._place = place
         self._peer = peer
         self._task: asyncio.Task[None] | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._place.close()
         super().connection_lost(exc)
+        if self._end is not None:
+            self._end.cancel()
         if self._task is not None:
             self._task.cancel()
 
@@ -48,4 +51,4 @@ class WebSocketConnection(SocketProtocol):
         try:
             await super().run_asgi()
         finally:
-            self.loop.call_later(_CLOSE_S, self.transport.abort)
+            self._end = self.loop.call_later(_CLOSE_S, self.transport.abort)

@@ -176,7 +176,7 @@ async def test_a_failed_batch_keeps_no_image(pool: ThreadPoolExecutor) -> None:
     await catalog.publish(published, scorer(published))
     limits: Any = None
     application = Application(
-        *("", "", FakeDetector().info, limits, limits, catalog, limits),
+        *("", "", "", FakeDetector().info, limits, limits, catalog, limits),
         *(RefusingInspector(), limits, limits, limits, limits, limits, limits),
     )
     admission = Admission("image", Capacity(8, 2**30), share=1.0, largest=Capacity(8, 2**20))

@@ -54,7 +54,7 @@ class Wall {
       filter: (onlyAnomalous) => { this.#onlyAnomalous = onlyAnomalous; this.#drawTiles(); },
     });
     replace(root, ...this.#parts.all);
-    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawTiles());
+    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawCards());
     void this.#listReferences();
     const path = this.#referenceId ? `/watch/events?reference_id=${encodeURIComponent(this.#referenceId)}` : "/watch/events";
     this.#stop = listen(path, (name, data) => this.#hear(name, data), (connection) => this.#setConnection(connection));
@@ -105,9 +105,7 @@ class Wall {
     if (this.#isPaused) return;
     this.#drawNumbers();
     this.#drawCharts();
-    const isHeld = [this.#parts.cards, this.#parts.grid].some(isInUse);
-    for (const note of this.#parts.held) note.hidden = !isHeld;
-    if (!isHeld) this.#drawTiles();
+    this.#drawTiles();
   }
 
   #drawState() {
@@ -157,16 +155,27 @@ class Wall {
 
   #drawTiles() {
     const { anomalies, tiles } = this.#state;
+    const { cards, cardsHeld, grid, gridHeld } = this.#parts;
     const seen = this.#onlyAnomalous ? tiles.filter((tile) => tile.isAnomalous) : tiles.filter((tile) => tile.url || tile.isAnomalous);
-    bringUpToDate(this.#parts.cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
-      look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
-    }));
-    if (this.#parts.cards.scrollLeft < CARD_PX) this.#parts.cards.scrollLeft = 0; // the newest stays in sight
-    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
-    bringUpToDate(this.#parts.grid, seen.slice(0, GRID), this.#grid, (tile) => ({ node: gridTile(tile, () => this.#look(tile)) }));
+    cardsHeld.hidden = !isInUse(cards);
+    if (cardsHeld.hidden) {
+      bringUpToDate(cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
+        look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
+      }));
+      if (cards.scrollLeft < CARD_PX) cards.scrollLeft = 0; // the newest stays in sight
+    }
+    this.#drawCards();
+    gridHeld.hidden = !isInUse(grid);
+    if (gridHeld.hidden) {
+      bringUpToDate(grid, seen.slice(0, GRID), this.#grid, (tile) => ({ node: gridTile(tile, () => this.#look(tile)) }));
+    }
     setText(this.#parts.anomalyCount, anomalies.length ? String(anomalies.length) : "none yet");
     this.#parts.meaning.hidden = anomalies.length === 0;
     this.#drawFailures();
+  }
+
+  #drawCards() {
+    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
   }
 
   #drawFailures() {
@@ -217,7 +226,7 @@ function build(referenceId, { choose, pause, filter }) {
     element("strong", {}, "A false alarm? "), "Press ", element("em", {}, "This is fine"), ". ", MEANING);
   const reports = element("ol", { class: "wall-reports", "aria-label": "Changes of references" });
   const cards = element("ul", { class: "wall-cards" });
-  const held = [0, 1].map(() => element("span", { class: "wall-held", hidden: true }, "holds still while you point at it"));
+  const [cardsHeld, gridHeld] = [0, 1].map(() => element("span", { class: "wall-held", hidden: true }, "holds still while you point at it"));
   const charts = element("div", { class: "wall-charts" });
   const empty = element("div", { class: "card empty" },
     element("p", {}, "Nothing has been inspected in the last five minutes."),
@@ -235,15 +244,15 @@ function build(referenceId, { choose, pause, filter }) {
     messages,
     element("dl", { class: "wall-numbers" }, rate.node, anomalous.node, median.node, p95.node),
     element("section", { class: "wall-part", "aria-label": "Anomalies" },
-      element("div", { class: "row between" }, element("h2", {}, "Anomalies ", anomalyCount), held[0]),
+      element("div", { class: "row between" }, element("h2", {}, "Anomalies ", anomalyCount), cardsHeld),
       meaning, reports, cards),
     element("div", { class: "wall-columns" },
       element("section", { class: "wall-part", "aria-label": "Scores" }, element("h2", {}, "Scores"), empty, charts),
-      element("section", { class: "wall-part", "aria-label": "Now" }, element("div", { class: "row between" }, element("h2", {}, "Now"), held[1]), grid)),
+      element("section", { class: "wall-part", "aria-label": "Now" }, element("div", { class: "row between" }, element("h2", {}, "Now"), gridHeld), grid)),
     failedBox,
   ];
   return {
-    all, status, messages, references, pause: pauseButton, anomalyCount, meaning, held, reports, cards, charts, empty, grid, failedBox, failedTitle, failedList,
+    all, status, messages, references, pause: pauseButton, anomalyCount, meaning, cardsHeld, gridHeld, reports, cards, charts, empty, grid, failedBox, failedTitle, failedList,
     numbers: { rate: rate.value, anomalous: anomalous.value, median: median.value, p95: p95.value },
   };
 }

@@ -1,14 +1,17 @@
-"""A connection that became a WebSocket: it has the place of the connection, and its call ends with it."""
+"""A connection that became a WebSocket: uvicorn's, which ends when its peer has vanished or does not read."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
 from patchserve_server.web.answering import Answering
 from patchserve_server.web.connections import ConnectionPlace
 from patchserve_server.web.peers import Peer, set_peer
 from patchserve_server.web.shared import SILENT, Shared
 from patchserve_server.web.socket_protocol import SocketProtocol
+
+_CLOSE_S: Final = 12.0  # how long the peer may take to close; uvicorn begins to close its side after 10 s
 
 
 class WebSocketConnection(SocketProtocol):
@@ -27,14 +30,25 @@ class WebSocketConnection(SocketProtocol):
         self._place = place
         self._peer = peer
         self._task: asyncio.Task[None] | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._place.close()
         super().connection_lost(exc)
+        if self._end is not None:
+            self._end.cancel()
         if self._task is not None:
             self._task.cancel()
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        if self.close_sent:
+            self.transport.abort()  # nobody reads what uvicorn has just sent
 
     async def run_asgi(self) -> None:
         self._task = asyncio.current_task()
         set_peer(self.scope, self._peer)
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            self._end = self.loop.call_later(_CLOSE_S, self.transport.abort)

@@ -8,6 +8,7 @@ the end the status of the stream.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Self
 
 from google.protobuf import json_format
@@ -54,8 +55,7 @@ class ReceivedFrames:
             raise StreamProtocolError(
                 "After the text message of a frame comes its image, in a binary message.", "frame"
             )
-        name.image = message
-        return requests.frame(name)
+        return replace(requests.frame(name), image=message)
 
 
 def _name(text: str) -> stream_pb2.Frame | None:

@@ -13,7 +13,8 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from patchserve_server.contract.methods import Method
-from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeError, UnsupportedMediaTypeError
+from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeError
+from patchserve_server.domain.http_errors import UnsupportedMediaTypeError
 from patchserve_server.web.calls import HttpCall
 from patchserve_server.web.multipart import read_form
 from patchserve_server.web.transcoding.bindings import Binding

@@ -16,7 +16,8 @@ from patchserve.v1 import service_pb2
 from patchserve_server.contract.methods import METHODS, SERVICE
 from patchserve_server.contract.operations import OPERATIONS
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import HttpMethodError, PatchserveError
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.http_errors import HttpMethodError
 from patchserve_server.web.calls import Calls, Endpoint, Handler, HttpCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.message_json import json_of

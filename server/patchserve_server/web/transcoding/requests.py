@@ -64,17 +64,16 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
         form = await read_form(call, max_files=call.application.limits.max_reference_images)
         nbytes = sum(map(len, form.values.values())) + sum(len(file.data) for file in form.files)
         return await off_loop(nbytes, lambda: object_of_form(form, binding.method.input_type, max_elements)), nbytes
-    if kind not in (_JSON, b"") or parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
+    is_json = kind == _JSON and parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
+    if not is_json and (kind or _has_body(call.request)):
         raise _unsupported()
     # Half as large again as a message: base64 takes a third more, and fields have names.
     body = await call.body.read(max_bytes=max_bytes + max_bytes // 2)
-    if body and not kind:
-        raise _unsupported()
     return await off_loop(len(body), lambda: parse_json(body or b"{}", max_elements)), len(body)
 
 
 def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[str, Any]:
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+    if _has_body(request):
         raise InvalidInputError("", "This method takes no body: its fields are in the path and the query.")
     return fields_of_query(request.scope["query_string"], binding.method.input_type, max_elements)
 
@@ -102,6 +101,10 @@ def fields_of_query(query: bytes, descriptor: Descriptor, max_elements: int) -> 
     for name, values in texts.items():
         add_texts(fields, descriptor, name, values)
     return fields
+
+
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
 def _unsupported() -> UnsupportedMediaTypeError:

@@ -46,7 +46,7 @@ class Transcoder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
+            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("latin-1"))
         except PatchserveError as error:
             failed = status_response(status_of(error, ""))
             if isinstance(error, HttpMethodError):

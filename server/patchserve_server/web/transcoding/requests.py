@@ -20,6 +20,7 @@ from patchserve_server.web.transcoding.bindings import Binding
 from patchserve_server.web.transcoding.form_values import object_of_form
 from patchserve_server.web.transcoding.json_text import parse_json
 from patchserve_server.web.transcoding.json_values import fill_message
+from patchserve_server.web.transcoding.shown import shown
 from patchserve_server.web.transcoding.text_values import add_texts
 
 _ON_LOOP_BYTES: Final = 256 * 2**10  # below it, a thread costs more time than it saves
@@ -66,7 +67,7 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
         return await off_loop(nbytes, lambda: object_of_form(form, binding.method.input_type, max_elements)), nbytes
     is_json = kind == _JSON and parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
     if not is_json and (kind or _has_body(call.request)):
-        raise _unsupported()
+        raise _unsupported(kind)
     # Half as large again as a message: base64 takes a third more, and fields have names.
     body = await call.body.read(max_bytes=max_bytes + max_bytes // 2)
     return await off_loop(len(body), lambda: parse_json(body or b"{}", max_elements)), len(body)
@@ -107,7 +108,8 @@ def _has_body(request: Request) -> bool:
     return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
 
 
-def _unsupported() -> UnsupportedMediaTypeError:
+def _unsupported(kind: bytes) -> UnsupportedMediaTypeError:
     return UnsupportedMediaTypeError(
-        "The body must be JSON in UTF-8 or a multipart form: Content-Type application/json or multipart/form-data."
+        "The body must be JSON in UTF-8 (Content-Type: application/json) or a multipart form (multipart/form-data), "
+        f"not {shown(kind.decode('latin-1')) if kind else 'without a Content-Type'}."
     )

@@ -146,6 +146,7 @@ def test_the_alphabet_for_urls_escapes_and_missing_padding_are_base64_too() -> N
     [
         ({"ouput": {}}, "ouput", "Did you mean output?"),
         ({"output": {"overlays": True}}, "output.overlays", "Did you mean overlay?"),
+        ({"overlay": True}, "overlay", "Did you mean output.overlay?"),
         ({"zzz": 1}, "zzz", "Its fields: reference_id, image, output, expected_revision, image_name."),
         ({"z" * 100: 1}, "z" * 64, "no field"),
         ({"\ud800": 1}, "\\ud800", "no field"),
@@ -162,6 +163,7 @@ def test_the_alphabet_for_urls_escapes_and_missing_padding_are_base64_too() -> N
         ({"output": {"sensitivity": 10**400}}, "output.sensitivity", "a number, not 1000"),
         ({"output": {"sensitivity": "nan"}}, "output.sensitivity", "a number"),
         ({"output": {"heatmap_scale": "CALIBRATED"}}, "output.heatmap_scale", "HEATMAP_SCALE_CALIBRATED"),
+        ({"output": {"heatmap_scale": "\ud800"}}, "output.heatmap_scale", '"\\ud800"'),
         ({"output": {"heatmap_scale": 1.5}}, "output.heatmap_scale", "not 1.5"),
         ({"reference_id": 1}, "reference_id", "a string of at most 1,024 bytes, not 1"),
         ({"reference_id": "a" * 1025}, "reference_id", "1,025 bytes"),

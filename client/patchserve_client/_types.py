@@ -281,6 +281,7 @@ class ServerInfo:
 
     version: str
     http_url: str  # of its HTTP face, such as http://127.0.0.1:8080; empty: it has none
+    grpc_address: str  # as the server is bound: HOST:PORT or unix:PATH
     backbone: str
     weights_digest: str
     weights_source: str

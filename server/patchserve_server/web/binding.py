@@ -45,6 +45,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 bound.setblocking(False)
                 if hasattr(socket, "TCP_NOTSENT_LOWAT"):  # connections inherit it
                     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+                # Connections inherit it. Else a short response waits 40 ms for the caller to confirm its head.
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sockets.append(bound)
                 port = bound.getsockname()[1]
         except (OSError, UnicodeError) as error:

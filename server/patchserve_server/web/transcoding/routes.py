@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
 from typing import Final
 
@@ -32,7 +31,7 @@ def routes(calls: Calls) -> list[BaseRoute]:
     transcoder = Transcoder(calls, bindings)
     first_segments = sorted({binding.template.segments[0] for binding in bindings})
     paths = [path for segment in first_segments for path in (f"/{segment}", f"/{segment}/{{path:path}}")]
-    return [Route("/openapi.json", _openapi), *(Route(path, transcoder) for path in paths)]
+    return [_openapi_route(), *(Route(path, transcoder) for path in paths)]
 
 
 class Transcoder:
@@ -47,7 +46,7 @@ class Transcoder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
+            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("latin-1"))
         except PatchserveError as error:
             failed = status_response(status_of(error, ""))
             if isinstance(error, HttpMethodError):
@@ -72,6 +71,10 @@ def _endpoint(calls: Calls, binding: Binding) -> Endpoint:
     return calls.endpoint(name, method, handler, status_response)
 
 
-async def _openapi(_: Request) -> Response:
-    text = await asyncio.to_thread(files("patchserve_server.web").joinpath("openapi.json").read_bytes)
-    return Response(text, media_type=_JSON)
+def _openapi_route() -> Route:
+    document = files("patchserve_server.web").joinpath("openapi.json").read_bytes()
+
+    async def show(_: Request) -> Response:
+        return Response(document, media_type=_JSON)
+
+    return Route("/openapi.json", show)

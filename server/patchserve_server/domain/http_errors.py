@@ -32,6 +32,15 @@ class UnsupportedMediaTypeError(InvalidInputError):
         super().__init__("content-type", message)
 
 
+class UpgradeRequiredError(InvalidInputError):
+    """This path of HTTP is for WebSockets only."""
+
+    reason = "UPGRADE_REQUIRED"
+
+    def __init__(self) -> None:
+        super().__init__("upgrade", "InferStream needs a WebSocket: open this URL with ws:// or wss://.")
+
+
 class UnknownPathError(PatchserveError):
     """The HTTP face has nothing at this path."""
 

@@ -60,7 +60,7 @@ class Tab:
     def open(self, screen: str = "try") -> Page:
         """Opens a screen, such as `reference/belt`, anew."""
         self.page.goto("about:blank")
-        self.page.goto(f"{self.url}/page/#/{screen}")
+        self.page.goto(f"{self.url}/#/{screen}")
         return self.page
 
     def heard(self, message: ConsoleMessage) -> None:

@@ -42,6 +42,8 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 )
                 on_failure.callback(bound.close)
                 bound.setblocking(False)
+                # Connections inherit it. Else a short response waits 40 ms for the caller to confirm its head.
+                bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sockets.append(bound)
                 port = bound.getsockname()[1]
         except (OSError, UnicodeError) as error:

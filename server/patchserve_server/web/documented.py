@@ -27,7 +27,7 @@ SERVICE_NAME: Final = "patchserve"
 NOT_LOADED: Final = "Memory bank not loaded"
 NO_IMAGE: Final = "No image file provided"
 _FIELDS: Final = ("image", "reference_id")
-_MODELS: Final = {"wide_resnet50_2": "WideResNet-50-2", "efficientnet_lite2": "EfficientNet-Lite2"}
+MODELS: Final = {"wide_resnet50_2": "WideResNet-50-2", "efficientnet_lite2": "EfficientNet-Lite2"}
 _OURS: Final = ("anomaly", "regions", "reference_id", "reference_revision", "timing")  # as in /v1
 _PNG: Final = "image/png"
 _ENDPOINTS: Final = {
@@ -78,7 +78,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
 def _state(application: Application) -> dict[str, Any]:
     detector = application.detector
     return {
-        "model": f"PatchCore with {_MODELS.get(detector.backbone, detector.backbone)}",
+        "model": f"PatchCore with {MODELS.get(detector.backbone, detector.backbone)}",
         "memory_bank_loaded": application.catalog.find(DEFAULT_REFERENCE_ID) is not None,
         "device": detector.device,
     }

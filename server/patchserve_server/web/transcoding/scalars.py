@@ -24,7 +24,7 @@ _INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_AS_TEXT: Final = {
+_AS_TEXT: Final[dict[str, tuple[str, type[Duration | Timestamp]]]] = {
     "google.protobuf.Duration": ("1.5s", Duration),
     "google.protobuf.Timestamp": ("2026-01-31T12:00:00.5Z", Timestamp),
 }
@@ -75,7 +75,7 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
 
 
 def _as_text(field: FieldDescriptor, value: object, path: str) -> str:
-    example, parsed = _AS_TEXT[field.message_type.full_name]
+    example, parsed = _AS_TEXT[str(field.message_type and field.message_type.full_name)]
     try:
         if isinstance(value, str):
             parsed().FromJsonString(value)

@@ -73,14 +73,13 @@ export async function activeLoads(id) {
 }
 
 /**
- * The raw scores of recent inspections with these revisions of a reference, the newest last.
+ * The raw scores of recent inspections with the bank of a reference, the newest last.
  * @param {string} id
- * @param {Set<string>} revisions that have the same bank, so that their raw scores are comparable
  * @returns {Promise<number[]>}
  */
-export async function recentScores(id, revisions) {
-  const { scores } = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(id)}`);
-  return scores.raw_score.filter((_, index) => revisions.has(scores.revisions[scores.revision[index]]));
+export async function recentScores(id) {
+  const answer = await call("GET", `/watch/scores?reference_id=${encodeURIComponent(id)}`);
+  return answer.scores.map((score) => score.raw_score);
 }
 
 export async function tune(id, sensitivity, expectedRevision) {

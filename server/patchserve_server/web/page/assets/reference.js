@@ -23,8 +23,6 @@ class ReferenceScreen {
   #ids = [];
   #isLeft = false;
   #stopGrid = () => {};
-  /** Revisions with the bank of the current one: raw scores of these can be compared. */
-  #sameBank = new Set();
 
   constructor(root, app) {
     this.app = app;
@@ -80,8 +78,7 @@ class ReferenceScreen {
   /** Reads the reference again and draws it. */
   async #refresh(id) {
     const { reference, images } = await getReference(id);
-    this.#sameBank.add(reference.revision);
-    const recent = this.mayManage ? await recentScores(id, this.#sameBank) : [];
+    const recent = this.mayManage ? await recentScores(id) : [];
     if (this.#isLeft) return;
     this.#stopGrid();
     this.#reference = reference;
@@ -123,7 +120,7 @@ class ReferenceScreen {
       id: this.#reference.id,
       append,
       expectedRevision: this.#reference.revision,
-      onDone: (reference) => this.#doneWithOtherBank(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}.` : "The images are replaced."),
+      onDone: (reference) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}.` : "The images are replaced."),
       onCancel: () => this.#drawActions(),
     });
     replace(this.actions, element("div", { class: "inset stack" }, element("h3", {}, append ? "Add images of undamaged items" : "Replace all images"), form));
@@ -153,7 +150,7 @@ class ReferenceScreen {
         ". You can undo this too."],
       action: "Undo the change",
     });
-    if (isSure && (await this.#change(() => restore(id, previousRevision, revision)))) await this.#doneWithOtherBank("The last change is undone.");
+    if (isSure && (await this.#change(() => restore(id, previousRevision, revision)))) await this.#done("The last change is undone.");
   }
 
   async #remove() {
@@ -185,13 +182,7 @@ class ReferenceScreen {
 
   async #again() {
     replace(this.messages);
-    this.#sameBank.clear();
     await this.#refresh(this.#reference.id);
-  }
-
-  async #doneWithOtherBank(text) {
-    this.#sameBank.clear();
-    await this.#done(text);
   }
 
   async #done(text) {

@@ -70,7 +70,8 @@ function consequences(normal, seen, threshold, before) {
   const line = (ratios, noun) => {
     const count = above(ratios, threshold);
     const old = above(ratios, before);
-    return `${count} of ${counted(ratios.length, noun)} would be anomalous${count === old ? "." : `; now ${old}.`}`;
+    const is = threshold !== before ? "would be" : count === 1 ? "is" : "are";
+    return `${count} of ${counted(ratios.length, noun)} ${is} anomalous${count === old ? "." : ` (now ${old}).`}`;
   };
   return [
     normal.length ? line(normal, "normal score") : "The normal scores are not known: an older server built this reference.",
@@ -104,8 +105,8 @@ function histogram(normal, seen, end) {
   const figure = element("figure", { class: "histogram" },
     element("div", { role: "img", class: "chart" }, plot, axis),
     element("figcaption", { class: "small quiet-text legend" },
-      element("span", {}, element("i", { class: "key bar-key" }), "normal scores: how much undamaged items differ from each other"),
-      seen.length > 0 && element("span", {}, element("i", { class: "key dot-key" }), "recent images")));
+      element("span", {}, element("i", { class: "key bar-key" }), "normal scores: how much the undamaged items differ from each other"),
+      seen.length > 0 && element("span", {}, element("i", { class: "key dot-key" }), element("i", { class: "key dot-key bad" }), "recent images: intact, anomalous")));
 
   function setThreshold(threshold) {
     const share = Math.min(threshold, end) / end;

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from e2e.documented import GOOD, TIMEOUT_S, assert_error, get, post
 from e2e.in_process import RunningServer, running_server
+from fakes.detector import FakeDetector
 from fakes.waiting import wait_until
 
 from patchserve_server.access.tokens import new_token
+from patchserve_server.bootstrap import composition
 from patchserve_server.domain.callers import Scope
+from patchserve_server.serving.admission import NOTHING, Capacity
+from patchserve_server.serving.application import Application
 
 
 @pytest.fixture(scope="module")
@@ -170,13 +176,51 @@ def test_more_images_than_a_reference_takes_are_refused() -> None:
         assert post(server, "load_reference", *[GOOD] * 2).status_code == 200
 
 
-def test_a_caller_who_leaves_in_the_middle_of_an_upload_gives_its_permit_back() -> None:
-    with running_server(max_pending_images=2, client_share=0.5, first_message_timeout_s=TIMEOUT_S) as server:
+@contextmanager
+def server_and_counters(detector: FakeDetector) -> Iterator[tuple[RunningServer, Callable[[], list[Capacity]]]]:
+    """A server with the reference `default`, and what its callers hold: calls, images, loads."""
+    applications: list[Application] = []
+    create = composition.create_application
+
+    async def create_and_keep(*arguments: Any) -> Application:
+        applications.append(await create(*arguments))
+        return applications[-1]
+
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(composition, "create_application", create_and_keep)
+            server = stack.enter_context(running_server(detector=detector, first_message_timeout_s=TIMEOUT_S))
+        stack.callback(detector.gate.set)
         post(server, "load_reference", GOOD)
+        [at] = applications
+        yield server, lambda: [admission.held for admission in (at.calls, at.images, at.loads)]
+
+
+BODY = PART + GOOD + b"\r\n--b--\r\n"
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sent", [0, len(PART), len(BODY) // 2, len(BODY) - 1])
+def test_a_caller_who_leaves_in_the_middle_of_its_body_leaves_nothing_behind(path: str, sent: int) -> None:
+    with server_and_counters(FakeDetector()) as (server, held):
         with connection_to(server) as connection:
-            connection.sendall(HEAD % 10_000 + PART)
-            wait_until(lambda: post(server, "infer", GOOD).status_code == 429)
-        wait_until(lambda: post(server, "infer", GOOD).status_code == 200)
+            connection.sendall((HEAD % len(BODY)).replace(b"infer", path.encode(), 1) + BODY[:sent])
+            wait_until(lambda: held()[0] == Capacity(1))
+        wait_until(lambda: held() == [NOTHING] * 3)
+        assert post(server, "infer", GOOD).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["infer", "infer_json"])
+def test_a_caller_who_leaves_while_its_image_is_scored_leaves_nothing_behind(path: str) -> None:
+    detector = FakeDetector()
+    with server_and_counters(detector) as (server, held):
+        detector.gate.clear()
+        with connection_to(server) as connection:
+            connection.sendall((HEAD % len(BODY)).replace(b"infer", path.encode(), 1) + BODY)
+            wait_until(lambda: len(detector.batches) == 1)
+            assert held()[1].count == 1
+            assert held()[1].bytes >= len(BODY)
+        wait_until(lambda: held() == [NOTHING] * 3)
 
 
 def test_a_reference_stays_as_it_was_when_its_replacement_fails(server: RunningServer) -> None:

@@ -75,8 +75,7 @@ def envoy_url(server: RunningServer, tmp_path_factory: pytest.TempPathFactory) -
     buf = Path(sys.executable).parent / "buf"
     contract = folder / "patchserve.binpb"
     paths = [f"--path={REPO}/protos/{path}" for path in ("patchserve/v1", "google/rpc")]
-    command = [buf, "build", REPO / "protos", *paths, "-o", contract]
-    subprocess.run(command, check=True, timeout=TIMEOUT_S)
+    subprocess.run([buf, "build", REPO / "protos", *paths, "-o", contract], check=True, timeout=TIMEOUT_S)
     port, upstream = free_port(), server.address.rpartition(":")[2]
     values = {"manager": MANAGER, "transcoder": documented_filter(contract)}
     (folder / "envoy.yaml").write_text(CONFIG.format(port=port, upstream=upstream, **values))

@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 
-from patchserve.v1 import service_pb2
+from patchserve.v1 import service_pb2, stream_pb2
 from patchserve_server.contract.methods import MAX_TEXT_BYTES
 
 UNARY = [
@@ -18,6 +19,8 @@ UNARY = [
     for method in service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"].methods
     if not (method.client_streaming or method.server_streaming)
 ]
+# What JSON and queries can say: the requests of unary methods, and the configuration of a stream.
+REQUESTS = [*(method.input_type for method in UNARY), stream_pb2.StreamConfig.DESCRIPTOR]
 LONG_BYTES = bytes(range(256)) * 40  # in base64, longer than any text
 
 _SCALARS: dict[int, st.SearchStrategy[Any]] = {
@@ -46,7 +49,9 @@ def messages(draw: st.DrawFn, descriptor: Descriptor, *, message_lists: bool = T
     for field in descriptor.fields:
         if draw(st.booleans()):
             continue
-        if field.message_type is not None:
+        if field.message_type is Duration.DESCRIPTOR:
+            getattr(message, field.name).FromNanoseconds(draw(st.integers(-(2**60), 2**60)))
+        elif field.message_type is not None:
             inner = messages(field.message_type, message_lists=message_lists)
             if not field.is_repeated:
                 getattr(message, field.name).CopyFrom(draw(inner))

@@ -74,11 +74,11 @@ class RawConnection:
         if headers.get("transfer-encoding") == "chunked":
             body = b""
             while size := int(self._line(), 16):
-                body += self._file.read(size)
+                body += self._read(size)
                 self._line()
             self._line()
             return Answer(code, headers, body)
-        return Answer(code, headers, self._file.read(int(headers.get("content-length", 0))))
+        return Answer(code, headers, self._read(int(headers.get("content-length", 0))))
 
     def is_closed(self) -> bool:
         """Waits until the server closes; False if it sends something instead."""
@@ -91,7 +91,23 @@ class RawConnection:
         self._file.close()
         self.socket.close()
 
+    def _read(self, size: int) -> bytes:
+        if len(data := self._file.read(size)) < size:
+            raise ConnectionError("The server has closed the connection before the end of its answer.")
+        return data
+
     def _line(self) -> str:
         if not (line := self._file.readline()):
             raise ConnectionError("The server has closed the connection.")
         return line.decode("latin-1").rstrip("\r\n")
+
+
+def form(image: bytes, **values: str) -> tuple[str, bytes]:
+    """A multipart form with this image: the line of its header, and its body."""
+    parts = [(f'name="{name}"', value.encode()) for name, value in values.items()]
+    parts.append(('name="image"; filename="a.png"', image))
+    body = b"".join(
+        b"--x\r\ncontent-disposition: form-data; " + head.encode() + b"\r\n\r\n" + content + b"\r\n"
+        for head, content in parts
+    )
+    return "Content-Type: multipart/form-data; boundary=x", body + b"--x--\r\n"

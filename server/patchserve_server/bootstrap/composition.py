@@ -150,6 +150,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     return Application(
         version=version("patchserve"),
         http_url=addresses.http_url,
+        grpc_address=addresses.grpc,
         detector=detector.info,
         limits=limits,
         heatmap_scale=HeatmapScale(settings.heatmap_scale),

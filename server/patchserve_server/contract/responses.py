@@ -220,6 +220,7 @@ def server_info(application: Application) -> server_info_pb2.GetServerInfoRespon
     return server_info_pb2.GetServerInfoResponse(
         version=application.version,
         http_url=application.http_url,
+        grpc_address=application.grpc_address,
         backbone=detector.backbone,
         weights_digest=detector.weights_digest,
         weights_source=detector.weights_source,

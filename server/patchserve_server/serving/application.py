@@ -64,10 +64,12 @@ class Application:
     Args:
         version: of the server.
         http_url: where its HTTP face is, such as `http://127.0.0.1:8080`; empty: it has none.
+        grpc_address: where gRPC is, `HOST:PORT` or `unix:PATH`.
     """
 
     version: str
     http_url: str
+    grpc_address: str
     detector: DetectorInfo
     limits: ServerLimits
     heatmap_scale: HeatmapScale

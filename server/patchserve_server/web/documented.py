@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.contract import operations, requests
-from patchserve_server.contract.methods import METHODS, SERVICE
+from patchserve_server.contract.methods import METHODS, PROBE, SERVICE
 from patchserve_server.domain.errors import InvalidInputError, NotReadyError, ReferenceNotFoundError
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.serving.application import Application
@@ -66,7 +66,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
 
     info, load, infer = (METHODS[f"/{SERVICE}/{name}"] for name in ("GetServerInfo", "LoadReference", "Infer"))
     return [
-        Route("/health", health),
+        Route("/health", calls.probe("GET /health", PROBE, health, error_response), methods=["GET"]),
         Route("/", calls.endpoint("GET /", info, _service_info, _info_error), methods=["GET"]),
         Route("/load_reference", calls.endpoint("LoadReference", load, _load, error_response), methods=["POST"]),
         Route("/infer", calls.endpoint("Infer", infer, _infer_png, error_response), methods=["POST"]),

@@ -262,7 +262,12 @@ def test_server_info_reports_every_limit() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
     detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 1536)
     application: Any = SimpleNamespace(
-        version="1.0", http_url="", detector=detector, limits=limits, heatmap_scale=HeatmapScale.RELATIVE
+        version="1.0",
+        http_url="",
+        grpc_address="",
+        detector=detector,
+        limits=limits,
+        heatmap_scale=HeatmapScale.RELATIVE,
     )
     message = contract.server_info(application).limits
     assert {field.name: value for field, value in message.ListFields()} == asdict(limits)

@@ -23,8 +23,9 @@ class FakeApplication:
 
 
 async def health(readiness: Readiness) -> tuple[int, Any]:
-    unused: Any = SimpleNamespace(endpoint=lambda *_: unused)
-    for route in documented.routes(unused, readiness, unused):
+    calls: Any = SimpleNamespace(endpoint=lambda *_: None, probe=lambda _name, _method, handler, _errors: handler)
+    overlays: Any = None
+    for route in documented.routes(calls, readiness, overlays):
         if isinstance(route, Route) and route.path == "/health":
             response = await route.endpoint(Request({"type": "http"}))
             return response.status_code, json.loads(response.body)

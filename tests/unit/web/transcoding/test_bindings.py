@@ -45,6 +45,8 @@ def test_all_routes_are_different() -> None:
         ("POST", "/v1/references/x:load", "LoadReference"),
         ("POST", "/v1/references/x:infer", "Infer"),
         ("POST", "/v1/references/x:tune", "TuneReference"),
+        ("POST", "/v1/references/x:restore", "RestoreReference"),
+        ("GET", "/v1/references/x/images/0", "GetReferenceImage"),
         ("GET", "/v1/loads", "ListLoads"),
     ],
 )
@@ -108,7 +110,7 @@ def test_a_method_without_a_route_that_is_understood_fails_at_the_start(rule: di
 def service_with(rule: dict[str, str]) -> ServiceDescriptor:
     """A service with one method that takes a LoadReferenceRequest."""
     pool = descriptor_pool.DescriptorPool()
-    for file in (*annotations_files(), "patchserve/v1/reference.proto"):
+    for file in ("google/protobuf/timestamp.proto", "patchserve/v1/reference.proto"):
         copied = descriptor_pb2.FileDescriptorProto()
         descriptor_pool.Default().FindFileByName(file).CopyToProto(copied)
         pool.Add(copied)
@@ -120,7 +122,3 @@ def service_with(rule: dict[str, str]) -> ServiceDescriptor:
         setattr(method.options.Extensions[annotations_pb2.http], name, value)
     pool.Add(own)
     return pool.FindServiceByName("Service")
-
-
-def annotations_files() -> list[str]:
-    return ["google/protobuf/timestamp.proto"]

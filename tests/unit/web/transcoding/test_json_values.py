@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
-from fakes.messages import LONG_BYTES, UNARY, messages
+from fakes.messages import LONG_BYTES, REQUESTS, messages
 from google.protobuf import json_format
-from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchserve.v1 import inference_pb2, reference_pb2
+from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.web.form_parser import Form, FormFile
 from patchserve_server.web.message_json import json_of
@@ -24,7 +24,7 @@ from patchserve_server.web.transcoding.json_values import fill_message
 from patchserve_server.web.transcoding.text_values import add_texts
 
 MAX_ELEMENTS = 1000
-any_unary = st.sampled_from(UNARY)
+any_request = st.sampled_from(REQUESTS)
 
 
 def filled(kind: type[Message], value: object, **bound: str) -> Any:
@@ -39,11 +39,11 @@ def from_json(message: Message, body: bytes) -> Message:
     return result
 
 
-@given(st.data(), any_unary, st.booleans(), st.booleans())
+@given(st.data(), any_request, st.booleans(), st.booleans())
 def test_a_request_as_json_is_the_same_message(
-    data: st.DataObject, method: MethodDescriptor, preserving: bool, ascii_only: bool
+    data: st.DataObject, kind: Descriptor, preserving: bool, ascii_only: bool
 ) -> None:
-    message = data.draw(messages(method.input_type))
+    message = data.draw(messages(kind))
     text = json_format.MessageToJson(message, preserving_proto_field_name=preserving, ensure_ascii=ascii_only)
     assert from_json(message, text.encode()).SerializeToString() == message.SerializeToString()
 
@@ -53,28 +53,28 @@ def test_a_response_as_json_is_the_same_message(message: Message) -> None:
     assert json_format.Parse(json_of(message), type(message)()).SerializeToString() == message.SerializeToString()
 
 
-@given(st.data(), any_unary)
-def test_a_request_as_query_is_the_same_message(data: st.DataObject, method: MethodDescriptor) -> None:
-    message = data.draw(messages(method.input_type, message_lists=False))
+@given(st.data(), any_request)
+def test_a_request_as_query_is_the_same_message(data: st.DataObject, kind: Descriptor) -> None:
+    message = data.draw(messages(kind, message_lists=False))
     without_empty_messages(message)
     fields: dict[str, Any] = {}
     texts = texts_of(json_format.MessageToDict(message, preserving_proto_field_name=True))
     for name in data.draw(st.permutations(list(texts))):
-        add_texts(fields, method.input_type, name, texts[name])
+        add_texts(fields, kind, name, texts[name])
     assert filled(type(message), fields).SerializeToString() == message.SerializeToString()
 
 
-@given(st.data(), any_unary)
-def test_a_request_as_form_is_the_same_message(data: st.DataObject, method: MethodDescriptor) -> None:
-    message = data.draw(messages(method.input_type))
+@given(st.data(), any_request)
+def test_a_request_as_form_is_the_same_message(data: st.DataObject, kind: Descriptor) -> None:
+    message = data.draw(messages(kind))
     files, values = [], {}
     for name, value in json_format.MessageToDict(message, preserving_proto_field_name=True).items():
-        if method.input_type.fields_by_name[name].type == method.input_type.fields_by_name[name].TYPE_BYTES:
+        if kind.fields_by_name[name].type == kind.fields_by_name[name].TYPE_BYTES:
             sent = getattr(message, name)
             files += [FormFile(name, "", one) for one in (sent if isinstance(value, list) else [sent])]
         else:
             values[name] = value if isinstance(value, str) else json.dumps(value)
-    fields = object_of_form(Form(tuple(files), values), method.input_type, MAX_ELEMENTS)
+    fields = object_of_form(Form(tuple(files), values), kind, MAX_ELEMENTS)
     assert filled(type(message), fields).SerializeToString() == message.SerializeToString()
 
 
@@ -216,6 +216,14 @@ def test_a_form_is_refused_with_its_field(files: tuple[FormFile, ...], values: d
     assert caught.value.field == field
 
 
-def test_every_kind_of_field_in_the_requests_is_one_that_the_property_tests_make() -> None:
-    for method in UNARY:
-        assert GetMessageClass(method.input_type)() == filled(GetMessageClass(method.input_type), {})
+def test_a_request_may_be_empty() -> None:
+    for kind in REQUESTS:
+        message = GetMessageClass(kind)
+        assert filled(message, {}) == message()
+
+
+@pytest.mark.parametrize("value", [1.5, "1.5", "soon", "", "1e9s", {"seconds": 1}])
+def test_a_duration_is_text(value: object) -> None:
+    with pytest.raises(InvalidInputError, match="such as ") as caught:
+        filled(stream_pb2.StreamConfig, {"frameTimeout": value})
+    assert caught.value.field == "frame_timeout"

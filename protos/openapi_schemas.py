@@ -70,10 +70,13 @@ class Contract:
         found: set[str] = set()
         open_names = list(names)
         while open_names:
-            if (name := open_names.pop()) not in found and (name in self.messages or name in self.enums):
+            if (name := open_names.pop()) not in found and (name in self.enums or self._is_no_map_entry(name)):
                 found.add(name)
                 open_names += [field.type_name for field in self.fields(name)]
         return found
+
+    def _is_no_map_entry(self, name: str) -> bool:
+        return name in self.messages and not self.messages[name].options.map_entry
 
     def fields(self, name: str) -> Iterable[Field]:
         """The fields of a message; none of an enum."""

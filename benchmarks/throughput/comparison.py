@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
@@ -24,8 +25,9 @@ from throughput.systems import (
     start_patchserve,
 )
 
-SYSTEMS = ("patchserve", "bare", "anomalib", "flask")  # names on the command line
-PATCHSERVE, BARE, ANOMALIB, FLASK = "patchserve", "bare backbone", "anomalib", "Flask"  # names in the results
+SYSTEMS = ("patchserve", "http", "bare", "anomalib", "flask")  # names on the command line
+# Names in the results.
+PATCHSERVE, HTTP_FACE, BARE, ANOMALIB, FLASK = "patchserve", "HTTP face", "bare backbone", "anomalib", "Flask"
 
 Measure = Callable[[float], Measurement]  # takes seconds
 CaseMeasures = Iterator[tuple[Case, Measure]]
@@ -96,16 +98,19 @@ def _bare(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
 
 
 def _patchserve(plan: Plan, backbone: str, running: ExitStack) -> CaseMeasures:
-    for precision in plan.precisions if "patchserve" in plan.systems else ():
+    for precision in plan.precisions if {"patchserve", "http"} & set(plan.systems) else ():
         try:
-            service = running.enter_context(start_patchserve(plan.setup, backbone, precision))
+            server = running.enter_context(start_patchserve(plan.setup, backbone, precision))
         except NotStartedError as error:
             plan.console.print(f"patchserve, {backbone}, {precision}: skipped: {error}")
             continue
-        for overlay in (True, False):
-            for clients, streams in plan.loads:
+        for overlay, (clients, streams) in itertools.product((True, False), plan.loads):
+            if "patchserve" in plan.systems:
                 case = Case(PATCHSERVE, backbone, precision, clients, streams, overlay=overlay)
-                yield case, partial(service.measure, case, images=plan.setup.inputs.images)
+                yield case, partial(server.grpc.measure, case, images=plan.setup.inputs.images)
+            if "http" in plan.systems and not streams:
+                case = Case(HTTP_FACE, backbone, precision, clients, None, overlay=overlay)
+                yield case, partial(server.http.measure, case, images=plan.setup.inputs.images)
 
 
 def _start_or_skip(plan: Plan, running: ExitStack, kind: str, backbone: str, precision: str) -> InProcessSystem | None:

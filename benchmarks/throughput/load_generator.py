@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
+import json
 import time
-from collections.abc import Awaitable, Callable
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,15 +43,48 @@ async def _send_in_turn(loop: ClosedLoop, send: Send, numbers: itertools.count[i
         loop.record(sent_at_s, await send(next(numbers)))
 
 
-async def http(request: dict[str, Any]) -> ClosedLoop:
+async def body(request: dict[str, Any]) -> ClosedLoop:
+    """An image as the body of each request, to the one address of the Flask service."""
+    return await _http(request, [(request["address"], image, "image/jpeg") for image in request["images"]])
+
+
+async def face(request: dict[str, Any]) -> ClosedLoop:
+    """The HTTP face of patchserve: overlays by a form to /infer, scores as JSON by Infer of /v1."""
+    (reference_id,) = request["reference_ids"]
+    if request["overlay"]:
+        fields = {"reference_id": reference_id}
+        posts = [(f"{request['address']}/infer", *_form(fields, image)) for image in request["images"]]
+    else:
+        url = f"{request['address']}/v1/references/{reference_id}:infer"
+        encoded = [base64.b64encode(image).decode() for image in request["images"]]
+        posts = [(url, json.dumps({"image": image}).encode(), "application/json") for image in encoded]
+    return await _http(request, posts)
+
+
+def _form(fields: dict[str, str], image: bytes) -> tuple[bytes, str]:
+    """A multipart body and its content type."""
+    boundary = uuid.uuid4().hex
+    head = b"".join(
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    )
+    head += (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="image.jpg"\r\n'
+        "Content-Type: image/jpeg\r\n\r\n"
+    ).encode()
+    return head + image + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+async def _http(request: dict[str, Any], posts: Sequence[tuple[str, bytes, str]]) -> ClosedLoop:
+    """Sends these (URL, body, content type) in turn."""
     loop, numbers = ClosedLoop(request["clients"], request["seconds"]), itertools.count()
-    bodies = request["images"]
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None), raise_for_status=True
     )
 
     async def send(number: int) -> None:
-        async with session.post(request["address"], data=bodies[number % len(bodies)]) as response:
+        url, data, content_type = posts[number % len(posts)]
+        async with session.post(url, data=data, headers={"content-type": content_type}) as response:
             await response.read()
 
     async with session:
@@ -127,7 +163,7 @@ async def _read(call: Any, expected: str) -> stream_pb2.InferStreamResponse:
     return response
 
 
-_KINDS = {"http": http, "unary": unary, "streams": streams}
+_KINDS = {"body": body, "face": face, "unary": unary, "streams": streams}
 
 
 def _handle(request: dict[str, Any]) -> dict[str, Any]:

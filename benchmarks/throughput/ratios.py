@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from throughput.comparison import ANOMALIB, BARE, FLASK, PATCHSERVE
+from throughput.comparison import ANOMALIB, BARE, FLASK, HTTP_FACE, PATCHSERVE
 from throughput.inputs import WIDE_RESNET
-from throughput.rounds import Row
+from throughput.rounds import Row, describe_load
 
 _FLASK_TARGETS = {"fp32": 2.5, "bf16": 4.5, "int8": 6.0}
 _ANOMALIB_TARGET = 2.0
 _BARE_TARGETS = {True: 0.8, False: 0.92}  # overlay -> target
+_HTTP_TARGET = 0.9
 _TAIL_CLIENTS = 32
 _TAIL_TARGET = 1.5
 _OUTPUTS = {True: "with overlay", False: "scores only"}
@@ -21,7 +22,9 @@ Ratio = dict[str, Any]
 
 def compute_ratios(rows: Sequence[Row]) -> dict[str, Ratio]:
     """Name -> value, target, and whether it is met. Without ratios of systems that were not measured."""
-    return dict([*_over_flask(rows), *_over_anomalib(rows), *_over_bare(rows), *_tail_latencies(rows)])
+    return dict(
+        [*_over_flask(rows), *_over_anomalib(rows), *_over_bare(rows), *_http_over_grpc(rows), *_tail_latencies(rows)]
+    )
 
 
 def _fastest(rows: Sequence[Row], system: str, **fields: object) -> float | None:
@@ -65,6 +68,18 @@ def _over_bare(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
             if ours and limit:
                 name = f"{precision} over its bare backbone, {backbone}, {_OUTPUTS[overlay]}"
                 yield name, _at_least(ours / limit, target)
+
+
+def _http_over_grpc(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
+    for row in rows:
+        if row["system"] != HTTP_FACE:
+            continue
+        case = {name: row[name] for name in ("backbone", "precision", "clients", "overlay")}
+        over_grpc = _fastest(rows, PATCHSERVE, **case, streams=0)
+        if over_grpc:
+            load, output = describe_load(row["clients"], None), _OUTPUTS[row["overlay"]]
+            name = f"{row['precision']} over HTTP / over gRPC, {row['backbone']}, {output}, {load}"
+            yield name, _at_least(row["images_per_second"] / over_grpc, _HTTP_TARGET)
 
 
 def _tail_latencies(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:

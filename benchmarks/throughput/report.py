@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from throughput.comparison import ANOMALIB, BARE, FLASK, PATCHSERVE
+from throughput.comparison import ANOMALIB, BARE, FLASK, HTTP_FACE, PATCHSERVE
 from throughput.host import host_sentence
 from throughput.rounds import Row, describe_load
 
@@ -28,7 +28,7 @@ _SCALING = {
     "references": "references used in turn, 8 clients, scores only",
 }
 _STAGES = ("decode_ms", "embed_ms", "search_ms", "render_ms", "queue_ms", "total_ms")
-_COLORS = {PATCHSERVE: "#33658a", BARE: "#9a9a9a", ANOMALIB: "#e09f3e", FLASK: "#d1495b"}
+_COLORS = {PATCHSERVE: "#33658a", HTTP_FACE: "#5a9bc4", BARE: "#9a9a9a", ANOMALIB: "#e09f3e", FLASK: "#d1495b"}
 _DPI = 110
 
 

@@ -51,7 +51,7 @@ def _case(clients: int = _CLIENTS, *, overlay: bool = False) -> Case:
 def _one_image(plan: Plan, running: ExitStack) -> PointMeasures:
     """Clients and image sizes, on a server with the bank of one image."""
     inputs = plan.setup.inputs
-    service = running.enter_context(start_patchserve(plan.setup, WIDE_RESNET, _PRECISION))
+    service = running.enter_context(start_patchserve(plan.setup, WIDE_RESNET, _PRECISION)).grpc
     for clients in (1, 4) if plan.quick else (1, 2, 4, 8, 16, 32):
         case = _case(clients)
         yield Point("clients", clients, case), partial(service.measure, case, images=inputs.images)
@@ -75,7 +75,7 @@ def _stores(plan: Plan, running: ExitStack) -> PointMeasures:
     for what, value, image_count, reference_count in contents:
         store = plan.setup.folder / f"store-{what}-{value}"
         writer.write(store, image_count, reference_count)
-        service = running.enter_context(start_patchserve(plan.setup, WIDE_RESNET, _PRECISION, store))
+        service = running.enter_context(start_patchserve(plan.setup, WIDE_RESNET, _PRECISION, store)).grpc
         reference_ids = [f"{REFERENCE_ID}-{number}" for number in range(reference_count)]
         case = _case()
         measure = partial(service.measure, case, images=inputs.images, reference_ids=reference_ids)

@@ -113,11 +113,12 @@ class Service:
     address: str
     pid: int
     load_generator: Worker
+    http: str = ""  # how the load generator sends images over HTTP; empty: gRPC
 
     def measure(
         self, case: Case, seconds: float, images: Sequence[Path], reference_ids: Sequence[str] = ()
     ) -> Measurement:
-        kind = "http" if case.streams is None else "streams" if case.streams else "unary"
+        kind = self.http or ("streams" if case.streams else "unary")
         return _measure(
             self.load_generator,
             self.pid,
@@ -144,18 +145,26 @@ def start_flask(setup: Setup, workers: int) -> Iterator[Service]:
     with run_process([*command, app], log, {"OMP_NUM_THREADS": str(threads)}) as process:
         content = wait_for_log(log, flask_service.READY, workers, process)
         address = content.split("Listening at: ")[1].split()[0]
-        yield Service(f"{address}/inspect", process.pid, setup.load_generator)
+        yield Service(f"{address}/inspect", process.pid, setup.load_generator, http="body")
+
+
+@dataclass(frozen=True)
+class Faces:
+    """One server over gRPC and over HTTP."""
+
+    grpc: Service
+    http: Service
 
 
 @contextmanager
-def start_patchserve(setup: Setup, backbone: str, precision: str, store: Path | None = None) -> Iterator[Service]:
+def start_patchserve(setup: Setup, backbone: str, precision: str, store: Path | None = None) -> Iterator[Faces]:
     """A server with the reference image loaded, or with the references of a store.
 
     Raises:
         NotStartedError: the server refused, for example because the processor does not have this precision.
     """
     weights = setup.inputs.weights_of(backbone)
-    flags = ["--port", "0", "--backbone", backbone, "--precision", precision, "--device", "cpu"]
+    flags = ["--port", "0", "--http-port", "0", "--backbone", backbone, "--precision", precision, "--device", "cpu"]
     flags += ["--weights", str(weights)] if weights else []
     flags += ["--store", str(store), "--max-bank-mib", "16384"] if store else []
     log = setup.folder / f"patchserve-{backbone}-{precision}-{store.name if store else REFERENCE_ID}.log"
@@ -163,10 +172,13 @@ def start_patchserve(setup: Setup, backbone: str, precision: str, store: Path | 
         line = read_first_line(process, log)
         if _LISTENING not in line:
             raise NotStartedError(line)
-        address = line.split(_LISTENING)[1].split()[0]
+        address, _, http_url, *_ = line.split(_LISTENING)[1].split()
         if store is None:
             _load_reference(address, setup.inputs.reference)
-        yield Service(address, process.pid, setup.load_generator)
+        yield Faces(
+            Service(address, process.pid, setup.load_generator),
+            Service(http_url, process.pid, setup.load_generator, http="face"),
+        )
 
 
 def _load_reference(address: str, image: Path) -> None:

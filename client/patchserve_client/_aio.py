@@ -160,6 +160,29 @@ class AsyncClient(BaseClient):
         call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
         return await self._run(call, self._load_deadline_s(timeout_s))
 
+    async def restore_reference(
+        self,
+        reference_id: str,
+        *,
+        revision: str = "",
+        expected_revision: str = "",
+        timeout_s: float | None = None,
+    ) -> types.ReferenceInfo:
+        """Like `Client.restore_reference`."""
+        call = _calls.restore_reference(reference_id, revision, expected_revision)
+        return await self._run(call, self._load_deadline_s(timeout_s))
+
+    async def reference_image(
+        self,
+        reference_id: str = "default",
+        index: int = 0,
+        *,
+        expected_revision: str = "",
+        timeout_s: float | None = None,
+    ) -> types.EncodedReferenceImage:
+        """Like `Client.reference_image`."""
+        return await self._run(_calls.reference_image(reference_id, index, expected_revision), timeout_s)
+
     async def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None
     ) -> str:

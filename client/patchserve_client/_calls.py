@@ -23,7 +23,15 @@ from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._stream_state import StreamState
-from patchserve_client._types import Frame, ImageSource, InferenceResult, LoadProgress, ReferenceInfo, ServerInfo
+from patchserve_client._types import (
+    EncodedReferenceImage,
+    Frame,
+    ImageSource,
+    InferenceResult,
+    LoadProgress,
+    ReferenceInfo,
+    ServerInfo,
+)
 
 _T = TypeVar("_T")
 
@@ -80,6 +88,20 @@ def tune_reference(reference_id: str, sensitivity: float, expected_revision: str
         reference_id=reference_id, sensitivity=sensitivity, expected_revision=expected_revision
     )
     return Call("TuneReference", request, lambda response: _results.reference_info(response.reference))
+
+
+def restore_reference(reference_id: str, revision: str, expected_revision: str) -> Call[ReferenceInfo]:
+    request = reference_pb2.RestoreReferenceRequest(
+        reference_id=reference_id, revision=revision, expected_revision=expected_revision
+    )
+    return Call("RestoreReference", request, lambda response: _results.reference_info(response.reference))
+
+
+def reference_image(reference_id: str, index: int, expected_revision: str) -> Call[EncodedReferenceImage]:
+    request = reference_pb2.GetReferenceImageRequest(
+        reference_id=reference_id, index=index, expected_revision=expected_revision
+    )
+    return Call("GetReferenceImage", request, _results.reference_image)
 
 
 def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:

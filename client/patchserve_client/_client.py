@@ -17,6 +17,7 @@ from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._silence import SilenceLimit
 from patchserve_client._types import (
+    EncodedReferenceImage,
     Frame,
     FrameResult,
     Health,
@@ -41,8 +42,8 @@ class Client(BaseClient):
     Args:
         server: HOST:PORT; without a port, 50051. Also [IPV6]:PORT, gRPC's dns:///HOST:PORT, or unix:PATH.
         timeout_s: the deadline of a call, in seconds.
-        load_timeout_s: the deadline of `load_reference` and `tune_reference`, in seconds. They return when the
-            reference is ready.
+        load_timeout_s: the deadline of `load_reference`, `tune_reference` and `restore_reference`, in seconds. They
+            return when the reference is ready.
         tls: encryption; None: plain text.
         token: the bearer token, or a function that returns it and is called for every call. Needs `tls`, a server on
             this machine, or `insecure_token`.
@@ -257,6 +258,57 @@ class Client(BaseClient):
         """
         call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
         return self._run(call, self._load_deadline_s(timeout_s))
+
+    def restore_reference(
+        self,
+        reference_id: str,
+        *,
+        revision: str = "",
+        expected_revision: str = "",
+        timeout_s: float | None = None,
+    ) -> ReferenceInfo:
+        """Put the revision back that was in use before the last change. Returns when the server uses it again.
+
+        The server keeps one, and now keeps the one that was in use: restoring twice changes nothing. Open streams keep
+        the revision that they started with. The call is not retried.
+
+        Args:
+            reference_id: the reference.
+            revision: fail unless it is this one that is put back, or in use already; empty: the previous revision.
+            expected_revision: fail if the reference is at another revision; empty: accept any.
+            timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
+
+        Raises:
+            NotFound: there is no such reference.
+            FailedPrecondition: no previous revision is kept, it is not `revision`, or the reference is not at
+                `expected_revision`.
+            Aborted: another call changed the reference at the same time.
+        """
+        call = _calls.restore_reference(reference_id, revision, expected_revision)
+        return self._run(call, self._load_deadline_s(timeout_s))
+
+    def reference_image(
+        self,
+        reference_id: str = "default",
+        index: int = 0,
+        *,
+        expected_revision: str = "",
+        timeout_s: float | None = None,
+    ) -> EncodedReferenceImage:
+        """One of the images that a reference was built from, as the backbone saw it. Needs the scope `manage`.
+
+        Args:
+            reference_id: the reference.
+            index: which image, from 0, in the order of `ReferenceInfo.images`.
+            expected_revision: fail if the reference is at another revision; empty: accept any.
+            timeout_s: the deadline, in seconds; None: the client's `timeout_s`.
+
+        Raises:
+            NotFound: there is no such reference.
+            InvalidArgument: it has no image with this index.
+            FailedPrecondition: it is not at `expected_revision`.
+        """
+        return self._run(_calls.reference_image(reference_id, index, expected_revision), timeout_s)
 
     def delete_reference(
         self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None

@@ -17,9 +17,17 @@ DEFAULT_LOAD_TIMEOUT_S = 600.0
 DEFAULT_MAX_MESSAGE_MIB = 64
 
 # Calls that are safe to repeat. LoadReference is: an APPEND to any revision, which is not, uses LoadReferenceStream
-# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND. Nor is
-# TuneReference: after its first success, the reference is no longer at the expected revision.
-_RETRIED_METHODS = ("GetReference", "GetServerInfo", "Infer", "ListLoads", "ListReferences", "LoadReference")
+# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND. Nor is TuneReference: after its
+# first success, the reference is no longer at the expected revision. A second RestoreReference undoes the first.
+_RETRIED_METHODS = (
+    "GetReference",
+    "GetReferenceImage",
+    "GetServerInfo",
+    "Infer",
+    "ListLoads",
+    "ListReferences",
+    "LoadReference",
+)
 _RETRY_POLICY = {
     "maxAttempts": 4,
     "initialBackoff": "0.1s",

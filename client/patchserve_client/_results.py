@@ -67,7 +67,9 @@ def reference_info(
             types.Calibration,
             calibration,
             method=from_wire(choices.CalibrationMethod, calibration.method, reference_pb2.CalibrationMethod),
-            normal_scores=_copied(types.ScoreSpread, calibration.normal_scores),
+            normal_scores=_copied(
+                types.ScoreSpread, calibration.normal_scores, scores=tuple(calibration.normal_scores.scores)
+            ),
         ),
         create_time=message.create_time.ToDatetime(UTC),
         update_time=message.update_time.ToDatetime(UTC),
@@ -79,6 +81,10 @@ def reference_info(
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
     )
+
+
+def reference_image(message: reference_pb2.GetReferenceImageResponse) -> types.EncodedReferenceImage:
+    return _copied(types.EncodedReferenceImage, message, data=message.image)
 
 
 def load_progress(message: reference_pb2.Load) -> types.LoadProgress:

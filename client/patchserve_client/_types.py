@@ -157,6 +157,7 @@ class ScoreSpread:
     mean: float
     stddev: float
     max: float
+    scores: tuple[float, ...]  # the scores, the lowest first: all, or 256 that divide them evenly; empty: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +205,31 @@ class ReferenceInfo:
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
     bank_bytes: int
+    previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedReferenceImage:
+    """An image that a reference was built from, as the backbone saw it: scaled, and gray outside the ROI."""
+
+    data: bytes = field(repr=False)
+    media_type: str  # such as "image/png"
+    width_px: int
+    height_px: int
+    name: str  # of its file; empty: none
+    reference_revision: str
+
+    @property
+    def image(self) -> Image:
+        """The image, opened with Pillow."""
+        from PIL import Image  # noqa: PLC0415 - loaded on first use
+
+        return Image.open(io.BytesIO(self.data))
 
 
 @dataclass(frozen=True, slots=True)

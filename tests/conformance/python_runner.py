@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from conformance.calls import TIMEOUT_S, Caller, Json, outcome, read_cases
 
-from patchserve_client import Client, InferenceResult, PatchserveError, ReferenceInfo, TlsConfig
+from patchserve_client import Client, EncodedReferenceImage, InferenceResult, PatchserveError, ReferenceInfo, TlsConfig
 from patchserve_client._address import parsed
 from patchserve_client._connection import Connection
 
@@ -117,6 +117,13 @@ def inference(result: InferenceResult) -> Json:
     return message
 
 
+def reference_image(image: EncodedReferenceImage) -> Json:
+    """The GetReferenceImageResponse message of this image."""
+    fields = dataclasses.asdict(image)
+    data = base64.b64encode(fields.pop("data")).decode()
+    return {**fields, "image": data}
+
+
 def server_info(client: Client) -> Json:
     fields = dataclasses.asdict(client.server_info())
     fields["heatmap_scale"] = f"HEATMAP_SCALE_{fields['heatmap_scale'].name}"
@@ -131,6 +138,10 @@ TYPED: dict[str, Callable[..., Json]] = {
     "TuneReference": lambda client, reference_id="default", sensitivity=0.0, **fields: {
         "reference": reference(client.tune_reference(reference_id, sensitivity, **fields))
     },
+    "RestoreReference": lambda client, reference_id="default", **fields: {
+        "reference": reference(client.restore_reference(reference_id, **fields))
+    },
+    "GetReferenceImage": lambda client, **fields: reference_image(client.reference_image(**fields)),
     "DeleteReference": lambda client, **fields: {"revision": client.delete_reference(**fields)},
     "Infer": lambda client, image=b"", **fields: inference(client.infer(image, **fields)),
     "GetServerInfo": server_info,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, timedelta
 from pathlib import Path
@@ -17,8 +18,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import ReferenceNotFoundError
-from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import (
     Calibration,
     CalibrationMethod,
@@ -97,6 +98,8 @@ def models(draw: st.DrawFn) -> ReferenceModel:
     )
     low, high = sorted([draw(raw_scores), draw(raw_scores)])
     spread = ScoreSpread(draw(st.integers(1, 10**6)), low, draw(raw_scores), draw(raw_scores), high)
+    if draw(st.booleans()):
+        spread = ScoreSpread.of(draw(st.lists(st.floats(0, 1e100), min_size=1, max_size=300)))
     return ReferenceModel(
         EmbeddingSpec(draw(words), draw(words), draw(words), draw(words)),
         ReferenceOptions(
@@ -176,6 +179,93 @@ def test_equal_content_saved_later_has_the_later_time(store: ReferenceStore) -> 
     assert content(store.load(ReferenceId("parcel"))) == content(later)
 
 
+POSSIBLE = [make_reference(seed=seed) for seed in range(3)]
+CHANGES = st.sampled_from(["save 0", "save 1", "save 2", "restore", "delete", "reopen"])
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(CHANGES, max_size=12))
+def test_any_sequence_of_changes_keeps_the_current_and_the_previous_revision(
+    subject: Subject, changes: list[str]
+) -> None:
+    parcel = ReferenceId("parcel")
+    with suppress(ReferenceNotFoundError):
+        subject.store.delete(parcel)
+    current: Reference | None = None
+    previous: Reference | None = None
+    for change in changes:
+        kept: KeptRevision | None = None
+        if change.startswith("save"):
+            saved = POSSIBLE[int(change[-1])]
+            kept = subject.store.save(saved)
+            if current is not saved:
+                current, previous = saved, current
+        elif change == "reopen" and subject.reopen is not None:
+            subject.store = subject.reopen()
+        elif change == "restore" and current is not None and previous is not None:
+            kept = subject.store.restore(parcel, previous.revision)
+            current, previous = previous, current
+        elif change == "delete" and current is not None:
+            subject.store.delete(parcel)
+            current = previous = None
+        if change.startswith(("save", "restore")):
+            assert (kept and kept.revision) == (previous and previous.revision)
+        check_state(subject.store, current, previous)
+
+
+def check_state(store: ReferenceStore, current: Reference | None, previous: Reference | None) -> None:
+    parcel = ReferenceId("parcel")
+    if current is None:
+        with pytest.raises(ReferenceNotFoundError):
+            store.load(parcel)
+        with pytest.raises(ReferenceNotFoundError):
+            store.load_previous(parcel)
+        with pytest.raises(ReferenceNotFoundError):
+            store.restore(parcel, POSSIBLE[0].revision)
+        return
+    loaded = store.load(parcel)
+    assert content(loaded) == content(current)
+    assert loaded.previous_revision == (previous and previous.revision)
+    for revision in {reference.revision for reference in POSSIBLE} - {previous and previous.revision}:
+        with pytest.raises(RevisionNotKeptError):
+            store.restore(parcel, revision)
+    if previous is None:
+        with pytest.raises(RevisionNotKeptError, match="no previous revision is kept"):
+            store.load_previous(parcel)
+    else:
+        assert content(store.load_previous(parcel)) == content(previous)
+
+
+def test_a_restored_reference_is_as_it_was(store: ReferenceStore) -> None:
+    """Its images' names, its sensitivity and its time; a change of these alone changes nothing that is kept."""
+    first = make_reference(seed=1, images=1)
+    named_image = dataclasses.replace(first, images=(ReferenceImage("a.png", "image/png"),))
+    tuned = named(dataclasses.replace(first.model, sensitivity=1.3), update_time=first.update_time + timedelta(days=1))
+    store.save(first)
+    store.save(named_image)
+    assert store.load(ReferenceId("parcel")).previous_revision is None, "equal content is no other revision"
+    store.save(tuned)
+    store.restore(ReferenceId("parcel"), first.revision)
+    assert content(store.load(ReferenceId("parcel"))) == content(named_image)
+    assert content(store.load_previous(ReferenceId("parcel"))) == content(tuned)
+
+
+def test_only_memory_that_no_current_revision_uses_counts(store: ReferenceStore) -> None:
+    first, other = make_reference(seed=1), make_reference(seed=2)
+    tuned = named(dataclasses.replace(first.model, sensitivity=1.3))
+    store.save(first)
+    kept = store.save(tuned)
+    assert kept == KeptRevision(first.revision, 0), "they share a bank"
+    kept = store.save(other)
+    assert kept is not None
+    assert kept.revision == tuned.revision
+    assert kept.nbytes == (0 if store.is_durable else tuned.model.bank.nbytes)
+    if kept.nbytes:
+        store.forget_previous(ReferenceId("parcel"))
+        store.forget_previous(ReferenceId("nobody"))
+        check_state(store, other, None)
+
+
 def test_ids_are_listed_in_order(store: ReferenceStore) -> None:
     ids = ["b", "B", "a", "a.b", "a-b", "a_b", "10", "9", "current.json", "f" * 64, "z" * 64]
     for seed, reference_id in enumerate(ids):
@@ -215,7 +305,7 @@ def test_the_memory_layout_of_the_arrays_does_not_matter(store: ReferenceStore, 
 
 
 def test_threads_can_save_load_and_delete_one_reference(store: ReferenceStore) -> None:
-    """A reader gets one complete revision or none, whatever the writers do."""
+    """A reader gets one complete revision or none, whatever the writers do. So does one who restores."""
     possible = [make_reference(seed=seed) for seed in range(8)]
     contents = {content(reference) for reference in possible}
 
@@ -225,9 +315,13 @@ def test_threads_can_save_load_and_delete_one_reference(store: ReferenceStore) -
                 store.save(possible[task // 4 % len(possible)])
             elif task % 16 == 5:
                 store.delete(ReferenceId("parcel"))
+            elif task % 16 == 6:
+                store.restore(ReferenceId("parcel"), store.load_previous(ReferenceId("parcel")).revision)
+            elif task % 16 == 7:
+                return content(store.load_previous(ReferenceId("parcel")))
             else:
                 return content(store.load(ReferenceId("parcel")))
-        except ReferenceNotFoundError:
+        except (ReferenceNotFoundError, RevisionNotKeptError):
             pass
         return None
 

@@ -158,7 +158,7 @@ def _wait_for_grpc(proxy: Proxy) -> None:
 def _wait_for_http(proxy: Proxy) -> None:
     def answers() -> bool:
         with contextlib.suppress(requests.ConnectionError):
-            return requests.get(f"https://{proxy.address}/health", verify=proxy.ca_file, timeout=5).ok
+            return requests.get(f"https://{proxy.address}/health", verify=str(proxy.ca_file), timeout=5).ok
         return False
 
     wait_until(answers, START_TIMEOUT_S)

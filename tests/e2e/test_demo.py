@@ -119,9 +119,10 @@ def test_with_open_the_page_stays_until_ctrl_c(tmp_path: Path) -> None:
     browser = tmp_path / "browser"
     browser.write_text(f'#!/bin/sh\necho "$1" > {opened}\n')
     browser.chmod(0o755)
-    command = [sys.executable, SAMPLES / "demo.py", "--out", tmp_path / "out", "--backbone", "efficientnet_lite2"]
+    command = [sys.executable, str(SAMPLES / "demo.py"), "--out", str(tmp_path / "out")]
+    command += ["--backbone", "efficientnet_lite2", "--open"]
     environment = os.environ | {"BROWSER": f"{browser} %s"}
-    with subprocess.Popen([*command, "--open"], stdout=subprocess.PIPE, text=True, env=environment) as demo:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
         try:
             assert demo.stdout is not None
             lines = [line.rstrip() for line in iter(demo.stdout.readline, "Ctrl-C stops the server.\n")]

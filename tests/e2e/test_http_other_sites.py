@@ -46,8 +46,9 @@ def send(method: str, url: str, **headers: str) -> requests.Response:
 
 
 def reason_of(answer: requests.Response) -> str:
-    content = answer.json()  # each part of the face has its own format of errors
-    return str(content.get("reason") or next(detail["reason"] for detail in content["details"] if "reason" in detail))
+    """The reason, as the path writes errors."""
+    content = answer.json()
+    return next(str(detail["reason"]) for detail in content.get("details", [content]) if "reason" in detail)
 
 
 @pytest.mark.parametrize("path", ["/session", "/no/such/path"])

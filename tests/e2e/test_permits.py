@@ -9,11 +9,8 @@ from typing import Any, ClassVar
 
 import grpc
 import pytest
-from e2e.in_process import in_process_server
+from e2e.counted import IMAGES, LARGE, SMALL, UNREAD, CountedServer
 from e2e.streaming import Feed, config, frame
-from fakes.detector import FakeDetector
-from fakes.gray import gray_png
-from fakes.images import encoded, noise
 from fakes.tensors import request_of_files
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2
@@ -24,29 +21,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.v1 import inference_pb2, reference_pb2
-from patchserve_server.bootstrap import composition
 from patchserve_server.contract.methods import RequestSize
 from patchserve_server.rpc.methods import METHODS
 from patchserve_server.serving.admission import NOTHING
-from patchserve_server.serving.application import Application
 
-SMALL = gray_png(100)
-UNREAD = encoded(noise(520), quality=60)  # its overlay of 0.8 MB fits into a message and into no buffer on the way
-LARGE = encoded(noise(800), quality=60)  # its overlay of 1.9 MB does not fit into a message
-IMAGES = {"small": SMALL, "unread": UNREAD, "large": LARGE, "broken": b"no image"}
 OUTPUT = inference_pb2.OutputOptions(overlay=True, heatmap_scale=inference_pb2.HEATMAP_SCALE_CALIBRATED)
 OF_IMAGES = [name for name, method in METHODS.items() if method.request_size is RequestSize.LARGE]
-LIMITS = {
-    "max_message_mib": 1,
-    "max_pending_mib": 8,
-    "max_pending_images": 6,
-    "max_pending_loads": 2,
-    "max_calls": 16,
-    "client_share": 1.0,
-    "stream_write_timeout_s": 0.2,
-    "default_timeout_s": 5.0,
-    "max_batch_size": 1,
-}
 
 
 def requests(method: str, image: bytes) -> list[bytes]:
@@ -69,36 +49,6 @@ def requests(method: str, image: bytes) -> list[bytes]:
     }
     without_fields = [health_pb2.HealthCheckRequest()]
     return [message.SerializeToString() for message in messages.get(method.rpartition("/")[2], without_fields)]
-
-
-class Server:
-    """A server with small limits and a detector that can be stopped, its counters, and a channel to it."""
-
-    def __init__(self, stack: ExitStack, stop: threading.Event | None = None) -> None:
-        self.detector = FakeDetector()
-        applications: list[Application] = []
-        create = composition.create_application
-
-        async def create_and_keep(*arguments: Any) -> Application:
-            applications.append(await create(*arguments))
-            return applications[-1]
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(composition, "create_application", create_and_keep)
-            address = stack.enter_context(in_process_server(detector=self.detector, stop=stop, **LIMITS))
-        stack.callback(self.detector.gate.set)
-        (self.application,) = applications
-        options = [("grpc.http2.bdp_probe", 0), ("grpc.use_local_subchannel_pool", 1)]
-        self.channel = stack.enter_context(grpc.insecure_channel(address, options))
-        load: Any = self.channel.unary_unary("/patchserve.v1.PatchCoreService/LoadReference")
-        load(reference_pb2.LoadReferenceRequest(images=[SMALL]).SerializeToString())
-
-    def held(self) -> list[Any]:
-        at = self.application
-        return [admission.held for admission in (at.calls, at.images, at.loads)]
-
-    def wait_until_nothing_is_held(self) -> None:
-        wait_until(lambda: self.held() == [NOTHING] * 3)
 
 
 class Caller:
@@ -144,7 +94,7 @@ ACTIONS: tuple[Callable[[Caller], None], ...] = (Caller.send, Caller.send_garbag
 class Callers(RuleBasedStateMachine):
     """Callers of all methods, which send, stall, leave, are late, send garbage or ask for too much."""
 
-    server: ClassVar[Server]
+    server: ClassVar[CountedServer]
 
     def __init__(self) -> None:
         super().__init__()
@@ -190,12 +140,14 @@ class Callers(RuleBasedStateMachine):
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def server() -> Iterator[CountedServer]:
     with ExitStack() as stack:
-        yield Server(stack)
+        counted = CountedServer(stack)
+        counted.load_default()
+        yield counted
 
 
-def test_nothing_is_held_when_all_callers_are_gone(server: Server) -> None:
+def test_nothing_is_held_when_all_callers_are_gone(server: CountedServer) -> None:
     Callers.server = server
     machine: Any = Callers.TestCase
     machine.settings = settings(
@@ -212,7 +164,8 @@ def test_nothing_is_held_after_a_drain(image: bytes) -> None:
     """Of calls that wait for a message, for the detector and for a caller that does not read."""
     stop = threading.Event()
     with ExitStack() as stack:
-        server = Server(stack, stop)
+        server = CountedServer(stack, stop)
+        server.load_default()
         server.detector.gate.clear()
         callers = [Caller(server.channel, method, image, None) for method in sorted(METHODS)]
         for number, caller in enumerate(callers):

@@ -1,4 +1,4 @@
-"""A server that is killed during a save or a deletion leaves the state before or the state after.
+"""A server that is killed during a save, a restore or a deletion leaves the state before or the state after.
 
 Run as a program, this file is the one that gets killed: it forks a child for each command, so that Python starts once.
 """
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from fakes.disk import CLEANUP, STEPS, failing
 from fakes.references import EPOCH, content, make_reference
 
-from patchserve_server.domain.errors import ReferenceNotFoundError, StorageFullError
+from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError, StorageFullError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store import FolderReferenceStore
@@ -31,9 +32,17 @@ LONGEST_WAIT_S = 0.05
 DELETE_EVERY = 5
 
 
-def state_after(step: int) -> Reference | None:
-    """What a store holds after `step` changes: usually a new revision, after every fifth change nothing."""
-    return None if step % DELETE_EVERY == 0 else revision_at(step)
+def state_after(step: int) -> list[Reference]:
+    """The current and the previous revision after `step` changes: three saves, a restore, a deletion, and so on."""
+    match step % DELETE_EVERY:
+        case 0:
+            return []
+        case 1:
+            return [revision_at(step)]
+        case 4:
+            return [revision_at(step - 2), revision_at(step - 1)]
+        case _:
+            return [revision_at(step), revision_at(step - 1)]
 
 
 def revision_at(step: int) -> Reference:
@@ -47,11 +56,13 @@ def say(*words: object) -> None:
 
 
 def change(store: FolderReferenceStore, step: int) -> None:
-    reference = state_after(step)
-    if reference is None:
-        store.delete(ReferenceId("parcel"))
-    else:
-        store.save(reference)
+    match step % DELETE_EVERY:
+        case 0:
+            store.delete(ReferenceId("parcel"))
+        case 4:
+            store.restore(ReferenceId("parcel"), revision_at(step - 2).revision)
+        case _:
+            store.save(revision_at(step))
 
 
 def change_until_killed(root: Path, step: int) -> None:
@@ -137,26 +148,23 @@ def victims() -> Iterator[Victims]:
     victims.close()
 
 
-def found(root: Path) -> tuple[object, ...] | None:
+def found(root: Path) -> list[tuple[object, ...]]:
     """What a new server finds. Its start shows that the lock of the killed process is gone."""
-    store = FolderReferenceStore(root)
-    try:
-        reference = store.load(ReferenceId("parcel"))
-    except ReferenceNotFoundError:
-        assert store.list_ids() == []
-        return None
-    else:
-        assert store.list_ids() == ["parcel"]
+    references: list[Reference] = []
+    with closing(FolderReferenceStore(root)) as store:
+        with suppress(ReferenceNotFoundError, RevisionNotKeptError):
+            references.append(store.load(ReferenceId("parcel")))
+            references.append(store.load_previous(ReferenceId("parcel")))
+        assert store.list_ids() == ["parcel"][: len(references)]
+        assert len(list(root.glob("parcel/*/bank.safetensors"))) == len(references), "nothing else stays"
+    for reference in references:
         step = round((reference.update_time - EPOCH).total_seconds())
         assert content(reference) == content(revision_at(step)), "a mix"
-        return content(reference)
-    finally:
-        store.close()
+    return list(map(content, references))
 
 
-def expected(step: int) -> tuple[object, ...] | None:
-    reference = state_after(step)
-    return content(reference) if reference else None
+def expected(step: int) -> list[tuple[object, ...]]:
+    return list(map(content, state_after(step)))
 
 
 def test_a_kill_at_any_moment_leaves_the_old_or_the_new_state(victims: Victims, tmp_path: Path) -> None:
@@ -176,15 +184,15 @@ def test_a_kill_at_any_moment_leaves_the_old_or_the_new_state(victims: Victims, 
         assert state == expected(step)
 
 
-@pytest.mark.parametrize("step", [1, 2, DELETE_EVERY], ids=["first save", "replace", "delete"])
+@pytest.mark.parametrize("step", range(1, 6), ids=["first save", "second save", "replace", "restore", "delete"])
 def test_a_kill_before_any_step_leaves_the_old_or_the_new_state(victims: Victims, tmp_path: Path, step: int) -> None:
     outcomes = []
     for at in range(100):
         root = tmp_path / str(at)
         if step > 1:
-            store = FolderReferenceStore(root)
-            change(store, step - 1)
-            store.close()
+            with closing(FolderReferenceStore(root)) as store:
+                for before in range(1, step):
+                    change(store, before)
         victims.tell("once", root, step, at)
         end = victims.answers()[-1]
         state = found(root)

@@ -42,6 +42,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     metadata: list[dict[str, Any]] = field(default_factory=list)
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
     images: dict[str, list[reference_pb2.ReferenceImage]] = field(default_factory=dict)  # of a reference
+    image_name: str | None = None  # of every image of a reference; None: its number
     loads: list[reference_pb2.Load] = field(default_factory=list)  # what ListLoads returns
     polls_before_ready: int = 0  # a load ends after so many ListLoads calls
     stream_ended: threading.Event = field(default_factory=threading.Event)
@@ -160,7 +161,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             media_type="image/png",
             width_px=4,
             height_px=4,
-            name=f"{request.index}.jpg",
+            name=f"{request.index}.jpg" if self.image_name is None else self.image_name,
             reference_revision=reference.revision,
         )
 

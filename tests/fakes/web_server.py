@@ -15,10 +15,11 @@ from patchserve_server.web.socket_protocol import socket_options
 
 
 @contextmanager
-def serving(app: Any, max_message_bytes: int = 2**20) -> Iterator[int]:
+def serving(app: Any, max_message_bytes: int = 2**20, ping_s: float = 20) -> Iterator[int]:
     """Yields the port."""
     bound = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(app, log_config=None, lifespan="off", **socket_options(max_message_bytes))
+    options = {**socket_options(max_message_bytes), "ws_ping_interval": ping_s, "ws_ping_timeout": ping_s}
+    config = uvicorn.Config(app, log_config=None, lifespan="off", **options)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=[server.serve([bound])])
     thread.start()

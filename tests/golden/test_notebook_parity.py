@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from e2e.harness import Stub, connect, server_process
+from e2e.harness import ServerProcess, Stub, connect, server_process
+from fakes import documented_client
 from fakes.engine import fit, inspect
 from fakes.images import encoded
 from golden.notebook_pipeline import NotebookPipeline
+from numpy.typing import NDArray
 from PIL import Image
 from torchvision.models import wide_resnet50_2
 
@@ -118,9 +120,15 @@ def test_a_parcel_gives_the_notebooks_results(notebook: NotebookPipeline, detect
 
 
 @pytest.fixture(scope="module")
-def stub(weights: Path) -> Iterator[Stub]:
+def server(weights: Path) -> Iterator[ServerProcess]:
     flags = ("--backbone", "wide_resnet50_2", "--weights", str(weights), "--default-timeout-s", "120")
-    with server_process(*flags) as server, connect(server.address) as connected:
+    with server_process(*flags, "--http-port", "0") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def stub(server: ServerProcess) -> Iterator[Stub]:
+    with connect(server.address) as connected:
         yield connected
 
 
@@ -138,9 +146,13 @@ def assert_server_parity(notebook: NotebookPipeline, stub: Stub, references: Seq
     scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
     np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
     assert response.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
-    overlay = np.asarray(Image.open(io.BytesIO(response.overlay_png)))
-    assert overlay.shape == expected_overlay.shape
-    difference = np.abs(overlay.astype(int) - expected_overlay)
+    assert_overlay(response.overlay_png, expected_overlay)
+
+
+def assert_overlay(png: bytes, expected: NDArray[np.uint8]) -> None:
+    overlay = np.asarray(Image.open(io.BytesIO(png)))
+    assert overlay.shape == expected.shape
+    difference = np.abs(overlay.astype(int) - expected)
     assert difference.mean() <= OVERLAY_MEAN_TOLERANCE
     assert difference.max() <= OVERLAY_MAX_TOLERANCE
 
@@ -156,3 +168,18 @@ def test_the_server_gives_the_notebooks_results_for_a_parcel(notebook: NotebookP
     folder = parcel_folder()
     good, damage = ((folder / name).read_bytes() for name in ("good.jpg", "damage.jpg"))
     assert_server_parity(notebook, stub, [good], damage)
+
+
+def test_a_client_of_the_documented_http_service_gets_the_notebooks_results(
+    notebook: NotebookPipeline, server: ServerProcess, tmp_path: Path
+) -> None:
+    reference, image, result = (tmp_path / name for name in ("good.png", "test.png", "result.png"))
+    textured_image(1, (320, 240)).save(reference)
+    textured_image(2, (500, 333), damaged=True).save(image)
+    _, expected_percentage, expected_overlay = notebook.run([Image.open(reference)], Image.open(image))
+    said = documented_client.inspect(server.http_url, reference, image, result)
+    assert said["health"]["model"] == "PatchCore with WideResNet-50-2"
+    assert (said["loaded"]["patches"], said["loaded"]["feature_dim"]) == (784, 1536)
+    assert said["judged"]["damage_percentage"] == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
+    assert said["judged"]["anomaly_detected"] is (expected_percentage > 5.0)
+    assert_overlay(result.read_bytes(), expected_overlay)

@@ -52,7 +52,7 @@ class Table:
         for index, color in (colors or {}).items():
             padded[index] = typer.style(padded[index], fg=color)
         # Colors only on a terminal.
-        typer.echo("  ".join(padded), color=False if os.environ.get("NO_COLOR") else None)
+        typer.echo("  ".join(padded).rstrip(), color=False if os.environ.get("NO_COLOR") else None)
 
 
 def print_line(text: str) -> None:

@@ -12,6 +12,8 @@ _WORDS: Final = {
     "GetReference": "`patchserve reference show`",
     "DeleteReference": "`patchserve reference delete`",
     "TuneReference": "`patchserve reference tune`",
+    "RestoreReference": "`patchserve reference restore`",
+    "GetReferenceImage": "`patchserve reference images`",
     "ListLoads": "`patchserve reference loads`",
     "GetServerInfo": "`patchserve info`",
     "InferStream": "`patchserve stream`",

@@ -1,4 +1,4 @@
-"""`patchserve reference load|capture|loads|list|show|tune|delete`."""
+"""`patchserve reference load|capture|loads|list|show|images|tune|restore|delete`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOptio
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._few_images import few_images_note
+from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
@@ -25,13 +26,15 @@ from patchserve_client.cli._loading import (
 )
 from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
 from patchserve_client.cli._reference_images import TITLES, cells, summary
+from patchserve_client.cli._restoring import restore
+from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
 from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
     cls=Group,
-    help="Load, capture, list, show, tune and delete references.\n\n"
+    help="Load, capture, list, show, tune, restore and delete references.\n\n"
     "A reference is a named set of images of undamaged items.",
     rich_markup_mode=None,
 )
@@ -230,13 +233,18 @@ def show(
     facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
+    del normal_scores["scores"]
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    print_histogram(reference)
     if reference.images:
         print_line("")
         print_table(TITLES, cells(reference.images))
+
+
+app.command(cls=Command)(connected(images))
 
 
 @app.command(cls=Command)
@@ -266,6 +274,9 @@ def tune(
         f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, raw threshold {tuned.threshold:.4g}, "
         f"revision {tuned.revision[:12]}"
     )
+
+
+app.command(cls=Command)(connected(restore))
 
 
 @app.command(cls=Command)

@@ -71,8 +71,8 @@ class HeadersTooLargeError(InvalidInputError):
 
     reason = "HEADERS_TOO_LARGE"
 
-    def __init__(self, max_bytes: int) -> None:
-        super().__init__("", f"The headers of a request have {max_bytes:,} bytes at most, its path included.")
+    def __init__(self, message: str) -> None:
+        super().__init__("", message)
 
 
 class RequestTooLargeError(InvalidInputError):

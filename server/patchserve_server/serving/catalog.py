@@ -297,7 +297,10 @@ class Catalog:
         self._changes.add(task)
         task.add_done_callback(self._changes.discard)
         task.add_done_callback(retrieve_error)
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            del task  # its error has a traceback that refers to this frame: a cycle
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:

@@ -18,13 +18,14 @@ from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import HttpMethodError, UnknownPathError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.web import documented, session_routes, watch
+from patchserve_server.web import documented, infer_socket, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
 from patchserve_server.web.kept_overlays import LIMIT, KeptOverlays
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.negotiation import PageRoute
 from patchserve_server.web.open_inference import routes as open_inference
+from patchserve_server.web.open_inference.request import HEADER_LENGTH
 from patchserve_server.web.page import routes as page
 from patchserve_server.web.security_headers import SecurityHeaders
 from patchserve_server.web.sites import SiteGuard, SiteRules
@@ -47,6 +48,7 @@ def create_web_application(
         *documented.routes(calls, entrance.readiness, overlays),
         *session_routes.routes(calls, authenticator, entrance.pacing),
         *open_inference.routes(calls, entrance.readiness),
+        *infer_socket.routes(calls),
         *watch.routes(calls),
         *transcoding.routes(calls),
         *page.routes(),
@@ -63,7 +65,12 @@ def _guarded(app: ASGIApp, authenticator: Authenticator | None, listening: HttpL
     if origins:  # outside of the guard, so that an allowed site can read its refusals
         # Without credentials: the cookie is for the page alone; other sites send the header.
         app = CORSMiddleware(
-            app, origins, _METHODS, ["authorization"], allow_private_network=True, expose_headers=["retry-after"]
+            app,
+            origins,
+            _METHODS,
+            ["authorization", HEADER_LENGTH],
+            allow_private_network=True,
+            expose_headers=["retry-after", HEADER_LENGTH],
         )
     return SecurityHeaders(app)
 

@@ -21,7 +21,7 @@ from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.reception import Holdings
 from patchserve_server.serving.time_limits import deadline
 from patchserve_server.web.bodies import Body
-from patchserve_server.web.errors import ErrorFormat, close_code
+from patchserve_server.web.errors import ErrorFormat, close_code, reason_of
 from patchserve_server.web.events import while_allowed
 from patchserve_server.web.incoming import IncomingCall
 from patchserve_server.web.listening import HttpListening
@@ -45,6 +45,7 @@ class SocketCall(AdmittedCall):
     """An admitted call over a WebSocket."""
 
     socket: Socket
+    holdings: Holdings
 
 
 Handler: TypeAlias = Callable[[HttpCall], Awaitable[Response]]
@@ -129,45 +130,34 @@ class Calls:
         return self._endpoint(name, method, respond, error_format, last_event)
 
     def websocket(
-        self,
-        name: str,
-        method: Method,
-        handler: SocketHandler,
-        error_format: ErrorFormat,
-        last_message: Callable[[status_pb2.Status], str],
+        self, name: str, method: Method, handler: SocketHandler, last_message: Callable[[status_pb2.Status], str]
     ) -> Callable[[WebSocket], Awaitable[None]]:
         """The endpoint of a WebSocketRoute. The call lasts until its handler returns or its caller leaves.
 
         Args:
             name, method: as of `endpoint`. The call has no time limit, and holds its place until its end.
-            handler: talks with the caller of an admitted call, whose WebSocket is accepted.
-            error_format: writes an error before that, as a response of HTTP.
-            last_message: writes a later error, as the last message before the WebSocket is closed.
+            handler: talks with the caller of an admitted call.
+            last_message: writes how the call ended, as the last message before the WebSocket is closed.
         """
 
         async def answer(websocket: WebSocket) -> None:
             incoming = IncomingCall(name, method, websocket, self._authenticator, self._entrance)
-            socket = Socket(websocket, incoming, self._entrance.reception.waiting, self._listening)
+            socket = Socket(websocket, incoming, self._entrance.reception.waiting)
             with incoming.until_answered:
-                failure = await incoming.run(self._talk(incoming, socket, handler))
+                await socket.open()
+                status = await incoming.run(self._talk(incoming, socket, handler)) or status_pb2.Status()
                 with suppress(StalledReaderError):
-                    if failure is None:
-                        await socket.close(close_code(None))
-                    elif socket.is_open:
-                        await socket.send(last_message(failure))
-                        await socket.close(close_code(failure))
-                    elif not socket.was_open:
-                        await socket.refuse(error_format(failure))
+                    await socket.end(last_message(status), close_code(status), reason_of(status))
 
         return answer
 
     async def _talk(self, incoming: IncomingCall, socket: Socket, handler: SocketHandler) -> None:
         incoming.authorize()
         with self._admitted(incoming) as (admitted, holdings):
-            await socket.open(holdings)
-            await handler(
-                SocketCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, socket)
+            call = SocketCall(
+                admitted.request_id, admitted.client, admitted.application, admitted.permit, socket, holdings
             )
+            await handler(call)
 
     def _endpoint(
         self,

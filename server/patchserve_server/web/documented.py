@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.contract import operations, requests
-from patchserve_server.contract.methods import METHODS, SERVICE
+from patchserve_server.contract.methods import METHODS, PROBE, SERVICE
 from patchserve_server.domain.errors import InvalidInputError, NotReadyError, ReferenceNotFoundError
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.serving.application import Application
@@ -27,7 +27,7 @@ SERVICE_NAME: Final = "patchserve"
 NOT_LOADED: Final = "Memory bank not loaded"
 NO_IMAGE: Final = "No image file provided"
 _FIELDS: Final = ("image", "reference_id")
-_MODELS: Final = {"wide_resnet50_2": "WideResNet-50-2", "efficientnet_lite2": "EfficientNet-Lite2"}
+MODELS: Final = {"wide_resnet50_2": "WideResNet-50-2", "efficientnet_lite2": "EfficientNet-Lite2"}
 _OURS: Final = ("anomaly", "regions", "reference_id", "reference_revision", "timing")  # as in /v1
 _PNG: Final = "image/png"
 _ENDPOINTS: Final = {
@@ -66,7 +66,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
 
     info, load, infer = (METHODS[f"/{SERVICE}/{name}"] for name in ("GetServerInfo", "LoadReference", "Infer"))
     return [
-        Route("/health", health),
+        Route("/health", calls.probe("GET /health", PROBE, health, error_response), methods=["GET"]),
         Route("/", calls.endpoint("GET /", info, _service_info, _info_error), methods=["GET"]),
         Route("/load_reference", calls.endpoint("LoadReference", load, _load, error_response), methods=["POST"]),
         Route("/infer", calls.endpoint("Infer", infer, _infer_png, error_response), methods=["POST"]),
@@ -78,7 +78,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
 def _state(application: Application) -> dict[str, Any]:
     detector = application.detector
     return {
-        "model": f"PatchCore with {_MODELS.get(detector.backbone, detector.backbone)}",
+        "model": f"PatchCore with {MODELS.get(detector.backbone, detector.backbone)}",
         "memory_bank_loaded": application.catalog.find(DEFAULT_REFERENCE_ID) is not None,
         "device": detector.device,
     }

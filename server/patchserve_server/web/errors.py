@@ -28,11 +28,16 @@ _CODES: Final[dict[int, HTTPStatus]] = {
     code_pb2.UNIMPLEMENTED: HTTPStatus.NOT_IMPLEMENTED,
     code_pb2.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
+# Of a WebSocket (RFC 6455 and its registry). 1008, against the rules of this server, for all others: the same would
+# fail again.
 _CLOSE_CODES: Final[dict[int, int]] = {
+    code_pb2.OK: 1000,
     code_pb2.INTERNAL: 1011,
-    code_pb2.UNAVAILABLE: 1012,  # the server restarts
-    code_pb2.RESOURCE_EXHAUSTED: 1013,  # try again later
+    code_pb2.UNAVAILABLE: 1013,  # try again later
+    code_pb2.ABORTED: 1013,
+    code_pb2.RESOURCE_EXHAUSTED: 1013,
 }
+_DRAINING: Final = 1001  # the server goes away; another one may be there
 # Reasons for which HTTP has a code that says more.
 _REASONS: Final[dict[str, HTTPStatus]] = {
     "HEADERS_TOO_LARGE": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -56,11 +61,9 @@ def http_status(status: status_pb2.Status) -> HTTPStatus:
     return _REASONS.get(reason_of(status)) or _CODES[status.code]
 
 
-def close_code(failure: status_pb2.Status | None) -> int:
-    """The code with which a WebSocket is closed (RFC 6455 and its registry); None: the call succeeded."""
-    if failure is None:
-        return 1000
-    return _CLOSE_CODES.get(failure.code, 1008)  # 1008: against the rules of this server
+def close_code(status: status_pb2.Status) -> int:
+    """The code with which a WebSocket is closed."""
+    return _DRAINING if reason_of(status) == "DRAINING" else _CLOSE_CODES.get(status.code, 1008)
 
 
 def headers_of(status: status_pb2.Status) -> dict[str, str]:

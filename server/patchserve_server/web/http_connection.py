@@ -25,6 +25,7 @@ LINGER_S: Final = 2.0  # how long a client may go on sending what nobody wants, 
 MAX_HEADER_BYTES: Final = 32 * 2**10
 _BYTES_OF_A_HEADER: Final = 32  # that count besides its text
 _MAX_PIPELINED: Final = 8
+_TOO_LARGE: Final = f"A request has at most {MAX_HEADER_BYTES:,} bytes before its body: path and headers."
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -76,7 +77,7 @@ class HttpConnection(HttpToolsProtocol):
         super().data_received(data)
         # The parser keeps headers, and trailers after a body, until they are complete.
         if self._bytes_without_body > MAX_HEADER_BYTES and not self._discards:
-            self._refuse(HeadersTooLargeError(MAX_HEADER_BYTES))
+            self._refuse(HeadersTooLargeError(_TOO_LARGE))
 
     def timeout_keep_alive_handler(self) -> None:
         """Ends a connection on which nothing has come for a while."""
@@ -91,9 +92,10 @@ class HttpConnection(HttpToolsProtocol):
         """Answers what the client sends with an error, and closes the connection."""
         cycle, self._discards = self.cycle, True
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
-            # An answer to this one would be taken for that of the request before it, which is in work.
-            cycle.keep_alive = False
+            # An answer to this one would be taken for that of the request before it, which is in work. It is the last.
             self.pipeline.clear()
+            self.cycle = self._in_work
+            self.cycle.keep_alive = False
             return
         status = self._shared.note_failure(error, self._peer.client)
         if cycle is None or cycle.response_complete or not cycle.response_started:
@@ -167,7 +169,7 @@ class HttpConnection(HttpToolsProtocol):
     def _check_headers(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + _BYTES_OF_A_HEADER for name, value in self.headers)
         if size > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLargeError(MAX_HEADER_BYTES))
+            self._refuse(HeadersTooLargeError(_TOO_LARGE))
         elif len(self.pipeline) >= _MAX_PIPELINED or not _has_one_host(self.headers, self.parser.get_http_version()):
             self._refuse(MalformedRequestError())
         if self._discards:
@@ -183,6 +185,7 @@ class HttpConnection(HttpToolsProtocol):
         async def answer(scope: Any, receive: Any, _: Any) -> None:  # noqa: ANN401
             await self._answering(scope, receive, send)
 
+        self._in_work = cycle
         self._task = self.loop.create_task(cycle.run_asgi(answer))
         self._task.add_done_callback(self.tasks.discard)
         self.tasks.add(self._task)

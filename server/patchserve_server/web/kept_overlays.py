@@ -72,8 +72,9 @@ class KeptOverlays:
         return sum(self._held.values(), NOTHING)
 
     def _greediest(self) -> str:
-        counts = self.held.count > self._limit.count
-        return max(self._held, key=lambda client: (held := self._held[client]).count if counts else held.bytes)
+        if self.held.count > self._limit.count:
+            return max(self._held, key=lambda client: self._held[client].count)
+        return max(self._held, key=lambda client: self._held[client].bytes)
 
     def _oldest_of(self, client: str) -> str:
         return next(name for name, overlay in self._overlays.items() if overlay.client == client)

@@ -21,10 +21,10 @@ from patchserve_server.web.connections import Connections
 from patchserve_server.web.http_connection import HttpConnection
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.shared import Shared
+from patchserve_server.web.socket_protocol import socket_options
 from patchserve_server.web.tls import TlsContexts
 
 KEEP_ALIVE_S: Final = 75  # load balancers keep connections for up to 60 s, and must close them first
-_PING_INTERVAL_S: Final = 20.0
 _END_S: Final = 1.0  # how long cancelled requests may take to end
 
 
@@ -37,17 +37,13 @@ class HttpServer:
             create_web_application(entrance, authenticator, listening),
             interface="asgi3",
             http="httptools",
-            ws="websockets-sansio",  # stops reading while the application does not receive
-            ws_max_size=listening.max_message_bytes,
-            ws_ping_interval=_PING_INTERVAL_S,
-            ws_ping_timeout=_PING_INTERVAL_S,
-            ws_per_message_deflate=False,  # images are compressed, and a small message could become a very large one
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_S,
+            **socket_options(listening.max_message_bytes),
         )
         config.load()
         self._shared = Shared(config, entrance, listening.write_timeout_s, listening.max_connection_age_s)

@@ -6,12 +6,11 @@ Beside what uvicorn does, it
 - parses what it has read in small pieces: 256 KiB of tiny frames would take the event loop half a second;
 - reads nothing while the caller does not read: the answers to its pings would pile up;
 - ends a connection with very many control frames or tiny fragments, which cost much more than their bytes;
-- leaves open sockets alone when uvicorn stops: the drain of the server ends them, after what they have accepted.
+- waits for the answer to a ping as long as other things come, or are not read: it waits behind them.
 """
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -23,7 +22,6 @@ _PER_SECOND: Final = 32.0  # and as many more in the long run
 _FRAGMENT_BYTES: Final = 256  # a fragment of this size or more counts for nothing
 _PING_INTERVAL_S: Final = 20.0
 _DISCARD_S: Final = 2.0
-_LINGER_S: Final = 15.0  # after the call, for the caller to read its end
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
@@ -34,7 +32,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed = memoryview(b"")
         self._spare_frames = float(_BURST)
         self._counted_at_s = self.loop.time()
-        self._linger: asyncio.TimerHandle | None = None
+        self._received_at_s = 0.0
         self._failed = False
 
     @property
@@ -42,6 +40,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return not self.read_paused and self.writable.is_set()
 
     def data_received(self, data: bytes) -> None:
+        self._received_at_s = self.loop.time()
         if self._failed:
             return
         self._unparsed = memoryview(b"".join([self._unparsed, data]) if self._unparsed else data)
@@ -75,6 +74,13 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self._parse()
         if self._may_read:
             self.transport.resume_reading()
+
+    def keepalive_timeout(self) -> None:
+        if self.read_paused or self._received_at_s > self.ping_sent_at:
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
+        else:
+            super().keepalive_timeout()
 
     def handle_ping(self) -> None:
         super().handle_ping()
@@ -123,20 +129,6 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.close_timer = self.loop.call_later(_DISCARD_S, self.transport.abort)
         self.transport.resume_reading()
 
-    def shutdown(self) -> None:
-        if self.close_sent:
-            super().shutdown()
-
-    def on_task_complete(self, task: asyncio.Task[None]) -> None:
-        super().on_task_complete(task)
-        # A caller that does not read would keep the connection open, and what it has not read in memory.
-        self._linger = self.loop.call_later(_LINGER_S, self.transport.abort)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._linger is not None:
-            self._linger.cancel()
-        super().connection_lost(exc)
-
 
 def socket_options(max_message_bytes: int) -> dict[str, Any]:
     """The options of uvicorn for WebSockets."""
@@ -145,6 +137,5 @@ def socket_options(max_message_bytes: int) -> dict[str, Any]:
         "ws_max_size": max_message_bytes,
         "ws_per_message_deflate": False,  # images are compressed; a small message could become a large one
         "ws_ping_interval": _PING_INTERVAL_S,  # so that nothing on the way takes the connection for dead
-        # The answer to a ping waits behind frames that are held back. A caller that vanished is noticed by TCP.
-        "ws_ping_timeout": None,
+        "ws_ping_timeout": _PING_INTERVAL_S,
     }

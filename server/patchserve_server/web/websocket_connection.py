@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-
 from patchserve_server.web.answering import Answering
 from patchserve_server.web.connections import ConnectionPlace
 from patchserve_server.web.peers import Peer, set_peer
 from patchserve_server.web.shared import SILENT, Shared
+from patchserve_server.web.socket_protocol import SocketProtocol
 
 _CLOSE_S: Final = 12.0  # how long the peer may take to close; uvicorn begins to close its side after 10 s
 
 
-class WebSocketConnection(WebSocketsSansIOProtocol):
+class WebSocketConnection(SocketProtocol):
     """One WebSocket.
-
-    While the application does not receive, uvicorn reads no more than the message that waits for it.
 
     Args:
         shared: what all connections share.
@@ -33,19 +30,19 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         self._place = place
         self._peer = peer
         self._task: asyncio.Task[None] | None = None
+        self._end: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._place.close()
         super().connection_lost(exc)
+        if self._end is not None:
+            self._end.cancel()
         if self._task is not None:
             self._task.cancel()
 
     def keepalive_timeout(self) -> None:
-        if self.read_paused:  # the answer waits behind a message that nobody has received yet
-            self.pong_timer = self.pending_ping_payload = None
-            self.schedule_ping()
-        else:
-            super().keepalive_timeout()
+        super().keepalive_timeout()
+        if self.close_sent:
             self.transport.abort()  # nobody reads what uvicorn has just sent
 
     async def run_asgi(self) -> None:
@@ -54,4 +51,4 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         try:
             await super().run_asgi()
         finally:
-            self.loop.call_later(_CLOSE_S, self.transport.abort)
+            self._end = self.loop.call_later(_CLOSE_S, self.transport.abort)

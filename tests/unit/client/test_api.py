@@ -27,6 +27,7 @@ EXPORTED = [
     "DamageScore",
     "DeadlineExceeded",
     "EncodedOverlay",
+    "EncodedReferenceImage",
     "ErrorDetails",
     "FailedPrecondition",
     "FieldViolation",

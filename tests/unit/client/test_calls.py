@@ -20,6 +20,7 @@ from patchserve_client import (
     AsyncClient,
     Cancelled,
     DeadlineExceeded,
+    EncodedReferenceImage,
     InferenceResult,
     InvalidArgument,
     NotFound,
@@ -82,6 +83,48 @@ def test_a_reference_is_tuned(fake: FakeServer, call: CallMethod) -> None:
     assert call(fake.address, "get_reference", "belt") == tuned
     with pytest.raises(NotFound):
         call(fake.address, "tune_reference", "nobody", 1.5)
+
+
+def test_a_reference_is_restored(fake: FakeServer, call: CallMethod) -> None:
+    loaded = call(fake.address, "load_reference", [png()], "belt")
+    assert loaded.previous_revision == ""
+    fake.references["belt"].previous_revision = "before"
+    restored = call(fake.address, "restore_reference", "belt", revision="before", expected_revision=loaded.revision)
+    (request,) = fake.requests["RestoreReference"]
+    assert (request.reference_id, request.revision) == ("belt", "before")
+    assert request.expected_revision == loaded.revision
+    assert (restored.revision, restored.previous_revision) == ("before", loaded.revision)
+    assert call(fake.address, "get_reference", "belt") == restored
+    with pytest.raises(NotFound):
+        call(fake.address, "restore_reference", "nobody")
+
+
+def test_a_restore_is_not_retried(fake: FakeServer, call: CallMethod) -> None:
+    """The second would undo the first."""
+    call(fake.address, "load_reference", [png()], "belt")
+    fake.fail("RestoreReference", NOT_READY)
+    with pytest.raises(Unavailable):
+        call(fake.address, "restore_reference", "belt")
+    assert len(fake.requests["RestoreReference"]) == 1
+
+
+def test_an_image_of_a_reference_can_be_opened(fake: FakeServer, call: CallMethod) -> None:
+    loaded = call(fake.address, "load_reference", [png()], "belt")
+    fake.fail("GetReferenceImage", NOT_READY)
+    image = call(fake.address, "reference_image", "belt", 3, expected_revision=loaded.revision)
+    assert isinstance(image, EncodedReferenceImage)
+    assert (image.media_type, image.width_px, image.height_px) == ("image/png", 4, 4)
+    assert (image.name, image.reference_revision) == ("3.jpg", loaded.revision)
+    assert image.image.size == (4, 4)
+    request = fake.requests["GetReferenceImage"][-1]
+    assert (request.reference_id, request.index, request.expected_revision) == ("belt", 3, loaded.revision)
+
+
+def test_normal_scores_are_a_list(fake: FakeServer, call: CallMethod) -> None:
+    fake.references["belt"] = reference("belt", 3)
+    assert call(fake.address, "get_reference", "belt").calibration.normal_scores.scores == ()
+    fake.references["belt"].calibration.normal_scores.scores.extend([4, 5, 6])
+    assert call(fake.address, "get_reference", "belt").calibration.normal_scores.scores == (4.0, 5.0, 6.0)
 
 
 def test_images_are_loaded_with_the_names_of_their_files(fake: FakeServer, call: CallMethod, tmp_path: Path) -> None:

@@ -226,6 +226,75 @@ def test_a_reference_is_tuned_and_shows_its_sensitivity(run_reference: Run, fake
     assert (code, "NOT_FOUND" in stderr) == (1, True)
 
 
+def test_a_reference_is_restored_and_shows_what_is_kept(run: Run, fake: FakeServer) -> None:
+    now, before = "1" * 64, "2" * 64
+    fake.references["belt"] = reference("belt", 3, revision=now)
+    assert "previous_revision           -\n" in run("reference", "show", "belt")[1]
+    fake.references["belt"].previous_revision = before
+    assert f"previous_revision           {before}\n" in run("reference", "show", "belt")[1]
+    code, stdout, _ = run("reference", "restore", "belt")
+    assert (code, stdout) == (
+        0,
+        "Restored belt: 3 images, sensitivity 1, raw threshold 10.5, revision 222222222222\n",
+    )
+    restored = json.loads(run("reference", "restore", "belt", "--json")[1])
+    assert (restored["revision"], restored["previous_revision"]) == (now, before)
+    code, _, stderr = run("reference", "restore", "nobody")
+    assert (code, "NOT_FOUND" in stderr) == (1, True)
+
+
+def test_the_beginning_of_a_revision_is_enough(run: Run, fake: FakeServer) -> None:
+    now, before = "1" * 64, "2" * 64
+    fake.references["belt"] = reference("belt", 3, revision=now)
+    fake.references["belt"].previous_revision = before
+    assert run("reference", "restore", "belt", "--revision", "22", "--expected-revision", "1111")[0] == 0
+    (request,) = fake.requests["RestoreReference"]
+    assert (request.revision, request.expected_revision) == (before, now)
+    code, _, stderr = run("reference", "restore", "belt", "--revision", "33")
+    assert code == 2
+    assert "No revision of belt begins with 33: it is at 222222222222 and keeps 111111111111." in stderr
+    fake.references["belt"].previous_revision = ""
+    assert "and keeps no other" in run("reference", "restore", "belt", "--expected-revision", "1")[2]
+    assert len(fake.requests["RestoreReference"]) == 1
+    run("reference", "restore", "belt", "--revision", "3" * 64)
+    assert fake.requests["RestoreReference"][1].revision == "3" * 64, "a whole one is for the server to judge"
+
+
+def test_the_images_of_a_reference_are_written(run: Run, fake: FakeServer, tmp_path: Path) -> None:
+    fake.references["belt"] = reference("belt", 11)
+    code, stdout, _ = run("reference", "images", "belt", "--out", tmp_path / "new")
+    assert (code, stdout) == (0, f"Wrote 11 images of belt, revision abc123, to {tmp_path / 'new'}\n")
+    names = sorted(path.name for path in (tmp_path / "new").iterdir())
+    assert names[0] == "01_0.png"
+    assert names[-1] == "11_10.png"
+    assert (tmp_path / "new/01_0.png").read_bytes() == png(size=(4, 4))
+    assert {request.expected_revision for request in fake.requests["GetReferenceImage"]} == {"abc123"}
+    written = json.loads(run("reference", "images", "belt", "--out", tmp_path / "new", "--json")[1])
+    assert written["files"][1] == str(tmp_path / "new/02_1.png")
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("", "1.png"),
+        ("belt.jpg", "1_belt.png"),
+        ("../../etc/passwd", "1_passwd.png"),
+        ("/", "1.png"),
+        ("a b\u202e\n:*.jpg", "1_a_b____.png"),
+        ("\u00fc" * 64, "1_" + "\u00fc" * 64 + ".png"),
+        ("x" * 128, "1_" + "x" * 80 + ".png"),
+        ("..", "1_...png"),
+    ],
+)
+def test_the_name_of_an_image_never_leaves_the_folder(
+    run: Run, fake: FakeServer, tmp_path: Path, name: str, file: str
+) -> None:
+    fake.references["belt"] = reference("belt", 1)
+    fake.image_name = name
+    assert run("reference", "images", "belt", "--out", tmp_path / "out")[0] == 0
+    assert [path.name for path in tmp_path.rglob("*.png") if path.parent.name == "out"] == [file]
+
+
 @pytest.mark.parametrize("arguments", [[], ["--sensitivity", "0"], ["--sensitivity", "11"], ["--sensitivity", "high"]])
 def test_a_tune_needs_a_sensitivity_in_its_range(run_reference: Run, fake: FakeServer, arguments: list[object]) -> None:
     code, _, stderr = run_reference("tune", "default", *arguments)

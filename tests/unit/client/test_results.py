@@ -57,7 +57,9 @@ def assert_same_scalars(message: Message, result: Any) -> None:
     assert scalars
     for field in scalars:
         if field.enum_type is None and field.type != FieldDescriptor.TYPE_BYTES:
-            assert getattr(result, field.name) == getattr(message, field.name), field.name
+            value = getattr(message, field.name)
+            is_list = not isinstance(value, (str, int, float))
+            assert getattr(result, field.name) == (tuple(value) if is_list else value), field.name
 
 
 def test_every_field_of_the_server_info_is_converted() -> None:
@@ -137,6 +139,8 @@ def test_a_score_map_keeps_its_values(values: NDArray[np.float32]) -> None:
 def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     message = reference("belt", 4, profile=reference_pb2.SCORING_PROFILE_PAPER)
     message.search_radius = 0.25
+    message.previous_revision = "before"
+    message.calibration.normal_scores.scores.extend([4, 5, 6])
     info = _results.reference_info(message)
     assert_same_scalars(message, info)
     assert info.profile is ScoringProfile.PAPER

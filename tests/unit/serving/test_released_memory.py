@@ -7,7 +7,7 @@ import gc
 import weakref
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -19,13 +19,14 @@ from fakes.waiting import settle, until
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
     BankMismatchError,
+    MemoryBudgetError,
     PatchserveError,
     StorageUnavailableError,
     StreamProtocolError,
     UndecodableImageError,
 )
 from patchserve_server.domain.inspection import OutputOptions
-from patchserve_server.domain.ports import ReferenceStore
+from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
@@ -50,8 +51,17 @@ class CopyingStore(MemoryReferenceStore):
         self.banks: list[weakref.ref[np.ndarray]] = []
         self.fails = False
 
+    def save(self, reference: Reference) -> KeptRevision | None:
+        kept = super().save(reference)
+        return None if kept is None else replace(kept, nbytes=0)
+
     def load(self, reference_id: ReferenceId) -> Reference:
-        stored = super().load(reference_id)
+        return self._copy(super().load(reference_id))
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        return self._copy(super().load_previous(reference_id))
+
+    def _copy(self, stored: Reference) -> Reference:
         bank = replace(stored.model.bank, inputs=stored.model.bank.inputs.copy())
         self.banks.append(weakref.ref(bank.inputs))
         if self.fails:
@@ -124,6 +134,40 @@ async def test_an_opening_that_fails_keeps_neither_bank_nor_image(pool: ThreadPo
     await until(lambda: not alive([*images, *store.banks]))
 
 
+@pytest.mark.parametrize("failure", ["another precision", "no room", "unreadable"])
+async def test_a_restore_that_fails_keeps_no_bank(pool: ThreadPoolExecutor, failure: str) -> None:
+    store = CopyingStore()
+    old = reference(level=1, images=3)
+    if failure == "another precision":
+        model = replace(old.model, spec=replace(SPEC, precision="bf16"))
+        old = replace(old, model=model, revision=revision_of(model))
+    store.save(old)
+    new = reference(level=2)
+    catalog = catalog_of(store, pool, max_bytes=(1 if failure == "no room" else 9) * old.model.bank.nbytes - 1)
+    await catalog.load_all()
+    await catalog.publish(new, scorer(new))
+    store.banks.clear()
+    store.fails = failure == "unreadable"
+    with pytest.raises((BankMismatchError, MemoryBudgetError, StorageUnavailableError)):
+        await catalog.restore(DEFAULT_REFERENCE_ID)
+    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    await until(lambda: not alive(store.banks))
+    assert catalog.info(DEFAULT_REFERENCE_ID) == new.info
+
+
+async def test_what_was_served_before_a_restore_leaves_memory(pool: ThreadPoolExecutor) -> None:
+    catalog = catalog_of(CopyingStore(), pool)
+    scorers = []
+    for level in (1, 2):
+        made = reference(level=level)
+        opened = scorer(made)
+        scorers.append(weakref.ref(opened))
+        await catalog.publish(made, opened)
+    del opened
+    await catalog.restore(DEFAULT_REFERENCE_ID)
+    await until(lambda: not alive(scorers))
+
+
 @pytest.mark.parametrize("ended_by", ["deletion", "drain", "protocol"])
 async def test_a_stream_that_ends_with_an_error_lets_go_of_its_bank(pool: ThreadPoolExecutor, ended_by: str) -> None:
     catalog = catalog_of(MemoryReferenceStore(), pool)
@@ -174,11 +218,8 @@ async def test_a_failed_batch_keeps_no_image(pool: ThreadPoolExecutor) -> None:
     catalog = catalog_of(MemoryReferenceStore(), pool)
     published = reference()
     await catalog.publish(published, scorer(published))
-    limits: Any = None
-    application = Application(
-        *("", "", "", FakeDetector().info, limits, limits, catalog, limits),
-        *(RefusingInspector(), limits, limits, limits, limits, limits, limits),
-    )
+    unused: dict[str, Any] = dict.fromkeys(field.name for field in fields(Application))
+    application = Application(**unused | {"catalog": catalog, "inspector": RefusingInspector()})
     admission = Admission("image", Capacity(8, 2**30), share=1.0, largest=Capacity(8, 2**20))
     held = [np.zeros((4, 4, 3), np.uint8) for _ in range(2)]
     images = [weakref.ref(image) for image in held]

@@ -61,7 +61,7 @@ def test_pixels_as_numbers_and_as_binary_data_are_the_same(shape: tuple[int, int
 def test_parameters_keep_their_type_and_value(parameters: dict[str, Any]) -> None:
     text = json.dumps({"parameters": parameters, "inputs": []}).encode()
     message = infer_body("m", "", text, memoryview(b"")).message
-    found = {name: getattr(each, each.WhichOneof("parameter_choice")) for name, each in message.parameters.items()}
+    found = {name: getattr(each, str(each.WhichOneof("parameter_choice"))) for name, each in message.parameters.items()}
     assert found == parameters
     assert {name: type(value) for name, value in found.items()} == {
         name: type(value) for name, value in parameters.items()

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -236,3 +237,27 @@ def test_compression_is_not_offered(app: App) -> None:
     with serving(app) as port, connect(f"ws://127.0.0.1:{port}", compression="deflate") as client:
         assert client.protocol.extensions == []
         app.let()
+
+
+def test_a_caller_that_answers_no_ping_is_ended(app: App) -> None:
+    app.let()
+    with serving(app, ping_s=0.2) as port, open_socket(port) as raw:
+        assert closing_code(raw) == 1011
+
+
+def test_a_caller_that_is_held_back_need_not_answer_pings(app: App) -> None:
+    """Its answers wait behind what it sends."""
+    with serving(app, ping_s=0.1) as port, open_socket(port) as raw:
+        send_until_blocked(raw, frame(BINARY, b"i" * 100_000), 2**26)
+        app.let(5)
+        wait_until(lambda: len(app.received) == 5)
+
+
+def test_a_caller_whose_message_is_still_coming_need_not_answer_pings(app: App) -> None:
+    app.let()
+    with serving(app, ping_s=0.2) as port, open_socket(port) as raw:
+        message = frame(BINARY, b"i" * 100)
+        for start in range(0, len(message), 4):
+            raw.sendall(message[start : start + 4])
+            time.sleep(0.05)
+        wait_until(lambda: app.received == [b"i" * 100])

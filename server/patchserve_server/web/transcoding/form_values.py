@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.web.multipart import Form, FormFile
 from patchserve_server.web.transcoding.json_text import parse_json
+from patchserve_server.web.transcoding.scalars import is_written_as_text
 from patchserve_server.web.transcoding.text_values import place, value_of
 
 
@@ -29,7 +30,7 @@ def object_of_form(form: Form, descriptor: Descriptor, max_elements: int) -> dic
     fields: dict[str, Any] = {}
     for name, text in form.values.items():
         field, owner, _ = place(fields, descriptor, name)
-        is_json = field.is_repeated or field.message_type is not None
+        is_json = field.is_repeated or (field.message_type is not None and not is_written_as_text(field))
         owner[field.name] = parse_json(text.encode(), max_elements) if is_json else value_of(field, text)
     by_field: dict[str, list[FormFile]] = {}
     for file in form.files:

@@ -6,7 +6,6 @@ directly.
 
 from __future__ import annotations
 
-import binascii
 import json
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -18,11 +17,11 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError
+from patchserve_server.web.transcoding.base64_text import decode_base64
 from patchserve_server.web.transcoding.json_text import LongText
 from patchserve_server.web.transcoding.scalars import checked_scalar, is_written_as_text
 from patchserve_server.web.transcoding.shown import shown
 
-_URL_SAFE: Final = bytes.maketrans(b"-_", b"+/")
 _MAX_NAME: Final = 64
 
 
@@ -127,19 +126,11 @@ def _bytes(value: object, path: str) -> bytes:
     try:
         if isinstance(value, LongText) and value.has_escapes:  # some programs write \/ for /
             text = memoryview(json.loads(b'"%b"' % text.tobytes()).encode("ascii", "replace"))
-        return _from_base64(text)
+        return decode_base64(text)
     except ValueError:
         begin = shown(bytes(text[:32]).decode("ascii", "replace"))
         message = f"{path} is not base64 (without line breaks, without a prefix such as data:); it begins with {begin}."
         raise InvalidInputError(path, message) from None
-
-
-def _from_base64(text: memoryview) -> bytes:
-    try:
-        return binascii.a2b_base64(text, strict_mode=True)
-    except binascii.Error:  # protobuf's JSON mapping takes the alphabet for URLs as well, and no padding
-        standard = bytes(text).translate(_URL_SAFE).rstrip(b"=")
-        return binascii.a2b_base64(standard + b"=" * (-len(standard) % 4), strict_mode=True)
 
 
 def _put(message: Any, way: tuple[str | int, ...], data: bytes) -> None:  # noqa: ANN401 - messages and lists

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from importlib.resources import files
 from typing import Final
 
@@ -49,7 +48,7 @@ class Transcoder:
         try:
             binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
         except PatchserveError as error:
-            failed = status_response(status_of(error, uuid.uuid4().hex))
+            failed = status_response(status_of(error, ""))
             if isinstance(error, HttpMethodError):
                 failed.headers["allow"] = ", ".join(error.allowed)
             response: ASGIApp = failed

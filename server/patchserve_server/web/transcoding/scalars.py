@@ -24,7 +24,7 @@ _INTEGERS: Final = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_AS_TEXT: Final = {
+_AS_TEXT: Final[dict[str, tuple[str, type[Duration | Timestamp]]]] = {
     "google.protobuf.Duration": ("1.5s", Duration),
     "google.protobuf.Timestamp": ("2026-01-31T12:00:00.5Z", Timestamp),
 }
@@ -36,7 +36,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,400}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?", r
 
 def is_written_as_text(field: FieldDescriptor) -> bool:
     """Whether the JSON mapping writes this message as a string, as if it were a scalar."""
-    return field.message_type is not None and field.message_type.full_name in _AS_TEXT
+    return _type_name(field) in _AS_TEXT
 
 
 def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
@@ -74,11 +74,15 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
     return checked
 
 
+def _type_name(field: FieldDescriptor) -> str:
+    return field.message_type.full_name if field.message_type is not None else ""
+
+
 def _as_text(field: FieldDescriptor, value: object, path: str) -> str:
-    example, parsed = _AS_TEXT[field.message_type.full_name]
+    example, kind = _AS_TEXT[_type_name(field)]
     try:
         if isinstance(value, str):
-            parsed().FromJsonString(value)
+            kind().FromJsonString(value)
             return value
     except ValueError:
         pass

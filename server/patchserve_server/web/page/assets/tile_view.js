@@ -4,7 +4,7 @@ import { call, open } from "./api.js";
 import { button, element, notice, replace } from "./elements.js";
 import { readInspection } from "./messages.js";
 import { fact, resultView } from "./result_view.js";
-import { againText, tileName, timeText } from "./wall_tiles.js";
+import { againText, tileName, timeText, whyNotFine } from "./wall_tiles.js";
 
 /** What pressing the button means. */
 export const MEANING =
@@ -47,6 +47,7 @@ export function lookAt(tile, fine) {
   }
 
   function falseAlarm() {
+    if (whyNotFine(tile)) return notice("good", whyNotFine(tile));
     const press = button("This is fine", () => { dialog.close(); fine?.(); }, { class: "main", disabled: !fine, "aria-describedby": "wall-look-meaning" });
     return element("div", { class: "inset row between" },
       element("p", { id: "wall-look-meaning", class: "grow" }, element("strong", {}, "A false alarm? "), MEANING), press);
@@ -54,7 +55,7 @@ export function lookAt(tile, fine) {
 }
 
 async function result(tile, urls, signal) {
-  if (!tile.isKept) throw new Error("The server has not kept this image. It keeps the last ones, and few a second.");
+  if (!tile.isKept) throw new Error(whyNotFine(tile));
   const [file, json] = await Promise.all([
     open(`/watch/images/${tile.id}`, { signal }).then((response) => response.blob()),
     call("GET", `/watch/inspections/${tile.id}`, { signal }),

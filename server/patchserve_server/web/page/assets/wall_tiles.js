@@ -4,8 +4,6 @@ import { button, element } from "./elements.js";
 import { sign, verdictBadge } from "./verdict.js";
 import { ratioText, verdictText } from "./words.js";
 
-const WHY_NOT_KEPT = "The server no longer has this image.";
-
 /** @param {import("./wall_state.js").Tile} tile */
 export const tileName = (tile) => tile.name || "image without a name";
 
@@ -44,13 +42,24 @@ export function anomalyCard(tile, { look, fine }) {
   /** @param {boolean} isBusy whether an image is being added now */
   function draw(isBusy) {
     again.textContent = againText(tile);
-    isFine.disabled = isBusy || !tile.isKept;
-    isFine.title = tile.isKept ? "" : WHY_NOT_KEPT;
-    isFine.textContent = tile.isKept ? "This is fine" : "Not kept";
+    again.className = `small wall-again ${tile.again?.isAnomalous ? "bad" : "good"}`;
+    const why = whyNotFine(tile);
+    isFine.disabled = isBusy || why !== "";
+    isFine.title = why;
+    isFine.textContent = why ? (tile.isKept ? "Counts as intact" : "Not kept") : "This is fine";
   }
 
   draw(false);
   return { node, draw };
+}
+
+/**
+ * Why the image cannot be added to its reference; "": it can.
+ * @param {import("./wall_state.js").Tile} tile
+ */
+export function whyNotFine(tile) {
+  if (!tile.isKept) return "The server has not kept this image. It keeps the last ones, and few a second.";
+  return tile.again && !tile.again.isAnomalous ? "With the reference as it is now, this image counts as intact." : "";
 }
 
 /** What the verdict would be with a later revision. */

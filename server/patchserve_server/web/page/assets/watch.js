@@ -13,6 +13,7 @@ import { counted, millisecondsText, ratioText } from "./words.js";
 const DRAW_EVERY_MS = 500;
 const CHARTS = 4;
 const GRID = 24;
+const CARD_PX = 230;
 const SAY_EVERY_MS = 6000;
 const STATES = { connecting: "Connecting…", live: "Live", lost: "No connection", refused: "Not watching" };
 
@@ -53,7 +54,7 @@ class Wall {
       filter: (onlyAnomalous) => { this.#onlyAnomalous = onlyAnomalous; this.#drawTiles(); },
     });
     replace(root, ...this.#parts.all);
-    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawTiles());
+    this.#alarms = new FalseAlarms(this.#parts.reports, this.#state, app.say, () => this.#drawCards());
     void this.#listReferences();
     const path = this.#referenceId ? `/watch/events?reference_id=${encodeURIComponent(this.#referenceId)}` : "/watch/events";
     this.#stop = listen(path, (name, data) => this.#hear(name, data), (connection) => this.#setConnection(connection));
@@ -104,7 +105,7 @@ class Wall {
     if (this.#isPaused) return;
     this.#drawNumbers();
     this.#drawCharts();
-    if (!isHeld(this.#parts.cards) && !isHeld(this.#parts.grid)) this.#drawTiles();
+    this.#drawTiles();
   }
 
   #drawState() {
@@ -154,15 +155,27 @@ class Wall {
 
   #drawTiles() {
     const { anomalies, tiles } = this.#state;
+    const { cards, cardsHeld, grid, gridHeld } = this.#parts;
     const seen = this.#onlyAnomalous ? tiles.filter((tile) => tile.isAnomalous) : tiles.filter((tile) => tile.url || tile.isAnomalous);
-    bringUpToDate(this.#parts.cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
-      look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
-    }));
-    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
-    bringUpToDate(this.#parts.grid, seen.slice(0, GRID), this.#grid, (tile) => ({ node: gridTile(tile, () => this.#look(tile)) }));
+    cardsHeld.hidden = !isInUse(cards);
+    if (cardsHeld.hidden) {
+      bringUpToDate(cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
+        look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
+      }));
+      if (cards.scrollLeft < CARD_PX) cards.scrollLeft = 0; // the newest stays in sight
+    }
+    this.#drawCards();
+    gridHeld.hidden = !isInUse(grid);
+    if (gridHeld.hidden) {
+      bringUpToDate(grid, seen.slice(0, GRID), this.#grid, (tile) => ({ node: gridTile(tile, () => this.#look(tile)) }));
+    }
     setText(this.#parts.anomalyCount, anomalies.length ? String(anomalies.length) : "none yet");
     this.#parts.meaning.hidden = anomalies.length === 0;
     this.#drawFailures();
+  }
+
+  #drawCards() {
+    for (const card of this.#cards.values()) card.draw(this.#alarms.isBusy);
   }
 
   #drawFailures() {
@@ -186,9 +199,9 @@ class Wall {
   }
 }
 
-/** Whether somebody points at it or works in it: then nothing moves under the pointer. */
-function isHeld(list) {
-  return list.matches(":focus-within") || (matchMedia("(hover: hover)").matches && list.matches(":hover"));
+/** Whether somebody points at it, or is in it with the keyboard: then nothing must move there. */
+function isInUse(list) {
+  return list.matches(":has(:focus-visible)") || (matchMedia("(hover: hover)").matches && list.matches(":hover"));
 }
 
 function setText(node, text) {
@@ -212,7 +225,8 @@ function build(referenceId, { choose, pause, filter }) {
   const meaning = element("p", { id: "wall-meaning", class: "quiet-text" },
     element("strong", {}, "A false alarm? "), "Press ", element("em", {}, "This is fine"), ". ", MEANING);
   const reports = element("ol", { class: "wall-reports", "aria-label": "Changes of references" });
-  const cards = element("ul", { class: "wall-cards", tabindex: 0, "aria-label": "Anomalies" });
+  const cards = element("ul", { class: "wall-cards" });
+  const [cardsHeld, gridHeld] = [0, 1].map(() => element("span", { class: "wall-held", hidden: true }, "holds still while you point at it"));
   const charts = element("div", { class: "wall-charts" });
   const empty = element("div", { class: "card empty" },
     element("p", {}, "Nothing has been inspected in the last five minutes."),
@@ -230,15 +244,15 @@ function build(referenceId, { choose, pause, filter }) {
     messages,
     element("dl", { class: "wall-numbers" }, rate.node, anomalous.node, median.node, p95.node),
     element("section", { class: "wall-part", "aria-label": "Anomalies" },
-      element("div", { class: "row between" }, element("h2", {}, "Anomalies ", anomalyCount)),
+      element("div", { class: "row between" }, element("h2", {}, "Anomalies ", anomalyCount), cardsHeld),
       meaning, reports, cards),
     element("div", { class: "wall-columns" },
       element("section", { class: "wall-part", "aria-label": "Scores" }, element("h2", {}, "Scores"), empty, charts),
-      element("section", { class: "wall-part", "aria-label": "Now" }, element("h2", {}, "Now"), grid)),
+      element("section", { class: "wall-part", "aria-label": "Now" }, element("div", { class: "row between" }, element("h2", {}, "Now"), gridHeld), grid)),
     failedBox,
   ];
   return {
-    all, status, messages, references, pause: pauseButton, anomalyCount, meaning, reports, cards, charts, empty, grid, failedBox, failedTitle, failedList,
+    all, status, messages, references, pause: pauseButton, anomalyCount, meaning, cardsHeld, gridHeld, reports, cards, charts, empty, grid, failedBox, failedTitle, failedList,
     numbers: { rate: rate.value, anomalous: anomalous.value, median: median.value, p95: p95.value },
   };
 }

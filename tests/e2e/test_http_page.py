@@ -63,7 +63,9 @@ def test_the_commands_run(page: str, address: str, folder: Path) -> None:
             assert json.loads(printed)
 
 
-def test_the_websocket_example_runs(address: str, folder: Path) -> None:
-    [code] = blocks(PAGE, "python")
-    printed = run([sys.executable, "-c", code.replace(ADDRESS, address)], folder)
-    assert "000.jpg True" in printed
+def test_the_programs_run(address: str, folder: Path) -> None:
+    documented, streaming = (code.replace(ADDRESS, address) for code in blocks(PAGE, "python"))
+    assert "000.jpg True" in run([sys.executable, "-c", streaming], folder)
+    damage_percentage, is_anomalous = run([sys.executable, "-c", documented], folder).split()
+    assert 0 < float(damage_percentage) < 100
+    assert is_anomalous == "True"

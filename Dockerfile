@@ -4,12 +4,14 @@
 #   docker build --build-arg BACKBONE=efficientnet_lite2 -t patchserve .
 # TORCH_INDEX is an index of torch's wheels for CPUs: the image is 4 GB smaller. These wheels are not in the lock, so their
 # hashes are not checked (tools/install_lock.py).
-#   docker run --publish 127.0.0.1:50051:50051 --volume references:/var/lib/patchserve patchserve
-# Left alone it serves in plain text to whoever --publish lets in. With TLS and tokens (the health check wants a
-# certificate that names localhost too):
-#   docker run --publish 50051:50051 --volume "$PWD/certs:/certs:ro" --volume references:/var/lib/patchserve \
-#     --health-cmd "patchserve health --ca /certs/ca.pem" \
-#     patchserve serve --tls-cert /certs/server.pem --tls-key /certs/server.key --auth-tokens /certs/tokens
+#   docker run --publish 127.0.0.1:50051:50051 --publish 127.0.0.1:8080:8080 \
+#     --volume references:/var/lib/patchserve patchserve
+# Left alone it serves gRPC and HTTP (the page: http://localhost:8080) in plain text to whoever --publish lets in. With
+# TLS and tokens (the health check wants a certificate that names localhost too):
+#   docker run --publish 50051:50051 --publish 8080:8080 --volume "$PWD/certs:/certs:ro" \
+#     --volume references:/var/lib/patchserve --health-cmd "patchserve health --ca /certs/ca.pem" \
+#     patchserve serve --http-port 8080 --tls-cert /certs/server.pem --tls-key /certs/server.key \
+#     --auth-tokens /certs/tokens
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS build
@@ -46,9 +48,10 @@ COPY --from=build /opt/patchserve /opt/patchserve
 COPY --from=build /opt/weights /opt/weights
 USER 10001
 VOLUME /var/lib/patchserve
-EXPOSE 50051
+EXPOSE 50051 8080
 # SIGTERM: no new work, streams get a notice, what was accepted is finished. Give it `docker stop --time 35`.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD ["patchserve", "health"]
 ENTRYPOINT ["patchserve-server"]
-CMD ["serve", "--insecure"]
+# Without tokens, HTTP answers for localhost and addresses only: not for the name of a site that points here.
+CMD ["serve", "--insecure", "--http-port", "8080", "--http-allowed-hosts", "localhost"]

@@ -126,6 +126,12 @@ def test_every_answer_has_the_security_headers(url: str, method: str, path: str)
     assert {name: headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
 
 
+def test_events_have_the_security_headers_and_come_at_once(url: str) -> None:
+    with requests.get(f"{url}/watch/events", stream=True, timeout=TIMEOUT_S) as answer:
+        assert {name: answer.headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS
+        assert next(answer.iter_content(16))
+
+
 def test_refusals_have_the_security_headers_too(url: str) -> None:
     headers = send("POST", f"{url}/session", origin=EVIL).headers
     assert {name: headers.get(name) for name in SECURITY_HEADERS} == SECURITY_HEADERS

@@ -44,9 +44,19 @@ def test_kubernetes_notices_the_drain_before_calls_are_refused() -> None:
 
 def test_the_probes_use_the_servers_port_and_service() -> None:
     port = Settings.model_fields["port"].default
-    assert number(r"containerPort: (\d+)") == number(r"grpc: \{ port: (\d+)") == number(r" port: (\d+)") == port
+    assert number(r"name: grpc, containerPort: (\d+)") == number(r"name: grpc, port: (\d+)") == port
+    assert number(r"grpc: \{ port: (\d+)") == port
     assert set(re.findall(r"service: ([\w.]+) \}", MANIFEST)) == {SERVICE}
     assert "service:" not in probe("livenessProbe"), "a draining server is alive"
+
+
+def test_the_manifest_and_the_image_have_the_port_of_http() -> None:
+    port = int(FLAGS["http-port"])
+    assert number(r"name: http, containerPort: (\d+)") == number(r"name: http, port: (\d+)") == port
+    image = (REPO / "Dockerfile").read_text()
+    assert f"EXPOSE 50051 {port}\n" in image
+    assert f'"--http-port", "{port}"' in image
+    assert f"--http-port {port} " in (REPO / "Makefile").read_text()
 
 
 def test_the_manifest_has_the_user_of_the_image() -> None:

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 from patchserve_client import Client
 
 DOCS = REPO / "docs" / "images"
-DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}, "device_scale_factor": 1.5}
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 900}, "device_scale_factor": 1.25}
 DAMAGED = [PARCELS / "test" / kind / "000.jpg" for kind in ("tear", "stain", "puncture", "crushed_corner")]
 INTACT = sorted((PARCELS / "test" / "good").iterdir())
 

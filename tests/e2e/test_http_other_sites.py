@@ -69,6 +69,7 @@ def test_the_log_counts_refused_requests_of_other_sites(caplog: pytest.LogCaptur
     lines = [record.message for record in caplog.records if "A page of another site" in record.message]
     assert len(lines) == LINES
     assert "logged.example" not in caplog.text
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"patchserve_server"}
 
 
 def test_another_port_of_this_machine_is_another_site(url: str) -> None:

@@ -14,7 +14,7 @@ from patchserve.v1.reference_pb2 import DeleteReferenceRequest, Reference
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[ServerProcess]:
-    with server_process() as running:
+    with server_process("--http-port", "0") as running:
         yield running
 
 

@@ -18,6 +18,8 @@ from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.bootstrap import composition
 from patchserve_server.serving.admission import NOTHING
 from patchserve_server.serving.application import Application
+from patchserve_server.web import server as web_server
+from patchserve_server.web.connections import Connections
 
 SMALL = gray_png(100)
 UNREAD = encoded(noise(520), quality=60)  # its overlay of 0.8 MB fits into a message and into no buffer on the way
@@ -54,7 +56,14 @@ class CountedServer:
             applications.append(await create(*arguments))
             return applications[-1]
 
+        self._connections: list[Connections] = []
+
+        def create_connections(*arguments: Any) -> Connections:
+            self._connections.append(Connections(*arguments))
+            return self._connections[-1]
+
         with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(web_server, "Connections", create_connections)
             patch.setattr(composition, "create_application", create_and_keep)
             running = running_server(detector=self.detector, stop=stop, **LIMITS | settings)
             self.running = stack.enter_context(running)
@@ -77,6 +86,11 @@ class CountedServer:
     def held(self) -> list[Any]:
         at = self.application
         return [admission.held for admission in (at.calls, at.images, at.loads)]
+
+    def http_connections(self) -> int:
+        """How many are open."""
+        (connections,) = self._connections
+        return connections.count
 
     def wait_until_nothing_is_held(self) -> None:
         wait_until(lambda: self.held() == [NOTHING] * 3)

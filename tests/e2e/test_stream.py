@@ -1,19 +1,41 @@
-"""InferStream over a real socket: one result for each accepted frame; few errors close the stream."""
+"""InferStream over gRPC and over a WebSocket: one result for each accepted frame; few errors close the stream."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
 
 import grpc
 import pytest
 from e2e.harness import CARDS, ServerProcess, Stub, connect, load, refusal
-from e2e.in_process import in_process_server
+from e2e.in_process import running_server
+from e2e.socket_stub import SocketStub
 from e2e.streaming import Feed, Request, config, frame, results
 from fakes.images import card, encoded, noise
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve.v1.reference_pb2 import Reference
+
+
+@pytest.fixture(params=["gRPC", "WebSocket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def stub(server: ServerProcess, transport: str) -> Iterator[Any]:
+    with connect(server.address) as connected:
+        yield connected if transport == "gRPC" else SocketStub(connected, server.http_url)
+
+
+@contextmanager
+def stub_of_server(transport: str, **settings: Any) -> Iterator[Any]:
+    """A stub of a server of its own."""
+    with running_server(**settings) as server, connect(server.address) as connected:
+        yield connected if transport == "gRPC" else SocketStub(connected, server.http_url)
 
 
 def test_corrupt_frames_are_errors_and_memory_stays_flat(stub: Stub, cards: Reference, server: ServerProcess) -> None:
@@ -41,11 +63,11 @@ def test_corrupt_frames_are_errors_and_memory_stays_flat(stub: Stub, cards: Refe
     assert server.open_files() <= files_before
 
 
-def test_a_result_over_the_message_limit_is_an_error_of_its_frame_and_holds_nothing() -> None:
+def test_a_result_over_the_message_limit_is_an_error_of_its_frame_and_holds_nothing(transport: str) -> None:
     """More often than the server has capacity for, if each time kept its own."""
     small, large = encoded(card(1)), encoded(noise(800))  # drawn, the large one is a PNG of 1.9 MB
     output = {"overlay": True, "heatmap_scale": inference_pb2.HEATMAP_SCALE_CALIBRATED}
-    with in_process_server(max_message_mib=1, max_pending_mib=16) as address, connect(address) as stub:
+    with stub_of_server(transport, max_message_mib=1, max_pending_mib=16) as stub:
         load(stub, "limited", 1)
         for _ in range(12):
             requests = [config("limited", output=output), frame(0, small), frame(1, large), frame(2, small)]
@@ -59,7 +81,7 @@ def test_a_result_over_the_message_limit_is_an_error_of_its_frame_and_holds_noth
         assert stub.Infer(inference_pb2.InferRequest(reference_id="limited", image=large))
 
 
-def test_the_sender_is_held_back_while_nobody_reads_results() -> None:
+def test_the_sender_is_held_back_while_nobody_reads_results(transport: str) -> None:
     noisy = encoded(card(1), "BMP")  # 230 KB, so that buffers on the way fill up soon
     sent, all_sent = 0, threading.Event()
 
@@ -71,7 +93,7 @@ def test_the_sender_is_held_back_while_nobody_reads_results() -> None:
             yield frame(number, noisy)
         all_sent.set()
 
-    with in_process_server() as address, connect(address) as stub:
+    with stub_of_server(transport) as stub:
         load(stub, "held", 1)
         call = stub.InferStream(requests(), timeout=120)
         assert next(call).HasField("ready")
@@ -124,7 +146,9 @@ def test_a_late_frame_is_an_error_and_the_stream_continues(stub: Stub) -> None:
     ],
 )
 @pytest.mark.usefixtures("cards")
-def test_a_broken_protocol_closes_the_stream(stub: Stub, requests: list[Request], reason: str) -> None:
+def test_a_broken_protocol_closes_the_stream(stub: Stub, transport: str, requests: list[Request], reason: str) -> None:
+    if transport == "WebSocket" and not (requests and requests[0].HasField("config")):
+        pytest.skip("the config is in the URL")
     with pytest.raises(grpc.RpcError) as caught:
         list(stub.InferStream(iter(requests), timeout=30))
     assert refusal(caught.value)[1] == reason
@@ -201,3 +225,25 @@ def test_abandoned_streams_release_everything(stub: Stub) -> None:
         worker.join()
     got = results(stub.InferStream(iter([config(CARDS), frame(0, image)]), timeout=30))
     assert got[0].HasField("response")
+
+
+@pytest.mark.usefixtures("cards")
+def test_memory_stays_bounded_while_many_frames_are_offered(stub: Stub, server: ServerProcess) -> None:
+    """170 MB in four streams, to a server that inspects about 30 of these frames in a second."""
+    image = encoded(noise(600), "BMP")  # 1.1 MB
+    requests = [config(CARDS, max_in_flight=4), *(frame(number, image) for number in range(40))]
+    before, highest, done = server.rss_bytes(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.02):
+            highest = max(highest, server.rss_bytes())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    with ThreadPoolExecutor() as senders:
+        calls = [senders.submit(lambda: results(stub.InferStream(iter(requests), timeout=300))) for _ in range(4)]
+    done.set()
+    watcher.join()
+    assert {len(call.result()) for call in calls} == {40}
+    assert highest < before + 160 * 2**20

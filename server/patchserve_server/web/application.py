@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import HttpMethodError, UnknownPathError
+from patchserve_server.domain.http_errors import HttpMethodError, UnknownPathError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog

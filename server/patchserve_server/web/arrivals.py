@@ -67,10 +67,11 @@ class Arrivals:
         self, transport: asyncio.Transport, connection: HttpConnection, place: ConnectionPlace, contexts: TlsContexts
     ) -> None:
         transport.set_write_buffer_limits(high=0)  # so that the buffer of TLS is held back at once
+        early = _Early()
         try:
             secure = await asyncio.get_running_loop().start_tls(
                 transport,
-                connection,
+                early,
                 contexts.current(),
                 server_side=True,
                 ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
@@ -78,11 +79,17 @@ class Arrivals:
             )
         except OSError:  # the client sent something else, or nothing, or has no certificate that is valid here
             place.close()
+            return
         except BaseException:
             place.end()
             raise
-        else:
-            connection.connection_made(cast(asyncio.Transport, secure))
+        if secure is None or early.is_lost:
+            place.close()
+            return
+        secure.set_protocol(connection)
+        connection.connection_made(cast(asyncio.Transport, secure))
+        if early.data:
+            connection.data_received(bytes(early.data))
 
 
 class _Arrival(asyncio.Protocol):
@@ -91,3 +98,17 @@ class _Arrival(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._arrivals.arrive(cast(asyncio.Transport, transport))
+
+
+class _Early(asyncio.Protocol):
+    """Keeps what comes with the end of the handshake, before the connection of HTTP is told of it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.is_lost = False
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - asyncio's
+        self.is_lost = True

@@ -17,7 +17,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import OtherSiteError, UnknownHostError
+from patchserve_server.domain.http_errors import OtherSiteError, UnknownHostError
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.web.errors import ErrorFormat
 from patchserve_server.web.peers import peer_of

@@ -11,6 +11,7 @@ Beside what uvicorn does, it
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -52,6 +53,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(piece)  # type: ignore[arg-type] # the parser copies it
 
     async def receive(self) -> Any:  # noqa: ANN401 - an event of ASGI
+        await asyncio.sleep(0)  # what the message before has started comes first, also if the next one is here
         if self.queue.empty() and self.read_paused:
             self.read_paused = False
             self._read_on()

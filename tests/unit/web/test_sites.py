@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import HTTPConnection
 
-from patchserve_server.domain.errors import OtherSiteError, PatchserveError, UnknownHostError
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.http_errors import OtherSiteError, UnknownHostError
 from patchserve_server.web.sites import SiteRules, is_own_request
 
 ANY_HOST = SiteRules(None, ())

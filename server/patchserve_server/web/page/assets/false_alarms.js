@@ -102,13 +102,13 @@ export class FalseAlarms {
         button("Leave it", () => report.remove())));
   }
 
-  #added(tile, report, reference, before) {
-    const undo = button("Undo", () => void this.#alone(report, () => this.#undo(report, reference, before)));
+  #added(tile, report, reference, before, effect = "Inspecting the last images again…") {
+    const undo = button("Undo", () => void this.#alone(report, () => this.#undo(tile, report, reference, before)));
     const note = element("span", { class: "small quiet-text" });
     replace(report,
       element("p", {}, element("strong", {}, `${tileName(tile)} is now an image of ${reference.id}`),
         `, which has ${counted(reference.imageCount, "image")}.`),
-      element("p", { class: "wall-effect" }, "Inspecting the last images again…"),
+      element("p", { class: "wall-effect" }, effect),
       tile.isFrame && element("p", { class: "small quiet-text" },
         "This image came from a stream. A stream that is open keeps the reference that it began with: its next frames are judged as before, until its program opens it anew."),
       element("div", { class: "row" }, undo, this.#dismissal(report), note));
@@ -121,7 +121,7 @@ export class FalseAlarms {
     this.#say(`Added. ${reference.id} has ${counted(reference.imageCount, "image")}.`);
   }
 
-  async #undo(report, reference, before) {
+  async #undo(tile, report, reference, before) {
     const finish = showProgress(report, reference.id, `Putting back ${reference.id} as it was`);
     try {
       this.#undoable.delete(reference.id);
@@ -130,6 +130,10 @@ export class FalseAlarms {
       const text = `Undone: ${restored.id} is as it was, with ${counted(restored.imageCount, "image")}.`;
       replace(report, element("p", {}, text), element("div", { class: "row" }, this.#dismissal(report)));
       this.#say(text);
+    } catch (error) {
+      this.#added(tile, report, reference, before, "");
+      if (error.isChange) this.referencesChanged();
+      report.prepend(notice("bad", `Not undone: ${error.message}`));
     } finally {
       finish();
     }
@@ -215,13 +219,12 @@ function effectText(tile, anomalies, intact) {
       : "counts as intact now";
     parts.push(`This image ${verdict}: ${ratioText(tile.again.ratio)}, before ${ratioText(tile.ratio)}.`);
   }
-  if (anomalies.length) {
-    const fine = anomalies.filter((each) => !each.again.isAnomalous).length;
-    parts.push(`Of the ${counted(anomalies.length, "other anomaly").replace("anomalys", "anomalies")} kept here, ${fine || "none"} would count as intact.`);
-  }
-  if (intact.length) {
-    const bad = intact.filter((each) => each.again.isAnomalous).length;
-    parts.push(bad ? `${bad} of the last ${counted(intact.length, "intact image")} would be anomalous.` : `The last ${counted(intact.length, "intact image")} would stay intact.`);
-  }
+  const fine = anomalies.filter((each) => !each.again.isAnomalous).length;
+  if (anomalies.length === 1) parts.push(`The other anomaly kept here would ${fine ? "count as intact too" : "stay one"}.`);
+  else if (anomalies.length) parts.push(`Of the ${anomalies.length} other anomalies kept here, ${fine || "none"} would count as intact.`);
+  if (fine) parts.push("If one of them is damaged, press Undo.");
+  const bad = intact.filter((each) => each.again.isAnomalous).length;
+  if (bad) parts.push(`Of the last ${counted(intact.length, "intact image")}, ${bad} would be anomalous.`);
+  else if (intact.length) parts.push(`The last ${intact.length === 1 ? "intact image" : `${intact.length} intact images`} would stay intact.`);
   return parts.join(" ") || "No image is kept here that could be inspected again.";
 }

@@ -82,7 +82,7 @@ class ReferenceScreen {
     if (this.#isLeft) return;
     this.#stopGrid();
     this.#reference = reference;
-    const grid = imageGrid(reference, images);
+    const grid = imageGrid(reference, images, this.mayManage);
     this.#stopGrid = grid.stop;
     const sensitivity = sensitivityView({
       reference, recent, mayTune: this.mayManage, onApply: (value) => this.#tune(value),
@@ -110,7 +110,7 @@ class ReferenceScreen {
         button("Replace all", () => this.#replaceAll(), reason),
         this.#reference.previousRevision && button("Undo the last change", () => this.#restore(), reason),
         button("Delete", () => this.#remove(), { ...reason, class: "danger" })),
-      !this.mayManage && element("p", { class: "small quiet-text" }, "Your token does not allow changes: it lacks the scope “manage”."),
+      !this.mayManage && element("p", { class: "small quiet-text" }, "Your token shows the names of the images, and does not allow changes: it lacks the scope “manage”."),
     );
   }
 

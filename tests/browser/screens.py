@@ -20,6 +20,11 @@ def gray_file(level: int, name: str = "") -> FilePayload:
     return {"name": name or f"gray-{level}.png", "mimeType": "image/png", "buffer": gray_png(level)}
 
 
+def broken_file(name: str) -> FilePayload:
+    """A file that says it is a PNG, and is none."""
+    return {"name": name, "mimeType": "image/png", "buffer": b"none"}
+
+
 def load_gray(address: str, reference_id: str = "gray", images: int = 3) -> Reference:
     """Loads a reference over gRPC, as other callers of the server do."""
     with connect(address) as stub:

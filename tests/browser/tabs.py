@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request, expect, sync_playwright
 
-TIMEOUT_MS = int(os.environ.get("T_MS", "60000"))
+TIMEOUT_MS = 60_000
 PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 _CSP_LISTENER = """
 document.addEventListener("securitypolicyviolation", (event) =>

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
+from urllib.parse import quote
 
 import pytest
 import requests
-from browser.screens import ANOMALOUS, INTACT, NORMAL, build, gray_file, inspect
+from browser.screens import ANOMALOUS, INTACT, NORMAL, broken_file, build, gray_file, inspect
 from browser.tabs import Tab, watched_tab
 from e2e.in_process import RunningServer, running_server
 from fakes.detector import FakeDetector
@@ -76,7 +77,7 @@ def test_a_name_is_checked_while_it_is_typed_by_the_rules_of_the_server(tab: Tab
     field.fill(name)
     expect(page.get_by_text(problem)).to_be_visible()
     expect(field).to_have_attribute("aria-invalid", "true")
-    answer = requests.get(f"{tab.url}/v1/references/{requests.utils.quote(name)}", timeout=60)
+    answer = requests.get(f"{tab.url}/v1/references/{quote(name)}", timeout=60)
     assert answer.status_code == 400
     page.locator("#reference-images").set_input_files([gray_file(NORMAL)])
     page.get_by_role("button", name="Build the reference").click()
@@ -102,8 +103,7 @@ def test_a_load_shows_its_progress_and_can_be_cancelled(browser: Browser) -> Non
 def test_an_image_that_is_none_fails_alone_and_says_why(tab: Tab, gray: str) -> None:
     tab.expected.add("status of 400")
     page = tab.open(f"try/{gray}")
-    broken = {"name": "broken.png", "mimeType": "image/png", "buffer": b"none"}
-    page.locator("#images").set_input_files([broken, gray_file(INTACT)])  # type: ignore[list-item]
+    page.locator("#images").set_input_files([broken_file("broken.png"), gray_file(INTACT)])
     expect(page.get_by_role("alert").filter(has_text="broken.png: ")).to_be_visible()
     page.get_by_role("button", name=re.compile("gray-110.png")).click()
     expect(page.get_by_role("heading", name="Intact: 0.50 x the threshold")).to_be_visible()
@@ -113,8 +113,7 @@ def test_of_a_reference_the_page_says_which_image_is_broken(tab: Tab) -> None:
     tab.expected.add("status of 400")
     page = tab.open()
     page.get_by_label("Name of the reference").fill("broken")
-    broken = {"name": "second.png", "mimeType": "image/png", "buffer": b"none"}
-    page.locator("#reference-images").set_input_files([gray_file(NORMAL), broken])  # type: ignore[list-item]
+    page.locator("#reference-images").set_input_files([gray_file(NORMAL), broken_file("second.png")])
     page.get_by_role("button", name="Build the reference").click()
     expect(page.get_by_role("alert").filter(has_text="second.png: ")).to_be_visible()
 
@@ -150,3 +149,10 @@ def test_a_lost_connection_is_told_and_found_again(browser: Browser, server: Run
         expect(page.locator("#connection")).to_have_text("There is no connection to the server. Trying again…")
         page.context.set_offline(False)
         expect(page.locator("#connection")).to_be_hidden()
+
+
+def test_without_a_camera_the_page_says_so(browser: Browser, server: RunningServer, gray: str) -> None:
+    with watched_tab(browser, server.http_url, permissions=["camera"]) as tab:
+        page = tab.open(f"try/{gray}")
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.get_by_role("alert").filter(has_text="There is no camera on this computer.")).to_be_visible()

@@ -130,6 +130,7 @@ def test_the_answers_are_the_same(server: RunningServer, envoy_url: str) -> None
         ("GET", "/v1/references?pageSize=1&page_token=Y2FyZHM=", None),
         ("GET", "/v1/references/cards", None),
         ("GET", "/v1/references/c%61rds", None),
+        ("GET", "/v1/references/cards/images/1", None),
         ("POST", "/v1/references/cards:infer", {"image": IMAGE, "output": output}),
         ("POST", "/v1/references/cards:infer", {"image": IMAGE.replace("+", "-").replace("/", "_")}),
     ]
@@ -162,6 +163,8 @@ def test_changes_through_envoy_are_the_same(server: RunningServer, envoy_url: st
     [
         ("GET", "/v1/references/nothing", None),
         ("GET", "/v1/references/a%24", None),
+        ("GET", "/v1/references/cards/images/3", None),
+        ("POST", "/v1/references/cards:restore", {}),
         ("GET", "/v1/references?page_size=1001", None),
         ("POST", "/v1/references/cards:infer", {"image": ""}),
         ("POST", "/v1/references/cards:infer", {"image": "AAAA"}),

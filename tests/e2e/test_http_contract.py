@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
 from fakes.images import card, encoded
 from google.protobuf import json_format
+from PIL import Image
 
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.access.tokens import new_token
@@ -107,8 +110,16 @@ def test_a_reference_is_loaded_tuned_listed_and_deleted(server: RunningServer) -
     assert [one["reference_id"] for one in page["references"]] == ["cards"]
     stale = refusal(server, "DELETE", f"/v1/references/a.b-c?expected_revision={shown['reference']['revision']}")
     assert stale[:2] == (400, "REVISION_MISMATCH")
-    deleted = answer(server, "DELETE", f"/v1/references/a.b-c?expected_revision={tuned['revision']}")
-    assert deleted == {"revision": tuned["revision"]}
+    restored = answer(server, "POST", "/v1/references/a.b-c:restore")["reference"]
+    assert (restored["revision"], restored["sensitivity"]) == (shown["reference"]["revision"], 1.0)
+    deleted = answer(server, "DELETE", f"/v1/references/a.b-c?expected_revision={restored['revision']}")
+    assert deleted == {"revision": restored["revision"]}
+
+
+def test_an_image_of_a_reference_is_base64(server: RunningServer) -> None:
+    image = answer(server, "GET", "/v1/references/cards/images/2")
+    assert (image["media_type"], image["name"]) == ("image/png", "card 2.jpg")
+    assert Image.open(io.BytesIO(base64.b64decode(image["image"]))).size == (image["width_px"], image["height_px"])
 
 
 def test_the_server_describes_itself(server: RunningServer) -> None:
@@ -130,6 +141,10 @@ HOSTILE = [
     ("GET", "/v1/references/", {}, (400, "INVALID_FIELD", "reference_id")),
     ("POST", "/v1/references/:infer", {"json": {}}, (400, "INVALID_FIELD", "reference_id")),
     ("GET", "/v1/references/nothing", {}, (404, "REFERENCE_NOT_FOUND", "")),
+    ("GET", "/v1/references/\xff", {}, (400, "INVALID_FIELD", "reference_id")),
+    ("GET", "/v1/references/cards/images/first", {}, (400, "INVALID_FIELD", "index")),
+    ("GET", "/v1/references/cards/images/-1", {}, (400, "INVALID_FIELD", "index")),
+    ("GET", "/v1/references/cards/images/3", {}, (400, "INVALID_FIELD", "index")),
     ("GET", "/v1/references?page_size=1001", {}, (400, "INVALID_FIELD", "page_size")),
     ("GET", "/v1/references?page_size=many", {}, (400, "INVALID_FIELD", "page_size")),
     ("GET", "/v1/references?page_size=1&page_size=2", {}, (400, "INVALID_FIELD", "page_size")),
@@ -170,6 +185,14 @@ def test_bad_requests_get_a_clear_error(
     http_method: str, path: str, arguments: dict[str, Any], expected: tuple[int, str, str], server: RunningServer
 ) -> None:
     assert refusal(server, http_method, path, **arguments) == expected
+
+
+def test_bytes_in_a_path_that_are_not_ascii_are_an_error_of_the_caller(server: RunningServer) -> None:
+    host, _, port = server.http_url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), TIMEOUT_S) as connection:
+        head = f"Host: {host}:{port}\r\nConnection: close\r\n\r\n".encode()
+        connection.sendall(b"GET /v1/references/\xff?page_size=\xff HTTP/1.1\r\n" + head)
+        assert connection.makefile("rb").readline().split()[1] == b"400"
 
 
 def test_another_method_of_http_is_told_those_that_work(server: RunningServer) -> None:

@@ -15,7 +15,7 @@ from fakes.references import make_reference
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from patchserve_server.domain.errors import ReferenceDamagedError
+from patchserve_server.domain.errors import ReferenceDamagedError, RevisionNotKeptError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.reference_image import ReferenceImage
@@ -23,31 +23,35 @@ from patchserve_server.store import FolderReferenceStore, check_store, restore
 from patchserve_server.store.generation import write_generation
 
 ID = ReferenceId("parcel")
-CURRENT, LEFT_BEHIND = (
+CURRENT, PREVIOUS, LEFT_BEHIND = (
     dataclasses.replace(
         make_reference(seed=seed, images=1, patches=1, dim=1, size_px=1),
         images=(ReferenceImage("a.png", "image/png", 1, 1, 9),),
     )
-    for seed in (1, 2)
+    for seed in (1, 2, 3)
 )
 GENERATION_FILES = ("manifest.json", "bank.safetensors")
 FILES = {
     "pointer": "current.json",
     **{
         f"{name} {file}": f"{reference.revision}/{file}"
-        for name, reference in (("current", CURRENT), ("left behind", LEFT_BEHIND))
+        for name, reference in (("current", CURRENT), ("previous", PREVIOUS), ("left behind", LEFT_BEHIND))
         for file in GENERATION_FILES
     },
 }
 
 
+ALL = {reference.revision for reference in (CURRENT, PREVIOUS, LEFT_BEHIND)}
+
+
 class Store:
-    """A store with a reference, and a generation that a killed save left behind."""
+    """A store with a reference, its previous revision, and a generation that a killed save left behind."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.folder = root / ID
         with closing(FolderReferenceStore(root)) as store:
+            store.save(PREVIOUS)
             store.save(CURRENT)
         self._write(LEFT_BEHIND)
         self._original = {file: (self.folder / file).read_bytes() for file in FILES.values()}
@@ -67,23 +71,27 @@ class Store:
         """The generations that are on the disk, with both files."""
         return {
             reference.revision
-            for reference in (CURRENT, LEFT_BEHIND)
+            for reference in (CURRENT, PREVIOUS, LEFT_BEHIND)
             if all((self.folder / reference.revision / file).is_file() for file in GENERATION_FILES)
         }
 
-    def started(self) -> str:
-        """Start a server on it. Returns the revision that it serves; empty if it refuses the reference by name."""
+    def started(self) -> tuple[str, str]:
+        """Start a server on it. Returns the current and the previous revision; empty if it refuses them by name."""
+        served = previous = ""
         with closing(FolderReferenceStore(self.root)) as store:
             assert store.list_ids() == [ID]
             with suppress(ReferenceDamagedError):
-                return store.load(ID).revision
-        return ""
+                served = store.load(ID).revision
+            with suppress(ReferenceDamagedError, RevisionNotKeptError):
+                previous = store.load_previous(ID).revision
+        return served, previous
 
     def start(self) -> str:
-        """Like `started`. Only what an intact pointer to an intact generation leaves behind may be removed."""
-        served = self.started()
+        """The served revision. Only what an intact pointer to intact generations leaves behind may be removed."""
+        served, previous = self.started()
         assert served in ("", CURRENT.revision)
-        assert self.generations() == ({served} if served else {CURRENT.revision, LEFT_BEHIND.revision})
+        assert previous in ("", PREVIOUS.revision)
+        assert self.generations() == ({served, previous} if served and previous else ALL)
         return served
 
 
@@ -124,13 +132,13 @@ def test_a_check_tells_what_is_intact_and_a_restore_brings_it_back(store: Store,
             continue
         (checked,) = check_store(store.root)
         intact = {generation.revision for generation in checked.intact_generations}
-        assert intact >= {CURRENT.revision, LEFT_BEHIND.revision} - {file.partition("/")[0]}
+        assert intact >= ALL - {file.partition("/")[0]}
         if number % 2:
             assert store.start() == ("" if checked.problem else CURRENT.revision)
         else:
             revision = sorted(intact)[number // 6 % len(intact)]
             assert restore(store.root, ID, revision).revision == revision
-            assert store.started() == revision
+            assert store.started()[0] == revision
         store.repair()
     assert not list(store.root.glob(".patchserve-save-*"))
 
@@ -159,9 +167,10 @@ def test_no_other_damage_costs_an_intact_generation(store: Store, harms: dict[st
     for file, harm in harms.items():
         HARMS[harm](store.folder / file)
     before = {path for path in store.root.rglob("*") if path.is_file()}
-    served = store.started()
+    served, previous = store.started()
     after = {path for path in store.root.rglob("*") if path.is_file()}
     assert bool(served) == (not any(file.startswith(("current", CURRENT.revision)) for file in harms))
-    if not served:
+    assert bool(previous) == (not any(file.startswith(("current", PREVIOUS.revision)) for file in harms))
+    if not served or not previous:
         assert after == before, "nothing is removed"
-    assert store.generations() >= {served} - {""}
+    assert store.generations() >= {served, previous} - {""}

@@ -9,7 +9,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from patchserve_server.domain import errors
+from patchserve_server.domain import errors, http_errors
 
 DOMAIN: Final = "patchserve.v1"
 _REFERENCE_TYPE: Final = "patchserve.v1.Reference"
@@ -22,9 +22,9 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.ReferenceNotFoundError: code_pb2.NOT_FOUND,
     errors.ImageNotKeptError: code_pb2.NOT_FOUND,
     errors.UnknownServiceError: code_pb2.NOT_FOUND,
-    errors.UnknownPathError: code_pb2.NOT_FOUND,
-    errors.HttpMethodError: code_pb2.UNIMPLEMENTED,
-    errors.OutputNotFoundError: code_pb2.NOT_FOUND,
+    http_errors.UnknownPathError: code_pb2.NOT_FOUND,
+    http_errors.HttpMethodError: code_pb2.UNIMPLEMENTED,
+    http_errors.OutputNotFoundError: code_pb2.NOT_FOUND,
     errors.PreconditionError: code_pb2.FAILED_PRECONDITION,
     errors.ReferenceChangedError: code_pb2.ABORTED,
     errors.ExhaustedError: code_pb2.RESOURCE_EXHAUSTED,
@@ -32,8 +32,8 @@ CODES: Final[dict[type[errors.PatchserveError], int]] = {
     errors.DeadlineError: code_pb2.DEADLINE_EXCEEDED,
     errors.UnauthenticatedError: code_pb2.UNAUTHENTICATED,
     errors.PermissionDeniedError: code_pb2.PERMISSION_DENIED,
-    errors.OtherSiteError: code_pb2.PERMISSION_DENIED,
-    errors.UnknownHostError: code_pb2.PERMISSION_DENIED,
+    http_errors.OtherSiteError: code_pb2.PERMISSION_DENIED,
+    http_errors.UnknownHostError: code_pb2.PERMISSION_DENIED,
 }
 
 

@@ -27,9 +27,9 @@ def reference_folders(root: Path) -> list[Path]:
 def remove_leftovers(root: Path) -> None:
     """Remove what killed saves and deletions left. The folder must be locked, so that none of them still runs.
 
-    A generation is removed only if an intact pointer says so: one that does not name it, but another, intact one as the
-    current one; or one that a deletion retired. After a flipped bit in the pointer or in the current generation, the
-    others may still help.
+    A generation is removed only if an intact pointer says so: one that does not name it and names intact ones only, or
+    one that a deletion retired. After a flipped bit in the pointer or in a generation that it names, the others may
+    still help.
     """
     remove_staging_folders(root)
     for folder in filter(is_plain_folder, reference_folders(root)):
@@ -41,15 +41,16 @@ def remove_leftovers(root: Path) -> None:
 
 
 def _kept_revisions(folder: Path) -> frozenset[str]:
-    """The revisions of the pointer. The current one is verified only if there are others, because it takes time.
+    """The revisions that the pointer names. They are verified only if there are others, because it takes time.
 
     Raises:
-        DamageError: the pointer or the current generation is damaged.
+        DamageError: the pointer or a generation that it names is damaged.
     """
-    pointer = read_pointer(folder)
-    if any(path.name not in pointer.revisions for path in generations_in(folder)):
-        OpenGeneration(folder / pointer.revision).read()
-    return pointer.revisions
+    kept = read_pointer(folder).revisions
+    if any(path.name not in kept for path in generations_in(folder)):
+        for revision in kept:
+            OpenGeneration(folder / revision).read()
+    return kept
 
 
 def is_reference_id(name: str) -> bool:

@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from patchserve_server.domain.errors import HeadersTooLargeError, MalformedRequestError, PatchserveError
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.http_errors import HeadersTooLargeError, MalformedRequestError
 from patchserve_server.web.answering import Answering
 from patchserve_server.web.connections import ConnectionPlace
 from patchserve_server.web.errors import status_response

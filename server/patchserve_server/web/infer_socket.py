@@ -15,7 +15,7 @@ from patchserve.v1 import stream_pb2
 from patchserve_server.contract.infer_stream import responses_to
 from patchserve_server.contract.methods import METHODS, SERVICE
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import UnknownPathError, UpgradeRequiredError
+from patchserve_server.domain.http_errors import UnknownPathError, UpgradeRequiredError
 from patchserve_server.web.calls import Calls, SocketCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.frame_messages import ReceivedFrames, status_text

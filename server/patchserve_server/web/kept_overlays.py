@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from patchserve_server.domain.errors import OutputNotFoundError
+from patchserve_server.domain.http_errors import OutputNotFoundError
 from patchserve_server.serving.admission import NOTHING, Capacity
 
 LIMIT: Final = Capacity(512, 128 * 2**20)

@@ -6,7 +6,8 @@ from typing import Final
 
 from python_multipart.multipart import parse_options_header
 
-from patchserve_server.domain.errors import InvalidInputError, UnsupportedMediaTypeError
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.http_errors import UnsupportedMediaTypeError
 from patchserve_server.web.calls import HttpCall
 from patchserve_server.web.form_parser import Form, FormFile, FormParser
 

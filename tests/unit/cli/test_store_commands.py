@@ -126,6 +126,42 @@ def test_an_intact_reference_stays_as_it_is(run: Run, root: Path) -> None:
     assert served(root) == content(NEW)
 
 
+def test_a_check_says_which_revision_is_the_previous_one(run: Run, root: Path) -> None:
+    with closing(FolderReferenceStore(root)) as store:
+        store.save(OLD)
+    _, stdout, _ = run("check", "--store", root)
+    assert f"  {OLD.revision[:12]} (current) intact, 3 images" in stdout
+    assert f"  {NEW.revision[:12]} (previous) intact, 1 image" in stdout
+    parcel = json.loads(run("check", "--store", root, "--json")[1])["references"][1]
+    assert (parcel["revision"], parcel["previous_revision"]) == (OLD.revision, NEW.revision)
+    (root / "parcel" / NEW.revision / "bank.safetensors").write_bytes(b"")
+    code, stdout, _ = run("check", "--store", root)
+    assert code == 0, "the reference can be used"
+    assert f"  {NEW.revision[:12]} (previous) damaged: its bank file" in stdout
+
+
+def test_a_restore_of_the_previous_revision_keeps_the_current_one(run: Run, root: Path) -> None:
+    with closing(FolderReferenceStore(root)) as store:
+        store.save(OLD)
+    assert run("restore", "parcel", "--revision", NEW.revision, "--store", root)[0] == 0
+    with closing(FolderReferenceStore(root)) as store:
+        assert content(store.load(ReferenceId("parcel"))) == content(NEW), "with its own time"
+        assert content(store.load_previous(ReferenceId("parcel"))) == content(OLD)
+
+
+def test_the_previous_revision_is_restored_if_the_current_one_is_damaged(run: Run, root: Path) -> None:
+    with closing(FolderReferenceStore(root)) as store:
+        store.save(OLD)
+    (root / "parcel" / OLD.revision / "bank.safetensors").write_bytes(b"")
+    code, stdout, _ = run("check", "--store", root)
+    assert code == 1
+    assert f"store restore --store {root} parcel\n" in stdout
+    assert run("restore", "parcel", "--store", root)[0] == 0
+    with closing(FolderReferenceStore(root)) as store:
+        restored = store.load(ReferenceId("parcel"))
+    assert (content(restored), restored.previous_revision) == (content(NEW), None)
+
+
 def test_without_an_intact_generation_the_advice_is_to_load_again(run: Run, root: Path) -> None:
     for reference in (OLD, NEW):
         (root / "parcel" / reference.revision / "bank.safetensors").write_bytes(b"")

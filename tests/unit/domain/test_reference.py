@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from statistics import pstdev
 from typing import Any
 
 import numpy as np
 import pytest
 from fakes.references import make_model
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+
+from patchserve_server.domain.reference import MAX_NORMAL_SCORES, ScoreSpread
 
 MODEL = make_model()
 BANK, CALIBRATION = MODEL.bank, MODEL.calibration
@@ -54,3 +59,24 @@ def test_a_threshold_is_finite_and_not_negative(name: str, value: float) -> None
 def test_a_spread_is_finite_and_not_negative(name: str, value: float) -> None:
     with pytest.raises(ValueError, match="contradict"):
         dataclasses.replace(CALIBRATION.normal_scores, **{name: value})  # type: ignore[arg-type]
+
+
+def test_a_list_of_scores_agrees_with_the_numbers() -> None:
+    spread = ScoreSpread.of([3.0, 1.0, 2.0])
+    assert spread == ScoreSpread(3, 1.0, 2.0, pstdev([1, 2, 3]), 3.0, (1.0, 2.0, 3.0))
+    for scores in ((1.0, 3.0), (1.0, 2.0, 2.5), (2.0, 2.0, 3.0), (1.0, 3.0, 2.0), (1.0, math.nan, 3.0)):
+        with pytest.raises(ValueError, match="list of normal scores"):
+            dataclasses.replace(spread, scores=scores)
+
+
+@given(st.lists(st.floats(0, 1e100), min_size=1, max_size=1500))
+def test_many_scores_are_thinned_out_evenly(scores: list[float]) -> None:
+    spread = ScoreSpread.of(scores)
+    assert spread.count == len(scores)
+    assert len(spread.scores) == min(len(scores), MAX_NORMAL_SCORES)
+    assert set(spread.scores) <= set(scores)
+    if len(scores) <= MAX_NORMAL_SCORES:
+        assert spread.scores == tuple(sorted(scores))
+    for share in (0.1, 0.5, 0.9):
+        listed, exact = np.quantile(spread.scores, share), np.quantile(scores, [share - 0.01, share + 0.01])
+        assert exact[0] <= listed <= exact[1]

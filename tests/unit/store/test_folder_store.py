@@ -27,11 +27,12 @@ from patchserve_server.domain.errors import (
     StorageFullError,
     StorageUnavailableError,
 )
+from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.reference_options import MAX_REGION_POINTS, RelativePoint
 from patchserve_server.store import FolderReferenceStore, folder
-from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.generation import OpenGeneration, write_generation
 
 OLD, NEW = make_reference(seed=1), make_reference(seed=2)
 
@@ -187,6 +188,51 @@ def test_a_start_removes_leftovers_and_keeps_foreign_files(store: FolderReferenc
     assert not generation.exists()
     assert all(path.exists() for path in foreign)
     again.close()
+
+
+def test_a_start_keeps_the_previous_revision_and_removes_others(store: FolderReferenceStore, root: Path) -> None:
+    for seed in (1, 2, 3):
+        store.save(make_reference(seed=seed))
+    store.close()
+    write_generation(root / "parcel" / OLD.revision, OLD)
+    with closing(FolderReferenceStore(root)) as again:
+        assert files_in(root) == files_of(make_reference(seed=3), NEW)
+        assert again.load(ReferenceId("parcel")).previous_revision == NEW.revision
+        assert content(again.load_previous(ReferenceId("parcel"))) == content(NEW)
+
+
+def test_a_previous_revision_that_somebody_removed_is_not_promised(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.save(NEW)
+    shutil.rmtree(root / "parcel" / OLD.revision)
+    assert store.load(ReferenceId("parcel")).previous_revision is None
+    with pytest.raises(ReferenceDamagedError, match="cannot be restored: its manifest is missing"):
+        store.load_previous(ReferenceId("parcel"))
+    assert content(store.load(ReferenceId("parcel"))) == content(NEW)
+
+
+def test_a_damaged_revision_is_not_kept_and_the_one_before_it_is(store: FolderReferenceStore, root: Path) -> None:
+    newest = make_reference(seed=3)
+    store.save(OLD)
+    store.save(NEW)
+    (root / "parcel" / NEW.revision / "bank.safetensors").unlink()
+    kept = store.save(newest)
+    assert kept == KeptRevision(OLD.revision, 0)
+    assert files_in(root) == files_of(newest, OLD)
+
+
+def test_a_previous_revision_that_is_a_link_is_refused_and_stays(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.save(NEW)
+    outside = root.parent / "outside"
+    shutil.move(root / "parcel" / OLD.revision, outside)
+    (root / "parcel" / OLD.revision).symlink_to(outside)
+    store.close()
+    with closing(FolderReferenceStore(root)) as again:
+        with pytest.raises(ReferenceDamagedError, match="its revision is a link to another folder"):
+            again.load_previous(ReferenceId("parcel"))
+        again.save(make_reference(seed=3))
+    assert sorted(path.name for path in outside.iterdir()) == ["bank.safetensors", "manifest.json"]
 
 
 def test_a_start_removes_nothing_under_a_damaged_pointer(store: FolderReferenceStore, root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -91,7 +92,7 @@ def test_whatever_happens_places_are_counted_once(steps: list[tuple[str, str, in
             if what == "open":
                 number = len(places)
                 with suppress(QueueFullError):
-                    places.append(connections.open(address, lambda number=number: ended.add(number)))
+                    places.append(connections.open(address, partial(ended.add, number)))
             elif places:
                 place = places[which % len(places)]
                 if what == "close":

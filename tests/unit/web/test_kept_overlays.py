@@ -11,7 +11,7 @@ from fakes.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchserve_server.domain.errors import OutputNotFoundError
+from patchserve_server.domain.http_errors import OutputNotFoundError
 from patchserve_server.serving.admission import NOTHING, Capacity
 from patchserve_server.web.kept_overlays import KeptOverlays
 

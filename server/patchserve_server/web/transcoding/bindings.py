@@ -11,7 +11,8 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 
-from patchserve_server.domain.errors import HttpMethodError, InvalidInputError, UnknownPathError
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.http_errors import HttpMethodError, UnknownPathError
 from patchserve_server.web.transcoding.path_templates import PathTemplate, split_path
 
 

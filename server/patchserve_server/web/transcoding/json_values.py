@@ -63,8 +63,9 @@ def find_field(descriptor: Descriptor, name: str, path: str) -> FieldDescriptor:
     """
     fields = _fields(descriptor)
     if name not in fields:
-        nearest = get_close_matches(name[:_MAX_NAME], fields, 1)
-        known = f"Did you mean {nearest[0]}?" if nearest else f"Its fields: {_names(descriptor)}."
+        nearest = _nearest(descriptor, name[:_MAX_NAME])
+        names = ", ".join(field.name for field in descriptor.fields) or "none"
+        known = f"Did you mean {nearest}?" if nearest else f"Its fields: {names}."
         readable = name[:_MAX_NAME].encode("ascii", "backslashreplace").decode()
         raise InvalidInputError(join(path, readable), f"{descriptor.name} has no field {shown(name)}. {known}")
     return fields[name]
@@ -90,7 +91,9 @@ class _Reader:
             field = find_field(descriptor, name, path)
             here = join(path, field.name)
             if field.name in fields:
-                raise InvalidInputError(here, f"{here} is there twice, also by its name in JSON.")
+                raise InvalidInputError(
+                    here, f"{here} is there twice: by its name in the contract and by that in JSON."
+                )
             if one is not None:
                 fields[field.name] = self._field(field, one, here, (*way, field.name))
         return fields
@@ -148,5 +151,9 @@ def _fields(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
     return {name: field for field in descriptor.fields for name in (field.json_name, field.name)}
 
 
-def _names(descriptor: Descriptor) -> str:
-    return ", ".join(field.name for field in descriptor.fields) or "none"
+def _nearest(descriptor: Descriptor, name: str) -> str:
+    """The field that a caller may have meant: one with this name in a message of this one, or one with such a name."""
+    for field in descriptor.fields:
+        if field.message_type is not None and not field.is_repeated and name in _fields(field.message_type):
+            return f"{field.name}.{name}"
+    return next(iter(get_close_matches(name, _fields(descriptor), 1)), "")

@@ -13,13 +13,15 @@ from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from patchserve_server.contract.methods import Method
-from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeError, UnsupportedMediaTypeError
+from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeError
+from patchserve_server.domain.http_errors import UnsupportedMediaTypeError
 from patchserve_server.web.calls import HttpCall
 from patchserve_server.web.multipart import read_form
 from patchserve_server.web.transcoding.bindings import Binding
 from patchserve_server.web.transcoding.form_values import object_of_form
 from patchserve_server.web.transcoding.json_text import parse_json
 from patchserve_server.web.transcoding.json_values import fill_message
+from patchserve_server.web.transcoding.shown import shown
 from patchserve_server.web.transcoding.text_values import add_texts
 
 _ON_LOOP_BYTES: Final = 256 * 2**10  # below it, a thread costs more time than it saves
@@ -64,17 +66,16 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
         form = await read_form(call, max_files=call.application.limits.max_reference_images)
         nbytes = sum(map(len, form.values.values())) + sum(len(file.data) for file in form.files)
         return await off_loop(nbytes, lambda: object_of_form(form, binding.method.input_type, max_elements)), nbytes
-    if kind not in (_JSON, b"") or parameters.get(b"charset", b"utf-8").lower() != b"utf-8":
-        raise _unsupported()
+    is_json = kind == _JSON and parameters.get(b"charset", b"utf-8").lower() == b"utf-8"
+    if not is_json and (kind or _has_body(call.request)):
+        raise _unsupported(kind)
     # Half as large again as a message: base64 takes a third more, and fields have names.
     body = await call.body.read(max_bytes=max_bytes + max_bytes // 2)
-    if body and not kind:
-        raise _unsupported()
     return await off_loop(len(body), lambda: parse_json(body or b"{}", max_elements)), len(body)
 
 
 def _from_query(binding: Binding, request: Request, max_elements: int) -> dict[str, Any]:
-    if request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers:
+    if _has_body(request):
         raise InvalidInputError("", "This method takes no body: its fields are in the path and the query.")
     return fields_of_query(request.scope["query_string"], binding.method.input_type, max_elements)
 
@@ -104,7 +105,12 @@ def fields_of_query(query: bytes, descriptor: Descriptor, max_elements: int) -> 
     return fields
 
 
-def _unsupported() -> UnsupportedMediaTypeError:
+def _has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+
+
+def _unsupported(kind: bytes) -> UnsupportedMediaTypeError:
     return UnsupportedMediaTypeError(
-        "The body must be JSON in UTF-8 or a multipart form: Content-Type application/json or multipart/form-data."
+        "The body must be JSON in UTF-8 (Content-Type: application/json) or a multipart form (multipart/form-data), "
+        f"not {shown(kind.decode('latin-1')) if kind else 'without a Content-Type'}."
     )

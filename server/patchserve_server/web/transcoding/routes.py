@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from importlib.resources import files
 from typing import Final
 
@@ -15,7 +14,8 @@ from patchserve.v1 import service_pb2
 from patchserve_server.contract.methods import METHODS, SERVICE
 from patchserve_server.contract.operations import OPERATIONS
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import HttpMethodError, PatchserveError
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.http_errors import HttpMethodError
 from patchserve_server.web.calls import Calls, Endpoint, Handler, HttpCall
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.message_json import json_of
@@ -31,7 +31,7 @@ def routes(calls: Calls) -> list[BaseRoute]:
     transcoder = Transcoder(calls, bindings)
     first_segments = sorted({binding.template.segments[0] for binding in bindings})
     paths = [path for segment in first_segments for path in (f"/{segment}", f"/{segment}/{{path:path}}")]
-    return [Route("/openapi.json", _openapi), *(Route(path, transcoder) for path in paths)]
+    return [_openapi_route(), *(Route(path, transcoder) for path in paths)]
 
 
 class Transcoder:
@@ -46,7 +46,7 @@ class Transcoder:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("ascii"))
+            binding, scope["path_params"] = self._router.find(scope["method"], scope["raw_path"].decode("latin-1"))
         except PatchserveError as error:
             failed = status_response(status_of(error, ""))
             if isinstance(error, HttpMethodError):
@@ -71,6 +71,10 @@ def _endpoint(calls: Calls, binding: Binding) -> Endpoint:
     return calls.endpoint(name, method, handler, status_response)
 
 
-async def _openapi(_: Request) -> Response:
-    text = await asyncio.to_thread(files("patchserve_server.web").joinpath("openapi.json").read_bytes)
-    return Response(text, media_type=_JSON)
+def _openapi_route() -> Route:
+    document = files("patchserve_server.web").joinpath("openapi.json").read_bytes()
+
+    async def show(_: Request) -> Response:
+        return Response(document, media_type=_JSON)
+
+    return Route("/openapi.json", show)

@@ -59,7 +59,8 @@ def checked_scalar(field: FieldDescriptor, value: object, path: str) -> object:
         case FieldDescriptor.CPPTYPE_STRING:
             return _text(value, path)
         case FieldDescriptor.CPPTYPE_ENUM:
-            names = field.enum_type.values_by_name if field.enum_type is not None else {}
+            # Not a lookup in `values_by_name`, which protobuf leaves with an error pending if the text is not Unicode.
+            names = [one.name for one in field.enum_type.values] if field.enum_type is not None else []
             # A number that the enum does not have passes: the contract says what it takes.
             checked = value if isinstance(value, str) and value in names else _integer(value, -(2**31), 2**31 - 1)
             expected = f"one of {', '.join(names)}"

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from patchserve.v1 import service_pb2
 from patchserve_server.contract.operations import OPERATIONS
-from patchserve_server.domain.errors import HttpMethodError, InvalidInputError, UnknownPathError
+from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.http_errors import HttpMethodError, UnknownPathError
 from patchserve_server.web.transcoding.bindings import Router, bindings_of
 from patchserve_server.web.transcoding.path_templates import PathTemplate
 

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.web.form_parser import Form, FormFile
 from patchserve_server.web.message_json import json_of
@@ -24,6 +25,7 @@ from patchserve_server.web.transcoding.json_values import fill_message
 from patchserve_server.web.transcoding.text_values import add_texts
 
 MAX_ELEMENTS = 1000
+SURROGATES = st.text(st.characters(), max_size=5) | st.just("\ud800")
 any_request = st.sampled_from(REQUESTS)
 
 
@@ -78,6 +80,37 @@ def test_a_request_as_form_is_the_same_message(data: st.DataObject, kind: Descri
     assert filled(type(message), fields).SerializeToString() == message.SerializeToString()
 
 
+@given(st.data(), any_request)
+def test_any_json_in_a_request_is_taken_or_refused_in_words_that_can_be_sent(
+    data: st.DataObject, kind: Descriptor
+) -> None:
+    fields = json_format.MessageToDict(data.draw(messages(kind)), preserving_proto_field_name=True)
+    value = data.draw(with_something_else(fields))
+    body, bound = json.dumps(value).encode(), {"reference_id": "a"} if "reference_id" in kind.fields_by_name else {}
+    try:
+        filled(GetMessageClass(kind), parse_json(body, MAX_ELEMENTS), **bound)
+    except InvalidInputError as error:
+        assert error.message  # noqa: PT017 - there may be none
+        status_of(error, "").SerializeToString()
+
+
+@st.composite
+def with_something_else(draw: st.DrawFn, value: Any) -> Any:
+    """JSON in which some values, or names, are others."""
+    anything: st.SearchStrategy[Any] = (
+        st.none() | st.booleans() | st.integers() | st.floats() | SURROGATES | st.just([]) | st.just({})
+    )
+    match value:
+        case dict():
+            names = st.sampled_from(("", "\ud800", "referenceId", "x" * 2000))
+            fields = {name: draw(with_something_else(one)) for name, one in value.items()}
+            return fields | draw(st.dictionaries(names, anything, max_size=1))
+        case list():
+            return [draw(with_something_else(one)) for one in value]
+        case _:
+            return draw(anything) if draw(st.integers(0, 3)) == 0 else value
+
+
 def without_empty_messages(message: Message) -> None:
     for field, value in message.ListFields():
         if field.message_type is not None and not field.is_repeated:
@@ -113,6 +146,7 @@ def test_the_alphabet_for_urls_escapes_and_missing_padding_are_base64_too() -> N
     [
         ({"ouput": {}}, "ouput", "Did you mean output?"),
         ({"output": {"overlays": True}}, "output.overlays", "Did you mean overlay?"),
+        ({"overlay": True}, "overlay", "Did you mean output.overlay?"),
         ({"zzz": 1}, "zzz", "Its fields: reference_id, image, output, expected_revision, image_name."),
         ({"z" * 100: 1}, "z" * 64, "no field"),
         ({"\ud800": 1}, "\\ud800", "no field"),
@@ -129,6 +163,7 @@ def test_the_alphabet_for_urls_escapes_and_missing_padding_are_base64_too() -> N
         ({"output": {"sensitivity": 10**400}}, "output.sensitivity", "a number, not 1000"),
         ({"output": {"sensitivity": "nan"}}, "output.sensitivity", "a number"),
         ({"output": {"heatmap_scale": "CALIBRATED"}}, "output.heatmap_scale", "HEATMAP_SCALE_CALIBRATED"),
+        ({"output": {"heatmap_scale": "\ud800"}}, "output.heatmap_scale", '"\\ud800"'),
         ({"output": {"heatmap_scale": 1.5}}, "output.heatmap_scale", "not 1.5"),
         ({"reference_id": 1}, "reference_id", "a string of at most 1,024 bytes, not 1"),
         ({"reference_id": "a" * 1025}, "reference_id", "1,025 bytes"),

@@ -10,9 +10,10 @@ const AT_ONCE = 4;
 /**
  * @param {import("./messages.js").Reference} reference
  * @param {{name: string, widthPx: number, heightPx: number}[]} images
+ * @param {boolean} mayLook whether this person may see the images themselves, not only their names
  * @returns {{element: HTMLElement, stop: () => void}}
  */
-export function imageGrid(reference, images) {
+export function imageGrid(reference, images, mayLook) {
   const abort = new AbortController();
   /** @type {(() => Promise<void>)[]} */
   const waiting = [];
@@ -50,9 +51,9 @@ export function imageGrid(reference, images) {
   let shown = 0;
 
   function showMore() {
-    const some = images.slice(shown, shown + PAGE).map((image, offset) => cell(image, shown + offset));
+    const some = images.slice(shown, shown + PAGE).map((image, offset) => cell(image, shown + offset, mayLook));
     list.append(...some);
-    some.forEach((each) => observer.observe(each));
+    if (mayLook) some.forEach((each) => observer.observe(each));
     shown += some.length;
     more.hidden = shown >= images.length;
     more.textContent = `Show more (${counted(images.length - shown, "image")})`;
@@ -67,9 +68,9 @@ export function imageGrid(reference, images) {
   return { element: element("div", { class: "stack tight" }, list, more), stop };
 }
 
-function cell(image, index) {
+function cell(image, index, mayLook) {
   const name = image.name || `image ${index + 1}`;
   const size = image.widthPx ? `${image.widthPx} × ${image.heightPx}` : "";
-  return element("li", { "data-index": index }, element("img", { alt: "" }),
+  return element("li", { "data-index": index }, mayLook && element("img", { alt: "" }),
     element("span", { class: "name", title: name }, name), element("span", { class: "small quiet-text" }, size));
 }

@@ -82,7 +82,7 @@ class ReferenceScreen {
     if (this.#isLeft) return;
     this.#stopGrid();
     this.#reference = reference;
-    const grid = imageGrid(reference, images);
+    const grid = imageGrid(reference, images, this.mayManage);
     this.#stopGrid = grid.stop;
     const sensitivity = sensitivityView({
       reference, recent, mayTune: this.mayManage, onApply: (value) => this.#tune(value),
@@ -94,7 +94,7 @@ class ReferenceScreen {
           element("section", { class: "card stack", "aria-labelledby": "threshold-title" },
             element("h2", { id: "threshold-title" }, "Threshold"), sensitivity),
           element("section", { class: "card stack", "aria-labelledby": "facts-title" },
-            element("h2", { id: "facts-title" }, "About it"), facts(reference))),
+            element("h2", { id: "facts-title" }, "Details"), facts(reference))),
         element("section", { class: "card stack", "aria-labelledby": "images-title" },
           element("h2", { id: "images-title" }, counted(reference.imageCount, "image")), this.actions, grid.element)),
     );
@@ -110,7 +110,7 @@ class ReferenceScreen {
         button("Replace all", () => this.#replaceAll(), reason),
         this.#reference.previousRevision && button("Undo the last change", () => this.#restore(), reason),
         button("Delete", () => this.#remove(), { ...reason, class: "danger" })),
-      !this.mayManage && element("p", { class: "small quiet-text" }, "Your token does not allow changes: it lacks the scope “manage”."),
+      !this.mayManage && element("p", { class: "small quiet-text" }, "Your token shows the names of the images, and does not allow changes: it lacks the scope “manage”."),
     );
   }
 
@@ -192,15 +192,15 @@ class ReferenceScreen {
 }
 
 const METHODS = {
-  LEAVE_ONE_OUT: "each image was compared with all others",
-  AUGMENTED_VIEWS: "from altered views of the images, because there are few",
+  LEAVE_ONE_OUT: "each image compared with all others",
+  AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
-    ...fact("Threshold", METHODS[reference.calibrationMethod] ?? "", `raw score ${reference.threshold.toPrecision(4)}`),
+    ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
     ...fact("Size", `${counted(reference.patchCount, "patch").replace(/patchs$/, "patches")}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", reference.profile),

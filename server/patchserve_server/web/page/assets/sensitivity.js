@@ -23,7 +23,7 @@ export function sensitivityView({ reference, recent, mayTune, onApply }) {
   const seen = recent.map((raw) => raw / reference.calibratedThreshold);
   const end = Math.max(2, 1.08 * Math.max(0, ...normal, ...seen));
   const chart = histogram(normal, seen, end);
-  const words = element("ul", { class: "consequences", role: "status" });
+  const words = element("ul", { class: "consequences" });
   const value = element("output", { for: "sensitivity" });
   const slider = element("input", {
     type: "range", id: "sensitivity", min: -STEPS, max: STEPS, step: 1, value: stepAt(reference.sensitivity), disabled: !mayTune,
@@ -57,7 +57,7 @@ export function sensitivityView({ reference, recent, mayTune, onApply }) {
       slider,
       element("div", { class: "row between small quiet-text", "aria-hidden": "true" },
         element("span", {}, "fewer false alarms"), element("span", {}, "finds smaller differences"))),
-    words,
+    element("div", { role: "status" }, words),
     mayTune
       ? element("div", { class: "row" }, apply, reset)
       : element("p", { class: "small quiet-text" }, "Your token does not allow changes: it lacks the scope “manage”."),

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Final
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Close, CloseCode, Frame
 
@@ -60,6 +61,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return await self.queue.get()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - an event of ASGI
+        if self._failed:
+            raise ClientDisconnected
         await super().send(message)
         self._parse()  # it reads on after a close, up to the caller's own
 

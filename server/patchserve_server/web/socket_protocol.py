@@ -12,6 +12,7 @@ Beside what uvicorn does, it
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from uvicorn.protocols.utils import ClientDisconnected
@@ -130,7 +131,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the caller has gone
+                self.transport.write_eof()
         self.close_timer = self.loop.call_later(_DISCARD_S, self.transport.abort)
         self.transport.resume_reading()
 

@@ -39,8 +39,8 @@ class TryIt {
     this.setup = element("div", { class: "stack" });
     this.problem = element("div", {});
     this.cameraPlace = element("div", {});
-    this.list = element("div", {});
-    this.result = element("div", { class: "stack" });
+    this.list = element("div", { class: "list" });
+    this.result = element("div", { class: "stack result-column" });
   }
 
   async open() {
@@ -94,9 +94,8 @@ class TryIt {
     replace(
       this.root,
       element("h1", {}, "Try it"),
-      element("div", { class: "columns" },
-        element("div", { class: "stack" }, problem && notice("info", problem), this.setup, this.list),
-        this.result),
+      problem && notice("info", problem),
+      element("div", { class: "columns try" }, this.setup, this.result, this.list),
     );
     this.#drawSetup();
     this.#select(inspections.of(id)[0] ?? null);
@@ -149,7 +148,7 @@ class TryIt {
       onProblem: (text) => replace(this.problem, notice("info", text)),
       more: [
         button("Use the camera", () => this.#openCamera()),
-        element("span", { class: "phone-only" }, photoButton("photo", "Take a photo", (files) => this.#give(files))),
+        navigator.maxTouchPoints > 0 && photoButton("photo", "Take a photo", (files) => this.#give(files)),
       ],
     });
   }
@@ -158,6 +157,7 @@ class TryIt {
     replace(this.problem);
     const [first] = inspections.add(this.#id, files);
     this.#select(first);
+    if (matchMedia("(max-width: 899px)").matches) this.result.scrollIntoView(); // below the choice of images, on a phone
   }
 
   #openCamera() {
@@ -241,7 +241,6 @@ class TryIt {
     this.app.say(`${item.name}. ${verdictText(item.inspection)}.`);
     replace(
       this.result,
-      element("p", { class: "result-name" }, item.name),
       resultView({ file: item.file, name: item.name, inspection: item.inspection }, this.#urls),
       snippetView({
         url: location.origin,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from browser.tabs import TIMEOUT_MS, chromium
@@ -85,7 +86,7 @@ def page(browser: Browser) -> Iterator[Page]:
 
 
 @contextmanager
-def guarded_server(folder: Path, **settings: str) -> Iterator[tuple[RunningServer, str]]:
+def guarded_server(folder: Path, **settings: Any) -> Iterator[tuple[RunningServer, str]]:
     """A server that needs a token, and a token that may do everything."""
     token, line = new_token("person", list(Scope))
     (folder / "tokens").write_text(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from e2e.in_process import running_server
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.serving.failure_log import LINES
 from patchserve_server.web.security_headers import SECURITY_HEADERS
 
 TIMEOUT_S = 60
@@ -58,6 +60,16 @@ def reason_of(answer: requests.Response) -> str:
 def test_a_form_of_another_site_changes_nothing(url: str, path: str, content_type: str) -> None:
     answer = send("POST", url + path, origin=EVIL, **{"content-type": content_type})
     assert (answer.status_code, reason_of(answer)) == (403, "OTHER_SITE")
+
+
+def test_the_log_counts_refused_requests_of_other_sites(caplog: pytest.LogCaptureFixture) -> None:
+    with running_server() as server, caplog.at_level(logging.INFO):
+        for _ in range(2 * LINES):
+            send("POST", f"{server.http_url}/session", origin="http://logged.example")
+    lines = [record.message for record in caplog.records if "A page of another site" in record.message]
+    assert len(lines) == LINES
+    assert "logged.example" not in caplog.text
+    assert {record.name.partition(".")[0] for record in caplog.records} == {"patchserve_server"}
 
 
 def test_another_port_of_this_machine_is_another_site(url: str) -> None:

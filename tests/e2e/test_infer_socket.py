@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
@@ -17,14 +18,14 @@ import pytest
 import requests
 from e2e.harness import connect
 from e2e.in_process import running_server
-from e2e.socket_stub import open_stream, parsed
+from e2e.socket_stub import SocketStream, open_stream, parsed
+from fakes.certificates import Authority
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import encoded, noise
 from fakes.waiting import wait_until
 from google.rpc import code_pb2, status_pb2
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_socket
 
 from patchserve.v1 import reference_pb2, service_pb2_grpc, stream_pb2
@@ -83,13 +84,13 @@ def server() -> Iterator[Server]:
         yield started
 
 
-def next_result(stream: ClientConnection) -> stream_pb2.FrameResult:
+def next_result(stream: SocketStream) -> stream_pb2.FrameResult:
     message = parsed(stream.recv(60))
     assert isinstance(message, stream_pb2.InferStreamResponse)
     return message.result
 
 
-def ending(stream: ClientConnection) -> tuple[status_pb2.Status, int, list[stream_pb2.FrameResult]]:
+def ending(stream: SocketStream) -> tuple[status_pb2.Status, int, list[stream_pb2.FrameResult]]:
     """The status, the code of the close, and the results before them."""
     results = []
     while isinstance(message := parsed(stream.recv(60)), stream_pb2.InferStreamResponse):
@@ -227,7 +228,7 @@ def test_a_drain_is_told_and_answers_what_was_accepted() -> None:
             assert [result.WhichOneof("outcome") for result in results] == outcomes
 
 
-def answer_to(stream: ClientConnection, image: bytes) -> stream_pb2.InferStreamResponse | status_pb2.Status:
+def answer_to(stream: SocketStream, image: bytes) -> stream_pb2.InferStreamResponse | status_pb2.Status:
     stream.send(image)
     return parsed(stream.recv(60))
 
@@ -333,3 +334,32 @@ def test_a_frame_that_is_larger_than_a_message_ends_the_stream() -> None:
                 stream.recv(60)
             assert stream.close_code == 1009
         server.wait_until_nothing_is_held()
+
+
+def test_a_stream_over_tls_is_held_back_too(tmp_path: Path) -> None:
+    authority = Authority()
+    cert, key = authority.write(tmp_path, "server")
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    trusting = ssl.create_default_context(cadata=authority.certificate.decode())
+    image, count = encoded(noise(300), "BMP"), 100  # 270 KB
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        for _ in range(count):
+            stream.send(image)
+            sent += 1
+        stream.send(END)
+
+    with running_server(detector=FakeDetector(), tls_cert=cert, tls_key=key) as server:
+        form = {"image": IMAGE}
+        requests.post(
+            f"{server.http_url}/load_reference", files=form, verify=str(tmp_path / "ca.pem"), timeout=60
+        ).raise_for_status()
+        with open_stream(server.http_url, "default", "max_in_flight=2&output.overlay=true", ssl=trusting) as stream:
+            sender = threading.Thread(target=send, daemon=True)
+            sender.start()
+            sender.join(1)
+            assert sent < count, "nothing is read while nobody reads results"
+            status, code, results = ending(stream)
+            assert (status.code, code, len(results)) == (0, 1000, count)

@@ -198,9 +198,7 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_sent(url: str) -> None
 
 
 def test_a_compressed_body_is_refused(url: str) -> None:
-    code, message = post(url, b"x", content_encoding="gzip")
-    assert code == 400
-    assert message.startswith("Content-Encoding 'gzip' is not supported")
+    assert post(url, b"x", content_encoding="gzip") == (400, "Send the body as it is, not compressed.")
 
 
 def test_what_triton_has_and_this_server_does_not_is_an_error_of_the_protocol(url: str) -> None:

@@ -273,7 +273,7 @@ def test_a_compressed_request_is_refused_and_a_compressed_response_is_not_sent(a
         for algorithm in ("gzip", "deflate"):
             with pytest.raises(InferenceServerException) as caught:
                 client.infer("default", image_input(triton, TORN), request_compression_algorithm=algorithm)
-            assert "is not supported: images are compressed" in caught.value.message()
+            assert "not compressed" in caught.value.message()
             result = client.infer("default", image_input(triton, TORN), response_compression_algorithm=algorithm)
             assert result.as_numpy("is_anomalous").tolist() == [True]
 

@@ -18,6 +18,7 @@ from patchserve_server.contract.status import status_of
 from patchserve_server.domain.http_errors import HttpMethodError, UnknownPathError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.web import documented, infer_socket, session_routes, watch
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import ErrorFormat, status_response
@@ -55,22 +56,21 @@ def create_web_application(
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _no_route})
     app.router.redirect_slashes = False  # a path has one form
-    return _guarded(app, authenticator, listening)
+    rules = SiteRules(listening.known_hosts(needs_token=authenticator is not None), listening.allowed_origins)
+    return _guarded(app, rules, entrance.failures)
 
 
-def _guarded(app: ASGIApp, authenticator: Authenticator | None, listening: HttpListening) -> ASGIApp:
-    origins = listening.allowed_origins
-    hosts = listening.known_hosts(needs_token=authenticator is not None)
-    app = SiteGuard(app, SiteRules(hosts, origins), _error_format)
-    if origins:  # outside of the guard, so that an allowed site can read its refusals
+def _guarded(app: ASGIApp, rules: SiteRules, failures: FailureLog) -> ASGIApp:
+    app = SiteGuard(app, rules, _error_format, failures)
+    if rules.origins:  # outside of the guard, so that an allowed site can read its refusals
         # Without credentials: the cookie is for the page alone; other sites send the header.
         app = CORSMiddleware(
             app,
-            origins,
+            rules.origins,
             _METHODS,
-            ["authorization", HEADER_LENGTH],
+            ["authorization", "grpc-timeout", HEADER_LENGTH],
             allow_private_network=True,
-            expose_headers=["retry-after", HEADER_LENGTH],
+            expose_headers=["retry-after", "x-request-id", HEADER_LENGTH],
         )
     return SecurityHeaders(app)
 

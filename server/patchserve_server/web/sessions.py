@@ -35,15 +35,14 @@ def authorization_of(request: HTTPConnection) -> str:
 
 
 def keep_token(request: HTTPConnection, response: Response, token: str) -> None:
-    """Let the browser keep the token, and send it with each request of the page."""
-    forget_token(request, response)
+    """Lets the browser keep the token, and send it with each request of the page."""
     is_secure = _is_secure(request)
     name = _cookie_name(request, is_secure=is_secure)
     response.set_cookie(name, token, path="/", secure=is_secure, httponly=True, samesite="strict")
 
 
 def forget_token(request: HTTPConnection, response: Response) -> None:
-    """Let the browser forget the token, if it has one."""
+    """Lets the browser forget the token, if it has one."""
     for is_secure in (True, False):
         name = _cookie_name(request, is_secure=is_secure)
         if name in request.cookies:

@@ -18,7 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.http_errors import OtherSiteError, UnknownHostError
+from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.web.errors import ErrorFormat
+from patchserve_server.web.peers import peer_of
 
 _SAFE_METHODS: Final = ("GET", "HEAD", "OPTIONS")
 _HOST: Final = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(:(?P<port>[0-9]{0,5}))?")
@@ -77,12 +79,16 @@ class SiteGuard:
         app: gets the others.
         rules: which requests are allowed.
         error_format: for a path.
+        failures: logs them.
     """
 
-    def __init__(self, app: ASGIApp, rules: SiteRules, error_format: Callable[[str], ErrorFormat]) -> None:
+    def __init__(
+        self, app: ASGIApp, rules: SiteRules, error_format: Callable[[str], ErrorFormat], failures: FailureLog
+    ) -> None:
         self._app = app
         self._rules = rules
         self._error_format = error_format
+        self._failures = failures
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._app
@@ -90,14 +96,16 @@ class SiteGuard:
             try:
                 self._rules.check(HTTPConnection(scope))
             except (OtherSiteError, UnknownHostError) as error:
+                client = peer_of(scope).client
+                self._failures.add(error.reason, client, f"HTTP {client}: {error.message}")
                 app = self._error_format(scope["path"])(status_of(error, ""))
         await app(scope, receive, send)
 
 
 def _shows_us(request: HTTPConnection) -> bool:
-    """Whether a safe request of another site is a link that a person followed, or of a browser that does not tell."""
+    """Whether a safe request of another site is a link that a person followed, as far as the browser tells."""
     if "sec-fetch-site" not in request.headers:
-        return True  # the other site cannot read the answer
+        return "origin" not in request.headers  # scripts and event sources have one, links have none
     return (request.headers.get("sec-fetch-mode"), request.headers.get("sec-fetch-dest")) == ("navigate", "document")
 
 

@@ -78,7 +78,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def keepalive_timeout(self) -> None:
-        if self.read_paused or self._received_at_s > self.ping_sent_at:
+        if not self._may_read or self._received_at_s > self.ping_sent_at:
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
         else:

@@ -95,8 +95,15 @@ def test_other_sites_embed_nothing(destination: str) -> None:
     assert refusal(ANY_HOST, request_of("GET", headers)) is OtherSiteError
 
 
-def test_a_link_on_another_site_leads_to_the_page() -> None:
-    assert refusal(ANY_HOST, request_of("GET", {"sec-fetch-site": "cross-site"} | LINK)) is None
+@pytest.mark.parametrize("headers", [{"sec-fetch-site": "cross-site"} | LINK, {}])
+def test_a_link_on_another_site_leads_to_the_page(headers: dict[str, str]) -> None:
+    assert refusal(ANY_HOST, request_of("GET", headers)) is None
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9090"])
+def test_other_sites_open_no_stream_of_events_without_tls_either(origin: str) -> None:
+    """Browsers send no Sec-Fetch-Site to other machines without TLS; event sources and scripts have an Origin."""
+    assert refusal(ANY_HOST, request_of("GET", {"origin": origin})) is OtherSiteError
 
 
 def test_a_form_of_another_site_sends_nothing() -> None:

@@ -15,7 +15,6 @@ from starlette.routing import BaseRoute, Route
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve_server.contract import kserve_operations
 from patchserve_server.contract.methods import KSERVE, METHODS
-from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.web.calls import Calls, Endpoint, HttpCall, ProbeHandler
@@ -106,9 +105,6 @@ async def _model_infer(call: HttpCall) -> Response:
 
 async def _infer_body(call: HttpCall) -> InferBody:
     headers, path = call.request.headers, _of_path(call.request)
-    if (encoding := headers.get("content-encoding", "identity")) != "identity":
-        message = f"Content-Encoding {encoding[:40]!a} is not supported: images are compressed. Send the body as it is."
-        raise InvalidInputError("content-encoding", message)
     body = await call.body.read()
     text, data = split_body(body, headers.get(HEADER_LENGTH))
     parts_bytes = await asyncio.to_thread(parsed_bytes, text)

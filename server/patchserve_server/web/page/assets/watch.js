@@ -1,7 +1,7 @@
 // The screen Watch: what the server inspects now, of all callers and streams.
 
 import { listReferences } from "./contract.js";
-import { button, element, notice, replace } from "./elements.js";
+import { button, element, notice, replace, setText } from "./elements.js";
 import { FalseAlarms } from "./false_alarms.js";
 import { scoreChart } from "./score_chart.js";
 import { lookAt, MEANING } from "./tile_view.js";
@@ -202,10 +202,6 @@ class Wall {
 /** Whether somebody points at it, or is in it with the keyboard: then nothing must move there. */
 function isInUse(list) {
   return list.matches(":has(:focus-visible)") || (matchMedia("(hover: hover)").matches && list.matches(":hover"));
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }
 
 /** The elements of the screen. */

@@ -67,6 +67,7 @@ def save_screens(tab: Tab, client: Client, folder: Path, prefix: str) -> None:
     expect(page.locator(".grid img").last).to_have_js_property("naturalWidth", 224)
     page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Sensitivity", exact=True).fill("-13")
+    page.evaluate("document.activeElement.blur()")
     expect(page.get_by_text("recent images would be anomalous")).to_be_visible()
     save(page, folder / f"{prefix}-reference.png")
     tab.open("watch")

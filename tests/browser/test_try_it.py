@@ -34,7 +34,7 @@ def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(ta
 
 def test_images_are_dropped(tab: Tab, gray: str) -> None:
     page = tab.open(f"try/{gray}")
-    expect(page.get_by_text("Drop images to inspect here")).to_be_visible()
+    expect(page.get_by_text("Drop or choose images to inspect")).to_be_visible()
     dropped = page.evaluate_handle(
         """bytes => {
           const transfer = new DataTransfer();

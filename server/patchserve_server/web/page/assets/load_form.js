@@ -41,7 +41,7 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
   const name = nameField(id === "");
   const zone = imageInput({
     id: "reference-images",
-    title: "Drop images of undamaged items here",
+    title: "Drop or choose images of undamaged items",
     action: "Choose images",
     onImages: (files) => {
       images = [...images, ...files];

@@ -15,6 +15,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any, Final
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Close, CloseCode, Frame
 
@@ -61,6 +62,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return await self.queue.get()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - an event of ASGI
+        if self._failed:
+            raise ClientDisconnected
         await super().send(message)
         self._parse()  # it reads on after a close, up to the caller's own
 

@@ -1,6 +1,6 @@
 """Writes the pictures of the page in docs/images: the sample parcels on all three screens, in a real Chromium.
 
-    PYTHONPATH=tests .venv/bin/python tools/page_pictures.py [FOLDER]
+    make page-pictures [ARGS=FOLDER]
 
 Into another folder it writes every screen: on a desktop and on a phone, light and dark.
 """
@@ -17,7 +17,7 @@ from browser.screens import PARCELS, REPO, build
 from browser.tabs import PHONE, Tab, chromium, watched_tab
 from e2e.in_process import running_server
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, FilePayload, Page, expect
 
 from patchserve_client import Client
 
@@ -57,7 +57,7 @@ def save_first_screens(browser: Browser, url: str, folder: Path) -> None:
 def save_screens(tab: Tab, client: Client, folder: Path, prefix: str) -> None:
     """Inspects parcels on Try it, looks at their reference, and watches others being inspected over gRPC."""
     page = tab.open("try/parcels")
-    page.locator("#images").set_input_files([*DAMAGED, *INTACT])
+    page.locator("#images").set_input_files([named_file(path) for path in (*DAMAGED, *INTACT)])
     expect(page.get_by_role("heading", name="8 images, 4 anomalous")).to_be_visible()
     page.locator(".item").nth(0).click()
     expect(page.locator(".picture img").first).to_have_js_property("complete", value=True)
@@ -66,6 +66,9 @@ def save_screens(tab: Tab, client: Client, folder: Path, prefix: str) -> None:
     page.locator(".grid img").last.scroll_into_view_if_needed()
     expect(page.locator(".grid img").last).to_have_js_property("naturalWidth", 224)
     page.evaluate("scrollTo(0, 0)")
+    page.get_by_label("Sensitivity", exact=True).fill("-13")
+    page.evaluate("document.activeElement.blur()")
+    expect(page.get_by_text("recent images would be anomalous")).to_be_visible()
     save(page, folder / f"{prefix}-reference.png")
     tab.open("watch")
     expect(page.get_by_text("Live", exact=True).first).to_be_visible()
@@ -74,6 +77,11 @@ def save_screens(tab: Tab, client: Client, folder: Path, prefix: str) -> None:
     expect(page.get_by_text("puncture 000").first).to_be_visible()
     page.wait_for_timeout(1500)  # the wall draws twice a second
     save(page, folder / f"{prefix}-watch.png")
+
+
+def named_file(path: Path) -> FilePayload:
+    """An image of the samples, named after its folder too."""
+    return {"name": f"{path.parent.name}-{path.name}", "mimeType": "image/jpeg", "buffer": path.read_bytes()}
 
 
 def save(page: Page, path: Path) -> None:

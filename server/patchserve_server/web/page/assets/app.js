@@ -85,7 +85,11 @@ function say(text) {
 function drawFrame() {
   const parts = [`patchserve ${info.version}`, info.backbone, info.precision, info.device];
   replace(document.getElementById("server"), parts.filter(Boolean).join(" · "));
-  replace(account, session.isTokenNeeded && button(`Sign out ${session.name}`, leaveSession, { class: "quiet" }));
+  replace(
+    account,
+    session.isTokenNeeded && element("span", { class: "small quiet-text who" }, `${session.name}: ${session.scopes.join(", ")}`),
+    session.isTokenNeeded && button("Sign out", leaveSession, { class: "quiet" }),
+  );
 }
 
 async function leaveSession() {

@@ -142,13 +142,13 @@ class TryIt {
   #imageInput() {
     return imageInput({
       id: "images",
-      title: "Drop images to inspect here",
+      title: "Drop or choose images to inspect",
       action: "Choose images",
       onImages: (files) => this.#give(files),
       onProblem: (text) => replace(this.problem, notice("info", text)),
       more: [
-        button("Use the camera", () => this.#openCamera()),
         navigator.maxTouchPoints > 0 && photoButton("photo", "Take a photo", (files) => this.#give(files)),
+        button("Use the camera", () => this.#openCamera()),
       ],
     });
   }

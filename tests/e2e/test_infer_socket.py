@@ -8,7 +8,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from patchserve.v1 import reference_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.bootstrap import composition
 from patchserve_server.domain.callers import Scope
+from patchserve_server.serving import reception
 from patchserve_server.serving.admission import NOTHING
 from patchserve_server.serving.application import Application
 from patchserve_server.web.errors import reason_of
@@ -334,6 +335,67 @@ def test_a_frame_that_is_larger_than_a_message_ends_the_stream() -> None:
                 stream.recv(60)
             assert stream.close_code == 1009
         server.wait_until_nothing_is_held()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"\x89\x80\0\0\0\0" * 1000,  # pings
+        b"\x8a\x80\0\0\0\0" * 1000,  # pongs
+        b"\x02\x80\0\0\0\0" + b"\x00\x81\0\0\0\0x" * 1000,  # fragments of one byte
+        b"\xff" * 1000,  # garbage
+        b"\x82\xff" + b"\x7f" * 8,  # the head of a message that is far too large
+    ],
+)
+def test_a_flood_ends_the_stream_and_gives_back_all(server: Server, flood: bytes) -> None:
+    with raw_stream(server.url) as raw:
+        raw.sendall(frame(IMAGE) + flood)
+        raw.settimeout(60)
+        with suppress(OSError):
+            while raw.recv(65536):
+                pass
+        server.wait_until_nothing_is_held()
+
+
+def test_a_caller_that_leaves_before_its_result_is_no_failure_of_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for leaving in (b"\xff" * 100, b"\x88\x80\0\0\0\0", b""):  # garbage, a close, and nothing
+        server.detector.gate.clear()
+        seen = len(server.detector.batches)
+        with raw_stream(server.url) as raw:
+            raw.sendall(frame(IMAGE) * 2)
+            wait_until(lambda seen=seen: len(server.detector.batches) > seen)  # type: ignore[misc]
+            raw.sendall(leaving)
+            if leaving:
+                with suppress(OSError):
+                    while raw.recv(65536):
+                        pass
+                server.detector.gate.set()
+                server.wait_until_nothing_is_held()
+        server.detector.gate.set()
+        server.wait_until_nothing_is_held()
+    assert [record.getMessage() for record in caplog.records if record.exc_info or "INTERNAL" in record.message] == []
+
+
+def test_very_many_tiny_frames_are_answered_one_by_one(server: Server) -> None:
+    with server.open("max_in_flight=2") as stream:
+        for _ in range(500):
+            stream.send(b"")
+        stream.send(END)
+        status, _, results = ending(stream)
+    assert [result.sequence for result in results] == list(range(500))
+    assert {result.WhichOneof("outcome") for result in results} == {"error"}
+    assert not status.code
+
+
+def test_idle_streams_of_one_client_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reception, "IDLE_AFTER_S", 0.2)
+    with serving(max_idle_streams=1) as server, server.open() as first, server.open() as second:
+        status, code, _ = ending(first)
+        assert (reason_of(status), code) == ("IDLE", 1013)
+        second.send(END)
+        assert ending(second)[1] == 1000
 
 
 def test_a_stream_over_tls_is_held_back_too(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import { counted, millisecondsText, ratioText } from "./words.js";
 const DRAW_EVERY_MS = 500;
 const CHARTS = 4;
 const GRID = 24;
-const CARD_PX = 230;
+const CARD_PX = 100; // less than a card
 const SAY_EVERY_MS = 6000;
 const STATES = { connecting: "Connecting…", live: "Live", lost: "No connection", refused: "Not watching" };
 
@@ -159,10 +159,11 @@ class Wall {
     const seen = this.#onlyAnomalous ? tiles.filter((tile) => tile.isAnomalous) : tiles.filter((tile) => tile.url || tile.isAnomalous);
     cardsHeld.hidden = !isInUse(cards);
     if (cardsHeld.hidden) {
+      const isAtTheNewest = cards.scrollLeft < CARD_PX;
       bringUpToDate(cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
         look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
       }));
-      if (cards.scrollLeft < CARD_PX) cards.scrollLeft = 0; // the newest stays in sight
+      if (isAtTheNewest) cards.scrollLeft = 0; // browsers keep in sight what was there before
     }
     this.#drawCards();
     gridHeld.hidden = !isInUse(grid);

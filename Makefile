@@ -62,6 +62,10 @@ demo: $(STAMP) ## start a server, inspect sample parcels over gRPC, write out/de
 serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50051, its page on http://127.0.0.1:8080
 	$(BIN)/patchserve-server serve --backbone auto --http-port 8080 $(ARGS)
 
+.PHONY: page-pictures
+page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs chromium); ARGS=folder: every screen, phone and dark too
+	PYTHONPATH=tests $(BIN)/python tools/page_pictures.py $(ARGS)
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py

@@ -11,7 +11,18 @@ from typing import Any
 
 from rich.console import Console
 
-from reliability import absent_callers, attacks_messages, drain, fuzz, greedy, kill, no_token, overload, soak
+from reliability import (
+    absent_callers,
+    attacks_messages,
+    drain,
+    fuzz,
+    greedy,
+    kill,
+    no_token,
+    overload,
+    slow_connections,
+    soak,
+)
 from reliability.harness import Result
 
 OUT = Path(__file__).resolve().parents[2] / "out" / "reliability"
@@ -22,6 +33,7 @@ RUNS: dict[str, tuple[Callable[[int], Coroutine[Any, Any, Result]], int]] = {
     "no-token": (no_token.run, 60),
     "absent": (absent_callers.run, 8000),
     "drain": (drain.run, 50),
+    "slow-connections": (slow_connections.run, 60),
     "messages": (attacks_messages.run, 60),
     "kill": (kill.run, 200),
     "fuzz": (fuzz.run, 100_000),
@@ -37,7 +49,7 @@ def main() -> None:
     parser.add_argument(
         "--amount",
         type=int,
-        help="seconds for overload and soak, MiB for messages; else a number of kills, stops or inputs",
+        help="seconds for overload, slow-connections, soak; MiB for messages; else a number of kills, stops or inputs",
     )
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)

@@ -46,9 +46,11 @@ class ResourceUse:
 class Server:
     """`patchserve-server serve` on a free port, in a process of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, address: str, log: Path) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, ready_line: str, log: Path) -> None:
+        words = ready_line.split(" listening on ")[1].split()
         self.process = process
-        self.address = address
+        self.address = words[0]  # of gRPC
+        self.http_url = words[2] if words[1] == "and" else ""
         self._log = log
 
     @property
@@ -91,7 +93,7 @@ async def server(*flags: str, cores: set[int] | None = None) -> AsyncIterator[Se
         line = (await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)).decode()
         if " listening on " not in line:
             raise RuntimeError(f"The server did not start: {_text(Path(log.name))}")
-        running = Server(process, line.split(" listening on ")[1].split()[0], Path(log.name))
+        running = Server(process, line, Path(log.name))
         try:
             yield running
         finally:

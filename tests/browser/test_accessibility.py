@@ -71,6 +71,8 @@ def test_nor_has_the_first_screen_of_a_server_with_nothing_loaded(
 
 def test_targets_are_large_enough_for_a_finger(browser: Browser, server: RunningServer, gray: str) -> None:
     with watched_tab(browser, server.http_url, **PHONE) as tab:
+        expect(tab.open("try/gray").get_by_text("Take a photo")).to_be_visible()
+        expect(tab.page.locator("#photo")).to_have_attribute("capture", "environment")
         for screen in ("try/gray", "reference/gray", "watch"):
             page = tab.open(screen)
             expect(page.get_by_role("heading", level=1)).to_be_visible()

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from browser.screens import ANOMALOUS, REPO, gray_file, inspect
 from browser.tabs import Tab, watched_tab
+from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
 from fakes.gray import gray_png
+from google.protobuf import json_format
 from playwright.sync_api import Browser, Page, expect
 
+from patchserve.v1.inference_pb2 import InferRequest, InferResponse
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 
@@ -52,28 +53,21 @@ def test_the_lines_run_and_give_the_verdict_of_the_page(tab: Tab, gray: str, tmp
     assert json.loads(curl)["anomaly"]["raw_score"] == pytest.approx(50)
     python = run([sys.executable, "-c", copied(page, "Python")], tmp_path)
     assert python == "anomalous 2.50 x, 1 region\n"
-    request = grpcurl_request(copied(page, "grpcurl"), tmp_path)
-    assert request["reference_id"] == gray
-    assert request["image"].startswith("iVBORw0KGgo")
+    assert as_grpcurl(copied(page, "grpcurl"), tmp_path).anomaly.raw_score == pytest.approx(50)
     assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".")) == [name]
 
 
-def grpcurl_request(line: str, folder: Path) -> Any:
-    """What the line sends, by a program in place of grpcurl that prints its input and checks its arguments."""
+def as_grpcurl(line: str, folder: Path) -> InferResponse:
+    """What grpcurl would be answered, by a program in its place that notes its arguments and prints its input."""
     programs = folder / ".bin"
     programs.mkdir()
-    (programs / "grpcurl").write_text("#!/bin/sh\nprintf '%s ' \"$@\" >&2\ncat\n")
+    (programs / "grpcurl").write_text('#!/bin/sh\nprintf "%s\\n" "$@" >"$(dirname "$0")/arguments"\ncat\n')
     (programs / "grpcurl").chmod(0o755)
-    return json.loads(run(["sh", "-c", line], folder, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}"))
-
-
-@pytest.mark.skipif(shutil.which("grpcurl") is None, reason="grpcurl is not installed")
-def test_grpcurl_itself_takes_the_line(tab: Tab, gray: str, tmp_path: Path) -> None:
-    (tmp_path / "plain.png").write_bytes(gray_png(ANOMALOUS))
-    page = tab.open(f"try/{gray}")
-    inspect(page, gray_file(ANOMALOUS, "plain.png"))
-    answer = json.loads(run(["sh", "-c", copied(page, "grpcurl")], tmp_path))
-    assert answer["anomaly"]["isAnomalous"]
+    sent = run(["sh", "-c", line], folder, PATH=f"{programs}{os.pathsep}{os.environ['PATH']}")
+    plaintext, option, value, address, method = (programs / "arguments").read_text().splitlines()
+    assert (plaintext, option, value, method) == ("-plaintext", "-d", "@", "patchserve.v1.PatchCoreService/Infer")
+    with connect(address) as stub:
+        return stub.Infer(json_format.Parse(sent, InferRequest()))
 
 
 def test_with_a_token_the_lines_name_a_variable_and_never_the_token(browser: Browser, tmp_path: Path) -> None:

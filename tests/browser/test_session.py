@@ -79,7 +79,7 @@ def test_what_a_token_does_not_allow_is_disabled_with_the_reason(tab: Tab, guard
     expect(page.get_by_text("Your token does not allow changes: it lacks the scope “manage”.")).to_be_visible()
     page.get_by_role("link", name="Try it").click()
     expect(page.get_by_role("button", name="New reference")).to_be_disabled()
-    expect(page.get_by_text("camera-7")).to_be_visible()
+    expect(page.get_by_text("camera-7: infer")).to_be_visible()
 
 
 def test_a_token_that_no_longer_counts_is_asked_for_again(tab: Tab, guarded: Guarded) -> None:

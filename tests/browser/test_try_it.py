@@ -13,7 +13,9 @@ from browser.tabs import Tab, watched_tab
 from e2e.in_process import RunningServer, running_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
-from playwright.sync_api import Browser, expect
+from fakes.images import encoded, noise
+from fakes.waiting import wait_until
+from playwright.sync_api import Browser, FilePayload, Route, expect
 
 
 def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(tab: Tab) -> None:
@@ -32,7 +34,7 @@ def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(ta
 
 def test_images_are_dropped(tab: Tab, gray: str) -> None:
     page = tab.open(f"try/{gray}")
-    expect(page.get_by_text("Drop images to inspect here")).to_be_visible()
+    expect(page.get_by_text("Drop or choose images to inspect")).to_be_visible()
     dropped = page.evaluate_handle(
         """bytes => {
           const transfer = new DataTransfer();
@@ -94,8 +96,10 @@ def test_a_load_shows_its_progress_and_can_be_cancelled(browser: Browser) -> Non
         build(page, "slow", [gray_file(NORMAL), gray_file(INTACT)])
         expect(page.get_by_text("Computing patches")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
-        expect(page.get_by_text("Cancelled. Nothing was changed.")).to_be_visible()
+        expect(page.get_by_text("Cancelled.")).to_be_visible()
         detector.fit_gate.set()
+        wait_until(lambda: requests.get(f"{server.http_url}/v1/loads", timeout=60).json()["loads"] == [])
+        assert requests.get(f"{server.http_url}/v1/references", timeout=60).json()["references"] == []
         page.get_by_role("button", name="Build the reference").click()
         expect(page.get_by_label("Compare with the reference")).to_have_value("slow")
 
@@ -156,3 +160,39 @@ def test_without_a_camera_the_page_says_so(browser: Browser, server: RunningServ
         page = tab.open(f"try/{gray}")
         page.get_by_role("button", name="Use the camera").click()
         expect(page.get_by_role("alert").filter(has_text="There is no camera on this computer.")).to_be_visible()
+
+
+def test_images_that_are_too_large_for_one_request_are_scaled_down(browser: Browser) -> None:
+    photo = encoded(noise(1700), "PNG")  # 9 MB each
+    files: list[FilePayload] = [{"name": f"{i}.png", "mimeType": "image/png", "buffer": photo} for i in range(2)]
+    with (
+        running_server(max_message_mib=16, max_image_mib=16) as server,
+        watched_tab(browser, server.http_url) as tab,
+    ):
+        page = tab.open()
+        build(page, "photos", files)
+        expect(page.get_by_text("Scaling large images down")).to_be_visible()
+        expect(page.get_by_label("Compare with the reference")).to_have_value("photos")
+        answer = requests.get(f"{server.http_url}/v1/references/photos", timeout=60).json()
+        assert [(image["width_px"], image["media_type"]) for image in answer["images"]] == [(1600, "image/jpeg")] * 2
+
+
+def test_a_server_that_is_not_ready_is_asked_again(tab: Tab) -> None:
+    tab.expected |= {"status of 503", "ERR_FAILED"}
+    answers = iter(["not ready", "no connection"])
+
+    def answer(route: Route) -> None:
+        match next(answers, None):
+            case "not ready":
+                route.fulfill(status=503, json={"code": 14, "message": "The server is starting.", "details": []})
+            case "no connection":
+                route.abort()
+            case _:
+                route.continue_()
+
+    tab.page.route("**/v1/server", answer)
+    page = tab.open()
+    expect(page.get_by_text("The server is starting.")).to_be_visible()
+    expect(page.get_by_text("There is no connection to the server.").first).to_be_visible()
+    expect(page.get_by_label("Name of the reference")).to_be_visible()
+    expect(page.locator("#connection")).to_be_hidden()

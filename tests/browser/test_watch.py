@@ -174,6 +174,30 @@ def test_what_was_changed_again_can_no_longer_be_undone(tab: Tab, server: Runnin
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
+def test_an_image_that_is_still_above_the_threshold_needs_a_lower_sensitivity(tab: Tab, server: RunningServer) -> None:
+    with connect(server.address) as stub:
+        stub.TuneReference(reference_pb2.TuneReferenceRequest(reference_id=GRAY, sensitivity=2))
+    page = watch(tab)
+    infer(server, ANOMALOUS, "a.png")
+    infer(server, ANOMALOUS + 10, "b.png")
+    page.get_by_role("button", name="This is fine: a.png").click()
+    effect = page.locator(".wall-effect")
+    expect(effect).to_contain_text("This image is still above the threshold: 1.50 x, before 3.00 x.")
+    offer = (
+        "With the sensitivity 1.32 instead of 2.00 it would count as intact, and with it none of the other anomalies"
+    )
+    expect(page.get_by_text(offer)).to_be_visible()
+    page.get_by_role("button", name="Set the sensitivity to 1.32").click()
+    expect(page.get_by_text("gray has the sensitivity 1.32 now, and 2 images.")).to_be_visible()
+    expect(effect).to_contain_text("This image counts as intact now: 0.99 x, before 3.00 x.")
+    expect(effect).to_contain_text("The other anomaly kept here would stay one.")
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_text("Undone: gray is as it was, with 2 images.").first).to_be_visible()
+    with connect(server.address) as stub:
+        answer = stub.GetReference(reference_pb2.GetReferenceRequest(reference_id=GRAY))
+    assert answer.reference.sensitivity == 2
+
+
 def test_an_undo_that_fails_can_be_tried_again(tab: Tab, server: RunningServer) -> None:
     page = watch(tab)
     infer(server, ANOMALOUS, "a.png")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import grpc
@@ -14,12 +16,13 @@ from e2e.harness import Stub
 from e2e.streaming import Request
 from google.protobuf import json_format
 from google.rpc import status_pb2
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
 
 from patchserve.v1 import stream_pb2
 
 Response = stream_pb2.InferStreamResponse
+T = TypeVar("T")
 
 
 class SocketError(grpc.RpcError):
@@ -57,12 +60,54 @@ def query_of(config: stream_pb2.StreamConfig) -> str:
     return urlencode(pairs)
 
 
+class SocketStream:
+    """A WebSocket that threads use. The blocking client of `websockets` cannot read while a `send` of it waits."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self._connection = connection
+
+    def send(self, message: str | bytes) -> None:
+        _run(self._connection.send(message))
+
+    def recv(self, timeout_s: float) -> str | bytes:
+        return _run(asyncio.wait_for(self._connection.recv(), timeout_s))
+
+    def close(self) -> None:
+        _run(self._connection.close())
+
+    @property
+    def close_code(self) -> int | None:
+        return self._connection.close_code
+
+    @property
+    def close_reason(self) -> str | None:
+        return self._connection.close_reason
+
+
 @contextmanager
-def open_stream(http_url: str, reference_id: str, query: str = "", **options: Any) -> Iterator[ClientConnection]:
+def open_stream(http_url: str, reference_id: str, query: str = "", **options: Any) -> Iterator[SocketStream]:
     """The WebSocket of a stream."""
     url = f"{http_url.replace('http', 'ws', 1)}/v1/references/{quote(reference_id, safe='')}:inferStream?{query}"
-    with connect(url, max_size=None, compression=None, **options) as connected:
-        yield connected
+    stream = SocketStream(_run(_connect(url, **options)))
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+async def _connect(url: str, **options: Any) -> ClientConnection:
+    return await connect(url, max_size=None, compression=None, **options)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+@functools.cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, daemon=True).start()
+    return loop
 
 
 def parsed(text: str | bytes) -> Response | status_pb2.Status:
@@ -81,7 +126,7 @@ class SocketCall:
         self._timeout_s = timeout_s
         self._resources = ExitStack()
         connection = open_stream(http_url, first.config.reference_id or "default", query_of(first.config))
-        self._socket: ClientConnection = self._resources.enter_context(connection)
+        self._socket = self._resources.enter_context(connection)
         threading.Thread(target=self._send, args=[requests], daemon=True).start()
 
     def _send(self, requests: Iterator[Request]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,21 @@ import pytest
 import requests
 from e2e.harness import connect
 from e2e.in_process import running_server
-from e2e.socket_stub import open_stream, parsed
+from e2e.socket_stub import SocketStream, open_stream, parsed
+from fakes.certificates import Authority
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import encoded, noise
 from fakes.waiting import wait_until
 from google.rpc import code_pb2, status_pb2
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection
 from websockets.sync.client import connect as open_socket
 
 from patchserve.v1 import reference_pb2, service_pb2_grpc, stream_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.bootstrap import composition
 from patchserve_server.domain.callers import Scope
+from patchserve_server.serving import reception
 from patchserve_server.serving.admission import NOTHING
 from patchserve_server.serving.application import Application
 from patchserve_server.web.errors import reason_of
@@ -83,13 +85,13 @@ def server() -> Iterator[Server]:
         yield started
 
 
-def next_result(stream: ClientConnection) -> stream_pb2.FrameResult:
+def next_result(stream: SocketStream) -> stream_pb2.FrameResult:
     message = parsed(stream.recv(60))
     assert isinstance(message, stream_pb2.InferStreamResponse)
     return message.result
 
 
-def ending(stream: ClientConnection) -> tuple[status_pb2.Status, int, list[stream_pb2.FrameResult]]:
+def ending(stream: SocketStream) -> tuple[status_pb2.Status, int, list[stream_pb2.FrameResult]]:
     """The status, the code of the close, and the results before them."""
     results = []
     while isinstance(message := parsed(stream.recv(60)), stream_pb2.InferStreamResponse):
@@ -227,7 +229,7 @@ def test_a_drain_is_told_and_answers_what_was_accepted() -> None:
             assert [result.WhichOneof("outcome") for result in results] == outcomes
 
 
-def answer_to(stream: ClientConnection, image: bytes) -> stream_pb2.InferStreamResponse | status_pb2.Status:
+def answer_to(stream: SocketStream, image: bytes) -> stream_pb2.InferStreamResponse | status_pb2.Status:
     stream.send(image)
     return parsed(stream.recv(60))
 
@@ -333,3 +335,93 @@ def test_a_frame_that_is_larger_than_a_message_ends_the_stream() -> None:
                 stream.recv(60)
             assert stream.close_code == 1009
         server.wait_until_nothing_is_held()
+
+
+@pytest.mark.parametrize(
+    "flood",
+    [
+        b"\x89\x80\0\0\0\0" * 1000,  # pings
+        b"\x8a\x80\0\0\0\0" * 1000,  # pongs
+        b"\x02\x80\0\0\0\0" + b"\x00\x81\0\0\0\0x" * 1000,  # fragments of one byte
+        b"\xff" * 1000,  # garbage
+        b"\x82\xff" + b"\x7f" * 8,  # the head of a message that is far too large
+    ],
+)
+def test_a_flood_ends_the_stream_and_gives_back_all(server: Server, flood: bytes) -> None:
+    with raw_stream(server.url) as raw:
+        raw.sendall(frame(IMAGE) + flood)
+        raw.settimeout(60)
+        with suppress(OSError):
+            while raw.recv(65536):
+                pass
+        server.wait_until_nothing_is_held()
+
+
+def test_a_caller_that_leaves_before_its_result_is_no_failure_of_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    for leaving in (b"\xff" * 100, b"\x88\x80\0\0\0\0", b""):  # garbage, a close, and nothing
+        server.detector.gate.clear()
+        seen = len(server.detector.batches)
+        with raw_stream(server.url) as raw:
+            raw.sendall(frame(IMAGE) * 2)
+            wait_until(lambda seen=seen: len(server.detector.batches) > seen)  # type: ignore[misc]
+            raw.sendall(leaving)
+            if leaving:
+                with suppress(OSError):
+                    while raw.recv(65536):
+                        pass
+                server.detector.gate.set()
+                server.wait_until_nothing_is_held()
+        server.detector.gate.set()
+        server.wait_until_nothing_is_held()
+    assert [record.getMessage() for record in caplog.records if record.exc_info or "INTERNAL" in record.message] == []
+
+
+def test_very_many_tiny_frames_are_answered_one_by_one(server: Server) -> None:
+    with server.open("max_in_flight=2") as stream:
+        for _ in range(500):
+            stream.send(b"")
+        stream.send(END)
+        status, _, results = ending(stream)
+    assert [result.sequence for result in results] == list(range(500))
+    assert {result.WhichOneof("outcome") for result in results} == {"error"}
+    assert not status.code
+
+
+def test_idle_streams_of_one_client_have_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reception, "IDLE_AFTER_S", 0.2)
+    with serving(max_idle_streams=1) as server, server.open() as first, server.open() as second:
+        status, code, _ = ending(first)
+        assert (reason_of(status), code) == ("IDLE", 1013)
+        second.send(END)
+        assert ending(second)[1] == 1000
+
+
+def test_a_stream_over_tls_is_held_back_too(tmp_path: Path) -> None:
+    authority = Authority()
+    cert, key = authority.write(tmp_path, "server")
+    (tmp_path / "ca.pem").write_bytes(authority.certificate)
+    trusting = ssl.create_default_context(cadata=authority.certificate.decode())
+    image, count = encoded(noise(300), "BMP"), 100  # 270 KB
+    sent = 0
+
+    def send() -> None:
+        nonlocal sent
+        for _ in range(count):
+            stream.send(image)
+            sent += 1
+        stream.send(END)
+
+    with running_server(detector=FakeDetector(), tls_cert=cert, tls_key=key) as server:
+        form = {"image": IMAGE}
+        requests.post(
+            f"{server.http_url}/load_reference", files=form, verify=str(tmp_path / "ca.pem"), timeout=60
+        ).raise_for_status()
+        with open_stream(server.http_url, "default", "max_in_flight=2&output.overlay=true", ssl=trusting) as stream:
+            sender = threading.Thread(target=send, daemon=True)
+            sender.start()
+            sender.join(1)
+            assert sent < count, "nothing is read while nobody reads results"
+            status, code, results = ending(stream)
+            assert (status.code, code, len(results)) == (0, 1000, count)

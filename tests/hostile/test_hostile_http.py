@@ -11,7 +11,7 @@ from fakes.raw_http import RawConnection
 from fakes.waiting import wait_until
 
 from patchserve_server.web import http_connection
-from patchserve_server.web.http_connection import MAX_HEADER_BYTES
+from patchserve_server.web.refusals import MAX_HEADER_BYTES
 
 GET = "GET /health HTTP/1.1\r\n"
 POST = "POST /session HTTP/1.1\r\nHost: localhost\r\n"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from patchserve.v1 import reference_pb2
 from patchserve_server.contract.tensors import join_bytes
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.web.json_bodies import MAX_ELEMENTS, parse_json, parsed_bytes
+from patchserve_server.web.open_inference.json_text import MAX_ELEMENTS, parse_json, parsed_bytes
 from patchserve_server.web.open_inference.request import infer_body, split_body
 
 IMAGE: dict[str, Any] = {"name": "image", "datatype": "BYTES", "shape": [1]}

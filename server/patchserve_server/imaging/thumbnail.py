@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import cv2
+import numpy as np
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.inspection import HeatmapScale, Verdict
@@ -23,7 +24,7 @@ def draw_thumbnail(
     Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the image if that is smaller.
     """
     size_px = overlay_size(source_size_px, THUMBNAIL_SIDE_PX)
-    pixels = cv2.resize(model_input, size_px, interpolation=cv2.INTER_AREA).astype("uint8", copy=False)  # (H, W, 3)
+    pixels = cv2.resize(model_input, size_px).astype(np.uint8, copy=False)  # (H, W, 3)
     if verdict.anomaly.is_anomalous:
         canvas = Canvas(pixels, HeatmapScale.CALIBRATED, size_px, source_size_px)
         pixels = render_overlay(canvas, anomaly_map, pixel_threshold=verdict.pixel_threshold, regions=())

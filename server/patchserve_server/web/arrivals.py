@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
-from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.web.connections import ConnectionPlace, Connections
-from patchserve_server.web.errors import status_response
 from patchserve_server.web.http_connection import LINGER_S, HttpConnection
 from patchserve_server.web.peers import address_text
-from patchserve_server.web.shared import Shared, raw_response
+from patchserve_server.web.refusals import TOO_MANY_CONNECTIONS
+from patchserve_server.web.shared import Shared
 from patchserve_server.web.tls import TlsContexts
 
 HANDSHAKE_TIMEOUT_S: Final = 20.0
@@ -44,9 +43,9 @@ class Arrivals:
             return
         try:
             place = self._connections.open(address_text(peer[0]), transport.abort)
-        except QueueFullError as error:
+        except QueueFullError:
             if self._contexts is None:
-                transport.write(raw_response(status_response(status_of(error, ""))))
+                transport.write(TOO_MANY_CONNECTIONS.response)
             transport.close()
             return
         connection = HttpConnection(self._shared, place)
@@ -87,7 +86,7 @@ class Arrivals:
             place.close()
             return
         secure.set_protocol(connection)
-        connection.connection_made(cast(asyncio.Transport, secure))
+        connection.connection_made(secure)
         if early.data:
             connection.data_received(bytes(early.data))
 

@@ -11,7 +11,7 @@ from patchserve_server.access.addresses import is_unix_socket, listening_address
 from patchserve_server.domain.errors import StartupError
 
 UNSENT_BYTES: Final = 128 * 2**10  # of a connection: what the system takes though its client does not read
-_BACKLOG: Final = 128
+BACKLOG: Final = 1024  # connections that wait; of more, the system drops some, and they try again after a second
 _ANY_IPV6: Final = "::"
 _CAUSES: Final = {
     errno.EADDRINUSE: "another program uses the port. Choose another with --http-port.",
@@ -37,7 +37,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
                 bound = socket.create_server(
                     (*address[:1], port, *address[2:]),
                     family=family,
-                    backlog=_BACKLOG,
+                    backlog=BACKLOG,
                     # As gRPC does: :: is every address, of IPv4 too. A port that another program uses is never shared.
                     dualstack_ipv6=bare == _ANY_IPV6 and socket.has_dualstack_ipv6(),
                 )

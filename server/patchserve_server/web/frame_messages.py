@@ -8,17 +8,18 @@ the end the status of the stream.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final, Self
 
-from google.protobuf import json_format
 from google.rpc import status_pb2
 
 from patchserve.v1 import stream_pb2
 from patchserve_server.contract import requests
 from patchserve_server.domain.errors import InvalidInputError, StreamProtocolError
 from patchserve_server.domain.stream import Frame
-from patchserve_server.web.json_bodies import parse_json
 from patchserve_server.web.message_json import json_of
+from patchserve_server.web.transcoding.json_text import parse_json
+from patchserve_server.web.transcoding.json_values import fill_message
 
 _MAX_TEXT: Final = 2048  # characters
 _MAX_ELEMENTS: Final = 16
@@ -54,25 +55,24 @@ class ReceivedFrames:
             raise StreamProtocolError(
                 "After the text message of a frame comes its image, in a binary message.", "frame"
             )
-        name.image = message
-        return requests.frame(name)
+        return replace(requests.frame(name), image=message)
 
 
 def _name(text: str) -> stream_pb2.Frame | None:
     """The frame without its image that a text describes; None: it says that there are no more."""
     if len(text) > _MAX_TEXT:
         raise _not_a_name(f"It has {len(text):,} characters; at most {_MAX_TEXT:,} are read.")
+    frame = stream_pb2.Frame()
     try:
         value = parse_json(text.encode(errors="replace"), _MAX_ELEMENTS)
         if value == _END:
             return None
-        if isinstance(value, dict) and "image" not in value:
-            return json_format.ParseDict(value, stream_pb2.Frame())
+        fill_message(frame, value, {})
     except InvalidInputError as error:
         raise _not_a_name(error.message) from None
-    except json_format.ParseError as error:
-        raise _not_a_name(str(error)) from None
-    raise _not_a_name("The image itself is not JSON.")
+    if "image" in value:
+        raise _not_a_name("The image itself is not JSON.")
+    return frame
 
 
 def _not_a_name(reason: str) -> StreamProtocolError:

@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from patchserve_server.domain.errors import PatchserveError
-from patchserve_server.domain.http_errors import HeadersTooLargeError, MalformedRequestError
 from patchserve_server.web.answering import Answering
 from patchserve_server.web.connections import ConnectionPlace
-from patchserve_server.web.errors import status_response
 from patchserve_server.web.peers import Peer, certificate_name, set_peer
-from patchserve_server.web.shared import SILENT, Shared, raw_response
+from patchserve_server.web.refusals import HEADERS_TOO_LARGE, MALFORMED, MAX_HEADER_BYTES, Refusal
+from patchserve_server.web.shared import SILENT, Shared
 from patchserve_server.web.websocket_connection import WebSocketConnection
 
 HEADERS_TIMEOUT_S: Final = 20.0  # as gRPC waits for the start of HTTP/2
 LINGER_S: Final = 2.0  # how long a client may go on sending what nobody wants, so that it reads the response
-MAX_HEADER_BYTES: Final = 32 * 2**10
 _BYTES_OF_A_HEADER: Final = 32  # that count besides its text
 _MAX_PIPELINED: Final = 8
-_TOO_LARGE: Final = f"A request has at most {MAX_HEADER_BYTES:,} bytes before its body: path and headers."
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -78,7 +76,7 @@ class HttpConnection(HttpToolsProtocol):
         super().data_received(data)
         # The parser keeps headers, and trailers after a body, until they are complete.
         if self._bytes_without_body > MAX_HEADER_BYTES and not self._discards:
-            self._refuse(HeadersTooLargeError(_TOO_LARGE))
+            self._refuse(HEADERS_TOO_LARGE)
 
     def timeout_keep_alive_handler(self) -> None:
         """Ends a connection on which nothing has come for a while."""
@@ -87,9 +85,9 @@ class HttpConnection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - as uvicorn's
         """Answers what cannot be parsed."""
         if not self._discards:  # else it was refused
-            self._refuse(MalformedRequestError())
+            self._refuse(MALFORMED)
 
-    def _refuse(self, error: PatchserveError) -> None:
+    def _refuse(self, refusal: Refusal) -> None:
         """Answers what the client sends with an error, and closes the connection."""
         cycle, self._discards = self.cycle, True
         if cycle is not None and not cycle.response_complete and not cycle.more_body:
@@ -98,9 +96,10 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle = self._in_work
             self.cycle.keep_alive = False
             return
-        status = self._shared.note_failure(error, self._peer.client)
+        client, error = self._peer.client, refusal.error
+        self._shared.entrance.failures.add(error.reason, client, f"- HTTP {client}: {error.message}")
         if cycle is None or cycle.response_complete or not cycle.response_started:
-            self.transport.write(raw_response(status_response(status)))
+            self.transport.write(refusal.response)
         if cycle is not None:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -112,7 +111,8 @@ class HttpConnection(HttpToolsProtocol):
         self.flow.resume_reading()
         self._place.set_idle(is_idle=True)
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client has gone
+                self.transport.write_eof()
         self._end_after(LINGER_S)
 
     def _end_after(self, delay_s: float) -> None:
@@ -170,11 +170,11 @@ class HttpConnection(HttpToolsProtocol):
     def _check_headers(self) -> None:
         size = len(self.url) + sum(len(name) + len(value) + _BYTES_OF_A_HEADER for name, value in self.headers)
         if size > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLargeError(_TOO_LARGE))
+            self._refuse(HEADERS_TOO_LARGE)
         elif len(self.pipeline) >= _MAX_PIPELINED or not _has_one_host(self.headers, self.parser.get_http_version()):
-            self._refuse(MalformedRequestError())
+            self._refuse(MALFORMED)
         if self._discards:
-            raise _RefusedError
+            raise HttpParserError  # stops the parser
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401, ARG002 - ours
         async def send(message: Any) -> None:  # noqa: ANN401 - uvicorn has types of its own for ASGI
@@ -197,10 +197,6 @@ class HttpConnection(HttpToolsProtocol):
 
     def _upgraded(self, **_: Any) -> WebSocketConnection:  # noqa: ANN401 - uvicorn's arguments
         return WebSocketConnection(self._shared, self._place, self._peer)
-
-
-class _RefusedError(Exception):
-    """Stops the parser."""
 
 
 def _has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:

@@ -16,7 +16,7 @@ from patchserve_server.access.addresses import listening_address
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.arrivals import Arrivals
-from patchserve_server.web.binding import bind
+from patchserve_server.web.binding import BACKLOG, bind
 from patchserve_server.web.connections import Connections
 from patchserve_server.web.http_connection import HttpConnection
 from patchserve_server.web.listening import HttpListening
@@ -25,6 +25,7 @@ from patchserve_server.web.socket_protocol import socket_options
 from patchserve_server.web.tls import TlsContexts
 
 KEEP_ALIVE_S: Final = 75  # load balancers keep connections for up to 60 s, and must close them first
+_AT_ONCE: Final = 32
 _END_S: Final = 1.0  # how long cancelled requests may take to end
 
 
@@ -62,7 +63,9 @@ class HttpServer:
         loop, sockets = asyncio.get_running_loop(), bind(self._listening.host, self._listening.port)
         port = sockets[0].getsockname()[1]
         for bound in sockets:
-            self._listeners.append(await loop.create_server(self._arrivals.protocol, sock=bound))
+            # asyncio takes the same number for how many connections arrive at once, before anything else goes on.
+            self._listeners.append(await loop.create_server(self._arrivals.protocol, sock=bound, backlog=_AT_ONCE))
+            bound.listen(BACKLOG)
         return f"{self._scheme}://{listening_address(self._listening.host, port)}"
 
     async def stop(self, grace_s: float) -> None:

@@ -8,12 +8,8 @@ from email.utils import formatdate
 from typing import Final
 
 import uvicorn
-from google.rpc import status_pb2
-from starlette.responses import Response
 from uvicorn.server import ServerState
 
-from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.serving.entrance import Entrance
 
 # uvicorn logs a line for each request that is not HTTP, and a trace for each caller who leaves: anybody could fill a
@@ -42,15 +38,3 @@ class Shared:
     def default_headers(self) -> list[tuple[bytes, bytes]]:
         """Of every response."""
         return [(b"date", formatdate(usegmt=True).encode())]
-
-    def note_failure(self, error: PatchserveError, client: str) -> status_pb2.Status:
-        """Logs a request that reaches no route; returns the status for its caller."""
-        self.entrance.failures.add(error.reason, client, f"- HTTP {client}: {error.message}")
-        return status_of(error, "")
-
-
-def raw_response(response: Response) -> bytes:
-    """A whole response, after which the connection is closed."""
-    lines = [f"HTTP/1.1 {int(response.status_code)} ".encode(), b"connection: close"]
-    lines += [name + b": " + value for name, value in response.raw_headers]
-    return b"\r\n".join([*lines, b"", bytes(response.body)])

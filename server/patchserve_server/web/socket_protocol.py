@@ -12,8 +12,10 @@ Beside what uvicorn does, it
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Close, CloseCode, Frame
 
@@ -60,6 +62,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         return await self.queue.get()
 
     async def send(self, message: Any) -> None:  # noqa: ANN401 - an event of ASGI
+        if self._failed:
+            raise ClientDisconnected
         await super().send(message)
         self._parse()  # it reads on after a close, up to the caller's own
 
@@ -78,7 +82,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
             self.transport.resume_reading()
 
     def keepalive_timeout(self) -> None:
-        if self.read_paused or self._received_at_s > self.ping_sent_at:
+        if not self._may_read or self._received_at_s > self.ping_sent_at:
             self.pong_timer = self.pending_ping_payload = None
             self.schedule_ping()
         else:
@@ -127,7 +131,8 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         self.transport.write(b"".join(self.conn.data_to_send()))
         self.close_sent = True
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the caller has gone
+                self.transport.write_eof()
         self.close_timer = self.loop.call_later(_DISCARD_S, self.transport.abort)
         self.transport.resume_reading()
 

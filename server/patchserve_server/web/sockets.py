@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 
 from starlette.types import Message
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from patchserve_server.domain.errors import StalledReaderError
 from patchserve_server.serving.reception import Holdings
@@ -43,7 +44,8 @@ class Socket:
 
     async def open(self) -> None:
         """Accepts the WebSocket, also of a caller that will be refused: a browser shows its page no other answer."""
-        await self._websocket.accept(headers=[(b"x-request-id", self._incoming.request_id.encode())])
+        headers = [(b"x-request-id", self._incoming.request_id.encode())]
+        await self._deliver(self._websocket.accept(headers=headers))
         self._is_open = True
 
     async def receive(self, holdings: Holdings) -> bytes | str | None:
@@ -72,18 +74,21 @@ class Socket:
             StalledReaderError: the caller did not read the one before in time. The connection is gone then.
         """
         kind = "text" if isinstance(data, str) else "bytes"
-        await self._send({"type": "websocket.send", kind: data})
+        await self._deliver(self._websocket.send({"type": "websocket.send", kind: data}))
 
     async def end(self, last_message: str, code: int, reason: str) -> None:
         """Sends the last message and closes, unless the caller has."""
         if self._is_open:
             await self.send(last_message)
             self._is_open = False
-            await self._websocket.close(code, reason)
+            await self._deliver(self._websocket.close(code, reason))
 
-    async def _send(self, message: Message) -> None:
+    async def _deliver(self, sending: Awaitable[None]) -> None:
         try:
-            await self._websocket.send(message)
+            await sending
         except StalledReaderError:
             self._is_open = False
             raise
+        except WebSocketDisconnect:  # the caller has left: nobody waits for this call
+            self._is_open = False
+            raise asyncio.CancelledError from None

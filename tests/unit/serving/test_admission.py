@@ -48,6 +48,16 @@ def test_rejections_are_logged_as_a_sum(caplog: pytest.LogCaptureFixture, monkey
     ]
 
 
+def test_whoever_listens_hears_of_every_rejection() -> None:
+    rejected: list[None] = []
+    images = Admission("image", Capacity(1), share=1, largest=Capacity(1), on_rejection=lambda: rejected.append(None))
+    with images.acquire("a", Capacity(1)):
+        for _ in range(3):
+            with pytest.raises(QueueFullError):
+                images.acquire("b", Capacity(1))
+    assert len(rejected) == 3
+
+
 def test_a_rejection_names_the_limit() -> None:
     calls = Admission("call", Capacity(1), share=1, largest=Capacity(1))
     for limited, capacity, expected in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,8 +17,11 @@ from fakes.images import encoded, noise
 from PIL import Image
 
 from patchserve_server import imaging
-from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError
+from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
+from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.inspector import LocalInspector
@@ -29,8 +33,30 @@ LIMITS = FolderLimits(100, timedelta(days=1), 10**8)
 FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
+class Heard:
+    """Remembers what happened."""
+
+    def __init__(self) -> None:
+        self.inspections: list[ImageInspected] = []
+        self.failures: list[InspectionFailed] = []
+
+    def inspected(self, event: ImageInspected) -> None:
+        self.inspections.append(event)
+
+    def failed(self, event: InspectionFailed) -> None:
+        self.failures.append(event)
+
+    def refused(self) -> None:
+        raise AssertionError("An inspector refuses nothing.")
+
+    def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
+        raise AssertionError("An inspector changes nothing.")
+
+
 @contextlib.asynccontextmanager
-async def inspector(outputs: Path | None = None, max_overlay_bytes: int = 2**26) -> AsyncIterator[LocalInspector]:
+async def inspector(
+    outputs: Path | None = None, max_overlay_bytes: int = 2**26, events: Events | None = None
+) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
             Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
@@ -42,6 +68,7 @@ async def inspector(outputs: Path | None = None, max_overlay_bytes: int = 2**26)
             max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,
             outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
+            events=events,
         )
 
 
@@ -164,3 +191,45 @@ async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inferenc
         with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
             await local.inspect(open_reference(reference(), detector), image, options, FLOW)
         assert detector.batches == []
+
+
+async def test_an_inspection_is_told_with_the_image_as_it_was_sent() -> None:
+    heard, image = Heard(), gray_png(160, (2000, 20))
+    async with inspector(events=heard) as local:
+        opened = open_reference(reference(level=100))
+        inspection = await local.inspect(opened, image, OutputOptions(max_regions=0), FLOW, name="7")
+    (event,) = heard.inspections
+    assert (event.origin, event.image, event.inspection) == (Origin("a", "7", is_frame=False), image, inspection)
+    assert event.calibration == opened.info.calibration
+    assert event.draw_overlay().size_px == (1280, 13), "although its caller requested none"
+    assert Image.open(io.BytesIO(event.draw_thumbnail())).size == (208, 2)
+
+
+async def test_a_frame_is_told_as_a_frame_and_a_failure_with_its_reason() -> None:
+    heard, flow = Heard(), FlowKey.of_stream("a")
+    async with inspector(events=heard) as local:
+        with pytest.raises(UndecodableImageError):
+            await local.inspect(open_reference(reference()), b"no image", OutputOptions(), flow, name="f1")
+    (failure,) = heard.failures
+    assert failure.origin == Origin("a", "f1", is_frame=True)
+    assert (failure.reference_id, failure.reason) == ("default", "UNDECODABLE_IMAGE")
+    assert heard.inspections == []
+
+
+async def test_a_bug_is_told_without_its_details() -> None:
+    heard, detector = Heard(), FakeDetector()
+    detector.failure = ValueError("secret")
+    async with inspector(events=heard) as local:
+        with pytest.raises(ValueError, match="secret"):
+            await local.inspect(open_reference(reference(), detector), gray_png(100), OutputOptions(), FLOW)
+    assert [failure.reason for failure in heard.failures] == ["INTERNAL"]
+    assert "secret" not in heard.failures[0].message
+
+
+async def test_an_image_that_is_inspected_again_is_neither_told_nor_saved(tmp_path: Path) -> None:
+    heard = Heard()
+    async with inspector(tmp_path, events=heard) as local:
+        opened = open_reference(reference(level=100))
+        inspection = await local.inspect_again(opened, gray_png(160), OutputOptions(), FLOW)
+    assert inspection.verdict.anomaly.is_anomalous
+    assert (heard.inspections, heard.failures, list(tmp_path.iterdir())) == ([], [], [])  # noqa: ASYNC240

@@ -14,8 +14,8 @@ from typing import Any, Final
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve_server.contract.tensors import join_bytes
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.web.json_bodies import parse_json
 from patchserve_server.web.open_inference.fields import a_list, a_shape, a_text, an_object, set_parameters
+from patchserve_server.web.open_inference.json_text import parse_json
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 BINARY_SIZE: Final = "binary_data_size"

@@ -19,7 +19,7 @@ from patchserve_server.serving.admission import Capacity
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.web.calls import Calls, Endpoint, HttpCall, ProbeHandler
 from patchserve_server.web.errors import headers_of, http_status
-from patchserve_server.web.json_bodies import parsed_bytes
+from patchserve_server.web.open_inference.json_text import parsed_bytes
 from patchserve_server.web.open_inference.request import HEADER_LENGTH, InferBody, infer_body, split_body
 from patchserve_server.web.open_inference.response import as_json, infer_content
 

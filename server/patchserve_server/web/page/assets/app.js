@@ -24,6 +24,7 @@ const SCREENS = {
   reference: { title: "Reference", show: reference.show },
 };
 const RETRY_MS = 2000;
+const SERVICE_UNAVAILABLE = 503;
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const screens = /** @type {HTMLElement} */ (document.getElementById("screens"));
@@ -85,7 +86,11 @@ function say(text) {
 function drawFrame() {
   const parts = [`patchserve ${info.version}`, info.backbone, info.precision, info.device];
   replace(document.getElementById("server"), parts.filter(Boolean).join(" · "));
-  replace(account, session.isTokenNeeded && button(`Sign out ${session.name}`, leaveSession, { class: "quiet" }));
+  replace(
+    account,
+    session.isTokenNeeded && element("span", { class: "small quiet-text who" }, `${session.name}: ${session.scopes.join(", ")}`),
+    session.isTokenNeeded && button("Sign out", leaveSession, { class: "quiet" }),
+  );
 }
 
 async function leaveSession() {
@@ -101,6 +106,7 @@ async function start() {
     info = await call("GET", "/v1/server");
   } catch (error) {
     replace(main, notice("bad", error.message));
+    if (error.status === SERVICE_UNAVAILABLE) setTimeout(start, RETRY_MS); // it starts, or is replaced
     return;
   }
   drawFrame();
@@ -133,7 +139,7 @@ onAnswer((error) => {
 });
 
 async function lookAgain() {
-  if (info === null) location.reload();
+  if (info === null) await start();
   else await call("GET", "/health").catch(() => {});
 }
 

@@ -56,6 +56,15 @@ export function replace(node, ...children) {
   node.replaceChildren(...shown(children));
 }
 
+/**
+ * Changes the text of a node, if it is another one.
+ * @param {Element} node
+ * @param {string} text
+ */
+export function setText(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
 function fill(node, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (typeof value === "function") node.addEventListener(name.slice(2), value);

@@ -1,19 +1,27 @@
 // "This is fine": a false alarm becomes an image of its reference, in one press, and can be undone.
 
-import { call, open } from "./api.js";
-import { activeLoads, getReference, load, restore } from "./contract.js";
-import { button, element, notice, replace } from "./elements.js";
+import { open } from "./api.js";
+import { activeLoads, getReference, load, restore, tune } from "./contract.js";
+import { button, element, notice, replace, setText } from "./elements.js";
+import { effectText, inspectAgain, lowerSensitivity, sensitivityText } from "./wall_effects.js";
 import { tileName } from "./wall_tiles.js";
-import { counted, ratioText } from "./words.js";
+import { counted } from "./words.js";
 
 const PROGRESS_EVERY_MS = 400;
-const ANOMALIES_AGAIN = 12;
-const INTACT_AGAIN = 8;
 const REPORTS = 4;
 const STAGES = {
   RECEIVE: "reading the image", QUANTIZE: "preparing the network", EMBED: "computing its patches",
   CORESET: "choosing patches", CALIBRATE: "calibrating", SAVE: "saving",
 };
+
+/**
+ * @typedef {object} Change of a reference
+ * @property {import("./wall_state.js").Tile} tile the image that it was made for
+ * @property {Element} report where it is shown
+ * @property {import("./messages.js").Reference} reference as it is now
+ * @property {string} before the revision that an undo puts back
+ * @property {import("./elements.js").Child[]} title
+ */
 
 /** Adds images of the wall to their references, and says what became of it. */
 export class FalseAlarms {
@@ -74,10 +82,9 @@ export class FalseAlarms {
       const image = await original(tile);
       const before = await this.#currentRevision(id);
       const reference = await load(id, [image], { append: true, expectedRevision: before });
-      this.#state.change(id, reference.revision, reference.imageCount);
       finish();
-      this.#added(tile, report, reference, before);
-      void this.#inspectAgain(tile, report.querySelector(".wall-effect"), reference);
+      const title = [element("strong", {}, `${tileName(tile)} is now an image of ${id}`), `, which has ${counted(reference.imageCount, "image")}.`];
+      await this.#changed({ tile, report, reference, before, title });
     } catch (error) {
       if (!error.isChange) throw error;
       await this.#offerAgain(tile, report);
@@ -102,61 +109,88 @@ export class FalseAlarms {
         button("Leave it", () => report.remove())));
   }
 
-  #added(tile, report, reference, before, effect = "Inspecting the last images again…") {
-    const undo = button("Undo", () => void this.#alone(report, () => this.#undo(tile, report, reference, before)));
+  /** A change is made: shows it, what it means, and how to undo it. @param {Change} change */
+  async #changed(change) {
+    const { tile, reference } = change;
+    this.#state.change(reference.id, reference.revision, reference.imageCount);
+    const { text, offer } = this.#show(change);
+    this.#say(`Done. ${reference.id} has ${counted(reference.imageCount, "image")}.`);
+    setText(text, "Inspecting the last images again…");
+    void inspectAgain(tile, this.#state, reference, this.#onChange).then(
+      (effect) => {
+        setText(text, effect ? effectText(effect) : "");
+        this.#say(text.textContent);
+        if (effect) this.#offerSensitivity(change, effect, offer);
+      },
+      (error) => setText(text, `The last images could not be inspected again: ${error.message}`),
+    );
+  }
+
+  /** @param {Change} change */
+  #show(change) {
+    const { tile, report, reference, title } = change;
+    const undo = button("Undo", () => void this.#alone(report, () => this.#undo(change)));
     const note = element("span", { class: "small quiet-text" });
+    const text = element("p", { class: "wall-effect" });
+    const offer = element("div", {});
     replace(report,
-      element("p", {}, element("strong", {}, `${tileName(tile)} is now an image of ${reference.id}`),
-        `, which has ${counted(reference.imageCount, "image")}.`),
-      element("p", { class: "wall-effect" }, effect),
+      element("p", {}, ...title),
+      text,
+      offer,
       tile.isFrame && element("p", { class: "small quiet-text" },
         "This image came from a stream. A stream that is open keeps the reference that it began with: its next frames are judged as before, until its program opens it anew."),
       element("div", { class: "row" }, undo, this.#dismissal(report), note));
     const lock = () => {
       undo.disabled = true;
+      replace(offer);
       note.textContent = `${reference.id} was changed again, so this can no longer be undone here.`;
     };
     this.#undoable.get(reference.id)?.lock();
     this.#undoable.set(reference.id, { revision: reference.revision, lock });
-    this.#say(`Added. ${reference.id} has ${counted(reference.imageCount, "image")}.`);
+    return { text, offer };
   }
 
-  async #undo(tile, report, reference, before) {
-    const finish = showProgress(report, reference.id, `Putting back ${reference.id} as it was`);
+  /** If the image is still above the threshold, its reference is more sensitive than its images allow. */
+  #offerSensitivity(change, effect, offer) {
+    const { reference } = change;
+    const sensitivity = lowerSensitivity(effect, reference);
+    if (!sensitivity) return;
+    replace(offer, element("div", { class: "inset row between" },
+      element("p", { class: "grow" }, sensitivityText(effect, reference, sensitivity)),
+      button(`Set the sensitivity to ${sensitivity.toFixed(2)}`, () => void this.#alone(change.report, () => this.#tune(change, sensitivity)))));
+  }
+
+  /** @param {Change} change @param {number} sensitivity */
+  async #tune({ tile, report, reference }, sensitivity) {
+    const finish = showProgress(report, reference.id, `Setting the sensitivity of ${reference.id}`);
+    this.#undoable.delete(reference.id);
     try {
-      this.#undoable.delete(reference.id);
+      const tuned = await tune(reference.id, sensitivity, reference.revision);
+      const title = [element("strong", {}, `${tuned.id} has the sensitivity ${sensitivity.toFixed(2)} now`), `, and ${counted(tuned.imageCount, "image")}.`];
+      await this.#changed({ tile, report, reference: tuned, before: reference.revision, title });
+    } finally {
+      finish();
+    }
+  }
+
+  /** @param {Change} change */
+  async #undo(change) {
+    const { report, reference, before } = change;
+    const finish = showProgress(report, reference.id, `Putting back ${reference.id} as it was`);
+    this.#undoable.delete(reference.id);
+    try {
       const restored = await restore(reference.id, before, reference.revision);
       this.#state.change(restored.id, restored.revision, restored.imageCount);
       const text = `Undone: ${restored.id} is as it was, with ${counted(restored.imageCount, "image")}.`;
       replace(report, element("p", {}, text), element("div", { class: "row" }, this.#dismissal(report)));
       this.#say(text);
     } catch (error) {
-      this.#added(tile, report, reference, before, "");
+      this.#show(change);
       if (error.isChange) this.referencesChanged();
       report.prepend(notice("bad", `Not undone: ${error.message}`));
     } finally {
       finish();
     }
-  }
-
-  /** What the verdicts on the last images would be now. */
-  async #inspectAgain(tile, effect, reference) {
-    const isOf = (other) => other !== tile && other.isKept && other.referenceId === reference.id;
-    const anomalies = this.#state.anomalies.filter(isOf).slice(0, ANOMALIES_AGAIN);
-    const intact = this.#state.tiles.filter((other) => isOf(other) && !other.isAnomalous).slice(0, INTACT_AGAIN);
-    const inspected = [];
-    try {
-      for (const each of [tile, ...anomalies, ...intact]) {
-        if (this.#state.references.get(reference.id)?.revision !== reference.revision) return;
-        if (await inspectAgain(each)) inspected.push(each);
-        this.#onChange();
-      }
-    } catch (error) {
-      effect.textContent = `The last images could not be inspected again: ${error.message}`;
-      return;
-    }
-    effect.textContent = effectText(tile, anomalies.filter((each) => inspected.includes(each)), intact.filter((each) => inspected.includes(each)));
-    this.#say(effect.textContent);
   }
 
   #newReport() {
@@ -196,35 +230,4 @@ async function original(tile) {
     if (error.status === 404) tile.isKept = false;
     throw error;
   }
-}
-
-/** The verdict with the current revision. Returns whether the server still has the image. */
-async function inspectAgain(tile) {
-  try {
-    const { anomaly, reference_revision: revision } = await call("GET", `/watch/inspections/${tile.id}:again`);
-    tile.again = { isAnomalous: anomaly.is_anomalous, ratio: anomaly.raw_score / anomaly.raw_threshold, revision };
-    return true;
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    tile.isKept = false;
-    return false;
-  }
-}
-
-function effectText(tile, anomalies, intact) {
-  const parts = [];
-  if (tile.again) {
-    const verdict = tile.again.isAnomalous
-      ? "is still above the threshold: add more images like it, or make the reference less sensitive"
-      : "counts as intact now";
-    parts.push(`This image ${verdict}: ${ratioText(tile.again.ratio)}, before ${ratioText(tile.ratio)}.`);
-  }
-  const fine = anomalies.filter((each) => !each.again.isAnomalous).length;
-  if (anomalies.length === 1) parts.push(`The other anomaly kept here would ${fine ? "count as intact too" : "stay one"}.`);
-  else if (anomalies.length) parts.push(`Of the ${anomalies.length} other anomalies kept here, ${fine || "none"} would count as intact.`);
-  if (fine) parts.push("If one of them is damaged, press Undo.");
-  const bad = intact.filter((each) => each.again.isAnomalous).length;
-  if (bad) parts.push(`Of the last ${counted(intact.length, "intact image")}, ${bad} would be anomalous.`);
-  else if (intact.length) parts.push(`The last ${intact.length === 1 ? "intact image" : `${intact.length} intact images`} would stay intact.`);
-  return parts.join(" ") || "No image is kept here that could be inspected again.";
 }

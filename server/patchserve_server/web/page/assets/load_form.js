@@ -41,7 +41,7 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
   const name = nameField(id === "");
   const zone = imageInput({
     id: "reference-images",
-    title: "Drop images of undamaged items here",
+    title: "Drop or choose images of undamaged items",
     action: "Choose images",
     onImages: (files) => {
       images = [...images, ...files];
@@ -85,16 +85,18 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
 
   async function follow(target) {
     const abort = new AbortController();
-    const progress = progressOf(target, images.length, () => abort.abort());
+    const progress = progressOf(target, () => abort.abort());
     form.inert = true;
     form.after(progress.element);
     try {
-      const { files, isShrunk } = await fitting(images, Number(app.info.limits.max_message_bytes));
+      const maxBytes = Number(app.info.limits.max_message_bytes);
+      const files = await fitting(images, maxBytes, (done) => progress.tell(`Scaling large images down: ${done} of ${images.length}`));
+      progress.tell(`Sending ${counted(files.length, "image")}…`);
       const reference = await load(target, files, { append, expectedRevision, signal: abort.signal });
-      app.say(`The reference ${reference.id} has ${counted(reference.imageCount, "image")}.${isShrunk ? " Large images were scaled down first." : ""}`);
+      app.say(`The reference ${reference.id} has ${counted(reference.imageCount, "image")}.`);
       onDone(reference);
     } catch (error) {
-      replace(messages, error.name === "AbortError" ? notice("info", "Cancelled. Nothing was changed.") : notice("bad", problemOf(error)));
+      replace(messages, error.name === "AbortError" ? notice("info", "Cancelled.") : notice("bad", problemOf(error)));
     } finally {
       progress.stop();
       form.inert = false;
@@ -144,8 +146,8 @@ function nameField(isFocused) {
 }
 
 /** The progress of the load of a reference, as ListLoads tells it. */
-function progressOf(id, count, cancel) {
-  const words = element("p", { role: "status" }, `Sending ${counted(count, "image")}…`);
+function progressOf(id, cancel) {
+  const words = element("p", { role: "status" });
   const bar = element("progress", { "aria-label": "Progress of this step" });
   const shown = element("div", { class: "card progress stack tight" }, words, bar, element("div", { class: "row" }, button("Cancel", cancel)));
   const timer = setInterval(async () => {
@@ -161,5 +163,5 @@ function progressOf(id, count, cancel) {
     clearInterval(timer);
     shown.remove();
   };
-  return { element: shown, stop };
+  return { element: shown, stop, tell: (text) => { words.textContent = text; } };
 }

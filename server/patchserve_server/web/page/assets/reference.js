@@ -94,7 +94,7 @@ class ReferenceScreen {
           element("section", { class: "card stack", "aria-labelledby": "threshold-title" },
             element("h2", { id: "threshold-title" }, "Threshold"), sensitivity),
           element("section", { class: "card stack", "aria-labelledby": "facts-title" },
-            element("h2", { id: "facts-title" }, "About it"), facts(reference))),
+            element("h2", { id: "facts-title" }, "Details"), facts(reference))),
         element("section", { class: "card stack", "aria-labelledby": "images-title" },
           element("h2", { id: "images-title" }, counted(reference.imageCount, "image")), this.actions, grid.element)),
     );
@@ -192,15 +192,15 @@ class ReferenceScreen {
 }
 
 const METHODS = {
-  LEAVE_ONE_OUT: "each image was compared with all others",
-  AUGMENTED_VIEWS: "from altered views of the images, because there are few",
+  LEAVE_ONE_OUT: "each image compared with all others",
+  AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
-    ...fact("Threshold", METHODS[reference.calibrationMethod] ?? "", `raw score ${reference.threshold.toPrecision(4)}`),
+    ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
     ...fact("Size", `${counted(reference.patchCount, "patch").replace(/patchs$/, "patches")}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", reference.profile),

@@ -20,6 +20,7 @@ export function resultView({ file, name, inspection }, urls) {
   return element(
     "article",
     { class: "card stack result", "aria-label": `Result of ${name}` },
+    element("p", { class: "result-name" }, name),
     verdictView(inspection),
     pictureView(urlOf(file), urlOf(inspection.overlay), name, inspection),
     facts(inspection),

@@ -8,7 +8,7 @@ const LIMIT = 10; // the contract allows 1/10 to 10
 const STEPS = 100;
 
 /** The slider's steps to a sensitivity and back: equal steps multiply it equally. */
-const sensitivityAt = (step) => Number((LIMIT ** (step / STEPS)).toPrecision(3));
+const sensitivityAt = (step) => Number((LIMIT ** (step / STEPS)).toFixed(2));
 const stepAt = (sensitivity) => Math.round(STEPS * Math.log(sensitivity) / Math.log(LIMIT));
 
 /**
@@ -31,7 +31,7 @@ export function sensitivityView({ reference, recent, mayTune, onApply }) {
   });
   let chosen = reference.sensitivity;
   const apply = button("Apply", () => onApply(chosen), { class: "main" });
-  const reset = button("Back", () => {
+  const reset = button("Reset", () => {
     slider.value = String(stepAt(reference.sensitivity));
     set(reference.sensitivity);
   }, { class: "quiet" });
@@ -41,7 +41,7 @@ export function sensitivityView({ reference, recent, mayTune, onApply }) {
     const isSame = chosen === reference.sensitivity;
     apply.disabled = isSame || !mayTune;
     reset.hidden = isSame;
-    value.textContent = chosen.toPrecision(3).replace(/\.?0+$/, "");
+    value.textContent = String(Number(chosen.toPrecision(3)));
     slider.setAttribute("aria-valuetext", value.textContent);
     chart.setThreshold(1 / chosen);
     replace(words, ...consequences(normal, seen, 1 / chosen, 1 / reference.sensitivity).map((text) => element("li", {}, text)));

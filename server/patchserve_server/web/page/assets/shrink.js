@@ -8,14 +8,18 @@ const QUALITY = 0.95;
  * The images as they are if they fit in one request, else scaled down.
  * @param {File[]} images
  * @param {number} maxBytes of a request
- * @returns {Promise<{files: File[], isShrunk: boolean}>}
+ * @param {(done: number) => void} onProgress told how many are scaled
+ * @returns {Promise<File[]>}
  */
-export async function fitting(images, maxBytes) {
+export async function fitting(images, maxBytes, onProgress) {
   const bytes = images.reduce((sum, image) => sum + image.size + BESIDE_BYTES, 0);
-  if (bytes <= maxBytes) return { files: images, isShrunk: false };
+  if (bytes <= maxBytes) return images;
   const files = [];
-  for (const image of images) files.push(await shrunk(image)); // one after the other: a decoded photo is large
-  return { files, isShrunk: true };
+  for (const image of images) {
+    onProgress(files.length);
+    files.push(await shrunk(image)); // one after the other: a decoded photo is large
+  }
+  return files;
 }
 
 /** @param {File} image @returns {Promise<File>} */

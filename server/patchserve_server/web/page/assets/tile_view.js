@@ -8,7 +8,7 @@ import { againText, tileName, timeText, whyNotFine } from "./wall_tiles.js";
 
 /** What pressing the button means. */
 export const MEANING =
-  "This image becomes an image of its reference: it, and others like it, will count as undamaged. You can undo it.";
+  "This image joins its reference: it, and others like it, will count as undamaged. You can undo it.";
 
 /**
  * Opens the look.

@@ -32,6 +32,8 @@ class TryIt {
   /** @type {string[]} object URLs of the shown result */
   #urls = [];
   #isLeft = false;
+  /** @type {boolean | null} what screen readers were told last */
+  #saidAnomalous = null;
 
   constructor(root, app) {
     this.app = app;
@@ -39,8 +41,8 @@ class TryIt {
     this.setup = element("div", { class: "stack" });
     this.problem = element("div", {});
     this.cameraPlace = element("div", {});
-    this.list = element("div", {});
-    this.result = element("div", { class: "stack" });
+    this.list = element("div", { class: "list" });
+    this.result = element("div", { class: "stack result-column" });
   }
 
   async open() {
@@ -94,9 +96,8 @@ class TryIt {
     replace(
       this.root,
       element("h1", {}, "Try it"),
-      element("div", { class: "columns" },
-        element("div", { class: "stack" }, problem && notice("info", problem), this.setup, this.list),
-        this.result),
+      problem && notice("info", problem),
+      element("div", { class: "columns try" }, this.setup, this.result, this.list),
     );
     this.#drawSetup();
     this.#select(inspections.of(id)[0] ?? null);
@@ -143,13 +144,13 @@ class TryIt {
   #imageInput() {
     return imageInput({
       id: "images",
-      title: "Drop images to inspect here",
+      title: "Drop or choose images to inspect",
       action: "Choose images",
       onImages: (files) => this.#give(files),
       onProblem: (text) => replace(this.problem, notice("info", text)),
       more: [
+        navigator.maxTouchPoints > 0 && photoButton("photo", "Take a photo", (files) => this.#give(files)),
         button("Use the camera", () => this.#openCamera()),
-        element("span", { class: "phone-only" }, photoButton("photo", "Take a photo", (files) => this.#give(files))),
       ],
     });
   }
@@ -158,6 +159,7 @@ class TryIt {
     replace(this.problem);
     const [first] = inspections.add(this.#id, files);
     this.#select(first);
+    if (matchMedia("(max-width: 899px)").matches) this.result.scrollIntoView(); // below the choice of images, on a phone
   }
 
   #openCamera() {
@@ -176,6 +178,13 @@ class TryIt {
     item.isFromCamera = true;
     if (before) inspections.items = inspections.items.filter((each) => each !== before);
     if (!this.#isLeft) this.#select(item);
+  }
+
+  /** While the camera looks continuously, only a change of the verdict is told. */
+  #sayVerdict({ name, inspection }) {
+    const isNews = !this.#camera?.isLooking() || inspection.isAnomalous !== this.#saidAnomalous;
+    this.#saidAnomalous = inspection.isAnomalous;
+    if (isNews) this.app.say(`${name}. ${verdictText(inspection)}.`);
   }
 
   #changed(item) {
@@ -238,10 +247,9 @@ class TryIt {
     }
     if (item.state === "failed") return replace(this.result, notice("bad", `${item.name}: ${item.problem}`));
     if (item.inspection === null) return replace(this.result, element("p", { class: "card empty quiet-text" }, `Inspecting ${item.name}…`));
-    this.app.say(`${item.name}. ${verdictText(item.inspection)}.`);
+    this.#sayVerdict(item);
     replace(
       this.result,
-      element("p", { class: "result-name" }, item.name),
       resultView({ file: item.file, name: item.name, inspection: item.inspection }, this.#urls),
       snippetView({
         url: location.origin,

@@ -44,7 +44,7 @@ function gauge(ratio) {
     element("span", { class: "gauge-tick" }), element("span", { class: "gauge-mark" }));
   const label = element("span", { class: "gauge-label" }, "1 x: the threshold");
   const shown = element("div", { class: "gauge", role: "img", "aria-label": `A scale from 0 x to ${end.toFixed(1)} x. The score is ${ratioText(ratio)}; the threshold is 1 x.` },
-    line, element("div", { class: "gauge-labels" }, element("span", {}, "0 x: the same"), label));
+    line, element("div", { class: "gauge-labels" }, element("span", {}, "0 x"), label));
   shown.style.setProperty("--threshold", share(1));
   shown.style.setProperty("--score", share(ratio));
   return shown;

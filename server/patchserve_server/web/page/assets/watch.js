@@ -1,7 +1,7 @@
 // The screen Watch: what the server inspects now, of all callers and streams.
 
 import { listReferences } from "./contract.js";
-import { button, element, notice, replace } from "./elements.js";
+import { button, element, notice, replace, setText } from "./elements.js";
 import { FalseAlarms } from "./false_alarms.js";
 import { scoreChart } from "./score_chart.js";
 import { lookAt, MEANING } from "./tile_view.js";
@@ -13,7 +13,7 @@ import { counted, millisecondsText, ratioText } from "./words.js";
 const DRAW_EVERY_MS = 500;
 const CHARTS = 4;
 const GRID = 24;
-const CARD_PX = 230;
+const CARD_PX = 100; // less than a card
 const SAY_EVERY_MS = 6000;
 const STATES = { connecting: "Connecting…", live: "Live", lost: "No connection", refused: "Not watching" };
 
@@ -159,10 +159,11 @@ class Wall {
     const seen = this.#onlyAnomalous ? tiles.filter((tile) => tile.isAnomalous) : tiles.filter((tile) => tile.url || tile.isAnomalous);
     cardsHeld.hidden = !isInUse(cards);
     if (cardsHeld.hidden) {
+      const isAtTheNewest = cards.scrollLeft < CARD_PX;
       bringUpToDate(cards, anomalies, this.#cards, (tile) => anomalyCard(tile, {
         look: () => this.#look(tile), fine: () => void this.#alarms.add(tile),
       }));
-      if (cards.scrollLeft < CARD_PX) cards.scrollLeft = 0; // the newest stays in sight
+      if (isAtTheNewest) cards.scrollLeft = 0; // browsers keep in sight what was there before
     }
     this.#drawCards();
     gridHeld.hidden = !isInUse(grid);
@@ -202,10 +203,6 @@ class Wall {
 /** Whether somebody points at it, or is in it with the keyboard: then nothing must move there. */
 function isInUse(list) {
   return list.matches(":has(:focus-visible)") || (matchMedia("(hover: hover)").matches && list.matches(":hover"));
-}
-
-function setText(node, text) {
-  if (node.textContent !== text) node.textContent = text;
 }
 
 /** The elements of the screen. */

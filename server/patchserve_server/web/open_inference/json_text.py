@@ -1,4 +1,8 @@
-"""JSON from a caller, within limits: what it takes in memory is known before it is parsed."""
+"""The JSON of a request, within limits that hold before it is parsed.
+
+Unlike the JSON of the contract, it may have very many numbers: the values of a tensor. So nothing here looks at each of
+them before the parser, which is in C.
+"""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from patchserve_server.contract.methods import InitialPermit, Method
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.imaging import encode_png, media_type_of
+from patchserve_server.serving.admission import ONE, Capacity
 from patchserve_server.serving.wall import KeptImage
 from patchserve_server.web.calls import Calls, HttpCall
 from patchserve_server.web.errors import status_response
@@ -71,13 +72,18 @@ async def _scores(call: HttpCall) -> Response:
 async def _image(call: HttpCall) -> Response:
     """The image as its caller sent it; pixels as PNG."""
     image = _kept(call).image
-    data = image if isinstance(image, bytes) else await asyncio.to_thread(encode_png, image)
+    if isinstance(image, bytes):
+        data = image
+    else:
+        call.permit.grow(Capacity(1, image.nbytes))  # a PNG may be as large, until its caller has read it
+        data = await asyncio.to_thread(encode_png, image)
     return Response(data, media_type=media_type_of(data))
 
 
 async def _inspection(call: HttpCall) -> Response:
     """What the caller was answered, with an overlay for whoever looks at it."""
     kept = _kept(call)
+    call.permit.grow(ONE)
     overlay = await asyncio.to_thread(kept.draw_overlay)
     return _json(responses.infer_response(replace(kept.tile.inspection, overlay=overlay)))
 

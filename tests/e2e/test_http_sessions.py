@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -209,3 +210,14 @@ def test_a_body_that_is_no_token_is_not_kept(url: str) -> None:
         caller.send(b"2000\r\n" + b"x" * 8192 + b"\r\n", b"1\r\nx\r\n")
         answer = caller.answer()
     assert (answer.code, answer.reason) == (413, "REQUEST_TOO_LARGE")
+
+
+def test_a_drain_does_not_wait_for_a_token(tokens: Tokens) -> None:
+    stop = threading.Event()
+    with running_server(stop=stop, auth_tokens=tokens.file) as server, RawConnection(server.http_url) as caller:
+        caller.send(f"POST /session HTTP/1.1\r\nHost: {server.address}\r\nExpect: 100-continue\r\n")
+        caller.send("Content-Length: 100\r\n\r\n")
+        assert caller.answer().code == 100
+        stop.set()
+        answer = caller.answer()
+        assert (answer.code, answer.reason) == (503, "DRAINING")

@@ -20,7 +20,8 @@ from patchserve_server.domain.errors import (
     RequestTooLargeError,
     UnauthenticatedError,
 )
-from patchserve_server.serving.refusal_pacing import RefusalPacing
+from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.waiting_calls import Waiting
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.peers import peer_of
@@ -30,7 +31,7 @@ MAX_TOKEN_CHARACTERS: Final = 3800  # browsers keep at most 4096 bytes of a cook
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750; a cookie may contain each of them
 
 
-def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPacing) -> list[BaseRoute]:
+def routes(calls: Calls, authenticator: Authenticator | None, entrance: Entrance) -> list[BaseRoute]:
     """POST with `{"token": "..."}`, GET and DELETE; each answers who is signed in then.
 
     They are probes: who has no token yet takes no place among the calls of those who have one.
@@ -38,11 +39,13 @@ def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPac
     Args:
         calls: the entrance.
         authenticator: None: no token is needed.
-        pacing: delays the answers to tokens that are not valid, so that guessing them is slow.
+        entrance: its pacing delays the answers to tokens that are not valid, so that guessing them is slow.
     """
 
     async def open_session(request: Request) -> Response:
-        token = _sent_token(await _body(request))
+        client = peer_of(request.scope).client
+        waiting = Waiting(client, {}, lambda: None, asyncio.timeout(None), is_first=True)  # a drain ends it
+        token = _sent_token(await entrance.reception.waiting.receive(_body(request), waiting, ""))
         if authenticator is None:
             return _response(None)
         response = _response(authenticator.authenticate(f"Bearer {token}"))
@@ -58,7 +61,7 @@ def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPac
         try:
             return _response(authenticator.authenticate(authorization))
         except UnauthenticatedError as error:
-            await pacing.wait(peer_of(request.scope).client, None)
+            await entrance.pacing.wait(peer_of(request.scope).client, None)
             response = _signed_out(error.message)
             forget_token(request, response)
             return response

@@ -184,3 +184,10 @@ def test_very_many_tiny_chunks_are_refused(url: str, count: int, words: str) -> 
         with contextlib.suppress(ConnectionError):
             caller.send(b"1\r\na\r\n" * count + b"0\r\n\r\n")
         assert words in caller.answer().body.decode()
+
+
+@pytest.mark.parametrize("path", ["/infer", "/v1/references/default:infer"])
+def test_a_content_type_of_very_many_parameters_is_refused(url: str, path: str) -> None:
+    with RawConnection(url) as caller:
+        caller.request("POST", path, "Content-Type: multipart/form-data; boundary=x" + ";" * 16, "Content-Length: 0")
+        assert caller.answer().reason == "MALFORMED_MESSAGE"

@@ -23,7 +23,7 @@ from patchserve_server.domain.callers import Scope
 
 FORM, BODY = form(SMALL)
 TIMEOUT_S = 60
-LIMITS = {"max_pending_images": 8, "max_calls": 32, "client_share": 0.5}
+LIMITS: dict[str, Any] = {"max_pending_images": 8, "max_calls": 32, "client_share": 0.5}
 SHARE = 4  # of a client that is alone
 
 

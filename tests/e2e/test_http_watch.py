@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import requests
 from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import Feed, config, frame
+from fakes.detector import FakeDetector
 from fakes.event_stream import TIMEOUT_S, EventStream, events
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -213,6 +215,36 @@ def test_one_watcher_too_many_is_refused_until_another_one_leaves(server: Runnin
         wait_until(is_free)
 
 
+def test_who_asks_for_the_headers_alone_does_not_watch(server: RunningServer) -> None:
+    with requests.head(f"{server.http_url}/watch/events", stream=True, timeout=TIMEOUT_S) as head:
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
+        with watching(server) as wall:
+            assert wall.next("snapshot").data["watchers"] == 1
+
+
+def test_drawing_an_image_of_the_wall_needs_a_permit() -> None:
+    detector = FakeDetector()
+    with running_server(detector=detector, max_pending_images=2, client_share=1) as server, ExitStack() as calls:
+        load(server, 100)
+        with watching(server) as wall:
+            wall.next("snapshot")
+            infer(server, ANOMALOUS)
+            (tile,) = wall.tiles(1)
+            detector.gate.clear()
+            calls.callback(detector.gate.set)
+            pool = calls.enter_context(ThreadPoolExecutor(2))
+            calls.callback(detector.gate.set)
+            waiting = [pool.submit(infer, server, INTACT) for _ in range(2)]
+            path = f"/watch/inspections/{tile['id']}"
+            wait_until(lambda: get(server, path).status_code == 429)
+            assert reason(get(server, path)) == "QUEUE_FULL"
+            assert get(server, f"/watch/images/{tile['id']}").status_code == 200, "its bytes are there already"
+            detector.gate.set()
+            for call in waiting:
+                call.result(TIMEOUT_S)
+            assert get(server, path).status_code == 200
+
+
 @pytest.mark.parametrize("path", ["images/x", "inspections/x", "inspections/x:again", "images/%2e%2e%2fx"])
 def test_an_image_that_is_not_kept_is_not_found(server: RunningServer, path: str) -> None:
     missing = get(server, f"/watch/{path}")
@@ -239,6 +271,7 @@ def test_a_drain_ends_the_stream_with_its_reason() -> None:
         stop.set()
         error = wall.next("error").data
         assert error["details"][0]["reason"] == "DRAINING"
+        assert error["details"][1]["retry_delay"] == "1s", "in the names of the contract, as in every other answer"
         assert list(wall) == []
 
 

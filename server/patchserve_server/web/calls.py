@@ -118,6 +118,9 @@ class Calls:
 
         async def respond(request: Request, incoming: IncomingCall, writer: ResponseWriter) -> None:
             incoming.authorize()
+            if request.method == "HEAD":  # its answer has no events to wait for
+                await writer.send_part(b"", _EVENTS_HEADERS, is_last=True)
+                return
             with self._admitted(incoming) as (admitted, holdings):
                 call = self._http_call(admitted, request, method, holdings)
                 async with aclosing(handler(call)) as events:

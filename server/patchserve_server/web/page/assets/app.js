@@ -104,7 +104,8 @@ async function start() {
     if (session.isTokenNeeded && !session.isSignedIn) session = await askForToken(session.problem);
     info = await call("GET", "/v1/server");
   } catch (error) {
-    replace(main, notice("bad", error.message));
+    replace(main, notice("bad", error.message), session?.isSignedIn && button("Sign out", leaveSession));
+    if (error.status === 503) setTimeout(() => location.reload(), RETRY_MS); // the server is starting
     return;
   }
   drawFrame();

@@ -25,7 +25,13 @@ from patchserve.v1 import inference_pb2, reference_pb2, service_pb2_grpc
 
 PARCELS = Path(__file__).resolve().parents[1] / "samples" / "parcels"
 SERVE = "from patchserve_server.cli import main; main()"
-READ = "import sys, urllib.request as r\nwith r.urlopen(sys.argv[1]) as body:\n    while body.read1(65536): pass"
+READ = """
+import sys, urllib.request
+with urllib.request.urlopen(sys.argv[1]) as body:
+    print(body.readline(), flush=True)
+    while body.read1(65536): pass
+"""
+SETTLES_S = 2.0  # a new watcher gets what is kept, and its first thumbnails at once
 CLIENTS = 8
 START_TIMEOUT_S = 300
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -95,9 +101,12 @@ def load_reference(address: str) -> None:
 def watchers(url: str, count: int) -> Iterator[None]:
     with ExitStack() as stack:
         for _ in range(count):
-            process = stack.enter_context(subprocess.Popen([sys.executable, "-c", READ, f"{url}/watch/events"]))
+            command = [sys.executable, "-c", READ, f"{url}/watch/events"]
+            process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE))
             stack.callback(process.kill)
-        time.sleep(1 if count else 0)  # until they read
+            assert process.stdout is not None
+            process.stdout.readline()
+        time.sleep(SETTLES_S)
         yield
 
 

@@ -301,7 +301,7 @@ def demo(out: Path, backbone: str, *, opens_page: bool) -> None:
     console.print("The server stopped with exit code 0.")
     if not opens_page:
         console.print(
-            "To try it with your own pictures or a camera: make demo ARGS=--open\n"
+            "To try it with your own images or a camera: make demo ARGS=--open\n"
             f"That keeps the server running, with these parcels, and opens its page: http://127.0.0.1:{HTTP_PORT}"
         )
 

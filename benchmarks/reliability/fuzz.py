@@ -183,6 +183,8 @@ async def _send_bytes(channel: aio.Channel, tally: _Tally, rng: random.Random, f
             "GetReference",
             "ListReferences",
             "TuneReference",
+            "RestoreReference",
+            "GetReferenceImage",
             "DeleteReference",
             "GetServerInfo",
         ]

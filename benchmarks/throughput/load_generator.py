@@ -84,7 +84,8 @@ async def _http(request: dict[str, Any], posts: Sequence[tuple[str, bytes, str]]
 
     async def send(number: int) -> None:
         url, data, content_type = posts[number % len(posts)]
-        async with session.post(url, data=data, headers={"content-type": content_type}) as response:
+        headers = {"content-type": content_type, "grpc-timeout": f"{_CALL_TIMEOUT_S}S"}
+        async with session.post(url, data=data, headers=headers) as response:
             await response.read()
 
     async with session:

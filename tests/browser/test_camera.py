@@ -50,6 +50,7 @@ def test_looking_continuously_shows_the_newest_image_and_stops_with_the_screen(
         page.get_by_label("Look continuously").check()
         expect(page.locator(".result-name")).to_have_text(re.compile(r"camera-([4-9]|\d\d+)\.jpg"))
         expect(page.get_by_role("heading", name="1 image, 1 anomalous")).to_be_visible()  # the others gave way
+        expect(page.locator("#said")).to_have_text(re.compile(r"camera-1\.jpg"))  # one verdict is told once
         page.get_by_role("link", name="Reference", exact=True).click()
         expect(page.get_by_role("heading", name="3 images")).to_be_visible()
         asked: list[str] = []

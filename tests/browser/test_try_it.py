@@ -15,7 +15,7 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.images import encoded, noise
 from fakes.waiting import wait_until
-from playwright.sync_api import Browser, FilePayload, expect
+from playwright.sync_api import Browser, FilePayload, Route, expect
 
 
 def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(tab: Tab) -> None:
@@ -183,3 +183,24 @@ def test_images_that_are_too_large_for_one_request_are_scaled_down(browser: Brow
         expect(page.get_by_label("Compare with the reference")).to_have_value("photos")
         answer = requests.get(f"{server.http_url}/v1/references/photos", timeout=60).json()
         assert [(image["width_px"], image["media_type"]) for image in answer["images"]] == [(1600, "image/jpeg")] * 2
+
+
+def test_a_server_that_is_not_ready_is_asked_again(tab: Tab) -> None:
+    tab.expected |= {"status of 503", "ERR_FAILED"}
+    answers = iter(["not ready", "no connection"])
+
+    def answer(route: Route) -> None:
+        match next(answers, None):
+            case "not ready":
+                route.fulfill(status=503, json={"code": 14, "message": "The server is starting.", "details": []})
+            case "no connection":
+                route.abort()
+            case _:
+                route.continue_()
+
+    tab.page.route("**/v1/server", answer)
+    page = tab.open()
+    expect(page.get_by_text("The server is starting.")).to_be_visible()
+    expect(page.get_by_text("There is no connection to the server.").first).to_be_visible()
+    expect(page.get_by_label("Name of the reference")).to_be_visible()
+    expect(page.locator("#connection")).to_be_hidden()

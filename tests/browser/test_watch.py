@@ -6,10 +6,12 @@ import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import pytest
 from browser.screens import load_gray, width_beyond_the_window
 from browser.tabs import PHONE, Tab, watched_tab
+from browser.test_accessibility import serious
 from e2e.harness import Stub, connect
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import Feed, Request, config
@@ -347,6 +349,24 @@ def test_it_fits_a_phone(browser: Browser, server: RunningServer) -> None:
         page.locator(".wall-anomaly .wall-tile").first.click()
         expect(page.get_by_role("dialog").get_by_role("heading", name="Anomalous: 1.50 x")).to_be_visible()
         assert width_beyond_the_window(page) == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_has_no_serious_findings_of_axe(browser: Browser, server: RunningServer, scheme: Any) -> None:
+    with watched_tab(browser, server.http_url, color_scheme=scheme, reduced_motion="reduce") as tab:
+        page = watch(tab)
+        infer(server, ANOMALOUS, "a.png")
+        infer(server, INTACT, "b.png")
+        with belt(server) as stream:
+            stream.send(b"no image", "f1")
+        page.get_by_text("1 image could not be inspected").click()
+        findings = serious(page)
+        page.get_by_role("button", name="Look at a.png").click()
+        expect(page.get_by_role("dialog").get_by_role("heading", name="Anomalous: 1.50 x")).to_be_visible()
+        findings += serious(page)
+        page.get_by_role("dialog").get_by_role("button", name="This is fine").click()
+        expect(page.locator(".wall-effect")).to_contain_text("counts as intact now")
+        assert findings + serious(page) == []
 
 
 def test_everything_can_be_reached_with_the_keyboard(tab: Tab, server: RunningServer) -> None:

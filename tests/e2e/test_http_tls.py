@@ -5,19 +5,21 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 from cryptography import x509
+from e2e.counted import CountedServer
 from e2e.in_process import running_server
 from fakes.certificates import Authority
 from fakes.raw_http import RawConnection
 from fakes.waiting import wait_until
 
 from patchserve_server.access import reloading
-from patchserve_server.web import arrivals
+from patchserve_server.web import arrivals, events
 
 TIMEOUT_S = 60
 
@@ -160,3 +162,19 @@ def test_a_large_response_and_a_large_body_pass_through_tls(files: Files) -> Non
             f"{server.http_url}/infer", files={"image": bytes(20 * 2**20)}, verify=str(files.ca), timeout=TIMEOUT_S
         )
         assert sent.status_code in (400, 404), sent.content
+
+
+def test_who_does_not_read_is_ended(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(events, "RECHECK_INTERVAL_S", 0.0)
+    monkeypatch.setattr(events, "SILENCE_S", 0.0)
+    monkeypatch.setattr(events, "_COMMENT", b":" + b"-" * 100_000 + b"\n\n")
+    with ExitStack() as stack:
+        server = CountedServer(stack, **files.tls)
+        context = ssl.create_default_context(cafile=str(files.ca))
+        host, port = server.http_url.removeprefix("https://").split(":")
+        plain = stack.enter_context(socket.create_connection((host, int(port)), timeout=TIMEOUT_S))
+        caller = stack.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+        caller.sendall(b"GET /watch/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_until(lambda: server.application.calls.held.count == 1)
+        server.wait_until_nothing_is_held()
+        wait_until(lambda: server.http_connections() == 0)

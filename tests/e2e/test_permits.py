@@ -45,6 +45,7 @@ def requests(method: str, image: bytes) -> list[bytes]:
         "ModelReady": [pb.ModelReadyRequest(name="default")],
         "DeleteReference": [reference_pb2.DeleteReferenceRequest(reference_id="other")],
         "TuneReference": [reference_pb2.TuneReferenceRequest(reference_id="other", sensitivity=1.1)],
+        "RestoreReference": [reference_pb2.RestoreReferenceRequest(reference_id="other")],
         "ServerReflectionInfo": [reflection_pb2.ServerReflectionRequest(list_services="")],
     }
     without_fields = [health_pb2.HealthCheckRequest()]

@@ -252,13 +252,12 @@ class Catalog:
         info, opened, scorer = previous.info, self._open.find(reference_id), None
         if opened is not None and await loop.run_in_executor(self._opening, can_score, opened.scorer, previous):
             scorer = opened.scorer
-        async with AsyncExitStack() as stack:
+        async with self._change:
+            if self.find(reference_id) != current:
+                raise ReferenceChangedError(reference_id)
             with self._open.room_for(info, scorer):
                 if scorer is None:
                     scorer = await self._open_model(info, previous.model)
-                await stack.enter_async_context(self._change)
-                if self.find(reference_id) != current:
-                    raise ReferenceChangedError(reference_id)
                 kept = await loop.run_in_executor(self._storage, self._store.restore, reference_id, info.revision)
                 self._serve(info, scorer, kept)
             return self._changed(reference_id, kept)

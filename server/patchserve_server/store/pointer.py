@@ -10,7 +10,7 @@ from patchserve_server.store.records import Pointer, decode_pointer, encode_reco
 
 _CURRENT = "current.json"
 _DELETED = "deleted.json"
-_PREVIOUS = "previous.json"
+_OLD = "old.json"
 _MAX_POINTER_BYTES = 4096
 
 
@@ -61,24 +61,24 @@ def write_pointer(staged: Path, pointer: Pointer) -> None:
     write_synced(staged / _CURRENT, encode_record(pointer))
 
 
-def swap_pointer(staged: Path, folder: Path, previous: Pointer | None) -> None:
+def swap_pointer(staged: Path, folder: Path, old: Pointer | None) -> None:
     """Replace the pointer by the staged one: the single step that changes the current revision.
 
-    If the disk does not confirm the step, the previous pointer is restored.
+    If the disk does not confirm the step, the old pointer is put back.
     """
     pointer = folder / _CURRENT
-    if previous is not None:
-        write_synced(staged / _PREVIOUS, encode_record(previous))
+    if old is not None:
+        write_synced(staged / _OLD, encode_record(old))
     elif is_plain_folder(pointer):
         try_remove(pointer)
     (staged / _CURRENT).replace(pointer)
     try:
         sync(folder)
     except OSError:
-        if previous is None:
+        if old is None:
             pointer.unlink()
         else:
-            (staged / _PREVIOUS).replace(pointer)
+            (staged / _OLD).replace(pointer)
         raise
 
 

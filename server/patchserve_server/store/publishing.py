@@ -97,7 +97,7 @@ def _publish_in(folder: Path, staged: Path, revision: str) -> None:
     except OSError:
         if is_new:
             with suppress(OSError):
-                sync(folder)  # remove the new generation only when the previous pointer is on disk
+                sync(folder)  # remove the new generation only when the old pointer is on disk
                 try_remove_generation(folder / revision)
         raise
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final
 
+from httptools import HttpParserError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from patchserve_server.web.answering import Answering
@@ -173,7 +174,7 @@ class HttpConnection(HttpToolsProtocol):
         elif len(self.pipeline) >= _MAX_PIPELINED or not _has_one_host(self.headers, self.parser.get_http_version()):
             self._refuse(MALFORMED)
         if self._discards:
-            raise _RefusedError
+            raise HttpParserError  # stops the parser
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:  # noqa: ANN401, ARG002 - ours
         async def send(message: Any) -> None:  # noqa: ANN401 - uvicorn has types of its own for ASGI
@@ -196,10 +197,6 @@ class HttpConnection(HttpToolsProtocol):
 
     def _upgraded(self, **_: Any) -> WebSocketConnection:  # noqa: ANN401 - uvicorn's arguments
         return WebSocketConnection(self._shared, self._place, self._peer)
-
-
-class _RefusedError(Exception):
-    """Stops the parser."""
 
 
 def _has_one_host(headers: Sequence[tuple[bytes, bytes]], version: str) -> bool:

@@ -19,7 +19,7 @@ _POLICY: Final = {
     "frame-ancestors": "'none'",
 }
 SECURITY_HEADERS: Final = {
-    # Of all responses: a picture is a page when it is opened alone.
+    # Of all responses: an image is a page when it is opened alone.
     "content-security-policy": "; ".join(f"{directive} {sources}" for directive, sources in _POLICY.items()),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",

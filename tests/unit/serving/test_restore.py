@@ -17,7 +17,7 @@ from fakes.catalogs import MAX_BYTES, CatalogFactory, current, publish
 from fakes.detector import SPEC, fake_model
 from fakes.gray import gray_input, reference
 from fakes.references import content
-from fakes.waiting import until
+from fakes.waiting import settle, until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,17 +147,51 @@ async def test_of_two_restores_of_one_revision_exactly_one_succeeds(catalog: Cat
     assert await current(catalog) == old.info
 
 
-async def test_a_change_while_the_previous_revision_is_opened_wins(catalog: Catalog, factory: CatalogFactory) -> None:
-    await publish(catalog, reference(level=1, images=2))
+class SlowStore(MemoryReferenceStore):
+    """Waits after it has read a previous revision."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+        self.is_read = threading.Event()
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        previous = super().load_previous(reference_id)
+        self.is_read.set()
+        assert self.gate.wait(30)
+        return previous
+
+
+async def test_a_change_while_the_previous_revision_is_read_wins(factory: CatalogFactory) -> None:
+    store = SlowStore()
+    catalog = factory.catalog(store)
+    await publish(catalog, reference(level=1))
     await publish(catalog, reference(level=2))
-    gate = factory.detector.open_gates[2] = threading.Event()
     restoring = asyncio.create_task(catalog.restore(DEFAULT))
-    await until(lambda: bool(factory.detector.openings))
+    await until(store.is_read.is_set)
     newest = await publish(catalog, reference(level=3))
-    gate.set()
+    store.gate.set()
     with pytest.raises(ReferenceChangedError):
         await restoring
     assert await current(catalog) == newest.info
+
+
+async def test_a_request_for_a_closed_reference_waits_for_a_restore_that_has_its_memory(
+    durable: FolderReferenceStore, factory: CatalogFactory
+) -> None:
+    catalog = factory.catalog(durable, reference(images=3).model.bank.nbytes)
+    old = await publish(catalog, reference("a", 1, images=3))
+    await publish(catalog, reference("a", 2, images=2))
+    other = await publish(catalog, reference("b", images=3))
+    gate = factory.detector.open_gates[3] = threading.Event()
+    restoring = asyncio.create_task(catalog.restore(ReferenceId("a")))
+    await until(lambda: bool(factory.detector.openings))
+    request = asyncio.create_task(current(catalog, "b"))
+    await settle()
+    assert not request.done()
+    gate.set()
+    assert (await restoring).revision == old.revision
+    assert await request == other.info
 
 
 async def test_a_restore_that_has_started_finishes_even_if_its_caller_leaves(catalog: Catalog) -> None:

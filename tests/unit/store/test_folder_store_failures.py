@@ -270,13 +270,13 @@ def test_files_are_on_the_disk_before_the_pointer_names_them(
         *written(NEW),
         f"{NEW.revision} -> parcel/{NEW.revision}",
         "sync parcel",
-        "sync previous.json",
+        "sync old.json",
         "current.json -> parcel/current.json",
         "sync parcel",
     ]
     steps.clear()
     store.restore(ReferenceId("parcel"), OLD.revision)
-    assert steps == ["sync current.json", "sync previous.json", "current.json -> parcel/current.json", "sync parcel"]
+    assert steps == ["sync current.json", "sync old.json", "current.json -> parcel/current.json", "sync parcel"]
     steps.clear()
     store.delete(ReferenceId("parcel"))
     assert steps == ["current.json -> parcel/deleted.json", "sync parcel"]

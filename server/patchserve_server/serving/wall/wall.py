@@ -25,7 +25,7 @@ from patchserve_server.serving.wall.watcher import ReferenceChange, Watcher
 
 _MIB: Final = 2**20
 _RETRY_AFTER_S: Final = 10.0
-_THUMBNAILS_PER_S: Final = 16.0  # for all watchers together
+_THUMBNAILS_PER_S: Final = 12.0  # for all watchers together
 _THUMBNAILS_AT_ONCE: Final = 32
 _SNAPSHOT_REFERENCES: Final = 16
 _SNAPSHOT_SCORES: Final = 150  # of each reference

@@ -17,7 +17,7 @@ GATHER_S: Final = 0.25  # what happens within this time is shown together
 MAX_TILES: Final = 100  # of each verdict, that wait to be shown
 MAX_FAILURES: Final = 20
 MAX_CHANGES: Final = 100
-_THUMBNAILS_PER_S: Final = 4.0  # of each verdict: an anomaly must not wait behind intact items
+_THUMBNAILS_PER_S: Final = 3.0  # of each verdict: an anomaly must not wait behind intact items
 _THUMBNAILS_AT_ONCE: Final = 8
 
 

@@ -67,6 +67,7 @@ def assert_spread(calibration: Calibration, scores: Sequence[float]) -> None:
     assert [spread.min, spread.mean, spread.stddev, spread.max] == pytest.approx(
         [min(scores), np.mean(scores), np.std(scores), max(scores)], rel=1e-4
     )
+    assert spread.scores == pytest.approx(sorted(scores), rel=1e-4)
     assert calibration.image_threshold == pytest.approx(np.mean(scores) + 1.5 * np.std(scores, ddof=1), rel=1e-4)
 
 

@@ -24,6 +24,7 @@ const SCREENS = {
   reference: { title: "Reference", show: reference.show },
 };
 const RETRY_MS = 2000;
+const SERVICE_UNAVAILABLE = 503;
 
 const main = /** @type {HTMLElement} */ (document.getElementById("main"));
 const screens = /** @type {HTMLElement} */ (document.getElementById("screens"));
@@ -105,7 +106,7 @@ async function start() {
     info = await call("GET", "/v1/server");
   } catch (error) {
     replace(main, notice("bad", error.message), session?.isSignedIn && button("Sign out", leaveSession));
-    if (error.status === 503) setTimeout(() => location.reload(), RETRY_MS); // the server is starting
+    if (error.status === SERVICE_UNAVAILABLE) setTimeout(start, RETRY_MS); // it starts, or is replaced
     return;
   }
   drawFrame();
@@ -138,7 +139,7 @@ onAnswer((error) => {
 });
 
 async function lookAgain() {
-  if (info === null) location.reload();
+  if (info === null) await start();
   else await call("GET", "/health").catch(() => {});
 }
 

@@ -32,6 +32,8 @@ class TryIt {
   /** @type {string[]} object URLs of the shown result */
   #urls = [];
   #isLeft = false;
+  /** @type {boolean | null} what screen readers were told last */
+  #saidAnomalous = null;
 
   constructor(root, app) {
     this.app = app;
@@ -181,6 +183,13 @@ class TryIt {
     if (!this.#isLeft) this.#select(item);
   }
 
+  /** While the camera looks continuously, only a change of the verdict is told. */
+  #sayVerdict({ name, inspection }) {
+    const isNews = !this.#camera?.isLooking() || inspection.isAnomalous !== this.#saidAnomalous;
+    this.#saidAnomalous = inspection.isAnomalous;
+    if (isNews) this.app.say(`${name}. ${verdictText(inspection)}.`);
+  }
+
   #changed(item) {
     if (item === this.#selected) this.#drawResult();
     this.#drawList();
@@ -241,7 +250,7 @@ class TryIt {
     }
     if (item.state === "failed") return replace(this.result, notice("bad", `${item.name}: ${item.problem}`));
     if (item.inspection === null) return replace(this.result, element("p", { class: "card empty quiet-text" }, `Inspecting ${item.name}…`));
-    this.app.say(`${item.name}. ${verdictText(item.inspection)}.`);
+    this.#sayVerdict(item);
     replace(
       this.result,
       resultView({ file: item.file, name: item.name, inspection: item.inspection }, this.#urls),

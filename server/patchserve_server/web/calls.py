@@ -38,6 +38,7 @@ class HttpCall(AdmittedCall):
 
     request: Request
     body: Body
+    holdings: Holdings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -209,4 +210,6 @@ class Calls:
             waiting_calls=self._entrance.reception.waiting,
             holdings=holdings,
         )
-        return HttpCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body)
+        return HttpCall(
+            admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body, holdings
+        )

@@ -49,6 +49,7 @@ def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPac
         try:
             return _response(authenticator.authenticate(authorization))
         except UnauthenticatedError as error:
+            call.holdings.give_back()  # as every other refusal that waits
             await pacing.wait(call.client, None)
             response = _signed_out(error.message)
             forget_token(call.request, response)

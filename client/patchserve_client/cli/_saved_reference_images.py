@@ -14,7 +14,7 @@ from patchserve_client.cli._output import JsonOption, print_json, print_line, pr
 from patchserve_client.cli._paths import NEW_FOLDER
 
 _NOT_IN_NAMES = re.compile(r"[^\w.-]")
-_MAX_NAME_BYTES = 80  # of UTF-8
+_MAX_NAME_LENGTH = 80
 
 
 def images(
@@ -46,6 +46,6 @@ def images(
 
 def _file_name(index: int, count: int, name: str) -> str:
     """Such as 07_belt.png. A name may have been given by anyone, so only letters and digits of it are kept."""
-    stem = _NOT_IN_NAMES.sub("_", PurePath(name).stem).encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+    stem = _NOT_IN_NAMES.sub("_", PurePath(name).stem)[:_MAX_NAME_LENGTH]
     number = f"{index + 1:0{len(str(count))}}"
     return f"{number}_{stem}.png" if stem else f"{number}.png"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import json
 import threading
 from collections.abc import Coroutine, Iterator
@@ -23,6 +22,9 @@ from patchserve.v1 import stream_pb2
 
 Response = stream_pb2.InferStreamResponse
 T = TypeVar("T")
+
+_loop = asyncio.new_event_loop()  # of all WebSockets; not made on demand, which two threads could do at once
+threading.Thread(target=_loop.run_forever, daemon=True).start()
 
 
 class SocketError(grpc.RpcError):
@@ -100,14 +102,7 @@ async def _connect(url: str, **options: Any) -> ClientConnection:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
-
-
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
+    return asyncio.run_coroutine_threadsafe(work, _loop).result()
 
 
 def parsed(text: str | bytes) -> Response | status_pb2.Status:

@@ -149,7 +149,7 @@ class Calls:
             socket = Socket(websocket, incoming, self._entrance.reception.waiting)
             with incoming.until_answered:
                 await socket.open()
-                status = await incoming.run(self._talk(incoming, socket, handler)) or status_pb2.Status()
+                status = await incoming.failure_of(self._talk(incoming, socket, handler)) or status_pb2.Status()
                 with suppress(StalledReaderError):
                     await socket.end(last_message(status), close_code(status), reason_of(status))
 
@@ -176,7 +176,7 @@ class Calls:
                 incoming = IncomingCall(name, method, request, self._authenticator, self._entrance)
                 writer = ResponseWriter(send, incoming.request_id)
                 with incoming.until_answered:
-                    failure = await incoming.run(respond(request, incoming, writer))
+                    failure = await incoming.failure_of(respond(request, incoming, writer))
                     if failure is None:
                         return
                     with suppress(StalledReaderError):

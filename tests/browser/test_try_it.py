@@ -32,6 +32,14 @@ def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(ta
     expect(page.get_by_role("status").filter(has_text="Intact: 0.50 x")).to_have_count(1)  # for screen readers
 
 
+def test_all_of_many_images_are_inspected(tab: Tab, gray: str) -> None:
+    page = tab.open(f"try/{gray}")
+    inspect(page, *(gray_file(INTACT, f"{index}.png") for index in range(70)))
+    page.locator("#images").set_input_files([gray_file(ANOMALOUS)])  # while the others wait
+    expect(page.get_by_role("heading", name="71 images, 1 anomalous")).to_be_visible()
+    expect(page.locator(".item .badge.good")).to_have_count(70)
+
+
 def test_images_are_dropped(tab: Tab, gray: str) -> None:
     page = tab.open(f"try/{gray}")
     expect(page.get_by_text("Drop or choose images to inspect")).to_be_visible()

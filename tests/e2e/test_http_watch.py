@@ -247,6 +247,13 @@ def test_one_watcher_too_many_is_refused_until_another_one_leaves(server: Runnin
         wait_until(is_free)
 
 
+def test_who_asks_for_the_headers_alone_does_not_watch(server: RunningServer) -> None:
+    with requests.head(f"{server.http_url}/watch/events", stream=True, timeout=TIMEOUT_S) as head:
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
+        with watching(server) as wall:
+            assert wall.next("snapshot").data["watchers"] == 1
+
+
 @pytest.mark.parametrize("path", ["images/x", "inspections/x", "inspections/x:again", "images/%2e%2e%2fx"])
 def test_an_image_that_is_not_kept_is_not_found(server: RunningServer, path: str) -> None:
     missing = get(server, f"/watch/{path}")
@@ -273,6 +280,7 @@ def test_a_drain_ends_the_stream_with_its_reason() -> None:
         stop.set()
         error = wall.next("error").data
         assert error["details"][0]["reason"] == "DRAINING"
+        assert error["details"][1]["retry_delay"] == "1s", "in the names of the contract, as in every other answer"
         assert list(wall) == []
 
 

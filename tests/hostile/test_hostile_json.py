@@ -72,6 +72,12 @@ def test_the_place_of_a_long_text_cannot_be_guessed() -> None:
     assert (value["b"], value["c"]) == ({"": "0"}, {"": ["0"]})
 
 
+def test_many_small_images_are_no_less_than_a_few_large_ones() -> None:
+    images = ["A" * 2000] * 1000
+    value = parse_json(json.dumps({"images": images}).encode(), 2 * len(images))
+    assert [bytes(text.raw) for text in value["images"]] == [b"A" * 2000] * 1000
+
+
 def test_structure_in_strings_does_not_count() -> None:
     text = '[{,"\\' * 100
     assert parse_json(json.dumps({"a": text}).encode(), MAX_ELEMENTS) == {"a": text}

@@ -157,8 +157,11 @@ class TryIt {
 
   #give(files) {
     replace(this.problem);
-    const [first] = inspections.add(this.#id, files);
-    this.#select(first);
+    const given = inspections.add(this.#id, files);
+    if (given.length < files.length) {
+      replace(this.problem, notice("info", `Only the first ${given.length} of ${counted(files.length, "image")} are inspected.`));
+    }
+    this.#select(given[0]);
     if (matchMedia("(max-width: 899px)").matches) this.result.scrollIntoView(); // below the choice of images, on a phone
   }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -238,3 +240,16 @@ RIGHT: dict[str, tuple[bytes, Callable[[Form], bool]]] = {
 @pytest.mark.parametrize(("body", "is_right"), RIGHT.values(), ids=RIGHT)
 def test_what_is_odd_but_right_is_read(body: bytes, is_right: Callable[[Form], bool]) -> None:
     assert is_right(parse(body))
+
+
+def test_a_closed_parser_leaves_nothing_to_the_garbage_collector() -> None:
+    gc.disable()
+    try:
+        parser = FormParser(BOUNDARY, max_files=MAX_FILES, max_file_bytes=MAX_FILE_BYTES)
+        parser.feed(parts(file_part()))
+        parser.close()
+        left = weakref.ref(parser)
+        del parser
+        assert left() is None
+    finally:
+        gc.enable()

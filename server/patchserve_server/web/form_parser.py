@@ -67,7 +67,7 @@ class FormParser:
         self._files: list[FormFile] = []
         self._values: dict[str, str] = {}
         self._is_complete = False
-        self._parser = MultipartParser(
+        self._parser: MultipartParser | None = MultipartParser(
             boundary,
             {
                 "on_part_begin": self._begin_part,
@@ -93,6 +93,8 @@ class FormParser:
         self._delimiters += chunk.count(self._delimiter)
         if self._delimiters > self._max_parts + 1:
             raise self._too_many()
+        if self._parser is None:
+            raise RuntimeError("The parser is closed.")
         try:
             self._parser.write(chunk)
         except FormParserError:  # its own words are for those who write parsers
@@ -114,6 +116,10 @@ class FormParser:
         if not self._is_complete:
             raise MalformedMessageError("The body ends before the final boundary of the multipart form.")
         return Form(tuple(self._files), self._values)
+
+    def close(self) -> None:
+        """Lets the memory go at once: the parser and this object refer to each other."""
+        self._parser = None
 
     def _too_many(self) -> InvalidInputError:
         allowed = f"{counted(self._max_files, 'file')} and {counted(MAX_VALUES, 'value')}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Final
 
 from patchserve_server.domain.errors import InvalidInputError
@@ -36,9 +37,10 @@ async def read_form(call: HttpCall, *, max_files: int) -> Form:
         return Form((), {})
     boundary = _boundary(headers.get("content-type", ""))
     parser = FormParser(boundary, max_files=max_files, max_file_bytes=call.application.limits.max_image_bytes)
-    async for chunk in call.body.chunks():
-        parser.feed(chunk)
-    return parser.form()
+    with closing(parser):
+        async for chunk in call.body.chunks():
+            parser.feed(chunk)
+        return parser.form()
 
 
 def _boundary(content_type: str) -> bytes:

@@ -61,6 +61,14 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def _may_read(self) -> bool:
         return not self.read_paused and self.writable.is_set()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._drop_unfinished()  # this object is part of cycles: the garbage collector may come late
+
+    def _drop_unfinished(self) -> None:
+        self._unparsed, self.frames, self._fragment_bytes = memoryview(b""), [], 0
+        self.conn.reader.discard()
+
     def data_received(self, data: bytes) -> None:
         self._received_at_s = self.loop.time()
         if self._failed:
@@ -133,19 +141,21 @@ class SocketProtocol(WebSocketsSansIOProtocol):
 
     def handle_text(self, event: Frame) -> None:
         super().handle_text(event)
-        self._count_fragment(event)
+        self._end_frame(event)
 
     def handle_bytes(self, event: Frame) -> None:
         super().handle_bytes(event)
-        self._count_fragment(event)
+        self._end_frame(event)
 
     def handle_cont(self, event: Frame) -> None:
         super().handle_cont(event)
-        self._count_fragment(event)
+        self._end_frame(event)
 
-    def _count_fragment(self, event: Frame) -> None:
-        self._fragment_bytes = 0 if event.fin else self._fragment_bytes + len(event.data)
-        if not event.fin and len(event.data) < _FRAGMENT_BYTES:
+    def _end_frame(self, event: Frame) -> None:
+        """Counts a frame of a message, after its data was taken."""
+        nbytes, event.data = len(event.data), b""  # the parser keeps its last frame until the next one comes
+        self._fragment_bytes = 0 if event.fin else self._fragment_bytes + nbytes
+        if not event.fin and nbytes < _FRAGMENT_BYTES:
             self._count_frame()
 
     def _count_frame(self) -> None:
@@ -169,8 +179,7 @@ class SocketProtocol(WebSocketsSansIOProtocol):
     def _discard(self) -> None:
         """Drops what has come and what still comes."""
         self._failed = True
-        self._unparsed, self.frames, self._fragment_bytes = memoryview(b""), [], 0
-        self.conn.reader.discard()
+        self._drop_unfinished()
         if self.transport.can_write_eof():
             with suppress(OSError):  # the caller has gone
                 self.transport.write_eof()

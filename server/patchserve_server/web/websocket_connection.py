@@ -80,4 +80,5 @@ class WebSocketConnection(SocketProtocol):
             await super().run_asgi()
         finally:
             await self._large.aclose()
+            self.queue = asyncio.Queue()  # nobody takes what is in it
             self._end = self.loop.call_later(_CLOSE_S, self.transport.abort)

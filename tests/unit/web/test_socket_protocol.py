@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +125,23 @@ def test_messages_arrive_whole_and_in_order(app: App) -> None:
         client.send([b"a" * 10, b"b" * 10, b"c"])
         assert client.recv() == b"a" * 10 + b"b" * 10 + b"c"
     assert client.close_code == 1000
+
+
+@pytest.mark.parametrize("count", [1, 2], ids=["whole", "in fragments"])
+def test_only_the_application_keeps_a_message(count: int) -> None:
+    references: list[int] = []
+
+    async def app(_: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        data = (await receive())["bytes"]
+        references.append(sys.getrefcount(data))
+        await receive()
+
+    with serving(app) as port, connect(f"ws://127.0.0.1:{port}") as client:
+        client.send([b"x" * 100_000] * count if count > 1 else b"x" * 100_000)
+        wait_until(lambda: bool(references))
+    assert references == [2], "of `data`, and of the call"
 
 
 @pytest.mark.parametrize("size", [0, 1000, 500_000])

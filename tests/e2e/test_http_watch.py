@@ -30,6 +30,16 @@ from patchserve_server.domain.callers import Scope
 ANOMALOUS, INTACT = 130, 105  # 1.5 x and 0.25 x the threshold of the reference
 
 
+def infer_pixels(server: RunningServer) -> None:
+    pixels = np.full((1, 20, 24, 3), ANOMALOUS, np.uint8)
+    tensor = open_inference_pb2.ModelInferRequest.InferInputTensor(name="pixels", datatype="UINT8", shape=pixels.shape)
+    request = open_inference_pb2.ModelInferRequest(
+        model_name="gray", inputs=[tensor], raw_input_contents=[pixels.tobytes()]
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
+
+
 @pytest.fixture
 def server() -> Iterator[RunningServer]:
     """A server with the reference `gray`."""
@@ -161,6 +171,29 @@ def test_pixels_of_a_batch_are_kept_as_png(server: RunningServer) -> None:
         assert sorted(tiles) == ["batch-0", "batch-1", "batch-2"]
         image = get(server, f"/watch/images/{tiles['batch-2']['id']}").content
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(image))), pixels[2])
+
+
+def test_what_is_drawn_for_a_watcher_counts_as_an_image_in_progress() -> None:
+    detector = FakeDetector()
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(detector=detector, max_pending_images=2))  # one for each client
+        stack.callback(detector.gate.set)
+        load(server, 100)
+        wall = stack.enter_context(watching(server))
+        wall.next("snapshot")
+        infer_pixels(server)
+        (tile,) = wall.tiles(1)
+        paths = [f"/watch/images/{tile['id']}", f"/watch/inspections/{tile['id']}"]
+        assert [get(server, path).status_code for path in paths] == [200, 200]
+        detector.gate.clear()
+        seen = len(detector.batches)
+        caller = threading.Thread(target=infer, args=(server, INTACT))
+        caller.start()
+        wait_until(lambda: len(detector.batches) > seen)
+        assert [reason(get(server, path)) for path in paths] == ["QUEUE_FULL", "QUEUE_FULL"]
+        detector.gate.set()
+        caller.join(TIMEOUT_S)
+        wait_until(lambda: [get(server, path).status_code for path in paths] == [200, 200])
 
 
 def test_an_image_that_cannot_be_inspected_is_told_with_its_reason(server: RunningServer) -> None:

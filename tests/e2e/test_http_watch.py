@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 
@@ -253,29 +252,6 @@ def test_who_asks_for_the_headers_alone_does_not_watch(server: RunningServer) ->
         assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
         with watching(server) as wall:
             assert wall.next("snapshot").data["watchers"] == 1
-
-
-def test_drawing_an_image_of_the_wall_needs_a_permit() -> None:
-    detector = FakeDetector()
-    with running_server(detector=detector, max_pending_images=2, client_share=1) as server, ExitStack() as calls:
-        load(server, 100)
-        with watching(server) as wall:
-            wall.next("snapshot")
-            infer(server, ANOMALOUS)
-            (tile,) = wall.tiles(1)
-            detector.gate.clear()
-            calls.callback(detector.gate.set)
-            pool = calls.enter_context(ThreadPoolExecutor(2))
-            calls.callback(detector.gate.set)
-            waiting = [pool.submit(infer, server, INTACT) for _ in range(2)]
-            path = f"/watch/inspections/{tile['id']}"
-            wait_until(lambda: get(server, path).status_code == 429)
-            assert reason(get(server, path)) == "QUEUE_FULL"
-            assert get(server, f"/watch/images/{tile['id']}").status_code == 200, "its bytes are there already"
-            detector.gate.set()
-            for call in waiting:
-                call.result(TIMEOUT_S)
-            assert get(server, path).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["images/x", "inspections/x", "inspections/x:again", "images/%2e%2e%2fx"])

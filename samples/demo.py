@@ -325,7 +325,7 @@ def main() -> None:
         "--open", action="store_true", help="open the server's page in a browser, and keep the server until Ctrl-C"
     )
     options = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):  # the server must not outlive the demo
+    for number in {signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)}:  # the server must not outlive the demo
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         demo(options.out, options.backbone, opens_page=options.open)

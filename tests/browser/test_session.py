@@ -24,8 +24,9 @@ class Guarded:
     """A server that needs tokens, with the reference `gray`."""
 
     server: RunningServer
-    manage: str  # a token
-    infer: str
+    manage: str  # a token with all scopes
+    infer: str  # one that only inspects
+    only_manage: str
 
 
 @pytest.fixture(scope="module")
@@ -33,13 +34,14 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     manage, manage_line = new_token("line-lead", [Scope.INFER, Scope.MANAGE])
     infer, infer_line = new_token("camera-7", [Scope.INFER])
     file = tmp_path_factory.mktemp("tokens") / "tokens"
-    file.write_text(f"{manage_line}\n{infer_line}\n")
+    only_manage, only_manage_line = new_token("loader", [Scope.MANAGE])
+    file.write_text(f"{manage_line}\n{infer_line}\n{only_manage_line}\n")
     Path(file).chmod(0o600)
     with running_server(auth_tokens=file) as server:
         credentials = composite_channel_credentials(local_channel_credentials(), access_token_call_credentials(manage))
         with secure_channel(server.address, credentials, MESSAGE_OPTIONS) as channel:
             Stub(channel).LoadReference(LoadReferenceRequest(reference_id="gray", images=[gray_png(100)]))
-        yield Guarded(server, manage, infer)
+        yield Guarded(server, manage, infer, only_manage)
 
 
 @pytest.fixture
@@ -92,3 +94,23 @@ def test_a_token_that_no_longer_counts_is_asked_for_again(tab: Tab, guarded: Gua
     expect(page.get_by_label("Your token")).to_be_visible()
     sign_in(page, guarded.manage)
     expect(page.get_by_role("heading", name="1 image")).to_be_visible()
+
+
+def test_a_token_that_cannot_use_the_page_can_be_exchanged(tab: Tab, guarded: Guarded) -> None:
+    tab.expected.add("status of 403")
+    page = tab.open()
+    sign_in(page, guarded.only_manage)
+    expect(page.get_by_role("alert").filter(has_text="infer")).to_be_visible()
+    page.get_by_role("button", name="Sign out").click()
+    sign_in(page, guarded.infer)
+    expect(page.get_by_label("Compare with the reference")).to_have_value("gray")
+
+
+def test_the_page_waits_for_a_server_that_starts(tab: Tab, guarded: Guarded) -> None:
+    tab.expected.add("status of 503")
+    starting = {"message": "The server is starting."}
+    tab.page.route("**/session", lambda route: route.fulfill(status=503, json=starting), times=1)
+    page = tab.open()
+    expect(page.get_by_text("The server is starting.")).to_be_visible()
+    sign_in(page, guarded.infer)
+    expect(page.get_by_label("Compare with the reference")).to_have_value("gray")

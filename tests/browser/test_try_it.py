@@ -52,6 +52,14 @@ def test_a_reference_that_is_gone_is_told_in_words_for_people(tab: Tab, server: 
     expect(page.get_by_text("The server no longer has this reference")).to_be_visible()
 
 
+def test_all_of_many_images_are_inspected(tab: Tab, gray: str) -> None:
+    page = tab.open(f"try/{gray}")
+    inspect(page, *(gray_file(INTACT, f"{index}.png") for index in range(70)))
+    page.locator("#images").set_input_files([gray_file(ANOMALOUS)])  # while the others wait
+    expect(page.get_by_role("heading", name="71 images, 1 anomalous")).to_be_visible()
+    expect(page.locator(".item .badge.good")).to_have_count(70)
+
+
 def test_images_are_dropped(tab: Tab, gray: str) -> None:
     page = tab.open(f"try/{gray}")
     expect(page.get_by_text("Drop or choose images to inspect")).to_be_visible()

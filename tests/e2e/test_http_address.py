@@ -28,6 +28,6 @@ def test_a_server_without_http_has_none() -> None:
 
 
 def test_a_client_at_the_port_for_http_is_told_so() -> None:
-    with running_server() as server, Client(server.http_url.removeprefix("http://")) as client:
-        with pytest.raises(Unavailable, match=r"speaks HTTP, not gRPC, for which patchserve has another port\.$"):
-            client.server_info()
+    told = pytest.raises(Unavailable, match=r"speaks HTTP, not gRPC, for which patchserve has another port\.$")
+    with running_server() as server, Client(server.http_url.removeprefix("http://")) as client, told:
+        client.server_info()

@@ -128,7 +128,7 @@ def test_a_body_that_does_not_come_in_time_ends_its_call(server: CountedServer, 
 
 def test_slow_bodies_give_way_to_a_caller_that_sends(server: CountedServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """On either port."""
-    monkeypatch.setattr(bodies, "_KEEPS_S", 0.0)
+    monkeypatch.setattr(bodies, "KEEPS_S", 0.0)
     monkeypatch.setattr(bodies, "_STEADY_BYTES_PER_S", 2**40)  # they have sent enough to be slow at once
     for other in ("http", "grpc"):
         with ExitStack() as stack:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import requests
 from e2e.in_process import running_server
 from fakes.issuer import Issuer
+from fakes.raw_http import RawConnection
 
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
@@ -187,3 +190,34 @@ def test_jwts_open_sessions_too(tmp_path: Path, scope: Scope) -> None:
         browser.post(f"{server.http_url}/session", json={"token": token}, timeout=TIMEOUT_S)
         found = browser.get(f"{server.http_url}/session", timeout=TIMEOUT_S).json()
         assert (found["signed_in"], found["scopes"]) == (True, [scope])
+
+
+def test_who_has_no_token_takes_no_place_from_those_who_have_one(tokens: Tokens) -> None:
+    with running_server(auth_tokens=tokens.file, max_calls=2) as server, ExitStack() as stack:
+        for host in range(2, 12):
+            caller = stack.enter_context(RawConnection(server.http_url, f"127.0.0.{host}"))
+            caller.send(f"POST /session HTTP/1.1\r\nHost: {server.address}\r\nContent-Length: 100\r\n\r\n", '{"token":')
+            assert sign_in(server.http_url, tokens.robot).status_code == 200  # the one before has been read
+        answer = requests.get(
+            f"{server.http_url}/v1/server", headers={"authorization": f"Bearer {tokens.robot}"}, timeout=TIMEOUT_S
+        )
+        assert answer.status_code == 200
+
+
+def test_a_body_that_is_no_token_is_not_kept(url: str) -> None:
+    with RawConnection(url) as caller:
+        caller.send("POST /session HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n")
+        caller.send(b"2000\r\n" + b"x" * 8192 + b"\r\n", b"1\r\nx\r\n")
+        answer = caller.answer()
+    assert (answer.code, answer.reason) == (413, "REQUEST_TOO_LARGE")
+
+
+def test_a_drain_does_not_wait_for_a_token(tokens: Tokens) -> None:
+    stop = threading.Event()
+    with running_server(stop=stop, auth_tokens=tokens.file) as server, RawConnection(server.http_url) as caller:
+        caller.send(f"POST /session HTTP/1.1\r\nHost: {server.address}\r\nExpect: 100-continue\r\n")
+        caller.send("Content-Length: 100\r\n\r\n")
+        assert caller.answer().code == 100
+        stop.set()
+        answer = caller.answer()
+        assert (answer.code, answer.reason) == (503, "DRAINING")

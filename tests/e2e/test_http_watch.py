@@ -15,6 +15,7 @@ import requests
 from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import Feed, config, frame
+from fakes.detector import FakeDetector
 from fakes.event_stream import TIMEOUT_S, EventStream, events
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -26,6 +27,16 @@ from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 
 ANOMALOUS, INTACT = 130, 105  # 1.5 x and 0.25 x the threshold of the reference
+
+
+def infer_pixels(server: RunningServer) -> None:
+    pixels = np.full((1, 20, 24, 3), ANOMALOUS, np.uint8)
+    tensor = open_inference_pb2.ModelInferRequest.InferInputTensor(name="pixels", datatype="UINT8", shape=pixels.shape)
+    request = open_inference_pb2.ModelInferRequest(
+        model_name="gray", inputs=[tensor], raw_input_contents=[pixels.tobytes()]
+    )
+    with grpc.insecure_channel(server.address) as channel:
+        open_inference_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer(request)
 
 
 @pytest.fixture
@@ -161,6 +172,29 @@ def test_pixels_of_a_batch_are_kept_as_png(server: RunningServer) -> None:
     assert np.array_equal(np.asarray(Image.open(io.BytesIO(image))), pixels[2])
 
 
+def test_what_is_drawn_for_a_watcher_counts_as_an_image_in_progress() -> None:
+    detector = FakeDetector()
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server(detector=detector, max_pending_images=2))  # one for each client
+        stack.callback(detector.gate.set)
+        load(server, 100)
+        wall = stack.enter_context(watching(server))
+        wall.next("snapshot")
+        infer_pixels(server)
+        (tile,) = wall.tiles(1)
+        paths = [f"/watch/images/{tile['id']}", f"/watch/inspections/{tile['id']}"]
+        assert [get(server, path).status_code for path in paths] == [200, 200]
+        detector.gate.clear()
+        seen = len(detector.batches)
+        caller = threading.Thread(target=infer, args=(server, INTACT))
+        caller.start()
+        wait_until(lambda: len(detector.batches) > seen)
+        assert [reason(get(server, path)) for path in paths] == ["QUEUE_FULL", "QUEUE_FULL"]
+        detector.gate.set()
+        caller.join(TIMEOUT_S)
+        wait_until(lambda: [get(server, path).status_code for path in paths] == [200, 200])
+
+
 def test_an_image_that_cannot_be_inspected_is_told_with_its_reason(server: RunningServer) -> None:
     with watching(server) as wall, connect(server.address) as stub:
         wall.next("snapshot")
@@ -213,6 +247,13 @@ def test_one_watcher_too_many_is_refused_until_another_one_leaves(server: Runnin
         wait_until(is_free)
 
 
+def test_who_asks_for_the_headers_alone_does_not_watch(server: RunningServer) -> None:
+    with requests.head(f"{server.http_url}/watch/events", stream=True, timeout=TIMEOUT_S) as head:
+        assert (head.status_code, head.headers["content-type"]) == (200, "text/event-stream")
+        with watching(server) as wall:
+            assert wall.next("snapshot").data["watchers"] == 1
+
+
 @pytest.mark.parametrize("path", ["images/x", "inspections/x", "inspections/x:again", "images/%2e%2e%2fx"])
 def test_an_image_that_is_not_kept_is_not_found(server: RunningServer, path: str) -> None:
     missing = get(server, f"/watch/{path}")
@@ -239,6 +280,7 @@ def test_a_drain_ends_the_stream_with_its_reason() -> None:
         stop.set()
         error = wall.next("error").data
         assert error["details"][0]["reason"] == "DRAINING"
+        assert error["details"][1]["retry_delay"] == "1s", "in the names of the contract, as in every other answer"
         assert list(wall) == []
 
 

@@ -35,6 +35,7 @@ from patchserve_server.domain.callers import Scope
 from patchserve_server.serving import reception
 from patchserve_server.serving.admission import NOTHING
 from patchserve_server.serving.application import Application
+from patchserve_server.web import server as web_server
 from patchserve_server.web.errors import reason_of
 
 IMAGE = gray_png(100)
@@ -334,6 +335,59 @@ def test_a_frame_that_is_larger_than_a_message_ends_the_stream() -> None:
             with pytest.raises(ConnectionClosed):
                 stream.recv(60)
             assert stream.close_code == 1009
+        server.wait_until_nothing_is_held()
+
+
+def send_most_of_a_large_message(raw: socket.socket) -> bool:
+    """Sends 15 of 16 MiB; whether the server took them."""
+    raw.settimeout(1)
+    try:
+        raw.sendall(frame(bytes(16 * 2**20))[: -(2**20)])
+    except TimeoutError:
+        return False
+    return True
+
+
+def test_a_few_large_messages_are_received_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "KEEPS_S", 1000)
+    with serving(max_message_mib=16, max_pending_mib=16) as server:
+        sockets = [raw_stream(server.url, receive_buffer=2**16) for _ in range(5)]
+        assert sum(map(send_most_of_a_large_message, sockets)) == 2, "a third of six"
+        with server.open() as stream:
+            stream.send(IMAGE)  # a small one needs no place
+            assert json.loads(stream.recv(60))["ready"]
+            assert next_result(stream).HasField("response")
+        for raw in sockets:
+            raw.close()
+        server.wait_until_nothing_is_held()
+
+
+def test_a_large_message_that_does_not_come_leaves_its_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web_server, "KEEPS_S", 0.2)
+    with serving(max_message_mib=16, max_pending_mib=16) as server:
+        sockets = [raw_stream(server.url, receive_buffer=2**16) for _ in range(3)]
+        for raw in sockets:
+            send_most_of_a_large_message(raw)
+        with server.open() as stream:
+            assert json.loads(stream.recv(60))["ready"]
+            for _ in range(3):
+                stream.send(encoded(noise(600), "BMP"))  # 1 MB
+                assert next_result(stream).HasField("response")
+        for raw in sockets:
+            raw.close()
+        server.wait_until_nothing_is_held()
+
+
+def test_a_large_message_is_dropped_after_the_stream_has_ended() -> None:
+    with serving(max_message_mib=16) as server:
+        with raw_stream(server.url) as raw:
+            raw.sendall(b"\x81\x81\0\0\0\0x" + frame(bytes(16 * 2**20)))  # a text that is not understood
+            raw.settimeout(60)
+            answer = b""
+            with suppress(ConnectionResetError):
+                while part := raw.recv(65536):
+                    answer += part
+            assert b"STREAM_PROTOCOL" in answer
         server.wait_until_nothing_is_held()
 
 

@@ -45,7 +45,7 @@ def inspected(
     draw_thumbnail: Callable[[], bytes] = lambda: b"thumbnail",
 ) -> ImageInspected:
     return ImageInspected(
-        ORIGIN, image, inspection(reference_id, anomalous=anomalous), calibration, lambda: OVERLAY, draw_thumbnail
+        ORIGIN, image, inspection(reference_id, anomalous=anomalous), calibration, lambda _: OVERLAY, draw_thumbnail
     )
 
 

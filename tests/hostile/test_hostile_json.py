@@ -29,7 +29,11 @@ MIB = 2**20
         (b'["' + b"\\" * MIB + b'"]', MalformedMessageError, "backslashes"),
         (b"[" + b" " * 2 * MIB + b"]", RequestTooLargeError, "1,048,576 bytes beside"),
         (b" " * 2 * MIB + b'"x"', RequestTooLargeError, "beside"),
-        (b"1" * 5000, MalformedMessageError, "too many digits"),
+        (b"1" * 65, MalformedMessageError, "too many digits"),
+        (b"-1." + b"0" * 62 + b"1", MalformedMessageError, "too many digits"),
+        (b"]" * MIB, MalformedMessageError, "closes nothing"),
+        (b"}{" * MIB, RequestTooLargeError, "beside"),
+        (b'["' + b"\\/" * 2 * MIB + b'"]', MalformedMessageError, "1,048,576 backslashes"),
         (b'{"a": 1, "a": 2}', MalformedMessageError, '"a" twice'),
         (b'{"\\u0061": 1, "a": 2}', MalformedMessageError, '"a" twice'),
         (b'{"a": NaN}', MalformedMessageError, 'write "NaN"'),
@@ -66,6 +70,12 @@ def test_the_place_of_a_long_text_cannot_be_guessed() -> None:
     value = parse_json(f'{{"a": {long_text}, "b": {{"": "0"}}, "c": {{"": ["0"]}}}}'.encode(), MAX_ELEMENTS)
     assert isinstance(value["a"], LongText)
     assert (value["b"], value["c"]) == ({"": "0"}, {"": ["0"]})
+
+
+def test_many_small_images_are_no_less_than_a_few_large_ones() -> None:
+    images = ["A" * 2000] * 1000
+    value = parse_json(json.dumps({"images": images}).encode(), 2 * len(images))
+    assert [bytes(text.raw) for text in value["images"]] == [b"A" * 2000] * 1000
 
 
 def test_structure_in_strings_does_not_count() -> None:

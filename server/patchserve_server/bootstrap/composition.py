@@ -108,6 +108,7 @@ def _create_http_face(settings: Settings, entrance: Entrance, credentials: Crede
         write_timeout_s=settings.stream_write_timeout_s,
         max_connections=http_connections(settings),
         client_share=settings.client_share,
+        large_messages=reading_limits(settings).large_places,
         max_connection_age_s=settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
         allowed_origins=words_of(settings.http_allowed_origins),

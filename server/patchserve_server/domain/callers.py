@@ -36,3 +36,10 @@ class TlsIdentity:
     certificate_chain: bytes
     key: bytes = field(repr=False)
     client_ca: bytes | None = None
+
+
+def client_of(token_name: str, certificate_name: str, address: str) -> str:
+    """The client of a call: who shares what the call uses. The token counts, else the certificate, else the address."""
+    if token_name:
+        return f"token {token_name}"
+    return f"certificate {certificate_name}" if certificate_name else f"peer {address}"

@@ -29,7 +29,7 @@ class ImageInspected:
     image: SentImage
     inspection: Inspection
     calibration: Calibration  # of the reference, at sensitivity 1
-    draw_overlay: Callable[[], EncodedOverlay]  # for the operator, whatever the caller requested
+    draw_overlay: Callable[[SentImage], EncodedOverlay]  # of the image, for the operator, whatever the caller requested
     draw_thumbnail: Callable[[], bytes]  # JPEG
 
     @property

@@ -85,7 +85,7 @@ class MethodAdapter(aio.ServerInterceptor):
             return
         application, client = self._entrance.readiness.application, incoming.client
         is_load = method.initial_permit is InitialPermit.LOAD
-        until_sent = incoming.until_status_is_sent
+        until_sent = incoming.until_answered
         with self._entrance.reception.admitted(application, client, is_load=is_load, until_answered=until_sent) as (
             permit,
             holdings,

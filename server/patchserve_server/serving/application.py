@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
+from patchserve_server.imaging import encode_png
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
@@ -150,6 +152,28 @@ class Application:
         permit.grow(capacity_of([kept.image]))
         async with self.catalog.use(kept.reference_id) as reference:
             return await self.inspector.inspect_again(reference, kept.image, OutputOptions(), permit.flow)
+
+    async def file_of(self, permit: Permit, kept: KeptImage) -> bytes:
+        """A kept image as its caller sent it; pixels as PNG. The permit grows to its size.
+
+        Raises:
+            QueueFullError: there is no capacity for one more image.
+        """
+        image = kept.image
+        if isinstance(image, bytes):
+            return image
+        permit.grow(capacity_of([image]))
+        return await self.inspector.draw(partial(encode_png, image), permit.flow)
+
+    async def inspection_of(self, permit: Permit, kept: KeptImage) -> Inspection:
+        """What the caller of a kept image was answered, with an overlay for whoever looks at it.
+
+        Raises:
+            QueueFullError: there is no capacity for one more image.
+        """
+        permit.grow(capacity_of([kept.image]))
+        overlay = await self.inspector.draw(partial(kept.draw_overlay, kept.image), permit.flow)
+        return replace(kept.tile.inspection, overlay=overlay)
 
     async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> ReferenceInfo:
         """Loads images that came in one message. The permit grows to their size.

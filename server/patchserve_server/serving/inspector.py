@@ -58,6 +58,9 @@ class Inspector(Protocol):
             The errors of `inspect`.
         """
 
+    async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
+        """Does other work on an image, which blocks, as soon as it is the flow's turn."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DecodedImage:
@@ -148,7 +151,7 @@ class LocalInspector:
             image,
             inspection,
             reference.info.calibration,
-            partial(self._operators_overlay, image, inspected.raw, reference.info.thresholds(options.sensitivity)),
+            partial(self._operators_overlay, inspected.raw, reference.info.thresholds(options.sensitivity)),
             partial(
                 imaging.draw_thumbnail,
                 inspected.model_input,
@@ -167,6 +170,10 @@ class LocalInspector:
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         return (await self._in_turn(reference, image, options, flow)).inspection
+
+    async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
+        async with self._turns.turn(flow):
+            return (await self._on_pool(flow, work)).value
 
     def _tell_failure(self, origin: Origin, reference: OpenReference, error: Exception) -> None:
         if self._events is None:
@@ -243,7 +250,7 @@ class LocalInspector:
             overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
         return _JudgedImage(verdict, regions, overlay)
 
-    def _operators_overlay(self, image: SentImage, raw: RawScores, thresholds: Calibration) -> EncodedOverlay:
+    def _operators_overlay(self, raw: RawScores, thresholds: Calibration, image: SentImage) -> EncodedOverlay:
         """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
         options = OutputOptions(
             overlay=True,

@@ -83,7 +83,7 @@ class Outputs:
         verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
         stem = self._folder.new_stem([inspection.reference_id, verdict, inspected.origin.name])
         image = inspected.image if isinstance(inspected.image, bytes) else encode_png(inspected.image)
-        overlay = inspection.overlay or inspected.draw_overlay()
+        overlay = inspection.overlay or inspected.draw_overlay(inspected.image)
         contents = {
             f".original.{file_ending(image)}": image,
             f".overlay.{_OVERLAY_ENDING[overlay.format]}": overlay.data,

@@ -47,7 +47,7 @@ def create_web_application(
     routes = [
         PageRoute("/", page.page_response),
         *documented.routes(calls, entrance.readiness, overlays),
-        *session_routes.routes(calls, authenticator, entrance.pacing),
+        *session_routes.routes(calls, authenticator, entrance),
         *open_inference.routes(calls, entrance.readiness),
         *infer_socket.routes(calls),
         *watch.routes(calls),

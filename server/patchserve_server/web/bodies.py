@@ -14,8 +14,16 @@ from patchserve_server.serving.admission import NOTHING, ONE, Capacity, Permit
 from patchserve_server.serving.reception import Holdings
 from patchserve_server.serving.waiting_calls import Waiting, WaitingCalls
 
-_KEEPS_S: Final = 2.0  # how long a body keeps what it holds though others need it,
+KEEPS_S: Final = 2.0  # how long a body keeps what it holds though others need it,
 _STEADY_BYTES_PER_S: Final = 64 * 2**10  # and longer if this much of it comes in each second
+
+
+def since_when(since_s: float, nbytes: int) -> float:
+    """Since when a caller lets the server wait, after it has sent so many bytes: what comes steadily starts it anew.
+
+    Bytes that came fast count for no later time, in which nothing comes.
+    """
+    return min(asyncio.get_running_loop().time(), since_s + nbytes / _STEADY_BYTES_PER_S)
 
 
 class Body:
@@ -79,23 +87,25 @@ class Body:
         self._permit.grow(self._initial)
         self._grow(int(self._request.headers.get("content-length", "0")))  # the server's parser has checked it
         received, stream, start_s = 0, self._request.stream(), asyncio.get_running_loop().time()
-        while chunk := await self._next(stream, start_s, received):
+        since_s = start_s
+        while chunk := await self._next(stream, start_s, since_s):
             received += len(chunk)
+            since_s = since_when(since_s, len(chunk))
             self._grow(received)
             yield chunk
 
-    async def _next(self, stream: AsyncIterator[bytes], start_s: float, received: int) -> bytes:
+    async def _next(self, stream: AsyncIterator[bytes], start_s: float, since_s: float) -> bytes:
         """The next part, empty at the end."""
         keeps_s = dict(self._holdings.keeps_first_s)
         if self._permit.capacity != NOTHING:
-            keeps_s[self._permit.admission] = _KEEPS_S
+            keeps_s[self._permit.admission] = KEEPS_S
         call = Waiting(
             self._holdings.client,
             keeps_s,
             self._holdings.give_back,
             asyncio.timeout_at(start_s + self._timeout_s),
             is_first=True,
-            since_s=start_s + received / _STEADY_BYTES_PER_S,
+            since_s=since_s,
         )
         late = f"The body did not arrive within {self._timeout_s:g} s."
         try:

@@ -38,6 +38,7 @@ class HttpCall(AdmittedCall):
 
     request: Request
     body: Body
+    holdings: Holdings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,6 +119,9 @@ class Calls:
 
         async def respond(request: Request, incoming: IncomingCall, writer: ResponseWriter) -> None:
             incoming.authorize()
+            if request.method == "HEAD":  # its answer has no events to wait for
+                await writer.send_part(b"", _EVENTS_HEADERS, is_last=True)
+                return
             with self._admitted(incoming) as (admitted, holdings):
                 call = self._http_call(admitted, request, method, holdings)
                 async with aclosing(handler(call)) as events:
@@ -145,7 +149,7 @@ class Calls:
             socket = Socket(websocket, incoming, self._entrance.reception.waiting)
             with incoming.until_answered:
                 await socket.open()
-                status = await incoming.run(self._talk(incoming, socket, handler)) or status_pb2.Status()
+                status = await incoming.failure_of(self._talk(incoming, socket, handler)) or status_pb2.Status()
                 with suppress(StalledReaderError):
                     await socket.end(last_message(status), close_code(status), reason_of(status))
 
@@ -172,7 +176,7 @@ class Calls:
                 incoming = IncomingCall(name, method, request, self._authenticator, self._entrance)
                 writer = ResponseWriter(send, incoming.request_id)
                 with incoming.until_answered:
-                    failure = await incoming.run(respond(request, incoming, writer))
+                    failure = await incoming.failure_of(respond(request, incoming, writer))
                     if failure is None:
                         return
                     with suppress(StalledReaderError):
@@ -206,4 +210,6 @@ class Calls:
             waiting_calls=self._entrance.reception.waiting,
             holdings=holdings,
         )
-        return HttpCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body)
+        return HttpCall(
+            admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body, holdings
+        )

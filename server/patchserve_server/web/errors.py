@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
@@ -73,7 +74,7 @@ def headers_of(status: status_pb2.Status) -> dict[str, str]:
     retry = error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Unpack(retry):
-            headers["retry-after"] = str(max(1, round(retry.retry_delay.ToTimedelta().total_seconds())))
+            headers["retry-after"] = str(max(1, math.ceil(retry.retry_delay.ToTimedelta().total_seconds())))
     if status.code == code_pb2.UNAUTHENTICATED:
         headers["www-authenticate"] = "Bearer"
     return headers

@@ -20,6 +20,7 @@ class HttpListening:
     write_timeout_s: float  # how long a response waits for a caller who does not read
     max_connections: int
     client_share: float  # of the connections
+    large_messages: int  # of WebSockets, that are received at a time
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
     allowed_origins: tuple[str, ...] = ()  # other sites that may use this server

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
-from patchserve_server.domain.callers import printable_name
+from patchserve_server.domain.callers import client_of, printable_name
 
 _EXTENSION: Final = "patchserve.peer"
 
@@ -32,7 +32,7 @@ class Peer:
     @property
     def client(self) -> str:
         """The client of calls without a token."""
-        return f"certificate {self.certificate_name}" if self.certificate_name else f"peer {self.address}"
+        return client_of("", self.certificate_name, self.address)
 
 
 def peer_of(scope: Scope) -> Peer:

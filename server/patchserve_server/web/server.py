@@ -14,9 +14,11 @@ import uvicorn
 from patchserve_server.access import Authenticator
 from patchserve_server.access.addresses import listening_address
 from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.reading_places import ReadingPlaces
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.arrivals import Arrivals
 from patchserve_server.web.binding import BACKLOG, bind
+from patchserve_server.web.bodies import KEEPS_S
 from patchserve_server.web.connections import Connections
 from patchserve_server.web.http_connection import HttpConnection
 from patchserve_server.web.listening import HttpListening
@@ -27,6 +29,17 @@ from patchserve_server.web.tls import TlsContexts
 KEEP_ALIVE_S: Final = 75  # load balancers keep connections for up to 60 s, and must close them first
 _AT_ONCE: Final = 32
 _END_S: Final = 1.0  # how long cancelled requests may take to end
+
+
+def _large_messages(listening: HttpListening, entrance: Entrance) -> ReadingPlaces:
+    count = listening.large_messages
+    return ReadingPlaces(
+        entrance.reception.waiting,
+        count=count,
+        per_client=count if listening.client_share == 1 else max(2, count // 3),
+        keeps_s=KEEPS_S,
+        max_queue=listening.max_connections,
+    )
 
 
 class HttpServer:
@@ -47,7 +60,10 @@ class HttpServer:
             **socket_options(listening.max_message_bytes),
         )
         config.load()
-        self._shared = Shared(config, entrance, listening.write_timeout_s, listening.max_connection_age_s)
+        large_messages = _large_messages(listening, entrance)
+        self._shared = Shared(
+            config, entrance, listening.write_timeout_s, large_messages, listening.max_connection_age_s
+        )
         self._connections = Connections(listening.max_connections, listening.client_share)
         contexts = TlsContexts(listening.identity) if listening.identity else None
         self._arrivals = Arrivals(self._shared, self._connections, contexts)

@@ -2,68 +2,93 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from typing import Final
 
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from patchserve_server.access import Authenticator
-from patchserve_server.contract.methods import OPEN, Method
+from patchserve_server.contract.methods import PROBE, SMALL_MESSAGE_BYTES
 from patchserve_server.domain.callers import Caller, Scope
-from patchserve_server.domain.errors import InvalidCredentialsError, InvalidInputError, UnauthenticatedError
-from patchserve_server.serving.refusal_pacing import RefusalPacing
-from patchserve_server.web.calls import Calls, HttpCall
+from patchserve_server.domain.errors import (
+    InvalidCredentialsError,
+    InvalidInputError,
+    RequestTooLargeError,
+    UnauthenticatedError,
+)
+from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.waiting_calls import Waiting
+from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import status_response
+from patchserve_server.web.peers import peer_of
 from patchserve_server.web.sessions import authorization_of, forget_token, keep_token
 
 MAX_TOKEN_CHARACTERS: Final = 3800  # browsers keep at most 4096 bytes of a cookie: its name, value and attributes
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750; a cookie may contain each of them
-_SESSION: Final = Method(OPEN)
 
 
-def routes(calls: Calls, authenticator: Authenticator | None, pacing: RefusalPacing) -> list[BaseRoute]:
+def routes(calls: Calls, authenticator: Authenticator | None, entrance: Entrance) -> list[BaseRoute]:
     """POST with `{"token": "..."}`, GET and DELETE; each answers who is signed in then.
+
+    They are probes: who has no token yet takes no place among the calls of those who have one.
 
     Args:
         calls: the entrance.
         authenticator: None: no token is needed.
-        pacing: delays the answers to tokens that are not valid, so that guessing them is slow.
+        entrance: its pacing delays the answers to tokens that are not valid, so that guessing them is slow.
     """
 
-    async def open_session(call: HttpCall) -> Response:
-        token = _sent_token(await call.body.read())
+    async def open_session(request: Request) -> Response:
+        client = peer_of(request.scope).client
+        waiting = Waiting(client, {}, lambda: None, asyncio.timeout(None), is_first=True)  # a drain ends it
+        token = _sent_token(await entrance.reception.waiting.receive(_body(request), waiting, ""))
         if authenticator is None:
             return _response(None)
         response = _response(authenticator.authenticate(f"Bearer {token}"))
-        keep_token(call.request, response, token)
+        keep_token(request, response, token)
         return response
 
-    async def show_session(call: HttpCall) -> Response:
+    async def show_session(request: Request) -> Response:
         if authenticator is None:
             return _response(None)
-        authorization = authorization_of(call.request)
+        authorization = authorization_of(request)
         if not authorization:
             return _signed_out()
         try:
             return _response(authenticator.authenticate(authorization))
         except UnauthenticatedError as error:
-            await pacing.wait(call.client, None)
+            await entrance.pacing.wait(peer_of(request.scope).client, None)
             response = _signed_out(error.message)
-            forget_token(call.request, response)
+            forget_token(request, response)
             return response
 
-    async def close_session(call: HttpCall) -> Response:
+    async def close_session(request: Request) -> Response:
         response = _response(None) if authenticator is None else _signed_out()
-        forget_token(call.request, response)
+        forget_token(request, response)
         return response
 
     handlers = {"POST": open_session, "GET": show_session, "DELETE": close_session}
     return [
-        Route("/session", calls.endpoint(f"{method} /session", _SESSION, handler, status_response), methods=[method])
+        Route("/session", calls.probe(f"{method} /session", PROBE, handler, status_response), methods=[method])
         for method, handler in handlers.items()
     ]
+
+
+async def _body(request: Request) -> bytes:
+    """The body, of a few KiB. The time limit of a probe is its own too."""
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > SMALL_MESSAGE_BYTES:
+                raise RequestTooLargeError(f"The body has more than {SMALL_MESSAGE_BYTES:,} bytes.")
+    except ClientDisconnect:
+        raise asyncio.CancelledError from None
+    return bytes(body)
 
 
 def _sent_token(body: bytes) -> str:

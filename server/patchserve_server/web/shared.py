@@ -11,6 +11,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from patchserve_server.serving.entrance import Entrance
+from patchserve_server.serving.reading_places import ReadingPlaces
 
 # uvicorn logs a line for each request that is not HTTP, and a trace for each caller who leaves: anybody could fill a
 # disk. What matters of it is logged here.
@@ -25,6 +26,7 @@ class Shared:
         config: uvicorn's, with the application.
         entrance: says whether the server serves, and logs failures.
         write_timeout_s: how long a part of a response waits for a caller who does not read.
+        large_messages: where large messages of WebSockets are received.
         max_age_s: after which a connection takes no more requests; 0: no limit.
         state: uvicorn's: the tasks that answer requests.
     """
@@ -32,6 +34,7 @@ class Shared:
     config: uvicorn.Config
     entrance: Entrance
     write_timeout_s: float
+    large_messages: ReadingPlaces
     max_age_s: float
     state: ServerState = field(default_factory=ServerState)
 

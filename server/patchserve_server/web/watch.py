@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
-from dataclasses import replace
 from typing import Final
 
-from google.protobuf import json_format
 from google.rpc import status_pb2
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -17,11 +14,11 @@ from patchserve_server.contract import responses
 from patchserve_server.contract.methods import InitialPermit, Method
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
-from patchserve_server.imaging import encode_png, media_type_of
+from patchserve_server.imaging import media_type_of
 from patchserve_server.serving.wall import KeptImage
 from patchserve_server.web.calls import Calls, HttpCall
 from patchserve_server.web.errors import status_response
-from patchserve_server.web.message_json import json_of
+from patchserve_server.web.message_json import content_of, json_of
 from patchserve_server.web.wall_json import error_event, score_json, snapshot_event, update_event
 
 _WATCH: Final = Method(Scope.MANAGE)  # it shows what other callers send
@@ -31,9 +28,9 @@ _INSPECT: Final = Method(Scope.MANAGE, InitialPermit.IMAGE)
 def routes(calls: Calls) -> list[BaseRoute]:
     handlers = {
         "/watch/scores": ("WatchScores", _WATCH, _scores),
-        "/watch/images/{tile_id}": ("WatchImage", _WATCH, _image),
+        "/watch/images/{tile_id}": ("WatchImage", _INSPECT, _image),
         "/watch/inspections/{tile_id}:again": ("WatchInspectAgain", _INSPECT, _inspect_again),
-        "/watch/inspections/{tile_id}": ("WatchInspection", _WATCH, _inspection),
+        "/watch/inspections/{tile_id}": ("WatchInspection", _INSPECT, _inspection),
     }
     return [
         Route("/watch/events", calls.events("Watch", _WATCH, _events, status_response, _last_event)),
@@ -56,7 +53,7 @@ async def _events(call: HttpCall) -> AsyncGenerator[bytes]:
 
 
 def _last_event(status: status_pb2.Status) -> bytes:
-    return error_event(json_format.MessageToDict(status))
+    return error_event(content_of(status))
 
 
 async def _scores(call: HttpCall) -> Response:
@@ -70,16 +67,14 @@ async def _scores(call: HttpCall) -> Response:
 
 async def _image(call: HttpCall) -> Response:
     """The image as its caller sent it; pixels as PNG."""
-    image = _kept(call).image
-    data = image if isinstance(image, bytes) else await asyncio.to_thread(encode_png, image)
+    data = await call.application.file_of(call.permit, _kept(call))
     return Response(data, media_type=media_type_of(data))
 
 
 async def _inspection(call: HttpCall) -> Response:
     """What the caller was answered, with an overlay for whoever looks at it."""
-    kept = _kept(call)
-    overlay = await asyncio.to_thread(kept.draw_overlay)
-    return _json(responses.infer_response(replace(kept.tile.inspection, overlay=overlay)))
+    inspection = await call.application.inspection_of(call.permit, _kept(call))
+    return _json(responses.infer_response(inspection))
 
 
 async def _inspect_again(call: HttpCall) -> Response:

@@ -123,7 +123,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
     call: Any = FakeContext()
     refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60), is_audited=False)
-    refused.until_status_is_sent.callback(released.set)
+    refused.until_answered.callback(released.set)
     task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
     await until(lambda: pacing.delayed == 1)
     assert released.is_set()
@@ -135,7 +135,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
 async def test_other_failures_hold_their_place_until_the_status_is_sent() -> None:
     context, released = FakeContext(), asyncio.Event()
     call = incoming(context)
-    call.until_status_is_sent.callback(lambda: released.set() if context.status is not None else None)
+    call.until_answered.callback(lambda: released.set() if context.status is not None else None)
     await call.run(fail(ReferenceNotFoundError("box")))
     assert released.is_set()
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
+import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fakes.detector import INPUT_SIZE_PX, FakeDetector
 from fakes.gray import gray_png, open_reference, reference
@@ -201,8 +204,20 @@ async def test_an_inspection_is_told_with_the_image_as_it_was_sent() -> None:
     (event,) = heard.inspections
     assert (event.origin, event.image, event.inspection) == (Origin("a", "7", is_frame=False), image, inspection)
     assert event.calibration == opened.info.calibration
-    assert event.draw_overlay().size_px == (1280, 13), "although its caller requested none"
+    assert event.draw_overlay(image).size_px == (1280, 13), "although its caller requested none"
     assert Image.open(io.BytesIO(event.draw_thumbnail())).size == (208, 2)
+
+
+async def test_what_is_told_draws_an_image_without_keeping_its_batch() -> None:
+    heard, batch = Heard(), np.zeros((3, 8, 8, 3), np.uint8)
+    alive = weakref.ref(batch)
+    async with inspector(events=heard) as local:
+        await local.inspect(open_reference(reference(level=100)), batch[1], OutputOptions(), FLOW)
+    draw, own = heard.inspections.pop().draw_overlay, np.array(batch[1])
+    del batch
+    gc.collect()
+    assert alive() is None
+    assert draw(own).size_px == (8, 8)
 
 
 async def test_a_frame_is_told_as_a_frame_and_a_failure_with_its_reason() -> None:

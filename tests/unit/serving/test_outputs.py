@@ -67,7 +67,7 @@ def inspected(
         gray_png(100) if image is None else image,
         inspection,
         CALIBRATION,
-        lambda: DRAWN,
+        lambda _: DRAWN,
         lambda: b"",
     )
 

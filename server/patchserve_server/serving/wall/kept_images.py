@@ -25,7 +25,7 @@ class KeptImage:
 
     tile: Tile
     image: SentImage
-    draw_overlay: Callable[[], EncodedOverlay]  # blocks
+    draw_overlay: Callable[[SentImage], EncodedOverlay]  # blocks; it does not hold the image, which may be of a batch
 
     @property
     def reference_id(self) -> ReferenceId:

@@ -10,6 +10,7 @@ import json
 from typing import Any, Final, NoReturn
 
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.web.json_numbers import MAX_ESCAPES, parse_float, parse_int
 
 MAX_ELEMENTS: Final = 2**20  # members of objects and elements of lists in one text
 _BYTES_PER_ELEMENT: Final = 64  # parsed: an empty list, of three bytes in the text, and its place in another list
@@ -35,8 +36,10 @@ def parse_json(text: bytes, max_elements: int = MAX_ELEMENTS) -> Any:  # noqa: A
         InvalidInputError: it is not JSON, or has too many elements.
     """
     parsed_bytes(text, max_elements)
+    if text.count(b"\\") > MAX_ESCAPES:
+        raise InvalidInputError("", f"The JSON has more than {MAX_ESCAPES:,} backslashes.")
     try:
-        return json.loads(text.decode(), parse_constant=_reject_constant)
+        return json.loads(text.decode(), parse_int=parse_int, parse_float=parse_float, parse_constant=_reject_constant)
     except RecursionError:
         raise InvalidInputError("", "The JSON is nested too deeply.") from None
     except ValueError as error:  # the errors of json and of the decoder are of this class

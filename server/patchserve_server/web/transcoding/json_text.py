@@ -15,11 +15,14 @@ from typing import Any, Final, NoReturn
 
 from patchserve_server.contract.methods import MAX_TEXT_BYTES
 from patchserve_server.domain.errors import InvalidInputError, MalformedMessageError, RequestTooLargeError
+from patchserve_server.web.json_numbers import MAX_ESCAPES, parse_float, parse_int
 from patchserve_server.web.transcoding.shown import shown
 
 MAX_DEPTH: Final = 16  # of objects and lists; the requests of the contract need 5
 MAX_BYTES_BESIDE_LONG_TEXTS: Final = 2**20
-_LONG_TEXT_BYTES: Final = 8 * MAX_TEXT_BYTES  # an escaped character takes 6 bytes
+_LONG_ESCAPED_BYTES: Final = (
+    8 * MAX_TEXT_BYTES
+)  # an escaped character takes 6 bytes; without escapes, a text is long earlier
 _MAX_BACKSLASHES: Final = 1024  # in a row
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 
@@ -44,6 +47,8 @@ def parse_json(body: bytes, max_elements: int) -> Any:  # noqa: ANN401 - any JSO
         InvalidInputError: it has too many elements.
         RequestTooLargeError: it has too many bytes beside long strings.
     """
+    if body.count(b"\\") > MAX_ESCAPES:
+        raise MalformedMessageError(f"The JSON has more than {MAX_ESCAPES:,} backslashes.")
     pieces: list[bytes] = []
     long_texts: dict[str, LongText] = {}
     nonce = secrets.token_hex(8)  # a caller who knew the keys could have one image counted once and used often
@@ -73,10 +78,12 @@ def _split(body: bytes, max_elements: int) -> Iterator[tuple[bytes, LongText | N
                 raise MalformedMessageError("The body is not JSON: a string has no end.")
             if not _is_escaped(body, begin + 1, end):
                 break
-        if end - begin > _LONG_TEXT_BYTES:
-            length = _checked_length(length + begin - start)
-            yield body[start:begin], LongText(view[begin + 1 : end], body.find(b"\\", begin, end) >= 0)
-            start = end + 1
+        if end - begin > MAX_TEXT_BYTES + 1:
+            has_escapes = body.find(b"\\", begin, end) >= 0
+            if not has_escapes or end - begin > _LONG_ESCAPED_BYTES:
+                length = _checked_length(length + begin - start)
+                yield body[start:begin], LongText(view[begin + 1 : end], has_escapes)
+                start = end + 1
         begin = body.find(b'"', end + 1)
     _checked_length(length + len(body) - start)
     yield body[start:], None
@@ -107,6 +114,8 @@ def _check_structure(text: bytes, max_elements: int) -> None:
                 depth -= 1
             case 0x2C:  # ,
                 elements += 1
+        if depth < 0:
+            raise MalformedMessageError("The body is not JSON: a bracket closes nothing.")
         if depth > MAX_DEPTH:
             raise MalformedMessageError(f"The JSON is nested more than {MAX_DEPTH} deep.")
         if elements > max_elements:
@@ -128,7 +137,13 @@ def _loads(text: bytes, long_texts: dict[str, LongText]) -> Any:  # noqa: ANN401
         return long_texts.get(key, fields) if isinstance(key, str) else fields
 
     try:
-        return json.loads(text.decode(), object_pairs_hook=object_of, parse_constant=_no_constant)
+        return json.loads(
+            text.decode(),
+            object_pairs_hook=object_of,
+            parse_int=parse_int,
+            parse_float=parse_float,
+            parse_constant=_no_constant,
+        )
     except UnicodeDecodeError:
         raise MalformedMessageError("The body is not UTF-8.") from None
     except json.JSONDecodeError as error:

@@ -35,6 +35,7 @@ let leave = () => {};
 let info = null;
 let session = null;
 let asking = false;
+let isStarting = false;
 
 /** The reference that the last screen showed: the next screen opens with it. */
 let lastReferenceId = "";
@@ -100,14 +101,17 @@ async function leaveSession() {
 
 /** Reads who this person is and what the server is; asks for a token first, where one is needed. */
 async function start() {
+  isStarting = true;
   try {
     session = await readSession();
     if (session.isTokenNeeded && !session.isSignedIn) session = await askForToken(session.problem);
     info = await call("GET", "/v1/server");
   } catch (error) {
-    replace(main, notice("bad", error.message));
+    replace(main, notice("bad", error.message), session?.isSignedIn && button("Sign out", leaveSession));
     if (error.status === SERVICE_UNAVAILABLE) setTimeout(start, RETRY_MS); // it starts, or is replaced
     return;
+  } finally {
+    isStarting = false;
   }
   drawFrame();
   window.addEventListener("hashchange", () => {
@@ -139,7 +143,7 @@ onAnswer((error) => {
 });
 
 async function lookAgain() {
-  if (info === null) await start();
+  if (info === null && !isStarting) await start(); // else a dialog asks for a token
   else await call("GET", "/health").catch(() => {});
 }
 

@@ -2,7 +2,7 @@
 
 import { infer } from "./contract.js";
 
-const KEPT = 60;
+const MOST = 300; // images given together; and of those that are finished, how many stay
 const AT_ONCE = 2;
 const TRIES = 6;
 
@@ -24,12 +24,19 @@ export class Inspections {
   items = [];
   /** @type {(item: Item) => void} told when an item has changed */
   onChange = () => {};
+  /** @type {Item[]} */
+  #waiting = [];
   #running = 0;
 
-  /** @param {string} referenceId @param {File[]} files @returns {Item[]} */
+  /**
+   * @param {string} referenceId
+   * @param {File[]} files
+   * @returns {Item[]} those that are inspected: the first ones, if there are very many
+   */
   add(referenceId, files) {
-    const added = files.map((file) => itemOf(referenceId, file));
-    this.items = [...added, ...this.items].slice(0, KEPT);
+    const added = files.slice(0, MOST).map((file) => itemOf(referenceId, file));
+    this.items = kept([...added, ...this.items]);
+    this.#waiting.push(...added);
     this.#next();
     return added;
   }
@@ -37,7 +44,7 @@ export class Inspections {
   /** Inspects one image now, beside those that wait. @param {string} referenceId @param {File} file */
   async addNow(referenceId, file) {
     const item = itemOf(referenceId, file);
-    this.items = [item, ...this.items].slice(0, KEPT);
+    this.items = kept([item, ...this.items]);
     await this.#inspect(item);
     return item;
   }
@@ -49,7 +56,9 @@ export class Inspections {
 
   /** Inspects all images of a reference once more. @param {string} referenceId */
   repeat(referenceId) {
-    for (const item of this.of(referenceId)) item.state = "waiting";
+    const finished = this.of(referenceId).filter(isFinished);
+    for (const item of finished) item.state = "waiting";
+    this.#waiting.push(...finished);
     this.#next();
   }
 
@@ -60,9 +69,9 @@ export class Inspections {
 
   #next() {
     while (this.#running < AT_ONCE) {
-      const item = this.items.find((each) => each.state === "waiting");
+      const item = this.#waiting.shift();
       if (!item) return;
-      void this.#inspect(item).then(() => this.#next());
+      if (this.items.includes(item)) void this.#inspect(item).then(() => this.#next());
     }
   }
 
@@ -81,6 +90,14 @@ export class Inspections {
       this.onChange(item);
     }
   }
+}
+
+const isFinished = (/** @type {Item} */ item) => item.state === "done" || item.state === "failed";
+
+/** Without the oldest that are finished. */
+function kept(/** @type {Item[]} */ items) {
+  let places = MOST;
+  return items.filter((item) => !isFinished(item) || (places -= 1) >= 0);
 }
 
 function itemOf(referenceId, file) {

@@ -159,9 +159,12 @@ class TryIt {
 
   #give(files) {
     replace(this.problem);
-    const [first] = inspections.add(this.#id, files);
-    this.#awaited = first;
-    this.#select(first);
+    const given = inspections.add(this.#id, files);
+    if (given.length < files.length) {
+      replace(this.problem, notice("info", `Only the first ${given.length} of ${counted(files.length, "image")} are inspected.`));
+    }
+    this.#awaited = given[0];
+    this.#select(given[0]);
   }
 
   #openCamera() {

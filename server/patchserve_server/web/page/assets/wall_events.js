@@ -50,7 +50,7 @@ async function run(path, onEvent, onChange, signal) {
 
 /** @param {ApiError} error */
 function retryAfterMs(error) {
-  const delay = error.details.find((detail) => detail.retryDelay)?.retryDelay;
+  const delay = error.details.find((detail) => detail.retry_delay)?.retry_delay;
   return delay ? Math.max(RETRY_MS, 1000 * Number.parseFloat(delay)) : RETRY_MS;
 }
 

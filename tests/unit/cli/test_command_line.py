@@ -38,6 +38,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["serve", "--port"], "argument --port: expected one argument"),
     (["serve", "--port", "abc"], "--port is 'abc'; it must be a whole number from 0 to 65535."),
     (["serve", "--port", "65536"], "--port is '65536'; it must be a whole number from 0 to 65535."),
+    (["serve", "--http-port", "65536"], "--http-port is '65536'; it must be a whole number from 0 to 65535."),
     (["serve", "--threads", "0"], "--threads is '0'; it must be a whole number of at least 1."),
     (["serve", "--client-share", "nan"], "--client-share is 'nan'; it must be a number above 0 and at most 1."),
     (["serve", "--precision", "fp8"], "--precision is 'fp8'; it must be one of fp32, bf16, int8, auto."),

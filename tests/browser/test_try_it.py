@@ -125,8 +125,8 @@ def test_a_load_shows_its_progress_and_can_be_cancelled(browser: Browser) -> Non
         expect(page.get_by_text("Computing patches")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Cancelled.")).to_be_visible()
-        detector.fit_gate.set()
         wait_until(lambda: requests.get(f"{server.http_url}/v1/loads", timeout=60).json()["loads"] == [])
+        detector.fit_gate.set()
         assert requests.get(f"{server.http_url}/v1/references", timeout=60).json()["references"] == []
         page.get_by_role("button", name="Build the reference").click()
         expect(page.get_by_label("Compare with the reference")).to_have_value("slow")

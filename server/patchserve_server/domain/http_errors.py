@@ -11,7 +11,7 @@ class MalformedRequestError(InvalidInputError):
     reason = "MALFORMED_REQUEST"
 
     def __init__(self) -> None:
-        super().__init__("", "The request is not valid HTTP/1.1.")
+        super().__init__("", "The request is not valid HTTP/1.1. gRPC has another port.")
 
 
 class HeadersTooLargeError(InvalidInputError):

@@ -16,6 +16,7 @@ from protos.protocol_page import comments_of
 
 JSON: Final = "application/json"
 STATUS: Final = ".google.rpc.Status"
+PATH_EXAMPLES: Final[dict[str, str | int]] = {"reference_id": "default", "index": 0}
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "A token, or a JWT of a known issuer."},
     "session": {
@@ -74,7 +75,8 @@ def _operation(
     *,
     has_body: bool,
 ) -> dict[str, Any]:
-    operation: dict[str, Any] = {"operationId": method.name, "description": description}
+    summary = f"{description.partition('. ')[0].removesuffix('.')}."  # the first sentence
+    operation: dict[str, Any] = {"operationId": method.name, "summary": summary, "description": description}
     parameters = []
     for name, owner, field in leaves(contract, method.input_type):
         is_in_path = f"{{{name}}}" in path
@@ -94,8 +96,12 @@ def _operation(
 
 def _parameter(contract: Contract, name: str, owner: str, field: Field, *, is_in_path: bool) -> dict[str, Any]:
     described = contract.property_of(owner, field)
-    parameter = {"name": name, "in": "path" if is_in_path else "query", "description": described.pop("description")}
-    return {**parameter, **({"required": True} if is_in_path else {}), "schema": described}
+    description = described.pop("description")
+    if not is_in_path:
+        return {"name": name, "in": "query", "description": description, "schema": described}
+    description = description.partition(" Empty: ")[0]  # a part of a path is never empty
+    example = {"example": PATH_EXAMPLES[name]}
+    return {"name": name, "in": "path", "description": description, "required": True, **example, "schema": described}
 
 
 def _form(contract: Contract, method: descriptor_pb2.MethodDescriptorProto, path: str) -> dict[str, Any]:

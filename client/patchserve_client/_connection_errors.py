@@ -33,21 +33,23 @@ _NO_HOST: Final = (
     "address lookup failed",
     "Name or service not known",
 )
-_OTHER_PROTOCOL: Final = ("Failed parsing HTTP/2", "Expected SETTINGS frame", "http1.x server")
+_OTHER_PROTOCOL: Final = {
+    "http1.x server": "What answers at {server} speaks HTTP, not gRPC, for which patchserve has another port.",
+    "Failed parsing HTTP/2": "What answers at {server} is not a gRPC server.",
+    "Expected SETTINGS frame": "What answers at {server} is not a gRPC server.",
+}
 _CONNECTING: Final = "failed to connect to all addresses"
 
 
 def sentence(details: str, connection: Connection) -> str:
     """What was wrong with the connection, and what to do about it. `details` is gRPC's text."""
     server = connection.server
-    if connection.tls is not None:
-        for part, text in _WITH_TLS.items():
-            if part in details:
-                return text.format(server=server)
+    known = _OTHER_PROTOCOL if connection.tls is None else {**_WITH_TLS, **_OTHER_PROTOCOL}
+    for part, text in known.items():
+        if part in details:
+            return text.format(server=server)
     if _contains(details, _NO_HOST):
         return f"The host in the server's address {server} was not found."
-    if _contains(details, _OTHER_PROTOCOL):
-        return f"What answers at {server} is not a gRPC server."
     if server.startswith("unix") and "No such file" in details:
         return f"No server answers at {server}: there is no such socket"
     # Without _CONNECTING, a connection that worked was lost.

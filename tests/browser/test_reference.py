@@ -8,7 +8,7 @@ from browser.screens import ANOMALOUS, INTACT, NORMAL, gray_file, inspect
 from browser.tabs import Tab
 from e2e.harness import connect
 from e2e.in_process import RunningServer
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from patchserve.v1.reference_pb2 import GetReferenceRequest, Reference, TuneReferenceRequest
 
@@ -55,6 +55,23 @@ def test_the_slider_tells_what_would_have_been_and_tunes_only_when_it_is_applied
     expect(page.get_by_text("The sensitivity is now 0.1.")).to_be_visible()
     expect(page.get_by_text("0 of 2 recent images are anomalous.")).to_be_visible()
     assert (now(server).sensitivity, now(server).previous_revision) == (0.1, before.revision)
+
+
+def test_a_score_of_just_the_threshold_stands_on_the_side_of_the_intact(tab: Tab, gray: str) -> None:
+    def at_the_threshold(route: Route) -> None:
+        answer = route.fetch()
+        content = answer.json()
+        calibration = content["reference"]["calibration"]
+        calibration["normal_scores"]["scores"] = [calibration["image_threshold"]]
+        route.fulfill(response=answer, json=content)
+
+    tab.page.route(f"**/v1/references/{gray}", at_the_threshold)
+    page = tab.open(f"reference/{gray}")
+    expect(page.get_by_text("0 of 1 normal score is anomalous.")).to_be_visible()
+    bars = page.locator(".histogram rect")
+    heights = bars.evaluate_all("bars => bars.map((bar) => Number(bar.getAttribute('height')))")
+    assert heights[15] == 1  # the last one below 1 x, of 32 up to 2 x
+    assert sum(heights) == 1
 
 
 def test_added_images_are_taken_back_by_undo(tab: Tab, server: RunningServer, gray: str) -> None:

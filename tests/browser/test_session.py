@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from browser.tabs import Tab, watched_tab
+from browser.screens import ANOMALOUS, gray_file, inspect, width_beyond_the_window
+from browser.tabs import PHONE, Tab, watched_tab
 from e2e.harness import MESSAGE_OPTIONS, Stub
 from e2e.in_process import RunningServer, running_server
 from fakes.gray import gray_png
@@ -53,6 +55,19 @@ def tab(browser: Browser, guarded: Guarded) -> Iterator[Tab]:
 def sign_in(page: Page, token: str) -> None:
     page.get_by_label("Your token").fill(token)
     page.get_by_role("button", name="Sign in").click()
+
+
+def test_on_a_phone_the_verdict_of_somebody_who_signed_in_is_below_the_navigation(
+    browser: Browser, guarded: Guarded
+) -> None:
+    with watched_tab(browser, guarded.server.http_url, **PHONE) as tab:
+        page = tab.open("try/gray")
+        sign_in(page, guarded.manage)
+        inspect(page, gray_file(ANOMALOUS))
+        expect(page.get_by_role("heading", name=re.compile("Anomalous: "))).to_be_in_viewport(ratio=1)
+        bottom = page.get_by_role("navigation").evaluate("node => node.getBoundingClientRect().bottom")
+        assert bottom <= page.locator(".result-name").evaluate("node => node.getBoundingClientRect().top")
+        assert width_beyond_the_window(page) == 0
 
 
 def test_a_wrong_token_is_told_and_the_right_one_opens_the_page_until_sign_out(tab: Tab, guarded: Guarded) -> None:
@@ -102,15 +117,5 @@ def test_a_token_that_cannot_use_the_page_can_be_exchanged(tab: Tab, guarded: Gu
     sign_in(page, guarded.only_manage)
     expect(page.get_by_role("alert").filter(has_text="infer")).to_be_visible()
     page.get_by_role("button", name="Sign out").click()
-    sign_in(page, guarded.infer)
-    expect(page.get_by_label("Compare with the reference")).to_have_value("gray")
-
-
-def test_the_page_waits_for_a_server_that_starts(tab: Tab, guarded: Guarded) -> None:
-    tab.expected.add("status of 503")
-    starting = {"message": "The server is starting."}
-    tab.page.route("**/session", lambda route: route.fulfill(status=503, json=starting), times=1)
-    page = tab.open()
-    expect(page.get_by_text("The server is starting.")).to_be_visible()
     sign_in(page, guarded.infer)
     expect(page.get_by_label("Compare with the reference")).to_have_value("gray")

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import pytest
 import requests
 from browser.screens import ANOMALOUS, INTACT, NORMAL, broken_file, build, gray_file, inspect
-from browser.tabs import Tab, watched_tab
+from browser.tabs import PHONE, Tab, watched_tab
 from e2e.in_process import RunningServer, running_server
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
@@ -30,6 +30,26 @@ def test_a_reference_is_built_by_file_chooser_and_tells_intact_from_anomalous(ta
     expect(page.get_by_role("heading", name="Intact: 0.50 x the threshold")).to_be_visible()
     expect(page.get_by_role("heading", name="2 images, 1 anomalous")).to_be_visible()
     expect(page.get_by_role("status").filter(has_text="Intact: 0.50 x")).to_have_count(1)  # for screen readers
+
+
+def test_the_verdict_comes_into_view_on_a_phone(browser: Browser, server: RunningServer, gray: str) -> None:
+    with watched_tab(browser, server.http_url, **PHONE) as tab:
+        page = tab.open(f"try/{gray}")
+        inspect(page, gray_file(ANOMALOUS))
+        heading = page.get_by_role("heading", name="Anomalous: 2.50 x the threshold")
+        expect(heading).to_be_in_viewport(ratio=1)
+        expect(page.locator(".picture")).to_be_in_viewport()
+        page.get_by_role("button", name="Use the camera").click()
+        expect(page.get_by_role("region", name="Camera")).to_be_in_viewport()
+
+
+def test_a_reference_that_is_gone_is_told_in_words_for_people(tab: Tab, server: RunningServer, gray: str) -> None:
+    page = tab.open(f"try/{gray}")
+    expect(page.get_by_label("Compare with the reference")).to_have_value(gray)
+    requests.delete(f"{server.http_url}/v1/references/{gray}", timeout=30).raise_for_status()
+    tab.expected.add("status of 404")
+    page.locator("#images").set_input_files(gray_file(INTACT))
+    expect(page.get_by_text("The server no longer has this reference")).to_be_visible()
 
 
 def test_all_of_many_images_are_inspected(tab: Tab, gray: str) -> None:
@@ -105,8 +125,8 @@ def test_a_load_shows_its_progress_and_can_be_cancelled(browser: Browser) -> Non
         expect(page.get_by_text("Computing patches")).to_be_visible()
         page.get_by_role("button", name="Cancel").click()
         expect(page.get_by_text("Cancelled.")).to_be_visible()
-        detector.fit_gate.set()
         wait_until(lambda: requests.get(f"{server.http_url}/v1/loads", timeout=60).json()["loads"] == [])
+        detector.fit_gate.set()
         assert requests.get(f"{server.http_url}/v1/references", timeout=60).json()["references"] == []
         page.get_by_role("button", name="Build the reference").click()
         expect(page.get_by_label("Compare with the reference")).to_have_value("slow")

@@ -93,7 +93,7 @@ def test_a_stream_is_seen_live(tab: Tab, server: RunningServer) -> None:
         expect(chart.get_by_role("img")).to_have_attribute(
             "aria-label", re.compile(r"^2 images in the last 5 minutes, 1 of them above the threshold")
         )
-        expect(chart).to_contain_text("1.50 x now")
+        expect(chart).to_contain_text("last 1.50 x")
         expect(page.locator(".wall-numbers")).to_contain_text("1 of 2")
         expect(page.get_by_role("status").filter(has_text="Anomalous: f2, 1.50 x")).to_have_count(1)
         expect(page.get_by_text("Nothing has been inspected")).to_be_hidden()
@@ -198,6 +198,21 @@ def test_an_image_that_is_still_above_the_threshold_needs_a_lower_sensitivity(ta
     with connect(server.address) as stub:
         answer = stub.GetReference(reference_pb2.GetReferenceRequest(reference_id=GRAY))
     assert answer.reference.sensitivity == 2
+
+
+def test_verdicts_that_an_earlier_change_made_are_not_blamed_on_the_false_alarm(
+    tab: Tab, server: RunningServer
+) -> None:
+    page = watch(tab)
+    infer(server, 85, "intact.png")  # 0.75 x
+    expect(page.locator(".wall-grid").get_by_text("gray, intact.png")).to_be_attached()
+    with connect(server.address) as stub:  # intact.png would be anomalous from now on
+        stub.TuneReference(reference_pb2.TuneReferenceRequest(reference_id=GRAY, sensitivity=2))
+    infer(server, ANOMALOUS, "a.png")
+    page.get_by_role("button", name="This is fine: a.png").click()
+    effect = page.locator(".wall-effect")
+    expect(effect).to_contain_text("This image is still above the threshold")
+    expect(effect).not_to_contain_text("intact image")
 
 
 def test_an_undo_that_fails_can_be_tried_again(tab: Tab, server: RunningServer) -> None:

@@ -52,10 +52,13 @@ def test_a_request_without_an_image_says_so(server: RunningServer, path: str) ->
     for answer in (
         requests.post(url, timeout=TIMEOUT_S),
         requests.post(url, files={"reference_id": (None, "default")}, timeout=TIMEOUT_S),
-        requests.post(url, files={"image": (None, "a.jpg")}, timeout=TIMEOUT_S),  # as `curl -F image=a.jpg`
         requests.post(url, files=chosen_no_file, timeout=TIMEOUT_S),
     ):
         assert_error(answer, 400, "INVALID_FIELD", "No image file provided")
+    forgotten_at_sign = requests.post(url, files={"image": (None, "a.jpg")}, timeout=TIMEOUT_S)  # curl -F image=a.jpg
+    assert_error(
+        forgotten_at_sign, 400, "INVALID_FIELD", "No image file provided: image is text. curl sends a file with @"
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -89,7 +92,7 @@ def test_an_unknown_output_says_why_it_may_be_gone(server: RunningServer) -> Non
 
 def test_an_unknown_path_and_a_wrong_method_are_errors_of_the_same_form(server: RunningServer) -> None:
     assert_error(get(server, "predict"), 404, "UNKNOWN_PATH", "nothing at this path")
-    assert_error(get(server, "health/"), 404, "UNKNOWN_PATH", "nothing at this path")
+    assert_error(get(server, "health/"), 404, "UNKNOWN_PATH", "No path ends with a slash.")
     answer = get(server, "infer")
     assert_error(answer, 405, "HTTP_METHOD", "POST only")
     assert answer.headers["allow"] == "POST"

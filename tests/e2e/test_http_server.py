@@ -62,7 +62,7 @@ def test_a_port_in_use_is_named_and_nothing_stays_open() -> None:
         own = free.getsockname()[1]
         free.close()
         with (
-            pytest.raises(StartupError, match=rf"127.0.0.1:{port}: another program uses the port.*--http-port"),
+            pytest.raises(StartupError, match=rf"127.0.0.1:{port}: the port is in use already.*--http-port"),
             running_server(port=own, http_port=port),
         ):
             pass

@@ -56,6 +56,14 @@ def test_the_document_is_valid(document: dict[str, Any]) -> None:
     OpenAPIV31SpecValidator(document).validate()
 
 
+def test_every_operation_has_a_summary_and_every_path_an_example(document: dict[str, Any]) -> None:
+    for operation in operations(document).values():
+        assert operation["description"].startswith(operation["summary"])
+        for parameter in operation.get("parameters", []):
+            assert parameter["in"] == "query" or "example" in parameter
+            assert parameter["in"] == "query" or "Empty" not in parameter["description"]
+
+
 def test_every_method_that_is_no_stream_is_described(document: dict[str, Any]) -> None:
     assert operations(document).keys() == {method.name for method in UNARY}
     assert all(operation["description"] for operation in operations(document).values())

@@ -24,7 +24,7 @@ _WORDS: Final = {
     "REPLACE": "a load without --append",
     "APPEND": "--append",
     "DROP_OLDEST": "--drop-oldest",
-    "send the metadata `authorization: Bearer TOKEN`": "set PATCHSERVE_TOKEN, --token-file or --token",
+    "send `authorization: Bearer TOKEN`": "set PATCHSERVE_TOKEN, --token-file or --token",
     "Leave `tls` out": "Leave out --tls, --ca, --cert, --key and their variables",
     "`insecure_token`": "--insecure-token",
     "`timeout_s`": "--timeout",

@@ -29,7 +29,7 @@ class Authenticator:
         if not authorization.strip():
             raise UnauthenticatedError
         if scheme.lower() != "bearer" or not token.strip():
-            raise InvalidCredentialsError("Send the metadata in the form `authorization: Bearer TOKEN`.")
+            raise InvalidCredentialsError("Send it in the form `authorization: Bearer TOKEN`.")
         token = token.strip()
         # A JWT contains dots, a token of the file does not.
         verify = self._verify_jwt if "." in token else self._verify_token

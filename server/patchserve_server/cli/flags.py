@@ -52,7 +52,7 @@ def problem_text(problem: Mapping[str, Any], flags: Container[str]) -> str:
 
 def allowed_values(field: FieldInfo) -> str:
     """The values of a setting in words."""
-    kind = field.annotation
+    kind = int if field.annotation == int | None else field.annotation
     if get_origin(kind) is Literal:
         return f"one of {', '.join(get_args(kind))}"
     if kind is bool:

@@ -290,9 +290,7 @@ class UnauthenticatedError(PatchserveError):
 
     reason = "NO_CREDENTIALS"
 
-    def __init__(
-        self, message: str = "This server requires a token: send the metadata `authorization: Bearer TOKEN`."
-    ) -> None:
+    def __init__(self, message: str = "This server requires a token: send `authorization: Bearer TOKEN`.") -> None:
         super().__init__(message)
 
 

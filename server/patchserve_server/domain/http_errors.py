@@ -11,7 +11,7 @@ class MalformedRequestError(InvalidInputError):
     reason = "MALFORMED_REQUEST"
 
     def __init__(self) -> None:
-        super().__init__("", "The request is not valid HTTP/1.1.")
+        super().__init__("", "The request is not valid HTTP/1.1. gRPC has another port.")
 
 
 class HeadersTooLargeError(InvalidInputError):
@@ -46,8 +46,11 @@ class UnknownPathError(PatchserveError):
 
     reason = "UNKNOWN_PATH"
 
-    def __init__(self) -> None:
-        super().__init__("There is nothing at this path. GET /openapi.json lists the paths that exist.")
+    def __init__(self, path: str) -> None:
+        slash = " No path ends with a slash." if path.endswith("/") else ""
+        super().__init__(
+            f"There is nothing at this path.{slash} GET / and GET /openapi.json list the paths that exist."
+        )
 
 
 class HttpMethodError(PatchserveError):

@@ -84,7 +84,7 @@ def _no_route(request: Request, error: Exception) -> Response:
     """There is nothing at the path, or not for this method."""
     write = _error_format(request.url.path)
     if not isinstance(error, HTTPException) or error.status_code != HTTPStatus.METHOD_NOT_ALLOWED:
-        return write(status_of(UnknownPathError(), ""))
+        return write(status_of(UnknownPathError(request.url.path), ""))
     allowed: set[str] = set()  # several routes may have the same path
     for route in request.app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:

@@ -14,7 +14,7 @@ UNSENT_BYTES: Final = 128 * 2**10  # of a connection: what the system takes thou
 BACKLOG: Final = 1024  # connections that wait; of more, the system drops some, and they try again after a second
 _ANY_IPV6: Final = "::"
 _CAUSES: Final = {
-    errno.EADDRINUSE: "another program uses the port. Choose another with --http-port.",
+    errno.EADDRINUSE: "the port is in use already. Choose another with --http-port.",
     errno.EADDRNOTAVAIL: "this machine does not have this address. Choose another with --host.",
     errno.EACCES: "the system does not allow this port. Choose one above 1023 with --http-port.",
 }

@@ -148,6 +148,8 @@ def _images(form: Form) -> tuple[FormFile, ...]:
             raise InvalidInputError(field, f'This path takes no field "{field}", only: {", ".join(_FIELDS)}.')
     if any(file.field != "image" for file in form.files):
         raise InvalidInputError("reference_id", "reference_id is text, not a file.")
+    if "image" in form.values:
+        raise InvalidInputError("image", f"{NO_IMAGE}: image is text. curl sends a file with @: -F image=@FILE")
     if not form.files:
         raise InvalidInputError("image", NO_IMAGE)
     return form.files

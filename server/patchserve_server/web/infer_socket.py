@@ -38,7 +38,7 @@ def routes(calls: Calls) -> list[BaseRoute]:
 
 
 async def _no_stream(websocket: WebSocket) -> None:
-    await websocket.send_denial_response(status_response(status_of(UnknownPathError(), "")))
+    await websocket.send_denial_response(status_response(status_of(UnknownPathError(websocket.url.path), "")))
 
 
 async def _no_upgrade(_: Request) -> Response:

@@ -87,7 +87,7 @@ class Router:
             if (values := binding.template.match(segments, verb)) is not None
         }
         if not candidates:
-            raise UnknownPathError
+            raise UnknownPathError(path)
         found = candidates.get("GET" if http_method == "HEAD" else http_method)
         if found is None:
             raise HttpMethodError(tuple(sorted({*candidates, *(["HEAD"] if "GET" in candidates else [])})))

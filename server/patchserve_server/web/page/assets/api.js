@@ -1,5 +1,11 @@
 // Calls the JSON of the contract, /v1, as every other caller may.
 
+/** Sentences for people where the server's own are for programs. */
+const SENTENCES = {
+  REFERENCE_NOT_FOUND: "The server no longer has this reference: it was deleted, or the server has restarted and keeps none. "
+    + "Reload the page to see those that there are.",
+};
+
 /** A failed call. The message is a sentence to show. */
 export class ApiError extends Error {
   /**
@@ -7,12 +13,14 @@ export class ApiError extends Error {
    * @param {{code?: number, message?: string, details?: any[]}} body a google.rpc.Status
    */
   constructor(status, body) {
-    super(body.message || `The server answered with the HTTP code ${status}.`);
+    const details = body.details ?? [];
+    const reason = details.find((detail) => detail.reason)?.reason ?? "";
+    super(SENTENCES[reason] || body.message || `The server answered with the HTTP code ${status}.`);
     this.name = "ApiError";
     this.status = status;
     this.code = body.code ?? 0;
-    this.details = body.details ?? [];
-    this.reason = this.details.find((detail) => detail.reason)?.reason ?? "";
+    this.details = details;
+    this.reason = reason;
   }
 
   /** No token, or not a valid one. */

@@ -111,12 +111,12 @@ export class FalseAlarms {
 
   /** A change is made: shows it, what it means, and how to undo it. @param {Change} change */
   async #changed(change) {
-    const { tile, reference } = change;
+    const { tile, reference, before } = change;
     this.#state.change(reference.id, reference.revision, reference.imageCount);
     const { text, offer } = this.#show(change);
     this.#say(`Done. ${reference.id} has ${counted(reference.imageCount, "image")}.`);
     setText(text, "Inspecting the last images again…");
-    void inspectAgain(tile, this.#state, reference, this.#onChange).then(
+    void inspectAgain(tile, this.#state, reference, before, this.#onChange).then(
       (effect) => {
         setText(text, effect ? effectText(effect) : "");
         this.#say(text.textContent);

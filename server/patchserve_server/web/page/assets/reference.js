@@ -57,7 +57,7 @@ class ReferenceScreen {
   #drawNone() {
     replace(this.root, element("div", { class: "narrow stack" }, element("h1", {}, "Reference"),
       element("p", {}, "There is no reference yet. A reference is a set of images of undamaged items."),
-      element("a", { href: "#/try", class: "as-button" }, "Build one")));
+      element("p", {}, element("a", { href: "#/try", class: "as-button" }, "Build one"))));
   }
 
   #drawScreen(id) {

@@ -54,7 +54,7 @@ export function scoreChart(referenceId, onChoose) {
   function describe(points) {
     const above = points.filter((point) => point.isAnomalous).length;
     const newest = points[points.length - 1];
-    last.textContent = newest ? `${ratioText(newest.ratio)} now` : "nothing in the last 5 minutes";
+    last.textContent = newest ? `last ${ratioText(newest.ratio)}` : "nothing in the last 5 minutes";
     last.className = `wall-last ${newest ? (newest.isAnomalous ? "bad" : "good") : "quiet-text"}`;
     const text = newest
       ? `${counted(points.length, "image")} in the last 5 minutes, ${above} of them above the threshold. The last one: ${ratioText(newest.ratio)}.`

@@ -4,6 +4,7 @@ import { button, element, replace, svg } from "./elements.js";
 import { counted } from "./words.js";
 
 const BINS = 32;
+const ROUNDING = 1e-6; // of a bar: scores come as 32-bit numbers
 const LIMIT = 10; // the contract allows 1/10 to 10
 const STEPS = 100;
 
@@ -70,7 +71,7 @@ function consequences(normal, seen, threshold, before) {
   const line = (ratios, noun) => {
     const count = above(ratios, threshold);
     const old = above(ratios, before);
-    const is = threshold !== before ? "would be" : count === 1 ? "is" : "are";
+    const is = threshold !== before ? "would be" : count === 1 || ratios.length === 1 ? "is" : "are";
     return `${count} of ${counted(ratios.length, noun)} ${is} anomalous${count === old ? "." : ` (now ${old}).`}`;
   };
   return [
@@ -82,7 +83,8 @@ function consequences(normal, seen, threshold, before) {
 /** Bars for normal scores, dots for recent ones, and a line for the threshold; 0 to `end` x. */
 function histogram(normal, seen, end) {
   const counts = Array(BINS).fill(0);
-  for (const ratio of normal) counts[Math.min(BINS - 1, Math.floor((BINS * ratio) / end))] += 1;
+  // A bar ends with its upper limit: a score of just the threshold is intact, so it stands to the left of it.
+  for (const ratio of normal) counts[Math.max(0, Math.min(BINS, Math.ceil((BINS * ratio) / end - ROUNDING)) - 1)] += 1;
   const highest = Math.max(1, ...counts);
   const bars = counts.map((count, bin) =>
     svg("rect", { class: "bar", x: bin + 0.06, width: 0.88, y: 1 - count / highest, height: count / highest }));

@@ -32,6 +32,8 @@ class TryIt {
   /** @type {string[]} object URLs of the shown result */
   #urls = [];
   #isLeft = false;
+  /** @type {import("./inspections.js").Item | null} the one whose verdict comes into view when it is there */
+  #awaited = null;
   /** @type {boolean | null} what screen readers were told last */
   #saidAnomalous = null;
 
@@ -40,7 +42,7 @@ class TryIt {
     this.root = root;
     this.setup = element("div", { class: "stack" });
     this.problem = element("div", {});
-    this.cameraPlace = element("div", {});
+    this.cameraPlace = element("div", { class: "camera-place" });
     this.list = element("div", { class: "list" });
     this.result = element("div", { class: "stack result-column" });
   }
@@ -161,8 +163,8 @@ class TryIt {
     if (given.length < files.length) {
       replace(this.problem, notice("info", `Only the first ${given.length} of ${counted(files.length, "image")} are inspected.`));
     }
+    this.#awaited = given[0];
     this.#select(given[0]);
-    if (matchMedia("(max-width: 899px)").matches) this.result.scrollIntoView(); // below the choice of images, on a phone
   }
 
   #openCamera() {
@@ -172,6 +174,7 @@ class TryIt {
       onClose: () => { this.#camera = null; },
     });
     replace(this.cameraPlace, this.#camera.element);
+    bringIntoView(this.cameraPlace);
   }
 
   /** While the camera looks continuously, its last image takes the place of the one before. */
@@ -248,7 +251,10 @@ class TryIt {
         element("p", { class: "drop-title" }, "The verdict appears here"),
         element("p", { class: "quiet-text" }, "Drop or choose an image, or open the camera.")));
     }
-    if (item.state === "failed") return replace(this.result, notice("bad", `${item.name}: ${item.problem}`));
+    if (item.state === "failed") {
+      replace(this.result, notice("bad", `${item.name}: ${item.problem}`));
+      return this.#reveal(item);
+    }
     if (item.inspection === null) return replace(this.result, element("p", { class: "card empty quiet-text" }, `Inspecting ${item.name}…`));
     this.#sayVerdict(item);
     replace(
@@ -263,5 +269,18 @@ class TryIt {
         fileName: item.name,
       }),
     );
+    this.#reveal(item);
   }
+
+  /** On a phone the result is below the choice of images. Before the verdict is there, the page is too short to scroll to it. */
+  #reveal(item) {
+    if (item !== this.#awaited) return;
+    this.#awaited = null;
+    bringIntoView(this.result);
+  }
+}
+
+/** Scrolls to what is below the other columns on a narrow screen, and beside them on a wide one. */
+function bringIntoView(node) {
+  if (matchMedia("(max-width: 899px)").matches) node.scrollIntoView();
 }

@@ -20,20 +20,29 @@ const BELOW = 0.99; // of the threshold, so that rounding does not matter
  * @param {import("./wall_state.js").Tile} tile
  * @param {import("./wall_state.js").WallState} state
  * @param {import("./messages.js").Reference} reference
+ * @param {string} before its revision before the change
  * @param {() => void} onChange
  * @returns {Promise<Effect | null>} null: the reference has changed again meanwhile
  */
-export async function inspectAgain(tile, state, reference, onChange) {
+export async function inspectAgain(tile, state, reference, before, onChange) {
   const isOther = (other) => other !== tile && other.isKept && other.referenceId === reference.id;
   const anomalies = state.anomalies.filter(isOther).slice(0, ANOMALIES);
   const intact = state.tiles.filter((other) => isOther(other) && !other.isAnomalous).slice(0, INTACT);
+  const wereIntact = new Set(intact.filter((each) => wasIntact(each, before)));
   for (const each of [tile, ...anomalies, ...intact]) {
     if (state.references.get(reference.id)?.revision !== reference.revision) return null;
     await inspectOne(each);
     onChange();
   }
   const isKnown = (each) => each.again?.revision === reference.revision;
-  return { tile, anomalies: anomalies.filter(isKnown), intact: intact.filter(isKnown) };
+  // An image that is anomalous now was perhaps made so by an earlier change, such as a higher sensitivity.
+  const isComparable = (each) => !each.again?.isAnomalous || wereIntact.has(each);
+  return { tile, anomalies: anomalies.filter(isKnown), intact: intact.filter(isKnown).filter(isComparable) };
+}
+
+/** Whether an image was inspected with a revision, and was intact. */
+function wasIntact(tile, revision) {
+  return [tile.again, tile].some((verdict) => verdict?.revision === revision && !verdict.isAnomalous);
 }
 
 /** The verdict with the current revision, if the server still has the image. */

@@ -119,13 +119,3 @@ def test_a_token_that_cannot_use_the_page_can_be_exchanged(tab: Tab, guarded: Gu
     page.get_by_role("button", name="Sign out").click()
     sign_in(page, guarded.infer)
     expect(page.get_by_label("Compare with the reference")).to_have_value("gray")
-
-
-def test_the_page_waits_for_a_server_that_starts(tab: Tab, guarded: Guarded) -> None:
-    tab.expected.add("status of 503")
-    starting = {"message": "The server is starting."}
-    tab.page.route("**/session", lambda route: route.fulfill(status=503, json=starting), times=1)
-    page = tab.open()
-    expect(page.get_by_text("The server is starting.")).to_be_visible()
-    sign_in(page, guarded.infer)
-    expect(page.get_by_label("Compare with the reference")).to_have_value("gray")

@@ -221,3 +221,11 @@ def test_a_drain_does_not_wait_for_a_token(tokens: Tokens) -> None:
         stop.set()
         answer = caller.answer()
         assert (answer.code, answer.reason) == (503, "DRAINING")
+
+
+def test_a_site_that_may_use_the_server_does_not_sign_its_visitors_in(tokens: Tokens) -> None:
+    site = "https://line.example.com"
+    with running_server(auth_tokens=tokens.file, http_allowed_origins=site) as server:
+        answer = sign_in(server.http_url, tokens.robot, origin=site)
+        assert (answer.status_code, reason_of(answer)) == (403, "OTHER_SITE")
+        assert "set-cookie" not in answer.headers

@@ -174,3 +174,20 @@ def test_a_method_that_the_path_does_not_take(url: str, method: str) -> None:
         answer = caller.answer()
         assert (answer.code, answer.reason) == (405, "HTTP_METHOD")
         assert "GET" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize(("count", "words"), [(4000, "This is not JSON"), (5000, "not valid HTTP")])
+def test_very_many_tiny_chunks_are_refused(url: str, count: int, words: str) -> None:
+    """Each of them costs as much as a large one."""
+    with RawConnection(url) as caller:
+        caller.request("POST", "/v2/models/m/infer", "Transfer-Encoding: chunked")
+        with contextlib.suppress(ConnectionError):
+            caller.send(b"1\r\na\r\n" * count + b"0\r\n\r\n")
+        assert words in caller.answer().body.decode()
+
+
+@pytest.mark.parametrize("path", ["/infer", "/v1/references/default:infer"])
+def test_a_content_type_of_very_many_parameters_is_refused(url: str, path: str) -> None:
+    with RawConnection(url) as caller:
+        caller.request("POST", path, "Content-Type: multipart/form-data; boundary=x" + ";" * 16, "Content-Length: 0")
+        assert caller.answer().reason == "MALFORMED_MESSAGE"

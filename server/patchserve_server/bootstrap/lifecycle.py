@@ -97,4 +97,5 @@ def _ready_line(addresses: Addresses, application: Application) -> str:
     )
     if not addresses.http_url:
         return line
-    return f"{line}\nFor people, in a browser: {addresses.http_url}\nFor programs, by gRPC: {addresses.grpc}"
+    local = addresses.on_this_machine
+    return f"{line}\nFor people, in a browser: {local.http_url}\nFor programs, by gRPC: {local.grpc}"

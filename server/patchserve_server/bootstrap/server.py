@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.entrance import Entrance
+
+_EVERY_ADDRESS: Final = re.compile(r"(^|//)(0\.0\.0\.0|\[::\])(?=:)")
 
 
 class HttpFace(Protocol):
@@ -31,6 +34,11 @@ class Addresses:
 
     grpc: str  # HOST:PORT or unix:PATH
     http_url: str  # empty: no HTTP face
+
+    @property
+    def on_this_machine(self) -> Addresses:
+        """The same for somebody at this machine: not every program can connect to 0.0.0.0."""
+        return Addresses(*(_EVERY_ADDRESS.sub(r"\1localhost", address) for address in (self.grpc, self.http_url)))
 
 
 class Server:

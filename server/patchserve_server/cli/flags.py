@@ -57,8 +57,8 @@ def allowed_values(field: FieldInfo) -> str:
         return f"one of {', '.join(get_args(kind))}"
     if kind is bool:
         return "true or false"
-    if kind in (int, float):
-        return " ".join(["a whole number" if kind is int else "a number", *_bounds(field)])
+    if kind in (int, float, int | None):
+        return " ".join(["a number" if kind is float else "a whole number", *_bounds(field)])
     return f"one of {', '.join(map(str, field.examples))}" if field.examples else "a text that is not empty"
 
 

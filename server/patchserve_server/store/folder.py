@@ -131,10 +131,8 @@ class FolderReferenceStore:
             kept = None if old.previous is None else old.previous.revision
             if old.previous is None or kept != revision:
                 raise RevisionNotKeptError(reference_id, revision, kept)
-            update_time = old.previous.update_time
-            new = pointer_after(folder, old, revision, create_time=old.create_time, update_time=update_time)
-            exchange(self._root, folder, old, new)
-            return _kept(folder, new)
+            exchanged = exchange(self._root, folder, old, old.previous)
+            return _kept(folder, exchanged)
 
     def forget_previous(self, reference_id: ReferenceId) -> None:
         """Do nothing: previous revisions are in files, and use no memory."""

@@ -27,7 +27,7 @@ from patchserve_server.store.pointer import (
     swap_pointer,
     write_pointer,
 )
-from patchserve_server.store.records import REVISION_PATTERN, Pointer
+from patchserve_server.store.records import REVISION_PATTERN, Pointer, PreviousRevision
 
 _STAGING_PREFIX = ".patchserve-save-"  # no reference_id starts with a dot
 
@@ -102,12 +102,20 @@ def _publish_in(folder: Path, staged: Path, revision: str) -> None:
         raise
 
 
-def exchange(root: Path, folder: Path, old: Pointer, new: Pointer) -> None:
-    """Replace only the pointer, by one to a generation that is in `folder`, and remove those that are not kept."""
+def exchange(root: Path, folder: Path, old: Pointer, previous: PreviousRevision) -> Pointer:
+    """Replace only the pointer, by one with current and previous exchanged. Nothing is removed, damaged or not."""
+    new = Pointer(
+        **{
+            **dict(old),
+            "revision": previous.revision,
+            "update_time": previous.update_time,
+            "previous": PreviousRevision(revision=old.revision, update_time=old.update_time),
+        }
+    )
     with staging_folder(root) as staged:
         write_pointer(staged, new)
         swap_pointer(staged, folder, old)
-    remove_generations(folder, keep=new.revisions)
+    return new
 
 
 def unpublish(folder: Path) -> None:

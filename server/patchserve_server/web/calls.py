@@ -38,7 +38,6 @@ class HttpCall(AdmittedCall):
 
     request: Request
     body: Body
-    holdings: Holdings
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -210,6 +209,4 @@ class Calls:
             waiting_calls=self._entrance.reception.waiting,
             holdings=holdings,
         )
-        return HttpCall(
-            admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body, holdings
-        )
+        return HttpCall(admitted.request_id, admitted.client, admitted.application, admitted.permit, request, body)

@@ -25,6 +25,8 @@ HEADERS_TIMEOUT_S: Final = 20.0  # as gRPC waits for the start of HTTP/2
 LINGER_S: Final = 2.0  # how long a client may go on sending what nobody wants, so that it reads the response
 _BYTES_OF_A_HEADER: Final = 32  # that count besides its text
 _MAX_PIPELINED: Final = 8
+_TINY_CHUNK_BYTES: Final = 64  # each costs as much as one of 100 KB
+_MAX_TINY_CHUNKS: Final = 4096  # of a body
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -48,6 +50,7 @@ class HttpConnection(HttpToolsProtocol):
         self._opened_at_s = self.loop.time()
         self._awaits_headers = True
         self._bytes_without_body = 0  # received since there was a part of a body
+        self._tiny_chunks = 0  # of the body
         self._discards = False  # what the client still sends
 
     # The connection
@@ -138,7 +141,7 @@ class HttpConnection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._check_headers()
         self._keep_open()
-        self._awaits_headers, self._bytes_without_body = False, 0
+        self._awaits_headers, self._bytes_without_body, self._tiny_chunks = False, 0, 0
         self._place.set_idle(is_idle=False)
         self.server_state.default_headers = self._shared.default_headers()
         set_peer(self.scope, self._peer)
@@ -151,6 +154,10 @@ class HttpConnection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._bytes_without_body = 0
+        self._tiny_chunks += len(body) < _TINY_CHUNK_BYTES
+        if self._tiny_chunks > _MAX_TINY_CHUNKS:
+            self._refuse(MALFORMED)
+            raise HttpParserError  # stops the parser
         super().on_body(body)
 
     def on_message_complete(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-from python_multipart.multipart import parse_options_header
-
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.http_errors import UnsupportedMediaTypeError
 from patchserve_server.web.calls import HttpCall
 from patchserve_server.web.form_parser import Form, FormFile, FormParser
+from patchserve_server.web.part_headers import parsed_header
 
 __all__ = ["Form", "FormFile", "read_form"]
 
@@ -43,7 +42,7 @@ async def read_form(call: HttpCall, *, max_files: int) -> Form:
 
 
 def _boundary(content_type: str) -> bytes:
-    kind, parameters = parse_options_header(content_type)
+    kind, parameters = parsed_header(content_type)
     if kind != b"multipart/form-data":
         message = "Send a multipart form: Content-Type multipart/form-data, as `curl -F` does."
         raise UnsupportedMediaTypeError(message)

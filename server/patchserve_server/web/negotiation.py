@@ -13,6 +13,8 @@ from starlette.types import Scope
 
 _QUALITY: Final = re.compile(r"q\s*=\s*(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)", re.ASCII | re.IGNORECASE)
 
+_MAX_RANGES: Final = 64  # of a header; browsers send eight
+
 
 class PageRoute(Route):
     """A route for those who prefer HTML. For all others, a later route has the same path."""
@@ -26,9 +28,10 @@ class PageRoute(Route):
         super().__init__(path, answer)
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        if scope["type"] == "http" and prefers_html(HTTPConnection(scope)):
-            return super().matches(scope)
-        return Match.NONE, {}
+        match, child = super().matches(scope)
+        if match is Match.NONE or not prefers_html(HTTPConnection(scope)):
+            return Match.NONE, {}
+        return match, child
 
 
 def prefers_html(request: HTTPConnection) -> bool:
@@ -42,7 +45,7 @@ def quality_of(media_type: str, accept: str) -> float:
     kind = media_type.partition("/")[0]
     specificity = {media_type: 3, f"{kind}/*": 2, "*/*": 1}
     best, quality = 0, 0.0 if accept.strip() else 1.0
-    for part in accept.split(","):
+    for part in accept.split(",", _MAX_RANGES)[:_MAX_RANGES]:
         name, *parameters = (word.strip() for word in part.split(";"))
         rank = specificity.get(name.lower(), 0)
         if rank > best:

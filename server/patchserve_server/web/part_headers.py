@@ -29,6 +29,18 @@ class PartHead:
     filename: str | None
 
 
+def parsed_header(value: bytes | str) -> tuple[bytes, dict[bytes, bytes]]:
+    """The value of a header, and its parameters.
+
+    Raises:
+        MalformedMessageError: it has very many, which the parser looks at very often.
+    """
+    text = value.encode("latin-1") if isinstance(value, str) else value
+    if text.count(b";") > _MAX_PARAMETERS:
+        raise MalformedMessageError(f"A header has more than {_MAX_PARAMETERS} parameters.")
+    return parse_options_header(text)
+
+
 def part_head(headers: Mapping[bytes, bytes]) -> PartHead:
     """The head of a part, from its headers by name in lower case.
 
@@ -36,7 +48,7 @@ def part_head(headers: Mapping[bytes, bytes]) -> PartHead:
         MalformedMessageError: it is not a part of a form.
         InvalidInputError: its text or its bytes are encoded in a way that this server does not read.
     """
-    kind, parameters = _parse(headers, b"content-disposition")
+    kind, parameters = parsed_header(headers.get(b"content-disposition", b""))
     if kind != b"form-data" or b"name" not in parameters:
         message = 'Each part of a multipart form needs the header `Content-Disposition: form-data; name="FIELD"`.'
         raise MalformedMessageError(message)
@@ -44,13 +56,6 @@ def part_head(headers: Mapping[bytes, bytes]) -> PartHead:
     _check_encodings(field, headers)
     filename = parameters.get(b"filename")
     return PartHead(field, None if filename is None else filename.decode(errors="replace"))
-
-
-def _parse(headers: Mapping[bytes, bytes], name: bytes) -> tuple[bytes, dict[bytes, bytes]]:
-    value = headers.get(name, b"")
-    if value.count(b";") > _MAX_PARAMETERS:
-        raise MalformedMessageError(f"A header of a part has more than {_MAX_PARAMETERS} parameters.")
-    return parse_options_header(value)
 
 
 def _field(name: bytes) -> str:
@@ -65,7 +70,7 @@ def _field(name: bytes) -> str:
 
 
 def _check_encodings(field: str, headers: Mapping[bytes, bytes]) -> None:
-    kind, parameters = _parse(headers, b"content-type")
+    kind, parameters = parsed_header(headers.get(b"content-type", b""))
     if kind.startswith(b"multipart/"):
         raise InvalidInputError(field, f'Field "{field}" has parts of its own. Send each file as a part of the form.')
     if parameters.get(b"charset", b"utf-8").lower() not in _UTF_8:

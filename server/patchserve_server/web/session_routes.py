@@ -20,12 +20,14 @@ from patchserve_server.domain.errors import (
     RequestTooLargeError,
     UnauthenticatedError,
 )
+from patchserve_server.domain.http_errors import OtherSiteError
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.waiting_calls import Waiting
 from patchserve_server.web.calls import Calls
 from patchserve_server.web.errors import status_response
 from patchserve_server.web.peers import peer_of
 from patchserve_server.web.sessions import authorization_of, forget_token, keep_token
+from patchserve_server.web.sites import is_own_request
 
 MAX_TOKEN_CHARACTERS: Final = 3800  # browsers keep at most 4096 bytes of a cookie: its name, value and attributes
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*", re.ASCII)  # RFC 6750; a cookie may contain each of them
@@ -43,6 +45,8 @@ def routes(calls: Calls, authenticator: Authenticator | None, entrance: Entrance
     """
 
     async def open_session(request: Request) -> Response:
+        if not is_own_request(request):  # a site that may use this server does not sign its visitors in here
+            raise OtherSiteError
         client = peer_of(request.scope).client
         waiting = Waiting(client, {}, lambda: None, asyncio.timeout(None), is_first=True)  # a drain ends it
         token = _sent_token(await entrance.reception.waiting.receive(_body(request), waiting, ""))

@@ -93,3 +93,18 @@ async def test_a_cancelled_server_cancels_its_start_and_closes_the_port(start: S
     await start.cancelled.wait()
     assert start.server.drains == [(0, 0)]
     assert start.closed.is_set()
+
+
+@pytest.mark.parametrize(
+    ("grpc", "http_url", "local"),
+    [
+        ("0.0.0.0:50051", "https://0.0.0.0:8080", Addresses("localhost:50051", "https://localhost:8080")),
+        ("[::]:50051", "http://[::]:8080", Addresses("localhost:50051", "http://localhost:8080")),
+        ("10.0.0.0:50051", "http://10.0.0.0:8080", Addresses("10.0.0.0:50051", "http://10.0.0.0:8080")),
+        ("unix:/run/0.0.0.0:1", "", Addresses("unix:/run/0.0.0.0:1", "")),
+    ],
+)
+def test_a_person_at_this_machine_is_told_an_address_that_can_be_opened(
+    grpc: str, http_url: str, local: Addresses
+) -> None:
+    assert Addresses(grpc, http_url).on_this_machine == local

@@ -277,7 +277,10 @@ async def test_a_damaged_reference_can_be_restored(
         await catalog.restore(DEFAULT, expected_revision=reference(level=2).revision)
     restored = await catalog.restore(DEFAULT)
     assert restored == reference(level=1).info
-    assert restored.previous_revision is None, "what is damaged is not kept"
+    assert restored.previous_revision == reference(level=2).revision
+    assert bank.exists(), "what is damaged may still help, so a restore removes nothing"
+    with pytest.raises(ReferenceDamagedError):
+        await catalog.restore(DEFAULT)
     assert await bank_level(catalog) == 1
     assert catalog.damaged_count == 0
 

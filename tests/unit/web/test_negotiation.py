@@ -68,6 +68,11 @@ def test_the_most_specific_range_says_the_quality(accept: str, quality: float) -
     assert quality_of("text/html", accept) == quality
 
 
+def test_of_very_many_ranges_the_first_ones_count() -> None:
+    assert quality_of("text/html", "image/png," * 63 + "text/html") == 1
+    assert quality_of("text/html", "image/png," * 64 + "text/html") == 0
+
+
 @given(
     st.text() | st.lists(st.sampled_from(["text/html", "*/*", ";q=", ",", "1", "0.5", "nan", " ", "2e9"])).map("".join)
 )

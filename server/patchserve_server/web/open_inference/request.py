@@ -6,8 +6,6 @@ each of its outputs can be written in either form.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +14,7 @@ from patchserve_server.contract.tensors import join_bytes
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.web.open_inference.fields import a_list, a_shape, a_text, an_object, set_parameters
 from patchserve_server.web.open_inference.json_text import parse_json
+from patchserve_server.web.transcoding.base64_text import decode_base64
 
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 BINARY_SIZE: Final = "binary_data_size"
@@ -125,8 +124,8 @@ def _raw(datatype: str, data: object, field: str) -> bytes:
 def _from_base64(text: object, field: str) -> bytes:
     try:
         if isinstance(text, str):
-            return base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+            return decode_base64(memoryview(text.encode("ascii")))
+    except ValueError:  # binascii.Error is one
         pass
     raise InvalidInputError(field, f"{field} must be the bytes of a file in base64.")
 

@@ -20,9 +20,7 @@ from patchserve_server.web.transcoding.shown import shown
 
 MAX_DEPTH: Final = 16  # of objects and lists; the requests of the contract need 5
 MAX_BYTES_BESIDE_LONG_TEXTS: Final = 2**20
-_LONG_ESCAPED_BYTES: Final = (
-    8 * MAX_TEXT_BYTES
-)  # an escaped character takes 6 bytes; without escapes, a text is long earlier
+_LONG_ESCAPED_BYTES: Final = 8 * MAX_TEXT_BYTES  # an escaped character takes 6 bytes
 _MAX_BACKSLASHES: Final = 1024  # in a row
 _STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[\[\]{},]', re.DOTALL)
 
@@ -78,7 +76,7 @@ def _split(body: bytes, max_elements: int) -> Iterator[tuple[bytes, LongText | N
                 raise MalformedMessageError("The body is not JSON: a string has no end.")
             if not _is_escaped(body, begin + 1, end):
                 break
-        if end - begin > MAX_TEXT_BYTES + 1:
+        if end - begin > MAX_TEXT_BYTES + 1:  # no text of the contract, unless an escape made it longer
             has_escapes = body.find(b"\\", begin, end) >= 0
             if not has_escapes or end - begin > _LONG_ESCAPED_BYTES:
                 length = _checked_length(length + begin - start)

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl
 
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
-from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from patchserve_server.contract.methods import Method
@@ -17,6 +16,7 @@ from patchserve_server.domain.errors import InvalidInputError, RequestTooLargeEr
 from patchserve_server.domain.http_errors import UnsupportedMediaTypeError
 from patchserve_server.web.calls import HttpCall
 from patchserve_server.web.multipart import read_form
+from patchserve_server.web.part_headers import parsed_header
 from patchserve_server.web.transcoding.bindings import Binding
 from patchserve_server.web.transcoding.form_values import object_of_form
 from patchserve_server.web.transcoding.json_text import parse_json
@@ -61,7 +61,7 @@ async def _from_body(binding: Binding, call: HttpCall, max_bytes: int, max_eleme
     """The JSON value of the body, and the number of its bytes."""
     if call.request.url.query:
         raise InvalidInputError("", "This method takes no query: all fields are in the body, or in the path.")
-    kind, parameters = parse_options_header(call.request.headers.get("content-type", ""))
+    kind, parameters = parsed_header(call.request.headers.get("content-type", ""))
     if kind == _FORM:
         form = await read_form(call, max_files=call.application.limits.max_reference_images)
         nbytes = sum(map(len, form.values.values())) + sum(len(file.data) for file in form.files)

@@ -90,6 +90,8 @@ def test_the_keyboard_is_enough(tab: Tab, gray: str) -> None:
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    assert page.url.endswith("try/gray"), "it is the same screen"
     tab_to(page, page.get_by_label("Compare with the reference"))
     tab_to(page, page.locator("#images"))
     with page.expect_file_chooser() as chooser:

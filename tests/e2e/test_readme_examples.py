@@ -1,4 +1,4 @@
-"""The commands and programs of the README run with a real server."""
+"""The commands and programs of the README run with a real server. test_http_page.py runs those over HTTP."""
 
 from __future__ import annotations
 
@@ -24,12 +24,6 @@ def blocks(language: str) -> list[str]:
     return found
 
 
-def commands() -> list[str]:
-    """Every command of the shell examples after the first, whose tool the environment has."""
-    lines = [line for block in blocks("sh")[1:] for line in block.replace("\\\n", "").splitlines()]
-    return [line for line in lines if not line.startswith("grpcurl ")]
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the samples, like a checkout."""
@@ -39,13 +33,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def run(command: list[str] | str, folder: Path, address: str) -> str:
+def run(command: list[str], folder: Path, address: str) -> str:
     environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "PATCHSERVE_SERVER": address}
     done = subprocess.run(
         command,
         cwd=folder,
         env=environment,
-        shell=isinstance(command, str),
         capture_output=True,
         text=True,
         timeout=120,
@@ -90,10 +83,3 @@ def test_the_first_shell_example_runs_as_it_is_pasted(folder: Path) -> None:
     assert "Loaded default" in done.stdout
     assert list((folder / "overlays").rglob("*_overlay.png"))
     assert (folder / "evaluation" / "roc.png").exists()
-
-
-@pytest.mark.usefixtures("default_reference")
-def test_the_other_shell_examples_run(server: ServerProcess, folder: Path) -> None:
-    assert commands()
-    for command in commands():
-        assert run(command.replace(ADDRESS, server.address), folder, server.address), command

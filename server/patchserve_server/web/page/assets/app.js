@@ -147,4 +147,10 @@ async function lookAgain() {
   else await call("GET", "/health").catch(() => {});
 }
 
+// A link to #main would be taken for the address of a screen.
+document.getElementById("skip")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  main.focus();
+});
+
 void start();

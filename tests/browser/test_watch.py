@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -15,8 +15,9 @@ from browser.test_accessibility import serious
 from e2e.harness import Stub, connect
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import Feed, Request, config
-from fakes.event_stream import events
+from fakes.event_stream import EventStream, events
 from fakes.gray import gray_png
+from fakes.waiting import wait_until
 from playwright.sync_api import Browser, Page, Route, expect
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
@@ -323,7 +324,16 @@ def test_two_watchers_see_the_same_and_one_too_many_reads_why(
         other.get_by_role("button", name="This is fine: a.png").click()
         expect(other.get_by_text("a.png is now an image of gray")).to_be_visible()
     with ExitStack() as stack:
-        others = [stack.enter_context(events(f"{server.http_url}/watch/events")) for _ in range(7)]
+        others: list[EventStream] = []
+
+        def joins() -> bool:
+            with suppress(AssertionError):  # the second watcher may still be leaving
+                others.append(stack.enter_context(events(f"{server.http_url}/watch/events")))
+                return True
+            return False
+
+        for _ in range(7):
+            wait_until(joins)
         for wall in others:
             wall.next("snapshot")
         with watched_tab(browser, server.http_url) as ninth:

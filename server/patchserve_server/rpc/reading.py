@@ -12,7 +12,7 @@ from patchserve_server.rpc.calls import IncomingCall
 from patchserve_server.rpc.parsing import MessageParser
 from patchserve_server.rpc.receiving import Requests
 from patchserve_server.serving.admission import NOTHING, ONE, Admission, Capacity, Permit
-from patchserve_server.serving.reading_places import ReadingPlaces
+from patchserve_server.serving.reading_places import ReadingPlaces, places_of_one_client
 from patchserve_server.serving.reception import Holdings
 from patchserve_server.serving.waiting_calls import WaitingCalls
 
@@ -98,5 +98,5 @@ class Reading:
         )
 
     def _places(self, count: int, keeps_s: float, max_queue: int) -> ReadingPlaces:
-        per_client = max(2, count // 3) if self._limits.shares_places else count
+        per_client = places_of_one_client(count, is_shared=self._limits.shares_places)
         return ReadingPlaces(self._waiting, count=count, per_client=per_client, keeps_s=keeps_s, max_queue=max_queue)

@@ -22,6 +22,11 @@ _TAKEN: Final = "The message did not arrive, and another call needed the place. 
 _Turn = asyncio.Future[None]
 
 
+def places_of_one_client(count: int, *, is_shared: bool) -> int:
+    """How many of `count` places one client gets: a third, but 2 at least; all of them if they are not shared."""
+    return max(2, count // 3) if is_shared else count
+
+
 class ReadingPlaces:
     """Places for messages that are being received. Others wait in turn between clients.
 

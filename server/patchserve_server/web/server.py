@@ -14,7 +14,7 @@ import uvicorn
 from patchserve_server.access import Authenticator
 from patchserve_server.access.addresses import listening_address
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.serving.reading_places import ReadingPlaces
+from patchserve_server.serving.reading_places import ReadingPlaces, places_of_one_client
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.arrivals import Arrivals
 from patchserve_server.web.binding import BACKLOG, bind
@@ -36,7 +36,7 @@ def _large_messages(listening: HttpListening, entrance: Entrance) -> ReadingPlac
     return ReadingPlaces(
         entrance.reception.waiting,
         count=count,
-        per_client=count if listening.client_share == 1 else max(2, count // 3),
+        per_client=places_of_one_client(count, is_shared=listening.client_share < 1),
         keeps_s=KEEPS_S,
         max_queue=listening.max_connections,
     )

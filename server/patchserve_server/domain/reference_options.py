@@ -11,6 +11,7 @@ from patchserve_server.domain.input_options import InputOptions
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
+MAX_SCALES = 3
 _MIN_POLYGON_POINTS = 3
 
 
@@ -19,6 +20,14 @@ class ScoringProfile(enum.Enum):
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+
+
+class ReferenceViews(enum.Enum):
+    """Whether mirrored and turned copies of the reference images are part of the bank."""
+
+    NONE = "none"
+    AUTO = "auto"  # with few images, if normal scores spread no more with them
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +72,8 @@ class ReferenceOptions:
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # for large banks; not together with a search radius
     input: InputOptions = field(default_factory=InputOptions)
+    views: ReferenceViews = ReferenceViews.NONE  # ALL not together with a search radius or tiles
+    scales: int = 1  # 1 to MAX_SCALES: how many sizes of the items the bank has; above 1 as views
 
     def __post_init__(self) -> None:
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
@@ -73,7 +84,18 @@ class ReferenceOptions:
         if self.approximate_search and self.search_radius is not None:
             message = "approximate_search cannot be combined with search_radius; leave one of them out."
             raise InvalidInputError("approximate_search", message)
+        self._check_views()
         _check_region_of_interest(self.region_of_interest)
+
+
+    def _check_views(self) -> None:
+        if not 1 <= self.scales <= MAX_SCALES:
+            raise InvalidInputError("scales", f"scales is 1 to {MAX_SCALES}, not {self.scales}.")
+        for name, is_set in (("views", self.views is ReferenceViews.ALL), ("scales", self.scales > 1)):
+            # Patches of a view lie elsewhere than in the image, and views of very large images take too much memory.
+            if is_set and (self.search_radius is not None or self.input.tile_px is not None):
+                other = "tile_px" if self.search_radius is None else "search_radius"
+                raise InvalidInputError(name, f"{name} cannot be combined with {other}; leave one of them out.")
 
 
 def _check_region_of_interest(polygons: RegionOfInterest) -> None:
@@ -103,6 +125,8 @@ class RequestedOptions:
     region_of_interest: RegionOfInterest | None = None
     approximate_search: bool | None = None
     input: InputOptions | None = None
+    views: ReferenceViews | None = None
+    scales: int | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()

@@ -11,7 +11,17 @@ from typing import Final
 import numpy as np
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, VIEWS, enum_value
+from patchserve_server.contract.enums import (
+    ASPECTS,
+    FORMATS,
+    MODES,
+    ORDERINGS,
+    OVERFLOWS,
+    PROFILES,
+    SCALES,
+    VIEWS,
+    enum_value,
+)
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.input_options import DEFAULT_TILE_OVERLAP, InputOptions
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions

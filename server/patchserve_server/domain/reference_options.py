@@ -87,7 +87,6 @@ class ReferenceOptions:
         self._check_views()
         _check_region_of_interest(self.region_of_interest)
 
-
     def _check_views(self) -> None:
         if not 1 <= self.scales <= MAX_SCALES:
             raise InvalidInputError("scales", f"scales is 1 to {MAX_SCALES}, not {self.scales}.")

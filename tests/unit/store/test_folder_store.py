@@ -118,7 +118,8 @@ def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceSto
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
     del manifest["calibration"]["normal_scores"]["scores"]
-    del manifest["options"]["input"]
+    for name in ("input", "views", "scales"):
+        del manifest["options"][name]
     file.write_text(json.dumps(manifest))
     assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
 
@@ -131,7 +132,8 @@ def test_a_manifest_of_version_3_has_no_input_options(store: FolderReferenceStor
     file.write_text(json.dumps(manifest))
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
-    del manifest["options"]["input"]
+    for name in ("input", "views", "scales"):
+        del manifest["options"][name]
     file.write_text(json.dumps(manifest))
     assert content(store.load(ReferenceId("parcel"))) == content(OLD)
 

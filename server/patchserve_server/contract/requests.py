@@ -131,6 +131,7 @@ def _requested_options(request: reference_pb2.LoadReferenceRequest) -> Requested
         input=_input_options(request.input) if request.HasField("input") else None,
         views=enum_value(VIEWS, request.views, "views"),
         scales=request.scales or None,
+        false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else None,
     )
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.false_alarm_rate import check_false_alarm_rate
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, VERDICT_SIDE_PX, InputOptions
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
@@ -20,6 +21,17 @@ class ScoringProfile(enum.Enum):
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
+
+    @property
+    def default_side_px(self) -> int:
+        """The longer side of the model inputs if the caller asks for none."""
+        return VERDICT_SIDE_PX if self is ScoringProfile.VERDICT else DEFAULT_SIDE_PX
+
+    @property
+    def default_views(self) -> ReferenceViews:
+        """The views if the caller asks for none."""
+        return ReferenceViews.AUTO if self is ScoringProfile.VERDICT else ReferenceViews.NONE
 
 
 class ReferenceViews(enum.Enum):
@@ -74,8 +86,10 @@ class ReferenceOptions:
     input: InputOptions = field(default_factory=InputOptions)
     views: ReferenceViews = ReferenceViews.NONE  # ALL not together with a search radius or tiles
     scales: int = 1  # 1 to MAX_SCALES: how many sizes of the items the bank has; above 1 as views
+    false_alarm_rate: float | None = None  # share of the undamaged items; None: the default
 
     def __post_init__(self) -> None:
+        check_false_alarm_rate(self.false_alarm_rate)
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
@@ -126,13 +140,15 @@ class RequestedOptions:
     input: InputOptions | None = None
     views: ReferenceViews | None = None
     scales: int | None = None
+    false_alarm_rate: float | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()
 
     def with_defaults(self) -> ReferenceOptions:
         """The options of a new reference. Options that are not set have their defaults."""
-        return ReferenceOptions(**self._set_values())
+        profile = self.profile or ScoringProfile.NOTEBOOK
+        return ReferenceOptions(**{"views": profile.default_views, **self._set_values()})
 
     def first_difference(self, options: ReferenceOptions) -> str | None:
         """The name of the first option that is set and differs from `options`."""

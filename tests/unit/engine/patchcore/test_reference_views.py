@@ -12,7 +12,13 @@ from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ScoreSpread
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews
+from patchserve_server.domain.reference_options import (
+    CoresetOptions,
+    ReferenceOptions,
+    ReferenceViews,
+    RequestedOptions,
+    ScoringProfile,
+)
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore.reference_views import spreads_no_more, views_of, with_views
 
@@ -134,7 +140,13 @@ def test_views_exclude_places_and_tiles(name: str, other: str) -> None:
     excluded = {"search_radius": 0.1} if other == "search_radius" else {"input": InputOptions(tile_px=448)}
     with pytest.raises(InvalidInputError, match=f"{name} cannot be combined with {other}"):
         ReferenceOptions(**{name: views[name]}, **excluded)  # type: ignore[arg-type]
-    assert dataclasses.replace(ReferenceOptions(**excluded), views=AUTO).views is AUTO  # type: ignore[arg-type]
+    assert dataclasses.replace(ReferenceOptions(**excluded), views=AUTO).views is AUTO
+
+
+@pytest.mark.parametrize(("profile", "views"), [("VERDICT", AUTO), ("NOTEBOOK", NONE), ("PAPER", NONE)])
+def test_a_profile_has_its_own_default(profile: str, views: ReferenceViews) -> None:
+    assert RequestedOptions(profile=ScoringProfile[profile]).with_defaults().views is views
+    assert RequestedOptions(profile=ScoringProfile[profile], views=ALL).with_defaults().views is ALL
 
 
 @pytest.mark.parametrize("scales", [0, 4])

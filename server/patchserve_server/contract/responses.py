@@ -90,7 +90,7 @@ def _input_message(options: InputOptions) -> reference_pb2.InputOptions | None:
         auto=options.auto,
         aspect=enum_number(ASPECTS, options.aspect),
         tile_px=options.tile_px or 0,
-        tile_overlap=options.tile_overlap,
+        tile_overlap=None if options.tile_px is None else options.tile_overlap,
     )
 
 

@@ -17,13 +17,20 @@ from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
+from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+
+_NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
+_TILES_OF_A_RUNTIME = 64
+"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -73,6 +80,18 @@ class PatchCoreDetector:
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
+    def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
+        spec, device = self._backbone.spec, self._backbone.device
+        rows = image_count * spec.patches_of(shape)
+        vectors = 4 * rows * spec.feature_dim
+        index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
+        shared = vectors if device.type == "cpu" else 0
+        kept = coreset_count(rows, options.coreset)
+        selected = 4 * kept * spec.feature_dim if kept < rows else 0
+        inputs = 3 * shape.pixels * image_count
+        copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
+        return copies * inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
+
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
@@ -101,7 +120,7 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
+        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
         index = BankIndex.build(
             torch.from_numpy(bank.patches).to(device),
             places=torch.from_numpy(bank.grid_index).to(device),
@@ -135,9 +154,13 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime = self._backbone.runtime_for(masked, progress)
-        shape = _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
+
+    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+        """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
+        tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
+        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
 
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""

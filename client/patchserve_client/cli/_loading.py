@@ -6,15 +6,18 @@ import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._false_alarms import false_alarm_rate
+from patchserve_client.cli._input_options import input_options
 from patchserve_client.cli._signatures import expanded
 
+DEFAULT_PROFILE: Final = ScoringProfile.VERDICT
+"""Of the shell. That of the contract and of the library is NOTEBOOK, whose numbers are those of the notebook."""
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
 
 
@@ -27,10 +30,17 @@ def _search_radius(text: str) -> float:
     )
 
 
+@expanded("size", input_options)
 def _load_options(
     *,
     profile: Annotated[
-        ScoringProfile | None, typer.Option(**COMPARISON_PANEL, show_default="notebook", help="Scoring profile.")
+        ScoringProfile | None,
+        typer.Option(
+            **COMPARISON_PANEL,
+            show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
+            help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
+            "paper those of the paper.",
+        ),
     ] = None,
     coreset_ratio: Annotated[
         float | None,
@@ -69,6 +79,7 @@ def _load_options(
             help="For very large banks on a CPU: several times as fast, misses about 3 % of the nearest neighbors.",
         ),
     ] = False,
+    size: LoadOptions,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -85,6 +96,7 @@ def _load_options(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         approximate_search=approximate_search or None,
+        **size,
         false_alarm_rate=false_alarms,
     )
 

@@ -10,7 +10,7 @@ import typer
 from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._failures import fail
-from patchserve_client.cli._loading import takes_load_options
+from patchserve_client.cli._loading import DEFAULT_PROFILE, takes_load_options
 from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FOLDER
 
@@ -66,6 +66,7 @@ def evaluate(
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
         fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
+    options["profile"] = options["profile"] or DEFAULT_PROFILE
     plan = Plan(
         dataset=dataset,
         reference_id=reference,

@@ -476,24 +476,64 @@ class LoadReferenceRequest(_message.Message):
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
 @_typing.final
+class LoadCost(_message.Message):
+    """What a reference costs, so that a larger input can be weighed against its price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCHES_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    BANK_BYTES_FIELD_NUMBER: _builtins.int
+    MS_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    patches_per_image: _builtins.int
+    """The number of patches of each image that is compared with the reference: the size of the patch grid."""
+    bank_bytes: _builtins.int
+    """The memory of the reference while it is open, in bytes: bank, search index and, in int8, its network. The limit of
+    all open references together is `max_bank_bytes` of GetServerInfo.
+    """
+    ms_per_image: _builtins.float
+    """The time to embed and search one image of the reference, in milliseconds: measured once at the end of the load,
+    alone, without decoding and drawing. Other work of the server makes it longer.
+    """
+    def __init__(
+        self,
+        *,
+        patches_per_image: _builtins.int = ...,
+        bank_bytes: _builtins.int = ...,
+        ms_per_image: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadCost: _TypeAlias = LoadCost  # noqa: Y015
+
+@_typing.final
 class LoadReferenceResponse(_message.Message):
     """The response of LoadReference."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
         """The reference, now in use."""
+
+    @_builtins.property
+    def cost(self) -> Global___LoadCost:
+        """What it costs."""
 
     def __init__(
         self,
         *,
         reference: Global___Reference | None = ...,
+        cost: Global___LoadCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -540,18 +580,24 @@ class LoadReferenceStreamResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
         """The reference, now in use."""
+
+    @_builtins.property
+    def cost(self) -> Global___LoadCost:
+        """What it costs."""
 
     def __init__(
         self,
         *,
         reference: Global___Reference | None = ...,
+        cost: Global___LoadCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

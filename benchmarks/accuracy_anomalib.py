@@ -29,6 +29,7 @@ from timing import RESULTS, write_results
 from torch import Tensor, nn
 
 from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.domain.input_options import InputShape
 
 configure_process()  # before the engine imports OpenVINO
 
@@ -41,6 +42,7 @@ from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.loading import load_backbone
 
 BACKBONE = BACKBONES["efficientnet_lite2"]
+SHAPE = InputShape.square()
 BLOCKS = ["_blocks.14", "_blocks.19"]  # (120, 14, 14) and (208, 7, 7)
 RATIOS = (0.1, 1.0)
 M_MMAP_THRESHOLD = -3  # in glibc's malloc.h
@@ -69,7 +71,7 @@ class ServerLayers(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.runtime = load_backbone(BACKBONE.name, None, torch.device("cpu")).runtime
-        probe = self.runtime.layers(np.zeros((1, BACKBONE.input_size_px, BACKBONE.input_size_px, 3), np.uint8))
+        probe = self.runtime.layers(np.zeros((1, *SHAPE.sides_px, 3), np.uint8))
         self.names = [f"layer{position}" for position in range(len(probe))]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
@@ -101,7 +103,7 @@ class Row:
 def model_input(path: Path) -> Tensor:
     """An image as (1, 3, S, S) float32, 0..255, scaled as in our server."""
     image = imaging.decode_image(path.read_bytes(), imaging.ImageLimits())
-    return torch.tensor(imaging.to_model_input(image, BACKBONE.input_size_px)).permute(2, 0, 1)[None].float()
+    return torch.tensor(imaging.to_model_input(image, SHAPE)).permute(2, 0, 1)[None].float()
 
 
 def embed_references(dataset: Dataset, extractor: PlainLayers | ServerLayers) -> PatchcoreModel:

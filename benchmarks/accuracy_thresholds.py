@@ -23,13 +23,13 @@ from rich.progress import track
 from rich.table import Table
 
 from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.domain.input_options import InputShape
 
 configure_process()  # before the engine imports OpenVINO
 
 from patchserve_client.evaluation import Dataset, read_dataset
 from patchserve_server import imaging
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
-from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import calibration
@@ -79,19 +79,18 @@ def fit_and_score(
     return upper_limit.call_args_list[0].args[0], np.array([raw.image_score for raw in raw_scores])
 
 
-def model_inputs(paths: Sequence[Path], size_px: int) -> NDArray[np.uint8]:
+def model_inputs(paths: Sequence[Path]) -> NDArray[np.uint8]:
     limits = imaging.ImageLimits()
     return np.stack(
-        [imaging.to_model_input(imaging.decode_image(path.read_bytes(), limits), size_px) for path in paths]
+        [imaging.to_model_input(imaging.decode_image(path.read_bytes(), limits), InputShape.square()) for path in paths]
     )
 
 
 def measure(dataset: Dataset, options: ReferenceOptions) -> dict[int, dict[str, list[tuple[float, float, float]]]]:
     """Reference images -> statistic -> for each draw: false alarms, balanced accuracy, best possible accuracy."""
     detector = PatchCoreDetector(load_backbone("efficientnet_lite2", None, torch.device("cpu")))
-    size_px = BACKBONES["efficientnet_lite2"].input_size_px
-    good = model_inputs(dataset.references, size_px)
-    tests = model_inputs([image.path for image in dataset.images], size_px)
+    good = model_inputs(dataset.references)
+    tests = model_inputs([image.path for image in dataset.images])
     is_defective = np.array([image.defect is not None for image in dataset.images])
     rows: dict[int, dict[str, list[tuple[float, float, float]]]] = {}
     rng = random.Random(0)

@@ -20,6 +20,7 @@ import torch
 
 from patchserve_server import imaging
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from throughput.closed_loop import ClosedLoop
 from throughput.inputs import SIZE_PX, open_backbone
 from throughput.processes import Handler, serve_requests
@@ -30,14 +31,15 @@ _PRECISIONS = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
 
 def start_bare(options: argparse.Namespace) -> tuple[str, Callable[[Path], object]]:
     backbone = open_backbone(options.backbone, options.precision, options.weights)
-    inputs = {path: _model_input(path, backbone.spec.input_size_px) for path in [*options.images, options.reference]}
+    inputs = {path: _model_input(path) for path in [*options.images, options.reference]}
     runtime = backbone.runtime_for(inputs[options.reference], lambda _stage, _done, _total: None)
     return runtime.precision, torch.inference_mode()(lambda path: runtime.layers(inputs[path]))
 
 
-def _model_input(path: Path, size_px: int) -> ModelInputs:
-    """(1, S, S, 3) uint8."""
-    return imaging.to_model_input(imaging.decode_image(path.read_bytes(), imaging.ImageLimits()), size_px)[None]
+def _model_input(path: Path) -> ModelInputs:
+    """(1, H, W, 3) uint8."""
+    image = imaging.decode_image(path.read_bytes(), imaging.ImageLimits())
+    return imaging.to_model_input(image, InputShape.square())[None]
 
 
 def fit_anomalib(options: argparse.Namespace) -> Any:

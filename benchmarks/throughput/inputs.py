@@ -16,6 +16,7 @@ from torch import nn
 from torchvision.models import wide_resnet50_2
 
 from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.domain.input_options import InputShape
 
 configure_process()  # before the engine imports OpenVINO
 
@@ -101,9 +102,9 @@ class StoreWriter:
     """
 
     def __init__(self, backbone: Backbone, max_images: int) -> None:
-        self._inputs = _parcel_views(max_images, backbone.spec.input_size_px)
+        self._inputs = _parcel_views(max_images)
         runtime = backbone.runtime_for(self._inputs, lambda *_: None)
-        pipeline = Pipeline.build(backbone.spec, runtime, ReferenceOptions(), ParallelSearch())
+        pipeline = Pipeline.build(backbone.spec, runtime, InputShape.square(), ReferenceOptions(), ParallelSearch())
         with torch.inference_mode():
             self._vectors = pipeline.embed_each(self._inputs, lambda *_: None).numpy()  # (N, P, D)
         detector = PatchCoreDetector(backbone)
@@ -129,7 +130,7 @@ class StoreWriter:
         return dataclasses.replace(self._one_image_model, bank=bank)
 
 
-def _parcel_views(count: int, size_px: int) -> NDArray[np.uint8]:
+def _parcel_views(count: int) -> NDArray[np.uint8]:
     """Different views of the intact samples: (count, S, S, 3)."""
     intact = [Image.open(path).convert("RGB") for path in sorted((_PARCELS / "train" / "good").iterdir())]
     views = []
@@ -139,5 +140,5 @@ def _parcel_views(count: int, size_px: int) -> NDArray[np.uint8]:
         file = io.BytesIO()
         shifted.save(file, "JPEG", quality=_JPEG_QUALITY - repeat)
         image = imaging.decode_image(file.getvalue(), imaging.ImageLimits())
-        views.append(imaging.to_model_input(image, size_px))
+        views.append(imaging.to_model_input(image, InputShape.square()))
     return np.stack(views)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 
+from patchserve_server.domain.input_options import InputShape
 from throughput.comparison import PATCHSERVE, Measure, Plan
 from throughput.inputs import REFERENCE_ID, SIZE_PX, WIDE_RESNET, StoreWriter, open_backbone, resize_images
 from throughput.rounds import Row, result_row, run_interleaved
@@ -70,7 +71,8 @@ def _stores(plan: Plan, running: ExitStack) -> PointMeasures:
     image_counts = (1, 4) if plan.quick else (1, 10, 100)
     reference_counts = (1, 4) if plan.quick else (1, 8, 64)
     writer = StoreWriter(backbone, max(image_counts))
-    contents = [("bank_rows", count * backbone.spec.patches_per_image, count, 1) for count in image_counts]
+    patches = backbone.spec.patches_of(InputShape.square())
+    contents = [("bank_rows", count * patches, count, 1) for count in image_counts]
     contents += [("references", count, 1, count) for count in reference_counts]
     for what, value, image_count, reference_count in contents:
         store = plan.setup.folder / f"store-{what}-{value}"

@@ -17,6 +17,7 @@ from PIL import Image
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
@@ -56,7 +57,7 @@ def assert_equal_scores(one: Scorer, other: Scorer, inputs: ModelInputs) -> None
 
 
 def test_it_describes_itself(tested: Detector) -> None:
-    info, spec = tested.info, tested.spec
+    info, spec = tested.info, tested.spec_of(InputShape.square())
     assert (info.backbone, info.weights_digest, info.precision) == (spec.backbone, spec.weights_digest, spec.precision)
     assert min(info.input_size_px, info.feature_dim) > 0
 
@@ -64,7 +65,7 @@ def test_it_describes_itself(tested: Detector) -> None:
 @pytest.mark.parametrize("options", OPTIONS)
 def test_a_fit_gives_an_open_reference(tested: Detector, cards: Inputs, options: ReferenceOptions) -> None:
     model = tested.fit(cards(1, 2, 3), options, ignore_progress).model
-    assert (model.spec, model.options) == (tested.spec, options)
+    assert (model.spec, model.options) == (tested.spec_of(model.bank.input_shape), options)
     assert len(model.bank.inputs) == 3
     assert model.bank.patches.shape[1] == tested.info.feature_dim
     assert model.calibration.image_threshold > 0

@@ -10,6 +10,7 @@ import numpy as np
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer, ScoringTimes
@@ -48,11 +49,13 @@ class FakeDetector:
 
     @property
     def info(self) -> DetectorInfo:
-        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 3)
+        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3)
 
-    @property
-    def spec(self) -> EmbeddingSpec:
+    def spec_of(self, _shape: InputShape) -> EmbeddingSpec:
         return SPEC
+
+    def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
+        return options.input.shape_for(size_px, step_px=1, default_side_px=INPUT_SIZE_PX)
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         assert self.fit_gate.wait(30)
@@ -67,10 +70,8 @@ class FakeDetector:
         self.openings.append(model)
         if (gate := self.open_gates.get(len(model.bank.inputs))) is not None:
             assert gate.wait(30)
-        if model.spec != self.spec:
-            raise BankMismatchError(
-                "", f"This reference was built with {model.spec}, but this server runs {self.spec}."
-            )
+        if model.spec != SPEC:
+            raise BankMismatchError("", f"This reference was built with {model.spec}, but this server runs {SPEC}.")
         return self._scorer(model)
 
     def open_nbytes(self, info: ReferenceInfo) -> int:

@@ -22,8 +22,8 @@ class _Doubled(nn.Module):
 
 
 def doubling_model() -> openvino.Model:
-    """A tiny model for images of SIZE_PX that doubles each value."""
-    return convert_to_openvino(_Doubled(), SIZE_PX)
+    """A tiny model that doubles each value."""
+    return convert_to_openvino(_Doubled())
 
 
 class FakeQuantizer:

@@ -136,7 +136,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
     turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
+    inspector = _create_inspector(settings, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -258,7 +258,6 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
 
 def _create_inspector(
     settings: Settings,
-    detector: Detector,
     outputs: Outputs | None,
     pools: _Pools,
     limits: ServerLimits,
@@ -277,7 +276,6 @@ def _create_inspector(
         pools.images,
         turns,
         threads=settings.threads,
-        input_size_px=detector.info.input_size_px,
         limits=_image_limits(limits),
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),

@@ -7,6 +7,7 @@ from typing import Final, TypeVar
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.input_options import AspectRatio
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import CalibrationMethod
@@ -30,6 +31,11 @@ PROFILES: Final = {
     reference_pb2.SCORING_PROFILE_UNSPECIFIED: None,
     reference_pb2.SCORING_PROFILE_NOTEBOOK: ScoringProfile.NOTEBOOK,
     reference_pb2.SCORING_PROFILE_PAPER: ScoringProfile.PAPER,
+}
+ASPECTS: Final = {
+    reference_pb2.ASPECT_RATIO_UNSPECIFIED: AspectRatio.SQUEEZE,
+    reference_pb2.ASPECT_RATIO_SQUEEZE: AspectRatio.SQUEEZE,
+    reference_pb2.ASPECT_RATIO_KEEP: AspectRatio.KEEP,
 }
 METHODS: Final = {
     CalibrationMethod.LEAVE_ONE_OUT: reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT,

@@ -164,9 +164,9 @@ def stream_error(request: pb.ModelInferRequest, error: Exception, request_id: st
     )
 
 
-def metadata(info: ReferenceInfo, map_side_px: int) -> pb.ModelMetadataResponse:
+def metadata(info: ReferenceInfo) -> pb.ModelMetadataResponse:
     tensor = pb.ModelMetadataResponse.TensorMetadata
-    map_shape = [-1, map_side_px, map_side_px]
+    map_shape = [-1, *info.input_shape.map_shape.sides_px]
     return pb.ModelMetadataResponse(
         name=info.reference_id,
         versions=[info.revision],
@@ -179,9 +179,9 @@ def metadata(info: ReferenceInfo, map_side_px: int) -> pb.ModelMetadataResponse:
     )
 
 
-def config(info: ReferenceInfo, map_side_px: int) -> pb.ModelConfigResponse:
+def config(info: ReferenceInfo) -> pb.ModelConfigResponse:
     """The same as `metadata`, as Triton's tools want it."""
-    about = metadata(info, map_side_px)
+    about = metadata(info)
     return pb.ModelConfigResponse(
         config=pb.ModelConfig(
             name=about.name,

@@ -34,12 +34,12 @@ async def server_metadata(_: pb.ServerMetadataRequest, call: AdmittedCall) -> pb
 
 async def model_metadata(request: pb.ModelMetadataRequest, call: AdmittedCall) -> pb.ModelMetadataResponse:
     info = call.application.catalog.info(*kserve.model(request.name, request.version))
-    return kserve.metadata(info, call.application.detector.input_size_px)
+    return kserve.metadata(info)
 
 
 async def model_config(request: pb.ModelConfigRequest, call: AdmittedCall) -> pb.ModelConfigResponse:
     info = call.application.catalog.info(*kserve.model(request.name, request.version))
-    return kserve.config(info, call.application.detector.input_size_px)
+    return kserve.config(info)
 
 
 async def model_infer(request: pb.ModelInferRequest, call: AdmittedCall) -> pb.ModelInferResponse:

@@ -11,8 +11,9 @@ from typing import Final
 import numpy as np
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
-from patchserve_server.contract.enums import FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
+from patchserve_server.contract.enums import ASPECTS, FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.input_options import DEFAULT_TILE_OVERLAP, InputOptions
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
@@ -117,7 +118,19 @@ def _requested_options(request: reference_pb2.LoadReferenceRequest) -> Requested
         search_radius=request.search_radius if request.HasField("search_radius") else None,
         region_of_interest=_region_of_interest(request.region_of_interest) if request.region_of_interest else None,
         approximate_search=request.approximate_search if request.HasField("approximate_search") else None,
+        input=_input_options(request.input) if request.HasField("input") else None,
     )
+
+
+def _input_options(message: reference_pb2.InputOptions) -> InputOptions:
+    with _field("input"):
+        return InputOptions(
+            longer_side_px=message.longer_side_px or None,
+            auto=message.auto,
+            aspect=enum_value(ASPECTS, message.aspect, "aspect"),
+            tile_px=message.tile_px or None,
+            tile_overlap=message.tile_overlap if message.HasField("tile_overlap") else DEFAULT_TILE_OVERLAP,
+        )
 
 
 def _coreset_options(message: reference_pb2.CoresetOptions) -> CoresetOptions:

@@ -11,8 +11,9 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
-from patchserve_server.contract.enums import METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
+from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
 from patchserve_server.contract.status import status_of
+from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
@@ -58,6 +59,9 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        input=_input_message(options.input),
+        input_width_px=info.input_shape.width_px,
+        input_height_px=info.input_shape.height_px,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
     )
@@ -71,10 +75,22 @@ def reference_image_response(image: EncodedReferenceImage) -> reference_pb2.GetR
     return reference_pb2.GetReferenceImageResponse(
         image=image.png,
         media_type="image/png",
-        width_px=image.side_px,
-        height_px=image.side_px,
+        width_px=image.shape.width_px,
+        height_px=image.shape.height_px,
         name=image.name,
         reference_revision=image.revision,
+    )
+
+
+def _input_message(options: InputOptions) -> reference_pb2.InputOptions | None:
+    if options == InputOptions():
+        return None
+    return reference_pb2.InputOptions(
+        longer_side_px=options.longer_side_px or 0,
+        auto=options.auto,
+        aspect=enum_number(ASPECTS, options.aspect),
+        tile_px=options.tile_px or 0,
+        tile_overlap=options.tile_overlap,
     )
 
 
@@ -228,6 +244,7 @@ def server_info(application: Application) -> server_info_pb2.GetServerInfoRespon
         device=detector.device,
         precision=detector.precision,
         input_size_px=detector.input_size_px,
+        input_step_px=detector.input_step_px,
         feature_dim=detector.feature_dim,
         heatmap_scale=enum_number(SCALES, application.heatmap_scale),
         limits=server_info_pb2.Limits(**dataclasses.asdict(limits)),  # the fields have the same names

@@ -14,7 +14,7 @@ SentImage: TypeAlias = bytes | RgbImage
 """One image as it was sent: an encoded file, or its pixels."""
 
 ModelInputs: TypeAlias = NDArray[np.uint8]
-"""Images scaled to the backbone's input: (N, S, S, 3) uint8, RGB."""
+"""Images scaled to the input shape of a reference: (N, H, W, 3) uint8, RGB."""
 
 AnomalyMap: TypeAlias = NDArray[np.float32]
-"""Raw patch distances, scaled to the model input: (S, S) float32, 0 or more."""
+"""Raw patch distances, scaled to the map shape of a reference: (H, W) float32, 0 or more."""

@@ -62,7 +62,7 @@ class RawScores:
     """The distances of one image to a bank, before any threshold."""
 
     image_score: float
-    anomaly_map: AnomalyMap  # (S, S) float32, NaN outside the region of interest
+    anomaly_map: AnomalyMap  # (H, W) float32, NaN outside the region of interest
 
 
 @dataclass(frozen=True, slots=True)

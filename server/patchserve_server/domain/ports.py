@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceInfo, ReferenceModel
@@ -27,7 +28,8 @@ class DetectorInfo:
     fallback_reason: str  # empty: this is the requested backbone
     device: str  # "cpu", "cuda:0"
     precision: str
-    input_size_px: int
+    input_size_px: int  # of a reference that sets no other
+    input_step_px: int  # sides of model inputs are multiples of it
     feature_dim: int
 
 
@@ -51,7 +53,7 @@ class Scorer(Protocol):
         """All memory that this scorer holds: bank, indexes, its network in int8, copies on a device."""
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-        """The raw scores of each model input (B, S, S, 3). Each result is independent of the other inputs."""
+        """The raw scores of each model input (B, H, W, 3). Each result is independent of the other inputs."""
 
 
 class Detector(Protocol):
@@ -60,12 +62,14 @@ class Detector(Protocol):
     @property
     def info(self) -> DetectorInfo: ...
 
-    @property
-    def spec(self) -> EmbeddingSpec:
-        """The spec that a bank must have to be opened by this detector."""
+    def spec_of(self, shape: InputShape) -> EmbeddingSpec:
+        """The spec that a bank of model inputs of this shape must have to be opened by this detector."""
+
+    def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
+        """The shape of the model inputs of a reference, whose first image has this (width, height)."""
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
-        """Builds and calibrates a model from model inputs (N, S, S, 3), and opens it.
+        """Builds and calibrates a model from model inputs (N, H, W, 3), and opens it.
 
         Equal inputs and options give equal models.
         """

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
@@ -129,7 +130,7 @@ class MemoryBank:
     image_index: NDArray[np.int32]  # (P,), index into `inputs`, 0..N-1
     grid_index: NDArray[np.int32]  # (P,), position in the patch grid, row by row from the top left
     spacing: NDArray[np.float32]  # (P,), above 0
-    inputs: ModelInputs  # (N, S, S, 3)
+    inputs: ModelInputs  # (N, H, W, 3)
 
     def __post_init__(self) -> None:
         for name, (dtype, axes) in _BANK_ARRAYS.items():
@@ -138,15 +139,19 @@ class MemoryBank:
                 raise ValueError(f"array {name} is not a non-empty {np.dtype(dtype)} array with {axes} axes")
         if not len(self.patches) == len(self.image_index) == len(self.grid_index) == len(self.spacing):
             raise ValueError("arrays patches, image_index, grid_index and spacing differ in length")
-        _, height, width, channels = self.inputs.shape
-        if height != width or channels != 3:  # noqa: PLR2004
-            raise ValueError("array inputs does not contain square RGB images")
+        if self.inputs.shape[3] != 3:  # noqa: PLR2004
+            raise ValueError("array inputs does not contain RGB images")
         if self.image_index.min() < 0 or self.image_index.max() >= len(self.inputs):
             raise ValueError("array image_index refers to an image that does not exist")
         if self.grid_index.min() < 0:
             raise ValueError("array grid_index has a negative value")
         if not (self.spacing.min() > 0 and self.spacing.max() < np.inf):
             raise ValueError("array spacing has a value that is not finite or not above 0")
+
+    @property
+    def input_shape(self) -> InputShape:
+        _, height, width, _ = self.inputs.shape
+        return InputShape(height, width)
 
     @property
     def nbytes(self) -> int:
@@ -184,6 +189,7 @@ class ReferenceInfo:
     calibration: Calibration
     sensitivity: float
     images: tuple[ReferenceImage, ...]
+    input_shape: InputShape
     patch_count: int
     feature_dim: int
     bank_bytes: int
@@ -232,6 +238,7 @@ class Reference:
             calibration=model.calibration,
             sensitivity=model.sensitivity,
             images=self.images or (ReferenceImage(),) * len(bank.inputs),
+            input_shape=bank.input_shape,
             patch_count=bank.patches.shape[0],
             feature_dim=bank.patches.shape[1],
             bank_bytes=bank.nbytes,

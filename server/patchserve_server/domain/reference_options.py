@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.input_options import InputOptions
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
@@ -61,6 +62,7 @@ class ReferenceOptions:
     search_radius: float | None = None  # fraction of the image's side, above 0 to 1; None: search everywhere
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # for large banks; not together with a search radius
+    input: InputOptions = field(default_factory=InputOptions)
 
     def __post_init__(self) -> None:
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
@@ -100,6 +102,7 @@ class RequestedOptions:
     search_radius: float | None = None
     region_of_interest: RegionOfInterest | None = None
     approximate_search: bool | None = None
+    input: InputOptions | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()

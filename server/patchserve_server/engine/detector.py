@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
@@ -46,32 +47,35 @@ class PatchCoreDetector:
             fallback_reason=backbone.fallback_reason,
             device=str(backbone.device),
             precision=backbone.precision,
-            input_size_px=backbone.spec.input_size_px,
+            input_size_px=DEFAULT_SIDE_PX,
+            input_step_px=backbone.spec.step_px,
             feature_dim=backbone.spec.feature_dim,
         )
 
-    @property
-    def spec(self) -> EmbeddingSpec:
+    def spec_of(self, shape: InputShape) -> EmbeddingSpec:
         backbone = self._backbone
-        return EmbeddingSpec(
-            backbone.spec.name, backbone.weights_digest, backbone.spec.preprocessing, backbone.precision
-        )
+        preprocessing = backbone.spec.preprocessing_of(shape)
+        return EmbeddingSpec(backbone.spec.name, backbone.weights_digest, preprocessing, backbone.precision)
+
+    def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
+        step_px = self._backbone.spec.step_px
+        return options.input.shape_for(size_px, step_px=step_px, default_side_px=DEFAULT_SIDE_PX)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
         if self._backbone.bytes_per_reference:
             return  # each reference has its own network, which `open` warms up
-        size_px = self._backbone.spec.input_size_px
-        inputs = np.full((1, size_px, size_px, 3), 128, np.uint8)
+        shape = InputShape.square()
+        inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
-        pipeline = Pipeline.build(self._backbone.spec, runtime, ReferenceOptions(), self._scoring_search)
+        pipeline = Pipeline.build(self._backbone.spec, runtime, shape, ReferenceOptions(), self._scoring_search)
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
-        roi_mask = self._roi_mask(options)
+        roi_mask = self._roi_mask(options, _shape_of(inputs))
         masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
@@ -79,11 +83,11 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
         bank, options = base.model.bank, base.model.options
-        roi_mask = self._roi_mask(options)
+        roi_mask = self._roi_mask(options, bank.input_shape)
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_per_image
+        has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape)
         if has_all_rows and not self._backbone.bytes_per_reference:
             # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
             new_vectors = pipeline.embed_each(new, progress)
@@ -104,8 +108,8 @@ class PatchCoreDetector:
             spacing=torch.from_numpy(bank.spacing).to(device),
             approximate=options.approximate_search,
         )
-        roi_mask = self._roi_mask(options)
-        pipeline = Pipeline.build(self._backbone.spec, runtime, options, self._scoring_search, roi_mask)
+        roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+        pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
         if self._backbone.bytes_per_reference:
             scorer.score(bank.inputs[:1])  # the first run of a network is slow
@@ -121,21 +125,22 @@ class PatchCoreDetector:
             values_per_row=2,  # places and spacing
         )
         shared = 4 * info.patch_count * info.feature_dim if device.type == "cpu" else 0
-        masks = pipeline_nbytes(self._backbone.spec, info.options)
+        masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
 
-    def _roi_mask(self, options: ReferenceOptions) -> RoiMask | None:
-        return build_roi_mask(options.region_of_interest, self._backbone.spec.input_size_px, self._backbone.spec.grid)
+    def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
+        return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))
 
     def _fitting_pipeline(
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
         runtime = self._backbone.runtime_for(masked, progress)
-        return Pipeline.build(self._backbone.spec, runtime, options, self._fitting_search, roi_mask)
+        shape = _shape_of(masked)
+        return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
-        """The scorer of masked inputs (N, S, S, 3) and all their patch vectors (N, P, D)."""
+        """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""
         selected = self._select(vectors.flatten(0, 1), pipeline.options, progress)
         calibrated = calibrate(pipeline, masked, vectors, selected, progress)
         index, device = calibrated.index, self._backbone.device
@@ -148,7 +153,7 @@ class PatchCoreDetector:
             spacing=spacing.numpy(),
             inputs=masked,
         )
-        model = ReferenceModel(self.spec, pipeline.options, bank, calibrated.calibration)
+        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibrated.calibration)
         index = replace(
             index,
             groups=None,
@@ -177,13 +182,14 @@ class PatchCoreDetector:
 
     def _require_match(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors cannot be compared with those of this detector."""
-        bank, architecture = model.bank, self._backbone.spec
-        positions = max(architecture.patches_per_image, int(bank.grid_index.max()) + 1)
-        bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec)
-        bank_spec["patches"] = f"{positions} x {bank.patches.shape[1]} of {bank.inputs.shape[1]} px"
-        own_spec["patches"] = (
-            f"{architecture.patches_per_image} x {architecture.feature_dim} of {architecture.input_size_px} px"
-        )
+        bank, shape, architecture = model.bank, model.bank.input_shape, self._backbone.spec
+        positions = max(architecture.patches_of(shape), int(bank.grid_index.max()) + 1)
+        bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec_of(shape))
+        bank_spec["patches"] = f"{positions} x {bank.patches.shape[1]}"
+        own_spec["patches"] = f"{architecture.patches_of(shape)} x {architecture.feature_dim}"
+        steps = {side_px % architecture.step_px for side_px in shape.sides_px}
+        bank_spec["input"] = str(shape)
+        own_spec["input"] = str(shape) if steps == {0} else f"multiples of {architecture.step_px} px"
         different = [name for name in own_spec if bank_spec[name] != own_spec[name]]
         if different:
             raise BankMismatchError(
@@ -194,6 +200,10 @@ class PatchCoreDetector:
                 + ", ".join(f"{name} {own_spec[name]}" for name in different)
                 + ". Load its images again, or start the server with the earlier settings.",
             )
+
+
+def _shape_of(inputs: ModelInputs) -> InputShape:
+    return InputShape(*inputs.shape[1:3])
 
 
 def _ignore_progress(_stage: LoadStage, _done: int, _total: int) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.architectures import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
@@ -17,7 +18,7 @@ from patchserve_server.engine.search.parallel import ParallelSearch
 
 def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
     """The largest difference between two runtimes' maps of a synthetic image, as a share of the exact map's peak."""
-    images = _synthetic_images(spec.input_size_px)
+    images = _synthetic_images(DEFAULT_SIDE_PX)
     expected, actual = (_anomaly_map(spec, runtime, images) for runtime in (exact, other))
     return float(np.abs(actual - expected).max() / expected.max())
 
@@ -25,13 +26,13 @@ def map_difference(spec: BackboneSpec, exact: Runtime, other: Runtime) -> float:
 @torch.inference_mode()
 def _anomaly_map(spec: BackboneSpec, runtime: Runtime, images: ModelInputs) -> AnomalyMap:
     """The map of the second image, with the first one as the reference."""
-    pipeline = Pipeline.build(spec, runtime, ReferenceOptions(), ParallelSearch())
+    pipeline = Pipeline.build(spec, runtime, InputShape.square(), ReferenceOptions(), ParallelSearch())
     reference_patches, patches = (pipeline.embed(model_input[None]) for model_input in images)
     return pipeline.score(patches, BankIndex.build(reference_patches[0]))[0].anomaly_map
 
 
 def _synthetic_images(size_px: int) -> ModelInputs:
-    """Two images (2, S, S, 3) uint8 of one color pattern with different noise. The second has a dark spot."""
+    """Two images (2, H, W, 3) uint8 of one color pattern with different noise. The second has a dark spot."""
     rng = np.random.default_rng(0)
     pattern = cv2.resize(rng.uniform(60, 200, (6, 8, 3)), (size_px, size_px), interpolation=cv2.INTER_CUBIC)
     images = pattern + rng.normal(0, 12, (2, size_px, size_px, 1))

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from patchserve_server.domain.images import RgbImage
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.imaging.pil_image import PilImage, to_rgb_array
 
@@ -35,10 +36,10 @@ def overlay_size(source_size_px: tuple[int, int], max_side_px: int) -> tuple[int
     return width, height
 
 
-def prepare_canvas(image: PilImage, scale: HeatmapScale, *, map_side_px: int, size_px: tuple[int, int]) -> Canvas:
+def prepare_canvas(image: PilImage, scale: HeatmapScale, *, map_shape: InputShape, size_px: tuple[int, int]) -> Canvas:
     """Scale the image for an overlay of size_px. A smaller overlay costs less time and memory."""
     if scale is HeatmapScale.RELATIVE:
-        pixels = np.asarray(image.resize((map_side_px, map_side_px), Image.Resampling.BICUBIC))
+        pixels = np.asarray(image.resize(map_shape.size_px, Image.Resampling.BICUBIC))
     else:
         pixels = _scale_down(image, size_px)
     return Canvas(pixels, scale, size_px, image.size)

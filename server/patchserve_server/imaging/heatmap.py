@@ -12,14 +12,14 @@ from patchserve_server.domain.images import AnomalyMap, RgbImage
 from patchserve_server.domain.inspection import HeatmapScale
 
 HeatLevels: TypeAlias = NDArray[np.uint8]
-"""0 cold to 255 hot: (S, S) uint8."""
+"""0 cold to 255 hot: (H, W) uint8."""
 
 _LEVEL_AT_THRESHOLD = 150.0
 """Where JET turns from cold to warm colors."""
 
 
 def heat_levels(anomaly_map: AnomalyMap, scale: HeatmapScale, pixel_threshold: float) -> HeatLevels:
-    """The heat of each pixel of a map (S, S). Pixels outside the region of interest (NaN) are cold.
+    """The heat of each pixel of a map (H, W). Pixels outside the region of interest (NaN) are cold.
 
     RELATIVE is the notebook's (x - min) / (max - min + 1e-8) x 255, truncated. CALIBRATED rises with the square of the
     distance up to _LEVEL_AT_THRESHOLD at the pixel threshold, so that intact items stay blue. Above, it rises linearly
@@ -41,7 +41,7 @@ def _calibrated_levels(anomaly_map: AnomalyMap, pixel_threshold: float) -> HeatL
     if pixel_threshold <= 0:
         ratio = np.where(scores > pixel_threshold, 2.0, 0.0)
     else:
-        ratio = (scores.astype(np.float64) / pixel_threshold).clip(0, 2)  # (S, S)
+        ratio = (scores.astype(np.float64) / pixel_threshold).clip(0, 2)  # (H, W)
     below = _LEVEL_AT_THRESHOLD * ratio.clip(0, 1) ** 2
     above = (255 - _LEVEL_AT_THRESHOLD) * (ratio - 1).clip(0, 1)
     levels: HeatLevels = (below + above).astype(np.uint8)

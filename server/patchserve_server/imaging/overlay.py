@@ -32,7 +32,7 @@ _WEIGHTED_COLORS = np.rint(heat_colors(np.arange(256, dtype=np.uint8)[:, None]) 
 def render_overlay(
     canvas: Canvas, anomaly_map: AnomalyMap, *, pixel_threshold: float, regions: Sequence[Region]
 ) -> RgbImage:
-    """Draw the heat map of an anomaly map (S, S) over the canvas: (H, W, 3) at the overlay's size.
+    """Draw the heat map of an anomaly map (H, W) over the canvas: (H, W, 3) at the overlay's size.
 
     RELATIVE is the notebook's overlay: JET and image with equal weights in the map's size, then resized (LANCZOS).
     CALIBRATED keeps the image sharp: the hotter a pixel, the more its color covers the image. Regions are outlined.

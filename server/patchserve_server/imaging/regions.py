@@ -16,13 +16,13 @@ from patchserve_server.domain.verdict import calibrated_score
 def find_regions(
     anomaly_map: AnomalyMap, verdict: Verdict, source_size_px: tuple[int, int], max_regions: int
 ) -> tuple[Region, ...]:
-    """The regions of a map (S, S), highest peak first, in pixels of the source image (width, height).
+    """The regions of a map (H, W), highest peak first, in pixels of the source image (width, height).
 
     There are none if the image is intact, and at least one if it is anomalous.
     """
-    above_threshold = anomaly_map > verdict.pixel_threshold  # (S, S), False where the map is NaN
+    above_threshold = anomaly_map > verdict.pixel_threshold  # (H, W), False where the map is NaN
     _, component_labels, boxes, _ = cv2.connectedComponentsWithStats(above_threshold.astype(np.uint8))
-    labels = component_labels.astype(np.int32, copy=False)  # (S, S), 0: not above the threshold
+    labels = component_labels.astype(np.int32, copy=False)  # (H, W), 0: not above the threshold
     peaks = np.zeros(len(boxes), np.float32)
     np.maximum.at(peaks, labels[above_threshold], anomaly_map[above_threshold])
     components = [

@@ -19,7 +19,7 @@ _JPEG_OPTIONS: Final = (cv2.IMWRITE_JPEG_QUALITY, 80)
 def draw_thumbnail(
     model_input: ModelInputs, source_size_px: tuple[int, int], anomaly_map: AnomalyMap, verdict: Verdict
 ) -> bytes:
-    """A JPEG of a model input (S, S, 3) in the proportions of its image, with the heat map (S, S) if it is anomalous.
+    """A JPEG of a model input (H, W, 3) in the proportions of its image, with the heat map (H, W) if it is anomalous.
 
     Its longer side has THUMBNAIL_SIDE_PX, or as many pixels as the image if that is smaller.
     """

@@ -27,7 +27,7 @@ class BatchedScores:
 @dataclass(frozen=True, slots=True, eq=False)
 class _QueuedInput:
     scorer: Scorer
-    model_input: ModelInputs  # (S, S, 3)
+    model_input: ModelInputs  # (H, W, 3)
     result: asyncio.Future[BatchedScores]
     queued_at_s: float
 
@@ -50,7 +50,7 @@ class Batcher:
         self._batches: set[asyncio.Task[None]] = set()
 
     async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
-        """The raw scores of one model input, (S, S, 3) uint8."""
+        """The raw scores of one model input, (H, W, 3) uint8."""
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
         self._queue.push(flow, _QueuedInput(scorer, model_input, result, time.perf_counter()))
         self._dispatch()
@@ -103,7 +103,7 @@ class Batcher:
         try:
             scores, times = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
-                lambda: scorer.score(np.stack(inputs)),  # (B, S, S, 3)
+                lambda: scorer.score(np.stack(inputs)),  # (B, H, W, 3)
             )
         except Exception as error:  # noqa: BLE001 - each caller gets it
             for entry in batch:

@@ -14,6 +14,7 @@ from patchserve_server import imaging
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import ModelInputs, SentImage
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import (
     EncodedOverlay,
     HeatmapScale,
@@ -25,7 +26,7 @@ from patchserve_server.domain.inspection import (
     Timing,
     Verdict,
 )
-from patchserve_server.domain.reference import Calibration
+from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
@@ -64,7 +65,7 @@ class Inspector(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _DecodedImage:
-    model_input: ModelInputs  # (S, S, 3)
+    model_input: ModelInputs  # (H, W, 3)
     size_px: tuple[int, int]  # (width, height)
     canvas: imaging.Canvas | None  # None: no overlay was requested
 
@@ -80,7 +81,7 @@ class _JudgedImage:
 class _Inspected:
     inspection: Inspection
     raw: RawScores
-    model_input: ModelInputs  # (S, S, 3)
+    model_input: ModelInputs  # (H, W, 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,7 +102,6 @@ class LocalInspector:
         images: the pool that decodes, judges and renders, with `threads` threads.
         turns: limits how many images are processed at once.
         threads: of the pool.
-        input_size_px: of the backbone.
         limits: of images.
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
@@ -116,7 +116,6 @@ class LocalInspector:
         turns: FairSemaphore,
         *,
         threads: int,
-        input_size_px: int,
         limits: imaging.ImageLimits,
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
@@ -127,7 +126,6 @@ class LocalInspector:
         self._images = images
         self._turns = turns
         self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
-        self._input_size_px = input_size_px
         self._limits = limits
         self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
@@ -151,7 +149,7 @@ class LocalInspector:
             image,
             inspection,
             reference.info.calibration,
-            partial(self._operators_overlay, inspected.raw, reference.info.thresholds(options.sensitivity)),
+            partial(self._operators_overlay, reference.info, inspected.raw, options.sensitivity),
             partial(
                 imaging.draw_thumbnail,
                 inspected.model_input,
@@ -200,7 +198,7 @@ class LocalInspector:
     ) -> _Inspected:
         waited_ms = (time.perf_counter() - arrived_at_s) * 1000
         info = reference.info
-        decoded = await self._on_pool(flow, lambda: self._decode(image, options))
+        decoded = await self._on_pool(flow, lambda: self._decode(image, info.input_shape, options))
         thresholds = info.thresholds(options.sensitivity)
         scores = await self._batcher.score(reference.scorer, decoded.value.model_input, flow)
         judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, thresholds, options))
@@ -223,16 +221,16 @@ class LocalInspector:
         )
         return _Inspected(inspection, scores.raw, decoded.value.model_input)
 
-    def _decode(self, image: SentImage, options: OutputOptions) -> _DecodedImage:
+    def _decode(self, image: SentImage, shape: InputShape, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
-        canvas = self._canvas(pil_image, options) if options.overlay else None
-        return _DecodedImage(imaging.to_model_input(pil_image, self._input_size_px), pil_image.size, canvas)
+        canvas = self._canvas(pil_image, shape, options) if options.overlay else None
+        return _DecodedImage(imaging.to_model_input(pil_image, shape), pil_image.size, canvas)
 
-    def _canvas(self, image: imaging.PilImage, options: OutputOptions) -> imaging.Canvas:
+    def _canvas(self, image: imaging.PilImage, shape: InputShape, options: OutputOptions) -> imaging.Canvas:
         size_px = imaging.overlay_size(image.size, options.overlay_max_side_px)
         imaging.check_overlay_size(size_px, options.overlay_format)
         scale = options.heatmap_scale or self._default_scale
-        canvas = imaging.prepare_canvas(image, scale, map_side_px=self._input_size_px, size_px=size_px)
+        canvas = imaging.prepare_canvas(image, scale, map_shape=shape.map_shape, size_px=size_px)
         imaging.check_overlay_bytes(canvas, options.overlay_format, self._max_overlay_bytes)
         return canvas
 
@@ -250,7 +248,9 @@ class LocalInspector:
             overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
         return _JudgedImage(verdict, regions, overlay)
 
-    def _operators_overlay(self, raw: RawScores, thresholds: Calibration, image: SentImage) -> EncodedOverlay:
+    def _operators_overlay(
+        self, info: ReferenceInfo, raw: RawScores, sensitivity: float | None, image: SentImage
+    ) -> EncodedOverlay:
         """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
         options = OutputOptions(
             overlay=True,
@@ -258,7 +258,8 @@ class LocalInspector:
             overlay_format=OverlayFormat.JPEG,
             overlay_max_side_px=_OPERATORS_SIDE_PX,
         )
-        overlay = self._judge(self._decode(image, options), raw, thresholds, options).overlay
+        decoded = self._decode(image, info.input_shape, options)
+        overlay = self._judge(decoded, raw, info.thresholds(sensitivity), options).overlay
         if overlay is None:
             raise AssertionError("It was requested.")
         return overlay

@@ -15,12 +15,13 @@ from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import InvalidImageError, InvalidInputError, PreconditionError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
-from patchserve_server.domain.reference_options import RequestedOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, RequestedOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
@@ -106,7 +107,10 @@ class ReferenceBuilder:
         load: TrackedLoad,
     ) -> ReferenceInfo:
         described = () if base is None else base.info.images
-        inputs, new_images = await self._decode_all(images, len(described), load)
+        shape = _InputShapeOfLoad(
+            self._detector, options.requested.with_defaults(), None if base is None else base.info.input_shape
+        )
+        inputs, new_images = await self._decode_all(images, len(described), shape, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         scorer, model, revision = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
@@ -123,7 +127,7 @@ class ReferenceBuilder:
         return await self._catalog.publish(reference, scorer, replaces=replaces)
 
     async def _decode_all(
-        self, images: AsyncIterator[NamedImage], base_count: int, load: TrackedLoad
+        self, images: AsyncIterator[NamedImage], base_count: int, shape: _InputShapeOfLoad, load: TrackedLoad
     ) -> tuple[list[ModelInputs], list[ReferenceImage]]:
         inputs: list[ModelInputs] = []
         described: list[ReferenceImage] = []
@@ -132,7 +136,7 @@ class ReferenceBuilder:
                 message = f"A reference holds at most {self._max_images} images."
                 raise InvalidInputError("images", message)
             try:
-                decoded = await asyncio.get_running_loop().run_in_executor(self._images, self._decode, image)
+                decoded = await asyncio.get_running_loop().run_in_executor(self._images, self._decode, image, shape)
             except InvalidImageError as error:
                 raise error.with_field(f"images[{len(inputs)}]") from error
             inputs.append(decoded[0])
@@ -143,11 +147,11 @@ class ReferenceBuilder:
             raise InvalidInputError("images", message)
         return inputs, described
 
-    def _decode(self, image: NamedImage) -> tuple[ModelInputs, ReferenceImage]:
+    def _decode(self, image: NamedImage, shape: _InputShapeOfLoad) -> tuple[ModelInputs, ReferenceImage]:
         decoded = imaging.decode_image(image.data, self._limits)
         media_type = imaging.media_type_of(image.data)
         described = ReferenceImage(image.name, media_type, *decoded.size, len(image.data))
-        return imaging.to_model_input(decoded, self._detector.info.input_size_px), described
+        return imaging.to_model_input(decoded, shape.of_image(decoded.size)), described
 
     async def _fit(
         self,
@@ -168,7 +172,7 @@ class ReferenceBuilder:
             load.reached(stage, done, total)
 
         def fit() -> tuple[Scorer, ReferenceModel, Revision]:
-            stacked = np.stack(inputs)  # (N, S, S, 3)
+            stacked = np.stack(inputs)  # (N, H, W, 3)
             inputs.clear()  # one copy is enough
             if base is None:
                 scorer = self._detector.fit(stacked, options.requested.with_defaults(), progress)
@@ -193,6 +197,19 @@ def _check_same_options(options: LoadOptions, base: ReferenceInfo) -> None:
             "out, or load the reference again with REPLACE."
         )
         raise PreconditionError(base.reference_id, message)
+
+
+class _InputShapeOfLoad:
+    """The shape of the model inputs of one load: that of the base, or the one that its first image decides."""
+
+    def __init__(self, detector: Detector, options: ReferenceOptions, base: InputShape | None) -> None:
+        self._detector, self._options, self._shape = detector, options, base
+
+    def of_image(self, size_px: tuple[int, int]) -> InputShape:
+        """The shape for the next image of the load, which has this (width, height)."""
+        if self._shape is None:
+            self._shape = self._detector.input_shape(self._options, size_px)
+        return self._shape
 
 
 class _AbandonedError(Exception):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.admission import ONE, Capacity, Permit
@@ -20,7 +21,7 @@ class EncodedReferenceImage:
     """A model input of a bank, for people to look at."""
 
     png: bytes
-    side_px: int  # it is a square
+    shape: InputShape
     name: str  # empty: none
     revision: Revision
 
@@ -59,4 +60,4 @@ class ReferenceImages:
             permit.grow(Capacity(1, inputs[index].nbytes))
             async with self._turns.turn(permit.flow):
                 png = await asyncio.get_running_loop().run_in_executor(self._images, imaging.encode_png, inputs[index])
-            return EncodedReferenceImage(png, inputs.shape[1], info.images[index].name, info.revision)
+            return EncodedReferenceImage(png, info.input_shape, info.images[index].name, info.revision)

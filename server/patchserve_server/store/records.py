@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +27,7 @@ from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sens
 from patchserve_server.store.damage import DamageError, printable
 
 POINTER_VERSION = 2
-MANIFEST_VERSION = 3
+MANIFEST_VERSION = 4
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -107,13 +107,17 @@ class Pointer(FirstPointer):
         return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
 
 
+_ABSENT_BEFORE_FOUR: Final = {"options": {"input"}}
+_ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {"normal_scores": {"scores"}}}
+
+
 class FirstManifest(_Record):
     """A manifest of version 1, from before references had a sensitivity and described their images."""
 
     NAME = "manifest"
     VERSION = 1
     _READABLE = "version 1"
-    _ABSENT: ClassVar[dict[str, Any] | None] = {"calibration": {"normal_scores": {"scores"}}}
+    _ABSENT: ClassVar[dict[str, Any] | None] = _ABSENT_BEFORE_THREE
     revision: Revision
     spec: EmbeddingSpec
     options: ReferenceOptions
@@ -129,14 +133,22 @@ class SecondManifest(FirstManifest):
     images: tuple[ReferenceImage, ...]
 
 
-class Manifest(SecondManifest):
+class ThirdManifest(SecondManifest):
+    """A manifest of version 3, from before references chose the size of their model inputs."""
+
+    VERSION = 3
+    _READABLE = "versions 1 to 3"
+    _ABSENT: ClassVar[dict[str, Any] | None] = _ABSENT_BEFORE_FOUR
+
+
+class Manifest(ThirdManifest):
     """A generation without its arrays. It has no name and no time.
 
     Equal revisions have equal manifests, except for `images` and the list of normal scores, on which no score depends.
     """
 
     VERSION = MANIFEST_VERSION
-    _READABLE = "versions 1 to 3"
+    _READABLE = "versions 1 to 4"
     _ABSENT = None
 
 
@@ -162,7 +174,7 @@ def decode_manifest(data: bytes) -> Manifest:
         DamageError: the bytes are not a manifest.
     """
     version = _version_in(data)
-    old = next((kind for kind in (FirstManifest, SecondManifest) if version == kind.VERSION), None)
+    old = next((kind for kind in (FirstManifest, SecondManifest, ThirdManifest) if version == kind.VERSION), None)
     if old is None:
         return decode_record(Manifest, data)
     defaults = {"sensitivity": DEFAULT_SENSITIVITY, "images": ()}

@@ -26,7 +26,6 @@ BANK, CALIBRATION = MODEL.bank, MODEL.calibration
         ({"patches": BANK.patches.astype(np.float64)}, "array patches is not a non-empty float32 array with 2 axes"),
         ({"patches": BANK.patches[0]}, "patches"),
         ({"inputs": BANK.inputs[:0]}, "inputs"),
-        ({"inputs": BANK.inputs[:, 1:]}, "square"),
         ({"inputs": BANK.inputs[..., :1]}, "RGB"),
         ({"image_index": BANK.image_index + np.int32(1)}, "an image that does not exist"),
         ({"image_index": BANK.image_index - np.int32(1)}, "an image that does not exist"),

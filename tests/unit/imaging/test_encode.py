@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image
 
 from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.imaging import (
     check_overlay_bytes,
@@ -89,7 +90,7 @@ def test_a_large_png_ends_at_its_limit_and_not_after_it() -> None:
 def test_no_overlay_that_could_be_sent_is_refused_before_it_is_drawn(content: str, heat: float) -> None:
     """The check uses an estimate from the image, so what it refuses must really be larger."""
     source = {"noise": noise(600), "card": card(2).resize((600, 600)), "gray": Image.new("RGB", (600, 600), "gray")}
-    canvas = prepare_canvas(source[content], HeatmapScale.CALIBRATED, map_side_px=224, size_px=(600, 600))
+    canvas = prepare_canvas(source[content], HeatmapScale.CALIBRATED, map_shape=InputShape.square(), size_px=(600, 600))
     anomaly_map = np.full((224, 224), heat, np.float32)
     anomaly_map[:100] = np.linspace(0, heat, 224)
     overlay = encode_overlay(render_overlay(canvas, anomaly_map, pixel_threshold=1.0, regions=()), OverlayFormat.PNG)
@@ -98,7 +99,7 @@ def test_no_overlay_that_could_be_sent_is_refused_before_it_is_drawn(content: st
 
 
 def test_an_overlay_that_is_surely_too_large_is_refused_before_it_is_drawn() -> None:
-    canvas = prepare_canvas(noise(600), HeatmapScale.CALIBRATED, map_side_px=224, size_px=(600, 600))
+    canvas = prepare_canvas(noise(600), HeatmapScale.CALIBRATED, map_shape=InputShape.square(), size_px=(600, 600))
     with pytest.raises(ResponseTooLargeError, match="JPEG"):
         check_overlay_bytes(canvas, OverlayFormat.PNG, canvas.pixels.nbytes // 3)
     check_overlay_bytes(canvas, OverlayFormat.JPEG, canvas.pixels.nbytes // 3)

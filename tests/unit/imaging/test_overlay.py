@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat, Region
 from patchserve_server.imaging import (
     encode_overlay,
@@ -31,7 +32,7 @@ def drawn(
     image: Image.Image, anomaly_map: np.ndarray, scale: HeatmapScale, *, max_side_px: int = 0, max_regions: int = 16
 ) -> np.ndarray:
     size_px = overlay_size(image.size, max_side_px)
-    canvas = prepare_canvas(image, scale, map_side_px=len(anomaly_map), size_px=size_px)
+    canvas = prepare_canvas(image, scale, map_shape=InputShape(*anomaly_map.shape), size_px=size_px)
     regions: Sequence[Region] = find_regions(anomaly_map, verdict_at(THRESHOLD), image.size, max_regions)
     return render_overlay(canvas, anomaly_map, pixel_threshold=THRESHOLD, regions=regions)
 
@@ -78,7 +79,7 @@ def test_there_is_no_heat_outside_the_region_of_interest(scale: HeatmapScale) ->
 def test_drawing_does_not_change_its_input(scale: HeatmapScale, max_side_px: int) -> None:
     image, anomaly_map = card(1), hot_spot()
     size_px = overlay_size(image.size, max_side_px)
-    canvas = prepare_canvas(image, scale, map_side_px=224, size_px=size_px)
+    canvas = prepare_canvas(image, scale, map_shape=InputShape.square(), size_px=size_px)
     before = canvas.pixels.copy()
     regions = find_regions(anomaly_map, verdict_at(THRESHOLD), image.size, 4)
     first, again = (render_overlay(canvas, anomaly_map, pixel_threshold=THRESHOLD, regions=regions) for _ in range(2))

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from patchserve_server.config import Settings
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.backbone.architectures import BACKBONES
 
 REPO = Path(__file__).resolve().parents[3]
@@ -59,7 +60,8 @@ def test_every_flag_and_variable_in_the_readme_exists() -> None:
 def test_the_page_of_backbones_lists_their_patches() -> None:
     rows = re.findall(r"^\| `(\w+)`.*? \| (\d+) x (\d+) \|", BACKBONES_PAGE, re.MULTILINE)
     written = {name: (int(patches), int(length)) for name, patches, length in rows}
-    assert written == {name: (spec.patches_per_image, spec.feature_dim) for name, spec in BACKBONES.items()}
+    shape = InputShape.square()
+    assert written == {name: (spec.patches_of(shape), spec.feature_dim) for name, spec in BACKBONES.items()}
 
 
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\bmake ([a-z][a-z-]*)", README))))

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.detector import INPUT_SIZE_PX, FakeDetector
+from fakes.detector import FakeDetector
 from fakes.gray import gray_png, open_reference, reference
 from fakes.images import encoded, noise
 from PIL import Image
@@ -66,7 +66,6 @@ async def inspector(
             images,
             FairSemaphore(4),
             threads=2,
-            input_size_px=INPUT_SIZE_PX,
             limits=imaging.ImageLimits(),
             max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,

@@ -64,7 +64,11 @@ async def test_an_image_is_the_model_input(
             image = await images.read(permit, DEFAULT_REFERENCE_ID, index, published.revision)
             assert permit.capacity == Capacity(1, gray_input(0).nbytes)
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(image.png))), gray_input(level))
-        assert (image.side_px, image.name, image.revision) == (INPUT_SIZE_PX, name, published.revision)
+        assert (image.shape.sides_px, image.name, image.revision) == (
+            (INPUT_SIZE_PX, INPUT_SIZE_PX),
+            name,
+            published.revision,
+        )
 
 
 async def test_what_does_not_exist_is_not_returned(

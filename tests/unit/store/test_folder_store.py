@@ -118,8 +118,22 @@ def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceSto
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
     del manifest["calibration"]["normal_scores"]["scores"]
+    del manifest["options"]["input"]
     file.write_text(json.dumps(manifest))
     assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
+
+
+def test_a_manifest_of_version_3_has_no_input_options(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    file = root / "parcel" / OLD.revision / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    manifest["format_version"] = 3
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ReferenceDamagedError, match="a field in another form"):
+        store.load(ReferenceId("parcel"))
+    del manifest["options"]["input"]
+    file.write_text(json.dumps(manifest))
+    assert content(store.load(ReferenceId("parcel"))) == content(OLD)
 
 
 def test_a_second_server_on_the_folder_is_refused(store: FolderReferenceStore, root: Path) -> None:

@@ -144,6 +144,30 @@ number of images.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
 
+class _AspectRatio:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AspectRatioEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AspectRatio.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ASPECT_RATIO_UNSPECIFIED: _AspectRatio.ValueType  # 0
+    """SQUEEZE."""
+    ASPECT_RATIO_SQUEEZE: _AspectRatio.ValueType  # 1
+    """Every image becomes a square."""
+    ASPECT_RATIO_KEEP: _AspectRatio.ValueType  # 2
+    """Model inputs have the proportions of the first reference image. For items that are always taken in the same format."""
+
+class AspectRatio(_AspectRatio, metaclass=_AspectRatioEnumTypeWrapper):
+    """What happens to the proportions of an image when it is scaled to a model input."""
+
+ASPECT_RATIO_UNSPECIFIED: AspectRatio.ValueType  # 0
+"""SQUEEZE."""
+ASPECT_RATIO_SQUEEZE: AspectRatio.ValueType  # 1
+"""Every image becomes a square."""
+ASPECT_RATIO_KEEP: AspectRatio.ValueType  # 2
+"""Model inputs have the proportions of the first reference image. For items that are always taken in the same format."""
+Global___AspectRatio: _TypeAlias = AspectRatio  # noqa: Y015
+
 @_typing.final
 class CoresetOptions(_message.Message):
     """Greedy k-center selection of the patches to keep. Set at most one field. Neither set: all patches are kept."""
@@ -169,6 +193,55 @@ class CoresetOptions(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CoresetOptions: _TypeAlias = CoresetOptions  # noqa: Y015
+
+@_typing.final
+class InputOptions(_message.Message):
+    """How large the backbone sees images: smaller damage needs a larger input, which costs more time and memory. All images of
+    a reference, and all images that are compared with it, are scaled to one size. Sides are rounded to the nearest multiple
+    of `input_step_px` of GetServerInfo. Set at most one of longer_side_px and auto.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LONGER_SIDE_PX_FIELD_NUMBER: _builtins.int
+    AUTO_FIELD_NUMBER: _builtins.int
+    ASPECT_FIELD_NUMBER: _builtins.int
+    TILE_PX_FIELD_NUMBER: _builtins.int
+    TILE_OVERLAP_FIELD_NUMBER: _builtins.int
+    longer_side_px: _builtins.int
+    """The longer side of model inputs, in pixels: 224 to 1024; with tile_px up to 32768. Absent (0): the default of the
+    profile; with tile_px that of the first reference image.
+    """
+    auto: _builtins.bool
+    """Choose the longer side by the size of the first reference image: never larger than the image, 224 to 320 px. Absent
+    (false): not set.
+    """
+    aspect: Global___AspectRatio.ValueType
+    """What happens to the proportions. Unspecified: SQUEEZE."""
+    tile_px: _builtins.int
+    """For small damage in large images: the backbone sees the model input as square tiles of this side, in pixels, 224 to
+    1024. Absent (0): the whole model input at once.
+    """
+    tile_overlap: _builtins.float
+    """How far neighboring tiles overlap, as a share of a tile's side, 0 to 0.5. Absent: 0.25."""
+    def __init__(
+        self,
+        *,
+        longer_side_px: _builtins.int = ...,
+        auto: _builtins.bool = ...,
+        aspect: Global___AspectRatio.ValueType = ...,
+        tile_px: _builtins.int = ...,
+        tile_overlap: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_tile_overlap", b"_tile_overlap", "tile_overlap", b"tile_overlap"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_tile_overlap", b"_tile_overlap", "aspect", b"aspect", "auto", b"auto", "longer_side_px", b"longer_side_px", "tile_overlap", b"tile_overlap", "tile_px", b"tile_px"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__tile_overlap: _TypeAlias = _typing.Literal["tile_overlap"]  # noqa: Y015
+    _WhichOneofArgType__tile_overlap: _TypeAlias = _typing.Literal["_tile_overlap", b"_tile_overlap"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__tile_overlap) -> _WhichOneofReturnType__tile_overlap | None: ...
+
+Global___InputOptions: _TypeAlias = InputOptions  # noqa: Y015
 
 @_typing.final
 class RelativePoint(_message.Message):
@@ -237,6 +310,7 @@ class LoadReferenceRequest(_message.Message):
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     IMAGE_NAMES_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -290,6 +364,12 @@ class LoadReferenceRequest(_message.Message):
         characters, such as a file's name; it may be empty, and need not be unique. Empty: no image has a name.
         """
 
+    @_builtins.property
+    def input(self) -> Global___InputOptions:
+        """How large the backbone sees images. Absent: a square of the side that is the default of the profile. With APPEND: as
+        for `profile`.
+        """
+
     def __init__(
         self,
         *,
@@ -304,10 +384,11 @@ class LoadReferenceRequest(_message.Message):
         approximate_search: _builtins.bool | None = ...,
         sensitivity: _builtins.float | None = ...,
         image_names: _abc.Iterable[_builtins.str] | None = ...,
+        input: Global___InputOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "image_names", b"image_names", "images", b"images", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
@@ -516,6 +597,9 @@ class Reference(_message.Message):
     APPROXIMATE_SEARCH_FIELD_NUMBER: _builtins.int
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     PREVIOUS_REVISION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    INPUT_WIDTH_PX_FIELD_NUMBER: _builtins.int
+    INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -523,8 +607,8 @@ class Reference(_message.Message):
     image_count: _builtins.int
     """The number of images that it was built from."""
     patch_count: _builtins.int
-    """The number of patches in the memory bank. Without a coreset, one image gives 784 with wide_resnet50_2 (28 x 28) and
-    196 with efficientnet_lite2 (14 x 14).
+    """The number of patches in the memory bank. Without a coreset, one image of 224 x 224 px gives 784 with wide_resnet50_2 (28 x
+    28) and 196 with efficientnet_lite2 (14 x 14).
     """
     feature_dim: _builtins.int
     """The length of a patch vector: 1536 with wide_resnet50_2, 328 with efficientnet_lite2."""
@@ -552,6 +636,10 @@ class Reference(_message.Message):
     """
     previous_revision: _builtins.str
     """The revision that was in use before this one, and that RestoreReference can put back. Empty: none is kept."""
+    input_width_px: _builtins.int
+    """The width of its model inputs, in pixels."""
+    input_height_px: _builtins.int
+    """The height of its model inputs, in pixels."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -571,6 +659,10 @@ class Reference(_message.Message):
     @_builtins.property
     def region_of_interest(self) -> _containers.RepeatedCompositeFieldContainer[Global___RelativePolygon]:
         """The region of interest of the load. Empty: the whole image."""
+
+    @_builtins.property
+    def input(self) -> Global___InputOptions:
+        """The input options of the load. Absent: the defaults."""
 
     def __init__(
         self,
@@ -595,10 +687,13 @@ class Reference(_message.Message):
         approximate_search: _builtins.bool = ...,
         sensitivity: _builtins.float = ...,
         previous_revision: _builtins.str = ...,
+        input: Global___InputOptions | None = ...,
+        input_width_px: _builtins.int = ...,
+        input_height_px: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
@@ -1003,8 +1098,8 @@ class GetReferenceImageResponse(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     REFERENCE_REVISION_FIELD_NUMBER: _builtins.int
     image: _builtins.bytes
-    """The encoded image: what the backbone saw of it, so scaled to a square of `input_size_px` of GetServerInfo, and gray
-    outside the region of interest. The server does not keep the original.
+    """The encoded image: what the backbone saw of it, so scaled to `input_width_px` x `input_height_px` of its reference, and
+    gray outside the region of interest. The server does not keep the original.
     """
     media_type: _builtins.str
     """The format of `image`: "image/png"."""

@@ -187,6 +187,7 @@ class GetServerInfoResponse(_message.Message):
     LIMITS_FIELD_NUMBER: _builtins.int
     HTTP_URL_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
+    INPUT_STEP_PX_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the server."""
     backbone: _builtins.str
@@ -202,7 +203,7 @@ class GetServerInfoResponse(_message.Message):
     precision: _builtins.str
     """The precision of the backbone: "fp32", "bf16" or "int8"."""
     input_size_px: _builtins.int
-    """The side of the square model input that images are scaled to, in pixels."""
+    """The side of the square model inputs of a reference whose load sets no other, in pixels."""
     feature_dim: _builtins.int
     """The length of a patch vector."""
     heatmap_scale: _inference_pb2.HeatmapScale.ValueType
@@ -211,6 +212,8 @@ class GetServerInfoResponse(_message.Message):
     """Where the HTTP face of the server is, such as "http://127.0.0.1:8080". Empty: it has none."""
     grpc_address: _builtins.str
     """Where gRPC is, as the server is bound: "127.0.0.1:50051", or "unix:PATH". For callers of the HTTP face."""
+    input_step_px: _builtins.int
+    """The sides of model inputs are multiples of this number of pixels."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Every limit."""
@@ -231,10 +234,11 @@ class GetServerInfoResponse(_message.Message):
         limits: Global___Limits | None = ...,
         http_url: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
+        input_step_px: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "limits", b"limits", "precision", b"precision", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -21,10 +21,12 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from torchvision.models import ResNet
 
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.engine.backbone.weights import Weights, download_weights, read_weights
 
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
+_CONVOLUTIONAL_STEP_PX = 32  # the stride of the last used layer, or twice that
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +34,31 @@ class BackboneSpec:
     """The properties of a backbone that do not depend on its weights."""
 
     name: str
-    preprocessing: str  # names input size, interpolation, mean and std; banks record it
-    input_size_px: int  # S: model inputs are S x S
+    normalization: str  # names mean and std; banks record it
+    step_px: int  # the sides of model inputs are multiples of it
+    stride_px: int  # one patch for each square of the model input with this side; every layer is resized to this grid
     mean: tuple[float, float, float]  # of RGB values from 0 to 1
     std: tuple[float, float, float]
-    grid: tuple[int, int]  # patch grid (rows, columns); every layer is resized to it
     feature_dim: int  # the sum of the channels of all layers
     float_layers: str  # a regular expression: the convolutions that int8 keeps in fp32 (docs/adr/0009)
     int8_bytes: int  # main memory of one network in int8, as measured
     build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it uses no memory
-    truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, S, S) -> layers, each (B, C, H, W)
+    truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, H, W) -> layers, each (B, C, h, w)
     pretrained: Callable[[], Weights]  # raises DownloadError
 
-    @property
-    def patches_per_image(self) -> int:
-        return self.grid[0] * self.grid[1]
+    def grid_of(self, shape: InputShape) -> tuple[int, int]:
+        """The patch grid (rows, columns) of model inputs of this shape."""
+        return shape.height_px // self.stride_px, shape.width_px // self.stride_px
+
+    def patches_of(self, shape: InputShape) -> int:
+        """The number of patches of a model input of this shape."""
+        rows, columns = self.grid_of(shape)
+        return rows * columns
+
+    def preprocessing_of(self, shape: InputShape) -> str:
+        """Names input shape, interpolation, mean and std; banks record it."""
+        size = str(DEFAULT_SIDE_PX) if shape == InputShape.square() else f"{shape.width_px}x{shape.height_px}"
+        return f"bilinear-{size}/{self.normalization}"
 
 
 class _WideResNetLayers(nn.Module):
@@ -63,7 +75,6 @@ class _WideResNetLayers(nn.Module):
         return layer2, self.layer3(layer2)
 
 
-_LITE2_SIZE_PX = 224
 _LITE2_STAGES = (range(11, 15), range(15, 20))  # blocks, (120, 14, 14) and (208, 7, 7): best for defects
 _LITE2_LAST_BLOCKS = [stage[-1] for stage in _LITE2_STAGES]
 _LITE2_WEIGHTS = (1.0, 1.5)
@@ -138,11 +149,11 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
         for spec in (
             BackboneSpec(
                 name="wide_resnet50_2",
-                preprocessing="bilinear-224/imagenet",
-                input_size_px=224,
+                normalization="imagenet",
+                step_px=_CONVOLUTIONAL_STEP_PX,
+                stride_px=8,
                 mean=_IMAGENET_MEAN,
                 std=_IMAGENET_STD,
-                grid=(28, 28),
                 feature_dim=1536,
                 float_layers=r"part\.conv1",
                 int8_bytes=100 * 2**20,
@@ -152,16 +163,16 @@ BACKBONES: Mapping[str, BackboneSpec] = MappingProxyType(
             ),
             BackboneSpec(
                 name="efficientnet_lite2",
-                preprocessing=f"bilinear-{_LITE2_SIZE_PX}/efficientnet-lite",
-                input_size_px=_LITE2_SIZE_PX,
+                normalization="efficientnet-lite",
+                step_px=_CONVOLUTIONAL_STEP_PX,
+                stride_px=16,
                 mean=(127 / 255, 127 / 255, 127 / 255),
                 std=(128 / 255, 128 / 255, 128 / 255),
-                grid=(14, 14),
                 feature_dim=328,
                 float_layers=r"_stem|_depthwise|_blocks\.[01]\.|_blocks\.(11|15)\._project",
                 int8_bytes=65 * 2**20,
-                # Each convolution gets its padding for this input size when it is built.
-                build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=_LITE2_SIZE_PX),
+                # Each convolution gets its padding when it is built. All multiples of the step have the same padding.
+                build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=DEFAULT_SIDE_PX),
                 truncate=_EfficientNetLayers,
                 pretrained=_embedded_weights,
             ),

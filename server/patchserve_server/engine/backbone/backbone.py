@@ -20,7 +20,7 @@ class Backbone(Protocol):
 
     @property
     def spec(self) -> BackboneSpec:
-        """Input size, patch grid and the other fixed properties."""
+        """Steps of input sizes, stride of the patch grid and the other fixed properties."""
 
     @property
     def weights_digest(self) -> str:
@@ -47,7 +47,7 @@ class Backbone(Protocol):
         """Main memory of each reference's own runtime; 0 if all references share one runtime."""
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> Runtime:
-        """The runtime for a reference of these images (N, S, S, 3) uint8. May take seconds.
+        """The runtime for a reference of these images (N, H, W, 3) uint8. May take seconds.
 
         Equal images in the same order always get an equal runtime.
 

@@ -39,7 +39,7 @@ class OpenVinoRuntime:
         """Compile the model.
 
         Args:
-            model: (1, S, S, 3) uint8 -> feature maps, each (1, H, W, C) float32; see `convert_to_openvino`.
+            model: (1, H, W, 3) uint8, of one shape or of any, -> feature maps, each (1, h, w, C) float32.
             precision: FP32; BF16 if `supports_bf16`; INT8 for a quantized model.
             threads: the CPU threads. Each image uses all of them if few images run at a time, otherwise one.
             nbytes: the main memory of this runtime for one reference; 0 if references share it.
@@ -61,24 +61,24 @@ class OpenVinoRuntime:
         self._threads = threads
         self._latency_model = compile_for(streams=1)
         self._throughput_model = compile_for(streams=threads) if threads > 1 else self._latency_model
-        self._layer_shapes = [tuple(output.shape)[1:] for output in self._latency_model.outputs]  # (H, W, C) each
         self._images_in_flight = 0
         self._lock = threading.Lock()
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
-        layers = [torch.empty((len(inputs), *shape)) for shape in self._layer_shapes]
         images = np.array(inputs, order="C")  # OpenVINO accepts no read-only array
         with self._model_for(len(inputs)) as model:
             requests = [model.create_infer_request() for _ in images]
             for index, request in enumerate(requests):
                 image = slice(index, index + 1)
                 request.set_input_tensor(openvino.Tensor(images[image], shared_memory=True))
-                for position, layer in enumerate(layers):
-                    request.set_output_tensor(position, openvino.Tensor(layer[image].numpy(), shared_memory=True))
                 request.start_async()
             for request in requests:
                 request.wait()
-        return tuple(layer.permute(0, 3, 1, 2) for layer in layers)
+        outputs = range(len(model.outputs))
+        layers = (
+            np.concatenate([request.get_output_tensor(output).data for request in requests]) for output in outputs
+        )
+        return tuple(torch.from_numpy(layer).permute(0, 3, 1, 2) for layer in layers)  # each (B, C, h, w)
 
     @contextmanager
     def _model_for(self, image_count: int) -> Iterator[openvino.CompiledModel]:
@@ -104,19 +104,19 @@ class _ChannelsLast(nn.Module):
         return tuple(layer.permute(0, 2, 3, 1) for layer in self.module(images))
 
 
-def convert_to_openvino(module: nn.Module, size_px: int) -> openvino.Model:
+def convert_to_openvino(module: nn.Module) -> openvino.Model:
     """Convert a module on the CPU to an OpenVINO model for one image.
 
     Args:
-        module: (B, S, S, 3) uint8 -> feature maps, each (B, C, H, W) float32.
-        size_px: S.
+        module: (B, H, W, 3) uint8 -> feature maps, each (B, C, h, w) float32.
 
     Returns:
-        A model: (1, S, S, 3) uint8 -> feature maps, each (1, H, W, C) float32.
+        A model of any shape: (1, H, W, 3) uint8 -> feature maps, each (1, h, w, C) float32.
     """
     example = torch.zeros((1, _TRACED_SIZE_PX, _TRACED_SIZE_PX, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # torch has deprecated tracing. Its successor, export, gives the same model and takes several times as long.
         warnings.simplefilter("ignore", FutureWarning)
         traced = torch.jit.trace(_ChannelsLast(module), example, check_trace=False)  # type: ignore[no-untyped-call]
-    return openvino.convert_model(traced, input=[1, size_px, size_px, 3])
+    # Measured: features and speed of a model of any shape are those of models that are made for one shape.
+    return openvino.convert_model(traced, input=openvino.PartialShape([1, -1, -1, 3]))

@@ -91,4 +91,4 @@ def _per_reference(backbone: SharedBackbone[TorchRuntime], cache: Path | None) -
 
 
 def _converted(backbone: SharedBackbone[TorchRuntime]) -> openvino.Model:
-    return convert_to_openvino(backbone.runtime.module, backbone.spec.input_size_px)
+    return convert_to_openvino(backbone.runtime.module)

@@ -30,4 +30,4 @@ class Runtime(Protocol):
         """Main memory of this runtime for one reference; 0 if all references share it."""
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
-        """Feature maps, each (B, C, H, W) float32 on the device, finest first, of inputs (B, S, S, 3) uint8."""
+        """Feature maps, each (B, C, H, W) float32 on the device, finest first, of inputs (B, H, W, 3) uint8."""

@@ -18,7 +18,7 @@ from patchserve_server.engine.backbone.runtime import FP32
 class TorchRuntime:
     """Runs a module on its device in fp32."""
 
-    module: nn.Module  # (B, S, S, 3) uint8 -> feature maps, each (B, C, H, W) float32
+    module: nn.Module  # (B, H, W, 3) uint8 -> feature maps, each (B, C, h, w) float32
     device: torch.device
 
     @property
@@ -36,7 +36,7 @@ class TorchRuntime:
 
 
 class NormalizedLayers(nn.Module):
-    """The used layers of a backbone after the normalization of its images: (B, S, S, 3) uint8 -> feature maps."""
+    """The used layers of a backbone after the normalization of its images: (B, H, W, 3) uint8 -> feature maps."""
 
     def __init__(self, part: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()

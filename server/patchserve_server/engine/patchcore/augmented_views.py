@@ -19,7 +19,8 @@ from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 
-_SHIFTS_PX = ((2.0, 2.0), (-2.0, 2.0), (2.0, -2.0), (-2.0, -2.0))
+_SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
+_SHIFT_SHARE = 2 / 224  # of the longer side
 _ROTATIONS_DEG = (-1.0, 1.0)
 _GAINS = (0.85, 1.15)
 _JPEG_QUALITY = 75
@@ -31,7 +32,7 @@ class AugmentedViews:
 
     pipeline: Pipeline
     bank: CalibrationBank
-    inputs: ModelInputs  # (N, S, S, 3), masked
+    inputs: ModelInputs  # (N, H, W, 3), masked
 
     def raw_scores(self, progress: Progress) -> list[RawScores]:
         """Each view of each distinct image against the whole bank."""
@@ -44,16 +45,16 @@ class AugmentedViews:
 
 
 def augmented_views(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
-    """The image (S, S, 3) unchanged, then slightly shifted, rotated, darker, brighter and compressed.
+    """The image (H, W, 3) unchanged, then slightly shifted, rotated, darker, brighter and compressed.
 
     The changes are as large as between two images of the same item from a fixed camera. Differences between items
     cannot be learned from a single image.
     """
-    size_px = image.shape[0]
-    center = ((size_px - 1) / 2, (size_px - 1) / 2)
+    height, width = image.shape[:2]
+    center, shift_px = ((width - 1) / 2, (height - 1) / 2), _SHIFT_SHARE * max(height, width)
     yield image
-    for right, down in _SHIFTS_PX:
-        yield _warp(image, np.array([[1.0, 0.0, right], [0.0, 1.0, down]]))
+    for right, down in _SHIFTS:
+        yield _warp(image, np.array([[1.0, 0.0, right * shift_px], [0.0, 1.0, down * shift_px]]))
     for rotation in _ROTATIONS_DEG:
         yield _warp(image, cv2.getRotationMatrix2D(center, rotation, 1.0))
     for gain in _GAINS:

@@ -43,7 +43,7 @@ def calibrate(
 
     Args:
         pipeline: the pipeline that computed the vectors.
-        inputs: (N, S, S, 3), masked.
+        inputs: (N, H, W, 3), masked.
         vectors: (N, P, D) float32, of all inputs.
         selected: (K,) int64, the rows of `vectors.flatten(0, 1)` that the bank keeps, ascending.
         progress: called with the number of scored images.

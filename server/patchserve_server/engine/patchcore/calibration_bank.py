@@ -84,6 +84,6 @@ def _all_rows(first_equal: Tensor, vectors: Tensor, device: torch.device) -> tup
 
 
 def first_equal_images(inputs: ModelInputs) -> Tensor:
-    """For each of the inputs (N, S, S, 3), the number of the first input equal to it: (N,) int64."""
+    """For each of the inputs (N, H, W, 3), the number of the first input equal to it: (N,) int64."""
     first_number: dict[bytes, int] = {}
     return torch.tensor([first_number.setdefault(image.tobytes(), number) for number, image in enumerate(inputs)])

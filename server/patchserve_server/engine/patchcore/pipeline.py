@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
@@ -45,6 +46,7 @@ class Pipeline:
 
     architecture: BackboneSpec
     runtime: Runtime
+    shape: InputShape  # of the model inputs
     options: ReferenceOptions
     parallel_search: ParallelSearch
     roi_mask: RoiMask | None  # None: the whole image counts
@@ -55,30 +57,37 @@ class Pipeline:
         cls,
         architecture: BackboneSpec,
         runtime: Runtime,
+        shape: InputShape,
         options: ReferenceOptions,
         parallel_search: ParallelSearch,
+        *,
         roi_mask: RoiMask | None = None,
     ) -> Pipeline:
         """Create the steps. `roi_mask` is the result of `build_roi_mask` for these options."""
         visible = None
         if options.search_radius is not None:
-            visible = positions_within(options.search_radius, architecture.grid).to(runtime.device)
-        return cls(architecture, runtime, options, parallel_search, roi_mask, visible)
+            visible = positions_within(options.search_radius, architecture.grid_of(shape)).to(runtime.device)
+        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, visible)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """The patch grid (rows, columns)."""
+        return self.architecture.grid_of(self.shape)
 
     @property
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
-        """Model inputs (B, S, S, 3) with everything outside the region of interest covered."""
+        """Model inputs (B, H, W, 3) with everything outside the region of interest covered."""
         return cover_outside(self.roi_mask, inputs)
 
     def embed(self, masked_inputs: ModelInputs) -> Tensor:
-        """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, S, S, 3) uint8."""
+        """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, H, W, 3) uint8."""
         layers = self.runtime.layers(masked_inputs)
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return concat_layers(layers, self.architecture.grid)
+        return concat_layers(layers, self.grid)
 
     def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.
@@ -87,7 +96,7 @@ class Pipeline:
         other images.
         """
         count = len(masked_inputs)
-        vectors = torch.empty((count, self.architecture.patches_per_image, self.architecture.feature_dim))
+        vectors = torch.empty((count, self.architecture.patches_of(self.shape), self.architecture.feature_dim))
         for image in range(count):
             vectors[image] = self.embed(masked_inputs[image : image + 1])[0]
             progress(LoadStage.EMBED, image + 1, count)
@@ -151,7 +160,7 @@ class Pipeline:
         else:
             spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
             image_scores = spaced_score(scores[:, counted], spacing[:, counted])
-        maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.architecture.grid).cpu().numpy()]
+        maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.grid).cpu().numpy()]
         return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
 
     def score(self, patches: Tensor, index: BankIndex) -> list[RawScores]:
@@ -160,9 +169,9 @@ class Pipeline:
 
     def _anomaly_map(self, patch_scores: np.ndarray) -> AnomalyMap:
         scale_up = paper_map if self.is_paper else notebook_map
-        anomaly_map = scale_up(patch_scores, self.architecture.input_size_px)
+        anomaly_map = scale_up(patch_scores, self.shape.map_shape)
         if self.roi_mask is not None:
-            anomaly_map[~self.roi_mask.pixels] = np.nan
+            anomaly_map[~self.roi_mask.pixels_of_map] = np.nan
         return anomaly_map
 
     @property
@@ -172,9 +181,9 @@ class Pipeline:
         return visible + (0 if self.roi_mask is None else self.roi_mask.nbytes)
 
 
-def pipeline_nbytes(architecture: BackboneSpec, options: ReferenceOptions) -> int:
+def pipeline_nbytes(architecture: BackboneSpec, shape: InputShape, options: ReferenceOptions) -> int:
     """The `nbytes` of a pipeline with these options."""
-    positions, pixels = architecture.patches_per_image, architecture.input_size_px**2
+    positions, pixels = architecture.patches_of(shape), shape.pixels + shape.map_shape.pixels
     visible = positions**2 if options.search_radius is not None else 0
     return visible + (positions + pixels if options.region_of_interest else 0)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_options import RegionOfInterest
 
 _COVER_LEVEL = 127
@@ -20,42 +21,47 @@ _SUBPIXEL_BITS = 4
 class RoiMask:
     """The region of interest as pixels of model inputs and as positions of the patch grid."""
 
-    pixels: NDArray[np.bool_]  # (S, S)
+    pixels: NDArray[np.bool_]  # (H, W)
+    pixels_of_map: NDArray[np.bool_]  # the same in the map's shape
     patches: NDArray[np.bool_]  # (P,)
 
     @property
     def nbytes(self) -> int:
-        return self.pixels.nbytes + self.patches.nbytes
+        return self.pixels.nbytes + self.pixels_of_map.nbytes + self.patches.nbytes
 
     def cover(self, inputs: ModelInputs) -> ModelInputs:
-        """Inputs (B, S, S, 3), filled with gray outside the region, so that nothing there changes scores inside."""
+        """Inputs (B, H, W, 3), filled with gray outside the region, so that nothing there changes scores inside."""
         return np.where(self.pixels[..., None], inputs, np.uint8(_COVER_LEVEL))
 
 
 def cover_outside(roi_mask: RoiMask | None, inputs: ModelInputs) -> ModelInputs:
-    """Model inputs (B, S, S, 3), covered outside the region of interest; None: the whole image counts."""
+    """Model inputs (B, H, W, 3), covered outside the region of interest; None: the whole image counts."""
     return inputs if roi_mask is None else roi_mask.cover(inputs)
 
 
-def build_roi_mask(region: RegionOfInterest, size_px: int, grid: tuple[int, int]) -> RoiMask | None:
-    """The mask for inputs of (size_px, size_px) pixels and a grid of (rows, columns); None for the whole image.
+def build_roi_mask(region: RegionOfInterest, shape: InputShape, grid: tuple[int, int]) -> RoiMask | None:
+    """The mask for inputs of this shape and a grid of (rows, columns); None for the whole image.
 
     A patch counts if half of its pixels do. If no patch reaches that because the region is narrow, the patches with the
     largest covered share count.
     """
     if not region:
         return None
+    size_px = np.array(shape.size_px)
     # OpenCV takes fixed-point coordinates, in which the center of the first pixel is 0.
     scale = 1 << _SUBPIXEL_BITS
     # Clipped to the centers of the outermost pixels, so that a narrow polygon along the edge covers these pixels.
     outlines = [
-        np.rint(np.clip(np.array(polygon) * size_px - 0.5, 0, size_px - 1) * scale).astype(np.int32)
+        np.rint(np.clip(np.array(polygon) * size_px - 0.5, 0, size_px - 1) * scale).astype(np.int32)  # (points, 2)
         for polygon in region
     ]
-    covered = np.zeros((size_px, size_px), np.uint8)
+    covered = np.zeros(shape.sides_px, np.uint8)
     for outline in outlines:  # separately: in one call, overlapping parts would cancel out
         cv2.fillPoly(covered, [outline], 1, shift=_SUBPIXEL_BITS)
     rows, columns = grid
     coverage = cv2.resize(covered.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
     patches = coverage >= min(_MIN_COVERAGE, float(coverage.max()))
-    return RoiMask(covered.astype(np.bool_), patches.ravel())
+    # A region that is narrower than a pixel of the map still has pixels there.
+    on_map = cv2.resize(covered.astype(np.float32), shape.map_shape.size_px, interpolation=cv2.INTER_AREA)
+    covered_map = on_map >= min(_MIN_COVERAGE, float(on_map.max()))
+    return RoiMask(covered.astype(np.bool_), covered_map.astype(np.bool_), patches.ravel())

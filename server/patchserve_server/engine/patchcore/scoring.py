@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
 
@@ -93,15 +94,15 @@ def reweighted_score(
     return torch.where(support_distances[:, -1].isfinite(), weights * scores, scores)
 
 
-def notebook_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
-    """Patch scores (h, w) scaled bilinearly to (size_px, size_px), as the notebook does."""
-    stretched = cv2.resize(patch_scores, (size_px, size_px), interpolation=cv2.INTER_LINEAR)
+def notebook_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMap:
+    """Patch scores (h, w) scaled bilinearly to this shape, as the notebook does."""
+    stretched = cv2.resize(patch_scores, shape.size_px, interpolation=cv2.INTER_LINEAR)
     return stretched.astype(np.float32, copy=False)
 
 
-def paper_map(patch_scores: NDArray[np.float32], size_px: int) -> AnomalyMap:
+def paper_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMap:
     """Patch scores (h, w) scaled bilinearly, then smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
     kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
-    stretched = notebook_map(patch_scores, size_px)
+    stretched = notebook_map(patch_scores, shape)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision import transforms
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
@@ -94,8 +95,7 @@ def test_the_spec_matches_the_layers(backbones: Backbones, name: str) -> None:
     spec = backbones[name].spec
     layers = layers_of(backbones[name])
     assert sum(layer.shape[1] for layer in layers) == spec.feature_dim
-    assert max(tuple(layer.shape[2:]) for layer in layers) <= spec.grid
-    assert IMAGES.shape[1:3] == (spec.input_size_px, spec.input_size_px)
+    assert max(tuple(layer.shape[2:]) for layer in layers) == spec.grid_of(InputShape(*IMAGES.shape[1:3]))
 
 
 @pytest.mark.parametrize(("name", "convolution"), [("efficientnet_lite2", "_conv_stem"), ("wide_resnet50_2", "conv1")])

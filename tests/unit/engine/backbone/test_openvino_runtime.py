@@ -32,7 +32,7 @@ def layers_of(runtime: Runtime, images: NDArray[np.uint8] = IMAGES) -> tuple[Ten
 
 
 def compiled(backbone: SharedBackbone[TorchRuntime], threads: int) -> OpenVinoRuntime:
-    model = convert_to_openvino(backbone.runtime.module, backbone.spec.input_size_px)
+    model = convert_to_openvino(backbone.runtime.module)
     return OpenVinoRuntime(model, precision="fp32", threads=threads)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from patchserve_server.domain.errors import BankMismatchError, StartupError
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone import precision
 from patchserve_server.engine.backbone.architectures import BACKBONES
@@ -156,7 +157,7 @@ def test_banks_of_two_precisions_do_not_mix(monkeypatch: pytest.MonkeyPatch, bac
     use_fake_bf16(monkeypatch, rounded)
     fast = create_detector(backbone="efficientnet_lite2", device="cpu", precision="bf16")
     exact = PatchCoreDetector(backbones["efficientnet_lite2"])
-    assert fast.info.precision == fast.spec.precision == "bf16"
+    assert fast.info.precision == fast.spec_of(InputShape.square()).precision == "bf16"
     scorer = fast.fit(IMAGES, ReferenceOptions(), silent)
     scorer.score(IMAGES)
     with pytest.raises(BankMismatchError, match="with precision bf16, but this server runs precision fp32"):

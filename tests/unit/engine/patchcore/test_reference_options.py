@@ -8,6 +8,7 @@ import torch
 from fakes.engine import Judged, cards, fit, ignore_progress, inspect
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
@@ -38,11 +39,11 @@ def score(scorer: Scorer, inputs: ModelInputs) -> Judged:
 
 
 def test_no_region_is_the_whole_image() -> None:
-    assert build_roi_mask((), 224, (14, 14)) is None
+    assert build_roi_mask((), InputShape.square(), (14, 14)) is None
 
 
 def test_a_region_is_drawn_to_the_pixel() -> None:
-    found = build_roi_mask(LEFT_HALF, 224, (14, 14))
+    found = build_roi_mask(LEFT_HALF, InputShape.square(), (14, 14))
     assert found is not None
     expected = np.zeros((224, 224), bool)
     expected[:, :112] = True
@@ -51,8 +52,8 @@ def test_a_region_is_drawn_to_the_pixel() -> None:
 
 
 def test_regions_add_up_where_they_overlap() -> None:
-    apart = build_roi_mask(CORNERS, 224, (14, 14))
-    whole = build_roi_mask((*CORNERS, *LEFT_HALF, *LEFT_HALF), 224, (14, 14))
+    apart = build_roi_mask(CORNERS, InputShape.square(), (14, 14))
+    whole = build_roi_mask((*CORNERS, *LEFT_HALF, *LEFT_HALF), InputShape.square(), (14, 14))
     assert apart is not None
     assert whole is not None
     assert apart.pixels[10, 10]
@@ -73,7 +74,7 @@ def test_regions_add_up_where_they_overlap() -> None:
     ],
 )
 def test_a_sliver_still_has_a_patch(polygon: tuple[tuple[float, float], ...]) -> None:
-    found = build_roi_mask((polygon,), 224, (14, 14))
+    found = build_roi_mask((polygon,), InputShape.square(), (14, 14))
     assert found is not None
     assert found.pixels.any()
     assert found.patches.any()

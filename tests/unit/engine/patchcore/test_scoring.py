@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.patchcore.scoring import (
     mean_of_nearest,
     mean_spacing,
@@ -55,7 +56,7 @@ def test_mean_spacing_is_of_the_rows_that_are_there() -> None:
 def test_notebook_map_is_the_notebooks() -> None:
     scores = grid(seed=1)
     expected = cv2.resize(scores.astype(np.float64), (224, 224), interpolation=cv2.INTER_LINEAR)
-    stretched = notebook_map(scores, 224)
+    stretched = notebook_map(scores, InputShape.square())
     assert stretched.shape == (224, 224)
     assert stretched.dtype == np.float32
     assert stretched == pytest.approx(expected, rel=1e-5)
@@ -64,10 +65,10 @@ def test_notebook_map_is_the_notebooks() -> None:
 def test_paper_map_is_smoothed_with_sigma_4() -> None:
     scores = grid(seed=2)
     weights = np.exp(-(np.arange(-16, 17) ** 2) / (2 * 4**2))  # cut at 4 sigma
-    padded = np.pad(notebook_map(scores, 224).astype(np.float64), 16, mode="symmetric")
+    padded = np.pad(notebook_map(scores, InputShape.square()).astype(np.float64), 16, mode="symmetric")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (33, 33))
     expected = np.einsum("hwij,i,j->hw", windows, weights, weights, optimize=True) / weights.sum() ** 2
-    assert paper_map(scores, 224) == pytest.approx(expected, rel=1e-4)
+    assert paper_map(scores, InputShape.square()) == pytest.approx(expected, rel=1e-4)
 
 
 def equation_7(patches: Tensor, bank: Tensor) -> float:

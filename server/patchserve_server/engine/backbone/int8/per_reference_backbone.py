@@ -14,6 +14,7 @@ import openvino
 import torch
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.backbone import BackboneIdentity, IdentifiedBackbone
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache, NetworkFile
@@ -76,8 +77,8 @@ class PerReferenceBackbone(IdentifiedBackbone):
 
     def _key(self, images: ModelInputs) -> str:
         """The key of a network: backbone, weights, recipe, and images in their order."""
-        spec = self.spec
-        made_of = f"{INT8}/{RECIPE}/{spec.name}/{spec.preprocessing}/{self.weights_digest}/{spec.float_layers}"
+        spec, preprocessing = self.spec, self.spec.preprocessing_of(InputShape.square())  # the shape follows below
+        made_of = f"{INT8}/{RECIPE}/{spec.name}/{preprocessing}/{self.weights_digest}/{spec.float_layers}"
         digest = hashlib.sha256((made_of + str(images.shape)).encode())
         digest.update(np.ascontiguousarray(images).data)
         return digest.hexdigest()

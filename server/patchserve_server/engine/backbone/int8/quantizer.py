@@ -34,7 +34,7 @@ class Quantizer:
         """Import NNCF.
 
         Args:
-            model: in fp32, (1, S, S, 3) uint8 -> feature maps.
+            model: in fp32, (1, H, W, 3) uint8 -> feature maps.
             float_layers: a regular expression; convolutions with a matching name stay in fp32.
 
         Raises:
@@ -45,7 +45,7 @@ class Quantizer:
         self._float_operations = _float_operations(model, float_layers)
 
     def quantize(self, images: ModelInputs, progress: Progress) -> openvino.Model:
-        """The model in int8, with the value ranges of these images (N, S, S, 3) uint8 and synthetic defects on them."""
+        """The model in int8, with the value ranges of these images (N, H, W, 3) uint8 and synthetic defects on them."""
         nncf, views, done = self._nncf, synthetic_defects(images, _VIEWS), 0
 
         def count_view(view: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -55,9 +55,11 @@ class Quantizer:
             return view
 
         progress(LoadStage.QUANTIZE, 0, len(views))
+        model = self._model.clone()
+        model.reshape([1, *images.shape[1:]])
         with _no_progress_bars():
             return nncf.quantize(
-                self._model.clone(),
+                model,
                 nncf.Dataset([view[None] for view in views], count_view),
                 subset_size=len(views),
                 preset=nncf.QuantizationPreset.MIXED,

@@ -18,7 +18,8 @@ _LINE_WIDTHS_PX = (1, 9)
 
 
 def synthetic_defects(images: ModelInputs, count: int) -> ModelInputs:
-    """Views (count, S, S, 3) of images (N, S, S, 3), with moved pieces or lines in turn, rotated by quarter turns.
+    """Views (count, H, W, 3) of images (N, H, W, 3), with moved pieces or lines in turn, rotated by quarter turns (if
+    H and W differ, by half turns).
 
     Equal images in the same order give equal views. If there are more images than views, every n-th image is used.
     """
@@ -28,17 +29,18 @@ def synthetic_defects(images: ModelInputs, count: int) -> ModelInputs:
         image = images[position % len(images)].copy()
         rng = np.random.default_rng(index)
         _move_pieces(image, rng) if index % 2 == 0 else _draw_lines(image, rng)
-        views[index] = np.rot90(image, index // 2 % 4)
+        quarter_turns = index // 2 % 4
+        views[index] = np.rot90(image, quarter_turns if image.shape[0] == image.shape[1] else 2 * quarter_turns)
     return views
 
 
 def _move_pieces(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Copy pieces of the image to other places, darker or brighter, in place."""
-    size_px, intact = len(image), image.copy()
-    shortest_px, longest_px = (int(share * size_px) for share in _PIECE_SHARES)
+    (height_px, width_px), intact = image.shape[:2], image.copy()
+    shortest_px, longest_px = (int(share * min(height_px, width_px)) for share in _PIECE_SHARES)
     for _ in range(_PIECES):
         height, width = rng.integers(max(1, shortest_px), longest_px, 2)
-        (top, left), (to_top, to_left) = rng.integers(0, size_px - longest_px, (2, 2))
+        (top, left), (to_top, to_left) = rng.integers(0, (height_px - longest_px, width_px - longest_px), (2, 2))
         piece = intact[top : top + height, left : left + width] * rng.uniform(*_PIECE_GAINS)
         image[to_top : to_top + height, to_left : to_left + width] = piece.clip(0, 255)
 
@@ -47,5 +49,5 @@ def _draw_lines(image: NDArray[np.uint8], rng: np.random.Generator) -> None:
     """Draw straight lines of random colors, in place."""
     for _ in range(_LINES):
         color: Any = rng.integers(0, 256, 3).tolist()
-        start, end = rng.integers(0, len(image), (2, 2)).tolist()
+        start, end = rng.integers(0, image.shape[1::-1], (2, 2)).tolist()
         cv2.line(image, start, end, color, int(rng.integers(*_LINE_WIDTHS_PX)))

@@ -193,7 +193,7 @@ def test_networks_have_names_that_stay_the_same_over_releases(quantizer: FakeQua
     [
         {"weights_digest": "1" * 64},
         {"spec": dataclasses.replace(IDENTITY.spec, name="another")},
-        {"spec": dataclasses.replace(IDENTITY.spec, preprocessing="another")},
+        {"spec": dataclasses.replace(IDENTITY.spec, normalization="another")},
         {"spec": dataclasses.replace(IDENTITY.spec, float_layers="another")},
     ],
 )

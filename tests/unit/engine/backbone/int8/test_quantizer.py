@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import BankMismatchError, StartupError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
@@ -177,7 +178,7 @@ def test_nncf_writes_nothing_to_the_standard_output(
 
 def test_banks_of_int8_and_fp32_do_not_mix(detector: PatchCoreDetector) -> None:
     exact = create_detector(backbone="efficientnet_lite2", device="cpu")
-    assert (detector.info.precision, detector.spec.precision) == ("int8", "int8")
+    assert (detector.info.precision, detector.spec_of(InputShape.square()).precision) == ("int8", "int8")
     ours, theirs = fit(detector, IMAGES[:1]), fit(exact, IMAGES[:1])
     assert ours.nbytes == theirs.nbytes + backbone_of(detector).bytes_per_reference
     with pytest.raises(BankMismatchError, match="with precision int8, but this server runs precision fp32"):

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.white_level import check_white_level
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
@@ -63,8 +64,10 @@ class ReferenceOptions:
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # for large banks; not together with a search radius
     input: InputOptions = field(default_factory=InputOptions)
+    white_level: int | None = None  # of images that have none of their own; None: what the file says
 
     def __post_init__(self) -> None:
+        check_white_level(self.white_level)
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
@@ -103,6 +106,7 @@ class RequestedOptions:
     region_of_interest: RegionOfInterest | None = None
     approximate_search: bool | None = None
     input: InputOptions | None = None
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()

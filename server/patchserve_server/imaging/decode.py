@@ -13,8 +13,10 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.imaging.decode_guards import LimitedReads, check_decoding_cost
 from patchserve_server.imaging.jpeg import decode_jpeg
 from patchserve_server.imaging.limits import ImageLimits
-from patchserve_server.imaging.pil_image import PilImage
+from patchserve_server.imaging.pil_image import PilImage, to_rgb_array
+from patchserve_server.imaging.png import encode_png
 from patchserve_server.imaging.png_guard import check_png_checksums, check_png_is_complete
+from patchserve_server.imaging.raw_frames import to_rgb
 from patchserve_server.imaging.sixteen_bits import name_plane_samples, to_eight_bits
 from patchserve_server.imaging.tiff_jpeg import check_tiff_jpeg
 from patchserve_server.imaging.transparency import on_white, scale_transparent_color
@@ -37,17 +39,25 @@ _TRANSPOSE_BY_ORIENTATION = {
 """How to make an image upright, by its EXIF orientation."""
 
 
-def open_image(image: SentImage, limits: ImageLimits, white_level: int | None = None) -> PilImage:
-    """Decode an encoded file, or wrap an RGB array.
+def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
+    """Decode an encoded file, or convert the frame of a camera.
 
     Raises:
-        InvalidImageError: as for `decode_image`. The only error of an array is that it is too large.
+        InvalidImageError: as for `decode_image`, and for `to_rgb`.
     """
-    if isinstance(image, bytes):
-        return decode_image(image, limits, white_level)
-    height, width = image.shape[:2]
-    limits.check_size((width, height))
-    return Image.fromarray(image)
+    if isinstance(image.content, bytes):
+        return decode_image(image.content, limits, image.white_level)
+    limits.check_size(image.content.size_px)
+    return Image.fromarray(to_rgb(image.content, image.white_level))
+
+
+def to_png(image: SentImage, limits: ImageLimits) -> bytes:
+    """The image as a PNG with 8 bits per sample.
+
+    Raises:
+        InvalidImageError: as for `open_image`.
+    """
+    return encode_png(to_rgb_array(open_image(image, limits)))
 
 
 def decode_image(data: bytes, limits: ImageLimits, white_level: int | None = None) -> PilImage:

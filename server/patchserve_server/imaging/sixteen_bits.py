@@ -59,7 +59,7 @@ def to_eight_bits(image: ImageFile.ImageFile, data: bytes, white_level: int | No
         return image
     if image.mode.startswith(_GRAY_MODE):
         brightest = int(np.asarray(image).max())
-        levels = _levels(white_level_of(image, data, brightest, white_level), is_inverted=_is_inverted(image))
+        levels = eight_bit_levels(white_level_of(image, data, brightest, white_level), is_inverted=_is_inverted(image))
         return _scaled(image, None, levels)
     brightest = MAX_SAMPLE
     if image.mode in ("RGB", "RGBA"):
@@ -67,7 +67,7 @@ def to_eight_bits(image: ImageFile.ImageFile, data: bytes, white_level: int | No
     white = white_level_of(image, data, brightest, white_level)
     low = _low_bytes(data)
     if low is not None:
-        return _scaled(image, low, _levels(white))
+        return _scaled(image, low, eight_bit_levels(white))
     if white != MAX_SAMPLE:
         message = (
             "Only the high bytes of this TIFF's colors can be read, so its white level cannot be "
@@ -111,7 +111,7 @@ def _scaled(image: Image.Image, low: Image.Image | None, levels: NDArray[np.uint
     return scaled
 
 
-def _levels(white: int, *, is_inverted: bool = False) -> NDArray[np.uint8]:
+def eight_bit_levels(white: int, *, is_inverted: bool = False) -> NDArray[np.uint8]:
     """The 8-bit level of each 16-bit value: (65536,)."""
     levels = np.rint(np.arange(MAX_SAMPLE + 1).clip(0, white) * (255 / white)).astype(np.uint8)
     return 255 - levels if is_inverted else levels

@@ -107,7 +107,7 @@ class Pointer(FirstPointer):
         return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
 
 
-_ABSENT_BEFORE_FOUR: Final = {"options": {"input"}}
+_ABSENT_BEFORE_FOUR: Final = {"options": {"input", "white_level"}}
 _ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {"normal_scores": {"scores"}}}
 
 

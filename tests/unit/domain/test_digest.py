@@ -120,6 +120,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "region_of_interest": (),
         "approximate_search": True,
         "input": InputOptions(longer_side_px=320),
+        "white_level": 4095,
     },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,

@@ -17,6 +17,8 @@ from hypothesis.extra import numpy as st_numpy
 from PIL import Image
 
 from patchserve_server.domain.errors import InvalidImageError, UndecodableImageError
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.imaging import ImageLimits, decode_image, open_image
 
 LIMITS = ImageLimits()
@@ -149,7 +151,8 @@ def test_a_picture_looks_the_same_in_8_bits_and_in_more(bits: int, writer: str) 
 def test_a_white_level_changes_nothing_in_images_of_8_bits(kind: str) -> None:
     data = encoded(card(1), kind)
     assert np.array_equal(decoded(data, 4095), decoded(data))
-    assert np.array_equal(np.asarray(open_image(np.asarray(card(1)), LIMITS, 100)), np.asarray(card(1)))
+    pixels = np.asarray(card(1))
+    assert np.array_equal(np.asarray(open_image(SentImage(RawFrame(pixels), 100), LIMITS)), pixels)
 
 
 def test_alpha_has_the_scale_of_the_colors_or_its_full_one() -> None:

@@ -109,6 +109,8 @@ class Client(BaseClient):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
+                white_level: the value that is white in images with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: what the file says.
                 sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
@@ -140,8 +142,8 @@ class Client(BaseClient):
         """Inspect one image.
 
         Args:
-            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array: (H, W) uint8 or
-                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: set `bgr`.
+            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array of uint8 or uint16:
+                (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA. OpenCV's arrays are BGR: set `bgr`.
             reference_id: the reference to compare with.
             timeout_s: the deadline, in seconds; None: the client's.
             **options: any of
@@ -150,6 +152,8 @@ class Client(BaseClient):
                 score_map: return the raw distance of each pixel (default False).
                 max_regions: the largest number of regions to list; None: 16.
                 sensitivity: the calibrated thresholds are divided by it, 0.1 to 10; None: that of the reference.
+                white_level: the value that is white in an image with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: that of the reference.
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.

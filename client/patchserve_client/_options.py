@@ -28,7 +28,13 @@ class OutputOptions(TypedDict, total=False):
     overlay_max_side_px: int | None
 
 
-class InferOptions(OutputOptions, total=False):
+class RequestOptions(OutputOptions, total=False):
+    """What to return, and how to read the image."""
+
+    white_level: int | None
+
+
+class InferOptions(RequestOptions, total=False):
     """Options of `Client.infer`; see there."""
 
     bgr: bool
@@ -36,7 +42,7 @@ class InferOptions(OutputOptions, total=False):
     expected_revision: str
 
 
-class StreamOptions(OutputOptions, total=False):
+class StreamOptions(RequestOptions, total=False):
     """Options of `Client.infer_stream`; see there."""
 
     max_in_flight: int | None
@@ -57,6 +63,7 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    white_level: int | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

@@ -76,6 +76,7 @@ def reference_info(
         coreset_ratio=message.coreset.ratio or None,
         coreset_max_patches=message.coreset.max_patches or None,
         search_radius=message.search_radius if message.HasField("search_radius") else None,
+        white_level=message.white_level if message.HasField("white_level") else None,
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),

@@ -204,6 +204,7 @@ class ReferenceInfo:
     search_radius: float | None  # None: the whole image
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
+    white_level: int | None  # in images with 16 bits per sample; None: what each file says
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty

@@ -13,6 +13,7 @@ import typer
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._signatures import expanded
+from patchserve_client.cli._white_level import WhiteLevelOption
 
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
 
@@ -56,6 +57,7 @@ def _load_options(
             help="For very large banks on a CPU: several times as fast, misses about 3 % of the nearest neighbors.",
         ),
     ] = False,
+    white_level: WhiteLevelOption = None,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -72,6 +74,7 @@ def _load_options(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         approximate_search=approximate_search or None,
+        white_level=white_level,
     )
 
 

@@ -43,6 +43,7 @@ _WORDS: Final = {
     "region_of_interest": "--region",
     "search_radius": "--search-radius",
     "sensitivity": "--sensitivity",
+    "white_level": "--white-level",
 }
 # What is in quotes is a name and stays. Longer words first: LoadReferenceStream begins with LoadReference.
 _PATTERN: Final = re.compile(

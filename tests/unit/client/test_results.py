@@ -139,6 +139,7 @@ def test_a_score_map_keeps_its_values(values: NDArray[np.float32]) -> None:
 def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     message = reference("belt", 4, profile=reference_pb2.SCORING_PROFILE_PAPER)
     message.search_radius = 0.25
+    message.white_level = 4095
     message.previous_revision = "before"
     message.calibration.normal_scores.scores.extend([4, 5, 6])
     info = _results.reference_info(message)

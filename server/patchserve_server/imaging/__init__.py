@@ -13,6 +13,7 @@ from patchserve_server.imaging.png import encode_png
 from patchserve_server.imaging.raw_frames import to_rgb
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
+from patchserve_server.imaging.sample_depth import may_have_16_bits
 from patchserve_server.imaging.thumbnail import draw_thumbnail
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "file_ending",
     "find_regions",
     "heat_levels",
+    "may_have_16_bits",
     "media_type_of",
     "open_image",
     "overlay_size",

@@ -15,10 +15,17 @@ SIXTEEN_BITS: Final = 16
 MAX_SAMPLE: Final = 2**SIXTEEN_BITS - 1
 
 _EIGHT_BITS: Final = 8
-_PNG_DEPTH: Final = struct.Struct(">24xBB")  # bits per sample, color type
+_PNG_DEPTH_AT: Final = 24
+_PNG_DEPTH: Final = struct.Struct(f">{_PNG_DEPTH_AT}xBB")  # bits per sample, color type
 _COLORS: Final = {0: 1, 2: 3, 4: 1, 6: 3}  # samples of a PNG's pixel, without alpha, by color type
 _ALPHAS: Final = {0: 0, 2: 0, 4: 1, 6: 1}
 _MAX_SAMPLE_VALUE: Final = 281  # a tag of TIFF
+
+
+def may_have_16_bits(data: bytes) -> bool:
+    """Whether a white level can change how a file is read, by its first bytes."""
+    is_deep_png = data.startswith(b"\x89PNG") and data[_PNG_DEPTH_AT : _PNG_DEPTH_AT + 1] == bytes([SIXTEEN_BITS])
+    return is_deep_png or data.startswith((b"II", b"MM"))
 
 
 def bits_per_sample(image: Image.Image, data: bytes) -> int:

@@ -15,7 +15,7 @@ from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
-from patchserve_server.imaging import ImageLimits, to_png
+from patchserve_server.imaging import ImageLimits, may_have_16_bits, to_png
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
@@ -152,15 +152,15 @@ class Application:
             return await self.inspector.inspect_again(reference, kept.image, OutputOptions(), permit.flow)
 
     async def file_of(self, permit: Permit, kept: KeptImage) -> bytes:
-        """A kept image as its caller sent it; as PNG with 8 bits if it is no file, or if it has a white level.
+        """A kept image as its caller sent it; as PNG with 8 bits if it is no file, or was read with a white level.
 
-        So browsers show it as it was inspected, and a reference can take it. The permit grows to its size.
+        So a browser shows it as it was inspected, and a reference can take it. The permit grows to its size.
 
         Raises:
             QueueFullError: there is no capacity for one more image.
         """
         image = kept.image
-        if isinstance(image.content, bytes) and image.white_level is None:
+        if isinstance(image.content, bytes) and (image.white_level is None or not may_have_16_bits(image.content)):
             return image.content
         permit.grow(capacity_of([image]))
         limits = ImageLimits(self.limits.max_image_bytes, self.limits.max_image_pixels)

@@ -69,7 +69,7 @@ def as_json(message: Message) -> dict[str, Any]:
 def _value(field: Any, value: Any) -> Any:  # noqa: ANN401 - a FieldDescriptor of either implementation, any type
     if isinstance(value, Mapping):
         each_field = field.message_type.fields_by_name["value"]
-        return {name: _single(each_field, each) for name, each in value.items()}
+        return {name: _single(each_field, each) for name, each in sorted(value.items())}
     if field.is_repeated:
         return [_single(field, each) for each in value]
     return _single(field, value)

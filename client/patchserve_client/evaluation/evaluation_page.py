@@ -31,10 +31,10 @@ def evaluation_page(
     """The page of a report: `numbers` are those of `report`, `advice` says what to do about the threshold."""
     counts, reference, server = numbers["counts"], numbers["reference"], numbers["server"]
     defects = [
-        Row([defect, f"{row['found']} of {row['images']}", share_text(row["image_auroc"])])
+        Row.of(defect, f"{row['found']} of {row['images']}", share_text(row["image_auroc"]))
         for defect, row in numbers["defects"].items()
     ]
-    tables = [Table("Measures", TITLES, [Row(cells) for cells in measures(numbers)], note=_MEASURES_NOTE)]
+    tables = [Table("Measures", TITLES, [Row.of(*cells) for cells in measures(numbers)], note=_MEASURES_NOTE)]
     if defects:
         tables.append(Table("Kinds of defects", ("kind of defect", "found", "image AUROC"), defects))
     test_images = f"{counts['intact']} intact and {counted(counts['defective'], 'defective test image')}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,20 +18,38 @@ from patchserve_client._verdicts import ratio_text
 from patchserve_client.evaluation.verdict_pictures import VerdictPicture
 
 _JPEG_QUALITY = 82
+_NUMBER = re.compile(r"-|[\d.]+( to [\d.]+)?( %)?")
 _KIND_WORDS = {"correct": "Correct", "missed": "Missed", "false alarm": "False alarm"}
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A cell of a table. The detail is below its text, and smaller."""
+
+    text: str
+    detail: str = ""
+
+    @property
+    def is_number(self) -> bool:
+        return _NUMBER.fullmatch(self.text) is not None
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A line of a table. The first cell names the line."""
 
-    cells: Sequence[str]
+    cells: Sequence[Cell]
     mark: str = ""  # a class of the style sheet, such as "chosen"
+
+    @classmethod
+    def of(cls, *texts: str, mark: str = "") -> Row:
+        """A line without details."""
+        return cls([Cell(text) for text in texts], mark)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table. Cells that begin with a digit are numbers."""
+    """A table. Numbers are on the right of their columns."""
 
     caption: str
     titles: Sequence[str]

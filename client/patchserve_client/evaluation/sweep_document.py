@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from patchserve_client._counted import counted
-from patchserve_client.evaluation.html_page import Page, Plot, Row, Table
+from patchserve_client.evaluation.html_page import Cell, Page, Plot, Row, Table
 from patchserve_client.evaluation.number_text import (
     NONE,
     percent_range,
@@ -15,7 +15,6 @@ from patchserve_client.evaluation.number_text import (
     share_range,
     share_text,
     three_digits,
-    with_range,
 )
 from patchserve_client.evaluation.outcome import Failure, Outcome
 from patchserve_client.evaluation.setting import Setting
@@ -26,8 +25,18 @@ CommandOf = Callable[[Setting], str]
 """The command that loads a reference with a setting."""
 
 SETTING_TITLES = ("profile", "bank", "references")
-TITLES = ("#", *SETTING_TITLES, "image AUROC", "average precision", "balanced accuracy", "false alarms", "found")
-COST_TITLES = ("ms an image", "ms, all at once", "MiB", "")
+_TITLES = (
+    "#",
+    "compared",
+    *SETTING_TITLES,
+    "image AUROC",
+    "average precision",
+    "balanced accuracy",
+    "false alarms",
+    "found",
+    "ms an image",
+    "MiB",
+)
 _RANKING, _RATES = ("image_auroc", "average_precision", "balanced_accuracy"), ("false_alarm_rate", "found_rate")
 
 
@@ -68,19 +77,17 @@ def _entry(result: SweepResult, one: Outcome | Failure, number: int, command_of:
     }
 
 
-def cells(result: SweepResult, one: Outcome | Failure, number: int) -> list[str]:
-    """The cells of a setting below TITLES and COST_TITLES. A failure has its reason in the last one."""
+def _row(result: SweepResult, one: Outcome | Failure, number: int) -> Row:
+    standing = result.standing(one)
+    mark = standing.replace(" ", "-")
+    setting = [Cell(word) for word in one.setting.words()]
     if isinstance(one, Failure):
-        empty = [NONE] * (len(TITLES) + len(COST_TITLES) - len(SETTING_TITLES) - 2)
-        return [str(number), *one.setting.words(), *empty, f"failed: {one.reason}"]
-    ranking = [
-        with_range(share_text(getattr(one.metrics, name)), share_range(one.intervals.get(name))) for name in _RANKING
-    ]
-    rates = [
-        with_range(percent_text(getattr(one.metrics, name)), percent_range(one.intervals.get(name))) for name in _RATES
-    ]
-    costs = [three_digits(cost) for cost in (one.image_ms, one.wall_ms, one.bank_mib)]
-    return [str(number), *one.setting.words(), *ranking, *rates, *costs, result.standing(one)]
+        return Row([Cell(str(number)), Cell(standing, one.reason), *setting, *[Cell(NONE)] * 7], mark)
+    ranking = [Cell(share_text(getattr(one.metrics, name)), share_range(one.intervals[name])) for name in _RANKING]
+    rates = [Cell(percent_text(getattr(one.metrics, name)), percent_range(one.intervals[name])) for name in _RATES]
+    times = Cell(three_digits(one.image_ms), f"{three_digits(one.wall_ms)} in a row")
+    cost = [times, Cell(three_digits(one.bank_mib))]
+    return Row([Cell(str(number)), Cell(standing), *setting, *ranking, *rates, *cost], mark)
 
 
 def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
@@ -89,10 +96,7 @@ def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
     images = result.dataset.images
     intact = sum(image.defect is None for image in images)
     test_images = f"{intact} intact and {counted(len(images) - intact, 'defective test image')}"
-    rows = [
-        Row(cells(result, one, number), mark=result.standing(one).replace(" ", "-"))
-        for number, one in enumerate(result.results, 1)
-    ]
+    rows = [_row(result, one, number) for number, one in enumerate(result.results, 1)]
     return Page(
         title=f"Which setting suits {result.dataset.root.name}?",
         facts=[
@@ -101,7 +105,7 @@ def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
         ],
         conclusion=result.conclusion(),
         command="" if chosen is None else command_of(chosen.setting),
-        tables=[Table("All settings", (*TITLES, *COST_TITLES), rows, note=_TABLE_NOTE)],
+        tables=[Table("All settings", _TITLES, rows, note=_TABLE_NOTE)],
         plots=[Plot(draw_sweep(result), _plot_text(result))] if chosen is not None else [],
         pictures_title="" if chosen is None else f"The worst verdicts of the chosen setting: {chosen.setting}",
         pictures=() if chosen is None else chosen.pictures,
@@ -110,12 +114,12 @@ def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
 
 
 _TABLE_NOTE = (
-    "In parentheses: 95 % confidence intervals. Chosen: the cheapest of the settings that are as good as the "
-    "best, which means that chance may explain how far their image AUROC is behind it, and that their balanced "
-    "accuracy is not worse by more than chance either. Images are drawn again 4000 times (bootstrap), the same "
-    "ones for all settings. Balanced accuracy, false alarms and found are those at the calibrated threshold. ms "
-    "an image: backbone and search, the median over images that came alone; all at once: from image to image "
-    "while all were sent."
+    'Small: 95 % confidence intervals, and the time from image to image while all were sent. Compared: "as good" '
+    "means that chance may explain how far the image AUROC is behind the best, and that the balanced accuracy is "
+    'not worse by more than chance either; "chosen" is the cheapest of these. For that, the images are drawn '
+    "again 4000 times (bootstrap), the same ones for all settings. Balanced accuracy, false alarms and found are "
+    "those at the calibrated threshold. ms an image: backbone and search on the server, the median over images "
+    "that came alone."
 )
 
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from patchserve_client.cli._output import print_line, print_note, print_table
 from patchserve_client.evaluation import Failure, SweepResult
 from patchserve_client.evaluation.number_text import NONE, percent_text, share_range, share_text, three_digits
-from patchserve_client.evaluation.sweep_document import SETTING_TITLES
+from patchserve_client.evaluation.setting import TITLES
 
-_TITLES = ("#", *SETTING_TITLES, "AUROC", "95 % interval", "balanced", "false alarms", "ms", "MiB", "")
+_TITLES = ("#", *TITLES, "AUROC", "95 % interval", "balanced accuracy", "false alarms", "ms", "MiB", "")
 
 
 def print_sweep(result: SweepResult, command: str | None) -> None:
     """Print a line for each setting, the conclusion, and the command that loads the chosen one."""
     rows = []
     for number, one in enumerate(result.results, 1):
-        setting = [str(number), *one.setting.words()]
+        setting = [str(number), *one.setting.cells()]
         if isinstance(one, Failure):
             rows.append([*setting, *[NONE] * 6, "failed"])
             continue

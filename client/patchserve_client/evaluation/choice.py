@@ -24,16 +24,16 @@ _SAME_TIME = 1.1  # times that differ by less are equal: they change from run to
 class Choice:
     """The result, as indices of the outcomes."""
 
-    best: int  # the highest image AUROC
-    as_good: tuple[int, ...]  # not significantly worse; the best is one of them
+    best: int  # of those as good, the highest image AUROC
+    as_good: tuple[int, ...]  # not significantly worse than the best
     chosen: int  # the cheapest of these
 
 
 def choose(outcomes: Sequence[Outcome]) -> Choice | None:
     """Compare settings on the images that all of them inspected. None: one kind of images is missing.
 
-    The image AUROC decides, and the balanced accuracy must not be significantly worse than that of the best setting: a
-    setting whose threshold is wrong is not as good, however well it ranks.
+    The image AUROC decides first. Of the settings whose AUROC is as good as the best, those count whose balanced
+    accuracy is as good, too: a wrong threshold makes wrong verdicts, however good the ranking is.
     """
     if not outcomes:
         return None
@@ -41,19 +41,16 @@ def choose(outcomes: Sequence[Outcome]) -> Choice | None:
     labels, ratios = _common(outcomes, names)
     if labels.all() or not labels.any():
         return None
-    draws = draw(labels)
-    drawn = np.array([aurocs(labels, row, draws) for row in ratios])  # (K, B)
-    accuracies = np.array([balanced_accuracies(labels, row, draws) for row in ratios])
-    every = np.ones((1, labels.size), np.int16)
-    auroc = np.array([aurocs(labels, row, every)[0] for row in ratios])  # (K,)
-    accuracy = np.array([balanced_accuracies(labels, row, every)[0] for row in ratios])
-    best = max(range(len(outcomes)), key=lambda k: (auroc[k], accuracy[k], -outcomes[k].image_ms))
-    as_good = tuple(
-        k
-        for k, is_close in enumerate(not_worse_than_the_best(auroc, drawn))
-        if k == best or (is_close and not_worse_than_the_best(accuracy[[best, k]], accuracies[[best, k]])[1])
+    draws, every = draw(labels), np.ones((1, labels.size), np.int16)
+    auroc, accuracy = (
+        np.array([metric(labels, row, every)[0] for row in ratios]) for metric in (aurocs, balanced_accuracies)
     )
-    return Choice(best, as_good, cheapest(outcomes, as_good))
+    drawn = np.array([aurocs(labels, row, draws) for row in ratios])  # (K, B)
+    ranking = np.flatnonzero(not_worse_than_the_best(auroc, drawn))
+    drawn = np.array([balanced_accuracies(labels, ratios[k], draws) for k in ranking])
+    as_good = [int(k) for k in ranking[not_worse_than_the_best(accuracy[ranking], drawn)]]
+    best = max(as_good, key=lambda k: (auroc[k], accuracy[k], -outcomes[k].image_ms))
+    return Choice(best, tuple(as_good), cheapest(outcomes, as_good))
 
 
 def not_worse_than_the_best(values: NDArray[np.float64], drawn: NDArray[np.float64]) -> NDArray[np.bool_]:

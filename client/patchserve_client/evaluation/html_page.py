@@ -18,7 +18,7 @@ from patchserve_client._verdicts import ratio_text
 from patchserve_client.evaluation.verdict_pictures import VerdictPicture
 
 _JPEG_QUALITY = 82
-_NUMBER = re.compile(r"-|[\d.]+( to [\d.]+)?( %)?")
+_NUMBER = re.compile(r"-|all|[\d.]+( to [\d.]+)?( %)?")
 _KIND_WORDS = {"correct": "Correct", "missed": "Missed", "false alarm": "False alarm"}
 
 

@@ -10,6 +10,7 @@ from patchserve_client import LoadOptions, ScoringProfile
 from patchserve_client._counted import counted
 
 _DEFAULT_SIDE_PX = 224
+TITLES = ("profile", "coreset", "references")
 _WITHOUT_BANK = ("subspace",)  # profiles that have no bank, so no coreset of it
 
 
@@ -26,17 +27,22 @@ class Setting:
         own = LoadOptions(profile=self.profile, coreset_ratio=self.coreset_ratio)
         return {**fixed, **own}
 
-    def words(self) -> tuple[str, ...]:
-        """The setting in a few words for people: one for each option."""
-        images = "all references" if self.reference_count is None else counted(self.reference_count, "reference")
+    def cells(self) -> tuple[str, ...]:
+        """The cells of the setting in a table, below TITLES."""
         return (
-            "notebook" if self.profile is None else self.profile.value,
-            "whole bank" if self.coreset_ratio is None else f"coreset {100 * self.coreset_ratio:.3g} %",
-            images,
+            self.profile_name,
+            "all" if self.coreset_ratio is None else f"{100 * self.coreset_ratio:.3g} %",
+            "all" if self.reference_count is None else str(self.reference_count),
         )
 
+    @property
+    def profile_name(self) -> str:
+        return (self.profile or ScoringProfile.NOTEBOOK).value
+
     def __str__(self) -> str:
-        return ", ".join(self.words())
+        images = "all references" if self.reference_count is None else counted(self.reference_count, "reference")
+        bank = "" if self.coreset_ratio is None else f", coreset {self.cells()[1]}"
+        return f"{self.profile_name}{bank}, {images}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,8 @@ from patchserve_client.evaluation.number_text import (
     three_digits,
 )
 from patchserve_client.evaluation.outcome import Failure, Outcome
+from patchserve_client.evaluation.resampling import RESAMPLES
+from patchserve_client.evaluation.setting import TITLES as SETTING_TITLES
 from patchserve_client.evaluation.setting import Setting
 from patchserve_client.evaluation.sweep_plot import draw_sweep
 from patchserve_client.evaluation.sweep_result import SweepResult
@@ -24,7 +26,6 @@ from patchserve_client.evaluation.sweep_result import SweepResult
 CommandOf = Callable[[Setting], str]
 """The command that loads a reference with a setting."""
 
-SETTING_TITLES = ("profile", "bank", "references")
 _TITLES = (
     "#",
     "compared",
@@ -33,11 +34,10 @@ _TITLES = (
     "average precision",
     "balanced accuracy",
     "false alarms",
-    "found",
     "ms an image",
     "MiB",
 )
-_RANKING, _RATES = ("image_auroc", "average_precision", "balanced_accuracy"), ("false_alarm_rate", "found_rate")
+_RANKING, _RATES = ("image_auroc", "average_precision"), ("balanced_accuracy", "false_alarm_rate")
 
 
 def sweep_document(result: SweepResult, command_of: CommandOf) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _entry(result: SweepResult, one: Outcome | Failure, number: int, command_of:
     setting = {"number": number, **dataclasses.asdict(one.setting), "standing": result.standing(one)}
     if isinstance(one, Failure):
         return {**setting, "reason": one.reason}
-    metrics = {name: getattr(one.metrics, name) for name in (*_RANKING, *_RATES)}
+    metrics = {name: getattr(one.metrics, name) for name in (*_RANKING, *_RATES, "found_rate")}
     return {
         **setting,
         **metrics,
@@ -80,9 +80,9 @@ def _entry(result: SweepResult, one: Outcome | Failure, number: int, command_of:
 def _row(result: SweepResult, one: Outcome | Failure, number: int) -> Row:
     standing = result.standing(one)
     mark = standing.replace(" ", "-")
-    setting = [Cell(word) for word in one.setting.words()]
+    setting = [Cell(word) for word in one.setting.cells()]
     if isinstance(one, Failure):
-        return Row([Cell(str(number)), Cell(standing, one.reason), *setting, *[Cell(NONE)] * 7], mark)
+        return Row([Cell(str(number)), Cell(standing, one.reason), *setting, *[Cell(NONE)] * 6], mark)
     ranking = [Cell(share_text(getattr(one.metrics, name)), share_range(one.intervals[name])) for name in _RANKING]
     rates = [Cell(percent_text(getattr(one.metrics, name)), percent_range(one.intervals[name])) for name in _RATES]
     times = Cell(three_digits(one.image_ms), f"{three_digits(one.wall_ms)} in a row")
@@ -116,10 +116,9 @@ def sweep_page(result: SweepResult, command_of: CommandOf) -> Page:
 _TABLE_NOTE = (
     'Small: 95 % confidence intervals, and the time from image to image while all were sent. Compared: "as good" '
     "means that chance may explain how far the image AUROC is behind the best, and that the balanced accuracy is "
-    'not worse by more than chance either; "chosen" is the cheapest of these. For that, the images are drawn '
-    "again 4000 times (bootstrap), the same ones for all settings. Balanced accuracy, false alarms and found are "
-    "those at the calibrated threshold. ms an image: backbone and search on the server, the median over images "
-    "that came alone."
+    'as good, too; "chosen" is the cheapest of these. For that, the images are drawn again 4000 times '
+    "(bootstrap), the same ones for all settings. Balanced accuracy and false alarms are those at the calibrated "
+    "threshold. ms an image: backbone and search on the server, the median over images that came alone."
 )
 
 

@@ -64,20 +64,20 @@ class SweepResult:
     def _setting_sentences(self, choice: Choice) -> Iterator[str]:
         chosen, best = self.outcomes[choice.chosen], self.outcomes[choice.best]
         yield f"Use {chosen.setting}: {_figures(chosen)}."
-        if chosen is not best:
+        if (chosen.metrics.image_auroc or 0) < (best.metrics.image_auroc or 0):
             yield (
                 f"The highest image AUROC has {best.setting}: {_figures(best)}. The difference may be chance, and the "
                 "chosen setting is cheaper."
             )
         elif len(choice.as_good) > 1:
-            yield "It has the highest image AUROC, and no setting that may be as good is cheaper."
+            yield "No setting has a higher image AUROC, and none that may be as good is cheaper."
         elif len(self.outcomes) > 1:
-            yield "It has the highest image AUROC, and all others are worse by more than chance."
+            yield "All other settings are worse by more than chance."
 
     def _profile_sentences(self, choice: Choice) -> Iterator[str]:
         best_of: dict[str, tuple[float, bool]] = {}  # by profile: its highest image AUROC, whether it is as good
         for index, outcome in enumerate(self.outcomes):
-            name = outcome.setting.words()[0]
+            name = outcome.setting.profile_name
             auroc, is_good = best_of.get(name, (0.0, False))
             best_of[name] = max(auroc, outcome.metrics.image_auroc or 0), is_good or index in choice.as_good
         if len(best_of) == 1:

@@ -33,6 +33,13 @@ class ScoringProfile(enum.StrEnum):
     PAPER = "paper"
 
 
+class AspectRatio(enum.StrEnum):
+    """What happens to the proportions of an image: it becomes a square, or keeps those of the first reference image."""
+
+    SQUEEZE = "squeeze"
+    KEEP = "keep"
+
+
 class CalibrationMethod(enum.StrEnum):
     """Where the normal scores of a calibration come from."""
 

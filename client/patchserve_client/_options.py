@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from patchserve_client._choices import (
+    AspectRatio,
     HeatmapScale,
     LoadMode,
     OverflowPolicy,
@@ -57,6 +58,10 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    input_px: int | Literal["auto"] | None
+    aspect: AspectRatio | str | None
+    tile_px: int | None
+    tile_overlap: float | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

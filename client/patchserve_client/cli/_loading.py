@@ -13,6 +13,7 @@ import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
+from patchserve_client.cli._input_options import input_options
 from patchserve_client.cli._signatures import expanded
 
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
@@ -27,6 +28,7 @@ def _search_radius(text: str) -> float:
     )
 
 
+@expanded("size", input_options)
 def _load_options(
     *,
     profile: Annotated[
@@ -57,6 +59,7 @@ def _load_options(
             help="For very large banks on a CPU: several times as fast, misses about 3 % of the nearest neighbors.",
         ),
     ] = False,
+    size: LoadOptions,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -73,6 +76,7 @@ def _load_options(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         approximate_search=approximate_search or None,
+        **size,
     )
 
 

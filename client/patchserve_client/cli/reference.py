@@ -16,6 +16,7 @@ from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
+from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
     COMPARISON_PANEL,
@@ -156,10 +157,11 @@ def _load_files(
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
+    left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, raw threshold {loaded.threshold:.4g}, "
-        f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
+        f"{counted(loaded.patch_count, 'patch', 'patches')}, input {input_text(loaded)} px, "
+        f"raw threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}{left_out}"
     )
 
 
@@ -198,8 +200,10 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        titles = ["id", "images", "patches", "profile", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
-        print_table(titles, [_reference_cells(reference) for reference in references])
+        print_table(_TITLES, [_reference_cells(reference) for reference in references])
+
+
+_TITLES = ["id", "images", "patches", "profile", "input", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
 
 
 def _reference_cells(reference: ReferenceInfo) -> list[str]:
@@ -208,6 +212,7 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
         str(reference.image_count),
         str(reference.patch_count),
         reference.profile or "unknown",
+        input_text(reference),
         f"{reference.sensitivity:g}",
         f"{reference.threshold:.4g}",
         f"{reference.bank_bytes / 2**20:.1f}",

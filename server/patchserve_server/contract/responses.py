@@ -62,6 +62,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,
+        false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
     )
@@ -90,7 +91,7 @@ def _input_message(options: InputOptions) -> reference_pb2.InputOptions | None:
         auto=options.auto,
         aspect=enum_number(ASPECTS, options.aspect),
         tile_px=options.tile_px or 0,
-        tile_overlap=options.tile_overlap,
+        tile_overlap=None if options.tile_px is None else options.tile_overlap,
     )
 
 
@@ -113,6 +114,8 @@ def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
             max=spread.max,
             scores=spread.scores,
         ),
+        false_alarm_rate=calibration.false_alarm_rate,
+        false_alarm_rate_upper=calibration.false_alarm_rate_upper,
     )
 
 

@@ -20,7 +20,7 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     options = ["--id", "belt", "--profile", "paper", "--coreset-max-patches", 99]
     code, stdout, _ = run("reference", "load", folder, folder / "a.png", *options)
     assert code == 0
-    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, raw threshold 10.5, revision ")
+    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, input 224 x 224 px, raw threshold 10.5, revision ")
     (request,) = fake.requests["LoadReference"]
     assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
     assert request.coreset.max_patches == 99

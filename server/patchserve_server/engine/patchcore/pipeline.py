@@ -27,6 +27,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    verdict_score,
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
@@ -159,7 +160,8 @@ class Pipeline:
             )
         else:
             spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
-            image_scores = spaced_score(scores[:, counted], spacing[:, counted])
+            score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
+            image_scores = score_of(scores[:, counted], spacing[:, counted])
         maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.grid).cpu().numpy()]
         return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
 

@@ -9,7 +9,7 @@ import typer
 
 from patchserve_client import LoadOptions, ScoringProfile
 from patchserve_client.cli._evaluation_plan import Plan
-from patchserve_client.cli._sweep_options import CORESET_RATIOS, PROFILES, SweptValues
+from patchserve_client.cli._sweep_options import CORESET_RATIOS, INPUTS_PX, PROFILES, SweptValues
 from patchserve_client.evaluation import Axes
 
 _T = TypeVar("_T")
@@ -28,6 +28,7 @@ def axes(plan: Plan, swept: SweptValues) -> Axes:
     ratios = CORESET_RATIOS if fixed.get("coreset_max_patches") is None else (None,)
     return Axes(
         _axis("profile", swept.profiles, None if profile is None else ScoringProfile(profile), PROFILES),
+        _axis("input", swept.inputs_px, fixed.get("input_px"), INPUTS_PX if fixed.get("tile_px") is None else (None,)),
         _axis("coreset", swept.coreset_ratios, ratio, ratios, fixed_option="--coreset-ratio"),
         _axis("references", swept.reference_counts, plan.reference_count, (None,)),
     )
@@ -35,7 +36,7 @@ def axes(plan: Plan, swept: SweptValues) -> Axes:
 
 def fixed_options(options: LoadOptions) -> LoadOptions:
     """The options of every load, without those that the settings have."""
-    return {**options, **LoadOptions(profile=None, coreset_ratio=None)}
+    return {**options, **LoadOptions(profile=None, input_px=None, coreset_ratio=None)}
 
 
 def _axis(

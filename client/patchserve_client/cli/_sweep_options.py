@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
 from patchserve_client import ScoringProfile
+from patchserve_client.cli._input_options import side_px
 from patchserve_client.cli._signatures import expanded
 
 _PANEL: dict[str, Any] = {"rich_help_panel": "Sweep"}
-PROFILES: Final = (ScoringProfile.NOTEBOOK, ScoringProfile.PAPER)
+PROFILES: Final = tuple(profile for profile in ScoringProfile if profile is not ScoringProfile.PAPER)
+INPUTS_PX: Final[Sequence[int | Literal["auto"]]] = (224, 320, 448)
 CORESET_RATIOS: Final[Sequence[float | None]] = (None, 0.1)
 _T = TypeVar("_T")
 
@@ -22,6 +24,7 @@ class SweptValues:
     """The values of the options, each None if it was not used."""
 
     profiles: Sequence[ScoringProfile] | None
+    inputs_px: Sequence[int | Literal["auto"]] | None
     coreset_ratios: Sequence[float | None] | None
     reference_counts: Sequence[int | None] | None
 
@@ -40,6 +43,12 @@ def _sweep_options(
     sweep_profile: Annotated[
         str | None,
         typer.Option(**_PANEL, metavar="NAME,...", show_default=",".join(PROFILES), help="Profiles to try."),
+    ] = None,
+    sweep_input: Annotated[
+        str | None,
+        typer.Option(
+            **_PANEL, metavar="PX,...", show_default="224,320,448", help="Sizes to try, each a value of --input."
+        ),
     ] = None,
     sweep_coreset: Annotated[
         str | None,
@@ -62,11 +71,12 @@ def _sweep_options(
     Raises:
         typer.BadParameter: a value is not valid.
     """
-    texts = (sweep_profile, sweep_coreset, sweep_references)
+    texts = (sweep_profile, sweep_input, sweep_coreset, sweep_references)
     if not sweep and all(text is None for text in texts):
         return None
     return SweptValues(
         _values("--sweep-profile", sweep_profile, _profile, f"profiles ({', '.join(ScoringProfile)})"),
+        _values("--sweep-input", sweep_input, side_px, "numbers of pixels, or auto"),
         _values("--sweep-coreset", sweep_coreset, _ratio, "shares above 0 and at most 1"),
         _values("--sweep-references", sweep_references, _count, 'numbers of images, or "all"'),
     )
@@ -81,7 +91,7 @@ def _values(option: str, text: str | None, parse: Callable[[str], _T], allowed: 
         return None
     try:
         return tuple(dict.fromkeys(parse(part.strip()) for part in text.split(",")))
-    except ValueError as error:
+    except (ValueError, typer.BadParameter) as error:
         raise typer.BadParameter(f"{option} takes {allowed}, separated by commas, not {text!r}.") from error
 
 

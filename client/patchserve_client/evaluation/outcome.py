@@ -43,6 +43,11 @@ class Outcome:
         return self.reference.bank_bytes / 2**20
 
     @property
+    def input_text(self) -> str:
+        """What the backbone saw, as in "320 x 320"."""
+        return f"{self.reference.input_width_px} x {self.reference.input_height_px}"
+
+    @property
     def labels(self) -> NDArray[np.bool_]:
         """(N,) whether each image is defective."""
         return np.array([verdict.image.defect is not None for verdict in self.findings.verdicts])

@@ -5,12 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from patchserve_client import LoadOptions, ScoringProfile
 from patchserve_client._counted import counted
 
-_DEFAULT_SIDE_PX = 224
-TITLES = ("profile", "coreset", "references")
+TITLES = ("profile", "input", "coreset", "references")
 _WITHOUT_BANK = ("subspace",)  # profiles that have no bank, so no coreset of it
 
 
@@ -19,18 +19,20 @@ class Setting:
     """The options in which the settings of a sweep differ. None: the option is left out."""
 
     profile: ScoringProfile | None = None
+    input_px: int | Literal["auto"] | None = None  # the longer side of model inputs
     coreset_ratio: float | None = None  # None: the whole bank
     reference_count: int | None = None  # None: all reference images
 
     def options(self, fixed: LoadOptions) -> LoadOptions:
         """All options of the load: those that every setting has, and these."""
-        own = LoadOptions(profile=self.profile, coreset_ratio=self.coreset_ratio)
+        own = LoadOptions(profile=self.profile, input_px=self.input_px, coreset_ratio=self.coreset_ratio)
         return {**fixed, **own}
 
     def cells(self) -> tuple[str, ...]:
         """The cells of the setting in a table, below TITLES."""
         return (
             self.profile_name,
+            "default" if self.input_px is None else str(self.input_px),
             "all" if self.coreset_ratio is None else f"{100 * self.coreset_ratio:.3g} %",
             "all" if self.reference_count is None else str(self.reference_count),
         )
@@ -41,8 +43,9 @@ class Setting:
 
     def __str__(self) -> str:
         images = "all references" if self.reference_count is None else counted(self.reference_count, "reference")
-        bank = "" if self.coreset_ratio is None else f", coreset {self.cells()[1]}"
-        return f"{self.profile_name}{bank}, {images}"
+        size = "" if self.input_px is None else f", input {self.input_px}"
+        bank = "" if self.coreset_ratio is None else f", coreset {100 * self.coreset_ratio:.3g} %"
+        return f"{self.profile_name}{size}{bank}, {images}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +53,16 @@ class Axes:
     """The values that a sweep tries, each with each other. At least one on every axis."""
 
     profiles: Sequence[ScoringProfile | None] = (None,)
+    inputs_px: Sequence[int | Literal["auto"] | None] = (None,)
     coreset_ratios: Sequence[float | None] = (None,)
     reference_counts: Sequence[int | None] = (None,)
 
     def settings(self) -> Iterator[Setting]:
         """Every combination once. A profile without a bank has no coreset."""
         seen = set()
-        for profile, ratio, count in itertools.product(self.profiles, self.coreset_ratios, self.reference_counts):
-            setting = Setting(profile, None if profile in _WITHOUT_BANK else ratio, count)
+        axes = (self.profiles, self.inputs_px, self.coreset_ratios, self.reference_counts)
+        for profile, input_px, ratio, count in itertools.product(*axes):
+            setting = Setting(profile, input_px, None if profile in _WITHOUT_BANK else ratio, count)
             if setting not in seen:
                 seen.add(setting)
                 yield setting

@@ -17,7 +17,6 @@ from patchserve_client.evaluation.number_text import (
     three_digits,
 )
 from patchserve_client.evaluation.outcome import Failure, Outcome
-from patchserve_client.evaluation.resampling import RESAMPLES
 from patchserve_client.evaluation.setting import TITLES as SETTING_TITLES
 from patchserve_client.evaluation.setting import Setting
 from patchserve_client.evaluation.sweep_plot import draw_sweep

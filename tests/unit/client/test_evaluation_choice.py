@@ -151,7 +151,7 @@ def concluded(*results: Outcome | Failure, planned: int | None = None) -> list[s
 
 def test_the_conclusion_names_the_setting_the_price_of_a_higher_one_and_the_profiles() -> None:
     rng = np.random.default_rng(0)
-    notebook, paper = Setting(ScoringProfile.NOTEBOOK), Setting(ScoringProfile.PAPER, 0.1, 4)
+    notebook, paper = Setting(ScoringProfile.NOTEBOOK), Setting(ScoringProfile.PAPER, 320, 0.1, 4)
     ratios = separated(rng, 0.9)
     worse = ratios.copy()
     worse[[0, IMAGES - 1]] = worse[[IMAGES - 1, 0]]
@@ -160,7 +160,9 @@ def test_the_conclusion_names_the_setting_the_price_of_a_higher_one_and_the_prof
     )
     assert first.startswith("Use notebook, all references: image AUROC 0.")
     assert first.endswith("41.2 ms an image, 12.3 MiB.")
-    assert others[0].startswith("The highest image AUROC has paper, coreset 10 %, 4 references: image AUROC 0.")
+    assert others[0].startswith(
+        "The highest image AUROC has paper, input 320, coreset 10 %, 4 references: image AUROC 0."
+    )
     assert others[0].endswith(
         "99.0 ms an image, 200 MiB. The difference may be chance, and the chosen setting is cheaper."
     )

@@ -99,7 +99,7 @@ class Client(ReferenceCalls):
             **options: any of
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
-                profile: NOTEBOOK or PAPER; None: NOTEBOOK.
+                profile: NOTEBOOK, PAPER or VERDICT, which gives the best verdicts; None: NOTEBOOK.
                 coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
                 coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share
@@ -112,6 +112,8 @@ class Client(ReferenceCalls):
                 aspect: SQUEEZE (default): every image becomes a square; KEEP: it has the proportions of the first one.
                 tile_px: the backbone sees a model input as tiles of this side, 224 to 1024; None: as a whole.
                 tile_overlap: of neighboring tiles, as a share of a tile's side, 0 to 0.5; None: 0.25.
+                false_alarm_rate: the share of undamaged items that may be called anomalous, 0.001 to 0.5; None: 0.15.
+                    The calibration says how sure it is.
                 sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.

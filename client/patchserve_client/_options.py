@@ -62,6 +62,7 @@ class LoadOptions(TypedDict, total=False):
     aspect: AspectRatio | str | None
     tile_px: int | None
     tile_overlap: float | None
+    false_alarm_rate: float | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

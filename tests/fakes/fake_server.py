@@ -112,6 +112,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             loaded.sensitivity = request.sensitivity
         if request.HasField("input") and self.knows_input:
             loaded.input.CopyFrom(request.input)
+        if request.HasField("false_alarm_rate"):
+            loaded.false_alarm_rate = request.false_alarm_rate
         if request.HasField("search_radius"):
             loaded.search_radius = request.search_radius
         return loaded

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -17,6 +17,8 @@ from patchserve_client.cli._false_alarms import false_alarm_rate
 from patchserve_client.cli._input_options import input_options
 from patchserve_client.cli._signatures import expanded
 
+DEFAULT_PROFILE: Final = ScoringProfile.VERDICT
+"""Of the shell. That of the contract and of the library is NOTEBOOK, whose numbers are those of the notebook."""
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
 
 
@@ -33,7 +35,13 @@ def _search_radius(text: str) -> float:
 def _load_options(
     *,
     profile: Annotated[
-        ScoringProfile | None, typer.Option(**COMPARISON_PANEL, show_default="notebook", help="Scoring profile.")
+        ScoringProfile | None,
+        typer.Option(
+            **COMPARISON_PANEL,
+            show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
+            help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
+            "paper those of the paper.",
+        ),
     ] = None,
     coreset_ratio: Annotated[
         float | None,

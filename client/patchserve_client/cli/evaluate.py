@@ -11,7 +11,7 @@ from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._evaluation_plan import Plan
 from patchserve_client.cli._failures import fail
-from patchserve_client.cli._loading import takes_load_options
+from patchserve_client.cli._loading import DEFAULT_PROFILE, takes_load_options
 from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
 from patchserve_client.cli._sweep_options import SweptValues, takes_sweep_options
@@ -80,6 +80,7 @@ def evaluate(
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
         fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
+    options["profile"] = options["profile"] or DEFAULT_PROFILE
     plan = Plan(
         dataset=dataset,
         reference_id=reference,

@@ -21,6 +21,7 @@ from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
     COMPARISON_PANEL,
+    DEFAULT_PROFILE,
     polygon,
     polygon_text,
     rejected_file_named,
@@ -127,6 +128,8 @@ def capture(
 
 def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
     """Add what `evaluate`, which has the other options too, does not have."""
+    if options["profile"] is None and not append:
+        options["profile"] = DEFAULT_PROFILE
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity

@@ -15,15 +15,29 @@ from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
+from patchserve_server.engine.patchcore.reference_views import (
+    may_have_views,
+    spreads_no_more,
+    takes_turned_views,
+    views_of,
+    with_views,
+)
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
+from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+
+_NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
+_TILES_OF_A_RUNTIME = 64
+"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -73,12 +87,24 @@ class PatchCoreDetector:
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
+    def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
+        spec, device = self._backbone.spec, self._backbone.device
+        rows = image_count * spec.patches_of(shape)
+        vectors = 4 * rows * spec.feature_dim
+        index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
+        shared = vectors if device.type == "cpu" else 0
+        kept = coreset_count(rows, options.coreset)
+        selected = 4 * kept * spec.feature_dim if kept < rows else 0
+        inputs = 3 * shape.pixels * image_count
+        copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
+        return copies * inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
+
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
         masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
+        return self._fit(pipeline, masked, progress)
 
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
@@ -88,20 +114,18 @@ class PatchCoreDetector:
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape)
-        if has_all_rows and not self._backbone.bytes_per_reference:
-            # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
-            new_vectors = pipeline.embed_each(new, progress)
-            old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
-            vectors = torch.cat((old_vectors, new_vectors))
-        else:
-            vectors = pipeline.embed_each(masked, progress)
-        return self._build(pipeline, masked, vectors, progress)
+        if not has_all_rows or may_have_views(options) or self._backbone.bytes_per_reference:
+            return self._fit(pipeline, masked, progress)
+        # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
+        new_vectors = pipeline.embed_each(new, progress)
+        old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
+        return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
 
     @torch.inference_mode()
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
+        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
         index = BankIndex.build(
             torch.from_numpy(bank.patches).to(device),
             places=torch.from_numpy(bank.grid_index).to(device),
@@ -135,20 +159,39 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime = self._backbone.runtime_for(masked, progress)
-        shape = _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
+    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+        """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
+        tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
+        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+
+    def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
+        """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
+        options, is_square = pipeline.options, masked.shape[1] == masked.shape[2]
+        turned = takes_turned_views(options, images=len(masked))
+        views = views_of(turned=turned, scales=options.scales, is_square=is_square)
+        vectors = pipeline.embed_each(with_views(masked, views), progress)  # (N * V, P, D)
+        built = self._build(pipeline, masked, vectors, progress)
+        if not turned or options.views is not ReferenceViews.AUTO:
+            return built
+        plain = views_of(turned=False, scales=options.scales, is_square=is_square)
+        positions = [position for position, view in enumerate(views) if view in plain]
+        by_image = vectors.view(len(masked), len(views), *vectors.shape[1:])
+        without = self._build(pipeline, masked, by_image[:, positions].flatten(0, 1), progress)
+        return built if spreads_no_more(built.model.calibration, without.model.calibration) else without
+
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
-        """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""
+        """The scorer of masked inputs (N, H, W, 3) and the patch vectors (N * V, P, D) of all their views."""
         selected = self._select(vectors.flatten(0, 1), pipeline.options, progress)
         calibrated = calibrate(pipeline, masked, vectors, selected, progress)
         index, device = calibrated.index, self._backbone.device
         spacing = torch.ones(len(index)) if index.spacing is None else index.spacing.cpu()
-        positions = vectors.shape[1]
+        positions, views = vectors.shape[1], len(vectors) // len(masked)
         bank = MemoryBank(
             patches=index.patches.cpu().numpy(),
-            image_index=selected.div(positions, rounding_mode="floor").int().numpy(),
+            image_index=selected.div(positions * views, rounding_mode="floor").int().numpy(),
             grid_index=(selected % positions).int().numpy(),
             spacing=spacing.numpy(),
             inputs=masked,

@@ -12,7 +12,7 @@ from patchserve_server.imaging.pil_image import PilImage
 from patchserve_server.imaging.png import encode_png
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
-from patchserve_server.imaging.thumbnail import draw_thumbnail
+from patchserve_server.imaging.thumbnail import draw_thumbnail, shrink_for_thumbnail
 
 __all__ = [
     "MAX_SIDE_PX",
@@ -34,5 +34,6 @@ __all__ = [
     "overlay_size",
     "prepare_canvas",
     "render_overlay",
+    "shrink_for_thumbnail",
     "to_model_input",
 ]

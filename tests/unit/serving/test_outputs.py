@@ -67,6 +67,7 @@ def inspected(
         gray_png(100) if image is None else image,
         inspection,
         CALIBRATION,
+        0,
         lambda _: DRAWN,
         lambda: b"",
     )

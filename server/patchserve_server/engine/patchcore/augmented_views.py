@@ -18,6 +18,7 @@ from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.scorer import score_inputs
 
 _SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _SHIFT_SHARE = 2 / 224  # of the longer side
@@ -38,8 +39,8 @@ class AugmentedViews:
         """Each view of each distinct image against the whole bank."""
         pipeline, scores = self.pipeline, list[RawScores]()
         for done, image in enumerate(self.bank.images, 1):
-            for view in augmented_views(self.inputs[image]):
-                scores += pipeline.score(pipeline.embed(pipeline.mask(view[None])), self.bank.index)
+            for view in augmented_views(self.inputs[image // self.bank.views]):
+                scores += score_inputs(pipeline, pipeline.mask(view[None]), self.bank.index)[0]
             progress(LoadStage.CALIBRATE, done, len(self.bank.images))
         return scores
 

@@ -27,10 +27,11 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, or like the PatchCore paper."""
+    """How a reference scores: like the notebook, like the PatchCore paper, or by the subspace of normal patches."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    SUBSPACE = "subspace"
 
 
 class CalibrationMethod(enum.StrEnum):

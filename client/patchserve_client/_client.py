@@ -101,7 +101,7 @@ class Client(BaseClient):
             **options: any of
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
-                profile: NOTEBOOK or PAPER; None: NOTEBOOK.
+                profile: NOTEBOOK, PAPER or SUBSPACE; None: NOTEBOOK.
                 coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
                 coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share

@@ -19,6 +19,7 @@ class ScoringProfile(enum.Enum):
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    SUBSPACE = "subspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,22 @@ class ReferenceOptions:
         if self.approximate_search and self.search_radius is not None:
             message = "approximate_search cannot be combined with search_radius; leave one of them out."
             raise InvalidInputError("approximate_search", message)
+        if self.profile is ScoringProfile.SUBSPACE:
+            self._check_nothing_to_search()
         _check_region_of_interest(self.region_of_interest)
+
+    def _check_nothing_to_search(self) -> None:
+        for name, is_set in (
+            ("coreset", self.coreset != CoresetOptions()),
+            ("search_radius", self.search_radius is not None),
+            ("approximate_search", self.approximate_search),
+        ):
+            if is_set:
+                message = (
+                    f"{name} cannot be combined with the profile SUBSPACE, which keeps no patches to search; leave "
+                    "one of them out."
+                )
+                raise InvalidInputError(name, message)
 
 
 def _check_region_of_interest(polygons: RegionOfInterest) -> None:

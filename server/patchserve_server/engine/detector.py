@@ -14,14 +14,17 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
-from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 
@@ -78,6 +81,8 @@ class PatchCoreDetector:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
         masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
+        if options.profile is ScoringProfile.SUBSPACE:
+            return self._build_subspace(pipeline, masked, progress)
         return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
 
     @torch.inference_mode()
@@ -87,6 +92,8 @@ class PatchCoreDetector:
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
+        if isinstance(bank, Subspace):
+            return self._build_subspace(pipeline, masked, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape)
         if has_all_rows and not self._backbone.bytes_per_reference:
             # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
@@ -102,12 +109,7 @@ class PatchCoreDetector:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
         runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
-        index = BankIndex.build(
-            torch.from_numpy(bank.patches).to(device),
-            places=torch.from_numpy(bank.grid_index).to(device),
-            spacing=torch.from_numpy(bank.spacing).to(device),
-            approximate=options.approximate_search,
-        )
+        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
@@ -117,14 +119,16 @@ class PatchCoreDetector:
 
     def open_nbytes(self, info: ReferenceInfo) -> int:
         device = self._backbone.device
-        index_nbytes = predict_nbytes(
-            info.patch_count,
-            info.feature_dim,
-            device,
-            approximate=info.options.approximate_search,
-            values_per_row=2,  # places and spacing
-        )
-        shared = 4 * info.patch_count * info.feature_dim if device.type == "cpu" else 0
+        vectors_nbytes = index_nbytes = 4 * info.patch_count * info.feature_dim
+        if info.options.profile is not ScoringProfile.SUBSPACE:
+            index_nbytes = predict_nbytes(
+                info.patch_count,
+                info.feature_dim,
+                device,
+                approximate=info.options.approximate_search,
+                values_per_row=2,  # places and spacing
+            )
+        shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
 
@@ -162,6 +166,15 @@ class PatchCoreDetector:
         )
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), index)
 
+    def _build_subspace(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
+        """The scorer of masked inputs (N, H, W, 3) with the SUBSPACE profile."""
+        fit = SubspaceFit.of(pipeline, masked, progress)
+        subspace = PatchSubspace.fit(fit.sums)
+        calibration = fit.calibrate(subspace, progress)
+        bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
+        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""
         count = coreset_count(len(patches), options.coreset)
@@ -174,18 +187,21 @@ class PatchCoreDetector:
         )
         return rows.cpu().sort().values
 
-    def _scorer(self, model: ReferenceModel, pipeline: Pipeline, index: BankIndex) -> PatchCoreScorer:
-        # On the CPU, the index uses the bank's own rows.
-        shared = model.bank.patches.nbytes if self._backbone.device.type == "cpu" else 0
-        nbytes = model.bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
+    def _scorer(self, model: ReferenceModel, pipeline: Pipeline, index: BankIndex | PatchSubspace) -> PatchCoreScorer:
+        bank = model.bank
+        # On the CPU, the index uses the bank's own vectors.
+        shared = 4 * bank.vector_count * bank.feature_dim if self._backbone.device.type == "cpu" else 0
+        nbytes = bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
         return PatchCoreScorer(model, pipeline, index, nbytes)
 
     def _require_match(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors cannot be compared with those of this detector."""
         bank, shape, architecture = model.bank, model.bank.input_shape, self._backbone.spec
-        positions = max(architecture.patches_of(shape), int(bank.grid_index.max()) + 1)
+        positions = architecture.patches_of(shape)
+        if isinstance(bank, MemoryBank):
+            positions = max(positions, int(bank.grid_index.max()) + 1)
         bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec_of(shape))
-        bank_spec["patches"] = f"{positions} x {bank.patches.shape[1]}"
+        bank_spec["patches"] = f"{positions} x {bank.feature_dim}"
         own_spec["patches"] = f"{architecture.patches_of(shape)} x {architecture.feature_dim}"
         steps = {side_px % architecture.step_px for side_px in shape.sides_px}
         bank_spec["input"] = str(shape)
@@ -200,6 +216,18 @@ class PatchCoreDetector:
                 + ", ".join(f"{name} {own_spec[name]}" for name in different)
                 + ". Load its images again, or start the server with the earlier settings.",
             )
+
+
+def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankIndex | PatchSubspace:
+    """The bank on the device, prepared for scoring."""
+    if isinstance(bank, Subspace):
+        return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
+    return BankIndex.build(
+        torch.from_numpy(bank.patches).to(device),
+        places=torch.from_numpy(bank.grid_index).to(device),
+        spacing=torch.from_numpy(bank.spacing).to(device),
+        approximate=approximate,
+    )
 
 
 def _shape_of(inputs: ModelInputs) -> InputShape:

@@ -97,9 +97,9 @@ def test_equal_content_has_the_same_revision() -> None:
 def test_the_memory_layout_does_not_change_the_revision() -> None:
     model = make_model()
     bank = dataclasses.replace(
-        model.bank,
-        patches=np.asfortranarray(model.bank.patches),
-        inputs=model.bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
+        model.memory_bank,
+        patches=np.asfortranarray(model.memory_bank.patches),
+        inputs=model.memory_bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
     )
     assert not bank.patches.flags.c_contiguous
     assert not bank.inputs.flags.c_contiguous

@@ -57,12 +57,12 @@ def calibrate(
             leave_one_out = leave_one_out.with_spacing()
         bank, scores = leave_one_out.bank, leave_one_out.raw_scores()
         if all(math.isfinite(raw.image_score) for raw in scores):
-            calibration = _thresholds(CalibrationMethod.LEAVE_ONE_OUT, scores, upper_limit, bank.smallest_distance)
+            calibration = thresholds(CalibrationMethod.LEAVE_ONE_OUT, scores, upper_limit, bank.smallest_distance)
             highest = max(raw.image_score for raw in leave_one_out.pristine_scores()) * (1 + ROUNDING)
             image_threshold = max(calibration.image_threshold, highest)
             return CalibratedBank(bank.index, replace(calibration, image_threshold=image_threshold))
-    scores = AugmentedViews(pipeline, bank, inputs).raw_scores(progress)
-    calibration = _thresholds(CalibrationMethod.AUGMENTED_VIEWS, scores, max, bank.smallest_distance)
+    scores = AugmentedViews(pipeline, bank.images, bank.index, inputs).raw_scores(progress)
+    calibration = thresholds(CalibrationMethod.AUGMENTED_VIEWS, scores, max, bank.smallest_distance)
     return CalibratedBank(bank.index, calibration)
 
 
@@ -78,7 +78,7 @@ def upper_limit(values: Sequence[float]) -> float:
     return sorted(values)[rank - 1] if rank <= len(values) else fmean(values) + _DEVIATIONS * stdev(values)
 
 
-def _thresholds(
+def thresholds(
     method: CalibrationMethod, normal: Sequence[RawScores], limit: Callable[[Sequence[float]], float], smallest: float
 ) -> Calibration:
     """The image threshold from the normal image scores, the patch threshold from the peaks of the normal maps."""

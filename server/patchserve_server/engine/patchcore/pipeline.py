@@ -17,6 +17,7 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.architectures import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover_outside
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
@@ -147,7 +148,7 @@ class Pipeline:
             exclude_groups: (B,) integer, as in `search`.
         """
         scores = mean_of_nearest(neighbors.distances)  # (B, P)
-        counted = slice(None) if self.roi_mask is None else torch.from_numpy(self.roi_mask.patches).to(scores.device)
+        counted = self._counted(scores.device)
         if self.is_paper:
             image_scores = reweighted_score(
                 scores[:, counted],
@@ -160,12 +161,27 @@ class Pipeline:
         else:
             spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
             image_scores = spaced_score(scores[:, counted], spacing[:, counted])
-        maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.grid).cpu().numpy()]
-        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+        return self._with_maps(image_scores, scores)
 
-    def score(self, patches: Tensor, index: BankIndex) -> list[RawScores]:
+    def score(self, patches: Tensor, index: BankIndex | PatchSubspace) -> list[RawScores]:
         """The raw scores of each image against the whole bank."""
+        if isinstance(index, PatchSubspace):
+            return self._residual_scores(patches, index)
         return self.raw_scores(self.search(patches, index), patches, index)
+
+    def _residual_scores(self, patches: Tensor, subspace: PatchSubspace) -> list[RawScores]:
+        scores = subspace.distances(patches)  # (B, P)
+        counted = scores[:, self._counted(scores.device)]
+        return self._with_maps(spaced_score(counted, torch.ones_like(counted)), scores)
+
+    def _counted(self, device: torch.device) -> slice | Tensor:
+        """The patches in the region of interest, as an index."""
+        return slice(None) if self.roi_mask is None else torch.from_numpy(self.roi_mask.patches).to(device)
+
+    def _with_maps(self, image_scores: Tensor, patch_scores: Tensor) -> list[RawScores]:
+        """The raw scores of each image, from its image score (B,) and its patch scores (B, P)."""
+        maps = [self._anomaly_map(grid) for grid in patch_scores.view(-1, *self.grid).cpu().numpy()]
+        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
 
     def _anomaly_map(self, patch_scores: np.ndarray) -> AnomalyMap:
         scale_up = paper_map if self.is_paper else notebook_map

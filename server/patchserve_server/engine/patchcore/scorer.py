@@ -13,6 +13,7 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import ScoringTimes
 from patchserve_server.domain.reference import ReferenceModel
 from patchserve_server.engine.backbone.devices import synchronize
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 
@@ -25,7 +26,7 @@ class PatchCoreScorer:
 
     model: ReferenceModel
     pipeline: Pipeline
-    index: BankIndex
+    index: BankIndex | PatchSubspace
     nbytes: int
 
     @torch.inference_mode()

@@ -1,0 +1,101 @@
+"""Builds and calibrates the subspace of a reference from its images, one image in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.load_progress import LoadStage
+from patchserve_server.domain.ports import Progress
+from patchserve_server.domain.reference import Calibration, CalibrationMethod
+from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
+from patchserve_server.engine.patchcore.calibration import thresholds, upper_limit
+from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, first_equal_images
+from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
+from patchserve_server.engine.patchcore.pipeline import Pipeline
+
+MAX_FOLDS = 16
+"""How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SubspaceFit:
+    """The sums over the patches of a reference. Equal images count as one."""
+
+    pipeline: Pipeline
+    inputs: ModelInputs  # (N, H, W, 3), masked
+    images: Sequence[int]  # the distinct images: the number of the first of equal ones
+    folds: Sequence[PatchSums]  # of images[0::F], images[1::F], ...
+
+    @classmethod
+    def of(cls, pipeline: Pipeline, inputs: ModelInputs, progress: Progress) -> SubspaceFit:
+        """Embeds each distinct image of the masked inputs (N, H, W, 3), and keeps none of the vectors."""
+        images = sorted(set(first_equal_images(inputs).tolist()))
+        positions, folds = _normal_positions(pipeline), list[PatchSums]()
+        for done, image in enumerate(images):
+            sums = PatchSums.of(pipeline.embed(inputs[image : image + 1])[0, positions])
+            if done < MAX_FOLDS:
+                folds.append(sums)
+            else:
+                folds[done % MAX_FOLDS] += sums
+            progress(LoadStage.EMBED, done + 1, len(images))
+        return cls(pipeline, inputs, images, folds)
+
+    @property
+    def sums(self) -> PatchSums:
+        """Over all images."""
+        total = self.folds[0]
+        for fold in self.folds[1:]:
+            total += fold
+        return total
+
+    def calibrate(self, subspace: PatchSubspace, progress: Progress) -> Calibration:
+        """Compute both thresholds. No reference image scores above the image threshold.
+
+        With three or more distinct images, each is scored against the subspace of the images that are not in its fold.
+        With fewer, augmented views are scored against the whole subspace.
+
+        Args:
+            subspace: fitted to all sums.
+            progress: called with the number of scored images.
+        """
+        progress(LoadStage.CALIBRATE, 0, len(self.images))
+        smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
+        if len(self.images) < MIN_IMAGES:
+            scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).raw_scores(progress)
+            return thresholds(CalibrationMethod.AUGMENTED_VIEWS, scores, max, smallest)
+        left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
+        calibration = thresholds(CalibrationMethod.LEAVE_ONE_OUT, left_out, upper_limit, smallest)
+        highest = max(raw.image_score for raw in pristine) * (1 + ROUNDING)
+        return replace(calibration, image_threshold=max(calibration.image_threshold, highest))
+
+    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, RawScores]]:
+        """The scores of each distinct image without its fold, and with it."""
+        total, done = self.sums, 0
+        for number, fold in enumerate(self.folds):
+            without = PatchSubspace.fit(total - fold)
+            for image in self.images[number :: len(self.folds)]:
+                patches = self.pipeline.embed(self.inputs[image : image + 1])
+                yield self.pipeline.score(patches, without)[0], self.pipeline.score(patches, subspace)[0]
+                done += 1
+                progress(LoadStage.CALIBRATE, done, len(self.images))
+
+
+def _normal_positions(pipeline: Pipeline) -> Tensor:
+    """Which patches (P,) bool are fitted: those that count, and their neighbors, between which the map is interpolated.
+
+    All others are covered. They would only fill the subspace with the difference between the item and its cover.
+    """
+    roi_mask, grid = pipeline.roi_mask, pipeline.grid
+    if roi_mask is None:
+        return torch.ones(grid[0] * grid[1], dtype=torch.bool)
+    counted = roi_mask.patches.reshape(grid).astype(np.uint8)
+    return torch.from_numpy(cv2.dilate(counted, np.ones((3, 3), np.uint8)).ravel() > 0)

@@ -18,6 +18,7 @@ from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, 
 from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
@@ -25,8 +26,12 @@ from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbyte
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit
+from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+
+_TILES_OF_A_RUNTIME = 64
+"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -108,7 +113,7 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
+        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
         index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
@@ -139,9 +144,13 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime = self._backbone.runtime_for(masked, progress)
-        shape = _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
+
+    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+        """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
+        tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
+        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
 
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""

@@ -18,6 +18,7 @@ from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.scorer import score_inputs
 from patchserve_server.engine.search.bank_index import BankIndex
 
 _SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -41,7 +42,7 @@ class AugmentedViews:
         pipeline, scores = self.pipeline, list[RawScores]()
         for done, image in enumerate(self.images, 1):
             for view in augmented_views(self.inputs[image]):
-                scores += pipeline.score(pipeline.embed(pipeline.mask(view[None])), self.index)
+                scores += score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0]
             progress(LoadStage.CALIBRATE, done, len(self.images))
         return scores
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,6 +21,7 @@ from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
 from patchserve_server.engine.patchcore.calibration import thresholds, upper_limit
 from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, first_equal_images
 from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES
+from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 
@@ -41,7 +44,7 @@ class SubspaceFit:
         images = sorted(set(first_equal_images(inputs).tolist()))
         positions, folds = _normal_positions(pipeline), list[PatchSums]()
         for done, image in enumerate(images):
-            sums = PatchSums.of(pipeline.embed(inputs[image : image + 1])[0, positions])
+            sums = _sums_of(pipeline, inputs[image : image + 1], positions)
             if done < MAX_FOLDS:
                 folds.append(sums)
             else:
@@ -52,10 +55,7 @@ class SubspaceFit:
     @property
     def sums(self) -> PatchSums:
         """Over all images."""
-        total = self.folds[0]
-        for fold in self.folds[1:]:
-            total += fold
-        return total
+        return functools.reduce(operator.add, self.folds)
 
     def calibrate(self, subspace: PatchSubspace, progress: Progress) -> Calibration:
         """Compute both thresholds. No reference image scores above the image threshold.
@@ -77,16 +77,37 @@ class SubspaceFit:
         highest = max(raw.image_score for raw in pristine) * (1 + ROUNDING)
         return replace(calibration, image_threshold=max(calibration.image_threshold, highest))
 
-    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, RawScores]]:
+    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, ...]]:
         """The scores of each distinct image without its fold, and with it."""
         total, done = self.sums, 0
         for number, fold in enumerate(self.folds):
             without = PatchSubspace.fit(total - fold)
             for image in self.images[number :: len(self.folds)]:
-                patches = self.pipeline.embed(self.inputs[image : image + 1])
-                yield self.pipeline.score(patches, without)[0], self.pipeline.score(patches, subspace)[0]
+                yield self._score(image, without, subspace)
                 done += 1
                 progress(LoadStage.CALIBRATE, done, len(self.images))
+
+    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[RawScores, ...]:
+        """The scores of one image against each of the subspaces. It is embedded once, a group of tiles at a time."""
+        pipeline, parts = self.pipeline, [list[PatchScores]() for _ in subspaces]
+        for tiles in pipeline.tile_groups:
+            patches = pipeline.embed(self.inputs[image : image + 1], tiles)
+            positions = pipeline.tiling.positions(tiles).to(patches.device)
+            for scores, subspace in zip(parts, subspaces, strict=True):
+                scores.append(pipeline.scores_against(patches, subspace, positions))
+        return tuple(
+            pipeline.image_scores(PatchScores.join(scores), subspace)[0]
+            for scores, subspace in zip(parts, subspaces, strict=True)
+        )
+
+
+def _sums_of(pipeline: Pipeline, image: ModelInputs, counted: Tensor) -> PatchSums:
+    """The sums over the patches of an image (1, H, W, 3) that count: (P,) bool. It is embedded as in `_score`."""
+    parts = (
+        PatchSums.of(pipeline.embed(image, tiles)[0, counted[pipeline.tiling.positions(tiles)]])
+        for tiles in pipeline.tile_groups
+    )
+    return functools.reduce(operator.add, parts)
 
 
 def _normal_positions(pipeline: Pipeline) -> Tensor:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
-from fakes.engine import cards, inspect
+from fakes.engine import cards, ignore_progress, inspect
 from fakes.engine import fit as fit_with
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import CalibrationMethod
 from patchserve_server.domain.reference_options import ReferenceOptions, RegionOfInterest, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore import pipeline as pipeline_module
 from patchserve_server.engine.patchcore import subspace_fit
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.tiling import Tile
 
 OPTIONS = ReferenceOptions(profile=ScoringProfile.SUBSPACE)
 LEFT_HALF: RegionOfInterest = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
@@ -132,9 +136,9 @@ def test_images_are_embedded_one_by_one(detector: PatchCoreDetector, monkeypatch
     batches: list[int] = []
     embed = Pipeline.embed
 
-    def counting(pipeline: Pipeline, masked_inputs: ModelInputs) -> torch.Tensor:
+    def counting(pipeline: Pipeline, masked_inputs: ModelInputs, tiles: Sequence[Tile] | None = None) -> torch.Tensor:
         batches.append(len(masked_inputs))
-        return embed(pipeline, masked_inputs)
+        return embed(pipeline, masked_inputs, tiles)
 
     monkeypatch.setattr(Pipeline, "embed", counting)
     steps: list[tuple[LoadStage, int, int]] = []
@@ -142,6 +146,22 @@ def test_images_are_embedded_one_by_one(detector: PatchCoreDetector, monkeypatch
     assert batches == [1] * 6, "each for the fit and for the calibration"
     assert [step for step in steps if step[0] is LoadStage.EMBED] == [(LoadStage.EMBED, at, 3) for at in (1, 2, 3)]
     assert steps[-1] == (LoadStage.CALIBRATE, 3, 3)
+
+
+def test_tiles_are_fitted_and_scored_as_one_image(detector: PatchCoreDetector, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline_module, "_PIXELS_PER_PASS", 2 * 224 * 224)  # groups of two tiles
+    inputs = np.concatenate([np.tile(cards(seed), (1, 2, 2, 1)) for seed in (1, 2, 3)])  # (3, 448, 448, 3)
+    options = dataclasses.replace(OPTIONS, input=InputOptions(longer_side_px=448, tile_px=224))
+    scorer = detector.fit(inputs, options, ignore_progress)
+    assert isinstance(scorer, PatchCoreScorer)
+    pipeline = scorer.pipeline
+    assert len(pipeline.tile_groups) > 1
+    vectors = [pipeline.embed(inputs[at : at + 1])[0] for at in range(3)]
+    expected = PatchSubspace.fit(PatchSums.of(torch.cat(vectors)))
+    np.testing.assert_allclose(subspace_of(scorer).mean, expected.mean, rtol=1e-5, atol=1e-6)
+    (raw,), (whole,) = scorer.score(inputs[:1])[0], pipeline.score(vectors[0][None], expected)
+    assert raw.image_score == pytest.approx(whole.image_score, rel=1e-3)
+    np.testing.assert_allclose(raw.anomaly_map, whole.anomaly_map, rtol=1e-3, atol=1e-4)
 
 
 def test_a_subspace_of_another_backbone_is_refused(detector: PatchCoreDetector) -> None:

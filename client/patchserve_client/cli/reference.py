@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo, ScoringProfile
 from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
@@ -158,9 +158,15 @@ def _load_files(
         return
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, raw threshold {loaded.threshold:.4g}, "
+        f"{_size_text(loaded)}, raw threshold {loaded.threshold:.4g}, "
         f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
     )
+
+
+def _size_text(reference: ReferenceInfo) -> str:
+    if reference.profile is ScoringProfile.SUBSPACE:  # its vectors are no patches
+        return counted(reference.patch_count, "vector")
+    return counted(reference.patch_count, "patch", "patches")
 
 
 @app.command(cls=Command)

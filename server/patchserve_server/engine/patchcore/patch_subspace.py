@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from patchserve_server.engine.search.parallel import use_torch_threads
+
 EXPLAINED_VARIANCE = 0.99
 """The share of the variance of normal patches that the subspace explains, as in the paper."""
 
@@ -49,7 +51,7 @@ class PatchSubspace:
         """The fewest principal components that explain the share of the variance, at least one."""
         mean = sums.vectors / sums.count
         covariance = sums.products / sums.count - torch.outer(mean, mean)
-        variances, directions = torch.linalg.eigh(covariance)  # ascending, as columns
+        variances, directions = _eigh(covariance)
         explained = variances.flip(0).clamp(min=0).cumsum(0)
         components = 1 + int((explained < EXPLAINED_VARIANCE * explained[-1]).sum())
         return cls(mean.float(), directions.T.flip(0)[:components].float().contiguous())
@@ -64,3 +66,17 @@ class PatchSubspace:
     @property
     def nbytes(self) -> int:
         return self.mean.nbytes + self.basis.nbytes
+
+
+def _eigh(matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """The eigenvalues, ascending, and the eigenvectors as columns, of a symmetric matrix.
+
+    On one thread: on several, LAPACK is no faster, and many times slower on busy cores.
+    """
+    threads = torch.get_num_threads()
+    use_torch_threads(1)
+    try:
+        values, vectors = torch.linalg.eigh(matrix)
+    finally:
+        use_torch_threads(threads)
+    return values, vectors

@@ -196,12 +196,18 @@ const METHODS = {
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
+/** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
+function sizeText({ patchCount, profile }) {
+  if (profile === "SUBSPACE") return counted(patchCount, "vector");
+  return counted(patchCount, "patch").replace(/patchs$/, "patches");
+}
+
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
-    ...fact("Size", `${counted(reference.patchCount, "patch").replace(/patchs$/, "patches")}, ${bytesText(reference.bankBytes)}`),
+    ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", reference.profile),
     ...fact("Created", dateText(reference.created)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,14 +16,14 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
-from patchserve_server.domain.reference import Calibration, CalibrationMethod
+from patchserve_server.domain.reference import Calibration
 from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
-from patchserve_server.engine.patchcore.calibration import thresholds, upper_limit
 from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, first_equal_images
 from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES
 from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
 
 MAX_FOLDS = 16
 """How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
@@ -71,11 +71,10 @@ class SubspaceFit:
         smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
         if len(self.images) < MIN_IMAGES:
             scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).raw_scores(progress)
-            return thresholds(CalibrationMethod.AUGMENTED_VIEWS, scores, max, smallest)
+            return augmented_view_thresholds(scores, smallest)
         left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
-        calibration = thresholds(CalibrationMethod.LEAVE_ONE_OUT, left_out, upper_limit, smallest)
         highest = max(raw.image_score for raw in pristine) * (1 + ROUNDING)
-        return replace(calibration, image_threshold=max(calibration.image_threshold, highest))
+        return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
 
     def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, ...]]:
         """The scores of each distinct image without its fold, and with it."""

@@ -170,6 +170,44 @@ number of images.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
 
+class _ReferenceViews:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReferenceViewsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceViews.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFERENCE_VIEWS_UNSPECIFIED: _ReferenceViews.ValueType  # 0
+    """The default of the profile: AUTO for VERDICT, NONE for the others."""
+    REFERENCE_VIEWS_NONE: _ReferenceViews.ValueType  # 1
+    """Only the images themselves."""
+    REFERENCE_VIEWS_AUTO: _ReferenceViews.ValueType  # 2
+    """As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+    more images, with search_radius and with tiles.
+    """
+    REFERENCE_VIEWS_ALL: _ReferenceViews.ValueType  # 3
+    """Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+    together with search_radius or tiles.
+    """
+
+class ReferenceViews(_ReferenceViews, metaclass=_ReferenceViewsEnumTypeWrapper):
+    """Whether mirrored and turned copies of the reference images are part of the bank: for references of few images, of items
+    that may lie in any direction.
+    """
+
+REFERENCE_VIEWS_UNSPECIFIED: ReferenceViews.ValueType  # 0
+"""The default of the profile: AUTO for VERDICT, NONE for the others."""
+REFERENCE_VIEWS_NONE: ReferenceViews.ValueType  # 1
+"""Only the images themselves."""
+REFERENCE_VIEWS_AUTO: ReferenceViews.ValueType  # 2
+"""As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+more images, with search_radius and with tiles.
+"""
+REFERENCE_VIEWS_ALL: ReferenceViews.ValueType  # 3
+"""Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+together with search_radius or tiles.
+"""
+Global___ReferenceViews: _TypeAlias = ReferenceViews  # noqa: Y015
+
 class _AspectRatio:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -337,6 +375,8 @@ class LoadReferenceRequest(_message.Message):
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     IMAGE_NAMES_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
@@ -367,6 +407,13 @@ class LoadReferenceRequest(_message.Message):
     sensitivity: _builtins.float
     """The sensitivity of the reference, 0.1 to 10, as TuneReference sets it. Absent: 1; with APPEND: that of the reference.
     With APPEND, another value than that of the reference fails with FAILED_PRECONDITION.
+    """
+    views: Global___ReferenceViews.ValueType
+    """Mirrored and turned copies of the images. Unspecified: the default of the profile. With APPEND: as for `profile`."""
+    scales: _builtins.int
+    """How many sizes of the items the bank has, 1 to 3: with 2 also 15 % smaller, with 3 also 15 % larger, for items at
+    different distances from the camera. Above 1 not allowed together with search_radius or tiles. Absent (0): 1. With
+    APPEND: as for `profile`.
     """
     false_alarm_rate: _builtins.float
     """The share of undamaged items that may be false alarms, 0.001 to 0.5: the thresholds are computed for it. Only three or
@@ -417,11 +464,13 @@ class LoadReferenceRequest(_message.Message):
         sensitivity: _builtins.float | None = ...,
         image_names: _abc.Iterable[_builtins.str] | None = ...,
         input: Global___InputOptions | None = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "views", b"views"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
@@ -655,6 +704,8 @@ class Reference(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     INPUT_WIDTH_PX_FIELD_NUMBER: _builtins.int
     INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
@@ -697,6 +748,10 @@ class Reference(_message.Message):
     """The width of its model inputs, in pixels."""
     input_height_px: _builtins.int
     """The height of its model inputs, in pixels."""
+    views: Global___ReferenceViews.ValueType
+    """The views of the load."""
+    scales: _builtins.int
+    """The number of scales of the load."""
     false_alarm_rate: _builtins.float
     """The false alarm rate of the load. Absent: the default, 0.15."""
     @_builtins.property
@@ -749,11 +804,13 @@ class Reference(_message.Message):
         input: Global___InputOptions | None = ...,
         input_width_px: _builtins.int = ...,
         input_height_px: _builtins.int = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
     _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015

@@ -38,7 +38,7 @@ def calibrate(
     Args:
         pipeline: the pipeline that computed the vectors.
         inputs: (N, H, W, 3), masked.
-        vectors: (N, P, D) float32, of all inputs.
+        vectors: (N * V, P, D) float32, of all V views of each input, the input itself first.
         selected: (K,) int64, the rows of `vectors.flatten(0, 1)` that the bank keeps, ascending.
         progress: called with the number of scored images.
     """
@@ -53,5 +53,5 @@ def calibrate(
             smallest = bank.smallest_distance
             calibration = leave_one_out_thresholds(scores, highest, smallest, pipeline.options.false_alarm_rate)
             return CalibratedBank(bank.index, calibration)
-    scores = AugmentedViews(pipeline, bank.images, bank.index, inputs).raw_scores(progress)
+    scores = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs).raw_scores(progress)
     return CalibratedBank(bank.index, augmented_view_thresholds(scores, bank.smallest_distance))

@@ -23,10 +23,12 @@ from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES
 from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.reference_views import View
 from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
 
 MAX_FOLDS = 16
 """How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
+_WHITE = np.uint8(255)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,12 +41,13 @@ class SubspaceFit:
     folds: Sequence[PatchSums]  # of images[0::F], images[1::F], ...
 
     @classmethod
-    def of(cls, pipeline: Pipeline, inputs: ModelInputs, progress: Progress) -> SubspaceFit:
-        """Embeds each distinct image of the masked inputs (N, H, W, 3), and keeps none of the vectors."""
+    def of(cls, pipeline: Pipeline, inputs: ModelInputs, views: Sequence[View], progress: Progress) -> SubspaceFit:
+        """Embeds these views of each distinct one of the masked inputs (N, H, W, 3), and keeps no vectors."""
         images = sorted(set(first_equal_images(inputs).tolist()))
-        positions, folds = _normal_positions(pipeline), list[PatchSums]()
+        positions, folds = {view: _normal_positions(pipeline, view) for view in views}, list[PatchSums]()
         for done, image in enumerate(images):
-            sums = _sums_of(pipeline, inputs[image : image + 1], positions)
+            of_views = (_sums_of(pipeline, view.of(inputs[image])[None], positions[view]) for view in views)
+            sums = functools.reduce(operator.add, of_views)
             if done < MAX_FOLDS:
                 folds.append(sums)
             else:
@@ -109,13 +112,13 @@ def _sums_of(pipeline: Pipeline, image: ModelInputs, counted: Tensor) -> PatchSu
     return functools.reduce(operator.add, parts)
 
 
-def _normal_positions(pipeline: Pipeline) -> Tensor:
-    """Which patches (P,) bool are fitted: those that count, and their neighbors, between which the map is interpolated.
+def _normal_positions(pipeline: Pipeline, view: View) -> Tensor:
+    """Which patches (P,) bool of a view are fitted: those that count, and their neighbors, for the border of the map.
 
     All others are covered. They would only fill the subspace with the difference between the item and its cover.
     """
     roi_mask, grid = pipeline.roi_mask, pipeline.grid
     if roi_mask is None:
         return torch.ones(grid[0] * grid[1], dtype=torch.bool)
-    counted = roi_mask.patches.reshape(grid).astype(np.uint8)
-    return torch.from_numpy(cv2.dilate(counted, np.ones((3, 3), np.uint8)).ravel() > 0)
+    counted = view.of(roi_mask.patches.reshape(*grid, 1).repeat(3, axis=2).astype(np.uint8) * _WHITE)[..., 0]
+    return torch.from_numpy(cv2.dilate(counted, np.ones((3, 3), np.uint8)).ravel() > _WHITE // 2)

@@ -17,13 +17,19 @@ from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import CalibrationMethod
-from patchserve_server.domain.reference_options import ReferenceOptions, RegionOfInterest, ScoringProfile
+from patchserve_server.domain.reference_options import (
+    ReferenceOptions,
+    ReferenceViews,
+    RegionOfInterest,
+    ScoringProfile,
+)
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import pipeline as pipeline_module
 from patchserve_server.engine.patchcore import subspace_fit
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.reference_views import View
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.tiling import Tile
 
@@ -146,6 +152,26 @@ def test_images_are_embedded_one_by_one(detector: PatchCoreDetector, monkeypatch
     assert batches == [1] * 6, "each for the fit and for the calibration"
     assert [step for step in steps if step[0] is LoadStage.EMBED] == [(LoadStage.EMBED, at, 3) for at in (1, 2, 3)]
     assert steps[-1] == (LoadStage.CALIBRATE, 3, 3)
+
+
+def test_a_left_out_image_takes_its_views_along(detector: PatchCoreDetector) -> None:
+    inputs, options = cards(1, 2, 3), dataclasses.replace(OPTIONS, views=ReferenceViews.ALL)
+    scorer = fit_with(detector, inputs, options)
+    others = [fit_with(detector, np.delete(inputs, at, axis=0), options) for at in range(3)]
+    expected = [image_score(other, inputs[at]) for at, other in enumerate(others)]
+    assert scorer.model.calibration.normal_scores.scores == pytest.approx(sorted(expected), rel=1e-3)
+    mirrored = np.ascontiguousarray(inputs[0][:, ::-1])
+    assert image_score(scorer, mirrored) < 0.9 * image_score(fit(detector, inputs), mirrored)
+
+
+def test_views_of_a_region_of_interest_are_fitted_where_it_lies_in_them(detector: PatchCoreDetector) -> None:
+    scorer = fit(detector, cards(1), LEFT_HALF)
+    assert isinstance(scorer, PatchCoreScorer)
+    for view, columns in ((View(), slice(0, 8)), (View(mirror=True), slice(6, 14))):
+        positions = subspace_fit._normal_positions(scorer.pipeline, view).view(14, 14)
+        expected = torch.zeros((14, 14), dtype=torch.bool)
+        expected[:, columns] = True
+        assert torch.equal(positions, expected)
 
 
 def test_tiles_are_fitted_and_scored_as_one_image(detector: PatchCoreDetector, monkeypatch: pytest.MonkeyPatch) -> None:

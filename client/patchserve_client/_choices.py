@@ -27,10 +27,11 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, like the PatchCore paper, or by the subspace of normal patches."""
+    """How a reference scores: like the notebook or the PatchCore paper, with the best verdicts, or by a subspace."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
     SUBSPACE = "subspace"
 
 

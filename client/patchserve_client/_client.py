@@ -101,7 +101,8 @@ class Client(BaseClient):
             **options: any of
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
-                profile: NOTEBOOK, PAPER or SUBSPACE; None: NOTEBOOK.
+                profile: NOTEBOOK, PAPER, VERDICT, which gives the best verdicts, or SUBSPACE, for items that are all
+                    alike; None: NOTEBOOK.
                 coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
                 coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share
@@ -109,6 +110,8 @@ class Client(BaseClient):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
+                false_alarm_rate: the share of undamaged items that may be called anomalous, 0.001 to 0.5; None: 0.15.
+                    The calibration says how sure it is.
                 sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.

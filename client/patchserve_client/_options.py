@@ -57,6 +57,7 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    false_alarm_rate: float | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

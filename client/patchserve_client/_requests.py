@@ -87,6 +87,7 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
         search_radius=options.get("search_radius"),
         region_of_interest=map(_polygon, options.get("region_of_interest", ())),
         approximate_search=options.get("approximate_search"),
+        false_alarm_rate=options.get("false_alarm_rate"),
         sensitivity=options.get("sensitivity"),
     )
     profile = options.get("profile")

@@ -70,12 +70,17 @@ def reference_info(
             normal_scores=_copied(
                 types.ScoreSpread, calibration.normal_scores, scores=tuple(calibration.normal_scores.scores)
             ),
+            false_alarm_rate=calibration.false_alarm_rate if calibration.HasField("false_alarm_rate") else None,
+            false_alarm_rate_upper=(
+                calibration.false_alarm_rate_upper if calibration.HasField("false_alarm_rate_upper") else None
+            ),
         ),
         create_time=message.create_time.ToDatetime(UTC),
         update_time=message.update_time.ToDatetime(UTC),
         coreset_ratio=message.coreset.ratio or None,
         coreset_max_patches=message.coreset.max_patches or None,
         search_radius=message.search_radius if message.HasField("search_radius") else None,
+        false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),

@@ -168,6 +168,8 @@ class Calibration:
     image_threshold: float
     patch_threshold: float
     normal_scores: ScoreSpread
+    false_alarm_rate: float | None  # share of other undamaged items expected above image_threshold; None: not known
+    false_alarm_rate_upper: float | None  # what that share is at most, with 95 % confidence; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,7 @@ class ReferenceInfo:
     search_radius: float | None  # None: the whole image
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
+    false_alarm_rate: float | None  # that the load requested; None: none, the server's default
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty

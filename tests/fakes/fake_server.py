@@ -109,6 +109,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         loaded.region_of_interest.extend(request.region_of_interest)
         if request.HasField("sensitivity"):
             loaded.sensitivity = request.sensitivity
+        if request.HasField("false_alarm_rate"):
+            loaded.false_alarm_rate = request.false_alarm_rate
         if request.HasField("search_radius"):
             loaded.search_radius = request.search_radius
         return loaded

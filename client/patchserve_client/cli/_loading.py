@@ -12,6 +12,7 @@ import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
+from patchserve_client.cli._false_alarms import false_alarm_rate
 from patchserve_client.cli._signatures import expanded
 
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
@@ -48,6 +49,18 @@ def _load_options(
             "image's side (1 at most).",
         ),
     ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            "--false-alarms",
+            **COMPARISON_PANEL,
+            parser=false_alarm_rate,
+            metavar="RATE",
+            show_default="15%",
+            help="Share of the undamaged items that may be called anomalous, 0.1% to 50%. Fewer false alarms miss more "
+            "damage.",
+        ),
+    ] = None,
     approximate_search: Annotated[
         bool,
         typer.Option(
@@ -72,6 +85,7 @@ def _load_options(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         approximate_search=approximate_search or None,
+        false_alarm_rate=false_alarms,
     )
 
 

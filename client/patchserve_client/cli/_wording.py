@@ -33,6 +33,7 @@ _WORDS: Final = {
     "`TlsConfig.cert_file`": "--cert",
     "`TlsConfig.key_file`": "--key",
     "approximate_search": "--approximate-search",
+    "false_alarm_rate": "--false-alarms",
     "frame_timeout": "--timeout",
     "max_in_flight": "--max-in-flight",
     "max_patches of a coreset": "--coreset-max-patches",

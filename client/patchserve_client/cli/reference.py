@@ -13,6 +13,7 @@ from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
@@ -151,15 +152,18 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
-    if (note := few_images_note(loaded)) is not None:
-        print_note(note)
+    for note in (few_images_note(loaded), false_alarms_note(loaded)):
+        if note is not None:
+            print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
         f"{_size_text(loaded)}, raw threshold {loaded.threshold:.4g}, "
-        f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
+        + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
+        + f"revision {loaded.revision[:12]}"
+        + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
     )
 
 
@@ -241,9 +245,13 @@ def show(
     normal_scores = calibration.pop("normal_scores")
     del normal_scores["scores"]
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
+    del calibration["false_alarm_rate"], calibration["false_alarm_rate_upper"]
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
+    facts["calibration.false_alarms"] = expected_false_alarms(reference) or "not known"
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if (note := false_alarms_note(reference)) is not None:
+        print_note(note)
     print_histogram(reference)
     if reference.images:
         print_line("")

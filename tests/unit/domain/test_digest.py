@@ -23,7 +23,6 @@ from patchserve_server.domain.reference import (
     ScoreSpread,
 )
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews, ScoringProfile
-
 from patchserve_server.domain.subspace import Subspace
 
 

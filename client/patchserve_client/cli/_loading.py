@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -77,6 +78,16 @@ def _load_options(
 
 takes_load_options = expanded("options", _load_options)
 """Decorator of a command with a parameter `options: LoadOptions`."""
+
+
+def load_command(images: Iterable[Path], options: LoadOptions) -> str:
+    """The command line that loads these files or folders with these options."""
+    words = ["patchserve", "reference", "load", *map(str, images)]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words.append(f"--{name.replace('_', '-')}")
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 def polygon(text: str) -> Polygon:

@@ -17,13 +17,18 @@ from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+
+_TILES_OF_A_RUNTIME = 64
+"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -101,7 +106,7 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
+        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
         index = BankIndex.build(
             torch.from_numpy(bank.patches).to(device),
             places=torch.from_numpy(bank.grid_index).to(device),
@@ -135,9 +140,13 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime = self._backbone.runtime_for(masked, progress)
-        shape = _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
+
+    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+        """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
+        tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
+        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
 
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""

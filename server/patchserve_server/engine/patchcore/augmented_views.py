@@ -18,6 +18,7 @@ from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.scorer import score_inputs
 
 _SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _SHIFT_SHARE = 2 / 224  # of the longer side
@@ -39,7 +40,7 @@ class AugmentedViews:
         pipeline, scores = self.pipeline, list[RawScores]()
         for done, image in enumerate(self.bank.images, 1):
             for view in augmented_views(self.inputs[image]):
-                scores += pipeline.score(pipeline.embed(pipeline.mask(view[None])), self.bank.index)
+                scores += score_inputs(pipeline, pipeline.mask(view[None]), self.bank.index)[0]
             progress(LoadStage.CALIBRATE, done, len(self.bank.images))
         return scores
 

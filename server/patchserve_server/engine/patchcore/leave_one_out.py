@@ -87,9 +87,8 @@ class LeaveOneOut:
             by_image = torch.cat([mean_of_nearest(one_image.distances) for one_image in neighbors])  # (I, P)
             distances = by_image[torch.searchsorted(torch.tensor(bank.images), bank.first_equal)].flatten()
         else:
-            visible_positions = self.pipeline.visible_positions
-            visible = None if visible_positions is None or index.places is None else visible_positions[index.places]
+            near = None if index.places is None else self.pipeline.near(index.places)
             all_rows = bank.index_of_all_rows()
-            distances = mean_of_nearest(self.pipeline.nearest(index.patches, all_rows, index.groups, visible)[0])
+            distances = mean_of_nearest(self.pipeline.nearest(index.patches, all_rows, index.groups, near)[0])
         mean = distances.mean()
         return distances.clamp(min=_MIN_SPACING * mean) / mean if mean > 0 else torch.ones_like(distances)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from fakes.engine import Judged, cards, fit, ignore_progress, inspect
 
 from patchserve_server.domain.images import ModelInputs
@@ -17,7 +16,6 @@ from patchserve_server.domain.reference_options import (
     ScoringProfile,
 )
 from patchserve_server.engine.detector import PatchCoreDetector
-from patchserve_server.engine.patchcore.pipeline import positions_within
 from patchserve_server.engine.patchcore.region_of_interest import build_roi_mask
 
 LEFT_HALF: RegionOfInterest = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
@@ -113,16 +111,6 @@ def test_extending_keeps_region_and_radius(detector: PatchCoreDetector) -> None:
     np.testing.assert_array_equal(grown.model.bank.patches, together.model.bank.patches)
     np.testing.assert_array_equal(grown.model.bank.inputs, together.model.bank.inputs)
     assert grown.model.calibration == together.model.calibration
-
-
-def test_positions_within_a_radius() -> None:
-    reach = positions_within(0.25, (4, 8)).view(4, 8, 4, 8)
-    assert torch.equal(reach[0, 0].nonzero().amax(dim=0), torch.tensor([1, 2]))
-    assert torch.equal(reach[2, 4].nonzero().amin(dim=0), torch.tensor([1, 2]))
-    assert torch.equal(reach[2, 4].nonzero().amax(dim=0), torch.tensor([3, 6]))
-    assert positions_within(1.0, (4, 8)).all()
-    least = positions_within(1e-9, (4, 8)).view(4, 8, 4, 8)
-    assert int(least[1, 1].sum()) == 9
 
 
 def turned(inputs: ModelInputs) -> ModelInputs:

@@ -84,6 +84,9 @@ names = st.text(max_size=20).filter(str.isprintable)
 images = st.builds(ReferenceImage, names, st.sampled_from(["", *MEDIA_TYPES]), sizes, sizes, sizes)
 
 
+false_alarm_rates = st.just((None, None)) | st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted).map(tuple)
+
+
 @st.composite
 def models(draw: st.DrawFn) -> ReferenceModel:
     """Any valid model; patch values may be any float32, also NaN and subnormal numbers."""
@@ -107,9 +110,16 @@ def models(draw: st.DrawFn) -> ReferenceModel:
             coreset=draw(coresets),
             search_radius=draw(st.none() | shares),
             region_of_interest=draw(regions),
+            false_alarm_rate=draw(st.none() | st.floats(0.001, 0.5)),
         ),
         bank,
-        Calibration(draw(st.sampled_from(CalibrationMethod)), draw(raw_scores), draw(raw_scores), spread),
+        Calibration(
+            draw(st.sampled_from(CalibrationMethod)),
+            draw(raw_scores),
+            draw(raw_scores),
+            spread,
+            *draw(false_alarm_rates),
+        ),
         draw(st.just(1.0) | st.floats(0.1, 10)),
     )
 

@@ -40,7 +40,9 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
     )
     scores = tuple(np.linspace(0.25, 0.5, images).tolist()) if images > 1 else ()
     spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5, scores=scores)
-    calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread)
+    calibration = Calibration(
+        CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread, false_alarm_rate=0.15, false_alarm_rate_upper=0.5
+    )
     return ReferenceModel(spec, options, bank, calibration)
 
 

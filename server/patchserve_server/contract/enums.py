@@ -31,6 +31,7 @@ PROFILES: Final = {
     reference_pb2.SCORING_PROFILE_UNSPECIFIED: None,
     reference_pb2.SCORING_PROFILE_NOTEBOOK: ScoringProfile.NOTEBOOK,
     reference_pb2.SCORING_PROFILE_PAPER: ScoringProfile.PAPER,
+    reference_pb2.SCORING_PROFILE_VERDICT: ScoringProfile.VERDICT,
 }
 ASPECTS: Final = {
     reference_pb2.ASPECT_RATIO_UNSPECIFIED: AspectRatio.SQUEEZE,

@@ -119,6 +119,7 @@ def _requested_options(request: reference_pb2.LoadReferenceRequest) -> Requested
         region_of_interest=_region_of_interest(request.region_of_interest) if request.region_of_interest else None,
         approximate_search=request.approximate_search if request.HasField("approximate_search") else None,
         input=_input_options(request.input) if request.HasField("input") else None,
+        false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else None,
     )
 
 

@@ -62,6 +62,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,
+        false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
     )
@@ -113,6 +114,8 @@ def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
             max=spread.max,
             scores=spread.scores,
         ),
+        false_alarm_rate=calibration.false_alarm_rate,
+        false_alarm_rate_upper=calibration.false_alarm_rate_upper,
     )
 
 

@@ -86,17 +86,27 @@ class Calibration:
     """Raw thresholds, computed from the reference images alone.
 
     Raises:
-        ValueError: a threshold is negative or not finite.
+        ValueError: a threshold is negative or not finite, or the rates contradict each other.
     """
 
     method: CalibrationMethod
     image_threshold: float
     patch_threshold: float  # what the maps of normal images rarely exceed; the verdict does not use it
     normal_scores: ScoreSpread
+    # The share of other undamaged items above the image threshold, expected and at most (with 95 % confidence), at a
+    # sensitivity of 1. None: not known. Nothing is computed from them.
+    false_alarm_rate: float | None = None
+    false_alarm_rate_upper: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.image_threshold < math.inf and 0 <= self.patch_threshold < math.inf):
             raise ValueError("a threshold is negative or not finite")
+        rate, upper = self.false_alarm_rate, self.false_alarm_rate_upper
+        if rate is None or upper is None:
+            if rate is not upper:
+                raise ValueError("only one of the false alarm rates is known")
+        elif not 0 <= rate <= upper <= 1:
+            raise ValueError("the false alarm rates contradict each other")
 
     def with_sensitivity(self, sensitivity: float) -> Calibration:
         """The same calibration with both thresholds divided by the sensitivity."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.false_alarm_rate import check_false_alarm_rate
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, VERDICT_SIDE_PX, InputOptions
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
@@ -19,6 +20,12 @@ class ScoringProfile(enum.Enum):
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
+
+    @property
+    def default_side_px(self) -> int:
+        """The longer side of the model inputs if the caller asks for none."""
+        return VERDICT_SIDE_PX if self is ScoringProfile.VERDICT else DEFAULT_SIDE_PX
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +70,10 @@ class ReferenceOptions:
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # for large banks; not together with a search radius
     input: InputOptions = field(default_factory=InputOptions)
+    false_alarm_rate: float | None = None  # share of the undamaged items; None: the default
 
     def __post_init__(self) -> None:
+        check_false_alarm_rate(self.false_alarm_rate)
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
@@ -103,6 +112,7 @@ class RequestedOptions:
     region_of_interest: RegionOfInterest | None = None
     approximate_search: bool | None = None
     input: InputOptions | None = None
+    false_alarm_rate: float | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()

@@ -64,7 +64,7 @@ class PatchCoreDetector:
 
     def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
         step_px = self._backbone.spec.step_px
-        return options.input.shape_for(size_px, step_px=step_px, default_side_px=DEFAULT_SIDE_PX)
+        return options.input.shape_for(size_px, step_px=step_px, default_side_px=options.profile.default_side_px)
 
     @torch.inference_mode()
     def warm_up(self) -> None:

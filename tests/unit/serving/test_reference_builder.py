@@ -49,6 +49,7 @@ CHOSEN: dict[str, Any] = {
     "coreset": CoresetOptions(ratio=0.5),
     "search_radius": 0.25,
     "region_of_interest": LEFT_HALF,
+    "false_alarm_rate": 0.02,
 }
 
 
@@ -147,6 +148,7 @@ async def test_an_append_to_an_unknown_reference_or_another_revision_fails(
         (CHOSEN, "coreset", CoresetOptions(max_patches=16)),
         (CHOSEN, "coreset", CoresetOptions()),
         (CHOSEN, "search_radius", 0.5),
+        (CHOSEN, "false_alarm_rate", 0.03),
         (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
     ],
 )

@@ -58,6 +58,11 @@ class _ScoringProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scorin
     """The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
     (equation 7), and a map smoothed with a Gaussian of sigma 4.
     """
+    SCORING_PROFILE_VERDICT: _ScoringProfile.ValueType  # 3
+    """The best verdicts: as NOTEBOOK, with model inputs of 320 px, and an image score for damage of any area. The image score
+    takes into account how different undamaged items are from each other in one place, where this makes the scores of the
+    reference's own images more alike.
+    """
 
 class ScoringProfile(_ScoringProfile, metaclass=_ScoringProfileEnumTypeWrapper):
     """How patch vectors are computed and how distances become scores. Chosen when a reference is loaded."""
@@ -69,6 +74,11 @@ SCORING_PROFILE_NOTEBOOK: ScoringProfile.ValueType  # 1
 SCORING_PROFILE_PAPER: ScoringProfile.ValueType  # 2
 """The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
 (equation 7), and a map smoothed with a Gaussian of sigma 4.
+"""
+SCORING_PROFILE_VERDICT: ScoringProfile.ValueType  # 3
+"""The best verdicts: as NOTEBOOK, with model inputs of 320 px, and an image score for damage of any area. The image score
+takes into account how different undamaged items are from each other in one place, where this makes the scores of the
+reference's own images more alike.
 """
 Global___ScoringProfile: _TypeAlias = ScoringProfile  # noqa: Y015
 
@@ -311,6 +321,7 @@ class LoadReferenceRequest(_message.Message):
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     IMAGE_NAMES_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -340,6 +351,11 @@ class LoadReferenceRequest(_message.Message):
     sensitivity: _builtins.float
     """The sensitivity of the reference, 0.1 to 10, as TuneReference sets it. Absent: 1; with APPEND: that of the reference.
     With APPEND, another value than that of the reference fails with FAILED_PRECONDITION.
+    """
+    false_alarm_rate: _builtins.float
+    """The share of undamaged items that may be false alarms, 0.001 to 0.5: the thresholds are computed for it. Only three or
+    more different images tell anything about a rate: with fewer, it is kept and changes nothing. How sure the rate is, is
+    in Calibration.false_alarm_rate_upper. Absent: 0.15. With APPEND: as for `profile`.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -385,19 +401,24 @@ class LoadReferenceRequest(_message.Message):
         sensitivity: _builtins.float | None = ...,
         image_names: _abc.Iterable[_builtins.str] | None = ...,
         input: Global___InputOptions | None = ...,
+        false_alarm_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
     _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
     _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_search) -> _WhichOneofReturnType__approximate_search | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
     @_typing.overload
@@ -543,6 +564,8 @@ class Calibration(_message.Message):
     IMAGE_THRESHOLD_FIELD_NUMBER: _builtins.int
     PATCH_THRESHOLD_FIELD_NUMBER: _builtins.int
     NORMAL_SCORES_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_UPPER_FIELD_NUMBER: _builtins.int
     method: Global___CalibrationMethod.ValueType
     """Where the normal scores come from."""
     image_threshold: _builtins.float
@@ -551,6 +574,13 @@ class Calibration(_message.Message):
     """The raw patch score that the score maps of normal images rarely exceed: for callers who compare score maps of
     different images. Verdicts and regions do not depend on it.
     """
+    false_alarm_rate: _builtins.float
+    """The share of other undamaged items whose score is expected to be above image_threshold, at sensitivity 1. It is that of
+    the load, or less if an image of the reference itself would be above such a threshold. Absent: not known, because the
+    method is AUGMENTED_VIEWS or the reference was built by a server that did not compute it.
+    """
+    false_alarm_rate_upper: _builtins.float
+    """What that share is at most, with a confidence of 95 %: the fewer images, the higher. Absent: as false_alarm_rate."""
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
         """The raw image scores of the normal images or views."""
@@ -562,12 +592,21 @@ class Calibration(_message.Message):
         image_threshold: _builtins.float = ...,
         patch_threshold: _builtins.float = ...,
         normal_scores: Global___ScoreSpread | None = ...,
+        false_alarm_rate: _builtins.float | None = ...,
+        false_alarm_rate_upper: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["normal_scores", b"normal_scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_false_alarm_rate_upper", b"_false_alarm_rate_upper", "false_alarm_rate", b"false_alarm_rate", "false_alarm_rate_upper", b"false_alarm_rate_upper", "normal_scores", b"normal_scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_threshold", b"image_threshold", "method", b"method", "normal_scores", b"normal_scores", "patch_threshold", b"patch_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_false_alarm_rate_upper", b"_false_alarm_rate_upper", "false_alarm_rate", b"false_alarm_rate", "false_alarm_rate_upper", b"false_alarm_rate_upper", "image_threshold", b"image_threshold", "method", b"method", "normal_scores", b"normal_scores", "patch_threshold", b"patch_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
+    _WhichOneofReturnType__false_alarm_rate_upper: _TypeAlias = _typing.Literal["false_alarm_rate_upper"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate_upper: _TypeAlias = _typing.Literal["_false_alarm_rate_upper", b"_false_alarm_rate_upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate_upper) -> _WhichOneofReturnType__false_alarm_rate_upper | None: ...
 
 Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
@@ -600,6 +639,7 @@ class Reference(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     INPUT_WIDTH_PX_FIELD_NUMBER: _builtins.int
     INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -640,6 +680,8 @@ class Reference(_message.Message):
     """The width of its model inputs, in pixels."""
     input_height_px: _builtins.int
     """The height of its model inputs, in pixels."""
+    false_alarm_rate: _builtins.float
+    """The false alarm rate of the load. Absent: the default, 0.15."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -690,13 +732,19 @@ class Reference(_message.Message):
         input: Global___InputOptions | None = ...,
         input_width_px: _builtins.int = ...,
         input_height_px: _builtins.int = ...,
+        false_alarm_rate: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
 
 Global___Reference: _TypeAlias = Reference  # noqa: Y015

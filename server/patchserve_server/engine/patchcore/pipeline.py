@@ -29,6 +29,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    verdict_score,
 )
 from patchserve_server.engine.patchcore.tiling import Tile, Tiling
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -218,7 +219,8 @@ class Pipeline:
         if scores.worst is None:
             counted = self._counted(scores.positions)
             selected = slice(None) if counted is None else counted
-            image_scores = spaced_score(scores.distances[:, selected], scores.spacing[:, selected])
+            score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
+            image_scores = score_of(scores.distances[:, selected], scores.spacing[:, selected])
         else:
             worst, search = scores.worst, self.parallel_search
             image_scores = reweighted_score(

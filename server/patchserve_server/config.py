@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     """Feature extractor: wide_resnet50_2, efficientnet_lite2; with the extra timm dinov2_vits14, dinov2_vits14_reg,
     dinov3_vits16 and timm:NAME. auto: wide_resnet50_2, or efficientnet_lite2 if its weights cannot be obtained."""
     backbone_layers: Annotated[str | None, AfterValidator(_checked_layers)] = None
-    """Numbers of the layers of timm:NAME that are used, separated by commas, such as 1,2. Other backbones have theirs."""
+    """Numbers of the used layers of timm:NAME, separated by commas, such as 1,2. Other backbones have their own."""
     weights: _UserPath | None = None
     """Weights file for the backbone (.pth or .safetensors). Default: the published weights, downloaded once."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])

@@ -13,6 +13,7 @@ from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._cost import cost_text
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
@@ -163,6 +164,8 @@ def _load_files(
         f"{counted(loaded.patch_count, 'patch', 'patches')}, input {input_text(loaded)} px, "
         f"raw threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}{left_out}"
     )
+    if (cost := loaded.cost) is not None:
+        print_line(f"Cost: {cost_text(cost)}")
 
 
 @app.command(cls=Command)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from patchserve_client._choices import (
+    AspectRatio,
     HeatmapScale,
     LoadMode,
     OverflowPolicy,
@@ -63,6 +64,11 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    input_px: int | Literal["auto"] | None
+    aspect: AspectRatio | str | None
+    tile_px: int | None
+    tile_overlap: float | None
+    false_alarm_rate: float | None
     white_level: int | None
     sensitivity: float | None
     bgr: bool

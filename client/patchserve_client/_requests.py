@@ -89,6 +89,7 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
         search_radius=options.get("search_radius"),
         region_of_interest=map(_polygon, options.get("region_of_interest", ())),
         approximate_search=options.get("approximate_search"),
+        false_alarm_rate=options.get("false_alarm_rate"),
         white_level=_white_level(options.get("white_level")),
         sensitivity=options.get("sensitivity"),
     )
@@ -99,7 +100,24 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
     if ratio is not None or max_patches is not None:
         request.coreset.ratio = _positive("coreset_ratio", ratio)
         request.coreset.max_patches = _positive("coreset_max_patches", max_patches)
+    if (input_options := _input_options(options)) is not None:
+        request.input.CopyFrom(input_options)
     return request
+
+
+def _input_options(options: LoadOptions) -> reference_pb2.InputOptions | None:
+    """None: no option is set."""
+    input_px, aspect, overlap = options.get("input_px"), options.get("aspect"), options.get("tile_overlap")
+    message = reference_pb2.InputOptions(tile_px=_positive("tile_px", options.get("tile_px")), tile_overlap=overlap)
+    if isinstance(input_px, str):
+        if input_px != "auto":
+            raise ValueError(f'input_px must be a number of pixels or "auto", not {input_px!r}.')
+        message.auto = True
+    else:
+        message.longer_side_px = _positive("input_px", input_px)
+    if aspect is not None:
+        message.aspect = to_wire(choices.AspectRatio, aspect, reference_pb2.AspectRatio)
+    return message if message.ListFields() else None
 
 
 def _output_options(options: OutputOptions) -> inference_pb2.OutputOptions:

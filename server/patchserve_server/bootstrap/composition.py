@@ -144,6 +144,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         fitting=pools.fitting,
         limits=_image_limits(limits),
         max_images=limits.max_reference_images,
+        max_bytes=limits.max_bank_bytes,
     )
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
@@ -197,6 +198,7 @@ def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     detector = create_detector(
         backbone=settings.backbone,
+        layers=tuple(map(int, words_of(settings.backbone_layers))),
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,

@@ -22,8 +22,10 @@ async def load_reference(
     request: reference_pb2.LoadReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.LoadReferenceResponse:
     options = requests.load_options(request)
-    reference = await call.application.load(call.permit, options, requests.named_images(request))
-    return reference_pb2.LoadReferenceResponse(reference=responses.reference_message(reference))
+    loaded = await call.application.load(call.permit, options, requests.named_images(request))
+    return reference_pb2.LoadReferenceResponse(
+        reference=responses.reference_message(loaded.info), cost=responses.cost_message(loaded.cost)
+    )
 
 
 async def get_reference(

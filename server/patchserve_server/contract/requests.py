@@ -11,7 +11,17 @@ from typing import Final
 import numpy as np
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
+from patchserve_server.contract.enums import (
+    ASPECTS,
+    FORMATS,
+    MODES,
+    ORDERINGS,
+    OVERFLOWS,
+    PROFILES,
+    SCALES,
+    VIEWS,
+    enum_value,
+)
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.input_options import DEFAULT_TILE_OVERLAP, InputOptions
@@ -120,6 +130,9 @@ def _requested_options(request: reference_pb2.LoadReferenceRequest) -> Requested
         region_of_interest=_region_of_interest(request.region_of_interest) if request.region_of_interest else None,
         approximate_search=request.approximate_search if request.HasField("approximate_search") else None,
         input=_input_options(request.input) if request.HasField("input") else None,
+        views=enum_value(VIEWS, request.views, "views"),
+        scales=request.scales or None,
+        false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else None,
         white_level=request.white_level if request.HasField("white_level") else None,
     )
 

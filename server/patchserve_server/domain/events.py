@@ -29,6 +29,7 @@ class ImageInspected:
     image: SentImage  # with the white level that it was read with
     inspection: Inspection
     calibration: Calibration  # of the reference, at sensitivity 1
+    map_bytes: int  # of the anomaly map that draw_overlay and draw_thumbnail hold
     draw_overlay: Callable[[SentImage], EncodedOverlay]  # of the image, for the operator, whatever the caller requested
     draw_thumbnail: Callable[[], bytes]  # JPEG
 

@@ -14,7 +14,7 @@ from patchserve_server.imaging.raw_frames import to_rgb
 from patchserve_server.imaging.regions import find_regions
 from patchserve_server.imaging.resize import to_model_input
 from patchserve_server.imaging.sample_depth import may_have_16_bits
-from patchserve_server.imaging.thumbnail import draw_thumbnail
+from patchserve_server.imaging.thumbnail import draw_thumbnail, shrink_for_thumbnail
 
 __all__ = [
     "MAX_SIDE_PX",
@@ -37,6 +37,7 @@ __all__ = [
     "overlay_size",
     "prepare_canvas",
     "render_overlay",
+    "shrink_for_thumbnail",
     "to_model_input",
     "to_png",
     "to_rgb",

@@ -11,8 +11,8 @@ from functools import partial
 from patchserve_server.domain.errors import InvalidImageError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
+from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.ports import DetectorInfo
-from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.imaging import ImageLimits, may_have_16_bits, to_png
@@ -176,7 +176,7 @@ class Application:
         overlay = await self.inspector.draw(partial(kept.draw_overlay, kept.image), permit.flow)
         return replace(kept.tile.inspection, overlay=overlay)
 
-    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> ReferenceInfo:
+    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> LoadedReference:
         """Loads images that came in one message. The permit grows to their size.
 
         Raises:
@@ -185,7 +185,9 @@ class Application:
         permit.grow(Capacity(bytes=sum(len(image.data) for image in images)))
         return await self.builder.load(options, _iterate(images), len(images))
 
-    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[NamedImage]) -> ReferenceInfo:
+    async def load_stream(
+        self, client: str, options: LoadOptions, images: AsyncGenerator[NamedImage]
+    ) -> LoadedReference:
         """Loads streamed images. Each one waits for its permit before the next is read.
 
         Raises:

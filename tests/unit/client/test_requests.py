@@ -55,6 +55,12 @@ def test_options_that_are_not_given_are_not_sent() -> None:
     assert not load().HasField("search_radius")
     assert load(search_radius=0).HasField("search_radius")  # the server says what is allowed
     assert load(search_radius=0.1).search_radius == 0.1
+    assert not load().HasField("input")
+    assert load(input_px=320).input == reference_pb2.InputOptions(longer_side_px=320)
+    assert load(input_px="auto").input == reference_pb2.InputOptions(auto=True)
+    assert load(aspect="keep").input.aspect == reference_pb2.ASPECT_RATIO_KEEP
+    assert not load(tile_px=448).input.HasField("tile_overlap")
+    assert load(tile_px=448, tile_overlap=0).input == reference_pb2.InputOptions(tile_px=448, tile_overlap=0)
     assert len(load(region_of_interest=np.zeros((2, 3, 2))).region_of_interest) == 2
     assert load(mode=LoadMode.APPEND).mode == reference_pb2.LOAD_MODE_APPEND
     assert not config().HasField("frame_timeout")
@@ -80,6 +86,10 @@ def test_options_that_are_not_given_are_not_sent() -> None:
         (load, "region_of_interest", [[(0, 0, 0)]]),
         (load, "region_of_interest", [[("a", "b")]]),
         (load, "region_of_interest", ["ab"]),
+        (load, "input_px", 0),
+        (load, "input_px", "large"),
+        (load, "aspect", "stretch"),
+        (load, "tile_px", -1),
         (load, "mode", "add"),
         (load, "profile", "mine"),
         (config, "max_in_flight", 0),

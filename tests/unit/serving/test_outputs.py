@@ -68,6 +68,7 @@ def inspected(
         SentImage(gray_png(100)) if image is None else image,
         inspection,
         CALIBRATION,
+        0,
         lambda _: DRAWN,
         lambda: b"",
     )

@@ -14,7 +14,6 @@ from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.wall.tile import Tile
 
 _LARGEST_SHARE: Final = 0.25  # of all bytes, for one image
-_MAP_BYTES: Final = 224 * 224 * 4  # from which its overlay is drawn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,6 +22,7 @@ class KeptImage:
 
     tile: Tile
     image: SentImage
+    map_bytes: int  # of the anomaly map from which its overlay is drawn
     draw_overlay: Callable[[SentImage], EncodedOverlay]  # blocks; it does not hold the image, which may be of a batch
 
     @property
@@ -31,7 +31,7 @@ class KeptImage:
 
     @property
     def nbytes(self) -> int:
-        return self.image.nbytes + _MAP_BYTES
+        return self.image.nbytes + self.map_bytes
 
 
 class KeptImages:
@@ -47,13 +47,13 @@ class KeptImages:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def accepts(self, image: SentImage) -> bool:
-        """Whether it is small enough to be kept."""
-        return image.nbytes + _MAP_BYTES <= self._max_bytes * _LARGEST_SHARE
+    def accepts(self, event: ImageInspected) -> bool:
+        """Whether its image is small enough to be kept."""
+        return event.image.nbytes + event.map_bytes <= self._max_bytes * _LARGEST_SHARE
 
     def add(self, tile: Tile, event: ImageInspected) -> None:
         """Keeps an image that is accepted."""
-        kept = KeptImage(tile, _own(event.image), event.draw_overlay)
+        kept = KeptImage(tile, _own(event.image), event.map_bytes, event.draw_overlay)
         self._kept[tile.tile_id] = kept
         self._count[kept.reference_id] += 1
         self.nbytes += kept.nbytes

@@ -36,7 +36,7 @@ def test_it_stays_within_its_limits_and_keeps_the_newest(
     kept = KeptImages(10, 5 * MIB)
     for reference_id, nbytes in images:
         image = SentImage(bytes(nbytes))
-        assert kept.accepts(image)
+        assert kept.accepts(inspected(reference_id, image=image))
         tile = add(kept, reference_id, image)
         assert kept.find(tile.tile_id) is not None
         assert len(kept) <= 10
@@ -59,8 +59,9 @@ def test_a_reference_with_many_images_does_not_push_out_the_only_one_of_another(
 
 def test_an_image_that_would_push_out_most_others_is_not_accepted() -> None:
     kept = KeptImages(10, 4 * MIB)
-    assert not kept.accepts(SentImage(bytes(MIB)))
-    assert kept.accepts(SentImage(bytes(MIB // 2)))
+    assert not kept.accepts(inspected(image=SentImage(bytes(MIB + 1))))
+    assert kept.accepts(inspected(image=SentImage(bytes(MIB))))
+    assert not kept.accepts(inspected(image=SentImage(bytes(MIB // 2)), map_bytes=MIB // 2 + 1))
 
 
 def test_pixels_of_a_batch_are_kept_without_the_rest_of_the_batch() -> None:

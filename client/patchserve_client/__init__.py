@@ -18,6 +18,7 @@ from patchserve_client._choices import (
     NoticeKind,
     OverflowPolicy,
     OverlayFormat,
+    ReferenceViews,
     ResultOrdering,
     ScoringProfile,
 )
@@ -106,6 +107,7 @@ __all__ = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceViews",
     "Region",
     "ResourceExhausted",
     "ResultOrdering",

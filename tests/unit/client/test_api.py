@@ -57,6 +57,7 @@ EXPORTED = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceViews",
     "Region",
     "ResourceExhausted",
     "ResultOrdering",

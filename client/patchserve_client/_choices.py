@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 SENSITIVITY_RANGE: Final[tuple[float, float]] = (0.1, 10)
+MAX_WHITE_LEVEL: Final = 65_535
 
 
 class LoadMode(enum.StrEnum):
@@ -27,10 +28,11 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, or like the PatchCore paper."""
+    """How a reference scores: like the notebook, like the PatchCore paper, or with the best verdicts."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
 
 
 class AspectRatio(enum.StrEnum):

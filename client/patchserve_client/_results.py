@@ -74,6 +74,10 @@ def reference_info(
             normal_scores=_copied(
                 types.ScoreSpread, calibration.normal_scores, scores=tuple(calibration.normal_scores.scores)
             ),
+            false_alarm_rate=calibration.false_alarm_rate if calibration.HasField("false_alarm_rate") else None,
+            false_alarm_rate_upper=(
+                calibration.false_alarm_rate_upper if calibration.HasField("false_alarm_rate_upper") else None
+            ),
         ),
         create_time=message.create_time.ToDatetime(UTC),
         update_time=message.update_time.ToDatetime(UTC),
@@ -81,6 +85,8 @@ def reference_info(
         coreset_max_patches=message.coreset.max_patches or None,
         **_input_options(message.input),
         search_radius=message.search_radius if message.HasField("search_radius") else None,
+        false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
+        white_level=message.white_level if message.HasField("white_level") else None,
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),

@@ -174,6 +174,8 @@ class Calibration:
     image_threshold: float
     patch_threshold: float
     normal_scores: ScoreSpread
+    false_alarm_rate: float | None  # share of other undamaged items expected above image_threshold; None: not known
+    false_alarm_rate_upper: float | None  # what that share is at most, with 95 % confidence; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +218,8 @@ class ReferenceInfo:
     tile_overlap: float | None  # of neighboring tiles, as a share of a tile's side; None: no tiles
     input_width_px: int  # of its model inputs
     input_height_px: int
+    false_alarm_rate: float | None  # that the load requested; None: none, the server's default
+    white_level: int | None  # in images with 16 bits per sample; None: what each file says
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty

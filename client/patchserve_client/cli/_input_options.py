@@ -62,19 +62,24 @@ def input_options(
     if tile_overlap is not None and tile_px is None:
         raise typer.BadParameter("--tile-overlap needs --tile-px: set both.")
     return LoadOptions(
-        input_px=None if input_px is None else _side_px(input_px),
+        input_px=None if input_px is None else side_px(input_px),
         aspect=aspect,
         tile_px=tile_px,
         tile_overlap=tile_overlap,
     )
 
 
-def _side_px(text: str) -> int | Literal["auto"]:
+def side_px(text: str) -> int | Literal["auto"]:
+    """The value of --input.
+
+    Raises:
+        typer.BadParameter: it is none.
+    """
     if text == "auto":
         return "auto"
     with contextlib.suppress(ValueError):
-        if (side_px := int(text)) > 0:
-            return side_px
+        if (pixels := int(text)) > 0:
+            return pixels
     raise typer.BadParameter(f"--input must be a number of pixels, such as 320, or auto, not {text!r}.")
 
 

@@ -35,6 +35,7 @@ _WORDS: Final = {
     "`TlsConfig.cert_file`": "--cert",
     "`TlsConfig.key_file`": "--key",
     "approximate_search": "--approximate-search",
+    "false_alarm_rate": "--false-alarms",
     "frame_timeout": "--timeout",
     "longer_side_px of input": "--input",
     "max_in_flight": "--max-in-flight",
@@ -49,6 +50,7 @@ _WORDS: Final = {
     "tile_overlap of input": "--tile-overlap",
     "tile_px": "--tile-px",
     "tile_px of input": "--tile-px",
+    "white_level": "--white-level",
 }
 # What is in quotes is a name and stays. Longer words first: LoadReferenceStream begins with LoadReference.
 _PATTERN: Final = re.compile(

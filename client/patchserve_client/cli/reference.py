@@ -14,6 +14,7 @@ from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOptio
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._cost import cost_text
+from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
@@ -21,6 +22,7 @@ from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
     COMPARISON_PANEL,
+    DEFAULT_PROFILE,
     polygon,
     polygon_text,
     rejected_file_named,
@@ -127,6 +129,8 @@ def capture(
 
 def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
     """Add what `evaluate`, which has the other options too, does not have."""
+    if options["profile"] is None and not append:
+        options["profile"] = DEFAULT_PROFILE
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
@@ -153,8 +157,9 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
-    if (note := few_images_note(loaded)) is not None:
-        print_note(note)
+    for note in (few_images_note(loaded), false_alarms_note(loaded)):
+        if note is not None:
+            print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
@@ -162,7 +167,9 @@ def _load_files(
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
         f"{counted(loaded.patch_count, 'patch', 'patches')}, input {input_text(loaded)} px, "
-        f"raw threshold {loaded.threshold:.4g}, revision {loaded.revision[:12]}{left_out}"
+        f"raw threshold {loaded.threshold:.4g}, "
+        + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
+        + f"revision {loaded.revision[:12]}{left_out}"
     )
     if (cost := loaded.cost) is not None:
         print_line(f"Cost: {cost_text(cost)}")
@@ -243,9 +250,13 @@ def show(
     normal_scores = calibration.pop("normal_scores")
     del normal_scores["scores"]
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
+    del calibration["false_alarm_rate"], calibration["false_alarm_rate_upper"]
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
+    facts["calibration.false_alarms"] = expected_false_alarms(reference) or "not known"
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if (note := false_alarms_note(reference)) is not None:
+        print_note(note)
     print_histogram(reference)
     if reference.images:
         print_line("")

@@ -11,7 +11,7 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
+from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, VIEWS, enum_number
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
@@ -66,9 +66,12 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        white_level=options.white_level,
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,
+        views=enum_number(VIEWS, options.views),
+        scales=options.scales,
         false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",

@@ -15,12 +15,19 @@ from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
 from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
+from patchserve_server.engine.patchcore.reference_views import (
+    may_have_views,
+    spreads_no_more,
+    takes_turned_views,
+    views_of,
+    with_views,
+)
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
@@ -97,7 +104,7 @@ class PatchCoreDetector:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
         masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
+        return self._fit(pipeline, masked, progress)
 
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
@@ -107,14 +114,12 @@ class PatchCoreDetector:
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape)
-        if has_all_rows and not self._backbone.bytes_per_reference:
-            # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
-            new_vectors = pipeline.embed_each(new, progress)
-            old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
-            vectors = torch.cat((old_vectors, new_vectors))
-        else:
-            vectors = pipeline.embed_each(masked, progress)
-        return self._build(pipeline, masked, vectors, progress)
+        if not has_all_rows or may_have_views(options) or self._backbone.bytes_per_reference:
+            return self._fit(pipeline, masked, progress)
+        # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
+        new_vectors = pipeline.embed_each(new, progress)
+        old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
+        return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
 
     @torch.inference_mode()
     def open(self, model: ReferenceModel) -> Scorer:
@@ -162,16 +167,31 @@ class PatchCoreDetector:
         tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
         return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
 
+    def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
+        """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
+        options, is_square = pipeline.options, masked.shape[1] == masked.shape[2]
+        turned = takes_turned_views(options, images=len(masked))
+        views = views_of(turned=turned, scales=options.scales, is_square=is_square)
+        vectors = pipeline.embed_each(with_views(masked, views), progress)  # (N * V, P, D)
+        built = self._build(pipeline, masked, vectors, progress)
+        if not turned or options.views is not ReferenceViews.AUTO:
+            return built
+        plain = views_of(turned=False, scales=options.scales, is_square=is_square)
+        positions = [position for position, view in enumerate(views) if view in plain]
+        by_image = vectors.view(len(masked), len(views), *vectors.shape[1:])
+        without = self._build(pipeline, masked, by_image[:, positions].flatten(0, 1), progress)
+        return built if spreads_no_more(built.model.calibration, without.model.calibration) else without
+
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
-        """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""
+        """The scorer of masked inputs (N, H, W, 3) and the patch vectors (N * V, P, D) of all their views."""
         selected = self._select(vectors.flatten(0, 1), pipeline.options, progress)
         calibrated = calibrate(pipeline, masked, vectors, selected, progress)
         index, device = calibrated.index, self._backbone.device
         spacing = torch.ones(len(index)) if index.spacing is None else index.spacing.cpu()
-        positions = vectors.shape[1]
+        positions, views = vectors.shape[1], len(vectors) // len(masked)
         bank = MemoryBank(
             patches=index.patches.cpu().numpy(),
-            image_index=selected.div(positions, rounding_mode="floor").int().numpy(),
+            image_index=selected.div(positions * views, rounding_mode="floor").int().numpy(),
             grid_index=(selected % positions).int().numpy(),
             spacing=spacing.numpy(),
             inputs=masked,

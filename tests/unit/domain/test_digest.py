@@ -22,7 +22,7 @@ from patchserve_server.domain.reference import (
     ReferenceModel,
     ScoreSpread,
 )
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews, ScoringProfile
 
 
 def example() -> ReferenceModel:
@@ -125,7 +125,10 @@ CHANGES: dict[str, dict[str, Any]] = {
         "region_of_interest": (),
         "approximate_search": True,
         "input": InputOptions(longer_side_px=320),
+        "views": ReferenceViews.AUTO,
+        "scales": 2,
         "false_alarm_rate": 0.02,
+        "white_level": 4095,
     },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,

@@ -154,6 +154,44 @@ number of images.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
 
+class _ReferenceViews:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReferenceViewsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceViews.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFERENCE_VIEWS_UNSPECIFIED: _ReferenceViews.ValueType  # 0
+    """The default of the profile: AUTO for VERDICT, NONE for the others."""
+    REFERENCE_VIEWS_NONE: _ReferenceViews.ValueType  # 1
+    """Only the images themselves."""
+    REFERENCE_VIEWS_AUTO: _ReferenceViews.ValueType  # 2
+    """As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+    more images, with search_radius and with tiles.
+    """
+    REFERENCE_VIEWS_ALL: _ReferenceViews.ValueType  # 3
+    """Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+    together with search_radius or tiles.
+    """
+
+class ReferenceViews(_ReferenceViews, metaclass=_ReferenceViewsEnumTypeWrapper):
+    """Whether mirrored and turned copies of the reference images are part of the bank: for references of few images, of items
+    that may lie in any direction.
+    """
+
+REFERENCE_VIEWS_UNSPECIFIED: ReferenceViews.ValueType  # 0
+"""The default of the profile: AUTO for VERDICT, NONE for the others."""
+REFERENCE_VIEWS_NONE: ReferenceViews.ValueType  # 1
+"""Only the images themselves."""
+REFERENCE_VIEWS_AUTO: ReferenceViews.ValueType  # 2
+"""As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+more images, with search_radius and with tiles.
+"""
+REFERENCE_VIEWS_ALL: ReferenceViews.ValueType  # 3
+"""Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+together with search_radius or tiles.
+"""
+Global___ReferenceViews: _TypeAlias = ReferenceViews  # noqa: Y015
+
 class _AspectRatio:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -321,7 +359,10 @@ class LoadReferenceRequest(_message.Message):
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     IMAGE_NAMES_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -352,10 +393,23 @@ class LoadReferenceRequest(_message.Message):
     """The sensitivity of the reference, 0.1 to 10, as TuneReference sets it. Absent: 1; with APPEND: that of the reference.
     With APPEND, another value than that of the reference fails with FAILED_PRECONDITION.
     """
+    views: Global___ReferenceViews.ValueType
+    """Mirrored and turned copies of the images. Unspecified: the default of the profile. With APPEND: as for `profile`."""
+    scales: _builtins.int
+    """How many sizes of the items the bank has, 1 to 3: with 2 also 15 % smaller, with 3 also 15 % larger, for items at
+    different distances from the camera. Above 1 not allowed together with search_radius or tiles. Absent (0): 1. With
+    APPEND: as for `profile`.
+    """
     false_alarm_rate: _builtins.float
     """The share of undamaged items that may be false alarms, 0.001 to 0.5: the thresholds are computed for it. Only three or
     more different images tell anything about a rate: with fewer, it is kept and changes nothing. How sure the rate is, is
     in Calibration.false_alarm_rate_upper. Absent: 0.15. With APPEND: as for `profile`.
+    """
+    white_level: _builtins.int
+    """For cameras with 10, 12 or 14 bits: the value that is white in images with 16 bits per sample, 1 to 65535; 4095 for 12
+    bits. It holds here and in every inspection that sets none of its own. Brighter values are white. Images with fewer
+    bits per sample are not affected. Absent: what the file says, in the chunk sBIT of a PNG or as the MaxSampleValue of a
+    TIFF (1023, 4095 or 16383, for example), if no value is brighter; else 65535. With APPEND: as for `profile`.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -401,11 +455,14 @@ class LoadReferenceRequest(_message.Message):
         sensitivity: _builtins.float | None = ...,
         image_names: _abc.Iterable[_builtins.str] | None = ...,
         input: Global___InputOptions | None = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "views", b"views", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
@@ -415,6 +472,8 @@ class LoadReferenceRequest(_message.Message):
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
     _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
     _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_search) -> _WhichOneofReturnType__approximate_search | None: ...
     @_typing.overload
@@ -423,6 +482,8 @@ class LoadReferenceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sensitivity) -> _WhichOneofReturnType__sensitivity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
@@ -685,7 +746,10 @@ class Reference(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     INPUT_WIDTH_PX_FIELD_NUMBER: _builtins.int
     INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -726,8 +790,14 @@ class Reference(_message.Message):
     """The width of its model inputs, in pixels."""
     input_height_px: _builtins.int
     """The height of its model inputs, in pixels."""
+    views: Global___ReferenceViews.ValueType
+    """The views of the load."""
+    scales: _builtins.int
+    """The number of scales of the load."""
     false_alarm_rate: _builtins.float
     """The false alarm rate of the load. Absent: the default, 0.15."""
+    white_level: _builtins.int
+    """The white level of the load. Absent: none."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -778,20 +848,27 @@ class Reference(_message.Message):
         input: Global___InputOptions | None = ...,
         input_width_px: _builtins.int = ...,
         input_height_px: _builtins.int = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
     _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___Reference: _TypeAlias = Reference  # noqa: Y015
 

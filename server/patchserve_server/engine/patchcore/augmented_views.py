@@ -39,7 +39,7 @@ class AugmentedViews:
         """Each view of each distinct image against the whole bank."""
         pipeline, scores = self.pipeline, list[RawScores]()
         for done, image in enumerate(self.bank.images, 1):
-            for view in augmented_views(self.inputs[image]):
+            for view in augmented_views(self.inputs[image // self.bank.views]):
                 scores += score_inputs(pipeline, pipeline.mask(view[None]), self.bank.index)[0]
             progress(LoadStage.CALIBRATE, done, len(self.bank.images))
         return scores

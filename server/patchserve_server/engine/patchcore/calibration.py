@@ -38,7 +38,7 @@ def calibrate(
     Args:
         pipeline: the pipeline that computed the vectors.
         inputs: (N, H, W, 3), masked.
-        vectors: (N, P, D) float32, of all inputs.
+        vectors: (N * V, P, D) float32, of all V views of each input, the input itself first.
         selected: (K,) int64, the rows of `vectors.flatten(0, 1)` that the bank keeps, ascending.
         progress: called with the number of scored images.
     """

@@ -64,7 +64,7 @@ def test_other_gumbel_scores_exceed_a_limit_at_its_rate(count: int) -> None:
     true_rates: dict[float, list[float]] = {0.02: [], 0.15: []}
     samples = 150
     for _ in range(samples):
-        prediction = ScorePrediction.of(7 + 3 * rng.gumbel(size=count))
+        prediction = ScorePrediction.of((7 + 3 * rng.gumbel(size=count)).tolist())
         for rate, rates in true_rates.items():
             limit = prediction.limit_of(rate)
             rates.append(-math.expm1(-math.exp((7 - limit) / 3)))
@@ -79,7 +79,7 @@ def test_other_gumbel_scores_exceed_a_limit_at_its_rate(count: int) -> None:
 def test_scores_with_a_lighter_tail_exceed_it_more_rarely(count: int) -> None:
     rng, rates = np.random.default_rng(count), []
     for _ in range(100):
-        limit = ScorePrediction.of(rng.normal(size=count)).limit_of(0.15)
+        limit = ScorePrediction.of(rng.normal(size=count).tolist()).limit_of(0.15)
         rates.append(0.5 * math.erfc(limit / 2**0.5))
     assert 0.08 < np.mean(rates) < 0.15
 

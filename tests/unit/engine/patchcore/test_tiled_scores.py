@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +14,15 @@ from hypothesis import strategies as st
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import AspectRatio, InputOptions, InputShape
-from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.ports import Progress, Scorer
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
     ReferenceOptions,
     RegionOfInterest,
     ScoringProfile,
 )
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import pipeline as pipeline_module
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
@@ -114,11 +117,27 @@ def test_a_region_of_interest_counts_only_what_is_inside_over_all_tiles(detector
         assert np.isnan(outside.anomaly_map[:, 310:]).all()
 
 
+def test_a_network_of_one_reference_is_made_of_its_tiles(
+    detector: PatchCoreDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, runtime_for = list[tuple[int, ...]](), SharedBackbone.runtime_for
+
+    def record(backbone: Any, inputs: ModelInputs, progress: Progress) -> Runtime:
+        seen.append(inputs.shape)
+        runtime: Runtime = runtime_for(backbone, inputs, progress)
+        return runtime
+
+    monkeypatch.setattr(SharedBackbone, "runtime_for", record)
+    model = fit(detector, fabrics(1, 2), ReferenceOptions(coreset=CoresetOptions(max_patches=16), input=TILED)).model
+    detector.open(model)
+    assert seen == [(2 * 8, 224, 224, 3)] * 2
+
+
 def test_the_memory_of_a_fit_is_known_before_it_is_spent(detector: PatchCoreDetector) -> None:
     patches, dim = 24 * 38, detector.info.feature_dim
     for options in (ReferenceOptions(), ReferenceOptions(input=TILED)):
         two, three = (detector.fit_nbytes(SHAPE, options, count) for count in (2, 3))
-        assert 3 * patches * dim * 4 < three < 3 * patches * dim * 8
+        assert 3 * patches * dim * 4 < three < 3 * patches * dim * 12
         assert two < three
     coreset = replace(ReferenceOptions(), coreset=CoresetOptions(max_patches=16))
     assert detector.fit_nbytes(SHAPE, coreset, 3) >= detector.fit_nbytes(SHAPE, ReferenceOptions(), 3)  # at its peak

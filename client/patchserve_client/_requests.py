@@ -154,8 +154,8 @@ def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
 
 
 def _white_level(value: int | None) -> int | None:
-    if value is not None and not 1 <= value <= choices.MAX_WHITE_LEVEL:
-        raise ValueError(f"white_level must be 1 to {choices.MAX_WHITE_LEVEL}, such as 4095 for 12 bits, not {value}.")
+    if value is not None and value < 0:
+        raise ValueError(f"white_level must be above 0, not {value}.")
     return value
 
 

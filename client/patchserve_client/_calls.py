@@ -22,6 +22,7 @@ from patchserve_client._backoff import Backoff
 from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._server_types import ServerInfo
 from patchserve_client._stream_state import StreamState
 from patchserve_client._types import (
     EncodedReferenceImage,
@@ -30,7 +31,6 @@ from patchserve_client._types import (
     InferenceResult,
     LoadProgress,
     ReferenceInfo,
-    ServerInfo,
 )
 
 _T = TypeVar("_T")
@@ -159,7 +159,8 @@ def _load_messages(
 
 
 def _loaded(response: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads have such a response
-    return _results.reference_info(response.reference)
+    cost = response.cost if response.HasField("cost") else None  # an older server sends none
+    return _results.reference_info(response.reference, cost=cost)
 
 
 def _images(images: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:

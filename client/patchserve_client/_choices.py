@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 SENSITIVITY_RANGE: Final[tuple[float, float]] = (0.1, 10)
+MAX_WHITE_LEVEL: Final = 65_535
 
 
 class LoadMode(enum.StrEnum):
@@ -33,6 +34,13 @@ class ScoringProfile(enum.StrEnum):
     PAPER = "paper"
     VERDICT = "verdict"
     SUBSPACE = "subspace"
+
+
+class AspectRatio(enum.StrEnum):
+    """What happens to the proportions of an image: it becomes a square, or keeps those of the first reference image."""
+
+    SQUEEZE = "squeeze"
+    KEEP = "keep"
 
 
 class CalibrationMethod(enum.StrEnum):

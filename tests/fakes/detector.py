@@ -59,6 +59,9 @@ class FakeDetector:
     def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
         return options.input.shape_for(size_px, step_px=1, default_side_px=INPUT_SIZE_PX)
 
+    def fit_nbytes(self, shape: InputShape, _options: ReferenceOptions, image_count: int) -> int:
+        return 3 * shape.pixels * image_count
+
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
@@ -88,6 +91,7 @@ class FakeScorer:
     model: ReferenceModel
     detector: FakeDetector = field(default_factory=FakeDetector)
     nbytes: int = 0
+    patches_per_image: int = 1
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         detector = self.detector

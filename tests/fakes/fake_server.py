@@ -23,6 +23,9 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, bank_bytes=74 * 2**20, ms_per_image=40.4)
+
+
 @dataclass
 class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     """Tests set its behavior before a call and read what happened after the call."""
@@ -31,6 +34,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     delay_s: float = 0.0  # before a unary response
     build_s: float = 0.0  # how long a streamed load takes after its last image
     page_size: int = 2
+    knows_input: bool = True  # False: an older server, which ignores the field of a load
     overlay: bytes = b""  # instead of a PNG of the image's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # sent after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
@@ -76,7 +80,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     async def LoadReference(self, request: Any, context: Context) -> reference_pb2.LoadReferenceResponse:  # noqa: N802
         await self._enter("LoadReference", request, context)
-        return reference_pb2.LoadReferenceResponse(reference=await self._load(request, request.images, context))
+        return reference_pb2.LoadReferenceResponse(
+            reference=await self._load(request, request.images, context), cost=LOAD_COST
+        )
 
     async def LoadReferenceStream(  # noqa: N802
         self, requests: AsyncIterator[Any], context: Context
@@ -94,7 +100,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             raise
         finally:
             self.stream_ended.set()
-        return reference_pb2.LoadReferenceStreamResponse(reference=reference)
+        return reference_pb2.LoadReferenceStreamResponse(reference=reference, cost=LOAD_COST)
 
     async def _load(self, request: Any, images: Sequence[bytes], context: Context) -> reference_pb2.Reference:
         for index, image in enumerate(images):
@@ -109,6 +115,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         loaded.region_of_interest.extend(request.region_of_interest)
         if request.HasField("sensitivity"):
             loaded.sensitivity = request.sensitivity
+        if request.HasField("input") and self.knows_input:
+            loaded.input.CopyFrom(request.input)
         if request.HasField("false_alarm_rate"):
             loaded.false_alarm_rate = request.false_alarm_rate
         if request.HasField("search_radius"):

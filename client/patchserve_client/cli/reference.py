@@ -13,13 +13,16 @@ from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._cost import cost_text
 from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
+from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
     COMPARISON_PANEL,
+    DEFAULT_PROFILE,
     polygon,
     polygon_text,
     rejected_file_named,
@@ -126,6 +129,8 @@ def capture(
 
 def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
     """Add what `evaluate`, which has the other options too, does not have."""
+    if options["profile"] is None and not append:
+        options["profile"] = DEFAULT_PROFILE
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
@@ -158,13 +163,16 @@ def _load_files(
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
+    left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{_size_text(loaded)}, raw threshold {loaded.threshold:.4g}, "
+        f"{_size_text(loaded)}, input {input_text(loaded)} px, "
+        f"raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
-        + f"revision {loaded.revision[:12]}"
-        + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
+        + f"revision {loaded.revision[:12]}{left_out}"
     )
+    if (cost := loaded.cost) is not None:
+        print_line(f"Cost: {cost_text(cost)}")
 
 
 def _size_text(reference: ReferenceInfo) -> str:
@@ -208,8 +216,10 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        titles = ["id", "images", "patches", "profile", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
-        print_table(titles, [_reference_cells(reference) for reference in references])
+        print_table(_TITLES, [_reference_cells(reference) for reference in references])
+
+
+_TITLES = ["id", "images", "patches", "profile", "input", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
 
 
 def _reference_cells(reference: ReferenceInfo) -> list[str]:
@@ -218,6 +228,7 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
         str(reference.image_count),
         str(reference.patch_count),
         reference.profile or "unknown",
+        input_text(reference),
         f"{reference.sensitivity:g}",
         f"{reference.threshold:.4g}",
         f"{reference.bank_bytes / 2**20:.1f}",

@@ -15,6 +15,7 @@ from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
+from patchserve_server.domain.load_cost import LoadCost
 from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_image import ReferenceImage
@@ -32,6 +33,12 @@ def _timestamp(time: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(time)
     return message
+
+
+def cost_message(cost: LoadCost) -> reference_pb2.LoadCost:
+    return reference_pb2.LoadCost(
+        patches_per_image=cost.patches_per_image, bank_bytes=cost.bank_bytes, ms_per_image=cost.ms_per_image
+    )
 
 
 def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
@@ -59,6 +66,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        white_level=options.white_level,
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,
@@ -93,7 +101,7 @@ def _input_message(options: InputOptions) -> reference_pb2.InputOptions | None:
         auto=options.auto,
         aspect=enum_number(ASPECTS, options.aspect),
         tile_px=options.tile_px or 0,
-        tile_overlap=options.tile_overlap,
+        tile_overlap=None if options.tile_px is None else options.tile_overlap,
     )
 
 

@@ -20,7 +20,7 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     options = ["--id", "belt", "--profile", "paper", "--coreset-max-patches", 99]
     code, stdout, _ = run("reference", "load", folder, folder / "a.png", *options)
     assert code == 0
-    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, raw threshold 10.5, revision ")
+    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, input 224 x 224 px, raw threshold 10.5, revision ")
     (request,) = fake.requests["LoadReference"]
     assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
     assert request.coreset.max_patches == 99
@@ -73,7 +73,7 @@ def test_skip_bad_loads_the_others_and_says_which_were_left_out_and_why(
         f"Skipped {folder / 'd.png'}: The bytes are not an image.",
     ]
     assert stdout.startswith("Loaded belt: 2 images, ")
-    assert stdout.endswith("; skipped 3 files\n")
+    assert stdout.splitlines()[0].endswith("; skipped 3 files")
     assert list(fake.requests["LoadReference"][-1].images) == [(folder / f"{name}.png").read_bytes() for name in "ac"]
 
 
@@ -117,7 +117,9 @@ def test_commands_that_change_references_print_json(run: Run, folder: Path) -> N
 
 
 def test_one_image_is_one_image(run: Run, folder: Path) -> None:
-    assert run("reference", "load", folder / "a.png")[1].startswith("Loaded default: 1 image, ")
+    loaded, cost = run("reference", "load", folder / "a.png")[1].splitlines()
+    assert loaded.startswith("Loaded default: 1 image, ")
+    assert cost == "Cost: 1600 patches an image, 74.0 MiB, 40 ms an image"
 
 
 @pytest.fixture
@@ -167,6 +169,19 @@ def test_options_that_are_not_given_are_not_sent(run_reference: Run, fake: FakeS
     assert not request.region_of_interest
     facts = shown_facts(run_reference)
     assert (facts["search_radius"], facts["region_of_interest"]) == ("-", "-")
+
+
+def test_the_profile_of_the_shell_is_verdict_and_images_that_are_added_keep_theirs(
+    run_reference: Run, fake: FakeServer
+) -> None:
+    run_reference("load")
+    run_reference("load", "--append")
+    run_reference("load", "--profile", "notebook")
+    assert [request.profile for request in fake.requests["LoadReference"]] == [
+        reference_pb2.SCORING_PROFILE_VERDICT,
+        reference_pb2.SCORING_PROFILE_UNSPECIFIED,
+        reference_pb2.SCORING_PROFILE_NOTEBOOK,
+    ]
 
 
 @pytest.mark.parametrize(

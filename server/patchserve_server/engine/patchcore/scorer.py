@@ -28,6 +28,10 @@ class PatchCoreScorer:
     index: BankIndex | PatchSubspace
     nbytes: int
 
+    @property
+    def patches_per_image(self) -> int:
+        return self.pipeline.architecture.patches_of(self.pipeline.shape)
+
     @torch.inference_mode()
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return score_inputs(self.pipeline, self.pipeline.mask(inputs), self.index)

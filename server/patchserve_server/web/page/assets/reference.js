@@ -6,9 +6,10 @@ import { ask } from "./dialogs.js";
 import { button, element, notice, replace } from "./elements.js";
 import { imageGrid } from "./image_grid.js";
 import { loadForm } from "./load_form.js";
+import { inputText, profileName } from "./profiles.js";
 import { fact } from "./result_view.js";
 import { sensitivityView } from "./sensitivity.js";
-import { bytesText, counted, dateText } from "./words.js";
+import { bytesText, counted, dateText, percentText } from "./words.js";
 
 /** @param {HTMLElement} root @param {import("./app.js").App} app */
 export function show(root, app) {
@@ -117,10 +118,9 @@ class ReferenceScreen {
   #drawForm(append) {
     const form = loadForm({
       app: this.app,
-      id: this.#reference.id,
+      reference: this.#reference,
       append,
-      expectedRevision: this.#reference.revision,
-      onDone: (reference) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}.` : "The images are replaced."),
+      onDone: (reference, cost) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${cost}` : `The images are replaced. ${cost}`),
       onCancel: () => this.#drawActions(),
     });
     replace(this.actions, element("div", { class: "inset stack" }, element("h3", {}, append ? "Add images of undamaged items" : "Replace all images"), form));
@@ -202,14 +202,20 @@ function sizeText({ patchCount, profile }) {
   return counted(patchCount, "patch").replace(/patchs$/, "patches");
 }
 
+function falseAlarms({ rate, upper }) {
+  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
+}
+
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
+    ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
     ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
-    ...fact("Profile", reference.profile),
+    ...fact("Profile", profileName(reference.profile)),
+    ...fact("Input", inputText(reference), "What the network sees of an image."),
     ...fact("Created", dateText(reference.created)),
     ...fact("Changed", dateText(reference.updated)),
     ...fact("Revision", element("code", {}, reference.revision.slice(0, 12)), ""),

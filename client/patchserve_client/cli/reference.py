@@ -166,8 +166,7 @@ def _load_files(
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{_size_text(loaded)}, input {input_text(loaded)} px, "
-        f"raw threshold {loaded.threshold:.4g}, "
+        f"{_size_text(loaded)}, input {input_text(loaded)} px, raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )

@@ -15,7 +15,7 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
 from patchserve_server.engine.patchcore.patch_scores import PatchScores, WorstPatches

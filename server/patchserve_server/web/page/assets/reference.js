@@ -196,14 +196,14 @@ const METHODS = {
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
+function falseAlarms({ rate, upper }) {
+  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
+}
+
 /** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
 function sizeText({ patchCount, profile }) {
   if (profile === "SUBSPACE") return counted(patchCount, "vector");
   return counted(patchCount, "patch").replace(/patchs$/, "patches");
-}
-
-function falseAlarms({ rate, upper }) {
-  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
 }
 
 function facts(reference) {

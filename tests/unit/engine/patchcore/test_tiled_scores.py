@@ -99,7 +99,7 @@ def test_tiles_are_kept_over_opening_and_extending(detector: PatchCoreDetector) 
     options = ReferenceOptions(input=TILED)
     together = fit(detector, fabrics(1, 2, 3), options)
     extended = detector.extend(fit(detector, fabrics(1), options), fabrics(2, 3), ignore_progress)
-    np.testing.assert_array_equal(extended.model.bank.patches, together.model.bank.patches)
+    np.testing.assert_array_equal(extended.model.memory_bank.patches, together.model.memory_bank.patches)
     image = damaged(10, 10)
     [expected] = inspect(together, image)
     for scorer in (extended, detector.open(together.model)):

@@ -11,7 +11,7 @@ from patchserve_client import LoadOptions, ScoringProfile
 from patchserve_client._counted import counted
 
 TITLES = ("profile", "input", "coreset", "references")
-_WITHOUT_BANK = ("subspace",)  # profiles without a bank, so without a coreset of it
+_WITHOUT_BANK = (ScoringProfile.SUBSPACE,)  # profiles without a bank, so without a coreset of it
 
 
 @dataclass(frozen=True, slots=True)

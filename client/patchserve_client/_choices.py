@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 SENSITIVITY_RANGE: Final[tuple[float, float]] = (0.1, 10)
+MAX_WHITE_LEVEL: Final = 65_535
 
 
 class LoadMode(enum.StrEnum):

@@ -114,6 +114,8 @@ class Client(ReferenceCalls):
                 tile_overlap: of neighboring tiles, as a share of a tile's side, 0 to 0.5; None: 0.25.
                 false_alarm_rate: the share of undamaged items that may be called anomalous, 0.001 to 0.5; None: 0.15.
                     The calibration says how sure it is.
+                white_level: the value that is white in images with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: what the file says.
                 sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
@@ -145,8 +147,8 @@ class Client(ReferenceCalls):
         """Inspect one image.
 
         Args:
-            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array: (H, W) uint8 or
-                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: set `bgr`.
+            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array of uint8 or uint16:
+                (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA. OpenCV's arrays are BGR: set `bgr`.
             reference_id: the reference to compare with.
             timeout_s: the deadline, in seconds; None: the client's.
             **options: any of
@@ -155,6 +157,8 @@ class Client(ReferenceCalls):
                 score_map: return the raw distance of each pixel (default False).
                 max_regions: the largest number of regions to list; None: 16.
                 sensitivity: the calibrated thresholds are divided by it, 0.1 to 10; None: that of the reference.
+                white_level: the value that is white in an image with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: that of the reference.
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.

@@ -29,7 +29,13 @@ class OutputOptions(TypedDict, total=False):
     overlay_max_side_px: int | None
 
 
-class InferOptions(OutputOptions, total=False):
+class RequestOptions(OutputOptions, total=False):
+    """What to return, and how to read the image."""
+
+    white_level: int | None
+
+
+class InferOptions(RequestOptions, total=False):
     """Options of `Client.infer`; see there."""
 
     bgr: bool
@@ -37,7 +43,7 @@ class InferOptions(OutputOptions, total=False):
     expected_revision: str
 
 
-class StreamOptions(OutputOptions, total=False):
+class StreamOptions(RequestOptions, total=False):
     """Options of `Client.infer_stream`; see there."""
 
     max_in_flight: int | None
@@ -63,6 +69,7 @@ class LoadOptions(TypedDict, total=False):
     tile_px: int | None
     tile_overlap: float | None
     false_alarm_rate: float | None
+    white_level: int | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

@@ -84,6 +84,7 @@ def reference_info(
         **_input_options(message.input),
         search_radius=message.search_radius if message.HasField("search_radius") else None,
         false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
+        white_level=message.white_level if message.HasField("white_level") else None,
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),

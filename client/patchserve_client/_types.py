@@ -219,6 +219,7 @@ class ReferenceInfo:
     input_width_px: int  # of its model inputs
     input_height_px: int
     false_alarm_rate: float | None  # that the load requested; None: none, the server's default
+    white_level: int | None  # in images with 16 bits per sample; None: what each file says
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty

@@ -36,11 +36,14 @@ def inspection(reference_id: ReferenceId = DEFAULT_REFERENCE_ID, *, anomalous: b
     )
 
 
+SENT = SentImage(b"image")
+
+
 def inspected(
     reference_id: ReferenceId = DEFAULT_REFERENCE_ID,
     *,
     anomalous: bool = True,
-    image: SentImage = b"image",
+    image: SentImage = SENT,
     calibration: Calibration = CALIBRATION,
     draw_thumbnail: Callable[[], bytes] = lambda: b"thumbnail",
     map_bytes: int = 0,

@@ -16,6 +16,7 @@ from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._false_alarms import false_alarm_rate
 from patchserve_client.cli._input_options import input_options
 from patchserve_client.cli._signatures import expanded
+from patchserve_client.cli._white_level import WhiteLevelOption
 
 DEFAULT_PROFILE: Final = ScoringProfile.VERDICT
 """Of the shell. That of the contract and of the library is NOTEBOOK, whose numbers are those of the notebook."""
@@ -81,6 +82,7 @@ def _load_options(
         ),
     ] = False,
     size: LoadOptions,
+    white_level: WhiteLevelOption = None,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -99,6 +101,7 @@ def _load_options(
         approximate_search=approximate_search or None,
         **size,
         false_alarm_rate=false_alarms,
+        white_level=white_level,
     )
 
 

@@ -16,7 +16,7 @@ from patchserve_client.cli._output import as_json_text, print_error, print_json,
 from patchserve_client.cli._report_file import write_page
 from patchserve_client.cli._sweep_axes import axes, fixed_options
 from patchserve_client.cli._sweep_options import SweptValues
-from patchserve_client.cli._sweep_progress import SweepProgress, sweep_progress
+from patchserve_client.cli._sweep_progress import SweepProgress, Work, sweep_progress
 from patchserve_client.cli._sweep_text import print_sweep
 from patchserve_client.evaluation import (
     Dataset,
@@ -47,12 +47,12 @@ def run_sweep(
     settings = list(axes(plan, swept).settings())
     sweep = Sweep(dataset, fixed_options(plan.load_options), plan.reference_id, plan.seed, frame_timeout_s)
     try:
-        image_counts = [sweep.image_count(setting) for setting in settings]
+        works = [Work.of(sweep, setting) for setting in settings]
     except DatasetError as error:
         raise typer.BadParameter(str(error)) from error
     server = client.server_info()
     results: list[Outcome | Failure] = []
-    with sweep_progress(image_counts) as progress:
+    with sweep_progress(works) as progress:
         exit_code = _measure_all(client, sweep, settings, results, progress)
     result = SweepResult(sweep.dataset, server, results, len(settings))
     if results:

@@ -94,7 +94,7 @@ async def infer(request: inference_pb2.InferRequest, call: AdmittedCall) -> infe
         call.permit,
         requests.reference_id(request.reference_id),
         requests.expected_revision(request.expected_revision),
-        request.image,
+        requests.sent_image(request),
         requests.output_options(request.output),
         name=requests.image_name(request.image_name),
     )

@@ -66,6 +66,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        white_level=options.white_level,
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,

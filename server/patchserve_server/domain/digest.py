@@ -45,7 +45,7 @@ def _value_of(choice: enum.Enum) -> object:
 
 
 def _options_content(options: ReferenceOptions) -> dict[str, object]:
-    newer, defaults = ("input", "views", "scales", "false_alarm_rate"), ReferenceOptions()
+    newer, defaults = ("input", "views", "scales", "false_alarm_rate", "white_level"), ReferenceOptions()
     content = dataclasses.asdict(options)
     for name in newer:
         if getattr(options, name) == getattr(defaults, name):

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.false_alarm_rate import check_false_alarm_rate
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, VERDICT_SIDE_PX, InputOptions
+from patchserve_server.domain.white_level import check_white_level
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
@@ -87,9 +88,11 @@ class ReferenceOptions:
     views: ReferenceViews = ReferenceViews.NONE  # ALL not together with a search radius or tiles
     scales: int = 1  # 1 to MAX_SCALES: how many sizes of the items the bank has; above 1 as views
     false_alarm_rate: float | None = None  # share of the undamaged items; None: the default
+    white_level: int | None = None  # of images that have none of their own; None: what the file says
 
     def __post_init__(self) -> None:
         check_false_alarm_rate(self.false_alarm_rate)
+        check_white_level(self.white_level)
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
@@ -141,6 +144,7 @@ class RequestedOptions:
     views: ReferenceViews | None = None
     scales: int | None = None
     false_alarm_rate: float | None = None
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()

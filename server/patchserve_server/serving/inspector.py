@@ -138,6 +138,7 @@ class LocalInspector:
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         origin = Origin(flow.client, name, flow.is_stream)
+        image = image.with_default(reference.info.options.white_level)
         try:
             inspected = await self._in_turn(reference, image, options, flow)
         except Exception as error:
@@ -170,6 +171,7 @@ class LocalInspector:
     async def inspect_again(
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
+        image = image.with_default(reference.info.options.white_level)
         return (await self._in_turn(reference, image, options, flow)).inspection
 
     async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:

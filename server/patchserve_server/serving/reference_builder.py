@@ -131,11 +131,12 @@ class ReferenceBuilder:
     ) -> LoadedReference:
         described = () if base is None else base.info.images
         fit_options = options.requested.with_defaults() if base is None else base.info.options
+        white_level = fit_options.white_level
         shape = _InputShapeOfLoad(
             self._detector, fit_options, None if base is None else base.info.input_shape, self._max_bytes
         )
         shape.expect(len(described) + load.progress.steps_total)  # 0 if it is not known how many follow
-        inputs, new_images = await self._decode_all(images, len(described), shape, load)
+        inputs, new_images = await self._decode_all(images, len(described), shape, white_level, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         fitted = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
@@ -153,17 +154,23 @@ class ReferenceBuilder:
         return LoadedReference(info, fitted.cost)
 
     async def _decode_all(
-        self, images: AsyncIterator[NamedImage], base_count: int, shape: _InputShapeOfLoad, load: TrackedLoad
+        self,
+        images: AsyncIterator[NamedImage],
+        base_count: int,
+        shape: _InputShapeOfLoad,
+        white_level: int | None,
+        load: TrackedLoad,
     ) -> tuple[list[ModelInputs], list[ReferenceImage]]:
         inputs: list[ModelInputs] = []
         described: list[ReferenceImage] = []
+        loop = asyncio.get_running_loop()
         async for image in images:
             if base_count + len(inputs) >= self._max_images:
                 message = f"A reference holds at most {self._max_images} images."
                 raise InvalidInputError("images", message)
             shape.expect(base_count + len(inputs) + 1)
             try:
-                decoded = await asyncio.get_running_loop().run_in_executor(self._images, self._decode, image, shape)
+                decoded = await loop.run_in_executor(self._images, self._decode, image, shape, white_level)
             except InvalidImageError as error:
                 raise error.with_field(f"images[{len(inputs)}]") from error
             inputs.append(decoded[0])
@@ -174,8 +181,10 @@ class ReferenceBuilder:
             raise InvalidInputError("images", message)
         return inputs, described
 
-    def _decode(self, image: NamedImage, shape: _InputShapeOfLoad) -> tuple[ModelInputs, ReferenceImage]:
-        decoded = imaging.decode_image(image.data, self._limits)
+    def _decode(
+        self, image: NamedImage, shape: _InputShapeOfLoad, white_level: int | None
+    ) -> tuple[ModelInputs, ReferenceImage]:
+        decoded = imaging.decode_image(image.data, self._limits, white_level)
         media_type = imaging.media_type_of(image.data)
         described = ReferenceImage(image.name, media_type, *decoded.size, len(image.data))
         return imaging.to_model_input(decoded, shape.of_image(decoded.size)), described

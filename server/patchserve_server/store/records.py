@@ -108,7 +108,10 @@ class Pointer(FirstPointer):
 
 
 _RATES: Final = {"false_alarm_rate": True, "false_alarm_rate_upper": True}
-_ABSENT_BEFORE_FOUR: Final = {"options": {"input", "views", "scales", "false_alarm_rate"}, "calibration": _RATES}
+_ABSENT_BEFORE_FOUR: Final = {
+    "options": {"input", "views", "scales", "false_alarm_rate", "white_level"},
+    "calibration": _RATES,
+}
 _ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {**_RATES, "normal_scores": {"scores"}}}
 
 

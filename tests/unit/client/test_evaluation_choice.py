@@ -49,7 +49,7 @@ def outcome(
 
 def reference(mib: float) -> ReferenceInfo:
     values = dict.fromkeys((field.name for field in dataclasses.fields(ReferenceInfo)), None)
-    calibration = Calibration(None, 1.0, 1.0, ScoreSpread(0, 0, 0, 0, 0, ()))
+    calibration = Calibration(None, 1.0, 1.0, ScoreSpread(0, 0, 0, 0, 0, ()), None, None)
     now = datetime(2026, 1, 1, tzinfo=UTC)
     known = {"calibration": calibration, "bank_bytes": int(mib * 2**20), "create_time": now, "update_time": now}
     return ReferenceInfo(**{**values, **known})  # type: ignore[arg-type]

@@ -42,6 +42,12 @@ def test_options_that_are_not_given_are_not_sent() -> None:
     assert output(overlay_max_side_px=640).overlay_max_side_px == 640
     assert output(overlay_format="jpeg").overlay_format == inference_pb2.OVERLAY_FORMAT_JPEG
     assert output(heatmap_scale="calibrated").heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
+    assert not load().HasField("white_level")
+    assert not infer_request(b"", "r", {}).HasField("white_level")
+    assert not config().HasField("white_level")
+    assert load(white_level=4095).white_level == 4095
+    assert infer_request(b"", "r", {"white_level": 1}).white_level == 1
+    assert config(white_level=65_535).white_level == 65_535
     assert not load().HasField("coreset")
     assert load(coreset_ratio=0.25).coreset.ratio == 0.25
     assert load(coreset_max_patches=99, profile="paper").coreset.max_patches == 99
@@ -69,6 +75,9 @@ def test_options_that_are_not_given_are_not_sent() -> None:
         (output, "sensitivity", 0),
         (output, "sensitivity", float("nan")),
         (output, "heatmap_scale", "hot"),
+        (output, "white_level", 0),
+        (load, "white_level", 65_536),
+        (config, "white_level", -1),
         (load, "coreset_ratio", 0),
         (load, "coreset_ratio", float("nan")),
         (load, "coreset_max_patches", 0),

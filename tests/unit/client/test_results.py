@@ -142,6 +142,7 @@ def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     message.search_radius = 0.25
     message.false_alarm_rate = 0.02
     message.calibration.false_alarm_rate, message.calibration.false_alarm_rate_upper = 0.019, 0.09
+    message.white_level = 4095
     message.previous_revision = "before"
     message.calibration.normal_scores.scores.extend([4, 5, 6])
     info = _results.reference_info(message)

@@ -128,6 +128,7 @@ CHANGES: dict[str, dict[str, Any]] = {
         "views": ReferenceViews.AUTO,
         "scales": 2,
         "false_alarm_rate": 0.02,
+        "white_level": 4095,
     },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,

@@ -115,7 +115,7 @@ def without_rates(reference: Reference, **changes: Any) -> Reference:
 
 
 def remove_what_is_newer_than_version_3(manifest: Any) -> None:
-    for option in ("input", "views", "scales", "false_alarm_rate"):
+    for option in ("input", "views", "scales", "false_alarm_rate", "white_level"):
         del manifest["options"][option]
     del manifest["calibration"]["false_alarm_rate"], manifest["calibration"]["false_alarm_rate_upper"]
 

@@ -362,6 +362,7 @@ class LoadReferenceRequest(_message.Message):
     VIEWS_FIELD_NUMBER: _builtins.int
     SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -403,6 +404,12 @@ class LoadReferenceRequest(_message.Message):
     """The share of undamaged items that may be false alarms, 0.001 to 0.5: the thresholds are computed for it. Only three or
     more different images tell anything about a rate: with fewer, it is kept and changes nothing. How sure the rate is, is
     in Calibration.false_alarm_rate_upper. Absent: 0.15. With APPEND: as for `profile`.
+    """
+    white_level: _builtins.int
+    """For cameras with 10, 12 or 14 bits: the value that is white in images with 16 bits per sample, 1 to 65535; 4095 for 12
+    bits. It holds here and in every inspection that sets none of its own. Brighter values are white. Images with fewer
+    bits per sample are not affected. Absent: what the file says, in the chunk sBIT of a PNG or as the MaxSampleValue of a
+    TIFF (1023, 4095 or 16383, for example), if no value is brighter; else 65535. With APPEND: as for `profile`.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -451,10 +458,11 @@ class LoadReferenceRequest(_message.Message):
         views: Global___ReferenceViews.ValueType = ...,
         scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "views", b"views"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "views", b"views", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
@@ -464,6 +472,8 @@ class LoadReferenceRequest(_message.Message):
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
     _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
     _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_search) -> _WhichOneofReturnType__approximate_search | None: ...
     @_typing.overload
@@ -472,6 +482,8 @@ class LoadReferenceRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sensitivity) -> _WhichOneofReturnType__sensitivity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
 
@@ -737,6 +749,7 @@ class Reference(_message.Message):
     VIEWS_FIELD_NUMBER: _builtins.int
     SCALES_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -783,6 +796,8 @@ class Reference(_message.Message):
     """The number of scales of the load."""
     false_alarm_rate: _builtins.float
     """The false alarm rate of the load. Absent: the default, 0.15."""
+    white_level: _builtins.int
+    """The white level of the load. Absent: none."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -836,19 +851,24 @@ class Reference(_message.Message):
         views: Global___ReferenceViews.ValueType = ...,
         scales: _builtins.int = ...,
         false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
     _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___Reference: _TypeAlias = Reference  # noqa: Y015
 

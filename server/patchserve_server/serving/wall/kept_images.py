@@ -7,9 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
-from patchserve_server.domain.events import ImageInspected, nbytes_of
+from patchserve_server.domain.events import ImageInspected
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay
 from patchserve_server.domain.reference_id import ReferenceId
@@ -33,7 +31,7 @@ class KeptImage:
 
     @property
     def nbytes(self) -> int:
-        return nbytes_of(self.image) + self.map_bytes
+        return self.image.nbytes + self.map_bytes
 
 
 class KeptImages:
@@ -51,7 +49,7 @@ class KeptImages:
 
     def accepts(self, event: ImageInspected) -> bool:
         """Whether its image is small enough to be kept."""
-        return nbytes_of(event.image) + event.map_bytes <= self._max_bytes * _LARGEST_SHARE
+        return event.image.nbytes + event.map_bytes <= self._max_bytes * _LARGEST_SHARE
 
     def add(self, tile: Tile, event: ImageInspected) -> None:
         """Keeps an image that is accepted."""
@@ -93,4 +91,6 @@ class KeptImages:
 
 def _own(image: SentImage) -> SentImage:
     """The image without the rest of its batch: an array may be a view into a larger one."""
-    return np.array(image) if isinstance(image, np.ndarray) else image
+    if isinstance(image.content, bytes):
+        return image
+    return replace(image, content=replace(image.content, samples=image.content.samples.copy()))

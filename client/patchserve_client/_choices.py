@@ -28,11 +28,12 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, like the PatchCore paper, or with the best verdicts."""
+    """How a reference scores: like the notebook or the PatchCore paper, with the best verdicts, or by a subspace."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
     VERDICT = "verdict"
+    SUBSPACE = "subspace"
 
 
 class AspectRatio(enum.StrEnum):

@@ -99,7 +99,8 @@ class Client(ReferenceCalls):
             **options: any of
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
-                profile: NOTEBOOK, PAPER or VERDICT, which gives the best verdicts; None: NOTEBOOK.
+                profile: NOTEBOOK, PAPER, VERDICT, which gives the best verdicts, or SUBSPACE, for items that are all
+                    alike; None: NOTEBOOK.
                 coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
                 coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share

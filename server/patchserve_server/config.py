@@ -57,6 +57,13 @@ def _checked_origins(text: str | None) -> str | None:
     return text
 
 
+def _checked_layers(text: str | None) -> str | None:
+    numbers = [int(word) if re.fullmatch("[0-9]{1,4}", word) else None for word in words_of(text)]
+    if None in numbers or numbers != sorted(set(numbers)):  # type: ignore[type-var]
+        raise ValueError("write numbers in ascending order, separated by commas, such as 1,2")
+    return text
+
+
 _UserPath: TypeAlias = Annotated[Path, AfterValidator(user_path)]
 
 
@@ -101,10 +108,13 @@ class Settings(BaseSettings):
     """Audience that JWTs must have (claim aud)."""
     jwt_jwks: _UserPath | None = None
     """JWKS file with the issuer's public keys. Reloaded when it changes."""
-    backbone: Literal["wide_resnet50_2", "efficientnet_lite2", "auto"] = "wide_resnet50_2"
-    """Feature extractor. auto: wide_resnet50_2, or efficientnet_lite2 if its weights cannot be obtained."""
+    backbone: str = Field(default="wide_resnet50_2", min_length=1)
+    """Feature extractor: wide_resnet50_2, efficientnet_lite2; with the extra timm dinov2_vits14, dinov2_vits14_reg,
+    dinov3_vits16 and timm:NAME. auto: wide_resnet50_2, or efficientnet_lite2 if its weights cannot be obtained."""
+    backbone_layers: Annotated[str | None, AfterValidator(_checked_layers)] = None
+    """Numbers of the used layers of timm:NAME, separated by commas, such as 1,2. Other backbones have their own."""
     weights: _UserPath | None = None
-    """Weights file for the backbone (.pth or .safetensors). Default: torchvision's weights, downloaded once."""
+    """Weights file for the backbone (.pth or .safetensors). Default: the published weights, downloaded once."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"

@@ -1,4 +1,4 @@
-"""A wide_resnet50_2 with random weights whose layers are all active."""
+"""Networks with random weights whose layers are all active."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import wide_resnet50_2
 
 
@@ -30,3 +30,20 @@ def random_wide_resnet() -> nn.Module:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.running_mean, -0.5, 0.5)  # with only one sign, all activations would be 0
     return network
+
+
+def random_transformer_weights(network: nn.Module) -> dict[str, Tensor]:
+    """Values for all weights of a vision transformer, the same at each call. Their scale keeps attention uneven.
+
+    A new network would do nothing: its layer scales are almost 0.
+    """
+    generator = torch.Generator().manual_seed(0)
+
+    def values_for(name: str, shape: torch.Size) -> Tensor:
+        values = torch.randn(shape, generator=generator)
+        if len(shape) == 1 and not name.endswith("bias"):  # layer scales and the weights of norms
+            return values.sigmoid() + 0.25
+        is_matrix = len(shape) > 1 and not any(word in name for word in ("token", "pos"))
+        return values / shape[1:].numel() ** 0.5 if is_matrix else values / 2
+
+    return {name: values_for(name, values.shape) for name, values in network.state_dict().items()}

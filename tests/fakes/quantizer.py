@@ -23,7 +23,7 @@ class _Doubled(nn.Module):
 
 def doubling_model() -> openvino.Model:
     """A tiny model that doubles each value."""
-    return convert_to_openvino(_Doubled())
+    return convert_to_openvino(_Doubled(), SIZE_PX)
 
 
 class FakeQuantizer:

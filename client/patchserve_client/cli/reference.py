@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo, ScoringProfile
 from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
@@ -165,11 +165,16 @@ def _load_files(
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, input {input_text(loaded)} px, "
-        f"raw threshold {loaded.threshold:.4g}, "
+        f"{_size_text(loaded)}, input {input_text(loaded)} px, raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )
+
+
+def _size_text(reference: ReferenceInfo) -> str:
+    if reference.profile is ScoringProfile.SUBSPACE:  # its vectors are no patches
+        return counted(reference.patch_count, "vector")
+    return counted(reference.patch_count, "patch", "patches")
 
 
 @app.command(cls=Command)

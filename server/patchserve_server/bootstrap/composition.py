@@ -198,6 +198,7 @@ def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     detector = create_detector(
         backbone=settings.backbone,
+        layers=tuple(map(int, words_of(settings.backbone_layers))),
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,

@@ -32,6 +32,7 @@ PROFILES: Final = {
     reference_pb2.SCORING_PROFILE_NOTEBOOK: ScoringProfile.NOTEBOOK,
     reference_pb2.SCORING_PROFILE_PAPER: ScoringProfile.PAPER,
     reference_pb2.SCORING_PROFILE_VERDICT: ScoringProfile.VERDICT,
+    reference_pb2.SCORING_PROFILE_SUBSPACE: ScoringProfile.SUBSPACE,
 }
 ASPECTS: Final = {
     reference_pb2.ASPECT_RATIO_UNSPECIFIED: AspectRatio.SQUEEZE,

@@ -23,11 +23,13 @@ class ScoringProfile(enum.Enum):
     NOTEBOOK = "notebook"
     PAPER = "paper"
     VERDICT = "verdict"
+    SUBSPACE = "subspace"
 
     @property
     def default_side_px(self) -> int:
         """The longer side of the model inputs if the caller asks for none."""
-        return VERDICT_SIDE_PX if self is ScoringProfile.VERDICT else DEFAULT_SIDE_PX
+        is_published = self in (ScoringProfile.NOTEBOOK, ScoringProfile.PAPER)  # with a size of their own
+        return DEFAULT_SIDE_PX if is_published else VERDICT_SIDE_PX
 
     @property
     def default_views(self) -> ReferenceViews:
@@ -101,6 +103,8 @@ class ReferenceOptions:
         if self.approximate_search and self.search_radius is not None:
             message = "approximate_search cannot be combined with search_radius; leave one of them out."
             raise InvalidInputError("approximate_search", message)
+        if self.profile is ScoringProfile.SUBSPACE:
+            self._check_nothing_to_search()
         self._check_views()
         _check_region_of_interest(self.region_of_interest)
 
@@ -112,6 +116,19 @@ class ReferenceOptions:
             if is_set and (self.search_radius is not None or self.input.tile_px is not None):
                 other = "tile_px" if self.search_radius is None else "search_radius"
                 raise InvalidInputError(name, f"{name} cannot be combined with {other}; leave one of them out.")
+
+    def _check_nothing_to_search(self) -> None:
+        for name, is_set in (
+            ("coreset", self.coreset != CoresetOptions()),
+            ("search_radius", self.search_radius is not None),
+            ("approximate_search", self.approximate_search),
+        ):
+            if is_set:
+                message = (
+                    f"{name} cannot be combined with the profile SUBSPACE, which keeps no patches to search; leave "
+                    "one of them out."
+                )
+                raise InvalidInputError(name, message)
 
 
 def _check_region_of_interest(polygons: RegionOfInterest) -> None:

@@ -17,6 +17,7 @@ from patchserve_server.engine.map_difference import map_difference
 def create_detector(
     *,
     backbone: str,
+    layers: tuple[int, ...] = (),
     weights: Path | None = None,
     device: str = "auto",
     precision: str = FP32,
@@ -26,7 +27,8 @@ def create_detector(
     """Create a detector that is ready to use.
 
     Args:
-        backbone: `wide_resnet50_2`; `efficientnet_lite2`; or `auto`: the first, or the second with a warning.
+        backbone: a key of BACKBONES; `timm:NAME`; or `auto`: `wide_resnet50_2`, or `efficientnet_lite2` with a warning.
+        layers: the numbers of the used layers of `timm:NAME`.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if supported and maps hardly change, else fp32.
@@ -38,5 +40,5 @@ def create_detector(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    in_torch = load_backbone(backbone, weights, resolve_device(device))
+    in_torch = load_backbone(backbone, weights, resolve_device(device), layers)
     return PatchCoreDetector(with_precision(in_torch, precision, map_difference=map_difference, cache=cache))

@@ -9,7 +9,7 @@ import torch
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.reference_options import ReferenceOptions
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex

@@ -27,7 +27,13 @@ SERVICE_NAME: Final = "patchserve"
 NOT_LOADED: Final = "Memory bank not loaded"
 NO_IMAGE: Final = "No image file provided"
 _FIELDS: Final = ("image", "reference_id")
-MODELS: Final = {"wide_resnet50_2": "WideResNet-50-2", "efficientnet_lite2": "EfficientNet-Lite2"}
+MODELS: Final = {
+    "wide_resnet50_2": "WideResNet-50-2",
+    "efficientnet_lite2": "EfficientNet-Lite2",
+    "dinov2_vits14": "DINOv2 ViT-S/14",
+    "dinov2_vits14_reg": "DINOv2 ViT-S/14 with registers",
+    "dinov3_vits16": "DINOv3 ViT-S/16",
+}
 _OURS: Final = ("anomaly", "regions", "reference_id", "reference_revision", "timing")  # as in /v1
 _PNG: Final = "image/png"
 _ENDPOINTS: Final = {

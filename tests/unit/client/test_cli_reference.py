@@ -46,6 +46,11 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     assert "`patchserve reference load`" in stderr
 
 
+def test_a_subspace_has_vectors_and_no_patches(run: Run, folder: Path) -> None:
+    load = ["reference", "load", folder / "a.png", "--profile", "subspace"]
+    assert run(*load)[1].startswith("Loaded default: 1 image, 784 vectors, ")
+
+
 def test_a_rejected_image_of_a_load_is_named(run: Run, fake: FakeServer, folder: Path) -> None:
     (folder / "b.png").write_bytes(b"no image")
     code, stdout, stderr = run("reference", "load", folder)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fakes.references import make_model
+from fakes.references import make_model, make_subspace_model
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.input_options import AspectRatio, InputOptions
@@ -23,6 +23,7 @@ from patchserve_server.domain.reference import (
     ScoreSpread,
 )
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 
 
 def example() -> ReferenceModel:
@@ -102,9 +103,9 @@ def test_equal_content_has_the_same_revision() -> None:
 def test_the_memory_layout_does_not_change_the_revision() -> None:
     model = make_model()
     bank = dataclasses.replace(
-        model.bank,
-        patches=np.asfortranarray(model.bank.patches),
-        inputs=model.bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
+        model.memory_bank,
+        patches=np.asfortranarray(model.memory_bank.patches),
+        inputs=model.memory_bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
     )
     assert not bank.patches.flags.c_contiguous
     assert not bank.inputs.flags.c_contiguous
@@ -148,6 +149,7 @@ NOT_IN_IT: dict[str, dict[str, Any]] = {"calibration": {"false_alarm_rate": None
 # Some values are possible only together with another one.
 TOGETHER: dict[str, dict[str, Any]] = {
     "approximate_search": {"search_radius": None},
+    "scales": {"search_radius": None},
     "image_index": {"inputs": np.array([[[[1, 2, 3]]], [[[1, 2, 3]]]], np.uint8)},
 }
 CORESET_CHANGES: dict[str, Any] = {"ratio": 0.2, "max_patches": 16}
@@ -195,6 +197,19 @@ def test_every_change_of_a_value_changes_the_revision() -> None:
     models = [example(), dataclasses.replace(example(), bank=two_images), *changed_models()]
     revisions = [revision_of(model) for model in models]
     assert len(set(revisions)) == len(revisions)
+
+
+def test_every_value_of_a_subspace_changes_the_revision() -> None:
+    model = make_subspace_model()
+    bank = model.bank
+    assert isinstance(bank, Subspace)
+    others = [
+        dataclasses.replace(bank, mean=np.nextafter(bank.mean, np.float32(9))),
+        dataclasses.replace(bank, basis=-bank.basis),
+        dataclasses.replace(bank, inputs=bank.inputs[:, :, ::-1].copy()),
+    ]
+    revisions = {revision_of(dataclasses.replace(model, bank=each)) for each in (bank, *others)}
+    assert len(revisions) == 4
 
 
 def test_the_changes_cover_every_field() -> None:

@@ -18,6 +18,7 @@ from patchserve_server.domain.reference_options import (
 )
 
 TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+SUBSPACE = {"profile": ScoringProfile.SUBSPACE}
 SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -44,6 +45,9 @@ def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, 
         *[({"search_radius": radius}, "search_radius") for radius in (0, -0.1, 1.0001, math.nan, math.inf)],
         ({"search_radius": 0.2, "approximate_search": True}, "approximate_search"),
         *[({"false_alarm_rate": rate}, "false_alarm_rate") for rate in (0, 0.0009, 0.501, 2.0, math.nan, math.inf)],
+        (SUBSPACE | {"coreset": CoresetOptions(ratio=0.1)}, "coreset"),
+        (SUBSPACE | {"search_radius": 0.2}, "search_radius"),
+        (SUBSPACE | {"approximate_search": True}, "approximate_search"),
         ({"region_of_interest": (TRIANGLE[:2],)}, "region_of_interest"),
         ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),)}, "region_of_interest"),
         ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, math.nan)),)}, "region_of_interest"),

@@ -63,6 +63,12 @@ class _ScoringProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scorin
     takes into account how different undamaged items are from each other in one place, where this makes the scores of the
     reference's own images more alike.
     """
+    SCORING_PROFILE_SUBSPACE: _ScoringProfile.ValueType  # 4
+    """The subspace of normal patches, arXiv 2602.23013, with model inputs of 320 px: the distance of a patch to the principal
+    components that explain 99 % of the variance of normal patches, the mean of the highest 3 % of these distances as the
+    image score, and a bilinear map. It keeps these components and no patches, so it takes no coreset, search_radius or
+    approximate_search. For items that are all alike.
+    """
 
 class ScoringProfile(_ScoringProfile, metaclass=_ScoringProfileEnumTypeWrapper):
     """How patch vectors are computed and how distances become scores. Chosen when a reference is loaded."""
@@ -80,6 +86,12 @@ SCORING_PROFILE_VERDICT: ScoringProfile.ValueType  # 3
 takes into account how different undamaged items are from each other in one place, where this makes the scores of the
 reference's own images more alike.
 """
+SCORING_PROFILE_SUBSPACE: ScoringProfile.ValueType  # 4
+"""The subspace of normal patches, arXiv 2602.23013, with model inputs of 320 px: the distance of a patch to the principal
+components that explain 99 % of the variance of normal patches, the mean of the highest 3 % of these distances as the
+image score, and a bilinear map. It keeps these components and no patches, so it takes no coreset, search_radius or
+approximate_search. For items that are all alike.
+"""
 Global___ScoringProfile: _TypeAlias = ScoringProfile  # noqa: Y015
 
 class _CalibrationMethod:
@@ -91,7 +103,9 @@ class _CalibrationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cal
     CALIBRATION_METHOD_UNSPECIFIED: _CalibrationMethod.ValueType  # 0
     """Never sent."""
     CALIBRATION_METHOD_LEAVE_ONE_OUT: _CalibrationMethod.ValueType  # 1
-    """With three or more different reference images: each image is scored against the patches of all others."""
+    """With three or more different reference images: each image is scored against the patches of all others. With SUBSPACE
+    and more than 16 images: in 16 folds, each image against those outside its fold.
+    """
     CALIBRATION_METHOD_AUGMENTED_VIEWS: _CalibrationMethod.ValueType  # 2
     """With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
     altered views of the images are scored against the whole bank.
@@ -103,7 +117,9 @@ class CalibrationMethod(_CalibrationMethod, metaclass=_CalibrationMethodEnumType
 CALIBRATION_METHOD_UNSPECIFIED: CalibrationMethod.ValueType  # 0
 """Never sent."""
 CALIBRATION_METHOD_LEAVE_ONE_OUT: CalibrationMethod.ValueType  # 1
-"""With three or more different reference images: each image is scored against the patches of all others."""
+"""With three or more different reference images: each image is scored against the patches of all others. With SUBSPACE
+and more than 16 images: in 16 folds, each image against those outside its fold.
+"""
 CALIBRATION_METHOD_AUGMENTED_VIEWS: CalibrationMethod.ValueType  # 2
 """With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
 altered views of the images are scored against the whole bank.
@@ -758,7 +774,8 @@ class Reference(_message.Message):
     """The number of images that it was built from."""
     patch_count: _builtins.int
     """The number of patches in the memory bank. Without a coreset, one image of 224 x 224 px gives 784 with wide_resnet50_2 (28 x
-    28) and 196 with efficientnet_lite2 (14 x 14).
+    28) and 196 with efficientnet_lite2 (14 x 14). With SUBSPACE: the number of vectors that it keeps instead, 1 for the
+    mean of the patches and 1 for each component.
     """
     feature_dim: _builtins.int
     """The length of a patch vector: 1536 with wide_resnet50_2, 328 with efficientnet_lite2."""
@@ -775,7 +792,7 @@ class Reference(_message.Message):
     precision: _builtins.str
     """The precision in which the backbone computed its patch vectors: "fp32", "bf16" or "int8"."""
     bank_bytes: _builtins.int
-    """The memory that the bank uses, in bytes."""
+    """The memory that the bank uses, in bytes: its vectors, and the model inputs that they were computed from."""
     search_radius: _builtins.float
     """The search radius of the load, as a share of the image's side. Absent: a patch is compared with all patches."""
     approximate_search: _builtins.bool

@@ -9,7 +9,7 @@ import torch
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Progress
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 
 R_co = TypeVar("R_co", bound=Runtime, covariant=True)

@@ -11,6 +11,7 @@ import numpy as np
 import openvino
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TracerWarning
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
@@ -18,7 +19,7 @@ from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
 _CPU = "CPU"
 _PRECISION_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # for the operations that are not quantized
 _BF16_INSTRUCTIONS = ("amx_bf16", "avx512_bf16")
-_TRACED_SIZE_PX = 32  # the layers accept any image size, and a small image is traced faster
+_TRACED_STEPS = (2, 3)  # the layers accept any image shape, and a small image is traced faster
 
 
 def supports_bf16() -> bool:
@@ -104,19 +105,23 @@ class _ChannelsLast(nn.Module):
         return tuple(layer.permute(0, 2, 3, 1) for layer in self.module(images))
 
 
-def convert_to_openvino(module: nn.Module) -> openvino.Model:
+def convert_to_openvino(module: nn.Module, step_px: int) -> openvino.Model:
     """Convert a module on the CPU to an OpenVINO model for one image.
 
     Args:
         module: (B, H, W, 3) uint8 -> feature maps, each (B, C, h, w) float32.
+        step_px: H and W are multiples of it.
 
     Returns:
         A model of any shape: (1, H, W, 3) uint8 -> feature maps, each (1, h, w, C) float32.
     """
-    example = torch.zeros((1, _TRACED_SIZE_PX, _TRACED_SIZE_PX, 3), dtype=torch.uint8)
+    height_px, width_px = (steps * step_px for steps in _TRACED_STEPS)
+    example = torch.zeros((1, height_px, width_px, 3), dtype=torch.uint8)
     with warnings.catch_warnings(), torch.no_grad():
         # torch has deprecated tracing. Its successor, export, gives the same model and takes several times as long.
         warnings.simplefilter("ignore", FutureWarning)
+        # Of conditions on the shape of an image. Ours hold for every shape, those of other networks are tried.
+        warnings.simplefilter("ignore", TracerWarning)
         traced = torch.jit.trace(_ChannelsLast(module), example, check_trace=False)  # type: ignore[no-untyped-call]
     # Measured: features and speed of a model of any shape are those of models that are made for one shape.
     return openvino.convert_model(traced, input=openvino.PartialShape([1, -1, -1, 3]))

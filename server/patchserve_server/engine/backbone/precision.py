@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 
+import numpy as np
 import openvino
 import torch
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache
 from patchserve_server.engine.backbone.int8.per_reference_backbone import PerReferenceBackbone
 from patchserve_server.engine.backbone.int8.quantizer import Quantizer
@@ -22,6 +24,9 @@ from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 
 AUTO = "auto"
 TOLERANCE = 0.1  # docs/accuracy.md: the accepted difference of a map in bfloat16, as a share of its peak
+
+_TRIED_STEPS = ((5, 7), (8, 6))
+_EQUAL = 1e-4  # of the largest value
 
 MapDifference: TypeAlias = Callable[[BackboneSpec, Runtime, Runtime], float]
 """How far apart the anomaly maps of an exact and another runtime are, as a share of the exact map's peak."""
@@ -56,8 +61,15 @@ def with_precision(
         return backbone
     if precision == INT8:
         return _per_reference(backbone, cache)
-    if precision == FP32:
-        return _compile(backbone, FP32)
+    if not backbone.spec.is_checked and not _agrees(backbone):
+        return _in_torch(backbone, precision)
+    return _compile(backbone, FP32) if precision == FP32 else _in_bf16(backbone, precision, map_difference)
+
+
+def _in_bf16(
+    backbone: SharedBackbone[TorchRuntime], precision: str, map_difference: MapDifference
+) -> SharedBackbone[OpenVinoRuntime]:
+    """In bf16; with `auto`, in fp32 if the processor does not support it or maps differ too much."""
     if not supports_bf16():
         if precision == BF16:
             raise StartupError(
@@ -75,15 +87,53 @@ def with_precision(
     return fast
 
 
+def _agrees(backbone: SharedBackbone[TorchRuntime]) -> bool:
+    """Whether OpenVINO computes the same as torch, for two shapes of images that it was not converted with."""
+    rng = np.random.default_rng(0)
+    try:
+        compiled = _compile(backbone, FP32).runtime
+        for steps in _TRIED_STEPS:
+            sides_px = [count * backbone.spec.step_px for count in steps]
+            images = rng.integers(0, 256, (1, *sides_px, 3), dtype=np.uint8)
+            pairs = zip(backbone.runtime.layers(images), compiled.layers(images), strict=True)
+            if any(
+                not torch.allclose(ours, theirs, rtol=0, atol=_EQUAL * float(ours.abs().max()))
+                for ours, theirs in pairs
+            ):
+                return False
+    except RuntimeError:  # of OpenVINO, which converts many operations but not all
+        _log.debug("OpenVINO cannot run %s", backbone.spec.name, exc_info=True)
+        return False
+    return True
+
+
+def _in_torch(backbone: SharedBackbone[TorchRuntime], precision: str) -> SharedBackbone[TorchRuntime]:
+    if precision == BF16:
+        raise StartupError(
+            f"Precision {BF16} needs OpenVINO, which cannot run {backbone.spec.name} for every shape of images. "
+            f"Use --precision {FP32}."
+        )
+    _log.warning("OpenVINO cannot run %s for every shape of images: using torch, which is slower", backbone.spec.name)
+    return backbone
+
+
 def _compile(backbone: SharedBackbone[TorchRuntime], precision: str) -> SharedBackbone[OpenVinoRuntime]:
     runtime = OpenVinoRuntime(_converted(backbone), precision=precision, threads=torch.get_num_threads())
     return SharedBackbone(backbone.identity, runtime)
 
 
 def _per_reference(backbone: SharedBackbone[TorchRuntime], cache: Path | None) -> PerReferenceBackbone:
-    quantizer = Quantizer(_converted(backbone), float_layers=backbone.spec.float_layers)
+    recipe = backbone.spec.int8
+    if recipe is None:
+        quantized = " and ".join(name for name, spec in BACKBONES.items() if spec.int8 is not None)
+        raise StartupError(
+            f"Precision {INT8} is for {quantized}, not for {backbone.spec.name}. "
+            f"Use --precision {FP32} or --precision {AUTO}."
+        )
+    quantizer = Quantizer(_converted(backbone), float_layers=recipe.float_layers)
     return PerReferenceBackbone(
         backbone.identity,
+        recipe,
         quantizer.quantize,
         threads=torch.get_num_threads(),
         cache=None if cache is None else NetworkCache(cache),
@@ -91,4 +141,4 @@ def _per_reference(backbone: SharedBackbone[TorchRuntime], cache: Path | None) -
 
 
 def _converted(backbone: SharedBackbone[TorchRuntime]) -> openvino.Model:
-    return convert_to_openvino(backbone.runtime.module)
+    return convert_to_openvino(backbone.runtime.module, backbone.spec.step_px)

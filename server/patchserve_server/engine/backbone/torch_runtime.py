@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import FP32
 
 
@@ -40,7 +40,7 @@ class NormalizedLayers(nn.Module):
 
     def __init__(self, part: nn.Module, spec: BackboneSpec) -> None:
         super().__init__()
-        self.part = part  # OpenVINO's operation names contain this name; `spec.float_layers` matches them
+        self.part = part  # OpenVINO's operation names contain this name; the recipe of int8 matches them
         self.register_buffer("_mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
 

@@ -1,17 +1,13 @@
-"""Reads, downloads and checks the weights of a backbone. Code in weights files is never run."""
+"""Reads and checks the weights of a backbone. Code in weights files is never run."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import pickle
-import socket
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
-from urllib.error import HTTPError, URLError
 
 import torch
 from safetensors import SafetensorError
@@ -22,12 +18,11 @@ from patchserve_server.domain.errors import StartupError
 
 StateDict: TypeAlias = Mapping[str, Tensor]
 
-_DOWNLOAD_TIMEOUT_S = 10.0  # for each connection or read, so that a start without a network fails soon
 _MAX_LISTED_NAMES = 3
 _COUNTER = "num_batches_tracked"  # the training counter of batch norms: not in older files, and not used here
 
 # What torch.load and safetensors raise for files that are truncated, of another format, or hold more than tensors.
-_FORMAT_ERRORS = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError)
+FORMAT_ERRORS = (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, TypeError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,10 +31,6 @@ class Weights:
 
     state: StateDict
     source: str
-
-
-class DownloadError(Exception):
-    """Weights could not be downloaded. The message is the reason, as part of a sentence."""
 
 
 def read_weights(path: Path) -> Weights:
@@ -57,7 +48,7 @@ def read_weights(path: Path) -> Weights:
             raise StartupError(f'The weights file "{path}" must end in .pth, .pt or .safetensors.')
     except OSError as error:
         raise StartupError(f'The weights file "{path}" cannot be read: {error.strerror or error}.') from error
-    except _FORMAT_ERRORS as error:
+    except FORMAT_ERRORS as error:
         raise StartupError(
             f'The weights file "{path}" is damaged or holds more than tensors. It must be a state dict: '
             "torch.save(model.state_dict(), FILE) or safetensors."
@@ -69,35 +60,24 @@ def read_weights(path: Path) -> Weights:
     return Weights(state, f"the file {path.name}")
 
 
-def download_weights(url: str, source: str) -> Weights:
-    """The weights at a URL, downloaded once into torch's cache and checked against the checksum in their file name.
+def renamed(weights: Weights, rename: Callable[[StateDict], StateDict], backbone: str) -> Weights:
+    """The weights by other names.
 
     Raises:
-        DownloadError: the download failed, or the file in the cache is damaged.
+        StartupError: they are those of another network.
     """
     try:
-        # torch prints its progress to the standard output, which is for the server only.
-        with _socket_timeout(_DOWNLOAD_TIMEOUT_S), contextlib.redirect_stdout(sys.stderr):
-            state = torch.hub.load_state_dict_from_url(
-                url, map_location="cpu", progress=True, check_hash=True, weights_only=True
-            )
-    except HTTPError as error:
-        raise DownloadError(f"the download server answered {error.code} {error.reason}") from error
-    except URLError as error:
-        raise DownloadError(f"cannot reach the download server: {error.reason}") from error
-    except OSError as error:
-        raise DownloadError(error.strerror or str(error) or type(error).__name__) from error
-    except _FORMAT_ERRORS as error:
-        raise DownloadError("the download or its copy in torch's cache (TORCH_HOME) is damaged") from error
-    return Weights(state, source)
+        return Weights(rename(weights.state), weights.source)
+    except (KeyError, IndexError, RuntimeError, ValueError) as error:  # a name or a shape that `rename` relies on
+        raise StartupError(f"The weights ({weights.source}) are not those of {backbone}.") from error
 
 
-def load_weights(used: nn.Module, full: nn.Module, weights: Weights, backbone: str) -> str:
+def load_weights(used: nn.Module, known: Collection[str], weights: Weights, backbone: str) -> str:
     """Load weights into the used part of a network, and return their digest.
 
     Args:
-        used: the modules that the backbone uses; names as in `full`.
-        full: the full network. Weights that only it has are ignored.
+        used: the modules that the backbone uses; names as in the full network.
+        known: all names of the full network. Weights that only it has are ignored.
         weights: of the full network or of the used part.
         backbone: its name, for messages.
 
@@ -109,7 +89,7 @@ def load_weights(used: nn.Module, full: nn.Module, weights: Weights, backbone: s
     """
     expected = used.state_dict()
     missing = [name for name in expected if name not in weights.state and not name.endswith(_COUNTER)]
-    unknown = sorted(weights.state.keys() - full.state_dict().keys())
+    unknown = sorted(weights.state.keys() - set(known))
     if missing or unknown:
         missing_text = f" They lack {_listed(missing)}." if missing else ""
         unknown_text = f" The network has no {_listed(unknown)}." if unknown else ""
@@ -141,14 +121,3 @@ def _checked_values(name: str, values: Tensor, shape: torch.Size, source: str) -
 def _listed(names: list[str]) -> str:
     more = f" and {len(names) - _MAX_LISTED_NAMES} more" if len(names) > _MAX_LISTED_NAMES else ""
     return ", ".join(names[:_MAX_LISTED_NAMES]) + more
-
-
-@contextlib.contextmanager
-def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Limit the connections that torch opens. torch sets no timeout of its own, but uses the process-wide default."""
-    default_s = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(default_s)

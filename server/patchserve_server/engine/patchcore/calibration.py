@@ -53,5 +53,5 @@ def calibrate(
             smallest = bank.smallest_distance
             calibration = leave_one_out_thresholds(scores, highest, smallest, pipeline.options.false_alarm_rate)
             return CalibratedBank(bank.index, calibration)
-    scores = AugmentedViews(pipeline, bank, inputs).raw_scores(progress)
+    scores = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs).raw_scores(progress)
     return CalibratedBank(bank.index, augmented_view_thresholds(scores, bank.smallest_distance))

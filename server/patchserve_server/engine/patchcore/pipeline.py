@@ -15,10 +15,11 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
 from patchserve_server.engine.patchcore.patch_scores import PatchScores, WorstPatches
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover_outside
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
@@ -193,6 +194,17 @@ class Pipeline:
         spacing = torch.ones_like(distances) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
         return PatchScores(positions, distances, spacing, None)
 
+    def scores_against(
+        self, patches: Tensor, index: BankIndex | PatchSubspace, positions: Tensor | None = None
+    ) -> PatchScores:
+        """The scores of patches (B, P, D) against the whole bank. `positions`: as in `search`."""
+        if isinstance(index, BankIndex):
+            return self.patch_scores(self.search(patches, index, positions=positions), patches, index, positions)
+        distances = index.distances(patches)  # (B, P)
+        if positions is None:
+            positions = torch.arange(distances.shape[1], device=distances.device)
+        return PatchScores(positions, distances, torch.ones_like(distances), None)
+
     def _worst_patches(self, distances: Tensor, rows: Tensor, patches: Tensor, positions: Tensor) -> WorstPatches:
         counted = self._counted(positions)
         among = distances if counted is None else distances.where(counted, -torch.inf)
@@ -207,7 +219,7 @@ class Pipeline:
         return torch.from_numpy(self.roi_mask.patches).to(positions.device)[positions]
 
     def image_scores(
-        self, scores: PatchScores, index: BankIndex, exclude_groups: Tensor | None = None
+        self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
     ) -> list[RawScores]:
         """The raw scores of each image, from the scores of all its patches.
 
@@ -216,7 +228,7 @@ class Pipeline:
             index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
-        if scores.worst is None:
+        if scores.worst is None or isinstance(index, PatchSubspace):
             counted = self._counted(scores.positions)
             selected = slice(None) if counted is None else counted
             score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
@@ -244,9 +256,9 @@ class Pipeline:
         """
         return self.image_scores(self.patch_scores(neighbors, patches, index), index, exclude_groups)
 
-    def score(self, patches: Tensor, index: BankIndex) -> list[RawScores]:
+    def score(self, patches: Tensor, index: BankIndex | PatchSubspace) -> list[RawScores]:
         """The raw scores of each image against the whole bank, from all its patches (B, P, D)."""
-        return self.raw_scores(self.search(patches, index), patches, index)
+        return self.image_scores(self.scores_against(patches, index), index)
 
     def _anomaly_map(self, patch_scores: np.ndarray) -> AnomalyMap:
         scale_up = paper_map if self.is_paper else notebook_map

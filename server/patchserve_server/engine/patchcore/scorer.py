@@ -14,6 +14,7 @@ from patchserve_server.domain.ports import ScoringTimes
 from patchserve_server.domain.reference import ReferenceModel
 from patchserve_server.engine.backbone.devices import synchronize
 from patchserve_server.engine.patchcore.patch_scores import PatchScores
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
 
@@ -24,7 +25,7 @@ class PatchCoreScorer:
 
     model: ReferenceModel
     pipeline: Pipeline
-    index: BankIndex
+    index: BankIndex | PatchSubspace
     nbytes: int
 
     @property
@@ -37,7 +38,7 @@ class PatchCoreScorer:
 
 
 def score_inputs(
-    pipeline: Pipeline, masked_inputs: ModelInputs, index: BankIndex
+    pipeline: Pipeline, masked_inputs: ModelInputs, index: BankIndex | PatchSubspace
 ) -> tuple[Sequence[RawScores], ScoringTimes]:
     """The raw scores of masked inputs (B, H, W, 3) against a bank.
 
@@ -53,8 +54,7 @@ def score_inputs(
             synchronize(pipeline.runtime.device)
             embedded_at_s = time.perf_counter()
             positions = pipeline.tiling.positions(tiles).to(patches.device)
-            neighbors = pipeline.search(patches, index, positions=positions)
-            parts.append(pipeline.patch_scores(neighbors, patches, index, positions))
+            parts.append(pipeline.scores_against(patches, index, positions))
             embed_s += embedded_at_s - started_at_s
             search_s += time.perf_counter() - embedded_at_s
         started_at_s = time.perf_counter()

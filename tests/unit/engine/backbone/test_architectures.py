@@ -82,10 +82,10 @@ def test_efficientnet_layers_follow_from_those_of_the_full_network(backbones: Ba
 def test_only_the_used_layers_are_kept_with_their_batch_norms_folded(backbones: Backbones, name: str) -> None:
     module = backbones[name].runtime.module
     used = set(module.state_dict())
-    unused = ("part.layer4.", "part.fc.", "part._fc.", "part._conv_head.", "part._blocks.20.")
+    unused = ("part.layer4.", "part.fc.", "part._fc.", "part._conv_head.", "part._blocks.20.", "part.head.")
     assert used
     assert not {key for key in used if not key.startswith("part.") or key.startswith(unused)}
-    assert not any(isinstance(child, nn.BatchNorm2d | nn.Linear) for child in module.modules())
+    assert not any(isinstance(child, nn.BatchNorm2d) for child in module.modules())
     assert not any(values.requires_grad for values in module.parameters())
     assert not module.training
 
@@ -100,9 +100,10 @@ def test_the_spec_matches_the_layers(backbones: Backbones, name: str) -> None:
 
 @pytest.mark.parametrize(("name", "convolution"), [("efficientnet_lite2", "_conv_stem"), ("wide_resnet50_2", "conv1")])
 def test_the_spec_keeps_the_first_convolution_in_fp32(name: str, convolution: str) -> None:
-    spec = BACKBONES[name]
-    assert re.search(spec.float_layers, f"__module.module.part.{convolution}/aten::_convolution/Convolution")
-    assert spec.int8_bytes > 0
+    recipe = BACKBONES[name].int8
+    assert recipe is not None
+    assert re.search(recipe.float_layers, f"__module.module.part.{convolution}/aten::_convolution/Convolution")
+    assert recipe.network_bytes > 0
 
 
 @pytest.mark.parametrize("name", BACKBONES)

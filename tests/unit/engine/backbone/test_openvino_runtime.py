@@ -14,6 +14,7 @@ from fakes.telemetry import assert_no_telemetry
 from numpy.typing import NDArray
 from torch import Tensor
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, convert_to_openvino, supports_bf16
@@ -32,7 +33,7 @@ def layers_of(runtime: Runtime, images: NDArray[np.uint8] = IMAGES) -> tuple[Ten
 
 
 def compiled(backbone: SharedBackbone[TorchRuntime], threads: int) -> OpenVinoRuntime:
-    model = convert_to_openvino(backbone.runtime.module)
+    model = convert_to_openvino(backbone.runtime.module, backbone.spec.step_px)
     return OpenVinoRuntime(model, precision="fp32", threads=threads)
 
 
@@ -57,6 +58,20 @@ def test_layers_and_maps_equal_those_of_torch(
         assert theirs.std() > 0
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
     assert map_difference(backbone.spec, backbone.runtime, runtime) < 1e-5
+
+
+@pytest.mark.parametrize("steps", [(10, 7), (9, 16), (20, 20)])
+@pytest.mark.parametrize("name", BACKBONES)
+def test_one_model_serves_every_shape(
+    backbones: Backbones, runtimes: dict[str, OpenVinoRuntime], name: str, steps: tuple[int, int]
+) -> None:
+    backbone = backbones[name]
+    shape = InputShape(*(count * backbone.spec.step_px for count in steps))
+    images = np.stack([np.asarray(card(seed).resize(shape.size_px)) for seed in range(2)])
+    ours, theirs = layers_of(runtimes[name], images), layers_of(backbone.runtime, images)
+    assert tuple(ours[0].shape[2:]) == backbone.spec.grid_of(shape)
+    for our, their in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(our, their, rtol=0, atol=1e-5 * float(their.abs().max()))
 
 
 @pytest.mark.parametrize("name", BACKBONES)

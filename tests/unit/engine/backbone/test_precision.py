@@ -107,7 +107,7 @@ def test_auto_falls_back_to_fp32_with_a_warning_where_maps_differ(
         found = in_precision(backbone, "auto")
         assert found.precision == "fp32"
         assert isinstance(found.runtime_for(IMAGES, silent), OpenVinoRuntime)
-    assert len(warnings_in(caplog)) == 2
+    assert len(warnings_in(caplog)) == len(BACKBONES)
     assert all("Anomaly maps in bf16 differ by" in message for message in warnings_in(caplog))
 
 
@@ -136,6 +136,14 @@ def test_without_bf16_auto_is_fp32_and_bf16_is_rejected(backbones: Backbones, mo
     assert in_precision(backbone, "auto").precision == "fp32"
     with pytest.raises(StartupError, match=r"needs a processor with AVX-512 BF16 or AMX, .* Use --precision fp32 or"):
         in_precision(backbone, "bf16")
+
+
+@pytest.mark.parametrize("name", [name for name, spec in BACKBONES.items() if spec.int8 is None])
+def test_int8_is_refused_where_it_changes_features_too_much(backbones: Backbones, name: str) -> None:
+    with pytest.raises(
+        StartupError, match=f"int8 is for wide_resnet50_2 and efficientnet_lite2, not for {name}. Use --precision fp32"
+    ):
+        in_precision(backbones[name], "int8")
 
 
 def test_an_unknown_precision_is_rejected_with_the_known_ones(backbones: Backbones) -> None:

@@ -1,14 +1,11 @@
-"""Weights: which files are accepted, what their digest covers, and how downloads fail."""
+"""Weights: which files are accepted, and what their digest covers."""
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import http.server
 import io
 import pickle
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,11 +14,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.engine.backbone import weights as weights_module
 from patchserve_server.engine.backbone.weights import (
-    DownloadError,
     Weights,
-    download_weights,
     load_weights,
     read_weights,
 )
@@ -52,7 +46,7 @@ def load(state: dict[str, Tensor]) -> tuple[str, Used]:
     with torch.device("meta"):
         full = Full()
         used = Used(full)
-    return load_weights(used, full, Weights(state, "a test"), "toy"), used
+    return load_weights(used, set(full.state_dict()), Weights(state, "a test"), "toy"), used
 
 
 def test_the_used_layers_get_the_values() -> None:
@@ -158,93 +152,3 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, write: Callable[[object], b
     with pytest.raises(StartupError, match="holds more than tensors"):
         read_weights(tmp_path / "trap.pth")
     assert not touched.exists()
-
-
-class DownloadHandler(http.server.BaseHTTPRequestHandler):
-    """Serves one file: complete, cut short, with an error, or never."""
-
-    content = saved(state_of_full())
-    behavior = "complete"
-    requests = 0
-    release = threading.Event()
-
-    def do_GET(self) -> None:
-        type(self).requests += 1
-        if self.behavior == "silent":
-            self.release.wait(30)
-            return
-        if self.behavior == "error":
-            self.send_error(503)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(self.content)))
-        self.end_headers()
-        self.wfile.write(self.content[: 1000 if self.behavior == "cut" else None])
-
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Path]]:
-    """The URL of a file with its checksum in its name, and the folder of torch's downloads."""
-    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(DownloadHandler, "requests", 0)
-    monkeypatch.setattr(DownloadHandler, "release", threading.Event())
-    checksum = hashlib.sha256(DownloadHandler.content).hexdigest()[:8]
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), DownloadHandler) as served:
-        thread = threading.Thread(target=served.serve_forever, args=(0.05,))
-        thread.start()
-        yield f"http://127.0.0.1:{served.server_port}/toy-{checksum}.pth", tmp_path / "hub" / "checkpoints"
-        DownloadHandler.release.set()
-        served.shutdown()
-        thread.join()
-
-
-def test_a_file_is_downloaded_once(server: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
-    url, cache = server
-    first, again = (download_weights(url, "somewhere") for _ in range(2))
-    assert DownloadHandler.requests == 1
-    assert first.source == "somewhere"
-    assert load(dict(first.state))[0] == load(dict(again.state))[0] == load(state_of_full())[0]
-    output = capsys.readouterr()
-    assert "Downloading" in output.err
-    assert "100" in output.err
-    assert output.out == ""
-    assert len(list(cache.iterdir())) == 1
-
-
-@pytest.mark.parametrize(
-    ("behavior", "message"), [("cut", "damaged"), ("error", "answered 503"), ("silent", "timed out")]
-)
-def test_a_failed_download_leaves_nothing(
-    server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch, behavior: str, message: str
-) -> None:
-    url, cache = server
-    monkeypatch.setattr(DownloadHandler, "behavior", behavior)
-    monkeypatch.setattr(weights_module, "_DOWNLOAD_TIMEOUT_S", 0.3)
-    with pytest.raises(DownloadError, match=message):
-        download_weights(url, "somewhere")
-    assert list(cache.iterdir()) == []
-
-
-def test_a_download_with_another_checksum_is_rejected(server: tuple[str, Path]) -> None:
-    url, cache = server
-    with pytest.raises(DownloadError, match="damaged"):
-        download_weights(url.replace("toy-", "toy-0"), "somewhere")
-    assert list(cache.iterdir()) == []
-
-
-def test_a_damaged_file_in_the_cache_is_reported(server: tuple[str, Path]) -> None:
-    url, cache = server
-    cache.mkdir(parents=True)
-    (cache / url.rpartition("/")[2]).write_bytes(DownloadHandler.content[:1000])
-    with pytest.raises(DownloadError, match="TORCH_HOME"):
-        download_weights(url, "somewhere")
-
-
-def test_a_server_that_does_not_answer_is_reported(server: tuple[str, Path]) -> None:
-    with pytest.raises(DownloadError, match="cannot reach the download server"):
-        download_weights("http://127.0.0.1:9/toy-00000000.pth", "somewhere")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes.engine import cards, ignore_progress, inspect
+from fakes.engine import MEMORY_BANK_PROFILES, cards, ignore_progress, inspect
 from numpy.typing import NDArray
 
 from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
@@ -48,14 +48,14 @@ def test_leaving_one_out_equals_banks_of_the_others(detector: PatchCoreDetector)
 def test_spacing_and_left_out_scores_are_as_defined(detector: PatchCoreDetector) -> None:
     """Against the definition in docs/adr/0006, written out one image and one row at a time."""
     model = fit(detector, cards(1, 2, 3, 4), ScoringProfile.NOTEBOOK).model
-    rows, image_index = model.bank.patches.astype(np.float64), model.bank.image_index
+    rows, image_index = model.memory_bank.patches.astype(np.float64), model.memory_bank.image_index
     means, nearest = np.empty(len(rows)), np.empty((len(rows), 9), int)
     for at, row in enumerate(rows):
         distances = np.where(image_index == image_index[at], np.inf, np.linalg.norm(rows - row, axis=1))
         nearest[at] = distances.argsort(kind="stable")[:9]
         means[at] = distances[nearest[at]].mean()
     spacing = np.maximum(means, 0.1 * means.mean()) / means.mean()
-    np.testing.assert_allclose(model.bank.spacing, spacing, rtol=1e-4)
+    np.testing.assert_allclose(model.memory_bank.spacing, spacing, rtol=1e-4)
     spaced = means / spacing[nearest].mean(axis=1) ** 0.4
     scores = [np.sort(spaced[image_index == at])[-6:].mean() for at in range(4)]  # 3 % of 196
     assert_spread(model.calibration, scores)
@@ -91,7 +91,7 @@ def relative_spread(bank: MemoryBank, spacing: NDArray[np.float32]) -> float:
 
 @pytest.mark.parametrize("coreset", [FULL, CoresetOptions(ratio=0.1)])
 def test_two_images_have_no_spacing(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
-    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).model.bank
+    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).model.memory_bank
     np.testing.assert_array_equal(bank.spacing, np.ones(len(bank.patches)))
 
 
@@ -132,7 +132,7 @@ def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: Scoring
     assert repeated.normal_scores.count == distinct.normal_scores.count == 3
 
 
-@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("profile", MEMORY_BANK_PROFILES)
 @pytest.mark.parametrize(
     ("inputs", "coreset"),
     [
@@ -200,9 +200,12 @@ def test_verdict_uses_the_spacing_only_where_scores_become_more_alike(detector: 
         cards(*range(8)),
         np.concatenate([cards(1, 2, 3), plain((9, 99, 199), (12, 99, 199))]),
     ):
-        spaced = fit(detector, inputs, ScoringProfile.NOTEBOOK).model.bank
+        spaced = fit(detector, inputs, ScoringProfile.NOTEBOOK).model.memory_bank
         model = fit(detector, inputs, ScoringProfile.VERDICT).model
-        is_plain, is_spaced = bool((model.bank.spacing == 1).all()), np.array_equal(model.bank.spacing, spaced.spacing)
+        is_plain, is_spaced = (
+            bool((model.memory_bank.spacing == 1).all()),
+            np.array_equal(model.memory_bank.spacing, spaced.spacing),
+        )
         assert is_plain != is_spaced
         spreads = [relative_spread(spaced, spacing) for spacing in (np.ones_like(spaced.spacing), spaced.spacing)]
         assert is_spaced == (spreads[1] < spreads[0])

@@ -64,7 +64,7 @@ def test_a_zoomed_view_shows_the_middle_larger_or_smaller() -> None:
 
 
 def test_rows_of_views_belong_to_their_image(detector: PatchCoreDetector) -> None:
-    bank = fit(detector, 3, views=ALL, scales=2).model.bank
+    bank = fit(detector, 3, views=ALL, scales=2).model.memory_bank
     assert len(bank.inputs) == 3
     np.testing.assert_array_equal(bank.image_index, np.repeat([0, 1, 2], 9 * 196))
     assert bank.grid_index.max() == 195
@@ -97,7 +97,7 @@ def test_normal_scores_leave_out_the_views_of_the_image(detector: PatchCoreDetec
 
 @pytest.mark.parametrize(("images", "tries"), [(4, True), (5, False)])
 def test_auto_tries_views_with_few_images_only(detector: PatchCoreDetector, images: int, tries: bool) -> None:
-    rows = len(fit(detector, images, views=AUTO).model.bank.patches)
+    rows = len(fit(detector, images, views=AUTO).model.memory_bank.patches)
     assert rows in ({images * 196, images * 8 * 196} if tries else {images * 196})
 
 
@@ -109,7 +109,7 @@ def test_auto_takes_views_unless_normal_scores_spread_more(
         monkeypatch.setattr("patchserve_server.engine.detector.spreads_no_more", lambda *_, say=spreads_more: not say)
         chosen = fit(detector, 3, views=AUTO)
         assert chosen.model.options.views is AUTO
-        np.testing.assert_array_equal(chosen.model.bank.patches, expected.model.bank.patches)
+        np.testing.assert_array_equal(chosen.model.memory_bank.patches, expected.model.memory_bank.patches)
         assert chosen.model.calibration == expected.model.calibration
 
 
@@ -129,7 +129,7 @@ def test_an_image_can_be_added_to_a_reference_with_views(detector: PatchCoreDete
     whole = fit(detector, 3, views=ALL, coreset=CoresetOptions(max_patches=2 * 196))
     base = fit(detector, 2, views=ALL, coreset=CoresetOptions(max_patches=2 * 196))
     extended = detector.extend(base, cards(3), ignore_progress)
-    np.testing.assert_array_equal(extended.model.bank.patches, whole.model.bank.patches)
+    np.testing.assert_array_equal(extended.model.memory_bank.patches, whole.model.memory_bank.patches)
     assert extended.model.calibration == whole.model.calibration
 
 

@@ -17,6 +17,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.backbone import BackboneIdentity, IdentifiedBackbone
+from patchserve_server.engine.backbone.backbone_spec import Int8Recipe
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache, NetworkFile
 from patchserve_server.engine.backbone.int8.quantizer import RECIPE
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
@@ -37,18 +38,25 @@ class PerReferenceBackbone(IdentifiedBackbone):
     device = torch.device("cpu")
 
     def __init__(
-        self, identity: BackboneIdentity, quantize: Quantize, *, threads: int, cache: NetworkCache | None
+        self,
+        identity: BackboneIdentity,
+        recipe: Int8Recipe,
+        quantize: Quantize,
+        *,
+        threads: int,
+        cache: NetworkCache | None,
     ) -> None:
         """Create it without quantizing anything.
 
         Args:
             identity: of the backbone in fp32.
+            recipe: what `quantize` follows.
             quantize: creates the network for one reference's images; called by one thread at a time.
             threads: as in OpenVinoRuntime.
             cache: stores networks over a restart; None keeps them in memory only.
         """
         super().__init__(identity)
-        self._quantize, self._threads, self._cache = quantize, threads, cache
+        self._recipe, self._quantize, self._threads, self._cache = recipe, quantize, threads, cache
         self._lock = threading.Lock()  # protects the two dictionaries; never held for long
         self._runtimes: WeakValueDictionary[str, OpenVinoRuntime] = WeakValueDictionary()
         self._key_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -56,7 +64,7 @@ class PerReferenceBackbone(IdentifiedBackbone):
 
     @property
     def bytes_per_reference(self) -> int:
-        return self.spec.int8_bytes
+        return self._recipe.network_bytes
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> OpenVinoRuntime:
         key = self._key(inputs)
@@ -78,7 +86,7 @@ class PerReferenceBackbone(IdentifiedBackbone):
     def _key(self, images: ModelInputs) -> str:
         """The key of a network: backbone, weights, recipe, and images in their order."""
         spec, preprocessing = self.spec, self.spec.preprocessing_of(InputShape.square())  # the shape follows below
-        made_of = f"{INT8}/{RECIPE}/{spec.name}/{preprocessing}/{self.weights_digest}/{spec.float_layers}"
+        made_of = f"{INT8}/{RECIPE}/{spec.name}/{preprocessing}/{self.weights_digest}/{self._recipe.float_layers}"
         digest = hashlib.sha256((made_of + str(images.shape)).encode())
         digest.update(np.ascontiguousarray(images).data)
         return digest.hexdigest()

@@ -200,13 +200,19 @@ function falseAlarms({ rate, upper }) {
   return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
 }
 
+/** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
+function sizeText({ patchCount, profile }) {
+  if (profile === "SUBSPACE") return counted(patchCount, "vector");
+  return counted(patchCount, "patch").replace(/patchs$/, "patches");
+}
+
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
     ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
-    ...fact("Size", `${counted(reference.patchCount, "patch").replace(/patchs$/, "patches")}, ${bytesText(reference.bankBytes)}`),
+    ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),
     ...fact("Input", inputText(reference), "What the network sees of an image."),

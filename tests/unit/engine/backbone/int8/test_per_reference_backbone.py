@@ -19,6 +19,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import BackboneIdentity
+from patchserve_server.engine.backbone.backbone_spec import Int8Recipe
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache, NetworkFile
 from patchserve_server.engine.backbone.int8.per_reference_backbone import PerReferenceBackbone
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
@@ -37,7 +38,9 @@ def images(value: int) -> ModelInputs:
 def backbone_of(
     quantizer: FakeQuantizer, cache: NetworkCache | None = None, identity: BackboneIdentity = IDENTITY
 ) -> PerReferenceBackbone:
-    return PerReferenceBackbone(identity, quantizer, threads=1, cache=cache)
+    recipe = identity.spec.int8
+    assert recipe is not None
+    return PerReferenceBackbone(identity, recipe, quantizer, threads=1, cache=cache)
 
 
 @pytest.fixture
@@ -69,7 +72,7 @@ def test_a_reference_gets_a_runtime_that_counts_its_memory(quantizer: FakeQuanti
     runtime = backbone.runtime_for(images(3), silent)
     (layer,) = runtime.layers(images(5))
     assert torch.equal(layer, torch.full((1, 3, SIZE_PX, SIZE_PX), 10.0))
-    assert runtime.nbytes == backbone.bytes_per_reference == IDENTITY.spec.int8_bytes
+    assert runtime.nbytes == backbone.bytes_per_reference == 65 * 2**20
     assert runtime.precision == backbone.precision == "int8"
     assert runtime.device == backbone.device == torch.device("cpu")
 
@@ -194,7 +197,7 @@ def test_networks_have_names_that_stay_the_same_over_releases(quantizer: FakeQua
         {"weights_digest": "1" * 64},
         {"spec": dataclasses.replace(IDENTITY.spec, name="another")},
         {"spec": dataclasses.replace(IDENTITY.spec, normalization="another")},
-        {"spec": dataclasses.replace(IDENTITY.spec, float_layers="another")},
+        {"spec": dataclasses.replace(IDENTITY.spec, int8=Int8Recipe("another", 0))},
     ],
 )
 def test_another_backbone_does_not_take_the_network(

@@ -41,7 +41,7 @@ def _load_options(
             **COMPARISON_PANEL,
             show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
             help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
-            "paper those of the paper.",
+            "paper those of the paper, subspace what is alike in normal patches.",
         ),
     ] = None,
     coreset_ratio: Annotated[

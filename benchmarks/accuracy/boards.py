@@ -19,7 +19,9 @@ from patchserve_server.engine.detector import PatchCoreDetector
 
 RADIUS = 0.05
 SETTINGS = tuple(
-    each for side_px in (224, 320, 448, 640) for each in (setting("NOTEBOOK", side_px), setting("NOTEBOOK", side_px).with_radius(RADIUS))
+    each
+    for side_px in (224, 320, 448, 640)
+    for each in (setting("NOTEBOOK", side_px), setting("NOTEBOOK", side_px).with_radius(RADIUS))
 )
 FALSE_POSITIVE_RATES = (0.001, 0.005, 0.01)  # of clean pixels
 _EIGHT_NEIGHBORS = np.ones((3, 3))

@@ -100,9 +100,7 @@ def mask_of(image: LabeledImage) -> NDArray[np.bool_] | None:
 
 
 def model_inputs(paths: Sequence[Path], shape: InputShape) -> ModelInputs:
-    return np.stack(
-        [imaging.to_model_input(imaging.decode_image(path.read_bytes(), _LIMITS), shape) for path in paths]
-    )
+    return np.stack([imaging.to_model_input(imaging.decode_image(path.read_bytes(), _LIMITS), shape) for path in paths])
 
 
 def drawn_references(references: Sequence[Path], count: int, draws: int) -> Iterator[list[Path]]:

@@ -16,7 +16,15 @@ OUT = RESULTS.parent / "accuracy"
 Row = Mapping[str, str]
 """Column -> text."""
 
-IMAGE_COLUMNS = ("image AUROC", "95 %", "average precision", "false alarms", "found", "balanced, threshold / best", "gap")
+IMAGE_COLUMNS = (
+    "image AUROC",
+    "95 %",
+    "average precision",
+    "false alarms",
+    "found",
+    "balanced, threshold / best",
+    "gap",
+)
 
 
 @dataclass

@@ -58,7 +58,9 @@ def _score_map(message: inference_pb2.ScoreMap) -> NDArray[np.float32]:
 
 
 def reference_info(
-    message: reference_pb2.Reference, images: Iterable[reference_pb2.ReferenceImage] = ()
+    message: reference_pb2.Reference,
+    images: Iterable[reference_pb2.ReferenceImage] = (),
+    cost: reference_pb2.LoadCost | None = None,
 ) -> types.ReferenceInfo:
     calibration = message.calibration
     return _copied(
@@ -89,6 +91,7 @@ def reference_info(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
+        cost=None if cost is None else _copied(types.LoadCost, cost),
     )
 
 

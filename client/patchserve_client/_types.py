@@ -223,10 +223,20 @@ class ReferenceInfo:
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
+    cost: LoadCost | None = field(compare=False)  # from `load_reference` only; otherwise None
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCost:
+    """What a reference costs, as measured when it was loaded."""
+
+    patches_per_image: int  # of each image that is compared with it
+    bank_bytes: int  # memory of the server while the reference is open
+    ms_per_image: float  # embedding and search of one image, alone, without decoding and drawing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -42,6 +42,7 @@ EXPORTED = [
     "Internal",
     "InvalidArgument",
     "Limits",
+    "LoadCost",
     "LoadMode",
     "LoadOptions",
     "LoadProgress",

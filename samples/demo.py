@@ -284,7 +284,7 @@ def demo(out: Path, backbone: str, *, opens_page: bool) -> None:
             info = client.server_info()
             print_server(info, server.address)
             with console.status("Loading the reference"):
-                reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()))
+                reference = client.load_reference(sorted((PARCELS / "train" / "good").iterdir()), profile="verdict")
             loaded_s = time.perf_counter()
             console.print(f"Reference: {reference.image_count} intact parcels, {reference.patch_count} patches")
             images = sorted((PARCELS / "test").glob("*/*.jpg"), key=lambda path: (path.parent.name != "good", path))

@@ -119,7 +119,7 @@ class StoreWriter:
         store.close()
 
     def _model(self, images: int) -> ReferenceModel:
-        one_image, vectors = self._one_image_model.bank, self._vectors[:images]
+        one_image, vectors = self._one_image_model.memory_bank, self._vectors[:images]
         bank = MemoryBank(
             vectors.reshape(-1, vectors.shape[-1]),
             np.arange(images, dtype=np.int32).repeat(vectors.shape[1]),

@@ -10,6 +10,7 @@ with Client("localhost:50051") as client:
 
 from patchserve_client._aio import AsyncClient
 from patchserve_client._choices import (
+    AspectRatio,
     CalibrationMethod,
     HeatmapScale,
     LoadMode,
@@ -40,6 +41,7 @@ from patchserve_client._errors import (
     Unimplemented,
 )
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
+from patchserve_client._server_types import Health, Limits, ServerInfo
 from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
     AnomalyScore,
@@ -50,17 +52,14 @@ from patchserve_client._types import (
     EncodedReferenceImage,
     Frame,
     FrameResult,
-    Health,
     ImageSource,
     InferenceResult,
-    Limits,
     LoadProgress,
     Polygon,
     ReferenceImage,
     ReferenceInfo,
     Region,
     ScoreSpread,
-    ServerInfo,
     StreamNotice,
     Timing,
 )
@@ -68,6 +67,7 @@ from patchserve_client._types import (
 __all__ = [
     "Aborted",
     "AnomalyScore",
+    "AspectRatio",
     "AsyncClient",
     "BoundingBox",
     "Calibration",

@@ -19,6 +19,7 @@ from patchserve_client._aio_status import server_status_first
 from patchserve_client._base import BaseClient, OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._server_types import Health, ServerInfo
 from patchserve_client._silence import SilenceLimit
 
 _T = TypeVar("_T")
@@ -189,18 +190,18 @@ class AsyncClient(BaseClient):
         """Like `Client.delete_reference`."""
         return await self._run(_calls.delete_reference(reference_id, expected_revision), timeout_s)
 
-    async def server_info(self, *, timeout_s: float | None = None) -> types.ServerInfo:
+    async def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Like `Client.server_info`."""
         return await self._run(_calls.server_info(), timeout_s)
 
-    async def health(self, *, timeout_s: float | None = None) -> types.Health:
+    async def health(self, *, timeout_s: float | None = None) -> Health:
         """Like `Client.health`."""
         alive = await self._run(_calls.health(""), timeout_s)
         try:
             ready = await self._run(_calls.health(_calls.READINESS_SERVICE), timeout_s)
         except NotFound:  # the server does not report its readiness yet
             ready = False
-        return types.Health(alive, ready)
+        return Health(alive, ready)
 
     async def _run(self, call: _calls.Call[_T], timeout_s: float | None) -> _T:
         with self._translate_errors():

@@ -22,6 +22,7 @@ from patchserve_client._backoff import Backoff
 from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._server_types import ServerInfo
 from patchserve_client._stream_state import StreamState
 from patchserve_client._types import (
     EncodedReferenceImage,
@@ -30,7 +31,6 @@ from patchserve_client._types import (
     InferenceResult,
     LoadProgress,
     ReferenceInfo,
-    ServerInfo,
 )
 
 _T = TypeVar("_T")

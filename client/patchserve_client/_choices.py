@@ -6,6 +6,7 @@ import enum
 from typing import Final
 
 SENSITIVITY_RANGE: Final[tuple[float, float]] = (0.1, 10)
+MAX_WHITE_LEVEL: Final = 65_535
 
 
 class LoadMode(enum.StrEnum):
@@ -27,10 +28,19 @@ class LoadStage(enum.StrEnum):
 
 
 class ScoringProfile(enum.StrEnum):
-    """How a reference scores: like the notebook, or like the PatchCore paper."""
+    """How a reference scores: like the notebook or the PatchCore paper, with the best verdicts, or by a subspace."""
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
+    SUBSPACE = "subspace"
+
+
+class AspectRatio(enum.StrEnum):
+    """What happens to the proportions of an image: it becomes a square, or keeps those of the first reference image."""
+
+    SQUEEZE = "squeeze"
+    KEEP = "keep"
 
 
 class CalibrationMethod(enum.StrEnum):

@@ -12,20 +12,18 @@ import grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _calls, _stream
-from patchserve_client._base import BaseClient, OpenChannel
+from patchserve_client._base import OpenChannel
+from patchserve_client._client_references import ReferenceCalls
 from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
+from patchserve_client._server_types import Health, ServerInfo
 from patchserve_client._silence import SilenceLimit
 from patchserve_client._types import (
-    EncodedReferenceImage,
     Frame,
     FrameResult,
-    Health,
     ImageSource,
     InferenceResult,
-    LoadProgress,
     ReferenceInfo,
-    ServerInfo,
     StreamNotice,
 )
 from patchserve_client._upload import upload
@@ -33,7 +31,7 @@ from patchserve_client._upload import upload
 _T = TypeVar("_T")
 
 
-class Client(BaseClient):
+class Client(ReferenceCalls):
     """A connection to a patchserve server. Threads may share it. Close it, or use it in a `with` statement.
 
     Every call has a deadline: its own `timeout_s`, or the client's. Calls that are safe to repeat are retried up to
@@ -101,7 +99,8 @@ class Client(BaseClient):
             **options: any of
                 mode: REPLACE (default), or APPEND to add to the images of the reference. APPEND keeps the reference's
                     other options; the server rejects different ones.
-                profile: NOTEBOOK or PAPER; None: NOTEBOOK.
+                profile: NOTEBOOK, PAPER, VERDICT, which gives the best verdicts, or SUBSPACE, for items that are all
+                    alike; None: NOTEBOOK.
                 coreset_ratio: keep this share of all patches, above 0 and at most 1; None: keep all.
                 coreset_max_patches: keep at most this many patches; None: keep all.
                 search_radius: for a fixed camera: compare a patch only with patches at most this far away, as a share
@@ -109,6 +108,15 @@ class Client(BaseClient):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
+                input_px: the longer side of model inputs, 224 to 1024; with tile_px up to 32768. "auto": by the size of
+                    the first image, 224 to 320. None: the default of the profile; with tile_px the size of that image.
+                aspect: SQUEEZE (default): every image becomes a square; KEEP: it has the proportions of the first one.
+                tile_px: the backbone sees a model input as tiles of this side, 224 to 1024; None: as a whole.
+                tile_overlap: of neighboring tiles, as a share of a tile's side, 0 to 0.5; None: 0.25.
+                false_alarm_rate: the share of undamaged items that may be called anomalous, 0.001 to 0.5; None: 0.15.
+                    The calibration says how sure it is.
+                white_level: the value that is white in images with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: what the file says.
                 sensitivity: that of the reference, as `tune_reference` sets it; None: 1, or with APPEND unchanged.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 expected_revision: for APPEND: fail if the reference is at another revision; empty: accept any.
@@ -140,8 +148,8 @@ class Client(BaseClient):
         """Inspect one image.
 
         Args:
-            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array: (H, W) uint8 or
-                uint16 gray, (H, W, 3) RGB uint8, (H, W, 4) RGBA uint8. OpenCV's arrays are BGR: set `bgr`.
+            image: a path, the bytes of a JPEG, PNG, WebP, BMP or TIFF, a Pillow image, or an array of uint8 or uint16:
+                (H, W) gray, (H, W, 3) RGB, (H, W, 4) RGBA. OpenCV's arrays are BGR: set `bgr`.
             reference_id: the reference to compare with.
             timeout_s: the deadline, in seconds; None: the client's.
             **options: any of
@@ -150,6 +158,8 @@ class Client(BaseClient):
                 score_map: return the raw distance of each pixel (default False).
                 max_regions: the largest number of regions to list; None: 16.
                 sensitivity: the calibrated thresholds are divided by it, 0.1 to 10; None: that of the reference.
+                white_level: the value that is white in an image with 16 bits per sample, 1 to 65535: 4095 for a camera
+                    with 12 bits; None: that of the reference.
                 overlay_format: PNG (default) is lossless, JPEG the fastest, WEBP the smallest.
                 bgr: arrays have OpenCV's channels, BGR or BGRA (default False: RGB).
                 overlay_max_side_px: scale larger overlays down, 16 to 65535; None: the size of the image.
@@ -211,115 +221,6 @@ class Client(BaseClient):
                     yield from call
             finally:
                 call.cancel()
-
-    def get_reference(self, reference_id: str = "default", *, timeout_s: float | None = None) -> ReferenceInfo:
-        """Describe one reference.
-
-        Raises:
-            NotFound: there is no such reference.
-        """
-        return self._run(_calls.get_reference(reference_id), timeout_s)
-
-    def list_references(self, *, timeout_s: float | None = None) -> Iterator[ReferenceInfo]:
-        """All references in the order of their ids, fetched page by page."""
-        page_token = ""
-        while True:
-            page, page_token = self._run(_calls.list_references(page_token), timeout_s)
-            yield from page
-            if not page_token:
-                return
-
-    def list_loads(self, reference_id: str = "", *, timeout_s: float | None = None) -> list[LoadProgress]:
-        """The progress of the active loads of a reference, or of all references if empty; the oldest first.
-
-        Call it from another thread while `load_reference` runs. A load that has ended is not listed.
-        """
-        return self._run(_calls.list_loads(reference_id), timeout_s)
-
-    def tune_reference(
-        self, reference_id: str, sensitivity: float, *, expected_revision: str = "", timeout_s: float | None = None
-    ) -> ReferenceInfo:
-        """Set the sensitivity of a reference. Returns when the server uses the new revision.
-
-        Open streams keep the revision that they started with. The call is not retried.
-
-        Args:
-            reference_id: the reference.
-            sensitivity: both calibrated thresholds are divided by it, 0.1 to 10, unless a request sets its own. Above 1
-                finds more; 1 restores the calibrated thresholds.
-            expected_revision: fail if the reference is at another revision; empty: accept any.
-            timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
-
-        Raises:
-            NotFound: there is no such reference.
-            InvalidArgument: the sensitivity is out of its range.
-            FailedPrecondition: it is not at `expected_revision`.
-            Aborted: another call changed the reference at the same time.
-        """
-        call = _calls.tune_reference(reference_id, sensitivity, expected_revision)
-        return self._run(call, self._load_deadline_s(timeout_s))
-
-    def restore_reference(
-        self,
-        reference_id: str,
-        *,
-        revision: str = "",
-        expected_revision: str = "",
-        timeout_s: float | None = None,
-    ) -> ReferenceInfo:
-        """Put the revision back that was in use before the last change. Returns when the server uses it again.
-
-        The server keeps one, and now keeps the one that was in use: restoring twice changes nothing. Open streams keep
-        the revision that they started with. The call is not retried.
-
-        Args:
-            reference_id: the reference.
-            revision: fail unless it is this one that is put back, or in use already; empty: the previous revision.
-            expected_revision: fail if the reference is at another revision; empty: accept any.
-            timeout_s: the deadline, in seconds; None: the client's `load_timeout_s`.
-
-        Raises:
-            NotFound: there is no such reference.
-            FailedPrecondition: no previous revision is kept, it is not `revision`, or the reference is not at
-                `expected_revision`.
-            Aborted: another call changed the reference at the same time.
-        """
-        call = _calls.restore_reference(reference_id, revision, expected_revision)
-        return self._run(call, self._load_deadline_s(timeout_s))
-
-    def reference_image(
-        self,
-        reference_id: str = "default",
-        index: int = 0,
-        *,
-        expected_revision: str = "",
-        timeout_s: float | None = None,
-    ) -> EncodedReferenceImage:
-        """One of the images that a reference was built from, as the backbone saw it. Needs the scope `manage`.
-
-        Args:
-            reference_id: the reference.
-            index: which image, from 0, in the order of `ReferenceInfo.images`.
-            expected_revision: fail if the reference is at another revision; empty: accept any.
-            timeout_s: the deadline, in seconds; None: the client's `timeout_s`.
-
-        Raises:
-            NotFound: there is no such reference.
-            InvalidArgument: it has no image with this index.
-            FailedPrecondition: it is not at `expected_revision`.
-        """
-        return self._run(_calls.reference_image(reference_id, index, expected_revision), timeout_s)
-
-    def delete_reference(
-        self, reference_id: str, *, expected_revision: str = "", timeout_s: float | None = None
-    ) -> str:
-        """Delete a reference and return its last revision. Streams that use it end with NotFound.
-
-        Raises:
-            NotFound: there is no such reference.
-            FailedPrecondition: it is not at `expected_revision`.
-        """
-        return self._run(_calls.delete_reference(reference_id, expected_revision), timeout_s)
 
     def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """The server's version, backbone, device and limits."""

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from patchserve_client._deep_png import deep_png
 from patchserve_client._types import ImageSource
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def encoded(image: ImageSource, *, bgr: bool = False) -> bytes:
         return bytes(image)
     if isinstance(image, (str, os.PathLike)):
         return _file(Path(image))
-    return _png(_pillow(image, bgr=bgr))
+    return _encoded_pixels(image, bgr=bgr)
 
 
 def _file(path: Path) -> bytes:
@@ -40,27 +41,28 @@ def _file(path: Path) -> bytes:
         raise
 
 
-def _pillow(image: object, *, bgr: bool) -> Image:
+def _encoded_pixels(image: object, *, bgr: bool) -> bytes:
     import numpy as np  # noqa: PLC0415 - loaded on first use
     from PIL import Image, ImageOps  # noqa: PLC0415 - loaded on first use
 
     if isinstance(image, Image.Image):
         upright = ImageOps.exif_transpose(image)  # the PNG will have no orientation tag
-        return upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+        return _png(upright if upright.mode in _PNG_MODES else upright.convert("RGB"))
     if not isinstance(image, np.ndarray):
         message = (
             f"An image must be a path, encoded bytes, a Pillow image or a NumPy array, not {type(image).__name__}."
         )
         raise TypeError(message)
     shape = image.shape
-    is_gray = len(shape) == 2 and image.dtype in (np.uint8, np.uint16)  # noqa: PLR2004
-    is_color = len(shape) == 3 and shape[2] in (3, 4) and image.dtype == np.uint8  # noqa: PLR2004
-    if not (is_gray or is_color) or 0 in shape:
+    is_gray, is_color = len(shape) == 2, len(shape) == 3 and shape[2] in (3, 4)  # noqa: PLR2004
+    if not (is_gray or is_color) or 0 in shape or image.dtype not in (np.uint8, np.uint16):
         raise ValueError(
-            "An array must be (H, W) uint8 or uint16 gray, or (H, W, 3) RGB or (H, W, 4) RGBA uint8 "
-            f"(with `bgr` BGR or BGRA), not {shape} {image.dtype}."
+            "An array must be uint8 or uint16: (H, W) gray, (H, W, 3) RGB or (H, W, 4) RGBA (with `bgr` BGR or BGRA), "
+            f"not {shape} {image.dtype}."
         )
-    return Image.fromarray(image[..., _BGR_TO_RGB[: shape[2]]] if bgr and is_color else image)
+    if bgr and is_color:
+        image = image[..., _BGR_TO_RGB[: shape[2]]]
+    return deep_png(image) if is_color and image.dtype == np.uint16 else _png(Image.fromarray(image))
 
 
 def _png(image: Image) -> bytes:

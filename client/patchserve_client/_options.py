@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from patchserve_client._choices import (
+    AspectRatio,
     HeatmapScale,
     LoadMode,
     OverflowPolicy,
@@ -28,7 +29,13 @@ class OutputOptions(TypedDict, total=False):
     overlay_max_side_px: int | None
 
 
-class InferOptions(OutputOptions, total=False):
+class RequestOptions(OutputOptions, total=False):
+    """What to return, and how to read the image."""
+
+    white_level: int | None
+
+
+class InferOptions(RequestOptions, total=False):
     """Options of `Client.infer`; see there."""
 
     bgr: bool
@@ -36,7 +43,7 @@ class InferOptions(OutputOptions, total=False):
     expected_revision: str
 
 
-class StreamOptions(OutputOptions, total=False):
+class StreamOptions(RequestOptions, total=False):
     """Options of `Client.infer_stream`; see there."""
 
     max_in_flight: int | None
@@ -57,6 +64,12 @@ class LoadOptions(TypedDict, total=False):
     search_radius: float | None
     region_of_interest: Iterable[Polygon]
     approximate_search: bool | None
+    input_px: int | Literal["auto"] | None
+    aspect: AspectRatio | str | None
+    tile_px: int | None
+    tile_overlap: float | None
+    false_alarm_rate: float | None
+    white_level: int | None
     sensitivity: float | None
     bgr: bool
     expected_revision: str

@@ -33,6 +33,7 @@ def infer_request(image: types.ImageSource, reference_id: str, options: InferOpt
         expected_revision=options.get("expected_revision", ""),
         image=encoded(image, bgr=options.get("bgr", False)),
         image_name=frame_id_of(options.get("image_name", "")) or _name(image),
+        white_level=_white_level(options.get("white_level")),
     )
 
 
@@ -47,6 +48,7 @@ def stream_config(reference_id: str, options: StreamOptions) -> stream_pb2.Infer
         overflow=to_wire(choices.OverflowPolicy, overflow, stream_pb2.OverflowPolicy),
         ordering=to_wire(choices.ResultOrdering, ordering, stream_pb2.ResultOrdering),
         expected_revision=options.get("expected_revision", ""),
+        white_level=_white_level(options.get("white_level")),
     )
     frame_timeout_s = options.get("frame_timeout_s")
     if frame_timeout_s is not None:
@@ -87,6 +89,8 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
         search_radius=options.get("search_radius"),
         region_of_interest=map(_polygon, options.get("region_of_interest", ())),
         approximate_search=options.get("approximate_search"),
+        false_alarm_rate=options.get("false_alarm_rate"),
+        white_level=_white_level(options.get("white_level")),
         sensitivity=options.get("sensitivity"),
     )
     profile = options.get("profile")
@@ -96,7 +100,24 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
     if ratio is not None or max_patches is not None:
         request.coreset.ratio = _positive("coreset_ratio", ratio)
         request.coreset.max_patches = _positive("coreset_max_patches", max_patches)
+    if (input_options := _input_options(options)) is not None:
+        request.input.CopyFrom(input_options)
     return request
+
+
+def _input_options(options: LoadOptions) -> reference_pb2.InputOptions | None:
+    """None: no option is set."""
+    input_px, aspect, overlap = options.get("input_px"), options.get("aspect"), options.get("tile_overlap")
+    message = reference_pb2.InputOptions(tile_px=_positive("tile_px", options.get("tile_px")), tile_overlap=overlap)
+    if isinstance(input_px, str):
+        if input_px != "auto":
+            raise ValueError(f'input_px must be a number of pixels or "auto", not {input_px!r}.')
+        message.auto = True
+    else:
+        message.longer_side_px = _positive("input_px", input_px)
+    if aspect is not None:
+        message.aspect = to_wire(choices.AspectRatio, aspect, reference_pb2.AspectRatio)
+    return message if message.ListFields() else None
 
 
 def _output_options(options: OutputOptions) -> inference_pb2.OutputOptions:
@@ -126,6 +147,12 @@ def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
     except (TypeError, ValueError) as error:
         message = f"region_of_interest must be polygons, each a sequence of corners (x, y); got {corners!r}."
         raise ValueError(message) from error
+
+
+def _white_level(value: int | None) -> int | None:
+    if value is not None and not 1 <= value <= choices.MAX_WHITE_LEVEL:
+        raise ValueError(f"white_level must be 1 to {choices.MAX_WHITE_LEVEL}, such as 4095 for 12 bits, not {value}.")
+    return value
 
 
 def _positive(name: str, value: _N | None) -> _N | int:

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_client import _choices as choices
+from patchserve_client import _server_types as server_types
 from patchserve_client import _types as types
 from patchserve_client._enums import from_wire
 from patchserve_client._errors import from_status
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _T = TypeVar("_T")
+_SQUEEZE = reference_pb2.ASPECT_RATIO_SQUEEZE
 
 
 def inference_result(message: inference_pb2.InferResponse) -> types.InferenceResult:
@@ -70,17 +72,33 @@ def reference_info(
             normal_scores=_copied(
                 types.ScoreSpread, calibration.normal_scores, scores=tuple(calibration.normal_scores.scores)
             ),
+            false_alarm_rate=calibration.false_alarm_rate if calibration.HasField("false_alarm_rate") else None,
+            false_alarm_rate_upper=(
+                calibration.false_alarm_rate_upper if calibration.HasField("false_alarm_rate_upper") else None
+            ),
         ),
         create_time=message.create_time.ToDatetime(UTC),
         update_time=message.update_time.ToDatetime(UTC),
         coreset_ratio=message.coreset.ratio or None,
         coreset_max_patches=message.coreset.max_patches or None,
+        **_input_options(message.input),
         search_radius=message.search_radius if message.HasField("search_radius") else None,
+        false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
+        white_level=message.white_level if message.HasField("white_level") else None,
         region_of_interest=tuple(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
     )
+
+
+def _input_options(message: reference_pb2.InputOptions) -> dict[str, Any]:
+    return {
+        "input_px": "auto" if message.auto else message.longer_side_px or None,
+        "aspect": from_wire(choices.AspectRatio, message.aspect or _SQUEEZE, reference_pb2.AspectRatio),
+        "tile_px": message.tile_px or None,
+        "tile_overlap": message.tile_overlap if message.tile_px and message.HasField("tile_overlap") else None,
+    }
 
 
 def reference_image(message: reference_pb2.GetReferenceImageResponse) -> types.EncodedReferenceImage:
@@ -96,12 +114,12 @@ def load_progress(message: reference_pb2.Load) -> types.LoadProgress:
     )
 
 
-def server_info(message: server_info_pb2.GetServerInfoResponse) -> types.ServerInfo:
+def server_info(message: server_info_pb2.GetServerInfoResponse) -> server_types.ServerInfo:
     return _copied(
-        types.ServerInfo,
+        server_types.ServerInfo,
         message,
         heatmap_scale=from_wire(choices.HeatmapScale, message.heatmap_scale, inference_pb2.HeatmapScale),
-        limits=_copied(types.Limits, message.limits),
+        limits=_copied(server_types.Limits, message.limits),
     )
 
 

@@ -9,10 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from patchserve_client import _saving
-from patchserve_client._choices import CalibrationMethod, HeatmapScale, LoadStage, NoticeKind, ScoringProfile
+from patchserve_client._choices import (
+    AspectRatio,
+    CalibrationMethod,
+    LoadStage,
+    NoticeKind,
+    ScoringProfile,
+)
 from patchserve_client._counted import counted
 from patchserve_client._errors import PatchserveError
 from patchserve_client._verdicts import verdict_text
@@ -168,6 +174,8 @@ class Calibration:
     image_threshold: float
     patch_threshold: float
     normal_scores: ScoreSpread
+    false_alarm_rate: float | None  # share of other undamaged items expected above image_threshold; None: not known
+    false_alarm_rate_upper: float | None  # what that share is at most, with 95 % confidence; None: not known
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +212,14 @@ class ReferenceInfo:
     search_radius: float | None  # None: the whole image
     region_of_interest: tuple[Polygon, ...]  # empty: the whole image
     approximate_search: bool
+    input_px: int | Literal["auto"] | None  # the longer side that the load requested; None: none
+    aspect: AspectRatio | None  # None: unknown to this client
+    tile_px: int | None  # None: the backbone sees whole model inputs
+    tile_overlap: float | None  # of neighboring tiles, as a share of a tile's side; None: no tiles
+    input_width_px: int  # of its model inputs
+    input_height_px: int
+    false_alarm_rate: float | None  # that the load requested; None: none, the server's default
+    white_level: int | None  # in images with 16 bits per sample; None: what each file says
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
@@ -242,64 +258,6 @@ class LoadProgress:
     steps_total: int  # 0: unknown
     start_time: datetime  # UTC
     image_count: int  # images received so far
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits of the server."""
-
-    max_image_bytes: int
-    max_image_pixels: int
-    max_image_side_px: int
-    max_message_bytes: int
-    max_reference_images: int
-    max_pending_images: int
-    max_in_flight: int
-    default_in_flight: int
-    default_timeout_s: float
-    load_timeout_s: float
-    max_bank_bytes: int
-    max_pending_bytes: int
-    max_pending_loads: int
-    max_calls: int
-    max_client_pending_images: int  # 0: no limit
-    max_client_pending_bytes: int
-    max_client_pending_loads: int
-    max_client_calls: int
-    max_batch_size: int
-    stream_write_timeout_s: float
-    max_connection_age_s: float  # 0: no limit
-    max_timeout_s: float
-    max_load_timeout_s: float
-    first_message_timeout_s: float
-    max_idle_streams: int  # of one caller
-
-
-@dataclass(frozen=True, slots=True)
-class ServerInfo:
-    """What `GetServerInfo` returns: version, backbone, device, precision and limits."""
-
-    version: str
-    http_url: str  # of its HTTP face, such as http://127.0.0.1:8080; empty: it has none
-    grpc_address: str  # as the server is bound: HOST:PORT or unix:PATH
-    backbone: str
-    weights_digest: str
-    weights_source: str
-    fallback_reason: str  # why it is not the requested backbone; empty if it is
-    device: str
-    precision: str
-    input_size_px: int
-    feature_dim: int
-    heatmap_scale: HeatmapScale | None  # the default of a request; None: unknown to this client
-    limits: Limits
-
-
-@dataclass(frozen=True, slots=True)
-class Health:
-    """Whether the server is alive, and whether it is ready to inspect images."""
-
-    alive: bool
-    ready: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

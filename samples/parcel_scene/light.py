@@ -33,6 +33,7 @@ class Light:
 
 SKY = np.array((0.46, 0.49, 0.54))
 GROUND = np.array((0.13, 0.12, 0.11))
+GLOW_WIDTH_PX = 1280
 WINDOW = np.array((0.75, -0.62, 0.25))  # a weaker light from the right, where the lamp does not reach
 
 
@@ -93,11 +94,13 @@ def _reflection(normal: Array, to_eye: Array, place: Array, gloss: Array, light:
     return (bright + paper)[..., None] * light.color()
 
 
-def photograph(linear: Array, rng: np.random.Generator) -> Array:
-    """Lens and sensor: softness, vignette, exposure curve, noise. (2H, 2W, 3) linear to (H, W, 3) uint8."""
-    height, width = linear.shape[0] // 2, linear.shape[1] // 2
-    glow = cv2.GaussianBlur(linear, (0, 0), 18)
-    soft = 0.97 * cv2.GaussianBlur(linear, (0, 0), 0.9) + 0.03 * glow
+def photograph(linear: Array, rng: np.random.Generator, points: int) -> Array:
+    """Lens and sensor: softness, vignette, exposure curve, noise.
+
+    (points * H, points * W, 3) linear to (H, W, 3) uint8.
+    """
+    height, width = linear.shape[0] // points, linear.shape[1] // points
+    soft = 0.97 * cv2.GaussianBlur(linear, (0, 0), 0.9) + 0.03 * _glow(linear)
     small = cv2.resize(soft, (width, height), interpolation=cv2.INTER_AREA)
     y, x = np.mgrid[0:height, 0:width]
     small += 0.5 * (small - cv2.GaussianBlur(small, (0, 0), 1.0))  # the camera's own sharpening
@@ -109,6 +112,15 @@ def photograph(linear: Array, rng: np.random.Generator) -> Array:
     curved = small * (1 + small / 1.9) / (1 + small)  # rolls off towards white
     srgb = np.where(curved <= 0.0031308, 12.92 * curved, 1.055 * np.clip(curved, 1e-6, None) ** (1 / 2.4) - 0.055)
     return np.clip(np.round(srgb * 255), 0, 255).astype(np.uint8)
+
+
+def _glow(linear: Array) -> Array:
+    """Light that the lens scatters widely: (H, W, 3) in and out. A large image is scaled down, which nobody sees."""
+    height, width = linear.shape[:2]
+    scale = min(1.0, GLOW_WIDTH_PX / width)
+    small = cv2.resize(linear, (round(scale * width), round(scale * height)), interpolation=cv2.INTER_AREA)
+    glow: Array = cv2.resize(cv2.GaussianBlur(small, (0, 0), 18), (width, height), interpolation=cv2.INTER_LINEAR)
+    return glow
 
 
 def sample(texture: Array, spot_mm: Array) -> Array:

@@ -45,6 +45,7 @@ def test_no_screen_has_serious_findings_or_is_wider_than_a_phone(
         findings["intact"] = serious(page)
         page.get_by_role("button", name="New reference").click()
         page.locator("#reference-images").set_input_files([gray_file(INTACT, "a" * 200 + ".png")])
+        page.get_by_text("Profile and size: ").click()
         findings["new"], widths["new"] = serious(page), width_beyond_the_window(page)
         page.get_by_role("link", name="Reference", exact=True).click()
         expect(page.get_by_role("heading", name="3 images")).to_be_visible()

@@ -21,7 +21,7 @@ from patchserve_client import Client, EncodedReferenceImage, InferenceResult, Pa
 from patchserve_client._address import parsed
 from patchserve_client._connection import Connection
 
-_ENUM_PREFIXES = re.compile("^(HEATMAP_SCALE|OVERLAY_FORMAT|LOAD_MODE|SCORING_PROFILE)_")
+_ENUM_PREFIXES = re.compile("^(ASPECT_RATIO|HEATMAP_SCALE|OVERLAY_FORMAT|LOAD_MODE|SCORING_PROFILE)_")
 
 
 def main() -> None:
@@ -70,6 +70,8 @@ def arguments(request: Json, images: Path) -> dict[str, Any]:
             flat |= arguments(value, images)
         elif name == "coreset":
             flat |= {f"coreset_{part}": number for part, number in arguments(value, images).items()}
+        elif name == "input":
+            flat |= input_arguments(arguments(value, images))
         elif name == "images":
             flat[name] = [(images / image[1:]).read_bytes() for image in value]  # without names, as other languages
         elif name == "image":
@@ -77,6 +79,22 @@ def arguments(request: Json, images: Path) -> dict[str, Any]:
         else:
             flat[name] = _ENUM_PREFIXES.sub("", value).lower() if str(value).isupper() else value
     return flat
+
+
+def input_arguments(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the input size as arguments of the package."""
+    side_px, auto = options.pop("longer_side_px", None), options.pop("auto", False)
+    return options if side_px is None and not auto else options | {"input_px": "auto" if auto else side_px}
+
+
+def input_message(fields: dict[str, Any]) -> Json | None:
+    """Takes the fields of an InputOptions message out of those of a reference. None: the load set none."""
+    side_px, aspect = fields.pop("input_px"), fields.pop("aspect")
+    tiles = {name: value for name in ("tile_px", "tile_overlap") if (value := fields.pop(name)) is not None}
+    if side_px is None and aspect == "squeeze" and not tiles:
+        return None
+    side = {} if side_px is None else {"auto": True} if side_px == "auto" else {"longer_side_px": side_px}
+    return side | {"aspect": f"ASPECT_RATIO_{aspect.upper()}"} | tiles
 
 
 def reference(info: ReferenceInfo) -> Json:
@@ -87,6 +105,7 @@ def reference(info: ReferenceInfo) -> Json:
     fields["calibration"]["method"] = method and f"CALIBRATION_METHOD_{method.name}"
     coreset = {"ratio": fields.pop("coreset_ratio"), "max_patches": fields.pop("coreset_max_patches")}
     fields["coreset"] = {name: value for name, value in coreset.items() if value}
+    fields["input"] = input_message(fields)
     left_out = ("create_time", "update_time", "region_of_interest", *(name for name in fields if not fields[name]))
     return {name: value for name, value in fields.items() if name not in left_out}
 

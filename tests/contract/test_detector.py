@@ -20,13 +20,15 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 
 LEFT_HALF = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
 OPTIONS = [
     ReferenceOptions(),
     ReferenceOptions(coreset=CoresetOptions(max_patches=100), search_radius=0.2, region_of_interest=LEFT_HALF),
     ReferenceOptions(approximate_search=True),
+    ReferenceOptions(profile=ScoringProfile.SUBSPACE),
+    ReferenceOptions(profile=ScoringProfile.SUBSPACE, region_of_interest=LEFT_HALF),
 ]
 
 Inputs = Callable[..., ModelInputs]
@@ -67,7 +69,7 @@ def test_a_fit_gives_an_open_reference(tested: Detector, cards: Inputs, options:
     model = tested.fit(cards(1, 2, 3), options, ignore_progress).model
     assert (model.spec, model.options) == (tested.spec_of(model.bank.input_shape), options)
     assert len(model.bank.inputs) == 3
-    assert model.bank.patches.shape[1] == tested.info.feature_dim
+    assert model.bank.feature_dim == tested.info.feature_dim
     assert model.calibration.image_threshold > 0
 
 

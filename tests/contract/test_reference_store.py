@@ -21,6 +21,7 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import (
+    Bank,
     Calibration,
     CalibrationMethod,
     EmbeddingSpec,
@@ -37,6 +38,7 @@ from patchserve_server.domain.reference_options import (
     RegionOfInterest,
     ScoringProfile,
 )
+from patchserve_server.domain.subspace import Subspace
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
 
@@ -84,18 +86,26 @@ names = st.text(max_size=20).filter(str.isprintable)
 images = st.builds(ReferenceImage, names, st.sampled_from(["", *MEDIA_TYPES]), sizes, sizes, sizes)
 
 
+false_alarm_rates = st.just((None, None)) | st.lists(st.floats(0, 1), min_size=2, max_size=2).map(sorted).map(tuple)
+
+
 @st.composite
 def models(draw: st.DrawFn) -> ReferenceModel:
-    """Any valid model; patch values may be any float32, also NaN and subnormal numbers."""
+    """Any valid model; values of vectors may be any float32, also NaN and subnormal numbers."""
     rows, dim, images, size_px = (draw(st.integers(1, 5)) for _ in range(4))
     floats = st.floats(width=32)
-    bank = MemoryBank(
+    profile = draw(st.sampled_from(ScoringProfile))
+    inputs = draw(npst.arrays(np.uint8, (images, size_px, size_px, 3)))
+    bank: Bank = MemoryBank(
         patches=draw(npst.arrays(np.float32, (rows, dim), elements=floats)),
         image_index=draw(npst.arrays(np.int32, rows, elements=st.integers(0, images - 1))),
         grid_index=draw(npst.arrays(np.int32, rows, elements=st.integers(0, 2**31 - 1))),
         spacing=draw(npst.arrays(np.float32, rows, elements=spacings)),
-        inputs=draw(npst.arrays(np.uint8, (images, size_px, size_px, 3))),
+        inputs=inputs,
     )
+    if profile is ScoringProfile.SUBSPACE:
+        mean, basis = (draw(npst.arrays(np.float32, shape, elements=floats)) for shape in ((dim,), (rows, dim)))
+        bank = Subspace(mean, basis, inputs)
     low, high = sorted([draw(raw_scores), draw(raw_scores)])
     spread = ScoreSpread(draw(st.integers(1, 10**6)), low, draw(raw_scores), draw(raw_scores), high)
     if draw(st.booleans()):
@@ -103,13 +113,20 @@ def models(draw: st.DrawFn) -> ReferenceModel:
     return ReferenceModel(
         EmbeddingSpec(draw(words), draw(words), draw(words), draw(words)),
         ReferenceOptions(
-            profile=draw(st.sampled_from(ScoringProfile)),
-            coreset=draw(coresets),
-            search_radius=draw(st.none() | shares),
+            profile=profile,
+            coreset=CoresetOptions() if profile is ScoringProfile.SUBSPACE else draw(coresets),
+            search_radius=None if profile is ScoringProfile.SUBSPACE else draw(st.none() | shares),
             region_of_interest=draw(regions),
+            false_alarm_rate=draw(st.none() | st.floats(0.001, 0.5)),
         ),
         bank,
-        Calibration(draw(st.sampled_from(CalibrationMethod)), draw(raw_scores), draw(raw_scores), spread),
+        Calibration(
+            draw(st.sampled_from(CalibrationMethod)),
+            draw(raw_scores),
+            draw(raw_scores),
+            spread,
+            *draw(false_alarm_rates),
+        ),
         draw(st.just(1.0) | st.floats(0.1, 10)),
     )
 
@@ -296,10 +313,10 @@ def test_delete_removes_one_reference_only(store: ReferenceStore) -> None:
 @pytest.mark.parametrize("order", ["F", "strided"])
 def test_the_memory_layout_of_the_arrays_does_not_matter(store: ReferenceStore, order: str) -> None:
     model = make_model()
-    patches = model.bank.patches
+    patches = model.memory_bank.patches
     not_contiguous = np.asfortranarray(patches) if order == "F" else np.repeat(patches, 2, axis=1)[:, ::2]
     assert not not_contiguous.flags.c_contiguous
-    saved = dataclasses.replace(model, bank=dataclasses.replace(model.bank, patches=not_contiguous))
+    saved = dataclasses.replace(model, bank=dataclasses.replace(model.memory_bank, patches=not_contiguous))
     store.save(named(saved))
     assert content(store.load(ReferenceId("parcel"))) == content(named(model))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from e2e.harness import ServerProcess
 from fakes.images import card, encoded
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from patchserve_client import AsyncClient, Client, FailedPrecondition, InvalidArgument, NotFound
 from patchserve_client.cli import app
@@ -80,3 +80,25 @@ def test_the_command_loads_and_inspects_a_folder(server: ServerProcess, tmp_path
     assert code == 0
     assert "3 intact, 0 anomalous, 0 failed, 0 dropped" in stdout
     assert run("reference", "delete", "client-command")[0] == 0
+
+
+def test_the_command_tells_how_sure_a_false_alarm_rate_is(server: ServerProcess, tmp_path: Path) -> None:
+    for seed in range(4):
+        (tmp_path / f"{seed}.png").write_bytes(encoded(card(seed)))
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, ["--server", server.address, "reference", *arguments])
+
+    options = ["--id", "rare", "--profile", "verdict", "--false-alarms", "2%"]
+    loaded = run("load", str(tmp_path), *options)
+    assert loaded.exit_code == 0
+    assert "4 images, 1600 patches, " in loaded.stdout
+    assert "false alarms 2 %, with 95 % confidence at most " in loaded.stdout
+    assert "4 images alone show no rate below 20 %. 2 % is extrapolated" in loaded.stderr
+    shown = run("show", "rare").stdout
+    assert "calibration.false_alarms" in shown
+    assert "2 %, with 95 % confidence at most " in shown
+    refused = run("load", str(tmp_path), *options[:-1], "60%")
+    assert refused.exit_code == 1
+    assert "--false-alarms is a share of the undamaged items, 0.001 to 0.5, not 0.6." in refused.stderr
+    assert run("delete", "rare").exit_code == 0

@@ -15,6 +15,7 @@ import requests
 from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
 from e2e.streaming import Feed, config, frame
+from fakes.deep_images import png16
 from fakes.detector import FakeDetector
 from fakes.event_stream import TIMEOUT_S, EventStream, events
 from fakes.gray import gray_png
@@ -121,6 +122,19 @@ def test_the_image_of_a_tile_and_what_its_caller_was_answered(server: RunningSer
         assert (answer["anomaly"]["raw_score"], answer["reference_id"]) == (30, "gray")
         assert answer["overlay"]["media_type"] == "image/jpeg"
         assert answer["overlay"]["image"].startswith("/9j/")
+
+
+def test_an_image_with_a_white_level_is_shown_as_it_was_inspected(server: RunningServer) -> None:
+    twelve_bits = np.full((20, 24), round(ANOMALOUS * 4095 / 255), np.uint16)
+    for image in (png16(twelve_bits), gray_png(ANOMALOUS)):
+        with watching(server) as wall, connect(server.address) as stub:
+            wall.next("snapshot")
+            stub.Infer(inference_pb2.InferRequest(reference_id="gray", image=image, white_level=4095))
+            (tile,) = wall.tiles(1)
+            shown = Image.open(io.BytesIO(get(server, f"/watch/images/{tile['id']}").content))
+            assert (np.asarray(shown) == ANOMALOUS).all()
+            again = get(server, f"/watch/inspections/{tile['id']}:again").json()
+            assert again["anomaly"]["raw_score"] == ANOMALOUS - 100
 
 
 def test_the_verdict_as_it_would_be_now_is_neither_shown_nor_counted(server: RunningServer) -> None:

@@ -26,7 +26,7 @@ def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Client, Banks]]:
     add = OpenReferences.add
 
     def add_and_note(references: OpenReferences, opened: OpenReference) -> None:
-        banks.append(weakref.ref(opened.scorer.model.bank.patches))
+        banks.append(weakref.ref(opened.scorer.model.memory_bank.patches))
         add(references, opened)
 
     monkeypatch.setattr(OpenReferences, "add", add_and_note)

@@ -220,6 +220,28 @@ def test_every_profile_works_with_a_coreset(stub: Stub, profile: str) -> None:
     assert stub.Infer(inference_pb2.InferRequest(reference_id=f"coreset-{profile}", image=image)).anomaly.is_anomalous
 
 
+def test_verdict_sees_larger_images_and_keeps_its_false_alarm_rate(stub: Stub) -> None:
+    verdict = {"profile": reference_pb2.SCORING_PROFILE_VERDICT}
+    default, rare = load(stub, "verdict", 6, **verdict), load(stub, "rare", 6, **verdict, false_alarm_rate=0.02)
+    assert (rare.input_width_px, rare.input_height_px, rare.patch_count) == (320, 320, 6 * 400)
+    assert not default.HasField("false_alarm_rate")
+    assert default.calibration.false_alarm_rate == pytest.approx(0.15)
+    assert (rare.false_alarm_rate, rare.calibration.false_alarm_rate) == pytest.approx((0.02, 0.02))
+    assert rare.calibration.false_alarm_rate < rare.calibration.false_alarm_rate_upper < 0.15
+    assert rare.calibration.image_threshold > default.calibration.image_threshold
+
+    for scratched in (False, True):
+        image = encoded(card(50, scratched=scratched), "PNG")
+        response = stub.Infer(inference_pb2.InferRequest(reference_id="verdict", image=image))
+        assert response.anomaly.is_anomalous == scratched
+
+    with pytest.raises(grpc.RpcError, match="another false_alarm_rate"):
+        load(stub, "rare", 7, mode=reference_pb2.LOAD_MODE_APPEND, false_alarm_rate=0.03)
+    longer = load(stub, "rare", 7, mode=reference_pb2.LOAD_MODE_APPEND)
+    assert (longer.image_count, longer.false_alarm_rate) == (7, 0.02)
+    assert longer.calibration.false_alarm_rate == pytest.approx(0.02)
+
+
 def strip(left: float, right: float) -> reference_pb2.RelativePolygon:
     """The vertical strip between two shares of the width."""
     corners = [(left, 0), (right, 0), (right, 1), (left, 1)]

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from fakes.damage import TEBIBYTE, VICTIM, Harm, bank, sparse, write
+from fakes.references import make_subspace_model
 
-BANK = VICTIM.model.bank
+BANK = VICTIM.model.memory_bank
 TYPES = {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"}
 ARRAYS: dict[str, NDArray[Any]] = {name: getattr(BANK, name) for name in TYPES}
 DATA = b"".join(array.tobytes() for array in ARRAYS.values())
@@ -23,6 +24,9 @@ HEADER: dict[str, dict[str, Any]] = {
     for name, array in ARRAYS.items()
 }
 VALID_HEADER = json.dumps(HEADER).encode()
+SUBSPACE: dict[str, NDArray[Any]] = {
+    name: getattr(make_subspace_model().bank, name) for name in ("mean", "basis", "inputs")
+}
 PER_ROW = ("patches", "image_index", "grid_index", "spacing")
 UNREAD = "its bank file cannot be read"
 
@@ -110,6 +114,16 @@ TENSORS = {
 CONTENT = {
     **{f"without {name}": ("exactly the arrays", arrays_with(**{name: None})) for name in ARRAYS},
     "with more": ("exactly the arrays", arrays_with(more=np.zeros(1, np.float32))),
+    "with a mean": ("exactly the arrays mean, basis, inputs", arrays_with(mean=np.zeros(8, np.float32))),
+    "of a subspace": ("does not contain the arrays of its profile", write(bank, save(SUBSPACE))),
+    "of a subspace of another dim": (
+        "arrays mean and basis differ in the number of features",
+        write(bank, save(SUBSPACE | {"mean": np.zeros(7, np.float32)})),
+    ),
+    "of a subspace without a basis": (
+        "exactly the arrays mean, basis, inputs",
+        write(bank, save({name: array for name, array in SUBSPACE.items() if name != "basis"})),
+    ),
     "patches of float64": ("exactly the arrays", arrays_with(patches=BANK.patches.astype(np.float64))),
     "patches without rows": (
         "array patches is not a non-empty float32",
@@ -142,8 +156,8 @@ CONTENT = {
         for value in (np.nan, np.inf, -np.inf, 0.0, -0.0, -0.5)
     },
     "spacing other": ("does not match its revision", arrays_with(spacing=np.nextafter(BANK.spacing, np.float32(9)))),
-    "inputs not square": ("square RGB images", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
-    "inputs gray": ("square RGB images", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
+    "inputs not square": ("does not match its revision", arrays_with(inputs=np.zeros((3, 4, 5, 3), np.uint8))),
+    "inputs gray": ("does not contain RGB images", arrays_with(inputs=np.zeros((3, 4, 4, 1), np.uint8))),
 }
 
 BANKS: dict[str, tuple[str, Harm]] = {

@@ -32,10 +32,10 @@ NOT_THE_JSON = {
 
 VERSIONS = {
     f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
-    for file, versions in ((manifest, "versions 1 to 3"), (pointer, "versions 1 and 2"))
+    for file, versions in ((manifest, "versions 1 to 4"), (pointer, "versions 1 and 2"))
     for value, words in (
         (0, f"this server reads {versions} only"),
-        (4, f"this server reads {versions} only"),
+        (5, f"this server reads {versions} only"),
         (-1, f"this server reads {versions} only"),
         (10**30, f"this server reads {versions} only"),
         (1.5, "Input should be a valid integer"),
@@ -175,6 +175,7 @@ MANIFESTS = {
     ),
     "manifest with half a patch": ("options.coreset.max_patches: ", edit(manifest, "options.coreset.max_patches", 1.0)),
     "manifest with an unknown profile": ("options.profile: ", edit(manifest, "options.profile", "magic")),
+    "manifest with the profile of a subspace": ("coreset cannot be", edit(manifest, "options.profile", "subspace")),
     "manifest with a profile in capitals": ("options.profile: ", edit(manifest, "options.profile", "NOTEBOOK")),
     "manifest with an unknown method": ("calibration.method: ", edit(manifest, "calibration.method", "guess")),
     "manifest with an overflow": (

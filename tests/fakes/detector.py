@@ -15,6 +15,7 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer, ScoringTimes
 from patchserve_server.domain.reference import (
+    Bank,
     Calibration,
     CalibrationMethod,
     EmbeddingSpec,
@@ -23,7 +24,8 @@ from patchserve_server.domain.reference import (
     ReferenceModel,
     ScoreSpread,
 )
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 
 INPUT_SIZE_PX = 16
 SPEC = EmbeddingSpec("fake", "0" * 64, "none", "fp32")
@@ -57,6 +59,9 @@ class FakeDetector:
     def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
         return options.input.shape_for(size_px, step_px=1, default_side_px=INPUT_SIZE_PX)
 
+    def fit_nbytes(self, shape: InputShape, _options: ReferenceOptions, image_count: int) -> int:
+        return 3 * shape.pixels * image_count
+
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
@@ -86,6 +91,7 @@ class FakeScorer:
     model: ReferenceModel
     detector: FakeDetector = field(default_factory=FakeDetector)
     nbytes: int = 0
+    patches_per_image: int = 1
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         detector = self.detector
@@ -98,16 +104,20 @@ class FakeScorer:
 
 
 def fake_model(inputs: ModelInputs, options: ReferenceOptions) -> ReferenceModel:
-    """A model whose bank has one row for each image: its mean color."""
+    """A model whose bank has one row for each image: its mean color. A subspace has the mean of these."""
     patches = inputs.reshape(len(inputs), -1, 3).mean(axis=1, dtype=np.float32)  # (N, 3)
     index = np.arange(len(inputs), dtype=np.int32)
-    bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)
+    bank: Bank = MemoryBank(patches, index, np.zeros_like(index), np.ones(len(inputs), np.float32), inputs)
+    if options.profile is ScoringProfile.SUBSPACE:
+        bank = Subspace(patches.mean(axis=0), np.eye(1, 3, dtype=np.float32), inputs)
     calibration = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 20.0, 20.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
     return ReferenceModel(SPEC, options, bank, calibration)
 
 
 def _score(model: ReferenceModel, image: ModelInputs) -> RawScores:
-    difference = np.abs(image.astype(np.float32) - model.bank.patches.mean(axis=0)).mean(axis=2)  # (S, S)
+    bank = model.bank
+    mean = bank.mean if isinstance(bank, Subspace) else bank.patches.mean(axis=0)
+    difference = np.abs(image.astype(np.float32) - mean).mean(axis=2)  # (S, S)
     return RawScores(float(difference.mean()), difference)
 
 

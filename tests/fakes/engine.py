@@ -13,10 +13,12 @@ from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.inspection import AnomalyScore, DamageScore
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
 from patchserve_server.domain.verdict import judge
 
 INPUT_SIZE_PX = 224
+MEMORY_BANK_PROFILES = [profile for profile in ScoringProfile if profile is not ScoringProfile.SUBSPACE]
+"""Only they take a coreset, a search radius or approximate search."""
 
 
 @dataclass(frozen=True, eq=False)

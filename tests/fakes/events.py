@@ -36,17 +36,20 @@ def inspection(reference_id: ReferenceId = DEFAULT_REFERENCE_ID, *, anomalous: b
     )
 
 
+SENT = SentImage(b"image")
+
+
 def inspected(
     reference_id: ReferenceId = DEFAULT_REFERENCE_ID,
     *,
     anomalous: bool = True,
-    image: SentImage = b"image",
+    image: SentImage = SENT,
     calibration: Calibration = CALIBRATION,
     draw_thumbnail: Callable[[], bytes] = lambda: b"thumbnail",
+    map_bytes: int = 0,
 ) -> ImageInspected:
-    return ImageInspected(
-        ORIGIN, image, inspection(reference_id, anomalous=anomalous), calibration, lambda _: OVERLAY, draw_thumbnail
-    )
+    result = inspection(reference_id, anomalous=anomalous)
+    return ImageInspected(ORIGIN, image, result, calibration, map_bytes, lambda _: OVERLAY, draw_thumbnail)
 
 
 def failed(reference_id: ReferenceId = DEFAULT_REFERENCE_ID) -> InspectionFailed:

@@ -31,6 +31,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     delay_s: float = 0.0  # before a unary response
     build_s: float = 0.0  # how long a streamed load takes after its last image
     page_size: int = 2
+    knows_input: bool = True  # False: an older server, which ignores the field of a load
     overlay: bytes = b""  # instead of a PNG of the image's size
     notices: list[stream_pb2.StreamNotice] = field(default_factory=list)  # sent after `ready`
     frame_faults: dict[int, Fault] = field(default_factory=dict)  # by sequence
@@ -109,6 +110,10 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         loaded.region_of_interest.extend(request.region_of_interest)
         if request.HasField("sensitivity"):
             loaded.sensitivity = request.sensitivity
+        if request.HasField("input") and self.knows_input:
+            loaded.input.CopyFrom(request.input)
+        if request.HasField("false_alarm_rate"):
+            loaded.false_alarm_rate = request.false_alarm_rate
         if request.HasField("search_radius"):
             loaded.search_radius = request.search_radius
         return loaded

@@ -18,7 +18,8 @@ from patchserve_server.domain.reference import (
     ScoreSpread,
 )
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 
 EPOCH = datetime(2025, 1, 1, tzinfo=UTC)
 
@@ -40,8 +41,18 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
     )
     scores = tuple(np.linspace(0.25, 0.5, images).tolist()) if images > 1 else ()
     spread = ScoreSpread(count=images, min=0.25, mean=1 / 3, stddev=0.1, max=0.5, scores=scores)
-    calibration = Calibration(CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread)
+    calibration = Calibration(
+        CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread, false_alarm_rate=0.15, false_alarm_rate_upper=0.5
+    )
     return ReferenceModel(spec, options, bank, calibration)
+
+
+def make_subspace_model(seed: int = 0) -> ReferenceModel:
+    model, rng = make_model(seed), np.random.default_rng(seed)
+    basis = np.linalg.qr(rng.normal(size=(8, 5)))[0].T.astype(np.float32)
+    bank = Subspace(rng.standard_normal(8, dtype=np.float32), np.ascontiguousarray(basis), model.bank.inputs)
+    options = ReferenceOptions(ScoringProfile.SUBSPACE, region_of_interest=model.options.region_of_interest)
+    return dataclasses.replace(model, options=options, bank=bank)
 
 
 def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) -> Reference:

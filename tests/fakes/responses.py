@@ -102,6 +102,8 @@ def reference(
         backbone="fake",
         precision="fp32",
         coreset=reference_pb2.CoresetOptions(ratio=0.1),
+        input_width_px=224,
+        input_height_px=224,
         bank_bytes=5 * 2**20,
     )
     message.create_time.FromJsonString("2025-01-02T03:04:05Z")

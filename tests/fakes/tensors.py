@@ -25,11 +25,13 @@ def request_of_files(
 
 
 def request_of_pixels(
-    model: str, pixels: np.ndarray, outputs: Sequence[str] = (), *, typed: bool = False
+    model: str, pixels: np.ndarray, outputs: Sequence[str] = (), *, typed: bool = False, pixel_format: str = ""
 ) -> pb.ModelInferRequest:
-    """pixels: (H, W, 3) or (N, H, W, 3) uint8."""
+    """pixels: (H, W, 3) or (N, H, W, 3) uint8, unless the format says otherwise."""
     request = pb.ModelInferRequest(model_name=model, outputs=[Requested(name=name) for name in outputs])
-    request.inputs.add(name="pixels", datatype="UINT8", shape=pixels.shape)
+    request.inputs.add(name="pixels", datatype=pixels.dtype.name.upper(), shape=pixels.shape)
+    if pixel_format:
+        request.parameters["pixel_format"].string_param = pixel_format
     if typed:
         request.inputs[0].contents.uint_contents.extend(pixels.ravel().tolist())
     else:

@@ -81,7 +81,7 @@ def assert_parity(
     [result] = inspect(scorer, model_inputs([image]))
     raw = result.anomaly_map
     scaled = (raw - raw.min()) / (raw.max() - raw.min() + 1e-8)
-    assert scorer.model.bank.patches.shape == (784 * len(references), 1536)
+    assert scorer.model.memory_bank.patches.shape == (784 * len(references), 1536)
     np.testing.assert_allclose(scaled, expected_map, rtol=0, atol=MAP_TOLERANCE)
     assert result.damage.damage_percentage == pytest.approx(expected_percentage, abs=PERCENTAGE_TOLERANCE)
     assert result.damage.anomaly_detected == (expected_percentage > 5.0)

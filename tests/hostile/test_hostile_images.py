@@ -8,16 +8,18 @@ import sys
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.deep_images import png16, png_chunk, tiff16
 from fakes.images import encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from patchserve_server.domain.errors import InvalidImageError
+from patchserve_server.domain.errors import ImageTooLargeError, InvalidImageError
 from patchserve_server.imaging import ImageLimits, decode_image
 
 LIMITS = ImageLimits(max_pixels=1_000_000)
@@ -33,9 +35,9 @@ def decode_rgb(data: bytes, limits: ImageLimits) -> np.ndarray:
     return np.asarray(decode_image(data, limits))
 
 
-def decodes_or_refuses(data: bytes) -> None:
+def decodes_or_refuses(data: bytes, white_level: int | None = None) -> None:
     with suppress(InvalidImageError):
-        decoded = decode_rgb(data, LIMITS)
+        decoded = np.asarray(decode_image(data, LIMITS, white_level))
         assert decoded.dtype == np.uint8
         assert decoded.shape[2:] == (3,)
         assert decoded.size <= 3 * LIMITS.max_pixels
@@ -126,6 +128,16 @@ CATALOG: dict[str, Callable[[], bytes]] = {
     "png with a profile bomb": lambda: png(8, 8, text_bomb(b"iCCP", b"a\0\0")),
     "png with a million chunks": lambda: png(
         8, 8, (bytes(4) + b"prVt" + struct.pack(">I", zlib.crc32(b"prVt"))) * 1_000_000
+    ),
+    "png with 100,000 notes of significant bits": lambda: png(8, 8, png_chunk(b"sBIT", b"\x0c") * 100_000),
+    "png of 16 bits with a note of 10 MB": lambda: png16(
+        np.zeros((8, 8, 3), np.uint16), significant=b"\x0c" * 10_000_000
+    ),
+    "tiff of 16 bits with millions of largest values": lambda: gray_tiff(
+        (273, 4, 1, 8), (258, 3, 1, 16), (281, 3, 4_000_000, 8), after=b"\1" * 8_000_000
+    ),
+    "tiff with a text as its largest value": lambda: gray_tiff(
+        (273, 4, 1, 0), (258, 3, 1, 16), (281, 2, 4, 0x41424344)
     ),
     "jpeg with a million segments": lambda: jpeg_with(b"\xff\xfe\0\2" * 1_000_000),
     "jpeg with 100,000 EXIF segments": lambda: jpeg_with((b"\xff\xe1\0\x58Exif\0\0" + b"x" * 80) * 100_000),
@@ -290,3 +302,25 @@ def test_the_error_says_what_was_wrong(name: str) -> None:
         decode_rgb(CATALOG[name](), LIMITS)
     assert len(caught.value.message) > 20
     assert caught.value.message.endswith(".")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_a_damaged_file_with_16_bits_per_sample_is_decoded_or_refused(data: st.DataObject) -> None:
+    values = np.random.default_rng(2).integers(0, 4096, (12, 9, 3), dtype=np.uint16)
+    writers = (
+        partial(png16, significant=b"\x0c\x0c\x0c"),
+        partial(tiff16, more_tags={281: 4095}),
+        partial(tiff16, order=">", planes=True),
+        partial(tiff16, deflated=True, planes=True),
+    )
+    file = bytearray(data.draw(st.sampled_from(writers))(values))
+    for _ in range(data.draw(st.integers(1, 6))):
+        file[data.draw(st.integers(0, len(file) - 1))] = data.draw(st.integers(0, 255))
+    decodes_or_refuses(bytes(file), white_level=data.draw(st.sampled_from([None, 1, 4095])))
+
+
+def test_the_second_pass_over_a_file_keeps_the_limits_of_the_first() -> None:
+    data = png16(np.zeros((300, 400, 3), np.uint16))
+    with pytest.raises(ImageTooLargeError):
+        decode_image(data, ImageLimits(max_pixels=100_000), 4095)

@@ -22,6 +22,7 @@ from patchserve_server.web.open_inference.json_text import MAX_ELEMENTS, parse_j
 from patchserve_server.web.open_inference.request import infer_body, split_body
 
 IMAGE: dict[str, Any] = {"name": "image", "datatype": "BYTES", "shape": [1]}
+DEEP: dict[str, Any] = {"name": "pixels", "datatype": "UINT16", "shape": [1, 1]}
 PIXELS: dict[str, Any] = {"name": "pixels", "datatype": "UINT8", "shape": [1, 1, 3]}
 
 
@@ -64,6 +65,10 @@ def read(content: object, data: bytes = b"") -> None:
         ({"inputs": [{**PIXELS, "data": [[1], 2]}]}, "inputs[0].data", "must be a JSON array"),
         ({"inputs": [{**PIXELS, "data": [[[[[1]]]]]}]}, "inputs[0].data", "in at most 4 levels"),
         ({"inputs": [{**PIXELS, "data": {"a": 1}}]}, "inputs[0].data", "must be a JSON array"),
+        ({"inputs": [{**DEEP, "data": [65_536]}]}, "inputs[0].data", "0 to 65535"),
+        ({"inputs": [{**DEEP, "data": [-1]}]}, "inputs[0].data", "0 to 65535"),
+        ({"inputs": [{**DEEP, "data": [1.5]}]}, "inputs[0].data", "whole numbers"),
+        ({"inputs": [{**DEEP, "data": [[1], "2"]}]}, "inputs[0].data", "must be a JSON array"),
         ({"inputs": [], "parameters": []}, "parameters", "must be a JSON object"),
         ({"inputs": [], "parameters": {"a": None}}, "parameters", "a boolean, a number"),
         ({"inputs": [], "parameters": {"a": [1]}}, "parameters", "a boolean, a number"),

@@ -22,6 +22,7 @@ from patchserve_server.contract import kserve
 from patchserve_server.contract.tensors import join_bytes, split_bytes
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
+from patchserve_server.domain.raw_frame import PIXEL_FORMATS, RawFrame
 
 MAX_IMAGES = 4
 PIXELS = np.zeros((2, 2, 3), np.uint8)
@@ -42,6 +43,18 @@ def typed_files() -> pb.ModelInferRequest:
 
 def typed_pixels() -> pb.ModelInferRequest:
     return request_of_pixels("parcel", PIXELS, typed=True)
+
+
+def bayer() -> pb.ModelInferRequest:
+    return request_of_pixels("parcel", np.zeros((2, 6, 4), np.uint16), pixel_format="BayerRG12")
+
+
+def typed_bayer() -> pb.ModelInferRequest:
+    return request_of_pixels("parcel", np.zeros((2, 6, 4), np.uint16), pixel_format="bayerrg12", typed=True)
+
+
+def planar() -> pb.ModelInferRequest:
+    return request_of_pixels("parcel", np.zeros((6, 4), np.uint8), pixel_format="nv12")
 
 
 def shaped(*shape: int) -> Damage:
@@ -158,6 +171,34 @@ CASES: list[tuple[str, Callable[[], pb.ModelInferRequest], Damage, str]] = [
     ("a number instead of a format", files, parameter("overlay_format", int64_param=1), "parameters.overlay_format"),
     ("a negative side", files, parameter("overlay_max_side_px", int64_param=-1), "parameters.overlay_max_side_px"),
     ("a huge side", files, parameter("overlay_max_side_px", uint64_param=2**64 - 1), "parameters.overlay_max_side_px"),
+    ("an unknown pixel format", pixels, parameter("pixel_format", string_param="rgb24"), "parameters.pixel_format"),
+    ("a number as a pixel format", pixels, parameter("pixel_format", int64_param=8), "parameters.pixel_format"),
+    ("a pixel format of files", files, parameter("pixel_format", string_param="mono8"), "parameters.pixel_format"),
+    ("deep pixels as UINT8", pixels, parameter("pixel_format", string_param="rgb12"), "inputs[0].datatype"),
+    ("a Bayer frame as UINT8", bayer, lambda r: setattr(r.inputs[0], "datatype", "UINT8"), "inputs[0].datatype"),
+    ("YUV pixels with three samples", pixels, parameter("pixel_format", string_param="yuv422_8"), "inputs[0].shape"),
+    ("a Bayer frame of odd height", bayer, shaped(2, 3, 8), "inputs[0].shape"),
+    ("a Bayer frame of odd width", bayer, shaped(16, 3), "inputs[0].shape"),
+    ("a tiny Bayer frame", bayer, shaped(1, 2, 24), "inputs[0].shape"),
+    ("a Bayer frame in color", bayer, shaped(2, 4, 2, 3), "inputs[0].shape"),
+    ("a Bayer frame of one axis", bayer, shaped(48), "inputs[0].shape"),
+    ("a Bayer frame of half its bytes", bayer, lambda r: raw(r.raw_input_contents[0][:48])(r), "raw_input_contents[0]"),
+    ("too many Bayer frames", bayer, shaped(MAX_IMAGES + 1, 4, 4), "inputs[0].shape"),
+    ("a Bayer frame whose sides overflow", bayer, shaped(2**62, 2**62), "raw_input_contents[0]"),
+    ("planes that do not fit", planar, shaped(4, 6), "inputs[0].shape"),
+    ("planes of odd width", planar, shaped(24, 1), "inputs[0].shape"),
+    (
+        "a sample of 2^16",
+        typed_bayer,
+        lambda r: r.inputs[0].contents.uint_contents.__setitem__(47, 2**16),
+        "inputs[0].contents",
+    ),
+    ("a white level of 0", files, parameter("white_level", int64_param=0), "parameters.white_level"),
+    ("a white level above 16 bits", files, parameter("white_level", uint64_param=2**64 - 1), "parameters.white_level"),
+    ("a negative white level", files, parameter("white_level", int64_param=-1), "parameters.white_level"),
+    ("a fraction as a white level", files, parameter("white_level", double_param=4095.0), "parameters.white_level"),
+    ("a text as a white level", files, parameter("white_level", string_param="4095"), "parameters.white_level"),
+    ("a switch as a white level", files, parameter("white_level", bool_param=True), "parameters.white_level"),
     ("half a pixel", files, parameter("overlay_max_side_px", double_param=20.5), "parameters.overlay_max_side_px"),
 ]
 
@@ -172,7 +213,7 @@ def test_an_invalid_request_is_reported_by_its_field(
     with pytest.raises(InvalidInputError) as caught:
         kserve.infer_request(request, MAX_IMAGES)
     assert caught.value.field == field
-    assert len(caught.value.message) < 250
+    assert len(caught.value.message) < (500 if "pixel_format" in field else 250)
 
 
 def test_outputs_and_parameters_that_are_left_out_have_the_defaults_of_our_contract() -> None:
@@ -233,9 +274,24 @@ def test_pixels_are_received_as_they_were_sent(
     size = count * height * width * 3
     sent = np.frombuffer(data.draw(st.binary(min_size=size, max_size=size)), np.uint8)
     request = request_of_pixels("parcel", sent.reshape(count, height, width, 3), typed=typed)
-    assert np.array_equal(
-        np.stack(kserve.infer_request(request, MAX_IMAGES).images), sent.reshape(count, height, width, 3)
-    )
+    images = kserve.infer_request(request, MAX_IMAGES).images
+    received = [image.content.samples for image in images if isinstance(image.content, RawFrame)]
+    assert np.array_equal(np.stack(received), sent.reshape(count, height, width, 3))
+
+
+@given(st.sampled_from(sorted(PIXEL_FORMATS)), st.integers(1, 3), st.integers(2, 4), st.integers(2, 4), st.booleans())
+def test_frames_of_every_format_are_received_as_they_were_sent(
+    name: str, count: int, half_height: int, half_width: int, typed: bool
+) -> None:
+    format_ = PIXEL_FORMATS[name]
+    rows = half_height * 3 if format_.layout.is_planar else half_height * 2
+    channels = format_.layout.samples_per_pixel
+    shape = (count, rows, half_width * 2, *([channels] if channels > 1 else []))
+    sent = np.random.default_rng(0).integers(0, 2**format_.bits, shape, dtype=format_.dtype)
+    request = request_of_pixels("parcel", sent, typed=typed, pixel_format=name.upper())
+    images = [image.content for image in kserve.infer_request(request, MAX_IMAGES).images]
+    assert [image.pixel_format for image in images if isinstance(image, RawFrame)] == [format_] * count
+    assert np.array_equal(np.stack([image.samples for image in images if isinstance(image, RawFrame)]), sent)
 
 
 def test_over_a_socket_the_server_answers_invalid_requests_and_then_valid_ones() -> None:

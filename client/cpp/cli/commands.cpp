@@ -88,6 +88,7 @@ void load(const Settings& settings) {
     Folder folder(settings.path);
     v1::LoadReferenceRequest start;
     start.set_reference_id(settings.reference);
+    start.set_profile(v1::SCORING_PROFILE_VERDICT);
     const auto next = [&folder]() -> std::optional<std::string> {
         std::optional<v1::Frame> frame = folder.next();
         return frame ? std::optional(std::move(*frame->mutable_image())) : std::nullopt;

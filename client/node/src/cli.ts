@@ -3,7 +3,7 @@
 import { readFileSync, readdirSync, writeFileSync } from "node:fs";
 import { extname, join } from "node:path";
 import { parseArgs } from "node:util";
-import { PatchserveClient, PatchserveError, type InferResponse } from "./client.js";
+import { PatchserveClient, PatchserveError, ScoringProfile, type InferResponse } from "./client.js";
 import { conformance } from "./conformance.js";
 
 const USAGE = `patchserve-node [options] load FOLDER        build a reference from the images in FOLDER
@@ -85,7 +85,7 @@ async function load(client: PatchserveClient, folder: string) {
   function* images() {
     for (const name of names(folder)) yield readFileSync(join(folder, name));
   }
-  const loaded = await client.loadReference(images(), { referenceId: reference });
+  const loaded = await client.loadReference(images(), { referenceId: reference, profile: ScoringProfile.VERDICT });
   console.log(`${loaded.referenceId}: ${loaded.imageCount} images, revision ${loaded.revision}`);
 }
 

@@ -1,49 +1,43 @@
-"""The work of `patchserve evaluate`. Only this module of the command line needs the extra `evaluate`."""
+"""The work of `patchserve evaluate`. Only this module and `_sweep` need the extra `evaluate`."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from patchserve_client import Client, LoadOptions, ReferenceInfo
+from patchserve_client import Client, ReferenceInfo
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._evaluation_text import print_numbers
+from patchserve_client.cli._evaluation_plan import Plan
+from patchserve_client.cli._evaluation_text import advice, print_numbers
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import rejected_file_named
 from patchserve_client.cli._output import as_json_text, print_json, progress
+from patchserve_client.cli._report_file import write_page
+from patchserve_client.cli._sweep import run_sweep
 from patchserve_client.evaluation import (
+    Dataset,
     DatasetError,
     ReferenceExistsError,
+    Verdict,
+    VerdictPicture,
     chosen_references,
     draw_plots,
+    drawn_verdicts,
+    evaluation_page,
     inspect,
     loaded_reference,
     read_dataset,
     report,
+    worst_verdicts,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The arguments of the command."""
-
-    dataset: Path
-    reference_id: str
-    reference_count: int | None  # None: all
-    seed: int | None
-    load_options: LoadOptions
-    keep: bool
-    as_json: bool
-    out: Path | None
-    damage: bool  # whether to measure the notebook's measure, too
-
-
 def run_evaluation(settings: Settings, plan: Plan) -> bool:
-    """Measure, print, write and draw. Returns whether every image was inspected."""
+    """Measure, print, write and draw. Returns whether every image was inspected, with every setting."""
     try:
         dataset = read_dataset(plan.dataset)
         files = list(chosen_references(dataset, plan.reference_count, plan.seed))
@@ -51,18 +45,43 @@ def run_evaluation(settings: Settings, plan: Plan) -> bool:
         raise typer.BadParameter(str(error)) from error
     if plan.out is not None:  # report a folder that cannot be made before the work starts
         plan.out.mkdir(parents=True, exist_ok=True)
-    with settings.client() as client, _loaded(client, plan, files) as reference:
+    with settings.client() as client:
+        if plan.sweep is not None:
+            return run_sweep(client, dataset, plan, plan.sweep, frame_timeout_s=settings.timeout)
+        return _evaluate(client, dataset, files, plan, frame_timeout_s=settings.timeout)
+
+
+def _evaluate(
+    client: Client, dataset: Dataset, files: list[Path], plan: Plan, *, frame_timeout_s: float | None
+) -> bool:
+    with _loaded(client, plan, files) as reference:
         with progress("Inspecting", len(dataset.images)) as step:
-            findings = inspect(client, dataset.images, reference, frame_timeout_s=settings.timeout, step=step)
+            findings = inspect(client, dataset.images, reference, frame_timeout_s=frame_timeout_s, step=step)
         numbers = report(dataset, reference, client.server_info(), findings, damage=plan.damage)
         if plan.as_json:
             print_json(numbers)
         else:
             print_numbers(numbers, plan.reference_id, keep=plan.keep)
-        if plan.out is not None:
-            (plan.out / "numbers.json").write_text(as_json_text(numbers) + "\n")
-            draw_plots(client, reference, findings.verdicts, plan.out)
+        if plan.out is not None or plan.report is not None:
+            pictures = list(drawn_verdicts(client, reference, worst_verdicts(findings.verdicts)))
+            _write(plan, dataset, numbers, findings.verdicts, pictures)
     return not findings.failed
+
+
+def _write(
+    plan: Plan,
+    dataset: Dataset,
+    numbers: dict[str, Any],
+    verdicts: Sequence[Verdict],
+    pictures: Sequence[VerdictPicture],
+) -> None:
+    if plan.out is not None:
+        (plan.out / "numbers.json").write_text(as_json_text(numbers) + "\n")
+        draw_plots(verdicts, pictures, plan.out)
+    if plan.report is not None:
+        sentences = list(advice(numbers, plan.reference_id, keep=plan.keep))
+        page = evaluation_page(dataset, numbers, sentences, verdicts, pictures)
+        write_page(page, plan.report)
 
 
 @contextlib.contextmanager

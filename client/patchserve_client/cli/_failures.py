@@ -37,11 +37,15 @@ def exit_on_error(similar_reference: Callable[[str], str | None] = lambda _: Non
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}" if error.filename else str(error))
     except (KeyboardInterrupt, RuntimeError) as error:
-        # Ctrl-C inside one of gRPC's locks becomes RuntimeError("cannot release un-acquired lock").
-        if not any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__)):
+        if not is_interrupt(error):
             raise
         print_note("Interrupted.")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def is_interrupt(error: BaseException) -> bool:
+    """Whether it is Ctrl-C. Inside one of gRPC's locks that is RuntimeError("cannot release un-acquired lock")."""
+    return any(isinstance(cause, KeyboardInterrupt) for cause in (error, error.__context__))
 
 
 def fail(message: str) -> NoReturn:

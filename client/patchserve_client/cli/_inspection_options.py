@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from patchserve_client import Client, InferenceResult, OutputOptions
+from patchserve_client._options import RequestOptions
 from patchserve_client.cli._durations import INTERVAL
 from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
@@ -20,6 +21,7 @@ from patchserve_client.cli._results_file import ResultsFile, results_path
 from patchserve_client.cli._saved_anomalies import SavedAnomalies, SavedAnomaliesLimits
 from patchserve_client.cli._signatures import expanded
 from patchserve_client.cli._verdict_options import VerdictOptions, takes_verdict_options
+from patchserve_client.cli._white_level import WhiteLevelOption
 
 FILES_PANEL: dict[str, Any] = {"rich_help_panel": "Files"}
 ANOMALY_FOUND = 3
@@ -42,13 +44,14 @@ class InspectionOptions:
     out: Path | None
     style: OverlayStyle | None  # None: none of its options was used
     verdicts: VerdictOptions
+    white_level: int | None
     as_json: bool
     fail_on_anomaly: bool
     results_file: Path | None
     anomalies_folder: Path | None
     anomalies_limits: SavedAnomaliesLimits
 
-    def request(self, client: Client, *, overlay: bool = False) -> OutputOptions:
+    def request(self, client: Client, *, overlay: bool = False) -> RequestOptions:
         """What to request of the server. `overlay`: something else than these options needs overlays.
 
         Raises:
@@ -62,7 +65,8 @@ class InspectionOptions:
                 "such as --out DIR."
             )
         verdicts = self.verdicts.for_request(client, self.reference)
-        return OutputOptions(**verdicts, **self.overlay_style.for_request) if needs_overlays else verdicts
+        style = self.overlay_style.for_request if needs_overlays else OutputOptions()
+        return RequestOptions(**verdicts, **style, white_level=self.white_level)
 
     @property
     def written_folders(self) -> tuple[Path, ...]:
@@ -119,6 +123,7 @@ def _inspection_options(
         typer.Option(**FILES_PANEL, **NEW_FOLDER, metavar="DIR", help="Folder for an overlay of every image."),
     ] = None,
     style: OverlayStyle | None,
+    white_level: WhiteLevelOption = None,
     results: Annotated[
         Path | None,
         typer.Option(
@@ -167,6 +172,7 @@ def _inspection_options(
         out=out,
         style=style,
         verdicts=verdicts,
+        white_level=white_level,
         as_json=as_json,
         fail_on_anomaly=fail_on_anomaly,
         results_file=results,

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
+from patchserve_client.cli._false_alarms import false_alarm_rate
+from patchserve_client.cli._input_options import input_options
 from patchserve_client.cli._signatures import expanded
+from patchserve_client.cli._white_level import WhiteLevelOption
 
+DEFAULT_PROFILE: Final = ScoringProfile.VERDICT
+"""Of the shell. That of the contract and of the library is NOTEBOOK, whose numbers are those of the notebook."""
 COMPARISON_PANEL: dict[str, Any] = {"rich_help_panel": "How the reference compares"}
 
 
@@ -26,10 +32,17 @@ def _search_radius(text: str) -> float:
     )
 
 
+@expanded("size", input_options)
 def _load_options(
     *,
     profile: Annotated[
-        ScoringProfile | None, typer.Option(**COMPARISON_PANEL, show_default="notebook", help="Scoring profile.")
+        ScoringProfile | None,
+        typer.Option(
+            **COMPARISON_PANEL,
+            show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
+            help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
+            "paper those of the paper.",
+        ),
     ] = None,
     coreset_ratio: Annotated[
         float | None,
@@ -48,6 +61,18 @@ def _load_options(
             "image's side (1 at most).",
         ),
     ] = None,
+    false_alarms: Annotated[
+        float | None,
+        typer.Option(
+            "--false-alarms",
+            **COMPARISON_PANEL,
+            parser=false_alarm_rate,
+            metavar="RATE",
+            show_default="15%",
+            help="Share of the undamaged items that may be called anomalous, 0.1% to 50%. Fewer false alarms miss more "
+            "damage.",
+        ),
+    ] = None,
     approximate_search: Annotated[
         bool,
         typer.Option(
@@ -56,6 +81,8 @@ def _load_options(
             help="For very large banks on a CPU: several times as fast, misses about 3 % of the nearest neighbors.",
         ),
     ] = False,
+    size: LoadOptions,
+    white_level: WhiteLevelOption = None,
 ) -> LoadOptions:
     """The options for the client.
 
@@ -72,11 +99,27 @@ def _load_options(
         coreset_max_patches=coreset_max_patches,
         search_radius=search_radius,
         approximate_search=approximate_search or None,
+        **size,
+        false_alarm_rate=false_alarms,
+        white_level=white_level,
     )
 
 
 takes_load_options = expanded("options", _load_options)
 """Decorator of a command with a parameter `options: LoadOptions`."""
+
+
+_FLAGS = {"input_px": "--input", "false_alarm_rate": "--false-alarms"}  # of options that have other names in the shell
+
+
+def load_command(images: Iterable[Path], options: LoadOptions) -> str:
+    """The command line that loads these files or folders with these options."""
+    words = ["patchserve", "reference", "load", *map(str, images)]
+    for name, value in options.items():
+        if value is not None and value is not False:
+            words.append(_FLAGS.get(name, f"--{name.replace('_', '-')}"))
+            words += [] if value is True else [str(value)]
+    return shlex.join(words)
 
 
 def polygon(text: str) -> Polygon:

@@ -20,6 +20,8 @@ _WORDS: Final = {
     "Infer": "`patchserve infer`",
     "Leave coreset out": "Leave the coreset options out",
     "Leave profile out": "Leave --profile out",
+    "Leave input out": "Leave the options of the input size out",
+    "another input": "another input size",
     "with REPLACE": "without --append",
     "REPLACE": "a load without --append",
     "APPEND": "--append",
@@ -33,7 +35,9 @@ _WORDS: Final = {
     "`TlsConfig.cert_file`": "--cert",
     "`TlsConfig.key_file`": "--key",
     "approximate_search": "--approximate-search",
+    "false_alarm_rate": "--false-alarms",
     "frame_timeout": "--timeout",
+    "longer_side_px of input": "--input",
     "max_in_flight": "--max-in-flight",
     "max_patches of a coreset": "--coreset-max-patches",
     "max_regions": "--max-regions",
@@ -43,6 +47,10 @@ _WORDS: Final = {
     "region_of_interest": "--region",
     "search_radius": "--search-radius",
     "sensitivity": "--sensitivity",
+    "tile_overlap of input": "--tile-overlap",
+    "tile_px": "--tile-px",
+    "tile_px of input": "--tile-px",
+    "white_level": "--white-level",
 }
 # What is in quotes is a name and stays. Longer words first: LoadReferenceStream begins with LoadReference.
 _PATTERN: Final = re.compile(

@@ -9,16 +9,19 @@ import typer
 
 from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._evaluation_plan import Plan
 from patchserve_client.cli._failures import fail
-from patchserve_client.cli._loading import takes_load_options
+from patchserve_client.cli._loading import DEFAULT_PROFILE, takes_load_options
 from patchserve_client.cli._output import JsonOption
-from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FOLDER
+from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
+from patchserve_client.cli._sweep_options import SweptValues, takes_sweep_options
 
-_PACKAGES_OF_THE_EXTRA = {"matplotlib", "scipy", "sklearn"}
+_PACKAGES_OF_THE_EXTRA = {"jinja2", "matplotlib", "scipy", "sklearn"}
 
 
 @connected
 @takes_load_options
+@takes_sweep_options
 def evaluate(
     settings: Settings,
     dataset: Annotated[
@@ -35,6 +38,7 @@ def evaluate(
         int | None, typer.Option(metavar="N", help="Choose the images of --references at random with this seed.")
     ] = None,
     options: LoadOptions,
+    sweep: SweptValues | None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
     as_json: JsonOption = False,
     out: Annotated[
@@ -42,7 +46,13 @@ def evaluate(
         typer.Option(
             **NEW_FOLDER,
             metavar="DIR",
-            help="Folder for numbers.json and the plots roc.png, scores.png and mistakes.png.",
+            help="Folder for numbers.json and the plots roc.png, scores.png and mistakes.png; with --sweep sweep.png.",
+        ),
+    ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            **NEW_FILE, metavar="FILE", help="Write everything, with plots and pictures, as one HTML file to mail."
         ),
     ] = None,
     damage: Annotated[
@@ -52,29 +62,36 @@ def evaluate(
     """Measure how good the verdicts are on labeled images.
 
     Loads DATASET/train/good as a new reference, inspects DATASET/test/good and DATASET/test/<defect>, and compares with
-    the masks in DATASET/ground_truth/<defect>/<stem>_mask.png, if there are any. Requires scikit-learn and Matplotlib:
-    pip install ".[evaluate]" in a checkout.
+    the masks in DATASET/ground_truth/<defect>/<stem>_mask.png, if there are any. With --sweep, it does so with many
+    settings and says which to use; Ctrl-C ends it with what was measured. Requires scikit-learn and Matplotlib: pip
+    install ".[evaluate]" in a checkout.
 
-    Exit codes: 0 every image was inspected; 1 an image or the server failed; 2 wrong usage.
+    Exit codes: 0 every image was inspected; 1 an image, a setting or the server failed; 2 wrong usage.
     """
-    if seed is not None and references is None:
+    numbers_of_images = references if sweep is None else references or sweep.reference_counts
+    if seed is not None and numbers_of_images is None:
         raise typer.BadParameter("--seed needs --references: set both.")
+    if sweep is not None and (keep or damage):
+        raise typer.BadParameter("--sweep excludes --keep and --damage. It prints the command that loads its choice.")
     try:
-        from patchserve_client.cli._evaluation import Plan, run_evaluation  # noqa: PLC0415 - optional, and slow to load
+        from patchserve_client.cli._evaluation import run_evaluation  # noqa: PLC0415 - optional, and slow to load
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
         fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
+    options["profile"] = options["profile"] or DEFAULT_PROFILE
     plan = Plan(
         dataset=dataset,
         reference_id=reference,
         reference_count=references,
         seed=seed,
         load_options=options,
+        sweep=sweep,
         keep=keep,
         as_json=as_json,
         out=out,
+        report=report,
         damage=damage,
     )
     if not run_evaluation(settings, plan):

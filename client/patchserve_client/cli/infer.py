@@ -18,11 +18,11 @@ from patchserve_client import (
     InferenceResult,
     Internal,
     InvalidArgument,
-    OutputOptions,
     PatchserveError,
     ResourceExhausted,
 )
 from patchserve_client._counted import counted
+from patchserve_client._options import RequestOptions
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._image_files import ImagesArgument, named_images, read_image
@@ -44,7 +44,7 @@ class _Inspector:
 
     client: Client
     options: InspectionOptions
-    request: OutputOptions
+    request: RequestOptions
     overlays: dict[Path, Path]  # image: overlay; empty: no overlays
     saved: SavedAnomalies | None
 

@@ -8,17 +8,20 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo
+from patchserve_client import LoadMode, LoadOptions, LoadProgress, ReferenceInfo, ScoringProfile
 from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
+from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import (
     COMPARISON_PANEL,
+    DEFAULT_PROFILE,
     polygon,
     polygon_text,
     rejected_file_named,
@@ -125,6 +128,8 @@ def capture(
 
 def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
     """Add what `evaluate`, which has the other options too, does not have."""
+    if options["profile"] is None and not append:
+        options["profile"] = DEFAULT_PROFILE
     options["mode"] = LoadMode.APPEND if append else LoadMode.REPLACE
     options["region_of_interest"] = [polygon(text) for text in regions or ()]
     options["sensitivity"] = sensitivity
@@ -151,16 +156,25 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
-    if (note := few_images_note(loaded)) is not None:
-        print_note(note)
+    for note in (few_images_note(loaded), false_alarms_note(loaded)):
+        if note is not None:
+            print_note(note)
     if as_json:
         print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
         return
+    left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{counted(loaded.patch_count, 'patch', 'patches')}, raw threshold {loaded.threshold:.4g}, "
-        f"revision {loaded.revision[:12]}" + (f"; skipped {counted(len(skipped), 'file')}" if skipped else "")
+        f"{_size_text(loaded)}, input {input_text(loaded)} px, raw threshold {loaded.threshold:.4g}, "
+        + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
+        + f"revision {loaded.revision[:12]}{left_out}"
     )
+
+
+def _size_text(reference: ReferenceInfo) -> str:
+    if reference.profile is ScoringProfile.SUBSPACE:  # its vectors are no patches
+        return counted(reference.patch_count, "vector")
+    return counted(reference.patch_count, "patch", "patches")
 
 
 @app.command(cls=Command)
@@ -198,8 +212,10 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        titles = ["id", "images", "patches", "profile", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
-        print_table(titles, [_reference_cells(reference) for reference in references])
+        print_table(_TITLES, [_reference_cells(reference) for reference in references])
+
+
+_TITLES = ["id", "images", "patches", "profile", "input", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
 
 
 def _reference_cells(reference: ReferenceInfo) -> list[str]:
@@ -208,6 +224,7 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
         str(reference.image_count),
         str(reference.patch_count),
         reference.profile or "unknown",
+        input_text(reference),
         f"{reference.sensitivity:g}",
         f"{reference.threshold:.4g}",
         f"{reference.bank_bytes / 2**20:.1f}",
@@ -235,9 +252,13 @@ def show(
     normal_scores = calibration.pop("normal_scores")
     del normal_scores["scores"]
     facts["region_of_interest"] = "; ".join(map(polygon_text, facts["region_of_interest"]))
+    del calibration["false_alarm_rate"], calibration["false_alarm_rate_upper"]
     facts |= {f"calibration.{name}": value for name, value in calibration.items()}
+    facts["calibration.false_alarms"] = expected_false_alarms(reference) or "not known"
     facts |= {f"normal_scores.{name}": value for name, value in normal_scores.items()}
     print_facts(facts)
+    if (note := false_alarms_note(reference)) is not None:
+        print_note(note)
     print_histogram(reference)
     if reference.images:
         print_line("")

@@ -5,41 +5,27 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from matplotlib import font_manager
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
-from patchserve_client import Client, HeatmapScale, ReferenceInfo
 from patchserve_client._verdicts import ratio_text
-from patchserve_client.evaluation.dataset import read_mask
 from patchserve_client.evaluation.run import Verdict
 from patchserve_client.evaluation.sheet_layout import GAP_PX, MARGIN_PX, Page, Place
+from patchserve_client.evaluation.verdict_pictures import VerdictPicture
 
 _PAGE_COLOR, _TEXT_COLOR, _MUTED_COLOR = "#ffffff", "#1d2227", "#66707a"
 _KIND_COLORS = {"correct": "#2c8a56", "missed": "#c8303a", "false alarm": "#c8303a"}
-_MASK_COLOR = "#ffffff"
 
 
-def worst_verdicts(verdicts: Sequence[Verdict], count: int = 12) -> list[Verdict]:
-    """The mistakes, the largest first, then the correct verdicts closest to the threshold."""
-    return sorted(verdicts, key=lambda verdict: verdict.margin)[:count]
-
-
-def draw_mistakes(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], path: Path) -> None:
-    """Draw the images with the largest mistakes next to their overlays in the calibrated scale. Masks are outlined.
-
-    Raises:
-        PatchserveError: the server returns no overlay.
-    """
-    shown = worst_verdicts(verdicts)
-    page = Page.of([verdict.image.size_px for verdict in shown])
+def draw_mistakes(pictures: Sequence[VerdictPicture], verdicts: Sequence[Verdict], path: Path) -> None:
+    """Draw the images with the largest mistakes next to their overlays. `verdicts` are all, for the title."""
+    page = Page.of([picture.image.size for picture in pictures])
     sheet = Image.new("RGB", page.size_px, _PAGE_COLOR)
     draw = ImageDraw.Draw(sheet)
-    for verdict, place in zip(shown, page.places, strict=True):
-        _draw_caption(draw, verdict, place)
-        sheet.paste(_with_mask_outline(verdict, place.image_px), (place.left_px, place.image_top_px))
-        overlay = _overlay(client, reference, verdict, max(place.image_px)).resize(place.image_px)
-        sheet.paste(overlay, (place.left_px + place.image_px[0] + GAP_PX, place.image_top_px))
+    for picture, place in zip(pictures, page.places, strict=True):
+        _draw_caption(draw, picture.verdict, place)
+        sheet.paste(picture.image, (place.left_px, place.image_top_px))
+        sheet.paste(picture.overlay, (place.left_px + place.image_px[0] + GAP_PX, place.image_top_px))
     _draw_title(draw, verdicts, sheet.width - 2 * MARGIN_PX)
     sheet.save(path)
 
@@ -56,34 +42,6 @@ def _draw_title(draw: ImageDraw.ImageDraw, verdicts: Sequence[Verdict], width_px
     )
     draw.text((MARGIN_PX, 18), title, _TEXT_COLOR, _font(22))
     draw.text((MARGIN_PX, 50), _shortened(legend, _font(13), width_px), _MUTED_COLOR, _font(13))
-
-
-def _overlay(client: Client, reference: ReferenceInfo, verdict: Verdict, side_px: int) -> Image.Image:
-    result = client.infer(
-        verdict.image.path,
-        reference.reference_id,
-        overlay=True,
-        heatmap_scale=HeatmapScale.CALIBRATED,
-        overlay_max_side_px=2 * side_px,
-        expected_revision=reference.revision,
-    )
-    if result.overlay is None:
-        raise TypeError("The server sent no overlay, although one was requested.")
-    return result.overlay.convert("RGB")
-
-
-def _with_mask_outline(verdict: Verdict, size_px: tuple[int, int]) -> Image.Image:
-    with Image.open(verdict.image.path) as file:
-        image = ImageOps.exif_transpose(file)
-        if image.mode.startswith("I;16"):  # Pillow would clip the brighter values
-            image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        image = image.convert("RGB").resize(size_px)
-    if verdict.image.mask_path is not None:
-        mask = Image.fromarray(read_mask(verdict.image.mask_path)).convert("L").resize(size_px, Image.Resampling.BOX)
-        marked = mask.point(lambda share: 255 if share else 0)
-        outline = ImageChops.subtract(marked.filter(ImageFilter.MaxFilter(3)), marked)
-        image.paste(_MASK_COLOR, mask=outline)
-    return image
 
 
 def _draw_caption(draw: ImageDraw.ImageDraw, verdict: Verdict, place: Place) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
-from sklearn.metrics import auc, roc_auc_score, roc_curve
+from sklearn.metrics import auc, average_precision_score, roc_auc_score, roc_curve
 
 # Histogram bins are the upper bits of float32, which have the same order as the numbers. They contain 11 bits of the
 # mantissa: scores that differ by less than 0.05 % may count as equal.
@@ -75,6 +75,16 @@ class PixelHistograms:
         false_rates = np.append(false_rates[inside], max_false_positive_rate)
         overlaps = np.append(overlaps[inside], overlap_at_limit)
         return float(auc(false_rates, overlaps) / max_false_positive_rate)
+
+    def average_precision(self) -> float | None:
+        """The precision of pixels, averaged over the damaged ones by score; None as for `auroc`.
+
+        Unlike the AUROC, it shows whether small damage stands out: a clean pixel counts as much as a damaged one.
+        """
+        if not self._is_complete():
+            return None
+        truth, bins, weights = self._weighted(self._damaged)
+        return float(average_precision_score(truth, bins, sample_weight=weights))
 
     def _is_complete(self) -> bool:
         return bool(self._intact.any() and self._damaged.any())

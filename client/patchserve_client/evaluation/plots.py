@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO, TypeAlias
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,22 +13,23 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score, roc_curve
 
-from patchserve_client import Client, ReferenceInfo
 from patchserve_client.evaluation.best_threshold import BestThreshold, best_threshold
 from patchserve_client.evaluation.contact_sheet import draw_mistakes
 from patchserve_client.evaluation.run import Verdict
+from patchserve_client.evaluation.verdict_pictures import VerdictPicture
 
 _INTACT_COLOR, _DEFECT_COLOR, _CONTRAST_COLOR = "#33658a", "#d1495b", "#9a9a9a"
-_LINE_COLOR = "#333333"
-_DPI = 150
+LINE_COLOR = "#333333"
+DPI = 150
 _BINS = 40
 
+File: TypeAlias = Path | BinaryIO
 
-def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verdict], folder: Path) -> None:
+
+def draw_plots(verdicts: Sequence[Verdict], pictures: Sequence[VerdictPicture], folder: Path) -> None:
     """Write roc.png, scores.png and mistakes.png.
 
     Raises:
-        PatchserveError: the server returns no overlay.
         OSError: a file cannot be written.
     """
     defective = np.array([verdict.image.defect is not None for verdict in verdicts])
@@ -35,10 +37,10 @@ def draw_plots(client: Client, reference: ReferenceInfo, verdicts: Sequence[Verd
     best = best_threshold(defective, ratios) if defective.any() and not defective.all() else None
     draw_roc(defective, ratios, best, folder / "roc.png")
     draw_histogram(defective, ratios, best, folder / "scores.png")
-    draw_mistakes(client, reference, verdicts, folder / "mistakes.png")
+    draw_mistakes(pictures, verdicts, folder / "mistakes.png")
 
 
-def draw_roc(defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, path: Path) -> None:
+def draw_roc(defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, file: File) -> None:
     """Draw the ROC curve, with the calibrated and the best threshold on it."""
     figure = Figure(figsize=(5.6, 5.2), layout="constrained")
     axes = _axes(figure, "Intact images called anomalous (false alarms)", "Defective images called anomalous (found)")
@@ -53,20 +55,20 @@ def draw_roc(defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: Be
         flagged = ratios > 1
         point = (flagged[~defective].mean(), flagged[defective].mean())
         # Not clipped: a marker at 0 or 100 % is whole.
-        axes.plot(*point, "o", color=_LINE_COLOR, markersize=8, label="the threshold, 1 x", zorder=3, clip_on=False)
+        axes.plot(*point, "o", color=LINE_COLOR, markersize=8, label="the threshold, 1 x", zorder=3, clip_on=False)
         if best is not None and best.sensitivity != 1:
             point = (best.false_alarm_rate, best.found_rate)
-            (marker,) = axes.plot(*point, "D", color="white", markeredgecolor=_LINE_COLOR, label=_best_label(best))
+            (marker,) = axes.plot(*point, "D", color="white", markeredgecolor=LINE_COLOR, label=_best_label(best))
             marker.set(zorder=4, clip_on=False)
         axes.plot([0, 1], [0, 1], color=_CONTRAST_COLOR, linewidth=0.8, linestyle=":", label="guessing")
         axes.legend(loc="lower right", frameon=False)
     else:
-        axes.text(0.5, 0.55, "needs intact and defective images", ha="center", color=_LINE_COLOR)
-    figure.savefig(path, dpi=_DPI)
+        axes.text(0.5, 0.55, "needs intact and defective images", ha="center", color=LINE_COLOR)
+    figure.savefig(file, dpi=DPI)
 
 
 def draw_histogram(
-    defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, path: Path
+    defective: NDArray[np.bool_], ratios: NDArray[np.float64], best: BestThreshold | None, file: File
 ) -> None:
     """Draw the histogram of the ratios of intact and defective images, and the thresholds."""
     finite = ratios[np.isfinite(ratios)]
@@ -81,12 +83,12 @@ def draw_histogram(
     for name, chosen, color in (("intact", ~defective, _INTACT_COLOR), ("defective", defective, _DEFECT_COLOR)):
         shown = np.nextafter(ratios[chosen], 0)  # exactly at the threshold is intact: left of the edge
         axes.hist(shown, edges, color=color, alpha=0.6, label=f"{name} ({chosen.sum()})")
-    axes.axvline(1, color=_LINE_COLOR, linestyle="--", linewidth=1.2, label="the threshold, 1 x")
+    axes.axvline(1, color=LINE_COLOR, linestyle="--", linewidth=1.2, label="the threshold, 1 x")
     if best is not None and best.sensitivity != 1:
-        axes.axvline(best.ratio, color=_LINE_COLOR, linestyle=":", linewidth=1.2, label=_best_label(best))
+        axes.axvline(best.ratio, color=LINE_COLOR, linestyle=":", linewidth=1.2, label=_best_label(best))
     figure.legend(loc="outside lower center", ncols=2, frameon=False)  # no bar is there
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.savefig(path, dpi=_DPI)
+    figure.savefig(file, dpi=DPI)
 
 
 def _best_label(best: BestThreshold) -> str:

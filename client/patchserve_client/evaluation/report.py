@@ -11,6 +11,7 @@ import numpy as np
 from patchserve_client import ReferenceInfo, ServerInfo
 from patchserve_client.evaluation.dataset import Dataset
 from patchserve_client.evaluation.image_metrics import ImageMetrics, auroc, image_metrics
+from patchserve_client.evaluation.intervals import Interval, intervals
 from patchserve_client.evaluation.run import Findings, Verdict
 
 PIXEL_METRICS = ("pixel_auroc", "aupro")
@@ -30,9 +31,9 @@ DAMAGE_METRIC = "damage_percentage_auroc"
 def report(
     dataset: Dataset, reference: ReferenceInfo, server: ServerInfo, findings: Findings, *, damage: bool = False
 ) -> dict[str, Any]:
-    """METRICS first (None: not defined), then the data behind them. Everything except times can be written as JSON.
+    """METRICS first (None: not defined), then their 95 % intervals, then the data behind them.
 
-    With `damage`, it has the figures of the notebook's measure, too.
+    Everything except times can be written as JSON. With `damage`, it has the figures of the notebook's measure, too.
     """
     verdicts = findings.verdicts
     metrics = _image_metrics(verdicts)
@@ -46,6 +47,7 @@ def report(
     names = (*METRICS, DAMAGE_METRIC) if damage else METRICS
     return {
         **{name: values[name] for name in names},
+        "intervals": _intervals(verdicts),
         "counts": {
             "reference_images": reference.image_count,
             "intact": sum(verdict.image.defect is None for verdict in verdicts),
@@ -73,6 +75,13 @@ def _image_metrics(verdicts: list[Verdict]) -> ImageMetrics:
         np.array([verdict.image.defect is not None for verdict in verdicts]),
         np.array([verdict.anomaly.ratio for verdict in verdicts]),
         np.array([verdict.damage_percentage for verdict in verdicts]),
+    )
+
+
+def _intervals(verdicts: list[Verdict]) -> dict[str, Interval | None]:
+    return intervals(
+        np.array([verdict.image.defect is not None for verdict in verdicts]),
+        np.array([verdict.anomaly.ratio for verdict in verdicts]),
     )
 
 

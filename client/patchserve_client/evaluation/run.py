@@ -22,6 +22,8 @@ from patchserve_client import (
 from patchserve_client.evaluation.dataset import LabeledImage, read_mask
 from patchserve_client.evaluation.pixel_metrics import PixelHistograms
 
+_UNKNOWN_OUTCOMES = ("CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE", "UNKNOWN")
+
 
 class ReferenceExistsError(ValueError):
     """The server already has a reference with this id. It may be in use, so it is not replaced or deleted."""
@@ -80,7 +82,13 @@ def loaded_reference(
     with contextlib.suppress(NotFound):
         client.get_reference(reference_id)
         raise ReferenceExistsError(f'The server already has a reference "{reference_id}".')
-    reference = client.load_reference(images, reference_id, **options)
+    try:
+        reference = client.load_reference(images, reference_id, **options)
+    except BaseException as error:
+        if not isinstance(error, PatchserveError) or error.code in _UNKNOWN_OUTCOMES:
+            with contextlib.suppress(PatchserveError):  # the server may have finished it
+                client.delete_reference(reference_id)
+        raise
     try:
         yield reference
     except BaseException:

@@ -38,9 +38,8 @@ class Page:
     places: tuple[Place, ...]
 
     @classmethod
-    def of(cls, sizes_px: Sequence[tuple[int, int]]) -> Page:
-        """The page for images of these sizes with the best shape."""
-        images_px = [_shown_size(size_px) for size_px in sizes_px]
+    def of(cls, images_px: Sequence[tuple[int, int]]) -> Page:
+        """The page for images shown in these sizes (`shown_size`) with the best shape."""
         widest_px = max(2 * width_px + GAP_PX for width_px, _ in images_px)
         limits_px = range(max(_MIN_PAGE_PX, widest_px), _MAX_PAGE_PX, _PAGE_STEP_PX)
         return min((cls._filled(images_px, limit_px) for limit_px in limits_px), key=lambda page: page.ugliness)
@@ -70,8 +69,8 @@ class Page:
         return abs(math.log(width_px / height_px / _PAGE_ASPECT)) / 2 + empty
 
 
-def _shown_size(size_px: tuple[int, int]) -> tuple[int, int]:
-    """As high as the row, but not wider than _MAX_IMAGE_WIDTH_PX."""
+def shown_size(size_px: tuple[int, int]) -> tuple[int, int]:
+    """The size in which an image is shown: as high as the row, but not too wide."""
     width_px, height_px = size_px
     scale = min(_IMAGE_HEIGHT_PX / height_px, _MAX_IMAGE_WIDTH_PX / width_px)
     return max(_MIN_IMAGE_WIDTH_PX, round(width_px * scale)), max(1, round(height_px * scale))

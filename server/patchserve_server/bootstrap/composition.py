@@ -144,6 +144,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         fitting=pools.fitting,
         limits=_image_limits(limits),
         max_images=limits.max_reference_images,
+        max_bytes=limits.max_bank_bytes,
     )
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to

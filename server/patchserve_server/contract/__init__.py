@@ -13,6 +13,7 @@ from patchserve_server.contract.requests import (
     stream_config,
 )
 from patchserve_server.contract.responses import (
+    cost_message,
     image_message,
     infer_response,
     load_message,
@@ -23,6 +24,7 @@ from patchserve_server.contract.responses import (
 )
 
 __all__ = [
+    "cost_message",
     "expected_revision",
     "frame",
     "image_message",

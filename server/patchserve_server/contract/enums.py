@@ -11,7 +11,7 @@ from patchserve_server.domain.input_options import AspectRatio
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import CalibrationMethod
-from patchserve_server.domain.reference_options import ScoringProfile
+from patchserve_server.domain.reference_options import ReferenceViews, ScoringProfile
 from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
 
 MODES: Final = {
@@ -31,11 +31,19 @@ PROFILES: Final = {
     reference_pb2.SCORING_PROFILE_UNSPECIFIED: None,
     reference_pb2.SCORING_PROFILE_NOTEBOOK: ScoringProfile.NOTEBOOK,
     reference_pb2.SCORING_PROFILE_PAPER: ScoringProfile.PAPER,
+    reference_pb2.SCORING_PROFILE_VERDICT: ScoringProfile.VERDICT,
+    reference_pb2.SCORING_PROFILE_SUBSPACE: ScoringProfile.SUBSPACE,
 }
 ASPECTS: Final = {
     reference_pb2.ASPECT_RATIO_UNSPECIFIED: AspectRatio.SQUEEZE,
     reference_pb2.ASPECT_RATIO_SQUEEZE: AspectRatio.SQUEEZE,
     reference_pb2.ASPECT_RATIO_KEEP: AspectRatio.KEEP,
+}
+VIEWS: Final = {
+    reference_pb2.REFERENCE_VIEWS_UNSPECIFIED: None,
+    reference_pb2.REFERENCE_VIEWS_NONE: ReferenceViews.NONE,
+    reference_pb2.REFERENCE_VIEWS_AUTO: ReferenceViews.AUTO,
+    reference_pb2.REFERENCE_VIEWS_ALL: ReferenceViews.ALL,
 }
 METHODS: Final = {
     CalibrationMethod.LEAVE_ONE_OUT: reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT,

@@ -15,12 +15,14 @@ from patchserve_server.contract.enums import FORMATS, SCALES
 from patchserve_server.contract.neutral_parameters import (
     OUTPUT_PARAMETERS,
     REQUEST_PARAMETERS,
+    Value,
     check_parameters,
     value_of,
 )
-from patchserve_server.contract.requests import expected_revision, output_options, reference_id
+from patchserve_server.contract.pixel_formats import descriptions, pixel_format
+from patchserve_server.contract.requests import expected_revision, in_field, output_options, reference_id
 from patchserve_server.contract.status import status_of
-from patchserve_server.contract.tensors import INPUTS, OUTPUTS, join_bytes, sent_images
+from patchserve_server.contract.tensors import INPUTS, OUTPUTS, contents_of, join_bytes
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection, OutputOptions
@@ -72,7 +74,16 @@ def infer_request(request: pb.ModelInferRequest, max_images: int) -> Batch:
     name, revision = model(request.model_name, request.model_version, "model_")
     outputs = _outputs(request)
     options = _options(request.parameters, outputs)
-    return Batch(name, revision, sent_images(request, max_images), options, outputs)
+    contents = contents_of(request, max_images, pixel_format(_parameter(request, "pixel_format")))
+    white_level = _white_level(_parameter(request, "white_level"))
+    with in_field("parameters"):
+        images = [SentImage(content, white_level) for content in contents]
+    return Batch(name, revision, images, options, outputs)
+
+
+def _parameter(request: pb.ModelInferRequest, name: str) -> Value:
+    """The value of a parameter of a request; None if it is not there."""
+    return value_of(request.parameters[name]) if name in request.parameters else None
 
 
 def _outputs(request: pb.ModelInferRequest) -> tuple[str, ...]:
@@ -103,8 +114,10 @@ def _options(parameters: Mapping[str, pb.InferParameter], outputs: tuple[str, ..
                 message.overlay_format = _choice(FORMATS, key, value)
             case "overlay_max_side_px":
                 message.overlay_max_side_px = _side_px(value)
+            case "pixel_format" | "white_level":
+                pass  # of the images
             case _ if key not in REQUEST_PARAMETERS or not REQUEST_PARAMETERS[key](value):
-                supported = "sensitivity, heatmap_scale, overlay_format, overlay_max_side_px"
+                supported = "sensitivity, heatmap_scale, overlay_format, overlay_max_side_px, pixel_format, white_level"
                 text = f"{key[:40]} is not supported; {supported} are. For a time limit, set gRPC's deadline."
                 raise InvalidInputError("parameters", text)
     return output_options(message, "parameters")
@@ -114,6 +127,12 @@ def _number(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     raise InvalidInputError("parameters.sensitivity", "parameters.sensitivity must be a number: 0.1 to 10.")
+
+
+def _white_level(value: Value) -> int | None:
+    if value is None or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise InvalidInputError("parameters.white_level", "parameters.white_level must be a whole number: 1 to 65535.")
 
 
 def _side_px(value: object) -> int:
@@ -176,6 +195,7 @@ def metadata(info: ReferenceInfo) -> pb.ModelMetadataResponse:
             tensor(name=name, datatype=output.datatype, shape=map_shape if name == "anomaly_map" else [-1])
             for name, output in OUTPUTS.items()
         ],
+        parameters={name: pb.InferParameter(string_param=text) for name, text in descriptions().items()},
     )
 
 
@@ -196,5 +216,6 @@ def config(info: ReferenceInfo) -> pb.ModelConfigResponse:
                 pb.ModelOutput(name=tensor.name, data_type=_TYPES[tensor.datatype], dims=tensor.shape)
                 for tensor in about.outputs
             ],
+            parameters={name: pb.ModelParameter(string_value=text) for name, text in descriptions().items()},
         )
     )

@@ -22,8 +22,10 @@ async def load_reference(
     request: reference_pb2.LoadReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.LoadReferenceResponse:
     options = requests.load_options(request)
-    reference = await call.application.load(call.permit, options, requests.named_images(request))
-    return reference_pb2.LoadReferenceResponse(reference=responses.reference_message(reference))
+    loaded = await call.application.load(call.permit, options, requests.named_images(request))
+    return reference_pb2.LoadReferenceResponse(
+        reference=responses.reference_message(loaded.info), cost=responses.cost_message(loaded.cost)
+    )
 
 
 async def get_reference(
@@ -92,7 +94,7 @@ async def infer(request: inference_pb2.InferRequest, call: AdmittedCall) -> infe
         call.permit,
         requests.reference_id(request.reference_id),
         requests.expected_revision(request.expected_revision),
-        request.image,
+        requests.sent_image(request),
         requests.output_options(request.output),
         name=requests.image_name(request.image_name),
     )

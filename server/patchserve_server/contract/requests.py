@@ -11,8 +11,19 @@ from typing import Final
 import numpy as np
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, FORMATS, MODES, ORDERINGS, OVERFLOWS, PROFILES, SCALES, enum_value
+from patchserve_server.contract.enums import (
+    ASPECTS,
+    FORMATS,
+    MODES,
+    ORDERINGS,
+    OVERFLOWS,
+    PROFILES,
+    SCALES,
+    VIEWS,
+    enum_value,
+)
 from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.input_options import DEFAULT_TILE_OVERLAP, InputOptions
 from patchserve_server.domain.inspection import DEFAULT_MAX_REGIONS, OutputOptions
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
@@ -33,7 +44,7 @@ MAX_PAGE_SIZE: Final = 1000
 
 
 @contextmanager
-def _field(name: str) -> Iterator[None]:
+def in_field(name: str) -> Iterator[None]:
     """Adds the path in the request to the field of an error.
 
     Raises:
@@ -119,11 +130,15 @@ def _requested_options(request: reference_pb2.LoadReferenceRequest) -> Requested
         region_of_interest=_region_of_interest(request.region_of_interest) if request.region_of_interest else None,
         approximate_search=request.approximate_search if request.HasField("approximate_search") else None,
         input=_input_options(request.input) if request.HasField("input") else None,
+        views=enum_value(VIEWS, request.views, "views"),
+        scales=request.scales or None,
+        false_alarm_rate=request.false_alarm_rate if request.HasField("false_alarm_rate") else None,
+        white_level=request.white_level if request.HasField("white_level") else None,
     )
 
 
 def _input_options(message: reference_pb2.InputOptions) -> InputOptions:
-    with _field("input"):
+    with in_field("input"):
         return InputOptions(
             longer_side_px=message.longer_side_px or None,
             auto=message.auto,
@@ -134,7 +149,7 @@ def _input_options(message: reference_pb2.InputOptions) -> InputOptions:
 
 
 def _coreset_options(message: reference_pb2.CoresetOptions) -> CoresetOptions:
-    with _field("coreset"):
+    with in_field("coreset"):
         return CoresetOptions(message.ratio or None, message.max_patches or None)
 
 
@@ -145,7 +160,7 @@ def _region_of_interest(polygons: Sequence[reference_pb2.RelativePolygon]) -> Re
 
 
 def output_options(message: inference_pb2.OutputOptions, field: str = "output") -> OutputOptions:
-    with _field(field):
+    with in_field(field):
         return OutputOptions(
             overlay=message.overlay,
             heatmap_scale=enum_value(SCALES, message.heatmap_scale, "heatmap_scale"),
@@ -169,7 +184,7 @@ def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> Str
     frame_timeout_s = None
     if message.HasField("frame_timeout"):
         frame_timeout_s = message.frame_timeout.seconds + message.frame_timeout.nanos / 1e9
-    with _field("config"):
+    with in_field("config"):
         return StreamConfig(
             reference_id=reference_id(message.reference_id),
             expected_revision=expected_revision(message.expected_revision),
@@ -178,7 +193,12 @@ def stream_config(message: stream_pb2.StreamConfig, limits: ServerLimits) -> Str
             overflow=enum_value(OVERFLOWS, message.overflow, "overflow"),
             ordering=enum_value(ORDERINGS, message.ordering, "ordering"),
             frame_timeout_s=frame_timeout_s,
+            white_level=message.white_level if message.HasField("white_level") else None,
         )
+
+
+def sent_image(request: inference_pb2.InferRequest) -> SentImage:
+    return SentImage(request.image, request.white_level if request.HasField("white_level") else None)
 
 
 def frame(message: stream_pb2.Frame) -> Frame:

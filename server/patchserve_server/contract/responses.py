@@ -11,10 +11,11 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, enum_number
+from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, VIEWS, enum_number
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
+from patchserve_server.domain.load_cost import LoadCost
 from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_image import ReferenceImage
@@ -32,6 +33,12 @@ def _timestamp(time: datetime) -> Timestamp:
     message = Timestamp()
     message.FromDatetime(time)
     return message
+
+
+def cost_message(cost: LoadCost) -> reference_pb2.LoadCost:
+    return reference_pb2.LoadCost(
+        patches_per_image=cost.patches_per_image, bank_bytes=cost.bank_bytes, ms_per_image=cost.ms_per_image
+    )
 
 
 def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
@@ -59,9 +66,13 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         search_radius=options.search_radius,
         region_of_interest=[_polygon_message(polygon) for polygon in options.region_of_interest],
         approximate_search=options.approximate_search,
+        white_level=options.white_level,
         input=_input_message(options.input),
         input_width_px=info.input_shape.width_px,
         input_height_px=info.input_shape.height_px,
+        views=enum_number(VIEWS, options.views),
+        scales=options.scales,
+        false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
     )
@@ -90,7 +101,7 @@ def _input_message(options: InputOptions) -> reference_pb2.InputOptions | None:
         auto=options.auto,
         aspect=enum_number(ASPECTS, options.aspect),
         tile_px=options.tile_px or 0,
-        tile_overlap=options.tile_overlap,
+        tile_overlap=None if options.tile_px is None else options.tile_overlap,
     )
 
 
@@ -113,6 +124,8 @@ def _calibration_message(calibration: Calibration) -> reference_pb2.Calibration:
             max=spread.max,
             scores=spread.scores,
         ),
+        false_alarm_rate=calibration.false_alarm_rate,
+        false_alarm_rate_upper=calibration.false_alarm_rate_upper,
     )
 
 

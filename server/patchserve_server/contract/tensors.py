@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
@@ -12,12 +12,12 @@ import numpy as np
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve_server.contract.neutral_parameters import INPUT_PARAMETERS, check_parameters, value_of
+from patchserve_server.contract.pixel_formats import datatype_of, frames, full_shape, little_endian
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.images import RgbImage, SentImage
 from patchserve_server.domain.inspection import Inspection
+from patchserve_server.domain.raw_frame import RGB8, PixelFormat, RawFrame
 
 _LENGTH: Final = struct.Struct("<I")
-_CHANNELS: Final = 3
 _CHUNK: Final = 2**16
 
 
@@ -46,7 +46,7 @@ def _overlay(inspection: Inspection) -> bytes:
 
 INPUTS: Final = {
     "image": Input("BYTES", (-1,), "bytes_contents"),
-    "pixels": Input("UINT8", (-1, -1, -1, _CHANNELS), "uint_contents"),
+    "pixels": Input("UINT8", (-1, -1, -1, 3), "uint_contents"),  # of RGB8; other formats have others
 }
 OUTPUTS: Final = {
     "score": Output("FP32", "fp32_contents", "<f4", lambda result: result.verdict.anomaly.score),
@@ -58,7 +58,9 @@ OUTPUTS: Final = {
 _INPUT_NAMES: Final = " or ".join(INPUTS)
 
 
-def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[SentImage]:
+def contents_of(
+    request: pb.ModelInferRequest, max_images: int, pixel_format: PixelFormat = RGB8
+) -> Sequence[bytes | RawFrame]:
     """The images of a request, from its one input.
 
     Raises:
@@ -67,20 +69,25 @@ def sent_images(request: pb.ModelInferRequest, max_images: int) -> Sequence[Sent
     if len(request.inputs) != 1:
         raise InvalidInputError("inputs", f"inputs must have one tensor, {_INPUT_NAMES}, not {len(request.inputs)}.")
     tensor = request.inputs[0]
-    if (input_ := INPUTS.get(tensor.name)) is None:
+    if tensor.name not in INPUTS:
         raise InvalidInputError("inputs[0].name", f"The input must be {_INPUT_NAMES}.")
-    if tensor.datatype != input_.datatype:
-        raise InvalidInputError("inputs[0].datatype", f"The datatype of {tensor.name} must be {input_.datatype}.")
+    is_files = tensor.name == "image"
+    if is_files and pixel_format != RGB8:
+        message = "parameters.pixel_format is for the input pixels; the files of image know their own."
+        raise InvalidInputError("parameters.pixel_format", message)
+    datatype = INPUTS["image"].datatype if is_files else datatype_of(pixel_format)
+    if tensor.datatype != datatype:
+        raise InvalidInputError("inputs[0].datatype", f"The datatype of {tensor.name} must be {datatype}.")
     check_parameters(tensor.parameters, INPUT_PARAMETERS, "inputs[0].parameters")
     _check_declared_size(request)
-    shape = _shape(tensor, max_images)
+    shape = _file_shape(tensor) if is_files else full_shape(tensor.shape, pixel_format, "inputs[0].shape")
+    if not 1 <= shape[0] <= max_images:
+        raise InvalidInputError("inputs[0].shape", f"This server takes 1 to {max_images} images in a request.")
     if len(request.raw_input_contents) > 1:
         raise InvalidInputError("raw_input_contents", "raw_input_contents must have one element, for the one input.")
     if request.raw_input_contents and tensor.HasField("contents"):
         raise InvalidInputError("inputs[0].contents", "Send contents or raw_input_contents, not both.")
-    if input_.datatype == "BYTES":
-        return _files(request, shape[0])
-    return _images(request, shape)
+    return _files(request, shape[0]) if is_files else _frames(request, shape, pixel_format)
 
 
 def _check_declared_size(request: pb.ModelInferRequest) -> None:
@@ -94,25 +101,16 @@ def _check_declared_size(request: pb.ModelInferRequest) -> None:
         raise InvalidInputError("inputs[0].parameters.binary_data_size", message)
 
 
-def _shape(tensor: pb.ModelInferRequest.InferInputTensor, max_images: int) -> tuple[int, ...]:
-    """(N,) of `image`, (N, H, W, 3) of `pixels`."""
-    field, shape = "inputs[0].shape", tuple(tensor.shape)
-    if tensor.name == "image":
-        if len(shape) != 1:
-            raise InvalidInputError(field, "The shape of image must be [N], the number of images.")
-    else:
-        if len(shape) == 3:  # noqa: PLR2004 - one image
-            shape = (1, *shape)
-        if len(shape) != 4 or shape[-1] != _CHANNELS or min(shape) < 1:  # noqa: PLR2004
-            raise InvalidInputError(field, "The shape of pixels must be [height, width, 3] or [N, height, width, 3].")
-    if not 1 <= shape[0] <= max_images:
-        raise InvalidInputError(field, f"This server takes 1 to {max_images} images in a request.")
-    return shape
+def _file_shape(tensor: pb.ModelInferRequest.InferInputTensor) -> tuple[int]:
+    """(N,)."""
+    if len(tensor.shape) != 1:
+        raise InvalidInputError("inputs[0].shape", "The shape of image must be [N], the number of images.")
+    return (tensor.shape[0],)
 
 
-def _files(request: pb.ModelInferRequest, image_count: int) -> list[SentImage]:
+def _files(request: pb.ModelInferRequest, image_count: int) -> list[bytes]:
     if request.raw_input_contents:
-        return list(split_bytes(request.raw_input_contents[0], image_count))
+        return split_bytes(request.raw_input_contents[0], image_count)
     files = _typed(request.inputs[0], "bytes_contents")
     if len(files) != image_count:
         message = f"The shape says {image_count} images, but bytes_contents has {len(files)}."
@@ -152,25 +150,31 @@ def join_bytes(elements: Sequence[bytes]) -> bytes:
     return b"".join(_LENGTH.pack(len(element)) + element for element in elements)
 
 
-def _images(request: pb.ModelInferRequest, shape: tuple[int, ...]) -> list[SentImage]:
-    expected = math.prod(shape)
+def _frames(request: pb.ModelInferRequest, shape: tuple[int, ...], pixel_format: PixelFormat) -> list[RawFrame]:
+    expected, dtype = math.prod(shape), little_endian(pixel_format)
     if request.raw_input_contents:
-        field, data = "raw_input_contents[0]", request.raw_input_contents[0]
-        _check_length(field, expected, len(data))
+        data = request.raw_input_contents[0]
+        _check_length("raw_input_contents[0]", expected * dtype.itemsize, len(data), "bytes")
     else:
         field, values = "inputs[0].contents", _typed(request.inputs[0], "uint_contents")
-        _check_length(field, expected, len(values))
-        try:  # in chunks, so that other threads can run
-            data = b"".join(bytes(values[start : start + _CHUNK]) for start in range(0, expected, _CHUNK))
-        except ValueError:
-            raise InvalidInputError(field, "Values of UINT8 must be 0 to 255.") from None
-    images: RgbImage = np.frombuffer(data, np.uint8).reshape(shape)
-    return list(images)
+        _check_length(field, expected, len(values), "values")
+        data = b"".join(_chunks(values, dtype, field))
+    return frames(data, shape, pixel_format, "inputs[0].shape")
 
 
-def _check_length(field: str, expected: int, actual: int) -> None:
+def _chunks(values: Sequence[int], dtype: np.dtype[Any], field: str) -> Iterator[bytes]:
+    """The values as raw contents, in chunks, so that other threads can run."""
+    largest = np.iinfo(dtype).max
+    for start in range(0, len(values), _CHUNK):
+        chunk = np.array(values[start : start + _CHUNK], np.uint32)
+        if chunk.max() > largest:
+            raise InvalidInputError(field, f"Values of {dtype.name.upper()} must be 0 to {largest}.")
+        yield chunk.astype(dtype).tobytes()
+
+
+def _check_length(field: str, expected: int, actual: int, counted: str) -> None:
     if actual != expected:
-        raise InvalidInputError(field, f"The shape says {expected} values, but there are {actual}.")
+        raise InvalidInputError(field, f"The shape says {expected} {counted}, but there are {actual}.")
 
 
 def _typed(tensor: pb.ModelInferRequest.InferInputTensor, name: str) -> Any:  # noqa: ANN401 - a repeated field

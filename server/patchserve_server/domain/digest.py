@@ -19,12 +19,12 @@ def revision_of(model: ReferenceModel) -> Revision:
     """SHA-256 (hexadecimal) over everything that decides scores. Equal content has an equal revision.
 
     A sensitivity of 1 is left out, so that references from before there was one keep their revisions; so are options
-    that are newer than version 3 of the manifest, if they have their defaults. So is the list of normal scores: nothing
-    depends on it.
+    that are newer than version 3 of the manifest, if they have their defaults. So are the list of normal scores and the
+    false alarm rates of the calibration: nothing depends on them.
     """
     digest = hashlib.sha256()
     calibration = dataclasses.asdict(model.calibration)
-    del calibration["normal_scores"]["scores"]
+    del calibration["normal_scores"]["scores"], calibration["false_alarm_rate"], calibration["false_alarm_rate_upper"]
     content: dict[str, object] = {
         "spec": dataclasses.asdict(model.spec),
         "options": _options_content(model.options),
@@ -45,7 +45,7 @@ def _value_of(choice: enum.Enum) -> object:
 
 
 def _options_content(options: ReferenceOptions) -> dict[str, object]:
-    newer, defaults = ("input",), ReferenceOptions()
+    newer, defaults = ("input", "views", "scales", "false_alarm_rate", "white_level"), ReferenceOptions()
     content = dataclasses.asdict(options)
     for name in newer:
         if getattr(options, name) == getattr(defaults, name):

@@ -26,16 +26,17 @@ class ImageInspected:
     """An image was inspected. What it draws is drawn only when it is called, which blocks."""
 
     origin: Origin
-    image: SentImage
+    image: SentImage  # with the white level that it was read with
     inspection: Inspection
     calibration: Calibration  # of the reference, at sensitivity 1
+    map_bytes: int  # of the anomaly map that draw_overlay and draw_thumbnail hold
     draw_overlay: Callable[[SentImage], EncodedOverlay]  # of the image, for the operator, whatever the caller requested
     draw_thumbnail: Callable[[], bytes]  # JPEG
 
     @property
     def nbytes(self) -> int:
         """The memory of the image and of what the inspection holds."""
-        return nbytes_of(self.image) + self.inspection.nbytes
+        return self.image.nbytes + self.inspection.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,3 @@ class Events(Protocol):
 
     def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
         """The reference has this new revision; None: it was deleted."""
-
-
-def nbytes_of(image: SentImage) -> int:
-    return len(image) if isinstance(image, bytes) else image.nbytes

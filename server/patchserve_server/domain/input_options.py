@@ -9,7 +9,9 @@ from typing import Final, Self
 from patchserve_server.domain.errors import InvalidInputError
 
 DEFAULT_SIDE_PX: Final = 224
-AUTO_SIDE_PX: Final = 320
+VERDICT_SIDE_PX: Final = 320
+"""The side that gives the best verdicts on most items (docs/adr/0016)."""
+AUTO_SIDE_PX: Final = VERDICT_SIDE_PX
 """The longest side that `auto` chooses. More finds smaller damage, but gives worse verdicts on many items."""
 WHOLE_SIDE_RANGE_PX: Final = (224, 1024)
 TILED_SIDE_RANGE_PX: Final = (224, 32_768)

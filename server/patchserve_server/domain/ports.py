@@ -52,6 +52,10 @@ class Scorer(Protocol):
     def nbytes(self) -> int:
         """All memory that this scorer holds: bank, indexes, its network in int8, copies on a device."""
 
+    @property
+    def patches_per_image(self) -> int:
+        """The size of the patch grid. The bank has as many rows for each of its images, or fewer with a coreset."""
+
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         """The raw scores of each model input (B, H, W, 3). Each result is independent of the other inputs."""
 
@@ -67,6 +71,12 @@ class Detector(Protocol):
 
     def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
         """The shape of the model inputs of a reference, whose first image has this (width, height)."""
+
+    def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
+        """The memory that `fit` needs for this many model inputs of this shape, known before any is allocated.
+
+        It includes the model inputs themselves and all that is searched, also what a coreset leaves out in the end.
+        """
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         """Builds and calibrates a model from model inputs (N, H, W, 3), and opens it.

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from itertools import pairwise
 from statistics import fmean, pstdev
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from patchserve_server.domain.arrays import check_arrays, check_inputs
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import ReferenceImage
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference_options import ReferenceOptions, ScoringProfile
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
+from patchserve_server.domain.subspace import Subspace
 
 MAX_NORMAL_SCORES: Final = 256  # enough for a histogram; a list of references must stay small
 
@@ -86,17 +88,27 @@ class Calibration:
     """Raw thresholds, computed from the reference images alone.
 
     Raises:
-        ValueError: a threshold is negative or not finite.
+        ValueError: a threshold is negative or not finite, or the rates contradict each other.
     """
 
     method: CalibrationMethod
     image_threshold: float
     patch_threshold: float  # what the maps of normal images rarely exceed; the verdict does not use it
     normal_scores: ScoreSpread
+    # The share of other undamaged items above the image threshold, expected and at most (with 95 % confidence), at a
+    # sensitivity of 1. None: not known. Nothing is computed from them.
+    false_alarm_rate: float | None = None
+    false_alarm_rate_upper: float | None = None
 
     def __post_init__(self) -> None:
         if not (0 <= self.image_threshold < math.inf and 0 <= self.patch_threshold < math.inf):
             raise ValueError("a threshold is negative or not finite")
+        rate, upper = self.false_alarm_rate, self.false_alarm_rate_upper
+        if rate is None or upper is None:
+            if rate is not upper:
+                raise ValueError("only one of the false alarm rates is known")
+        elif not 0 <= rate <= upper <= 1:
+            raise ValueError("the false alarm rates contradict each other")
 
     def with_sensitivity(self, sensitivity: float) -> Calibration:
         """The same calibration with both thresholds divided by the sensitivity."""
@@ -133,14 +145,10 @@ class MemoryBank:
     inputs: ModelInputs  # (N, H, W, 3)
 
     def __post_init__(self) -> None:
-        for name, (dtype, axes) in _BANK_ARRAYS.items():
-            array = getattr(self, name)
-            if array.dtype != dtype or array.ndim != axes or 0 in array.shape:
-                raise ValueError(f"array {name} is not a non-empty {np.dtype(dtype)} array with {axes} axes")
+        check_arrays(self, _BANK_ARRAYS)
         if not len(self.patches) == len(self.image_index) == len(self.grid_index) == len(self.spacing):
             raise ValueError("arrays patches, image_index, grid_index and spacing differ in length")
-        if self.inputs.shape[3] != 3:  # noqa: PLR2004
-            raise ValueError("array inputs does not contain RGB images")
+        check_inputs(self.inputs)
         if self.image_index.min() < 0 or self.image_index.max() >= len(self.inputs):
             raise ValueError("array image_index refers to an image that does not exist")
         if self.grid_index.min() < 0:
@@ -154,8 +162,21 @@ class MemoryBank:
         return InputShape(height, width)
 
     @property
+    def vector_count(self) -> int:
+        """How many patch vectors it keeps."""
+        return len(self.patches)
+
+    @property
+    def feature_dim(self) -> int:
+        return len(self.patches[0])
+
+    @property
     def nbytes(self) -> int:
         return sum(getattr(self, array.name).nbytes for array in fields(self))
+
+
+Bank: TypeAlias = MemoryBank | Subspace
+"""What is kept of undamaged items: a subspace if the profile is SUBSPACE, else a memory bank."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -164,16 +185,30 @@ class ReferenceModel:
 
     Raises:
         InvalidInputError: the sensitivity is out of its range.
+        ValueError: the bank is not one of the profile.
     """
 
     spec: EmbeddingSpec
     options: ReferenceOptions
-    bank: MemoryBank
+    bank: Bank
     calibration: Calibration
     sensitivity: float = DEFAULT_SENSITIVITY  # of requests that set none
 
     def __post_init__(self) -> None:
         check_sensitivity(self.sensitivity)
+        if isinstance(self.bank, Subspace) != (self.options.profile is ScoringProfile.SUBSPACE):
+            raise ValueError("the bank is not one of its profile")
+
+    @property
+    def memory_bank(self) -> MemoryBank:
+        """The bank of a profile other than SUBSPACE.
+
+        Raises:
+            TypeError: it is a subspace.
+        """
+        if isinstance(self.bank, Subspace):
+            raise TypeError("the bank of the SUBSPACE profile is not a memory bank")
+        return self.bank
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,8 +274,8 @@ class Reference:
             sensitivity=model.sensitivity,
             images=self.images or (ReferenceImage(),) * len(bank.inputs),
             input_shape=bank.input_shape,
-            patch_count=bank.patches.shape[0],
-            feature_dim=bank.patches.shape[1],
+            patch_count=bank.vector_count,
+            feature_dim=bank.feature_dim,
             bank_bytes=bank.nbytes,
             previous_revision=self.previous_revision,
         )

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any, TypeAlias
 
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.false_alarm_rate import check_false_alarm_rate
+from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, VERDICT_SIDE_PX, InputOptions
+from patchserve_server.domain.white_level import check_white_level
 
 MIN_CORESET_PATCHES = 16
 MAX_REGION_POINTS = 500
+MAX_SCALES = 3
 _MIN_POLYGON_POINTS = 3
 
 
@@ -19,6 +22,27 @@ class ScoringProfile(enum.Enum):
 
     NOTEBOOK = "notebook"
     PAPER = "paper"
+    VERDICT = "verdict"
+    SUBSPACE = "subspace"
+
+    @property
+    def default_side_px(self) -> int:
+        """The longer side of the model inputs if the caller asks for none."""
+        is_published = self in (ScoringProfile.NOTEBOOK, ScoringProfile.PAPER)  # with a size of their own
+        return DEFAULT_SIDE_PX if is_published else VERDICT_SIDE_PX
+
+    @property
+    def default_views(self) -> ReferenceViews:
+        """The views if the caller asks for none."""
+        return ReferenceViews.AUTO if self is ScoringProfile.VERDICT else ReferenceViews.NONE
+
+
+class ReferenceViews(enum.Enum):
+    """Whether mirrored and turned copies of the reference images are part of the bank."""
+
+    NONE = "none"
+    AUTO = "auto"  # with few images, if normal scores spread no more with them
+    ALL = "all"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +87,14 @@ class ReferenceOptions:
     region_of_interest: RegionOfInterest = ()
     approximate_search: bool = False  # for large banks; not together with a search radius
     input: InputOptions = field(default_factory=InputOptions)
+    views: ReferenceViews = ReferenceViews.NONE  # ALL not together with a search radius or tiles
+    scales: int = 1  # 1 to MAX_SCALES: how many sizes of the items the bank has; above 1 as views
+    false_alarm_rate: float | None = None  # share of the undamaged items; None: the default
+    white_level: int | None = None  # of images that have none of their own; None: what the file says
 
     def __post_init__(self) -> None:
+        check_false_alarm_rate(self.false_alarm_rate)
+        check_white_level(self.white_level)
         if self.search_radius is not None and not 0 < self.search_radius <= 1:  # also excludes NaN
             message = (
                 "search_radius is a fraction of the image's side, above 0 and at most 1; leave it out to search all."
@@ -73,7 +103,32 @@ class ReferenceOptions:
         if self.approximate_search and self.search_radius is not None:
             message = "approximate_search cannot be combined with search_radius; leave one of them out."
             raise InvalidInputError("approximate_search", message)
+        if self.profile is ScoringProfile.SUBSPACE:
+            self._check_nothing_to_search()
+        self._check_views()
         _check_region_of_interest(self.region_of_interest)
+
+    def _check_views(self) -> None:
+        if not 1 <= self.scales <= MAX_SCALES:
+            raise InvalidInputError("scales", f"scales is 1 to {MAX_SCALES}, not {self.scales}.")
+        for name, is_set in (("views", self.views is ReferenceViews.ALL), ("scales", self.scales > 1)):
+            # Patches of a view lie elsewhere than in the image, and views of very large images take too much memory.
+            if is_set and (self.search_radius is not None or self.input.tile_px is not None):
+                other = "tile_px" if self.search_radius is None else "search_radius"
+                raise InvalidInputError(name, f"{name} cannot be combined with {other}; leave one of them out.")
+
+    def _check_nothing_to_search(self) -> None:
+        for name, is_set in (
+            ("coreset", self.coreset != CoresetOptions()),
+            ("search_radius", self.search_radius is not None),
+            ("approximate_search", self.approximate_search),
+        ):
+            if is_set:
+                message = (
+                    f"{name} cannot be combined with the profile SUBSPACE, which keeps no patches to search; leave "
+                    "one of them out."
+                )
+                raise InvalidInputError(name, message)
 
 
 def _check_region_of_interest(polygons: RegionOfInterest) -> None:
@@ -103,13 +158,18 @@ class RequestedOptions:
     region_of_interest: RegionOfInterest | None = None
     approximate_search: bool | None = None
     input: InputOptions | None = None
+    views: ReferenceViews | None = None
+    scales: int | None = None
+    false_alarm_rate: float | None = None
+    white_level: int | None = None
 
     def __post_init__(self) -> None:
         self.with_defaults()
 
     def with_defaults(self) -> ReferenceOptions:
         """The options of a new reference. Options that are not set have their defaults."""
-        return ReferenceOptions(**self._set_values())
+        profile = self.profile or ScoringProfile.NOTEBOOK
+        return ReferenceOptions(**{"views": profile.default_views, **self._set_values()})
 
     def first_difference(self, options: ReferenceOptions) -> str | None:
         """The name of the first option that is set and differs from `options`."""

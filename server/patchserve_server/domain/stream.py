@@ -10,6 +10,7 @@ from typing import TypeAlias
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.inspection import Inspection, OutputOptions
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.white_level import check_white_level
 
 
 class OverflowPolicy(enum.Enum):
@@ -39,8 +40,10 @@ class StreamConfig:
     overflow: OverflowPolicy = OverflowPolicy.BLOCK
     ordering: ResultOrdering = ResultOrdering.INPUT
     frame_timeout_s: float | None = None  # None: no limit
+    white_level: int | None = None  # of all frames; None: that of the reference
 
     def __post_init__(self) -> None:
+        check_white_level(self.white_level)
         if self.max_in_flight < 1:
             raise InvalidInputError("max_in_flight", "max_in_flight must be 1 or more.")
         if self.frame_timeout_s is not None and not 0 < self.frame_timeout_s < math.inf:

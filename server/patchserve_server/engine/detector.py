@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,16 +15,34 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
-from patchserve_server.domain.reference import EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
-from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
+from patchserve_server.engine.patchcore.reference_views import (
+    View,
+    may_have_views,
+    spreads_no_more,
+    takes_turned_views,
+    views_of,
+    with_views,
+)
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
+from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit
+from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+
+_NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
+_TILES_OF_A_RUNTIME = 64
+"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -59,7 +78,7 @@ class PatchCoreDetector:
 
     def input_shape(self, options: ReferenceOptions, size_px: tuple[int, int]) -> InputShape:
         step_px = self._backbone.spec.step_px
-        return options.input.shape_for(size_px, step_px=step_px, default_side_px=DEFAULT_SIDE_PX)
+        return options.input.shape_for(size_px, step_px=step_px, default_side_px=options.profile.default_side_px)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
@@ -73,12 +92,24 @@ class PatchCoreDetector:
         patches = pipeline.embed(inputs)
         pipeline.score(patches, BankIndex.build(patches[0]))
 
+    def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
+        spec, device = self._backbone.spec, self._backbone.device
+        rows = image_count * spec.patches_of(shape)
+        vectors = 4 * rows * spec.feature_dim
+        index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
+        shared = vectors if device.type == "cpu" else 0
+        kept = coreset_count(rows, options.coreset)
+        selected = 4 * kept * spec.feature_dim if kept < rows else 0
+        inputs = 3 * shape.pixels * image_count
+        copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
+        return copies * inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
+
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
         masked = cover_outside(roi_mask, inputs)
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        return self._build(pipeline, masked, pipeline.embed_each(masked, progress), progress)
+        return self._fit(pipeline, masked, progress)
 
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
@@ -87,27 +118,21 @@ class PatchCoreDetector:
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        has_all_rows = len(bank.patches) == len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape)
-        if has_all_rows and not self._backbone.bytes_per_reference:
-            # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
-            new_vectors = pipeline.embed_each(new, progress)
-            old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
-            vectors = torch.cat((old_vectors, new_vectors))
-        else:
-            vectors = pipeline.embed_each(masked, progress)
-        return self._build(pipeline, masked, vectors, progress)
+        if isinstance(bank, Subspace) or may_have_views(options) or self._backbone.bytes_per_reference:
+            return self._fit(pipeline, masked, progress)
+        if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
+            return self._fit(pipeline, masked, progress)  # of a coreset
+        # The bank has all rows of the old images in order. Embedding these images again would give the same rows.
+        new_vectors = pipeline.embed_each(new, progress)
+        old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
+        return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
 
     @torch.inference_mode()
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._backbone.runtime_for(bank.inputs, _ignore_progress)
-        index = BankIndex.build(
-            torch.from_numpy(bank.patches).to(device),
-            places=torch.from_numpy(bank.grid_index).to(device),
-            spacing=torch.from_numpy(bank.spacing).to(device),
-            approximate=options.approximate_search,
-        )
+        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
+        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
@@ -117,14 +142,16 @@ class PatchCoreDetector:
 
     def open_nbytes(self, info: ReferenceInfo) -> int:
         device = self._backbone.device
-        index_nbytes = predict_nbytes(
-            info.patch_count,
-            info.feature_dim,
-            device,
-            approximate=info.options.approximate_search,
-            values_per_row=2,  # places and spacing
-        )
-        shared = 4 * info.patch_count * info.feature_dim if device.type == "cpu" else 0
+        vectors_nbytes = index_nbytes = 4 * info.patch_count * info.feature_dim
+        if info.options.profile is not ScoringProfile.SUBSPACE:
+            index_nbytes = predict_nbytes(
+                info.patch_count,
+                info.feature_dim,
+                device,
+                approximate=info.options.approximate_search,
+                values_per_row=2,  # places and spacing
+            )
+        shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
 
@@ -135,20 +162,47 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime = self._backbone.runtime_for(masked, progress)
-        shape = _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
+    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+        """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
+        tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
+        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+
+    def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
+        """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
+        options, is_square = pipeline.options, masked.shape[1] == masked.shape[2]
+        turned = takes_turned_views(options, images=len(masked))
+        views = views_of(turned=turned, scales=options.scales, is_square=is_square)
+        keeps_vectors = options.profile is not ScoringProfile.SUBSPACE
+        vectors = pipeline.embed_each(with_views(masked, views), progress) if keeps_vectors else None  # (N * V, P, D)
+
+        def build(chosen: Sequence[View]) -> Scorer:
+            if vectors is None:
+                return self._build_subspace(pipeline, masked, chosen, progress)
+            if len(chosen) == len(views):
+                return self._build(pipeline, masked, vectors, progress)
+            by_image = vectors.view(len(masked), len(views), *vectors.shape[1:])
+            of_chosen = by_image[:, [views.index(view) for view in chosen]]
+            return self._build(pipeline, masked, of_chosen.flatten(0, 1), progress)
+
+        built = build(views)
+        if not turned or options.views is not ReferenceViews.AUTO:
+            return built
+        without = build(views_of(turned=False, scales=options.scales, is_square=is_square))
+        return built if spreads_no_more(built.model.calibration, without.model.calibration) else without
+
     def _build(self, pipeline: Pipeline, masked: ModelInputs, vectors: Tensor, progress: Progress) -> Scorer:
-        """The scorer of masked inputs (N, H, W, 3) and all their patch vectors (N, P, D)."""
+        """The scorer of masked inputs (N, H, W, 3) and the patch vectors (N * V, P, D) of all their views."""
         selected = self._select(vectors.flatten(0, 1), pipeline.options, progress)
         calibrated = calibrate(pipeline, masked, vectors, selected, progress)
         index, device = calibrated.index, self._backbone.device
         spacing = torch.ones(len(index)) if index.spacing is None else index.spacing.cpu()
-        positions = vectors.shape[1]
+        positions, views = vectors.shape[1], len(vectors) // len(masked)
         bank = MemoryBank(
             patches=index.patches.cpu().numpy(),
-            image_index=selected.div(positions, rounding_mode="floor").int().numpy(),
+            image_index=selected.div(positions * views, rounding_mode="floor").int().numpy(),
             grid_index=(selected % positions).int().numpy(),
             spacing=spacing.numpy(),
             inputs=masked,
@@ -162,6 +216,17 @@ class PatchCoreDetector:
         )
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), index)
 
+    def _build_subspace(
+        self, pipeline: Pipeline, masked: ModelInputs, views: Sequence[View], progress: Progress
+    ) -> Scorer:
+        """The scorer of masked inputs (N, H, W, 3) and their views with the SUBSPACE profile."""
+        fit = SubspaceFit.of(pipeline, masked, views, progress)
+        subspace = PatchSubspace.fit(fit.sums)
+        calibration = fit.calibrate(subspace, progress)
+        bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
+        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""
         count = coreset_count(len(patches), options.coreset)
@@ -174,18 +239,21 @@ class PatchCoreDetector:
         )
         return rows.cpu().sort().values
 
-    def _scorer(self, model: ReferenceModel, pipeline: Pipeline, index: BankIndex) -> PatchCoreScorer:
-        # On the CPU, the index uses the bank's own rows.
-        shared = model.bank.patches.nbytes if self._backbone.device.type == "cpu" else 0
-        nbytes = model.bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
+    def _scorer(self, model: ReferenceModel, pipeline: Pipeline, index: BankIndex | PatchSubspace) -> PatchCoreScorer:
+        bank = model.bank
+        # On the CPU, the index uses the bank's own vectors.
+        shared = 4 * bank.vector_count * bank.feature_dim if self._backbone.device.type == "cpu" else 0
+        nbytes = bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
         return PatchCoreScorer(model, pipeline, index, nbytes)
 
     def _require_match(self, model: ReferenceModel) -> None:
         """Refuses a bank whose vectors cannot be compared with those of this detector."""
         bank, shape, architecture = model.bank, model.bank.input_shape, self._backbone.spec
-        positions = max(architecture.patches_of(shape), int(bank.grid_index.max()) + 1)
+        positions = architecture.patches_of(shape)
+        if isinstance(bank, MemoryBank):
+            positions = max(positions, int(bank.grid_index.max()) + 1)
         bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec_of(shape))
-        bank_spec["patches"] = f"{positions} x {bank.patches.shape[1]}"
+        bank_spec["patches"] = f"{positions} x {bank.feature_dim}"
         own_spec["patches"] = f"{architecture.patches_of(shape)} x {architecture.feature_dim}"
         steps = {side_px % architecture.step_px for side_px in shape.sides_px}
         bank_spec["input"] = str(shape)
@@ -200,6 +268,18 @@ class PatchCoreDetector:
                 + ", ".join(f"{name} {own_spec[name]}" for name in different)
                 + ". Load its images again, or start the server with the earlier settings.",
             )
+
+
+def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankIndex | PatchSubspace:
+    """The bank on the device, prepared for scoring."""
+    if isinstance(bank, Subspace):
+        return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
+    return BankIndex.build(
+        torch.from_numpy(bank.patches).to(device),
+        places=torch.from_numpy(bank.grid_index).to(device),
+        spacing=torch.from_numpy(bank.spacing).to(device),
+        approximate=approximate,
+    )
 
 
 def _shape_of(inputs: ModelInputs) -> InputShape:

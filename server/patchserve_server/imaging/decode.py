@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, TiffImagePlugin, UnidentifiedImageError
 
 from patchserve_server.domain.errors import (
     EmptyImageError,
@@ -15,8 +13,11 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.imaging.decode_guards import LimitedReads, check_decoding_cost
 from patchserve_server.imaging.jpeg import decode_jpeg
 from patchserve_server.imaging.limits import ImageLimits
-from patchserve_server.imaging.pil_image import PilImage
+from patchserve_server.imaging.pil_image import PilImage, to_rgb_array
+from patchserve_server.imaging.png import encode_png
 from patchserve_server.imaging.png_guard import check_png_checksums, check_png_is_complete
+from patchserve_server.imaging.raw_frames import to_rgb
+from patchserve_server.imaging.sixteen_bits import name_plane_samples, to_eight_bits
 from patchserve_server.imaging.tiff_jpeg import check_tiff_jpeg
 from patchserve_server.imaging.transparency import on_white, scale_transparent_color
 
@@ -25,7 +26,6 @@ _FORMATS_TEXT = "JPEG, PNG, WebP, BMP or TIFF"
 _JPEG = ("JPEG", "MPO")  # MPO: several JPEGs in one file; only the first one counts
 _MAX_EXIF_BYTES = 2**20
 _MODES_32_BIT = ("I", "F")
-_WHITE_IS_ZERO = 0
 _UPRIGHT = 1
 _TRANSPOSE_BY_ORIENTATION = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -40,24 +40,37 @@ _TRANSPOSE_BY_ORIENTATION = {
 
 
 def open_image(image: SentImage, limits: ImageLimits) -> PilImage:
-    """Decode an encoded file, or wrap an RGB array.
+    """Decode an encoded file, or convert the frame of a camera.
 
     Raises:
-        InvalidImageError: as for `decode_image`. The only error of an array is that it is too large.
+        InvalidImageError: as for `decode_image`, and for `to_rgb`.
     """
-    if isinstance(image, bytes):
-        return decode_image(image, limits)
-    height, width = image.shape[:2]
-    limits.check_size((width, height))
-    return Image.fromarray(image)
+    if isinstance(image.content, bytes):
+        return decode_image(image.content, limits, image.white_level)
+    limits.check_size(image.content.size_px)
+    return Image.fromarray(to_rgb(image.content, image.white_level))
 
 
-def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
+def to_png(image: SentImage, limits: ImageLimits) -> bytes:
+    """The image as a PNG with 8 bits per sample.
+
+    Raises:
+        InvalidImageError: as for `open_image`.
+    """
+    return encode_png(to_rgb_array(open_image(image, limits)))
+
+
+def decode_image(data: bytes, limits: ImageLimits, white_level: int | None = None) -> PilImage:
     """Decode the first frame of an image file and apply its EXIF orientation.
 
-    Transparent parts become white. Color profiles are ignored, as in the notebook's convert("RGB"). Gray images of 12
-    or 16 bits are scaled to 8 bits so that white stays white; 32 bits are rejected, because it is not defined which
-    value is white.
+    Transparent parts become white. Color profiles are ignored, as in the notebook's convert("RGB"). More than 8 bits
+    per sample are scaled to 8 so that white stays white; 32 bits are rejected, because it is not defined which value is
+    white.
+
+    Args:
+        data: the file.
+        limits: of its size.
+        white_level: the value that is white in samples of 16 bits; None: what the file says. Others know it themselves.
 
     Raises:
         EmptyImageError: there are no bytes.
@@ -71,31 +84,34 @@ def decode_image(data: bytes, limits: ImageLimits) -> PilImage:
     try:
         with Image.open(LimitedReads(data), formats=_FORMATS) as image:
             limits.check_size(image.size)
-            pixels = _load(image, data)
-            return _to_rgb(_upright(pixels, _orientation(image)))
+            pixels = _load(image, data, white_level)
+            return on_white(_upright(pixels, _orientation(image)))
     except (ImageTooLargeError, UndecodableImageError):
         raise
     except Image.DecompressionBombError:  # Pillow's own limit, until configure_libraries() removes it
         raise ImageTooLargeError(f"The image has too many pixels; at most {limits.max_pixels:,} are allowed.") from None
     except UnidentifiedImageError:
-        raise UndecodableImageError(f"The bytes are not a {_FORMATS_TEXT} image, or its header is damaged.") from None
+        raise UndecodableImageError(_unknown_message(data)) from None
     except Exception as error:  # decoders raise any kind of error for damaged input
         raise UndecodableImageError(_damage_message(error)) from error
 
 
-def _load(image: Image.Image, data: bytes) -> Image.Image:
-    """The image with all its pixels, in its own mode. Data that is missing is an error in every format."""
+def _load(image: ImageFile.ImageFile, data: bytes, white_level: int | None) -> Image.Image:
+    """The image with all its pixels, 8 bits per sample. Data that is missing is an error in every format."""
     if image.format in _JPEG:
         return decode_jpeg(image, data)
     if image.format == "PNG":
         check_png_checksums(data)
     elif isinstance(image, TiffImagePlugin.TiffImageFile):
         check_tiff_jpeg(image, data)
+        name_plane_samples(image)
     image.load()
+    if image.mode in _MODES_32_BIT:
+        raise UndecodableImageError("Images with 32 bits per channel are not supported; send 8 or 16 bits.")
     if image.format == "PNG":
         check_png_is_complete(image, data)
         scale_transparent_color(image, data)
-    return image
+    return to_eight_bits(image, data, white_level)
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -116,25 +132,10 @@ def _orientation(image: Image.Image) -> int:
         return _UPRIGHT
 
 
-def _to_rgb(image: Image.Image) -> PilImage:
-    if image.mode in _MODES_32_BIT:
-        raise UndecodableImageError("Images with 32 bits per channel are not supported; send 8 or 16 bits.")
-    if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        pixels = _gray_levels(image)[values]  # convert() would clip at 255
-        pixels[values == image.info.get("transparency", -1)] = 255
-        return Image.fromarray(pixels).convert("RGB")
-    return on_white(image)
-
-
-def _gray_levels(image: Image.Image) -> NDArray[np.uint8]:
-    """The 8-bit level of each 16-bit value: (65536,)."""
-    white, white_is_zero = 65_535, False
-    if isinstance(image, TiffImagePlugin.TiffImageFile):
-        white = 2 ** image.tag_v2.get(ExifTags.Base.BitsPerSample, (16,))[0] - 1
-        white_is_zero = image.tag_v2.get(ExifTags.Base.PhotometricInterpretation) == _WHITE_IS_ZERO
-    levels = np.rint(np.arange(65_536).clip(0, white) * (255 / white)).astype(np.uint8)
-    return 255 - levels if white_is_zero else levels
+def _unknown_message(data: bytes) -> str:
+    if data[:2] in (b"II", b"MM"):
+        return "The TIFF is damaged or not supported; send gray or RGB with 8 or 16 bits per sample, or a PNG."
+    return f"The bytes are not a {_FORMATS_TEXT} image, or its header is damaged."
 
 
 def _damage_message(error: Exception) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from isal import isal_zlib
@@ -12,7 +13,6 @@ from PIL import Image
 from patchserve_server.domain.errors import UndecodableImageError
 
 _SIGNATURE_BYTES = 8
-_LENGTH_BYTES = 4
 _HEADER = struct.Struct(">I4s")
 _CRC = struct.Struct(">I")
 _SIZE_AND_FORMAT = struct.Struct(">IIBBxxB")
@@ -30,7 +30,7 @@ def check_png_checksums(data: bytes) -> None:
         UndecodableImageError: one is wrong, or the file ends in such a chunk.
     """
     for chunk in _data_chunks(data):
-        if isal_zlib.crc32(chunk[_LENGTH_BYTES : -_CRC.size]) != _CRC.unpack(chunk[-_CRC.size :])[0]:
+        if isal_zlib.crc32(chunk.body, isal_zlib.crc32(chunk.kind)) != chunk.checksum:
             raise UndecodableImageError("The PNG is damaged: the checksum of its pixel data is wrong.")
 
 
@@ -47,7 +47,7 @@ def check_png_is_complete(image: Image.Image, data: bytes) -> None:
     missing = _expected_bytes(data)
     inflater = isal_zlib.decompressobj()
     for chunk in _data_chunks(data):
-        compressed = bytes(chunk[_HEADER.size : -_CRC.size])
+        compressed = bytes(chunk.body)
         while compressed and missing > 0 and not inflater.eof:
             missing -= len(inflater.decompress(compressed, _MAX_STEP_BYTES))
             compressed = inflater.unconsumed_tail
@@ -55,19 +55,36 @@ def check_png_is_complete(image: Image.Image, data: bytes) -> None:
         raise UndecodableImageError("The image is truncated: it has fewer pixels than its header says.")
 
 
-def _data_chunks(data: bytes) -> Iterator[memoryview]:
-    """The chunks of pixel data (IDAT), from length to CRC."""
+class PngChunk(NamedTuple):
+    """A part of a PNG file."""
+
+    kind: bytes  # such as b"IDAT"
+    body: memoryview
+    checksum: int  # as the file says it
+
+
+def png_chunks(data: bytes) -> Iterator[PngChunk]:
+    """The chunks of a PNG file that are complete, up to its end.
+
+    Raises:
+        UndecodableImageError: the file ends in a chunk of pixel data.
+    """
     view, start = memoryview(data), _SIGNATURE_BYTES
     while start + _HEADER.size <= len(data):
         length, kind = _HEADER.unpack_from(data, start)
-        end = start + _HEADER.size + length + _CRC.size
+        body = start + _HEADER.size
+        end = body + length + _CRC.size
         if kind == b"IEND":
             return
-        if kind == b"IDAT":
-            if end > len(data):
-                raise UndecodableImageError("The image is truncated: the end of the file is missing.")
-            yield view[start:end]
+        if end <= len(data):
+            yield PngChunk(kind, view[body : body + length], _CRC.unpack_from(data, body + length)[0])
+        elif kind == b"IDAT":
+            raise UndecodableImageError("The image is truncated: the end of the file is missing.")
         start = end
+
+
+def _data_chunks(data: bytes) -> Iterator[PngChunk]:
+    return (chunk for chunk in png_chunks(data) if chunk.kind == b"IDAT")
 
 
 def _expected_bytes(data: bytes) -> int:

@@ -13,7 +13,17 @@ from patchserve_server.imaging.canvas import Canvas, overlay_size
 from patchserve_server.imaging.overlay import render_overlay
 
 THUMBNAIL_SIDE_PX: Final = 208
+_LARGEST_SOURCE_PX: Final = 4 * THUMBNAIL_SIDE_PX
 _JPEG_OPTIONS: Final = (cv2.IMWRITE_JPEG_QUALITY, 80)
+
+
+def shrink_for_thumbnail(model_input: ModelInputs) -> ModelInputs:
+    """The model input (H, W, 3), or a smaller copy of a large one that is enough for a thumbnail."""
+    height_px, width_px = model_input.shape[:2]
+    size_px = overlay_size((width_px, height_px), _LARGEST_SOURCE_PX)
+    if size_px == (width_px, height_px):
+        return model_input
+    return cv2.resize(model_input, size_px, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
 
 
 def draw_thumbnail(

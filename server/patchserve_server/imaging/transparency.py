@@ -8,7 +8,6 @@ from patchserve_server.imaging.pil_image import PilImage
 
 _OPAQUE = 255
 _PNG_DEPTH_AT = 24
-_DEEP = 16
 
 
 def on_white(image: Image.Image) -> PilImage:
@@ -30,10 +29,8 @@ def on_white(image: Image.Image) -> PilImage:
 
 
 def scale_transparent_color(image: Image.Image, data: bytes) -> None:
-    """Make the transparent color of a loaded PNG fit its pixels, which Pillow scales to 8 bits per channel."""
+    """Make the transparent gray of a loaded PNG fit its pixels, which Pillow scales to 8 bits."""
     color, bits = image.info.get("transparency"), data[_PNG_DEPTH_AT]
-    if isinstance(color, tuple) and bits == _DEEP:
-        image.info["transparency"] = tuple(value >> 8 for value in color)
-    elif isinstance(color, int) and image.mode in ("1", "L"):
+    if isinstance(color, int) and image.mode in ("1", "L"):
         largest = (1 << bits) - 1
         image.info["transparency"] = (color & largest) * (255 // largest)

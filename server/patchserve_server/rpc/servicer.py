@@ -30,8 +30,10 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         if first_message is None or first_message.WhichOneof("payload") != "start":
             raise StreamProtocolError("The first message of LoadReferenceStream must be `start`.")
         images = _images(first_message.start, request_iterator)
-        reference = await call.application.load_stream(call.client, contract.load_options(first_message.start), images)
-        return reference_pb2.LoadReferenceStreamResponse(reference=contract.reference_message(reference))
+        loaded = await call.application.load_stream(call.client, contract.load_options(first_message.start), images)
+        return reference_pb2.LoadReferenceStreamResponse(
+            reference=contract.reference_message(loaded.info), cost=contract.cost_message(loaded.cost)
+        )
 
     async def GetReference(
         self, request: reference_pb2.GetReferenceRequest, call: Call

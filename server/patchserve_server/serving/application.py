@@ -8,16 +8,14 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
-import numpy as np
-
 from patchserve_server.domain.errors import InvalidImageError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
+from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.ports import DetectorInfo
-from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
-from patchserve_server.imaging import encode_png
+from patchserve_server.imaging import ImageLimits, may_have_16_bits, to_png
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
@@ -90,7 +88,7 @@ class Application:
         permit: Permit,
         reference_id: ReferenceId,
         expected_revision: Revision | None,
-        image: bytes,
+        image: SentImage,
         options: OutputOptions,
         *,
         name: str = "",
@@ -100,7 +98,7 @@ class Application:
         Raises:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and the errors of Inspector.inspect.
         """
-        permit.grow(Capacity(1, len(image)))
+        permit.grow(capacity_of([image]))
         async with self.catalog.use(reference_id, expected_revision) as reference:
             return await self.inspector.inspect(reference, image, options, permit.flow, name=name)
 
@@ -154,16 +152,19 @@ class Application:
             return await self.inspector.inspect_again(reference, kept.image, OutputOptions(), permit.flow)
 
     async def file_of(self, permit: Permit, kept: KeptImage) -> bytes:
-        """A kept image as its caller sent it; pixels as PNG. The permit grows to its size.
+        """A kept image as its caller sent it; as PNG with 8 bits if it is no file, or was read with a white level.
+
+        So a browser shows it as it was inspected, and a reference can take it. The permit grows to its size.
 
         Raises:
             QueueFullError: there is no capacity for one more image.
         """
         image = kept.image
-        if isinstance(image, bytes):
-            return image
+        if isinstance(image.content, bytes) and (image.white_level is None or not may_have_16_bits(image.content)):
+            return image.content
         permit.grow(capacity_of([image]))
-        return await self.inspector.draw(partial(encode_png, image), permit.flow)
+        limits = ImageLimits(self.limits.max_image_bytes, self.limits.max_image_pixels)
+        return await self.inspector.draw(partial(to_png, image, limits), permit.flow)
 
     async def inspection_of(self, permit: Permit, kept: KeptImage) -> Inspection:
         """What the caller of a kept image was answered, with an overlay for whoever looks at it.
@@ -175,7 +176,7 @@ class Application:
         overlay = await self.inspector.draw(partial(kept.draw_overlay, kept.image), permit.flow)
         return replace(kept.tile.inspection, overlay=overlay)
 
-    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> ReferenceInfo:
+    async def load(self, permit: Permit, options: LoadOptions, images: Sequence[NamedImage]) -> LoadedReference:
         """Loads images that came in one message. The permit grows to their size.
 
         Raises:
@@ -184,7 +185,9 @@ class Application:
         permit.grow(Capacity(bytes=sum(len(image.data) for image in images)))
         return await self.builder.load(options, _iterate(images), len(images))
 
-    async def load_stream(self, client: str, options: LoadOptions, images: AsyncGenerator[NamedImage]) -> ReferenceInfo:
+    async def load_stream(
+        self, client: str, options: LoadOptions, images: AsyncGenerator[NamedImage]
+    ) -> LoadedReference:
         """Loads streamed images. Each one waits for its permit before the next is read.
 
         Raises:
@@ -201,8 +204,7 @@ class Application:
 
 def capacity_of(images: Sequence[SentImage]) -> Capacity:
     """The capacity that these images need."""
-    sizes = [image.nbytes if isinstance(image, np.ndarray) else len(image) for image in images]
-    return Capacity(len(images), sum(sizes))
+    return Capacity(len(images), sum(image.nbytes for image in images))
 
 
 async def _iterate(images: Iterable[NamedImage]) -> AsyncGenerator[NamedImage]:

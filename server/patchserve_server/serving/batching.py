@@ -14,6 +14,8 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import Scorer, ScoringTimes
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
+_FULL_BATCH_BYTES = 16 * 2**20
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchedScores:
@@ -37,7 +39,8 @@ class Batcher:
 
     A free worker takes the image of the client whose turn it is and further images of the same reference, up to
     `max_batch_size`, of clients in turn. So batches grow under load. With `max_queue_delay_s`, an image may wait for
-    others. An image whose caller has left is skipped. FairSemaphore (fairness.py) bounds the queue.
+    others. A batch is a copy of its images, so large ones form smaller batches. An image whose caller has left is
+    skipped. FairSemaphore (fairness.py) bounds the queue.
     """
 
     def __init__(self, executor: Executor, *, workers: int, max_batch_size: int, max_queue_delay_s: float) -> None:
@@ -90,11 +93,13 @@ class Batcher:
 
     def _take_batch(self, scorer: Scorer) -> list[_QueuedInput]:
         batch: list[_QueuedInput] = []
-        while len(batch) < self._max_batch_size:
+        nbytes = 0
+        while len(batch) < self._max_batch_size and nbytes < _FULL_BATCH_BYTES:
             entry = self._queue.take(lambda entry: entry.scorer is scorer and not entry.result.done())
             if entry is None:
                 break
             batch.append(entry)
+            nbytes += entry.model_input.nbytes
         return batch
 
     async def _run(self, batch: list[_QueuedInput]) -> None:
@@ -103,7 +108,7 @@ class Batcher:
         try:
             scores, times = await asyncio.get_running_loop().run_in_executor(
                 self._executor,
-                lambda: scorer.score(np.stack(inputs)),  # (B, H, W, 3)
+                lambda: scorer.score(np.stack(inputs) if len(inputs) > 1 else inputs[0][None]),  # (B, H, W, 3)
             )
         except Exception as error:  # noqa: BLE001 - each caller gets it
             for entry in batch:

@@ -98,6 +98,7 @@ class FairQueue(Generic[T]):
 @dataclass(eq=False, slots=True)
 class _Turn:
     client: str
+    weight: int
     started: asyncio.Future[None]
 
 
@@ -117,9 +118,12 @@ class FairSemaphore:
         self._queue: FairQueue[_Turn] = FairQueue()
 
     @asynccontextmanager
-    async def turn(self, flow: FlowKey) -> AsyncIterator[None]:
-        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses no turn."""
-        turn = _Turn(flow.client, asyncio.get_running_loop().create_future())
+    async def turn(self, flow: FlowKey, weight: int = 1) -> AsyncIterator[None]:
+        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses no turn.
+
+        `weight`: how many turns it counts as. Of more than there are, it is processed alone.
+        """
+        turn = _Turn(flow.client, weight, asyncio.get_running_loop().create_future())
         self._queue.push(flow, turn)
         self._start_next()
         try:
@@ -128,16 +132,23 @@ class FairSemaphore:
         finally:
             self._queue.discard(flow, turn)
             if turn.started.done() and not turn.started.cancelled():  # perhaps at the moment of the cancellation
-                self._held -= Counter([flow.client])  # drops clients that hold none
-                self._start_next()
+                self._held -= Counter({flow.client: weight})  # drops clients that hold none
+            self._start_next()  # also if it only waited: others may have waited behind it
 
     def _start_next(self) -> None:
-        while (head := self._queue.head(self._may_start)) is not None:
+        # For one that is too heavy now, the others wait: otherwise light ones could delay it forever.
+        while (head := self._queue.head(self._is_due)) is not None and self._has_room_for(head[1]):
             turn = self._queue.pop(head[0])
             if not turn.started.done():
-                self._held[turn.client] += 1
+                self._held[turn.client] += turn.weight
                 turn.started.set_result(None)
 
-    def _may_start(self, turn: _Turn) -> bool:
+    def _is_due(self, turn: _Turn) -> bool:
+        return self._held.total() < self._limit_for(turn)
+
+    def _has_room_for(self, turn: _Turn) -> bool:
         held = self._held.total()
-        return held < self._value or (held < self._value + self._reserved and not self._held[turn.client])
+        return not held or turn.started.done() or held + turn.weight <= self._limit_for(turn)
+
+    def _limit_for(self, turn: _Turn) -> int:
+        return self._value + (0 if self._held[turn.client] else self._reserved)

@@ -34,6 +34,7 @@ from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.outputs import Outputs
 
 _OPERATORS_SIDE_PX: Final = 1280
+_PIXELS_PER_TURN: Final = 2 * 2**20  # 6 MiB of model input
 
 T = TypeVar("T")
 
@@ -73,6 +74,7 @@ class _DecodedImage:
 @dataclass(frozen=True, slots=True, eq=False)
 class _JudgedImage:
     verdict: Verdict
+    small_input: ModelInputs  # (H, W, 3), for the thumbnail
     regions: tuple[Region, ...]
     overlay: EncodedOverlay | None
 
@@ -81,7 +83,7 @@ class _JudgedImage:
 class _Inspected:
     inspection: Inspection
     raw: RawScores
-    model_input: ModelInputs  # (H, W, 3)
+    small_input: ModelInputs  # (H, W, 3), for the thumbnail
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,6 +138,7 @@ class LocalInspector:
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         origin = Origin(flow.client, name, flow.is_stream)
+        image = image.with_default(reference.info.options.white_level)
         try:
             inspected = await self._in_turn(reference, image, options, flow)
         except Exception as error:
@@ -149,10 +152,11 @@ class LocalInspector:
             image,
             inspection,
             reference.info.calibration,
+            inspected.raw.anomaly_map.nbytes,
             partial(self._operators_overlay, reference.info, inspected.raw, options.sensitivity),
             partial(
                 imaging.draw_thumbnail,
-                inspected.model_input,
+                inspected.small_input,
                 inspection.source_size_px,
                 inspected.raw.anomaly_map,
                 inspection.verdict,
@@ -167,6 +171,7 @@ class LocalInspector:
     async def inspect_again(
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
+        image = image.with_default(reference.info.options.white_level)
         return (await self._in_turn(reference, image, options, flow)).inspection
 
     async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
@@ -185,7 +190,7 @@ class LocalInspector:
         self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> _Inspected:
         arrived_at_s = time.perf_counter()
-        async with self._turns.turn(flow):
+        async with self._turns.turn(flow, _turns_of(reference.info.input_shape)):
             return await self._inspect(reference, image, options, flow, arrived_at_s)
 
     async def _inspect(
@@ -219,7 +224,7 @@ class LocalInspector:
                 total_ms=(time.perf_counter() - arrived_at_s) * 1000,
             ),
         )
-        return _Inspected(inspection, scores.raw, decoded.value.model_input)
+        return _Inspected(inspection, scores.raw, judged.value.small_input)
 
     def _decode(self, image: SentImage, shape: InputShape, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
@@ -246,7 +251,8 @@ class LocalInspector:
             threshold = verdict.pixel_threshold
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
             overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
-        return _JudgedImage(verdict, regions, overlay)
+        # A thumbnail is drawn later. Until then nothing holds a large model input.
+        return _JudgedImage(verdict, imaging.shrink_for_thumbnail(image.model_input), regions, overlay)
 
     def _operators_overlay(
         self, info: ReferenceInfo, raw: RawScores, sensitivity: float | None, image: SentImage
@@ -274,3 +280,8 @@ class LocalInspector:
 
         async with self._pool_turns.turn(flow):  # the pool itself works in the order of arrival
             return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)
+
+
+def _turns_of(shape: InputShape) -> int:
+    """How many turns an image counts as, so that images in progress need bounded memory at any input shape."""
+    return max(1, -(-shape.pixels // _PIXELS_PER_TURN))

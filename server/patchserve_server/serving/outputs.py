@@ -14,7 +14,7 @@ from typing import Any, Final
 from patchserve_server.domain.events import ImageInspected
 from patchserve_server.domain.inspection import OverlayFormat
 from patchserve_server.domain.words import counted
-from patchserve_server.imaging import encode_png, file_ending
+from patchserve_server.imaging import encode_png, file_ending, to_rgb
 from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.output_folder import OutputFolder
 
@@ -82,7 +82,8 @@ class Outputs:
         inspection = inspected.inspection
         verdict = "anomalous" if inspection.verdict.anomaly.is_anomalous else "intact"
         stem = self._folder.new_stem([inspection.reference_id, verdict, inspected.origin.name])
-        image = inspected.image if isinstance(inspected.image, bytes) else encode_png(inspected.image)
+        sent = inspected.image
+        image = sent.content if isinstance(sent.content, bytes) else encode_png(to_rgb(sent.content, sent.white_level))
         overlay = inspection.overlay or inspected.draw_overlay(inspected.image)
         contents = {
             f".original.{file_ending(image)}": image,

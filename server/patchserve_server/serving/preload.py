@@ -61,7 +61,7 @@ async def preload(builder: ReferenceBuilder, folder: ImageFolder, sensitivity: f
             yield NamedImage(await asyncio.to_thread(folder.read, name), image_name_of_file(name))
 
     try:
-        reference = await builder.load(LoadOptions(sensitivity=sensitivity), images())
+        reference = (await builder.load(LoadOptions(sensitivity=sensitivity), images())).info
     except OSError as error:
         source = f"{folder}: {current_name}" if current_name else f"{folder}"
         message = f"--preload {source}: {error.strerror or error}. Name a folder of readable images."

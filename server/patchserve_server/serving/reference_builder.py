@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, replace
@@ -13,9 +14,15 @@ import numpy as np
 
 from patchserve_server import imaging
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import InvalidImageError, InvalidInputError, PreconditionError
+from patchserve_server.domain.errors import (
+    InvalidImageError,
+    InvalidInputError,
+    MemoryBudgetError,
+    PreconditionError,
+)
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.load_cost import LoadCost, LoadedReference
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
@@ -23,9 +30,13 @@ from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, Referenc
 from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions, RequestedOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
+from patchserve_server.domain.words import counted
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
 from patchserve_server.serving.open_references import OpenReference
+
+_MEASURED_RUNS = 3
+_MEASURE_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,14 @@ class LoadOptions:
             check_sensitivity(self.sensitivity)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fitted:
+    scorer: Scorer
+    model: ReferenceModel  # the scorer's, with the sensitivity
+    revision: Revision
+    cost: LoadCost
+
+
 class ReferenceBuilder:
     """Builds references. Decoding uses the pool of images; fitting has its own threads, so inference continues."""
 
@@ -59,13 +78,16 @@ class ReferenceBuilder:
         fitting: Executor,
         limits: imaging.ImageLimits,
         max_images: int,
+        max_bytes: int,
     ) -> None:
+        """`max_bytes`: the memory of one load while it builds the bank."""
         self._detector = detector
         self._catalog = catalog
         self._images = images
         self._fitting = fitting
         self._limits = limits
         self._max_images = max_images
+        self._max_bytes = max_bytes
         self._tracker = LoadTracker()
 
     def active_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
@@ -74,7 +96,7 @@ class ReferenceBuilder:
 
     async def load(
         self, options: LoadOptions, images: AsyncIterator[NamedImage], image_total: int = 0
-    ) -> ReferenceInfo:
+    ) -> LoadedReference:
         """Builds, saves and serves a revision. The old revision serves until then, and after an error.
 
         Args:
@@ -87,6 +109,7 @@ class ReferenceBuilder:
             ReferenceNotFoundError, RevisionMismatchError, BankMismatchError, PreconditionError: there is no
                 reference that APPEND can extend.
             ReferenceChangedError: another call changed the reference in the meantime.
+            MemoryBudgetError: the images need too much memory while the bank is built; raised before it is spent.
             ExhaustedError: too little space for the bank, in memory or in the store.
         """
         with self._tracker.track(options.reference_id, image_total) as load:
@@ -105,38 +128,49 @@ class ReferenceBuilder:
         replaces: ReferenceInfo | None,
         images: AsyncIterator[NamedImage],
         load: TrackedLoad,
-    ) -> ReferenceInfo:
+    ) -> LoadedReference:
         described = () if base is None else base.info.images
+        fit_options = options.requested.with_defaults() if base is None else base.info.options
+        white_level = fit_options.white_level
         shape = _InputShapeOfLoad(
-            self._detector, options.requested.with_defaults(), None if base is None else base.info.input_shape
+            self._detector, fit_options, None if base is None else base.info.input_shape, self._max_bytes
         )
-        inputs, new_images = await self._decode_all(images, len(described), shape, load)
+        shape.expect(len(described) + load.progress.steps_total)  # 0 if it is not known how many follow
+        inputs, new_images = await self._decode_all(images, len(described), shape, white_level, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
-        scorer, model, revision = await self._fit(options, base, inputs, load)
+        fitted = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
         update_time = datetime.now(UTC)
         previous = base.info if base is not None else self._catalog.find(options.reference_id)
         reference = Reference(
             reference_id=options.reference_id,
-            revision=revision,
+            revision=fitted.revision,
             create_time=previous.create_time if previous else update_time,
             update_time=update_time,
-            model=model,
+            model=fitted.model,
             images=(*described, *new_images),
         )
-        return await self._catalog.publish(reference, scorer, replaces=replaces)
+        info = await self._catalog.publish(reference, fitted.scorer, replaces=replaces)
+        return LoadedReference(info, fitted.cost)
 
     async def _decode_all(
-        self, images: AsyncIterator[NamedImage], base_count: int, shape: _InputShapeOfLoad, load: TrackedLoad
+        self,
+        images: AsyncIterator[NamedImage],
+        base_count: int,
+        shape: _InputShapeOfLoad,
+        white_level: int | None,
+        load: TrackedLoad,
     ) -> tuple[list[ModelInputs], list[ReferenceImage]]:
         inputs: list[ModelInputs] = []
         described: list[ReferenceImage] = []
+        loop = asyncio.get_running_loop()
         async for image in images:
             if base_count + len(inputs) >= self._max_images:
                 message = f"A reference holds at most {self._max_images} images."
                 raise InvalidInputError("images", message)
+            shape.expect(base_count + len(inputs) + 1)
             try:
-                decoded = await asyncio.get_running_loop().run_in_executor(self._images, self._decode, image, shape)
+                decoded = await loop.run_in_executor(self._images, self._decode, image, shape, white_level)
             except InvalidImageError as error:
                 raise error.with_field(f"images[{len(inputs)}]") from error
             inputs.append(decoded[0])
@@ -147,8 +181,10 @@ class ReferenceBuilder:
             raise InvalidInputError("images", message)
         return inputs, described
 
-    def _decode(self, image: NamedImage, shape: _InputShapeOfLoad) -> tuple[ModelInputs, ReferenceImage]:
-        decoded = imaging.decode_image(image.data, self._limits)
+    def _decode(
+        self, image: NamedImage, shape: _InputShapeOfLoad, white_level: int | None
+    ) -> tuple[ModelInputs, ReferenceImage]:
+        decoded = imaging.decode_image(image.data, self._limits, white_level)
         media_type = imaging.media_type_of(image.data)
         described = ReferenceImage(image.name, media_type, *decoded.size, len(image.data))
         return imaging.to_model_input(decoded, shape.of_image(decoded.size)), described
@@ -159,8 +195,7 @@ class ReferenceBuilder:
         base: OpenReference | None,
         inputs: list[ModelInputs],
         load: TrackedLoad,
-    ) -> tuple[Scorer, ReferenceModel, Revision]:
-        """The new scorer, its model with the sensitivity, and the revision."""
+    ) -> _Fitted:
         sensitivity = options.sensitivity or DEFAULT_SENSITIVITY
         if base is not None:
             sensitivity = base.info.sensitivity
@@ -171,7 +206,7 @@ class ReferenceBuilder:
                 raise _AbandonedError
             load.reached(stage, done, total)
 
-        def fit() -> tuple[Scorer, ReferenceModel, Revision]:
+        def fit() -> _Fitted:
             stacked = np.stack(inputs)  # (N, H, W, 3)
             inputs.clear()  # one copy is enough
             if base is None:
@@ -179,7 +214,7 @@ class ReferenceBuilder:
             else:
                 scorer = self._detector.extend(base.scorer, stacked, progress)
             model = replace(scorer.model, sensitivity=sensitivity)
-            return scorer, model, revision_of(model)
+            return _Fitted(scorer, model, revision_of(model), _measured_cost(scorer))
 
         try:
             return await asyncio.get_running_loop().run_in_executor(self._fitting, fit)
@@ -200,16 +235,49 @@ def _check_same_options(options: LoadOptions, base: ReferenceInfo) -> None:
 
 
 class _InputShapeOfLoad:
-    """The shape of the model inputs of one load: that of the base, or the one that its first image decides."""
+    """The shape of the model inputs of one load: that of the base, or the one that its first image decides.
 
-    def __init__(self, detector: Detector, options: ReferenceOptions, base: InputShape | None) -> None:
-        self._detector, self._options, self._shape = detector, options, base
+    With it the memory of the load is known, so it is compared with the limit here.
+    """
+
+    def __init__(self, detector: Detector, options: ReferenceOptions, base: InputShape | None, max_bytes: int) -> None:
+        self._detector, self._options, self._shape, self._max_bytes = detector, options, base, max_bytes
+        self._image_count = 0
+
+    def expect(self, image_count: int) -> None:
+        """The reference will have this many images or more.
+
+        Raises:
+            MemoryBudgetError: their vectors need too much memory. Without a shape, `of_image` raises it.
+        """
+        self._image_count = max(self._image_count, image_count)
+        if self._shape is None:
+            return
+        needed_bytes = self._detector.fit_nbytes(self._shape, self._options, self._image_count)
+        if needed_bytes > self._max_bytes:
+            message = (
+                f"To build a bank from {counted(self._image_count, 'image')} of {self._shape} pixels needs "
+                f"{needed_bytes / 2**20:.0f} MiB; the server allows {self._max_bytes / 2**20:.0f} MiB. Load fewer "
+                "images, or choose a smaller input. A coreset makes the bank smaller, but not this work."
+            )
+            raise MemoryBudgetError(message)
 
     def of_image(self, size_px: tuple[int, int]) -> InputShape:
         """The shape for the next image of the load, which has this (width, height)."""
         if self._shape is None:
             self._shape = self._detector.input_shape(self._options, size_px)
+            self.expect(self._image_count)
         return self._shape
+
+
+def _measured_cost(scorer: Scorer) -> LoadCost:
+    """Scores an image of the reference. The first run may take longer than later ones, so a fast one is run again."""
+    inputs, durations_s = scorer.model.bank.inputs[:1], list[float]()
+    while sum(durations_s) < _MEASURE_S and len(durations_s) < _MEASURED_RUNS:
+        started_at_s = time.perf_counter()
+        scorer.score(inputs)
+        durations_s.append(time.perf_counter() - started_at_s)
+    return LoadCost(scorer.patches_per_image, scorer.nbytes, 1000 * min(durations_s))
 
 
 class _AbandonedError(Exception):

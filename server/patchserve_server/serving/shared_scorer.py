@@ -28,4 +28,4 @@ def can_score(scorer: Scorer, reference: Reference) -> bool:
 
 
 def _without_bank(model: ReferenceModel) -> tuple[object, ...]:
-    return model.spec, model.options, model.calibration, model.bank.patches.shape
+    return model.spec, model.options, model.calibration, model.bank.vector_count

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from patchserve_server.domain.errors import DrainingError, InvalidInputError, PatchserveError, ReferenceNotFoundError
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.stream import (
@@ -90,7 +91,9 @@ class Streams:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
-            return await self._inspector.inspect(reference, frame.image, config.output, flow, name=frame.frame_id)
+            return await self._inspector.inspect(
+                reference, SentImage(frame.image, config.white_level), config.output, flow, name=frame.frame_id
+            )
 
         return inspect
 

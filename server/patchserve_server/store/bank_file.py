@@ -1,31 +1,35 @@
-"""The bank file: the arrays of a memory bank in safetensors format."""
+"""The bank file: the arrays of a memory bank or of a subspace, in safetensors format."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from patchserve_server.domain.reference import MemoryBank
+from patchserve_server.domain.reference import Bank, MemoryBank
+from patchserve_server.domain.subspace import Subspace
 from patchserve_server.store.damage import DamageError, printable
 from patchserve_server.store.files import open_plain_file, sync
 from patchserve_server.store.records import unique_keys
 
 MAX_HEADER_BYTES = 4096
 _WHAT = "bank file"
-# name -> type in safetensors
-_ARRAYS = {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"}
+_ARRAYS: Final[Mapping[type[MemoryBank | Subspace], Mapping[str, str]]] = {  # name -> type in safetensors
+    MemoryBank: {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"},
+    Subspace: {"mean": "F32", "basis": "F32", "inputs": "U8"},
+}
 
 
-def write_bank(path: Path, bank: MemoryBank) -> None:
+def write_bank(path: Path, bank: Bank) -> None:
     """Write the arrays without copying them, and wait until they are on disk."""
-    arrays = {name: np.ascontiguousarray(getattr(bank, name)) for name in _ARRAYS}
+    arrays = {name: np.ascontiguousarray(getattr(bank, name)) for name in _ARRAYS[type(bank)]}
     try:
         save_file(arrays, path)
     except SafetensorError as error:
@@ -49,23 +53,26 @@ class BankFile:
         except ValueError as error:
             raise _damage(error) from error
         types = {name: self._file.get_slice(name).get_dtype() for name in self._file.keys()}  # noqa: SIM118
-        if types != _ARRAYS:
-            raise DamageError(f"its {_WHAT} does not contain exactly the arrays {', '.join(_ARRAYS)} in their types")
+        kind = Subspace if types.keys() & {"mean", "basis"} else MemoryBank
+        if types != _ARRAYS[kind]:
+            names = ", ".join(_ARRAYS[kind])
+            raise DamageError(f"its {_WHAT} does not contain exactly the arrays {names} in their types")
+        self._kind: type[MemoryBank | Subspace] = kind
 
-    def read(self) -> MemoryBank:
+    def read(self) -> Bank:
         """The arrays, in new memory.
 
         Raises:
             DamageError: the file was truncated in the meantime, an array breaks the format, or memory is too small.
         """
         try:
-            arrays = {name: self._file.get_tensor(name) for name in _ARRAYS}
+            arrays = {name: self._file.get_tensor(name) for name in _ARRAYS[self._kind]}
         except MemoryError:
             raise DamageError(f"its {_WHAT} does not fit into memory") from None
         except SafetensorError as error:
             raise _system_error(error) or _damage(error) from error
         try:
-            return MemoryBank(**arrays)
+            return self._kind(**arrays)
         except ValueError as error:
             raise DamageError(f"its {error}") from error
 

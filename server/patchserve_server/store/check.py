@@ -107,7 +107,7 @@ def _checked_generation(folder: Path) -> CheckedGeneration:
     save_time = datetime.fromtimestamp(folder.stat().st_mtime, UTC)
     try:
         bank = OpenGeneration(folder).read().model.bank
-        image_count, patch_count = len(bank.inputs), len(bank.patches)
+        image_count, patch_count = len(bank.inputs), bank.vector_count
     except DamageError as error:
         problem = str(error)
     except OSError as error:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.reference import MemoryBank, Reference, ReferenceModel
+from patchserve_server.domain.reference import Bank, Reference, ReferenceModel
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
@@ -121,8 +121,11 @@ class OpenGeneration:
         return _verified_content(self._manifest, self._bank.read())
 
 
-def _verified_content(manifest: Manifest, bank: MemoryBank) -> GenerationContent:
-    model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration, manifest.sensitivity)
+def _verified_content(manifest: Manifest, bank: Bank) -> GenerationContent:
+    try:
+        model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration, manifest.sensitivity)
+    except ValueError:
+        raise DamageError("its bank file does not contain the arrays of its profile") from None
     if revision_of(model) != manifest.revision:
         raise DamageError("its content does not match its revision")
     if len(manifest.images) not in (0, len(bank.inputs)):

@@ -107,8 +107,12 @@ class Pointer(FirstPointer):
         return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
 
 
-_ABSENT_BEFORE_FOUR: Final = {"options": {"input"}}
-_ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {"normal_scores": {"scores"}}}
+_RATES: Final = {"false_alarm_rate": True, "false_alarm_rate_upper": True}
+_ABSENT_BEFORE_FOUR: Final = {
+    "options": {"input", "views", "scales", "false_alarm_rate", "white_level"},
+    "calibration": _RATES,
+}
+_ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {**_RATES, "normal_scores": {"scores"}}}
 
 
 class FirstManifest(_Record):
@@ -134,7 +138,7 @@ class SecondManifest(FirstManifest):
 
 
 class ThirdManifest(SecondManifest):
-    """A manifest of version 3, from before references chose the size of their model inputs."""
+    """A manifest of version 3, from before references chose the size of their model inputs and a false alarm rate."""
 
     VERSION = 3
     _READABLE = "versions 1 to 3"
@@ -144,7 +148,8 @@ class ThirdManifest(SecondManifest):
 class Manifest(ThirdManifest):
     """A generation without its arrays. It has no name and no time.
 
-    Equal revisions have equal manifests, except for `images` and the list of normal scores, on which no score depends.
+    Equal revisions have equal manifests, except for `images`, the list of normal scores and the false alarm rates of
+    the calibration, on which no score depends.
     """
 
     VERSION = MANIFEST_VERSION

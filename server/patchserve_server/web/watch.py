@@ -66,7 +66,7 @@ async def _scores(call: HttpCall) -> Response:
 
 
 async def _image(call: HttpCall) -> Response:
-    """The image as its caller sent it; pixels as PNG."""
+    """The image as its caller sent it; as PNG with 8 bits if it is pixels, or was read with a white level."""
     data = await call.application.file_of(call.permit, _kept(call))
     return Response(data, media_type=media_type_of(data))
 

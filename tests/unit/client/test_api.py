@@ -18,6 +18,7 @@ from patchserve_client import AsyncClient, Client, InferOptions, LoadOptions, Pa
 EXPORTED = [
     "Aborted",
     "AnomalyScore",
+    "AspectRatio",
     "AsyncClient",
     "BoundingBox",
     "Calibration",

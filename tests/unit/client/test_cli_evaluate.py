@@ -85,7 +85,7 @@ def measured(run_evaluate: Run, *arguments: object) -> tuple[dict[str, Any], str
 
 def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path) -> None:
     found, stdout, stderr = measured(run_evaluate, root)
-    assert list(found)[: len(METRICS) + 1] == [*METRICS, "counts"]
+    assert list(found)[: len(METRICS) + 2] == [*METRICS, "intervals", "counts"]
     third = pytest.approx(1 / 3)
     assert found["image_auroc"] == pytest.approx((2 / 3 * 2 / 3) + (2 / 3 * 1 / 3 + 1 / 3 * 2 / 3) / 2)
     assert found["f1"] == found["balanced_accuracy"] == found["best_balanced_accuracy"] == pytest.approx(2 / 3)
@@ -117,9 +117,10 @@ def test_a_run_writes_and_prints_all_numbers(run_evaluate: Run, fake: FakeServer
     assert [image["file"] for image in found["images"]][:2] == ["test/crack/d.png", "test/crack/e.png"]
     assert "1 of 1 image in test/dent without a mask" in stderr
     rows = [" ".join(line.split()) for line in stdout.splitlines()]
-    assert "false alarms 33.3 % 1 of 3 intact images are called anomalous" in rows
-    assert "defects found 66.7 % 2 of 3 defective images are called anomalous" in rows
-    assert any(row.startswith(f"image AUROC {found['image_auroc']:.3f} defective images rank") for row in rows)
+    assert "false alarms 33.3 % 0.8 to 90.6 % 1 of 3 intact images are called anomalous" in rows
+    assert "defects found 66.7 % 9.4 to 99.2 % 2 of 3 defective images are called anomalous" in rows
+    low, high = found["intervals"]["image_auroc"]
+    assert f"image AUROC {found['image_auroc']:.3f} {low:.3f} to {high:.3f} defective images rank" in " ".join(rows)
     assert "crack 1 of 2 0.583" in rows
     assert rows[-1] == "No other threshold judges these images better."
     assert not re.search("damage AUROC|[a-z]_[a-z]", stdout.replace(str(root), "")), "words, not names of fields"

@@ -20,7 +20,7 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     options = ["--id", "belt", "--profile", "paper", "--coreset-max-patches", 99]
     code, stdout, _ = run("reference", "load", folder, folder / "a.png", *options)
     assert code == 0
-    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, raw threshold 10.5, revision ")
+    assert stdout.startswith("Loaded belt: 3 images, 2352 patches, input 224 x 224 px, raw threshold 10.5, revision ")
     (request,) = fake.requests["LoadReference"]
     assert request.profile == reference_pb2.SCORING_PROFILE_PAPER
     assert request.coreset.max_patches == 99
@@ -44,6 +44,11 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     assert code == 1
     assert stderr.startswith('Error: There is no reference "belt". (NOT_FOUND, REFERENCE_NOT_FOUND) ')
     assert "`patchserve reference load`" in stderr
+
+
+def test_a_subspace_has_vectors_and_no_patches(run: Run, folder: Path) -> None:
+    load = ["reference", "load", folder / "a.png", "--profile", "subspace"]
+    assert run(*load)[1].startswith("Loaded default: 1 image, 784 vectors, ")
 
 
 def test_a_rejected_image_of_a_load_is_named(run: Run, fake: FakeServer, folder: Path) -> None:
@@ -162,6 +167,19 @@ def test_options_that_are_not_given_are_not_sent(run_reference: Run, fake: FakeS
     assert not request.region_of_interest
     facts = shown_facts(run_reference)
     assert (facts["search_radius"], facts["region_of_interest"]) == ("-", "-")
+
+
+def test_the_profile_of_the_shell_is_verdict_and_images_that_are_added_keep_theirs(
+    run_reference: Run, fake: FakeServer
+) -> None:
+    run_reference("load")
+    run_reference("load", "--append")
+    run_reference("load", "--profile", "notebook")
+    assert [request.profile for request in fake.requests["LoadReference"]] == [
+        reference_pb2.SCORING_PROFILE_VERDICT,
+        reference_pb2.SCORING_PROFILE_UNSPECIFIED,
+        reference_pb2.SCORING_PROFILE_NOTEBOOK,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -309,6 +327,35 @@ def test_a_bad_search_radius_is_rejected_with_what_is_allowed(run_reference: Run
     assert (code, stdout) == (2, "")
     assert f"a share of the image's side, above 0 and at most 1, not {text!r}." in stderr
     assert not fake.requests["LoadReference"]
+
+
+@pytest.mark.parametrize(("text", "rate"), [("2%", 0.02), ("0.02", 0.02), ("12.5%", 0.125), ("0.3 %", 0.003)])
+def test_a_false_alarm_rate_is_sent_as_a_share(run_reference: Run, fake: FakeServer, text: str, rate: float) -> None:
+    assert run_reference("load", "--false-alarms", text)[0] == 0
+    assert fake.requests["LoadReference"][-1].false_alarm_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize("text", ["0", "0%", "100%", "2", "-1%", "nan", "few", "%", ""])
+def test_a_bad_false_alarm_rate_is_rejected_with_what_is_allowed(
+    run_reference: Run, fake: FakeServer, text: str
+) -> None:
+    code, stdout, stderr = run_reference("load", "--false-alarms", text)
+    assert (code, stdout) == (2, "")
+    assert f'as in "2%" or 0.02, not {text!r}.' in stderr
+    assert not fake.requests["LoadReference"]
+
+
+def test_a_reference_tells_its_false_alarms_and_how_sure_it_is(run: Run, fake: FakeServer) -> None:
+    belt = fake.references["belt"] = reference("belt", 8)
+    assert ["calibration.false_alarms", "not", "known"] in rows(run("reference", "show", "belt")[1])
+    belt.calibration.false_alarm_rate, belt.calibration.false_alarm_rate_upper = 0.02, 0.0841
+    code, stdout, stderr = run("reference", "show", "belt")
+    assert ("2 %, with 95 % confidence at most 8.4 %" in stdout, code, stderr) == (True, 0, "")
+    belt.false_alarm_rate = 0.02
+    stderr = run("reference", "show", "belt")[2]
+    assert stderr.startswith("Note: 8 images alone show no rate below 11 %. 2 % is extrapolated")
+    belt.calibration.method = reference_pb2.CALIBRATION_METHOD_AUGMENTED_VIEWS
+    assert "--false-alarms changes nothing" in run("reference", "show", "belt")[2]
 
 
 def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeServer) -> None:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -31,6 +32,15 @@ def test_colored_arrays_keep_their_pixels(array: NDArray[np.uint8]) -> None:
 def test_gray_arrays_keep_their_pixels(dtype: type[np.generic]) -> None:
     array = np.arange(12, dtype=dtype).reshape(3, 4) * 20
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(encoded(array)))), array)
+
+
+@settings(deadline=None)
+@given(
+    st_numpy.arrays(np.uint16, st.tuples(st.integers(1, 5), st.integers(1, 5), st.sampled_from([3, 4]))), st.booleans()
+)
+def test_colored_arrays_of_16_bits_keep_all_their_bits(array: NDArray[np.uint16], bgr: bool) -> None:
+    decoded = cv2.imdecode(np.frombuffer(encoded(array, bgr=bgr), np.uint8), cv2.IMREAD_UNCHANGED)  # BGR or BGRA
+    np.testing.assert_array_equal(decoded, array if bgr else array[..., [2, 1, 0, 3][: array.shape[2]]])
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "I", "F"])
@@ -61,6 +71,7 @@ def test_files_and_bytes_are_sent_unchanged(tmp_path: Path) -> None:
     [
         (np.zeros((3, 4, 2), np.uint8), ValueError, r"\(H, W, 3\) RGB"),
         (np.zeros((3, 4, 3), np.float32), ValueError, "float32"),
+        (np.zeros((3, 4), np.int16), ValueError, "int16"),
         (np.zeros((2, 3, 4, 3), np.uint8), ValueError, r"\(2, 3, 4, 3\)"),
         (np.zeros((0, 4), np.uint8), ValueError, r"\(0, 4\)"),
         (42, TypeError, "not int"),

@@ -26,6 +26,16 @@ from patchserve_client import (
 NOT_READY = Fault(grpc.StatusCode.UNAVAILABLE, "Still warming up.", "NOT_READY")
 
 
+def test_a_false_alarm_rate_is_sent_and_returned(fake: FakeServer, call: CallMethod) -> None:
+    loaded = call(fake.address, "load_reference", [png()], "belt", profile="verdict", false_alarm_rate=0.02)
+    (request,) = fake.requests["LoadReference"]
+    assert (request.false_alarm_rate, loaded.false_alarm_rate) == (0.02, 0.02)
+    assert request.profile == reference_pb2.SCORING_PROFILE_VERDICT
+    loaded = call(fake.address, "load_reference", [png()])
+    assert not fake.requests["LoadReference"][-1].HasField("false_alarm_rate")
+    assert loaded.false_alarm_rate is loaded.calibration.false_alarm_rate is None
+
+
 def test_a_search_radius_and_a_region_of_interest_are_sent_and_returned(fake: FakeServer, call: CallMethod) -> None:
     region = (((0.1, 0.0), (0.9, 0.0), (0.5, 1.0)), ((0.0, 0.0), (1 / 3, 0.0), (0.0, 0.2)))
     options = {"search_radius": 0.1, "region_of_interest": (iter(polygon) for polygon in region)}

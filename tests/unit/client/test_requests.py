@@ -42,12 +42,24 @@ def test_options_that_are_not_given_are_not_sent() -> None:
     assert output(overlay_max_side_px=640).overlay_max_side_px == 640
     assert output(overlay_format="jpeg").overlay_format == inference_pb2.OVERLAY_FORMAT_JPEG
     assert output(heatmap_scale="calibrated").heatmap_scale == inference_pb2.HEATMAP_SCALE_CALIBRATED
+    assert not load().HasField("white_level")
+    assert not infer_request(b"", "r", {}).HasField("white_level")
+    assert not config().HasField("white_level")
+    assert load(white_level=4095).white_level == 4095
+    assert infer_request(b"", "r", {"white_level": 1}).white_level == 1
+    assert config(white_level=65_535).white_level == 65_535
     assert not load().HasField("coreset")
     assert load(coreset_ratio=0.25).coreset.ratio == 0.25
     assert load(coreset_max_patches=99, profile="paper").coreset.max_patches == 99
     assert not load().HasField("search_radius")
     assert load(search_radius=0).HasField("search_radius")  # the server says what is allowed
     assert load(search_radius=0.1).search_radius == 0.1
+    assert not load().HasField("input")
+    assert load(input_px=320).input == reference_pb2.InputOptions(longer_side_px=320)
+    assert load(input_px="auto").input == reference_pb2.InputOptions(auto=True)
+    assert load(aspect="keep").input.aspect == reference_pb2.ASPECT_RATIO_KEEP
+    assert not load(tile_px=448).input.HasField("tile_overlap")
+    assert load(tile_px=448, tile_overlap=0).input == reference_pb2.InputOptions(tile_px=448, tile_overlap=0)
     assert len(load(region_of_interest=np.zeros((2, 3, 2))).region_of_interest) == 2
     assert load(mode=LoadMode.APPEND).mode == reference_pb2.LOAD_MODE_APPEND
     assert not config().HasField("frame_timeout")
@@ -63,6 +75,9 @@ def test_options_that_are_not_given_are_not_sent() -> None:
         (output, "sensitivity", 0),
         (output, "sensitivity", float("nan")),
         (output, "heatmap_scale", "hot"),
+        (output, "white_level", 0),
+        (load, "white_level", 65_536),
+        (config, "white_level", -1),
         (load, "coreset_ratio", 0),
         (load, "coreset_ratio", float("nan")),
         (load, "coreset_max_patches", 0),
@@ -70,6 +85,10 @@ def test_options_that_are_not_given_are_not_sent() -> None:
         (load, "region_of_interest", [[(0, 0, 0)]]),
         (load, "region_of_interest", [[("a", "b")]]),
         (load, "region_of_interest", ["ab"]),
+        (load, "input_px", 0),
+        (load, "input_px", "large"),
+        (load, "aspect", "stretch"),
+        (load, "tile_px", -1),
         (load, "mode", "add"),
         (load, "profile", "mine"),
         (config, "max_in_flight", 0),

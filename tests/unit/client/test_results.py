@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
+from patchserve.v1.reference_pb2 import ASPECT_RATIO_KEEP, InputOptions
 from patchserve_client import (
     Calibration,
     ErrorDetails,
@@ -139,6 +140,9 @@ def test_a_score_map_keeps_its_values(values: NDArray[np.float32]) -> None:
 def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     message = reference("belt", 4, profile=reference_pb2.SCORING_PROFILE_PAPER)
     message.search_radius = 0.25
+    message.false_alarm_rate = 0.02
+    message.calibration.false_alarm_rate, message.calibration.false_alarm_rate_upper = 0.019, 0.09
+    message.white_level = 4095
     message.previous_revision = "before"
     message.calibration.normal_scores.scores.extend([4, 5, 6])
     info = _results.reference_info(message)
@@ -151,6 +155,27 @@ def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     assert info.create_time == datetime(2025, 1, 2, 3, 4, 5, tzinfo=UTC)
     assert info.update_time == datetime(2025, 1, 2, 3, 4, 6, tzinfo=UTC)
     assert (info.coreset_ratio, info.coreset_max_patches) == (0.1, None)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (None, (None, "squeeze", None, None)),
+        (InputOptions(longer_side_px=320), (320, "squeeze", None, None)),
+        (InputOptions(auto=True, aspect=ASPECT_RATIO_KEEP), ("auto", "keep", None, None)),
+        (InputOptions(tile_px=448, tile_overlap=0), (None, "squeeze", 448, 0)),
+        (InputOptions(tile_overlap=0.25), (None, "squeeze", None, None)),
+        (InputOptions(aspect=77), (None, None, None, None)),  # type: ignore[arg-type]
+    ],
+)
+def test_the_size_of_model_inputs_is_converted(options: InputOptions | None, expected: tuple[object, ...]) -> None:
+    message = reference("belt", 1)
+    message.input_width_px, message.input_height_px = 320, 256
+    if options is not None:
+        message.input.CopyFrom(options)
+    info = _results.reference_info(message)
+    assert (info.input_px, info.aspect, info.tile_px, info.tile_overlap) == expected
+    assert (info.input_width_px, info.input_height_px) == (320, 256)
 
 
 @pytest.mark.parametrize("stage", LoadStage)

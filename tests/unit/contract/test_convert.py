@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, fields
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from fakes.gray import reference
+from fakes.references import make_reference
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,11 +70,37 @@ def test_an_empty_load_request_has_the_defaults() -> None:
 
 def test_only_the_options_that_are_set_are_requested() -> None:
     request = reference_pb2.LoadReferenceRequest(
-        profile=reference_pb2.SCORING_PROFILE_NOTEBOOK, search_radius=0.1, coreset=reference_pb2.CoresetOptions()
+        profile=reference_pb2.SCORING_PROFILE_VERDICT,
+        search_radius=0.1,
+        coreset=reference_pb2.CoresetOptions(),
+        false_alarm_rate=0.02,
     )
     assert contract.load_options(request).requested == RequestedOptions(
-        profile=ScoringProfile.NOTEBOOK, coreset=CoresetOptions(), search_radius=0.1
+        profile=ScoringProfile.VERDICT, coreset=CoresetOptions(), search_radius=0.1, false_alarm_rate=0.02
     )
+
+
+def test_a_false_alarm_rate_out_of_range_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"0\.001 to 0\.5, not 0\.$") as caught:
+        contract.load_options(reference_pb2.LoadReferenceRequest(false_alarm_rate=0))
+    assert caught.value.field == "false_alarm_rate"
+
+
+def test_a_reference_tells_its_false_alarm_rates() -> None:
+    message = contract.reference_message(make_reference().info)
+    assert not message.HasField("false_alarm_rate")
+    rates = message.calibration.false_alarm_rate, message.calibration.false_alarm_rate_upper
+    assert rates == pytest.approx((0.15, 0.5))
+    known = make_reference().info
+    unknown = dataclasses.replace(
+        known,
+        options=dataclasses.replace(known.options, false_alarm_rate=0.02),
+        calibration=dataclasses.replace(known.calibration, false_alarm_rate=None, false_alarm_rate_upper=None),
+    )
+    message = contract.reference_message(unknown)
+    assert message.false_alarm_rate == pytest.approx(0.02)
+    assert not message.calibration.HasField("false_alarm_rate")
+    assert not message.calibration.HasField("false_alarm_rate_upper")
 
 
 def with_region(polygons: Iterable[Iterable[tuple[float, float]]], **fields: Any) -> reference_pb2.LoadReferenceRequest:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from fakes.references import make_model
+from fakes.references import make_model, make_subspace_model
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.input_options import AspectRatio, InputOptions
@@ -22,7 +22,8 @@ from patchserve_server.domain.reference import (
     ReferenceModel,
     ScoreSpread,
 )
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews, ScoringProfile
+from patchserve_server.domain.subspace import Subspace
 
 
 def example() -> ReferenceModel:
@@ -90,6 +91,11 @@ def test_the_list_of_normal_scores_is_not_in_the_digest() -> None:
     assert revision_of(dataclasses.replace(example(), calibration=listed)) == hashlib.sha256(EXAMPLE).hexdigest()
 
 
+def test_the_rates_of_a_calibration_are_not_in_the_digest() -> None:
+    calibration = dataclasses.replace(example().calibration, false_alarm_rate=0.1, false_alarm_rate_upper=0.2)
+    assert revision_of(dataclasses.replace(example(), calibration=calibration)) == hashlib.sha256(EXAMPLE).hexdigest()
+
+
 def test_equal_content_has_the_same_revision() -> None:
     assert revision_of(make_model(5)) == revision_of(make_model(5))
 
@@ -97,9 +103,9 @@ def test_equal_content_has_the_same_revision() -> None:
 def test_the_memory_layout_does_not_change_the_revision() -> None:
     model = make_model()
     bank = dataclasses.replace(
-        model.bank,
-        patches=np.asfortranarray(model.bank.patches),
-        inputs=model.bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
+        model.memory_bank,
+        patches=np.asfortranarray(model.memory_bank.patches),
+        inputs=model.memory_bank.inputs[:, :, ::-1].copy()[:, :, ::-1],
     )
     assert not bank.patches.flags.c_contiguous
     assert not bank.inputs.flags.c_contiguous
@@ -120,6 +126,10 @@ CHANGES: dict[str, dict[str, Any]] = {
         "region_of_interest": (),
         "approximate_search": True,
         "input": InputOptions(longer_side_px=320),
+        "views": ReferenceViews.AUTO,
+        "scales": 2,
+        "false_alarm_rate": 0.02,
+        "white_level": 4095,
     },
     "calibration": {
         "method": CalibrationMethod.LEAVE_ONE_OUT,
@@ -135,9 +145,11 @@ CHANGES: dict[str, dict[str, Any]] = {
         "inputs": np.array([[[[1, 2, 4]]]], np.uint8),
     },
 }
+NOT_IN_IT: dict[str, dict[str, Any]] = {"calibration": {"false_alarm_rate": None, "false_alarm_rate_upper": None}}
 # Some values are possible only together with another one.
 TOGETHER: dict[str, dict[str, Any]] = {
     "approximate_search": {"search_radius": None},
+    "scales": {"search_radius": None},
     "image_index": {"inputs": np.array([[[[1, 2, 3]]], [[[1, 2, 3]]]], np.uint8)},
 }
 CORESET_CHANGES: dict[str, Any] = {"ratio": 0.2, "max_patches": 16}
@@ -187,10 +199,23 @@ def test_every_change_of_a_value_changes_the_revision() -> None:
     assert len(set(revisions)) == len(revisions)
 
 
+def test_every_value_of_a_subspace_changes_the_revision() -> None:
+    model = make_subspace_model()
+    bank = model.bank
+    assert isinstance(bank, Subspace)
+    others = [
+        dataclasses.replace(bank, mean=np.nextafter(bank.mean, np.float32(9))),
+        dataclasses.replace(bank, basis=-bank.basis),
+        dataclasses.replace(bank, inputs=bank.inputs[:, :, ::-1].copy()),
+    ]
+    revisions = {revision_of(dataclasses.replace(model, bank=each)) for each in (bank, *others)}
+    assert len(revisions) == 4
+
+
 def test_the_changes_cover_every_field() -> None:
     model = example()
     for whole, changes in (
-        *((getattr(model, part), changes) for part, changes in CHANGES.items()),
+        *((getattr(model, part), {**changes, **NOT_IN_IT.get(part, {})}) for part, changes in CHANGES.items()),
         (model.options.coreset, CORESET_CHANGES),
         (model.calibration.normal_scores, {**SPREAD_CHANGES, "scores": ()}),
     ):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from patchserve_server.domain.reference import MAX_NORMAL_SCORES, ScoreSpread
 
 MODEL = make_model()
-BANK, CALIBRATION = MODEL.bank, MODEL.calibration
+BANK, CALIBRATION = MODEL.memory_bank, MODEL.calibration
 
 
 @pytest.mark.parametrize(

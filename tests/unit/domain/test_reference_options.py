@@ -18,6 +18,7 @@ from patchserve_server.domain.reference_options import (
 )
 
 TRIANGLE = ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0))
+SUBSPACE = {"profile": ScoringProfile.SUBSPACE}
 SPREAD = ScoreSpread(1, 0.0, 0.0, 0.0, 0.0)
 
 
@@ -43,6 +44,10 @@ def test_a_coreset_out_of_range_is_refused(options: dict[str, Any], field: str, 
     [
         *[({"search_radius": radius}, "search_radius") for radius in (0, -0.1, 1.0001, math.nan, math.inf)],
         ({"search_radius": 0.2, "approximate_search": True}, "approximate_search"),
+        *[({"false_alarm_rate": rate}, "false_alarm_rate") for rate in (0, 0.0009, 0.501, 2.0, math.nan, math.inf)],
+        (SUBSPACE | {"coreset": CoresetOptions(ratio=0.1)}, "coreset"),
+        (SUBSPACE | {"search_radius": 0.2}, "search_radius"),
+        (SUBSPACE | {"approximate_search": True}, "approximate_search"),
         ({"region_of_interest": (TRIANGLE[:2],)}, "region_of_interest"),
         ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, 1.5)),)}, "region_of_interest"),
         ({"region_of_interest": (((0.0, 0.0), (1.0, 0.0), (0.0, math.nan)),)}, "region_of_interest"),
@@ -74,6 +79,28 @@ def test_only_requested_options_are_compared() -> None:
 def test_a_negative_threshold_is_refused(thresholds: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="negative"):
         Calibration(CalibrationMethod.LEAVE_ONE_OUT, *thresholds, SPREAD)
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ((0.1, None), "only one"),
+        ((None, 0.1), "only one"),
+        ((0.2, 0.1), "contradict"),
+        ((-0.1, 0.1), "contradict"),
+        ((0.1, 1.1), "contradict"),
+        ((math.nan, 0.5), "contradict"),
+    ],
+)
+def test_the_rates_of_a_calibration_fit_together(rates: tuple[float | None, float | None], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Calibration(CalibrationMethod.LEAVE_ONE_OUT, 1.0, 1.0, SPREAD, *rates)
+
+
+def test_only_verdict_has_larger_model_inputs_by_default() -> None:
+    sides_px = {profile: profile.default_side_px for profile in (ScoringProfile.NOTEBOOK, ScoringProfile.PAPER)}
+    assert set(sides_px.values()) == {224}
+    assert ScoringProfile.VERDICT.default_side_px == 320
 
 
 @pytest.mark.parametrize("numbers", [(0, 0, 0, 0, 0), (1, -1, 0, 0, 0), (1, 2, 2, 0, 1), (1, 0, 0, -1, 0)])

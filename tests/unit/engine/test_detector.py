@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from fakes.engine import Judged, cards, ignore_progress, inspect
+from fakes.engine import MEMORY_BANK_PROFILES, Judged, cards, ignore_progress, inspect
 from fakes.references import model_content
 
 from patchserve_server.domain.digest import revision_of
@@ -45,13 +45,13 @@ def test_a_bank_holds_every_patch_and_says_whose_it_is(detector: PatchCoreDetect
     inputs = cards(1, 2, 3)
     model = fit(detector, inputs).model
     info = detector.info
-    assert model.bank.patches.shape == (3 * 196, info.feature_dim)
-    assert model.bank.patches.dtype == np.float32
-    assert model.bank.image_index.dtype == np.int32
-    np.testing.assert_array_equal(model.bank.image_index, np.repeat([0, 1, 2], 196))
+    assert model.memory_bank.patches.shape == (3 * 196, info.feature_dim)
+    assert model.memory_bank.patches.dtype == np.float32
+    assert model.memory_bank.image_index.dtype == np.int32
+    np.testing.assert_array_equal(model.memory_bank.image_index, np.repeat([0, 1, 2], 196))
     np.testing.assert_array_equal(model.bank.inputs, inputs)
-    np.testing.assert_array_equal(model.bank.grid_index, np.tile(np.arange(196), 3))
-    assert model.bank.spacing.mean() == pytest.approx(1, abs=1e-4)
+    np.testing.assert_array_equal(model.memory_bank.grid_index, np.tile(np.arange(196), 3))
+    assert model.memory_bank.spacing.mean() == pytest.approx(1, abs=1e-4)
     assert model.spec == detector.spec_of(model.bank.input_shape)
     assert (model.spec.backbone, model.spec.weights_digest) == (info.backbone, info.weights_digest)
     assert model.spec.precision == info.precision == "fp32"
@@ -59,8 +59,8 @@ def test_a_bank_holds_every_patch_and_says_whose_it_is(detector: PatchCoreDetect
 
 def test_a_coreset_keeps_rows_of_the_full_bank(detector: PatchCoreDetector) -> None:
     inputs = cards(1, 2, 3)
-    full = fit(detector, inputs).model.bank
-    kept = fit(detector, inputs, coreset=TENTH).model.bank
+    full = fit(detector, inputs).model.memory_bank
+    kept = fit(detector, inputs, coreset=TENTH).model.memory_bank
     assert len(kept.patches) == round(0.1 * len(full.patches))
     origins = kept.image_index * 196 + kept.grid_index
     np.testing.assert_array_equal(kept.patches, full.patches[origins])
@@ -70,7 +70,7 @@ def test_a_coreset_keeps_rows_of_the_full_bank(detector: PatchCoreDetector) -> N
     np.testing.assert_allclose(kept.spacing, spacing / spacing.mean(), rtol=1e-4)
 
 
-@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("profile", MEMORY_BANK_PROFILES)
 @pytest.mark.parametrize("coreset", [FULL, TENTH, CoresetOptions(max_patches=500)])
 def test_extending_equals_fitting_all_bit_for_bit(
     detector: PatchCoreDetector, profile: ScoringProfile, coreset: CoresetOptions
@@ -90,7 +90,7 @@ def test_extending_leaves_the_old_model_as_it_was(detector: PatchCoreDetector) -
     assert model_content(base.model) == before
 
 
-@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("profile", MEMORY_BANK_PROFILES)
 @pytest.mark.parametrize("coreset", [FULL, TENTH])
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_verdicts(detector: PatchCoreDetector, profile: ScoringProfile, coreset: CoresetOptions, count: int) -> None:
@@ -179,7 +179,7 @@ def test_a_bank_of_another_shape_is_refused(
     detector: PatchCoreDetector, change: dict[str, np.ndarray], said: str
 ) -> None:
     model = fit(detector, cards(1)).model
-    other = dataclasses.replace(model, bank=dataclasses.replace(model.bank, **change))
+    other = dataclasses.replace(model, bank=dataclasses.replace(model.memory_bank, **change))
     with pytest.raises(BankMismatchError, match=said):
         detector.open(other)
 
@@ -187,7 +187,7 @@ def test_a_bank_of_another_shape_is_refused(
 def test_a_scorer_is_freed_with_its_last_user(detector: PatchCoreDetector) -> None:
     scorer = fit(detector, cards(1))
     inspect(scorer, cards(2))
-    alive = weakref.ref(scorer.model.bank.patches)
+    alive = weakref.ref(scorer.model.memory_bank.patches)
     del scorer
     gc.collect()
     assert alive() is None

@@ -12,7 +12,8 @@ from fakes.images import encoded
 from PIL import Image
 
 from patchserve_server.domain.errors import EmptyImageError, ImageTooLargeError, UndecodableImageError
-from patchserve_server.domain.images import RgbImage
+from patchserve_server.domain.images import RgbImage, SentImage
+from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.imaging import ImageLimits, decode_image, open_image
 from patchserve_server.imaging.pil_image import to_rgb_array
 
@@ -201,15 +202,15 @@ def test_an_image_with_a_side_that_is_too_long_is_refused() -> None:
 
 
 def test_an_image_can_be_given_as_a_file_or_as_pixels() -> None:
-    for image in (encoded(four_colors(), "PNG"), FOUR_COLORS):
-        assert np.array_equal(np.asarray(open_image(image, LIMITS)), FOUR_COLORS)
+    for content in (encoded(four_colors(), "PNG"), RawFrame(FOUR_COLORS)):
+        assert np.array_equal(np.asarray(open_image(SentImage(content), LIMITS)), FOUR_COLORS)
 
 
 def test_pixels_keep_the_same_limits_as_files() -> None:
     with pytest.raises(ImageTooLargeError, match=r"16 x 16 pixels; at most 255 "):
-        open_image(FOUR_COLORS, ImageLimits(max_pixels=255))
+        open_image(SentImage(RawFrame(FOUR_COLORS)), ImageLimits(max_pixels=255))
     with pytest.raises(ImageTooLargeError, match=r"1 x 65536 pixels; at most 65,535 per side "):
-        open_image(np.zeros((65_536, 1, 3), np.uint8), LIMITS)
+        open_image(SentImage(RawFrame(np.zeros((65_536, 1, 3), np.uint8))), LIMITS)
 
 
 @pytest.mark.parametrize("limits", [{"max_bytes": 0}, {"max_pixels": 0}, {"max_bytes": -1}])

@@ -11,6 +11,7 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_input, reference, scorer
 from fakes.waiting import until
 
+from patchserve_server.serving import batching
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FlowKey
 
@@ -38,6 +39,19 @@ async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) 
     raw_scores = [(await call).raw.image_score for call in calls]
     assert raw_scores == [0, 10, 20, 30, 40]
     assert detector.batches == [1, 3, 1]  # the worker was free when the first image came
+
+
+async def test_large_images_form_smaller_batches(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = FakeDetector()
+    monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 2 * gray_input(0).nbytes)
+    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    target = scorer(reference(level=0), detector)
+    detector.gate.clear()
+    calls = [asyncio.create_task(batcher.score(target, gray_input(level), FLOW)) for level in (0, 1, 2, 3)]
+    await wait_for_batches(detector, 1)
+    detector.gate.set()
+    assert [(await call).raw.image_score for call in calls] == [0, 1, 2, 3]
+    assert detector.batches == [1, 2, 1]
 
 
 async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:

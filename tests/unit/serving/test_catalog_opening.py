@@ -95,7 +95,7 @@ async def test_a_replaced_or_deleted_revision_counts_until_its_last_user_leaves(
         await publish(durable, reference("b", images=3))
         if ended_by == "delete":
             await publish(durable, reference("c", images=3))
-        assert old.scorer.model.bank.patches[0, 0] == 1
+        assert old.scorer.model.memory_bank.patches[0, 0] == 1
         async with AsyncExitStack() as users:
             for name in durable.open_ids():
                 await users.enter_async_context(durable.use(name))

@@ -85,13 +85,14 @@ async def test_one_image_does_not_wait_behind_a_hundred_of_another_client() -> N
     assert order.index("lone") < 5
 
 
+@pytest.mark.parametrize("weights", [[1], [1, 2, 5]])
 @pytest.mark.parametrize("seed", range(20))
-async def test_cancelling_at_any_moment_loses_no_turn(seed: int) -> None:
+async def test_cancelling_at_any_moment_loses_no_turn(seed: int, weights: list[int]) -> None:
     rng, semaphore, active, peak = random.Random(seed), FairSemaphore(2), 0, 0
 
     async def work() -> None:
         nonlocal active, peak
-        async with semaphore.turn(FlowKey(rng.choice("abc"), rng.randrange(2))):
+        async with semaphore.turn(FlowKey(rng.choice("abc"), rng.randrange(2)), rng.choice(weights)):
             active += 1
             peak = max(peak, active)
             try:
@@ -127,3 +128,34 @@ async def test_a_client_without_a_turn_gets_a_reserved_one_and_then_no_second() 
     finish.set()
     await asyncio.gather(*tasks)
     assert active == {"crowd": 5, "lone": 2, "late": 1}
+
+
+async def test_heavy_turns_count_as_several_and_are_not_delayed_forever_by_light_ones() -> None:
+    semaphore, held, order = FairSemaphore(4), 0, list[int]()
+
+    async def work(weight: int) -> None:
+        nonlocal held
+        async with semaphore.turn(FlowKey(f"client of {weight}"), weight):
+            held += weight
+            order.append(weight)
+            assert held <= 4 or held == weight  # one that is heavier than all turns is processed alone
+            await asyncio.sleep(0)
+            held -= weight
+
+    light = [asyncio.create_task(work(1)) for _ in range(40)]
+    await asyncio.sleep(0)
+    await asyncio.gather(work(3), work(9), *light)
+    assert max(order.index(3), order.index(9)) < 12
+
+
+async def test_those_behind_a_heavy_one_do_not_wait_when_it_leaves() -> None:
+    semaphore = FairSemaphore(2)
+    async with semaphore.turn(FlowKey("a")):
+        heavy = asyncio.create_task(semaphore.turn(FlowKey("a"), 2).__aenter__())
+        await settle()
+        light = asyncio.create_task(semaphore.turn(FlowKey("a")).__aenter__())
+        await settle()
+        assert not light.done()
+        heavy.cancel()
+        async with asyncio.timeout(10):
+            await light

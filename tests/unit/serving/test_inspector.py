@@ -22,7 +22,9 @@ from PIL import Image
 from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
 from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
+from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.batching import Batcher
@@ -111,7 +113,7 @@ async def test_only_requested_outputs_are_computed(
     calls: list[str], options: OutputOptions, expected: list[str]
 ) -> None:
     async with inspector() as local:
-        inspection = await local.inspect(open_reference(reference(level=100)), gray_png(160), options, FLOW)
+        inspection = await local.inspect(open_reference(reference(level=100)), SentImage(gray_png(160)), options, FLOW)
     assert calls == expected
     assert (inspection.overlay is None) == (not options.overlay)
     assert (inspection.score_map is None) == (not options.score_map)
@@ -122,7 +124,9 @@ async def test_only_requested_outputs_are_computed(
 async def test_the_saved_overlay_is_the_one_in_the_response(tmp_path: Path, format_: OverlayFormat) -> None:
     options = OutputOptions(overlay=True, overlay_format=format_, overlay_max_side_px=16)
     async with inspector(tmp_path) as local:
-        inspection = await local.inspect(open_reference(reference(level=100)), gray_png(160, (32, 20)), options, FLOW)
+        inspection = await local.inspect(
+            open_reference(reference(level=100)), SentImage(gray_png(160, (32, 20))), options, FLOW
+        )
     assert inspection.overlay is not None
     assert (inspection.overlay.format, inspection.overlay.size_px) == (format_, (16, 10))
     assert inspection.source_size_px == (32, 20)
@@ -133,13 +137,13 @@ async def test_the_saved_overlay_is_the_one_in_the_response(tmp_path: Path, form
 
 async def test_the_operator_gets_an_overlay_if_the_caller_requested_none(tmp_path: Path) -> None:
     async with inspector(tmp_path) as local:
-        image = gray_png(160, (2000, 20))
+        image = SentImage(gray_png(160, (2000, 20)))
         inspection = await local.inspect(
             open_reference(reference(level=100)), image, OutputOptions(max_regions=0), FLOW, name="belt/7.png"
         )
     assert inspection.overlay is None
     (original,) = tmp_path.glob("*-anomalous-7.png.original.png")  # noqa: ASYNC240
-    assert original.read_bytes() == image
+    assert original.read_bytes() == image.content
     (overlay,) = tmp_path.glob("*-anomalous-7.png.overlay.jpg")  # noqa: ASYNC240
     assert Image.open(overlay).size == (1280, 13)
 
@@ -153,7 +157,7 @@ async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
     calibrated_jpeg = OutputOptions(
         overlay=True, heatmap_scale=HeatmapScale.CALIBRATED, overlay_format=OverlayFormat.JPEG, sensitivity=0.5
     )
-    image = gray_png(125)
+    image = SentImage(gray_png(125))
     async with inspector() as local:
         expected = await local.inspect(open_reference(calibrated), image, calibrated_jpeg, FLOW)
     async with inspector(tmp_path) as local:
@@ -167,7 +171,7 @@ async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
 
 
 async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
-    detector, image = FakeDetector(), gray_png(160, (16_384, 2))
+    detector, image = FakeDetector(), SentImage(gray_png(160, (16_384, 2)))
     async with inspector() as local:
         with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP allows at most 16,383"):
             await local.inspect(
@@ -187,7 +191,7 @@ async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> N
 
 
 async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inference() -> None:
-    detector, image = FakeDetector(), encoded(noise(400), "PNG")
+    detector, image = FakeDetector(), SentImage(encoded(noise(400), "PNG"))
     options = OutputOptions(overlay=True, heatmap_scale=HeatmapScale.CALIBRATED)
     async with inspector(max_overlay_bytes=2**16) as local:
         with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
@@ -196,12 +200,13 @@ async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inferenc
 
 
 async def test_an_inspection_is_told_with_the_image_as_it_was_sent() -> None:
-    heard, image = Heard(), gray_png(160, (2000, 20))
+    heard, image = Heard(), SentImage(gray_png(160, (2000, 20)), 4095)
     async with inspector(events=heard) as local:
         opened = open_reference(reference(level=100))
         inspection = await local.inspect(opened, image, OutputOptions(max_regions=0), FLOW, name="7")
     (event,) = heard.inspections
-    assert (event.origin, event.image, event.inspection) == (Origin("a", "7", is_frame=False), image, inspection)
+    assert (event.origin, event.inspection) == (Origin("a", "7", is_frame=False), inspection)
+    assert event.image is image
     assert event.calibration == opened.info.calibration
     assert event.draw_overlay(image).size_px == (1280, 13), "although its caller requested none"
     assert Image.open(io.BytesIO(event.draw_thumbnail())).size == (208, 2)
@@ -211,19 +216,19 @@ async def test_what_is_told_draws_an_image_without_keeping_its_batch() -> None:
     heard, batch = Heard(), np.zeros((3, 8, 8, 3), np.uint8)
     alive = weakref.ref(batch)
     async with inspector(events=heard) as local:
-        await local.inspect(open_reference(reference(level=100)), batch[1], OutputOptions(), FLOW)
+        await local.inspect(open_reference(reference(level=100)), SentImage(RawFrame(batch[1])), OutputOptions(), FLOW)
     draw, own = heard.inspections.pop().draw_overlay, np.array(batch[1])
     del batch
     gc.collect()
     assert alive() is None
-    assert draw(own).size_px == (8, 8)
+    assert draw(SentImage(RawFrame(own))).size_px == (8, 8)
 
 
 async def test_a_frame_is_told_as_a_frame_and_a_failure_with_its_reason() -> None:
     heard, flow = Heard(), FlowKey.of_stream("a")
     async with inspector(events=heard) as local:
         with pytest.raises(UndecodableImageError):
-            await local.inspect(open_reference(reference()), b"no image", OutputOptions(), flow, name="f1")
+            await local.inspect(open_reference(reference()), SentImage(b"no image"), OutputOptions(), flow, name="f1")
     (failure,) = heard.failures
     assert failure.origin == Origin("a", "f1", is_frame=True)
     assert (failure.reference_id, failure.reason) == ("default", "UNDECODABLE_IMAGE")
@@ -235,7 +240,7 @@ async def test_a_bug_is_told_without_its_details() -> None:
     detector.failure = ValueError("secret")
     async with inspector(events=heard) as local:
         with pytest.raises(ValueError, match="secret"):
-            await local.inspect(open_reference(reference(), detector), gray_png(100), OutputOptions(), FLOW)
+            await local.inspect(open_reference(reference(), detector), SentImage(gray_png(100)), OutputOptions(), FLOW)
     assert [failure.reason for failure in heard.failures] == ["INTERNAL"]
     assert "secret" not in heard.failures[0].message
 
@@ -244,6 +249,6 @@ async def test_an_image_that_is_inspected_again_is_neither_told_nor_saved(tmp_pa
     heard = Heard()
     async with inspector(tmp_path, events=heard) as local:
         opened = open_reference(reference(level=100))
-        inspection = await local.inspect_again(opened, gray_png(160), OutputOptions(), FLOW)
+        inspection = await local.inspect_again(opened, SentImage(gray_png(160)), OutputOptions(), FLOW)
     assert inspection.verdict.anomaly.is_anomalous
     assert (heard.inspections, heard.failures, list(tmp_path.iterdir())) == ([], [], [])  # noqa: ASYNC240

@@ -28,6 +28,7 @@ from patchserve_server.domain.inspection import (
     OverlayFormat,
     Verdict,
 )
+from patchserve_server.domain.raw_frame import PIXEL_FORMATS, RawFrame
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, Revision
 from patchserve_server.serving import outputs as module
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
@@ -64,9 +65,10 @@ def inspected(
     )
     return ImageInspected(
         Origin("peer", name, is_frame=False),
-        gray_png(100) if image is None else image,
+        SentImage(gray_png(100)) if image is None else image,
         inspection,
         CALIBRATION,
+        0,
         lambda _: DRAWN,
         lambda: b"",
     )
@@ -111,10 +113,18 @@ async def test_an_overlay_is_drawn_if_the_caller_requested_none(tmp_path: Path, 
 
 async def test_pixels_are_saved_as_a_png(tmp_path: Path, writing: ThreadPoolExecutor) -> None:
     pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
-    await saver(tmp_path, writing).save(inspected(image=pixels, name=""))
+    await saver(tmp_path, writing).save(inspected(image=SentImage(RawFrame(pixels)), name=""))
     await finished(writing)
     saved = Image.open(io.BytesIO(files(tmp_path)["default-anomalous.original.png"]))
     assert np.array_equal(np.asarray(saved), pixels)
+
+
+async def test_a_frame_of_a_camera_is_saved_as_it_was_inspected(tmp_path: Path, writing: ThreadPoolExecutor) -> None:
+    frame = RawFrame(np.full((4, 6), 2000, np.uint16), PIXEL_FORMATS["bayerrg16"])
+    await saver(tmp_path, writing).save(inspected(image=SentImage(frame, 4000), name=""))
+    await finished(writing)
+    saved = Image.open(io.BytesIO(files(tmp_path)["default-anomalous.original.png"]))
+    assert (np.asarray(saved) == 128).all()
 
 
 async def test_only_anomalous_inspections_are_kept_if_that_is_set(tmp_path: Path, writing: ThreadPoolExecutor) -> None:

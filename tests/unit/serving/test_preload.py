@@ -48,7 +48,7 @@ class Bench:
         detector = FakeDetector()
         self.catalog = Catalog(MemoryReferenceStore(), detector, storage=pool, opening=pool, max_bytes=2**20)
         self.builder = ReferenceBuilder(
-            detector, self.catalog, images=pool, fitting=pool, limits=ImageLimits(), max_images=3
+            detector, self.catalog, images=pool, fitting=pool, limits=ImageLimits(), max_images=3, max_bytes=2**20
         )
 
     async def failure(self, folder: FakeFolder) -> str:

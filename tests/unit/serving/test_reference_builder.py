@@ -20,11 +20,13 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import (
     EmptyImageError,
     InvalidInputError,
+    MemoryBudgetError,
     PreconditionError,
     ReferenceChangedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
+from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference
@@ -42,6 +44,7 @@ from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBu
 from patchserve_server.store import MemoryReferenceStore
 
 MAX_IMAGES = 4
+MAX_BYTES = 2**20
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 LEFT_HALF = (((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),)
 CHOSEN: dict[str, Any] = {
@@ -49,6 +52,7 @@ CHOSEN: dict[str, Any] = {
     "coreset": CoresetOptions(ratio=0.5),
     "search_radius": 0.25,
     "region_of_interest": LEFT_HALF,
+    "false_alarm_rate": 0.02,
 }
 
 
@@ -68,7 +72,7 @@ class Bench:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self.detector = FakeDetector()
         self.store = ObservedStore()
-        self.catalog = Catalog(self.store, self.detector, storage=pool, opening=pool, max_bytes=2**20)
+        self.catalog = Catalog(self.store, self.detector, storage=pool, opening=pool, max_bytes=MAX_BYTES)
         self.builder = ReferenceBuilder(
             self.detector,
             self.catalog,
@@ -76,6 +80,7 @@ class Bench:
             fitting=pool,
             limits=ImageLimits(),
             max_images=MAX_IMAGES,
+            max_bytes=MAX_BYTES,
         )
 
     async def load(
@@ -83,7 +88,7 @@ class Bench:
     ) -> Reference:
         """Load gray images and return the stored reference."""
         load_options = LoadOptions(requested=RequestedOptions(**requested), **options)
-        info = await self.builder.load(load_options, images(*levels))
+        info = (await self.builder.load(load_options, images(*levels))).info
         stored = self.store.load(info.reference_id)
         assert self.catalog.info(info.reference_id) == stored.info
         return stored
@@ -147,6 +152,7 @@ async def test_an_append_to_an_unknown_reference_or_another_revision_fails(
         (CHOSEN, "coreset", CoresetOptions(max_patches=16)),
         (CHOSEN, "coreset", CoresetOptions()),
         (CHOSEN, "search_radius", 0.5),
+        (CHOSEN, "false_alarm_rate", 0.03),
         (CHOSEN, "region_of_interest", (*LEFT_HALF, ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0)))),
     ],
 )
@@ -326,3 +332,37 @@ async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> N
     await asyncio.gather(*loads, return_exceptions=True)
     assert bench.builder.active_loads() == []
     bench.detector.fit_gate.set()
+
+
+async def test_a_load_tells_what_its_reference_costs(bench: Bench) -> None:
+    loaded = await bench.builder.load(LoadOptions(), images(10, 20))
+    async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
+        assert loaded.cost.bank_bytes == opened.scorer.nbytes
+        assert loaded.cost.patches_per_image == opened.scorer.patches_per_image
+    assert loaded.cost.ms_per_image > 0
+    assert loaded.info == bench.catalog.info(DEFAULT_REFERENCE_ID)
+
+
+async def test_images_that_need_too_much_memory_are_refused_before_they_are_all_there(bench: Bench) -> None:
+    side_px = 500  # 750,000 bytes each: two are more than the limit
+    asked_for: list[int] = []
+
+    async def recorded_images() -> AsyncIterator[NamedImage]:
+        for number in range(4):
+            asked_for.append(number)
+            yield NamedImage(gray_png(100), "")
+
+    options = LoadOptions(requested=RequestedOptions(input=InputOptions(longer_side_px=side_px)))
+    with pytest.raises(MemoryBudgetError, match=r"2 images of 500 x 500 pixels needs 1 MiB; the server allows 1 MiB"):
+        await bench.builder.load(options, recorded_images())
+    assert asked_for == [0, 1]
+    with pytest.raises(MemoryBudgetError, match="4 images"):  # the number is known at the first one
+        await bench.builder.load(options, recorded_images(), 4)
+    assert asked_for == [0, 1, 0]
+    assert not bench.detector.openings
+
+
+async def test_an_append_counts_the_images_of_its_base(bench: Bench) -> None:
+    await bench.load(10, requested={"input": InputOptions(longer_side_px=500)})
+    with pytest.raises(MemoryBudgetError, match="2 images"):
+        await bench.load(20, append=True)

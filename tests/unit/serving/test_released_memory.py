@@ -25,8 +25,10 @@ from patchserve_server.domain.errors import (
     StreamProtocolError,
     UndecodableImageError,
 )
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import OutputOptions
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
+from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
@@ -225,8 +227,9 @@ async def test_a_failed_batch_keeps_no_image(pool: ThreadPoolExecutor) -> None:
     images = [weakref.ref(image) for image in held]
 
     async def infer(images: list[np.ndarray]) -> None:
+        sent = [SentImage(RawFrame(image)) for image in images]
         with admission.acquire("caller", Capacity(2)) as permit:
-            await application.infer_batch(permit, DEFAULT_REFERENCE_ID, None, images, OutputOptions())
+            await application.infer_batch(permit, DEFAULT_REFERENCE_ID, None, sent, OutputOptions())
 
     with pytest.raises(UndecodableImageError):
         await infer(held)

@@ -67,7 +67,7 @@ def catalog(store: ReferenceStore, factory: CatalogFactory) -> Catalog:
 async def bank_level(catalog: Catalog, reference_id: str = "default") -> float:
     """The gray level of the images that requests are compared with now."""
     async with catalog.use(ReferenceId(reference_id)) as opened:
-        return float(opened.scorer.model.bank.patches.mean())
+        return float(opened.scorer.model.memory_bank.patches.mean())
 
 
 async def test_the_previous_revision_serves_again_as_it_was(catalog: Catalog, store: ReferenceStore) -> None:
@@ -120,7 +120,7 @@ async def test_streams_keep_the_revision_that_they_use(catalog: Catalog) -> None
     await publish(catalog, reference(level=2))
     async with catalog.use(DEFAULT) as opened:
         await catalog.restore(DEFAULT)
-        assert opened.scorer.model.bank.patches.mean() == 2
+        assert opened.scorer.model.memory_bank.patches.mean() == 2
         assert await bank_level(catalog) == 1
 
 

@@ -103,10 +103,21 @@ def test_files_of_an_older_writer_that_follows_the_documentation_load(store: Fol
 
 def without_scores(reference: Reference) -> Reference:
     """As a manifest of version 1 or 2 has it."""
+    spread = dataclasses.replace(reference.model.calibration.normal_scores, scores=())
+    return without_rates(reference, normal_scores=spread)
+
+
+def without_rates(reference: Reference, **changes: Any) -> Reference:
+    """As a manifest of version 1 to 3 has it."""
     calibration = reference.model.calibration
-    spread = dataclasses.replace(calibration.normal_scores, scores=())
-    calibration = dataclasses.replace(calibration, normal_scores=spread)
+    calibration = dataclasses.replace(calibration, false_alarm_rate=None, false_alarm_rate_upper=None, **changes)
     return dataclasses.replace(reference, model=dataclasses.replace(reference.model, calibration=calibration))
+
+
+def remove_what_is_newer_than_version_3(manifest: Any) -> None:
+    for option in ("input", "views", "scales", "false_alarm_rate", "white_level"):
+        del manifest["options"][option]
+    del manifest["calibration"]["false_alarm_rate"], manifest["calibration"]["false_alarm_rate_upper"]
 
 
 def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceStore, root: Path) -> None:
@@ -118,12 +129,12 @@ def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceSto
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
     del manifest["calibration"]["normal_scores"]["scores"]
-    del manifest["options"]["input"]
+    remove_what_is_newer_than_version_3(manifest)
     file.write_text(json.dumps(manifest))
     assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
 
 
-def test_a_manifest_of_version_3_has_no_input_options(store: FolderReferenceStore, root: Path) -> None:
+def test_a_manifest_of_version_3_has_no_input_options_and_no_rates(store: FolderReferenceStore, root: Path) -> None:
     store.save(OLD)
     file = root / "parcel" / OLD.revision / "manifest.json"
     manifest = json.loads(file.read_bytes())
@@ -131,9 +142,9 @@ def test_a_manifest_of_version_3_has_no_input_options(store: FolderReferenceStor
     file.write_text(json.dumps(manifest))
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
-    del manifest["options"]["input"]
+    remove_what_is_newer_than_version_3(manifest)
     file.write_text(json.dumps(manifest))
-    assert content(store.load(ReferenceId("parcel"))) == content(OLD)
+    assert content(store.load(ReferenceId("parcel"))) == content(without_rates(OLD))
 
 
 def test_a_second_server_on_the_folder_is_refused(store: FolderReferenceStore, root: Path) -> None:

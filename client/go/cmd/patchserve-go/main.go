@@ -115,7 +115,8 @@ func load(ctx context.Context, client *patchserve.Client, folder string) error {
 	if err != nil {
 		return err
 	}
-	loaded, err := client.Load(ctx, &pb.LoadReferenceRequest{ReferenceId: *reference}, func() ([]byte, error) {
+	start := &pb.LoadReferenceRequest{ReferenceId: *reference, Profile: pb.ScoringProfile_SCORING_PROFILE_VERDICT}
+	loaded, err := client.Load(ctx, start, func() ([]byte, error) {
 		_, image, err := next()
 		return image, err
 	})

@@ -24,37 +24,37 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpatchserve/v1/inference.proto\x12\rpatchserve.v1\"\x8e\x02\n\rOutputOptions\x12\x0f\n\x07overlay\x18\x01 \x01(\x08\x12\x32\n\rheatmap_scale\x18\x02 \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12\x11\n\tscore_map\x18\x03 \x01(\x08\x12\x18\n\x0bmax_regions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bsensitivity\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x34\n\x0eoverlay_format\x18\x06 \x01(\x0e\x32\x1c.patchserve.v1.OverlayFormat\x12\x1b\n\x13overlay_max_side_px\x18\x07 \x01(\rB\x0e\n\x0c_max_regionsB\x0e\n\x0c_sensitivity\"\x90\x01\n\x0cInferRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12,\n\x06output\x18\x03 \x01(\x0b\x32\x1c.patchserve.v1.OutputOptions\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\t\x12\x12\n\nimage_name\x18\x05 \x01(\t\"U\n\x0b\x44\x61mageScore\x12\x19\n\x11\x64\x61mage_percentage\x18\x01 \x01(\x01\x12\x18\n\x10\x61nomaly_detected\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x02\"\x80\x01\n\x0c\x41nomalyScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\traw_score\x18\x02 \x01(\x02\x12\x15\n\rraw_threshold\x18\x03 \x01(\x02\x12\x14\n\x0cis_anomalous\x18\x04 \x01(\x08\x12!\n\x19\x61nomalous_area_percentage\x18\x05 \x01(\x01\"N\n\x0b\x42oundingBox\x12\x0c\n\x04x_px\x18\x01 \x01(\r\x12\x0c\n\x04y_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\x11\n\theight_px\x18\x04 \x01(\r\"#\n\x05Point\x12\x0c\n\x04x_px\x18\x01 \x01(\r\x12\x0c\n\x04y_px\x18\x02 \x01(\r\"\x9f\x01\n\x06Region\x12\x30\n\x0c\x62ounding_box\x18\x01 \x01(\x0b\x32\x1a.patchserve.v1.BoundingBox\x12%\n\x07polygon\x18\x02 \x03(\x0b\x32\x14.patchserve.v1.Point\x12\x0f\n\x07\x61rea_px\x18\x03 \x01(\x01\x12\x17\n\x0f\x61rea_percentage\x18\x04 \x01(\x01\x12\x12\n\npeak_score\x18\x05 \x01(\x02\"l\n\x08ScoreMap\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x17\n\x0fsource_width_px\x18\x04 \x01(\r\x12\x18\n\x10source_height_px\x18\x05 \x01(\r\"\x84\x01\n\x07Overlay\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x10\n\x08width_px\x18\x02 \x01(\r\x12\x11\n\theight_px\x18\x03 \x01(\r\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\x17\n\x0fsource_width_px\x18\x05 \x01(\r\x12\x18\n\x10source_height_px\x18\x06 \x01(\r\"w\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x11\n\tdecode_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x65mbed_ms\x18\x03 \x01(\x01\x12\x11\n\tsearch_ms\x18\x04 \x01(\x01\x12\x11\n\trender_ms\x18\x05 \x01(\x01\x12\x10\n\x08total_ms\x18\x06 \x01(\x01\"\xd4\x02\n\rInferResponse\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x1a\n\x12reference_revision\x18\x02 \x01(\t\x12*\n\x06\x64\x61mage\x18\x03 \x01(\x0b\x32\x1a.patchserve.v1.DamageScore\x12,\n\x07\x61nomaly\x18\x04 \x01(\x0b\x32\x1b.patchserve.v1.AnomalyScore\x12&\n\x07regions\x18\x05 \x03(\x0b\x32\x15.patchserve.v1.Region\x12\x13\n\x0boverlay_png\x18\x06 \x01(\x0c\x12*\n\tscore_map\x18\x07 \x01(\x0b\x32\x17.patchserve.v1.ScoreMap\x12%\n\x06timing\x18\x08 \x01(\x0b\x32\x15.patchserve.v1.Timing\x12\'\n\x07overlay\x18\t \x01(\x0b\x32\x16.patchserve.v1.Overlay*g\n\x0cHeatmapScale\x12\x1d\n\x19HEATMAP_SCALE_UNSPECIFIED\x10\x00\x12\x1a\n\x16HEATMAP_SCALE_RELATIVE\x10\x01\x12\x1c\n\x18HEATMAP_SCALE_CALIBRATED\x10\x02*y\n\rOverlayFormat\x12\x1e\n\x1aOVERLAY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_FORMAT_PNG\x10\x01\x12\x17\n\x13OVERLAY_FORMAT_JPEG\x10\x02\x12\x17\n\x13OVERLAY_FORMAT_WEBP\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dpatchserve/v1/inference.proto\x12\rpatchserve.v1\"\x8e\x02\n\rOutputOptions\x12\x0f\n\x07overlay\x18\x01 \x01(\x08\x12\x32\n\rheatmap_scale\x18\x02 \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12\x11\n\tscore_map\x18\x03 \x01(\x08\x12\x18\n\x0bmax_regions\x18\x04 \x01(\rH\x00\x88\x01\x01\x12\x18\n\x0bsensitivity\x18\x05 \x01(\x02H\x01\x88\x01\x01\x12\x34\n\x0eoverlay_format\x18\x06 \x01(\x0e\x32\x1c.patchserve.v1.OverlayFormat\x12\x1b\n\x13overlay_max_side_px\x18\x07 \x01(\rB\x0e\n\x0c_max_regionsB\x0e\n\x0c_sensitivity\"\xba\x01\n\x0cInferRequest\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\r\n\x05image\x18\x02 \x01(\x0c\x12,\n\x06output\x18\x03 \x01(\x0b\x32\x1c.patchserve.v1.OutputOptions\x12\x19\n\x11\x65xpected_revision\x18\x04 \x01(\t\x12\x12\n\nimage_name\x18\x05 \x01(\t\x12\x18\n\x0bwhite_level\x18\x06 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_white_level\"U\n\x0b\x44\x61mageScore\x12\x19\n\x11\x64\x61mage_percentage\x18\x01 \x01(\x01\x12\x18\n\x10\x61nomaly_detected\x18\x02 \x01(\x08\x12\x11\n\tthreshold\x18\x03 \x01(\x02\"\x80\x01\n\x0c\x41nomalyScore\x12\r\n\x05score\x18\x01 \x01(\x02\x12\x11\n\traw_score\x18\x02 \x01(\x02\x12\x15\n\rraw_threshold\x18\x03 \x01(\x02\x12\x14\n\x0cis_anomalous\x18\x04 \x01(\x08\x12!\n\x19\x61nomalous_area_percentage\x18\x05 \x01(\x01\"N\n\x0b\x42oundingBox\x12\x0c\n\x04x_px\x18\x01 \x01(\r\x12\x0c\n\x04y_px\x18\x02 \x01(\r\x12\x10\n\x08width_px\x18\x03 \x01(\r\x12\x11\n\theight_px\x18\x04 \x01(\r\"#\n\x05Point\x12\x0c\n\x04x_px\x18\x01 \x01(\r\x12\x0c\n\x04y_px\x18\x02 \x01(\r\"\x9f\x01\n\x06Region\x12\x30\n\x0c\x62ounding_box\x18\x01 \x01(\x0b\x32\x1a.patchserve.v1.BoundingBox\x12%\n\x07polygon\x18\x02 \x03(\x0b\x32\x14.patchserve.v1.Point\x12\x0f\n\x07\x61rea_px\x18\x03 \x01(\x01\x12\x17\n\x0f\x61rea_percentage\x18\x04 \x01(\x01\x12\x12\n\npeak_score\x18\x05 \x01(\x02\"l\n\x08ScoreMap\x12\x0e\n\x06height\x18\x01 \x01(\r\x12\r\n\x05width\x18\x02 \x01(\r\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x17\n\x0fsource_width_px\x18\x04 \x01(\r\x12\x18\n\x10source_height_px\x18\x05 \x01(\r\"\x84\x01\n\x07Overlay\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x10\n\x08width_px\x18\x02 \x01(\r\x12\x11\n\theight_px\x18\x03 \x01(\r\x12\r\n\x05image\x18\x04 \x01(\x0c\x12\x17\n\x0fsource_width_px\x18\x05 \x01(\r\x12\x18\n\x10source_height_px\x18\x06 \x01(\r\"w\n\x06Timing\x12\x10\n\x08queue_ms\x18\x01 \x01(\x01\x12\x11\n\tdecode_ms\x18\x02 \x01(\x01\x12\x10\n\x08\x65mbed_ms\x18\x03 \x01(\x01\x12\x11\n\tsearch_ms\x18\x04 \x01(\x01\x12\x11\n\trender_ms\x18\x05 \x01(\x01\x12\x10\n\x08total_ms\x18\x06 \x01(\x01\"\xd4\x02\n\rInferResponse\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x1a\n\x12reference_revision\x18\x02 \x01(\t\x12*\n\x06\x64\x61mage\x18\x03 \x01(\x0b\x32\x1a.patchserve.v1.DamageScore\x12,\n\x07\x61nomaly\x18\x04 \x01(\x0b\x32\x1b.patchserve.v1.AnomalyScore\x12&\n\x07regions\x18\x05 \x03(\x0b\x32\x15.patchserve.v1.Region\x12\x13\n\x0boverlay_png\x18\x06 \x01(\x0c\x12*\n\tscore_map\x18\x07 \x01(\x0b\x32\x17.patchserve.v1.ScoreMap\x12%\n\x06timing\x18\x08 \x01(\x0b\x32\x15.patchserve.v1.Timing\x12\'\n\x07overlay\x18\t \x01(\x0b\x32\x16.patchserve.v1.Overlay*g\n\x0cHeatmapScale\x12\x1d\n\x19HEATMAP_SCALE_UNSPECIFIED\x10\x00\x12\x1a\n\x16HEATMAP_SCALE_RELATIVE\x10\x01\x12\x1c\n\x18HEATMAP_SCALE_CALIBRATED\x10\x02*y\n\rOverlayFormat\x12\x1e\n\x1aOVERLAY_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OVERLAY_FORMAT_PNG\x10\x01\x12\x17\n\x13OVERLAY_FORMAT_JPEG\x10\x02\x12\x17\n\x13OVERLAY_FORMAT_WEBP\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.inference_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HEATMAPSCALE']._serialized_start=1674
-  _globals['_HEATMAPSCALE']._serialized_end=1777
-  _globals['_OVERLAYFORMAT']._serialized_start=1779
-  _globals['_OVERLAYFORMAT']._serialized_end=1900
+  _globals['_HEATMAPSCALE']._serialized_start=1716
+  _globals['_HEATMAPSCALE']._serialized_end=1819
+  _globals['_OVERLAYFORMAT']._serialized_start=1821
+  _globals['_OVERLAYFORMAT']._serialized_end=1942
   _globals['_OUTPUTOPTIONS']._serialized_start=49
   _globals['_OUTPUTOPTIONS']._serialized_end=319
   _globals['_INFERREQUEST']._serialized_start=322
-  _globals['_INFERREQUEST']._serialized_end=466
-  _globals['_DAMAGESCORE']._serialized_start=468
-  _globals['_DAMAGESCORE']._serialized_end=553
-  _globals['_ANOMALYSCORE']._serialized_start=556
-  _globals['_ANOMALYSCORE']._serialized_end=684
-  _globals['_BOUNDINGBOX']._serialized_start=686
-  _globals['_BOUNDINGBOX']._serialized_end=764
-  _globals['_POINT']._serialized_start=766
-  _globals['_POINT']._serialized_end=801
-  _globals['_REGION']._serialized_start=804
-  _globals['_REGION']._serialized_end=963
-  _globals['_SCOREMAP']._serialized_start=965
-  _globals['_SCOREMAP']._serialized_end=1073
-  _globals['_OVERLAY']._serialized_start=1076
-  _globals['_OVERLAY']._serialized_end=1208
-  _globals['_TIMING']._serialized_start=1210
-  _globals['_TIMING']._serialized_end=1329
-  _globals['_INFERRESPONSE']._serialized_start=1332
-  _globals['_INFERRESPONSE']._serialized_end=1672
+  _globals['_INFERREQUEST']._serialized_end=508
+  _globals['_DAMAGESCORE']._serialized_start=510
+  _globals['_DAMAGESCORE']._serialized_end=595
+  _globals['_ANOMALYSCORE']._serialized_start=598
+  _globals['_ANOMALYSCORE']._serialized_end=726
+  _globals['_BOUNDINGBOX']._serialized_start=728
+  _globals['_BOUNDINGBOX']._serialized_end=806
+  _globals['_POINT']._serialized_start=808
+  _globals['_POINT']._serialized_end=843
+  _globals['_REGION']._serialized_start=846
+  _globals['_REGION']._serialized_end=1005
+  _globals['_SCOREMAP']._serialized_start=1007
+  _globals['_SCOREMAP']._serialized_end=1115
+  _globals['_OVERLAY']._serialized_start=1118
+  _globals['_OVERLAY']._serialized_end=1250
+  _globals['_TIMING']._serialized_start=1252
+  _globals['_TIMING']._serialized_end=1371
+  _globals['_INFERRESPONSE']._serialized_start=1374
+  _globals['_INFERRESPONSE']._serialized_end=1714
 # @@protoc_insertion_point(module_scope)

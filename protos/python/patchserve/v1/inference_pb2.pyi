@@ -152,6 +152,7 @@ class InferRequest(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
     IMAGE_NAME_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference to compare with. Empty: "default"."""
     image: _builtins.bytes
@@ -166,6 +167,10 @@ class InferRequest(_message.Message):
     """The caller's name for the image, such as its file name, at most 128 bytes. It becomes a part of the file names of
     --save-outputs. Empty: no name.
     """
+    white_level: _builtins.int
+    """The value that is white in an image with 16 bits per sample, 1 to 65535: 4095 for a camera with 12 bits. Absent: that
+    of the reference. See LoadReferenceRequest.white_level.
+    """
     @_builtins.property
     def output(self) -> Global___OutputOptions:
         """What the response contains. Absent: the scores and up to 16 regions."""
@@ -178,12 +183,15 @@ class InferRequest(_message.Message):
         output: Global___OutputOptions | None = ...,
         expected_revision: _builtins.str = ...,
         image_name: _builtins.str = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_white_level", b"_white_level", "output", b"output", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "image", b"image", "image_name", b"image_name", "output", b"output", "reference_id", b"reference_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_white_level", b"_white_level", "expected_revision", b"expected_revision", "image", b"image", "image_name", b"image_name", "output", b"output", "reference_id", b"reference_id", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___InferRequest: _TypeAlias = InferRequest  # noqa: Y015
 

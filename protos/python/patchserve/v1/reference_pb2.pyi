@@ -58,6 +58,17 @@ class _ScoringProfileEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Scorin
     """The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
     (equation 7), and a map smoothed with a Gaussian of sigma 4.
     """
+    SCORING_PROFILE_VERDICT: _ScoringProfile.ValueType  # 3
+    """The best verdicts: as NOTEBOOK, with model inputs of 320 px, and an image score for damage of any area. The image score
+    takes into account how different undamaged items are from each other in one place, where this makes the scores of the
+    reference's own images more alike.
+    """
+    SCORING_PROFILE_SUBSPACE: _ScoringProfile.ValueType  # 4
+    """The subspace of normal patches, arXiv 2602.23013, with model inputs of 320 px: the distance of a patch to the principal
+    components that explain 99 % of the variance of normal patches, the mean of the highest 3 % of these distances as the
+    image score, and a bilinear map. It keeps these components and no patches, so it takes no coreset, search_radius or
+    approximate_search. For items that are all alike.
+    """
 
 class ScoringProfile(_ScoringProfile, metaclass=_ScoringProfileEnumTypeWrapper):
     """How patch vectors are computed and how distances become scores. Chosen when a reference is loaded."""
@@ -70,6 +81,17 @@ SCORING_PROFILE_PAPER: ScoringProfile.ValueType  # 2
 """The paper, Roth et al. 2022: 3x3 local aggregation, the distance to the nearest patch, a re-weighted image score
 (equation 7), and a map smoothed with a Gaussian of sigma 4.
 """
+SCORING_PROFILE_VERDICT: ScoringProfile.ValueType  # 3
+"""The best verdicts: as NOTEBOOK, with model inputs of 320 px, and an image score for damage of any area. The image score
+takes into account how different undamaged items are from each other in one place, where this makes the scores of the
+reference's own images more alike.
+"""
+SCORING_PROFILE_SUBSPACE: ScoringProfile.ValueType  # 4
+"""The subspace of normal patches, arXiv 2602.23013, with model inputs of 320 px: the distance of a patch to the principal
+components that explain 99 % of the variance of normal patches, the mean of the highest 3 % of these distances as the
+image score, and a bilinear map. It keeps these components and no patches, so it takes no coreset, search_radius or
+approximate_search. For items that are all alike.
+"""
 Global___ScoringProfile: _TypeAlias = ScoringProfile  # noqa: Y015
 
 class _CalibrationMethod:
@@ -81,7 +103,9 @@ class _CalibrationMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cal
     CALIBRATION_METHOD_UNSPECIFIED: _CalibrationMethod.ValueType  # 0
     """Never sent."""
     CALIBRATION_METHOD_LEAVE_ONE_OUT: _CalibrationMethod.ValueType  # 1
-    """With three or more different reference images: each image is scored against the patches of all others."""
+    """With three or more different reference images: each image is scored against the patches of all others. With SUBSPACE
+    and more than 16 images: in 16 folds, each image against those outside its fold.
+    """
     CALIBRATION_METHOD_AUGMENTED_VIEWS: _CalibrationMethod.ValueType  # 2
     """With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
     altered views of the images are scored against the whole bank.
@@ -93,7 +117,9 @@ class CalibrationMethod(_CalibrationMethod, metaclass=_CalibrationMethodEnumType
 CALIBRATION_METHOD_UNSPECIFIED: CalibrationMethod.ValueType  # 0
 """Never sent."""
 CALIBRATION_METHOD_LEAVE_ONE_OUT: CalibrationMethod.ValueType  # 1
-"""With three or more different reference images: each image is scored against the patches of all others."""
+"""With three or more different reference images: each image is scored against the patches of all others. With SUBSPACE
+and more than 16 images: in 16 folds, each image against those outside its fold.
+"""
 CALIBRATION_METHOD_AUGMENTED_VIEWS: CalibrationMethod.ValueType  # 2
 """With one or two different reference images, or if a coreset kept too few patches for leave-one-out: slightly
 altered views of the images are scored against the whole bank.
@@ -143,6 +169,44 @@ LOAD_STAGE_QUANTIZE: LoadStage.ValueType  # 6
 number of images.
 """
 Global___LoadStage: _TypeAlias = LoadStage  # noqa: Y015
+
+class _ReferenceViews:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReferenceViewsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceViews.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFERENCE_VIEWS_UNSPECIFIED: _ReferenceViews.ValueType  # 0
+    """The default of the profile: AUTO for VERDICT, NONE for the others."""
+    REFERENCE_VIEWS_NONE: _ReferenceViews.ValueType  # 1
+    """Only the images themselves."""
+    REFERENCE_VIEWS_AUTO: _ReferenceViews.ValueType  # 2
+    """As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+    more images, with search_radius and with tiles.
+    """
+    REFERENCE_VIEWS_ALL: _ReferenceViews.ValueType  # 3
+    """Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+    together with search_radius or tiles.
+    """
+
+class ReferenceViews(_ReferenceViews, metaclass=_ReferenceViewsEnumTypeWrapper):
+    """Whether mirrored and turned copies of the reference images are part of the bank: for references of few images, of items
+    that may lie in any direction.
+    """
+
+REFERENCE_VIEWS_UNSPECIFIED: ReferenceViews.ValueType  # 0
+"""The default of the profile: AUTO for VERDICT, NONE for the others."""
+REFERENCE_VIEWS_NONE: ReferenceViews.ValueType  # 1
+"""Only the images themselves."""
+REFERENCE_VIEWS_AUTO: ReferenceViews.ValueType  # 2
+"""As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+more images, with search_radius and with tiles.
+"""
+REFERENCE_VIEWS_ALL: ReferenceViews.ValueType  # 3
+"""Each image in all its views: 8 if model inputs are square, else 4. The bank is so many times as large. Not allowed
+together with search_radius or tiles.
+"""
+Global___ReferenceViews: _TypeAlias = ReferenceViews  # noqa: Y015
 
 class _AspectRatio:
     ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -311,6 +375,10 @@ class LoadReferenceRequest(_message.Message):
     SENSITIVITY_FIELD_NUMBER: _builtins.int
     IMAGE_NAMES_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference: 1 to 64 of the characters A-Z a-z 0-9 . _ -, starting with a letter or a digit. Empty:
     "default".
@@ -340,6 +408,24 @@ class LoadReferenceRequest(_message.Message):
     sensitivity: _builtins.float
     """The sensitivity of the reference, 0.1 to 10, as TuneReference sets it. Absent: 1; with APPEND: that of the reference.
     With APPEND, another value than that of the reference fails with FAILED_PRECONDITION.
+    """
+    views: Global___ReferenceViews.ValueType
+    """Mirrored and turned copies of the images. Unspecified: the default of the profile. With APPEND: as for `profile`."""
+    scales: _builtins.int
+    """How many sizes of the items the bank has, 1 to 3: with 2 also 15 % smaller, with 3 also 15 % larger, for items at
+    different distances from the camera. Above 1 not allowed together with search_radius or tiles. Absent (0): 1. With
+    APPEND: as for `profile`.
+    """
+    false_alarm_rate: _builtins.float
+    """The share of undamaged items that may be false alarms, 0.001 to 0.5: the thresholds are computed for it. Only three or
+    more different images tell anything about a rate: with fewer, it is kept and changes nothing. How sure the rate is, is
+    in Calibration.false_alarm_rate_upper. Absent: 0.15. With APPEND: as for `profile`.
+    """
+    white_level: _builtins.int
+    """For cameras with 10, 12 or 14 bits: the value that is white in images with 16 bits per sample, 1 to 65535; 4095 for 12
+    bits. It holds here and in every inspection that sets none of its own. Brighter values are white. Images with fewer
+    bits per sample are not affected. Absent: what the file says, in the chunk sBIT of a PNG or as the MaxSampleValue of a
+    TIFF (1023, 4095 or 16383, for example), if no value is brighter; else 65535. With APPEND: as for `profile`.
     """
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
@@ -385,25 +471,71 @@ class LoadReferenceRequest(_message.Message):
         sensitivity: _builtins.float | None = ...,
         image_names: _abc.Iterable[_builtins.str] | None = ...,
         input: Global___InputOptions | None = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
+        false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "search_radius", b"search_radius", "sensitivity", b"sensitivity"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search", "_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_sensitivity", b"_sensitivity", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "coreset", b"coreset", "expected_revision", b"expected_revision", "false_alarm_rate", b"false_alarm_rate", "image_names", b"image_names", "images", b"images", "input", b"input", "mode", b"mode", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "views", b"views", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__approximate_search: _TypeAlias = _typing.Literal["approximate_search"]  # noqa: Y015
     _WhichOneofArgType__approximate_search: _TypeAlias = _typing.Literal["_approximate_search", b"_approximate_search"]  # noqa: Y015
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
     _WhichOneofReturnType__sensitivity: _TypeAlias = _typing.Literal["sensitivity"]  # noqa: Y015
     _WhichOneofArgType__sensitivity: _TypeAlias = _typing.Literal["_sensitivity", b"_sensitivity"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__approximate_search) -> _WhichOneofReturnType__approximate_search | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sensitivity) -> _WhichOneofReturnType__sensitivity | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___LoadReferenceRequest: _TypeAlias = LoadReferenceRequest  # noqa: Y015
+
+@_typing.final
+class LoadCost(_message.Message):
+    """What a reference costs, so that a larger input can be weighed against its price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATCHES_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    BANK_BYTES_FIELD_NUMBER: _builtins.int
+    MS_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    patches_per_image: _builtins.int
+    """The number of patches of each image that is compared with the reference: the size of the patch grid."""
+    bank_bytes: _builtins.int
+    """The memory of the reference while it is open, in bytes: bank, search index and, in int8, its network. The limit of
+    all open references together is `max_bank_bytes` of GetServerInfo.
+    """
+    ms_per_image: _builtins.float
+    """The time to embed and search one image of the reference, in milliseconds: measured once at the end of the load,
+    alone, without decoding and drawing. Other work of the server makes it longer.
+    """
+    def __init__(
+        self,
+        *,
+        patches_per_image: _builtins.int = ...,
+        bank_bytes: _builtins.int = ...,
+        ms_per_image: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadCost: _TypeAlias = LoadCost  # noqa: Y015
 
 @_typing.final
 class LoadReferenceResponse(_message.Message):
@@ -412,18 +544,24 @@ class LoadReferenceResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
         """The reference, now in use."""
+
+    @_builtins.property
+    def cost(self) -> Global___LoadCost:
+        """What it costs."""
 
     def __init__(
         self,
         *,
         reference: Global___Reference | None = ...,
+        cost: Global___LoadCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -470,18 +608,24 @@ class LoadReferenceStreamResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REFERENCE_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def reference(self) -> Global___Reference:
         """The reference, now in use."""
+
+    @_builtins.property
+    def cost(self) -> Global___LoadCost:
+        """What it costs."""
 
     def __init__(
         self,
         *,
         reference: Global___Reference | None = ...,
+        cost: Global___LoadCost | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -543,6 +687,8 @@ class Calibration(_message.Message):
     IMAGE_THRESHOLD_FIELD_NUMBER: _builtins.int
     PATCH_THRESHOLD_FIELD_NUMBER: _builtins.int
     NORMAL_SCORES_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_UPPER_FIELD_NUMBER: _builtins.int
     method: Global___CalibrationMethod.ValueType
     """Where the normal scores come from."""
     image_threshold: _builtins.float
@@ -551,6 +697,13 @@ class Calibration(_message.Message):
     """The raw patch score that the score maps of normal images rarely exceed: for callers who compare score maps of
     different images. Verdicts and regions do not depend on it.
     """
+    false_alarm_rate: _builtins.float
+    """The share of other undamaged items whose score is expected to be above image_threshold, at sensitivity 1. It is that of
+    the load, or less if an image of the reference itself would be above such a threshold. Absent: not known, because the
+    method is AUGMENTED_VIEWS or the reference was built by a server that did not compute it.
+    """
+    false_alarm_rate_upper: _builtins.float
+    """What that share is at most, with a confidence of 95 %: the fewer images, the higher. Absent: as false_alarm_rate."""
     @_builtins.property
     def normal_scores(self) -> Global___ScoreSpread:
         """The raw image scores of the normal images or views."""
@@ -562,12 +715,21 @@ class Calibration(_message.Message):
         image_threshold: _builtins.float = ...,
         patch_threshold: _builtins.float = ...,
         normal_scores: Global___ScoreSpread | None = ...,
+        false_alarm_rate: _builtins.float | None = ...,
+        false_alarm_rate_upper: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["normal_scores", b"normal_scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_false_alarm_rate_upper", b"_false_alarm_rate_upper", "false_alarm_rate", b"false_alarm_rate", "false_alarm_rate_upper", b"false_alarm_rate_upper", "normal_scores", b"normal_scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["image_threshold", b"image_threshold", "method", b"method", "normal_scores", b"normal_scores", "patch_threshold", b"patch_threshold"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_false_alarm_rate_upper", b"_false_alarm_rate_upper", "false_alarm_rate", b"false_alarm_rate", "false_alarm_rate_upper", b"false_alarm_rate_upper", "image_threshold", b"image_threshold", "method", b"method", "normal_scores", b"normal_scores", "patch_threshold", b"patch_threshold"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
+    _WhichOneofReturnType__false_alarm_rate_upper: _TypeAlias = _typing.Literal["false_alarm_rate_upper"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate_upper: _TypeAlias = _typing.Literal["_false_alarm_rate_upper", b"_false_alarm_rate_upper"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate_upper) -> _WhichOneofReturnType__false_alarm_rate_upper | None: ...
 
 Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
@@ -600,6 +762,10 @@ class Reference(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     INPUT_WIDTH_PX_FIELD_NUMBER: _builtins.int
     INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
+    VIEWS_FIELD_NUMBER: _builtins.int
+    SCALES_FIELD_NUMBER: _builtins.int
+    FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -608,7 +774,8 @@ class Reference(_message.Message):
     """The number of images that it was built from."""
     patch_count: _builtins.int
     """The number of patches in the memory bank. Without a coreset, one image of 224 x 224 px gives 784 with wide_resnet50_2 (28 x
-    28) and 196 with efficientnet_lite2 (14 x 14).
+    28) and 196 with efficientnet_lite2 (14 x 14). With SUBSPACE: the number of vectors that it keeps instead, 1 for the
+    mean of the patches and 1 for each component.
     """
     feature_dim: _builtins.int
     """The length of a patch vector: 1536 with wide_resnet50_2, 328 with efficientnet_lite2."""
@@ -625,7 +792,7 @@ class Reference(_message.Message):
     precision: _builtins.str
     """The precision in which the backbone computed its patch vectors: "fp32", "bf16" or "int8"."""
     bank_bytes: _builtins.int
-    """The memory that the bank uses, in bytes."""
+    """The memory that the bank uses, in bytes: its vectors, and the model inputs that they were computed from."""
     search_radius: _builtins.float
     """The search radius of the load, as a share of the image's side. Absent: a patch is compared with all patches."""
     approximate_search: _builtins.bool
@@ -640,6 +807,14 @@ class Reference(_message.Message):
     """The width of its model inputs, in pixels."""
     input_height_px: _builtins.int
     """The height of its model inputs, in pixels."""
+    views: Global___ReferenceViews.ValueType
+    """The views of the load."""
+    scales: _builtins.int
+    """The number of scales of the load."""
+    false_alarm_rate: _builtins.float
+    """The false alarm rate of the load. Absent: the default, 0.15."""
+    white_level: _builtins.int
+    """The white level of the load. Absent: none."""
     @_builtins.property
     def calibration(self) -> Global___Calibration:
         """The thresholds, and how they were computed."""
@@ -690,14 +865,27 @@ class Reference(_message.Message):
         input: Global___InputOptions | None = ...,
         input_width_px: _builtins.int = ...,
         input_height_px: _builtins.int = ...,
+        views: Global___ReferenceViews.ValueType = ...,
+        scales: _builtins.int = ...,
+        false_alarm_rate: _builtins.float | None = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "weights_digest", b"weights_digest"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
+    _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___Reference: _TypeAlias = Reference  # noqa: Y015
 

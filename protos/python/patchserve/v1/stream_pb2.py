@@ -28,31 +28,31 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from patchserve.v1 import inference_pb2 as patchserve_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apatchserve/v1/stream.proto\x12\rpatchserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dpatchserve/v1/inference.proto\"\x98\x02\n\x0cStreamConfig\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12,\n\x06output\x18\x02 \x01(\x0b\x32\x1c.patchserve.v1.OutputOptions\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\x12/\n\x08overflow\x18\x04 \x01(\x0e\x32\x1d.patchserve.v1.OverflowPolicy\x12/\n\x08ordering\x18\x05 \x01(\x0e\x32\x1d.patchserve.v1.ResultOrdering\x12\x30\n\rframe_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x65xpected_revision\x18\x07 \x01(\t\"Z\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05image\x18\x03 \x01(\x0c\"u\n\x12InferStreamRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.patchserve.v1.StreamConfigH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.patchserve.v1.FrameH\x00\x42\t\n\x07payload\"V\n\x0bStreamReady\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x1a\n\x12reference_revision\x18\x02 \x01(\t\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\"\xc5\x01\n\x0b\x46rameResult\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08response\x18\x04 \x01(\x0b\x32\x1c.patchserve.v1.InferResponseH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"H\n\x0cStreamNotice\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.patchserve.v1.NoticeKind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaa\x01\n\x13InferStreamResponse\x12+\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.patchserve.v1.StreamReadyH\x00\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.patchserve.v1.FrameResultH\x00\x12-\n\x06notice\x18\x03 \x01(\x0b\x32\x1b.patchserve.v1.StreamNoticeH\x00\x42\t\n\x07payload*m\n\x0eOverflowPolicy\x12\x1f\n\x1bOVERFLOW_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERFLOW_POLICY_BLOCK\x10\x01\x12\x1f\n\x1bOVERFLOW_POLICY_DROP_OLDEST\x10\x02*l\n\x0eResultOrdering\x12\x1f\n\x1bRESULT_ORDERING_UNSPECIFIED\x10\x00\x12\x19\n\x15RESULT_ORDERING_INPUT\x10\x01\x12\x1e\n\x1aRESULT_ORDERING_COMPLETION\x10\x02*f\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NOTICE_KIND_DRAINING\x10\x01\x12!\n\x1dNOTICE_KIND_REFERENCE_CHANGED\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1apatchserve/v1/stream.proto\x12\rpatchserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1dpatchserve/v1/inference.proto\"\xc2\x02\n\x0cStreamConfig\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12,\n\x06output\x18\x02 \x01(\x0b\x32\x1c.patchserve.v1.OutputOptions\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\x12/\n\x08overflow\x18\x04 \x01(\x0e\x32\x1d.patchserve.v1.OverflowPolicy\x12/\n\x08ordering\x18\x05 \x01(\x0e\x32\x1d.patchserve.v1.ResultOrdering\x12\x30\n\rframe_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11\x65xpected_revision\x18\x07 \x01(\t\x12\x18\n\x0bwhite_level\x18\x08 \x01(\rH\x00\x88\x01\x01\x42\x0e\n\x0c_white_level\"Z\n\x05\x46rame\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x30\n\x0c\x63\x61pture_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05image\x18\x03 \x01(\x0c\"u\n\x12InferStreamRequest\x12-\n\x06\x63onfig\x18\x01 \x01(\x0b\x32\x1b.patchserve.v1.StreamConfigH\x00\x12%\n\x05\x66rame\x18\x02 \x01(\x0b\x32\x14.patchserve.v1.FrameH\x00\x42\t\n\x07payload\"V\n\x0bStreamReady\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x1a\n\x12reference_revision\x18\x02 \x01(\t\x12\x15\n\rmax_in_flight\x18\x03 \x01(\r\"\xc5\x01\n\x0b\x46rameResult\x12\x10\n\x08\x66rame_id\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x04\x12\x30\n\x0c\x63\x61pture_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x08response\x18\x04 \x01(\x0b\x32\x1c.patchserve.v1.InferResponseH\x00\x12#\n\x05\x65rror\x18\x05 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"H\n\x0cStreamNotice\x12\'\n\x04kind\x18\x01 \x01(\x0e\x32\x19.patchserve.v1.NoticeKind\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xaa\x01\n\x13InferStreamResponse\x12+\n\x05ready\x18\x01 \x01(\x0b\x32\x1a.patchserve.v1.StreamReadyH\x00\x12,\n\x06result\x18\x02 \x01(\x0b\x32\x1a.patchserve.v1.FrameResultH\x00\x12-\n\x06notice\x18\x03 \x01(\x0b\x32\x1b.patchserve.v1.StreamNoticeH\x00\x42\t\n\x07payload*m\n\x0eOverflowPolicy\x12\x1f\n\x1bOVERFLOW_POLICY_UNSPECIFIED\x10\x00\x12\x19\n\x15OVERFLOW_POLICY_BLOCK\x10\x01\x12\x1f\n\x1bOVERFLOW_POLICY_DROP_OLDEST\x10\x02*l\n\x0eResultOrdering\x12\x1f\n\x1bRESULT_ORDERING_UNSPECIFIED\x10\x00\x12\x19\n\x15RESULT_ORDERING_INPUT\x10\x01\x12\x1e\n\x1aRESULT_ORDERING_COMPLETION\x10\x02*f\n\nNoticeKind\x12\x1b\n\x17NOTICE_KIND_UNSPECIFIED\x10\x00\x12\x18\n\x14NOTICE_KIND_DRAINING\x10\x01\x12!\n\x1dNOTICE_KIND_REFERENCE_CHANGED\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.stream_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OVERFLOWPOLICY']._serialized_start=1195
-  _globals['_OVERFLOWPOLICY']._serialized_end=1304
-  _globals['_RESULTORDERING']._serialized_start=1306
-  _globals['_RESULTORDERING']._serialized_end=1414
-  _globals['_NOTICEKIND']._serialized_start=1416
-  _globals['_NOTICEKIND']._serialized_end=1518
+  _globals['_OVERFLOWPOLICY']._serialized_start=1237
+  _globals['_OVERFLOWPOLICY']._serialized_end=1346
+  _globals['_RESULTORDERING']._serialized_start=1348
+  _globals['_RESULTORDERING']._serialized_end=1456
+  _globals['_NOTICEKIND']._serialized_start=1458
+  _globals['_NOTICEKIND']._serialized_end=1560
   _globals['_STREAMCONFIG']._serialized_start=167
-  _globals['_STREAMCONFIG']._serialized_end=447
-  _globals['_FRAME']._serialized_start=449
-  _globals['_FRAME']._serialized_end=539
-  _globals['_INFERSTREAMREQUEST']._serialized_start=541
-  _globals['_INFERSTREAMREQUEST']._serialized_end=658
-  _globals['_STREAMREADY']._serialized_start=660
-  _globals['_STREAMREADY']._serialized_end=746
-  _globals['_FRAMERESULT']._serialized_start=749
-  _globals['_FRAMERESULT']._serialized_end=946
-  _globals['_STREAMNOTICE']._serialized_start=948
-  _globals['_STREAMNOTICE']._serialized_end=1020
-  _globals['_INFERSTREAMRESPONSE']._serialized_start=1023
-  _globals['_INFERSTREAMRESPONSE']._serialized_end=1193
+  _globals['_STREAMCONFIG']._serialized_end=489
+  _globals['_FRAME']._serialized_start=491
+  _globals['_FRAME']._serialized_end=581
+  _globals['_INFERSTREAMREQUEST']._serialized_start=583
+  _globals['_INFERSTREAMREQUEST']._serialized_end=700
+  _globals['_STREAMREADY']._serialized_start=702
+  _globals['_STREAMREADY']._serialized_end=788
+  _globals['_FRAMERESULT']._serialized_start=791
+  _globals['_FRAMERESULT']._serialized_end=988
+  _globals['_STREAMNOTICE']._serialized_start=990
+  _globals['_STREAMNOTICE']._serialized_end=1062
+  _globals['_INFERSTREAMRESPONSE']._serialized_start=1065
+  _globals['_INFERSTREAMRESPONSE']._serialized_end=1235
 # @@protoc_insertion_point(module_scope)

@@ -114,6 +114,7 @@ class StreamConfig(_message.Message):
     ORDERING_FIELD_NUMBER: _builtins.int
     FRAME_TIMEOUT_FIELD_NUMBER: _builtins.int
     EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference to compare with. Empty: "default". The stream keeps the revision that is current when it
     opens.
@@ -129,6 +130,10 @@ class StreamConfig(_message.Message):
     expected_revision: _builtins.str
     """The revision to compare with. If the reference has another one, the stream fails with FAILED_PRECONDITION. Empty:
     the current revision.
+    """
+    white_level: _builtins.int
+    """The value that is white in frames with 16 bits per sample, 1 to 65535. Absent: that of the reference. See
+    LoadReferenceRequest.white_level.
     """
     @_builtins.property
     def output(self) -> _inference_pb2.OutputOptions:
@@ -150,12 +155,15 @@ class StreamConfig(_message.Message):
         ordering: Global___ResultOrdering.ValueType = ...,
         frame_timeout: _duration_pb2.Duration | None = ...,
         expected_revision: _builtins.str = ...,
+        white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["frame_timeout", b"frame_timeout", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_white_level", b"_white_level", "frame_timeout", b"frame_timeout", "output", b"output", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "frame_timeout", b"frame_timeout", "max_in_flight", b"max_in_flight", "ordering", b"ordering", "output", b"output", "overflow", b"overflow", "reference_id", b"reference_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_white_level", b"_white_level", "expected_revision", b"expected_revision", "frame_timeout", b"frame_timeout", "max_in_flight", b"max_in_flight", "ordering", b"ordering", "output", b"output", "overflow", b"overflow", "reference_id", b"reference_id", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
+    _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 
 Global___StreamConfig: _TypeAlias = StreamConfig  # noqa: Y015
 

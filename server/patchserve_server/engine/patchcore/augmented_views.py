@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -16,8 +16,10 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
-from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
+from patchserve_server.engine.patchcore.scorer import score_inputs
+from patchserve_server.engine.search.bank_index import BankIndex
 
 _SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
 _SHIFT_SHARE = 2 / 224  # of the longer side
@@ -31,16 +33,17 @@ class AugmentedViews:
     """The scores of augmented views, for references with too few images for leave-one-out."""
 
     pipeline: Pipeline
-    bank: CalibrationBank
+    images: Sequence[int]  # the distinct images
+    index: BankIndex | PatchSubspace  # of all images
     inputs: ModelInputs  # (N, H, W, 3), masked
 
     def raw_scores(self, progress: Progress) -> list[RawScores]:
         """Each view of each distinct image against the whole bank."""
         pipeline, scores = self.pipeline, list[RawScores]()
-        for done, image in enumerate(self.bank.images, 1):
+        for done, image in enumerate(self.images, 1):
             for view in augmented_views(self.inputs[image]):
-                scores += pipeline.score(pipeline.embed(pipeline.mask(view[None])), self.bank.index)
-            progress(LoadStage.CALIBRATE, done, len(self.bank.images))
+                scores += score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0]
+            progress(LoadStage.CALIBRATE, done, len(self.images))
         return scores
 
 

@@ -18,13 +18,14 @@ ROUNDING = 1e-3
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CalibrationBank:
-    """The selected rows of a new bank, and all its rows. Equal images count as one."""
+    """The selected rows of a new bank, and all its rows. Equal images count as one; so do an image and its views."""
 
-    images: Sequence[int]  # the distinct images: the number of the first of equal ones
-    first_equal: Tensor  # (N,) int64: for each image, the first one equal to it
-    vectors: Tensor  # (N, P, D) float32, in main memory
+    images: Sequence[int]  # the positions of the distinct images in `vectors`: of the first of equal ones
+    first_equal: Tensor  # (N * V,) int64: for each image and view, the position of its distinct image
+    vectors: Tensor  # (N * V, P, D) float32, in main memory
     groups: Tensor  # (K,) int64: the distinct image of each selected row
     index: BankIndex  # of the selected rows, with these groups
+    views: int  # V, of each image, itself included
 
     @classmethod
     def build(cls, pipeline: Pipeline, first_equal: Tensor, vectors: Tensor, selected: Tensor) -> CalibrationBank:
@@ -33,21 +34,23 @@ class CalibrationBank:
         Args:
             pipeline: the pipeline that computed the vectors.
             first_equal: (N,) int64, as returned by `first_equal_images`.
-            vectors: (N, P, D) float32.
+            vectors: (N * V, P, D) float32, of all views of each image, the image itself first.
             selected: (K,) int64, rows of `vectors.flatten(0, 1)`, ascending.
         """
+        views = len(vectors) // len(first_equal)
+        first_equal = first_equal.mul(views).repeat_interleave(views)
         rows, groups, places = _all_rows(first_equal, vectors, pipeline.runtime.device)
         if len(selected) < len(rows):
             selected = selected.to(rows.device)
             rows, groups, places = rows[selected], groups[selected], places[selected]
         approximate = pipeline.options.approximate_search
         index = BankIndex.build(rows, groups=groups, places=places, approximate=approximate)
-        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index)
+        return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, views)
 
     @property
     def has_all_rows(self) -> bool:
-        """Whether all rows are selected."""
-        return len(self.index) == self.vectors.shape[0] * self.vectors.shape[1]
+        """Whether exactly all rows of the images are selected, and no view has rows."""
+        return self.views == 1 and len(self.index) == self.vectors.shape[0] * self.vectors.shape[1]
 
     def index_of_all_rows(self) -> BankIndex:
         """The index of all rows, not only the selected ones."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from statistics import fmean, pstdev
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
+from patchserve_server.domain.reference_options import ScoringProfile
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline
 from patchserve_server.engine.patchcore.scoring import mean_of_nearest
@@ -35,9 +38,26 @@ class LeaveOneOut:
             progress(LoadStage.CALIBRATE, done, len(bank.images))
         return cls(pipeline, bank, neighbors)
 
-    def with_spacing(self) -> LeaveOneOut:
-        """The same neighbors on a bank with the spacing of its rows."""
-        return replace(self, bank=self.bank.with_spacing(self._spacing()))
+    def with_best_spacing(self) -> LeaveOneOut:
+        """The same neighbors on a bank with the spacing of its rows, if the profile uses it.
+
+        VERDICT uses it only where it makes the image scores of the reference more alike: elsewhere it hides damage.
+        """
+        profile = self.pipeline.options.profile
+        if profile is ScoringProfile.PAPER:
+            return self
+        spaced = replace(self, bank=self.bank.with_spacing(self._spacing()))
+        if profile is ScoringProfile.VERDICT and spaced.relative_spread() >= self.relative_spread():
+            return self
+        return spaced
+
+    def relative_spread(self) -> float:
+        """The standard deviation of the image scores, divided by their mean; infinite if a score is."""
+        scores = [raw.image_score for raw in self.raw_scores()]
+        if not all(map(math.isfinite, scores)):
+            return math.inf
+        mean = fmean(scores)
+        return pstdev(scores) / mean if mean > 0 else 0.0
 
     def raw_scores(self) -> list[RawScores]:
         """Each image against the rows of all the others."""
@@ -87,9 +107,8 @@ class LeaveOneOut:
             by_image = torch.cat([mean_of_nearest(one_image.distances) for one_image in neighbors])  # (I, P)
             distances = by_image[torch.searchsorted(torch.tensor(bank.images), bank.first_equal)].flatten()
         else:
-            visible_positions = self.pipeline.visible_positions
-            visible = None if visible_positions is None or index.places is None else visible_positions[index.places]
+            near = None if index.places is None else self.pipeline.near(index.places)
             all_rows = bank.index_of_all_rows()
-            distances = mean_of_nearest(self.pipeline.nearest(index.patches, all_rows, index.groups, visible)[0])
+            distances = mean_of_nearest(self.pipeline.nearest(index.patches, all_rows, index.groups, near)[0])
         mean = distances.mean()
         return distances.clamp(min=_MIN_SPACING * mean) / mean if mean > 0 else torch.ones_like(distances)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,8 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
+from patchserve_server.engine.patchcore.patch_scores import PatchScores, WorstPatches
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover_outside
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
@@ -27,9 +30,16 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    verdict_score,
 )
+from patchserve_server.engine.patchcore.tiling import Tile, Tiling
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.parallel import ParallelSearch
+
+_PIXELS_PER_PASS = 8 * 320 * 320
+"""Limits the memory of a forward pass: wide_resnet50_2 needs about 400 bytes for each pixel."""
+_MAX_INPUTS_PER_PASS = 8
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +60,7 @@ class Pipeline:
     options: ReferenceOptions
     parallel_search: ParallelSearch
     roi_mask: RoiMask | None  # None: the whole image counts
-    visible_positions: Tensor | None  # (P, P) bool: the positions within the search radius of each; None: all
+    tiling: Tiling
 
     @classmethod
     def build(
@@ -64,10 +74,8 @@ class Pipeline:
         roi_mask: RoiMask | None = None,
     ) -> Pipeline:
         """Create the steps. `roi_mask` is the result of `build_roi_mask` for these options."""
-        visible = None
-        if options.search_radius is not None:
-            visible = positions_within(options.search_radius, architecture.grid_of(shape)).to(runtime.device)
-        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, visible)
+        tiling = Tiling.of(shape, options.input, architecture)
+        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, tiling)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -78,16 +86,41 @@ class Pipeline:
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
 
+    @property
+    def images_per_pass(self) -> int:
+        """How many images are scored at once."""
+        return _inputs_per_pass(self.shape)
+
+    @property
+    def tile_groups(self) -> Sequence[Sequence[Tile]]:
+        """The tiles of an image, in groups that are scored at once."""
+        return list(self.tiling.groups(_inputs_per_pass(self.tiling.tile_shape)))
+
     def mask(self, inputs: ModelInputs) -> ModelInputs:
         """Model inputs (B, H, W, 3) with everything outside the region of interest covered."""
         return cover_outside(self.roi_mask, inputs)
 
-    def embed(self, masked_inputs: ModelInputs) -> Tensor:
-        """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, H, W, 3) uint8."""
-        layers = self.runtime.layers(masked_inputs)
+    def embed(self, masked_inputs: ModelInputs, tiles: Sequence[Tile] | None = None) -> Tensor:
+        """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, H, W, 3) uint8.
+
+        `tiles`: only those that fill these tiles' part of the grid, in the order of `Tiling.positions`. None: all, in
+        the order of the grid.
+        """
+        if tiles is None:
+            return self._embed_all(masked_inputs)
+        layers = self.runtime.layers(self.tiling.cut(masked_inputs, tiles))
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return concat_layers(layers, self.grid)
+        return self.tiling.core(concat_layers(layers, self.tiling.tile_grid), tiles)
+
+    def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
+        if self.tiling.is_whole:
+            return self.embed(masked_inputs, self.tiling.tiles)
+        size = (len(masked_inputs), self.architecture.patches_of(self.shape), self.architecture.feature_dim)
+        vectors = torch.empty(size, device=self.runtime.device)
+        for tiles in self.tile_groups:
+            vectors[:, self.tiling.positions(tiles).to(vectors.device)] = self.embed(masked_inputs, tiles)
+        return vectors
 
     def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.
@@ -102,7 +135,13 @@ class Pipeline:
             progress(LoadStage.EMBED, image + 1, count)
         return vectors
 
-    def search(self, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None) -> Neighbors:
+    def search(
+        self,
+        patches: Tensor,
+        index: BankIndex,
+        exclude_groups: Tensor | None = None,
+        positions: Tensor | None = None,
+    ) -> Neighbors:
         """The nearest rows of each patch, as many as the profile needs.
 
         A patch with no row within its search radius is compared with the whole bank.
@@ -111,20 +150,27 @@ class Pipeline:
             patches: (B, P, D) float32 on the device.
             index: a bank of the same backbone and options.
             exclude_groups: (B,) integer; image i finds no row of group exclude_groups[i].
+            positions: (P,) int64, of the patches in the grid; None: the whole grid in its order.
         """
-        images, positions, dim = patches.shape
+        images, count, dim = patches.shape
         queries = patches.reshape(-1, dim)
-        excluded = None if exclude_groups is None else exclude_groups.repeat_interleave(positions)
-        visible = None if self.visible_positions is None else self.visible_positions.repeat(images, 1)
-        distances, rows = self.nearest(queries, index, excluded, visible)
+        excluded = None if exclude_groups is None else exclude_groups.repeat_interleave(count)
+        places = torch.arange(count, device=patches.device) if positions is None else positions
+        near = self.near(places.repeat(images))
+        distances, rows = self.nearest(queries, index, excluded, near)
         is_empty = rows[:, 0] < 0
-        if visible is not None and bool(is_empty.any()):
+        if near is not None and bool(is_empty.any()):
             still_excluded = None if excluded is None else excluded[is_empty]
             distances[is_empty], rows[is_empty] = self.nearest(queries[is_empty], index, still_excluded, None)
-        return Neighbors(distances.view(images, positions, -1), rows.view(images, positions, -1))
+        return Neighbors(distances.view(images, count, -1), rows.view(images, count, -1))
+
+    def near(self, places: Tensor) -> NearPlaces | None:
+        """What is within the search radius of these places (Q,) of the grid; None: there is no search radius."""
+        radius = self.options.search_radius
+        return None if radius is None else NearPlaces.within(radius, self.grid, places)
 
     def nearest(
-        self, queries: Tensor, index: BankIndex, exclude_groups: Tensor | None, visible_places: Tensor | None
+        self, queries: Tensor, index: BankIndex, exclude_groups: Tensor | None, near: NearPlaces | None
     ) -> tuple[Tensor, Tensor]:
         """`ParallelSearch.nearest` with the profile's number of neighbors."""
         return self.parallel_search.nearest(
@@ -132,40 +178,87 @@ class Pipeline:
             index,
             PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS,
             exclude_groups=exclude_groups,
-            visible_places=visible_places,
+            near=near,
         )
+
+    def patch_scores(
+        self, neighbors: Neighbors, patches: Tensor, index: BankIndex, positions: Tensor | None = None
+    ) -> PatchScores:
+        """The scores of patches from their neighbors: the result of `search` with the same arguments."""
+        distances = mean_of_nearest(neighbors.distances)  # (B, P)
+        if positions is None:
+            positions = torch.arange(distances.shape[1], device=distances.device)
+        if self.is_paper:
+            worst = self._worst_patches(distances, neighbors.rows[:, :, 0], patches, positions)
+            return PatchScores(positions, distances, torch.ones_like(distances), worst)
+        spacing = torch.ones_like(distances) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
+        return PatchScores(positions, distances, spacing, None)
+
+    def scores_against(
+        self, patches: Tensor, index: BankIndex | PatchSubspace, positions: Tensor | None = None
+    ) -> PatchScores:
+        """The scores of patches (B, P, D) against the whole bank. `positions`: as in `search`."""
+        if isinstance(index, BankIndex):
+            return self.patch_scores(self.search(patches, index, positions=positions), patches, index, positions)
+        distances = index.distances(patches)  # (B, P)
+        if positions is None:
+            positions = torch.arange(distances.shape[1], device=distances.device)
+        return PatchScores(positions, distances, torch.ones_like(distances), None)
+
+    def _worst_patches(self, distances: Tensor, rows: Tensor, patches: Tensor, positions: Tensor) -> WorstPatches:
+        counted = self._counted(positions)
+        among = distances if counted is None else distances.where(counted, -torch.inf)
+        highest, worst = among.max(dim=1)
+        each = torch.arange(len(worst), device=worst.device)
+        return WorstPatches(highest[:, None], rows[each, worst][:, None], patches[each, worst][:, None])
+
+    def _counted(self, positions: Tensor) -> Tensor | None:
+        """Which of the positions (P,) are in the region of interest: (P,) bool; None: all."""
+        if self.roi_mask is None:
+            return None
+        return torch.from_numpy(self.roi_mask.patches).to(positions.device)[positions]
+
+    def image_scores(
+        self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
+    ) -> list[RawScores]:
+        """The raw scores of each image, from the scores of all its patches.
+
+        Args:
+            scores: of every position of the grid.
+            index: the bank, with its spacing.
+            exclude_groups: (B,) integer, as in `search`.
+        """
+        if scores.worst is None or isinstance(index, PatchSubspace):
+            counted = self._counted(scores.positions)
+            selected = slice(None) if counted is None else counted
+            score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
+            image_scores = score_of(scores.distances[:, selected], scores.spacing[:, selected])
+        else:
+            worst, search = scores.worst, self.parallel_search
+            image_scores = reweighted_score(
+                worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
+            )
+        grids = torch.empty_like(scores.distances)
+        grids[:, scores.positions] = scores.distances
+        maps = [self._anomaly_map(grid) for grid in grids.view(len(grids), *self.grid).cpu().numpy()]
+        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
 
     def raw_scores(
         self, neighbors: Neighbors, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None
     ) -> list[RawScores]:
-        """The raw scores of each image, from its neighbors in the bank.
+        """The raw scores of each image, from the neighbors of all its patches.
 
         Args:
             neighbors: the result of `search` with the same arguments.
-            patches: (B, P, D) float32 on the device.
+            patches: (B, P, D) float32 on the device, in the order of the grid.
             index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
-        scores = mean_of_nearest(neighbors.distances)  # (B, P)
-        counted = slice(None) if self.roi_mask is None else torch.from_numpy(self.roi_mask.patches).to(scores.device)
-        if self.is_paper:
-            image_scores = reweighted_score(
-                scores[:, counted],
-                neighbors.rows[:, counted, 0],
-                patches[:, counted],
-                index,
-                self.parallel_search,
-                exclude_groups=exclude_groups,
-            )
-        else:
-            spacing = torch.ones_like(scores) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
-            image_scores = spaced_score(scores[:, counted], spacing[:, counted])
-        maps = [self._anomaly_map(grid) for grid in scores.view(len(scores), *self.grid).cpu().numpy()]
-        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+        return self.image_scores(self.patch_scores(neighbors, patches, index), index, exclude_groups)
 
-    def score(self, patches: Tensor, index: BankIndex) -> list[RawScores]:
-        """The raw scores of each image against the whole bank."""
-        return self.raw_scores(self.search(patches, index), patches, index)
+    def score(self, patches: Tensor, index: BankIndex | PatchSubspace) -> list[RawScores]:
+        """The raw scores of each image against the whole bank, from all its patches (B, P, D)."""
+        return self.image_scores(self.scores_against(patches, index), index)
 
     def _anomaly_map(self, patch_scores: np.ndarray) -> AnomalyMap:
         scale_up = paper_map if self.is_paper else notebook_map
@@ -177,24 +270,14 @@ class Pipeline:
     @property
     def nbytes(self) -> int:
         """The memory of the masks."""
-        visible = 0 if self.visible_positions is None else self.visible_positions.nbytes
-        return visible + (0 if self.roi_mask is None else self.roi_mask.nbytes)
+        return 0 if self.roi_mask is None else self.roi_mask.nbytes
 
 
 def pipeline_nbytes(architecture: BackboneSpec, shape: InputShape, options: ReferenceOptions) -> int:
     """The `nbytes` of a pipeline with these options."""
-    positions, pixels = architecture.patches_of(shape), shape.pixels + shape.map_shape.pixels
-    visible = positions**2 if options.search_radius is not None else 0
-    return visible + (positions + pixels if options.region_of_interest else 0)
+    pixels = shape.pixels + shape.map_shape.pixels
+    return architecture.patches_of(shape) + pixels if options.region_of_interest else 0
 
 
-def positions_within(radius: float, grid: tuple[int, int]) -> Tensor:
-    """Which positions (P, P) bool of a grid (rows, columns) are within `radius` of each other, on both axes.
-
-    The radius is a fraction of the grid's side. A position and its direct neighbors are always within it.
-    """
-    rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
-    near_rows = (rows[:, None] - rows).abs() <= max(1.0, radius * grid[0])  # (h, h)
-    near_columns = (columns[:, None] - columns).abs() <= max(1.0, radius * grid[1])  # (w, w)
-    near = near_rows[:, None, :, None] & near_columns[None, :, None, :]  # (h, w, h, w)
-    return near.reshape(grid[0] * grid[1], -1)
+def _inputs_per_pass(shape: InputShape) -> int:
+    return max(1, min(_MAX_INPUTS_PER_PASS, _PIXELS_PER_PASS // shape.pixels))

@@ -19,6 +19,7 @@ REWEIGHTING_NEIGHBORS = 9
 
 _SPACING_POWER = 0.4
 _TOP_SHARE = 0.03
+_LARGEST_AREA = 0.2
 
 _SMOOTHING_SIGMA_PX = 4.0
 _SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
@@ -47,6 +48,22 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     scores = patch_scores / spacing.pow(_SPACING_POWER)
     highest = max(1, round(_TOP_SHARE * scores.shape[1]))
     return scores.topk(highest, dim=1).values.mean(dim=1)
+
+
+def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the VERDICT profile: of damage of any area (docs/adr/0016).
+
+    The mean of the A highest patch scores shows damage of A patches best. A is not known, so this is the mean over all
+    areas from one patch to a fifth of the image, in which each doubling of the area counts the same.
+
+    Args:
+        patch_scores: (B, Q).
+        spacing: (B, Q) of the neighbors of each patch, 1 on average; all 1 if the reference does not use it.
+    """
+    scores = patch_scores / spacing.pow(_SPACING_POWER)
+    areas = torch.arange(1, max(1, round(_LARGEST_AREA * scores.shape[1])) + 1, device=scores.device)
+    means = scores.topk(len(areas), dim=1).values.cumsum(dim=1) / areas  # (B, A) of the highest scores
+    return (means / areas).sum(dim=1) / areas.reciprocal().sum()
 
 
 def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:

@@ -74,6 +74,8 @@ class BankIndex:
             None if values is None else values[rows] for values in (self.groups, self.places, self.spacing)
         )
         index = BankIndex(self.patches[rows], self.norms.subset(rows), groups, places, spacing)
+        if self.bounds is not None and not approximate and bounds_pay(len(index), index.patches.device):
+            return replace(index, bounds=self.bounds.subset(rows))
         return index._accelerated(approximate=approximate)
 
     def with_spacing(self, spacing: Tensor) -> BankIndex:

@@ -47,6 +47,10 @@ class Bfloat16Bounds:
             torch.cat(parts, dim=1, out=columns[block])
         return cls(columns, center)
 
+    def subset(self, rows: Tensor) -> Bfloat16Bounds:
+        """The bounds of a copy of the rows (K,) int64."""
+        return Bfloat16Bounds(self.columns[rows], self.center)
+
     def query_columns(self, queries: Tensor) -> Tensor:
         """(Q, D + 8) bfloat16. The product with `columns`, transposed, is the bound for each query and row."""
         columns = _empty_columns(queries)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.scratch import DEFAULT_MEMORY_LIMIT_BYTES
 
@@ -47,26 +49,36 @@ class ParallelSearch:
         k: int,
         *,
         exclude_groups: Tensor | None = None,
-        visible_places: Tensor | None = None,
+        near: NearPlaces | None = None,
     ) -> tuple[Tensor, Tensor]:
         """`search.nearest.nearest` with the same arguments, results and errors."""
-        parts = max(1, min(self._threads, queries.numel() * len(index) // _LEAST_PRODUCTS))
-        size = max(1, -(-len(queries) // parts))
 
         @torch.inference_mode()  # inference mode is a setting of the thread
-        def search(start: int) -> tuple[Tensor, Tensor]:
-            part = slice(start, start + size)
+        def search(part: slice | Tensor) -> tuple[Tensor, Tensor]:
             return nearest(
                 queries[part],
                 index,
                 k,
                 memory_limit_bytes=self._thread_limit_bytes,
                 exclude_groups=None if exclude_groups is None else exclude_groups[part],
-                visible_places=None if visible_places is None else visible_places[part],
+                near=None if near is None else near.for_queries(part),
             )
 
-        results = list(self._pool.map(search, range(0, max(1, len(queries)), size)))
+        blocks = None if near is None else near.blocks()
+        if blocks:
+            return _in_order(blocks, list(self._pool.map(search, blocks)))
+        parts = max(1, min(self._threads, queries.numel() * len(index) // _LEAST_PRODUCTS))
+        size = max(1, -(-len(queries) // parts))
+        slices = [slice(start, start + size) for start in range(0, max(1, len(queries)), size)]
+        results = list(self._pool.map(search, slices))
         if len(results) == 1:
             return results[0]
         distances, rows = zip(*results, strict=True)
         return torch.cat(distances), torch.cat(rows)
+
+
+def _in_order(blocks: Sequence[Tensor], results: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The results of blocks of queries, in the order of the queries."""
+    order = torch.cat(list(blocks)).argsort()
+    distances, rows = zip(*results, strict=True)
+    return torch.cat(distances)[order], torch.cat(rows)[order]

@@ -7,16 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-import numpy as np
-
-from patchserve_server.domain.events import ImageInspected, nbytes_of
+from patchserve_server.domain.events import ImageInspected
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.wall.tile import Tile
 
 _LARGEST_SHARE: Final = 0.25  # of all bytes, for one image
-_MAP_BYTES: Final = 224 * 224 * 4  # from which its overlay is drawn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -25,6 +22,7 @@ class KeptImage:
 
     tile: Tile
     image: SentImage
+    map_bytes: int  # of the anomaly map from which its overlay is drawn
     draw_overlay: Callable[[SentImage], EncodedOverlay]  # blocks; it does not hold the image, which may be of a batch
 
     @property
@@ -33,7 +31,7 @@ class KeptImage:
 
     @property
     def nbytes(self) -> int:
-        return nbytes_of(self.image) + _MAP_BYTES
+        return self.image.nbytes + self.map_bytes
 
 
 class KeptImages:
@@ -49,13 +47,13 @@ class KeptImages:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def accepts(self, image: SentImage) -> bool:
-        """Whether it is small enough to be kept."""
-        return nbytes_of(image) + _MAP_BYTES <= self._max_bytes * _LARGEST_SHARE
+    def accepts(self, event: ImageInspected) -> bool:
+        """Whether its image is small enough to be kept."""
+        return event.image.nbytes + event.map_bytes <= self._max_bytes * _LARGEST_SHARE
 
     def add(self, tile: Tile, event: ImageInspected) -> None:
         """Keeps an image that is accepted."""
-        kept = KeptImage(tile, _own(event.image), event.draw_overlay)
+        kept = KeptImage(tile, _own(event.image), event.map_bytes, event.draw_overlay)
         self._kept[tile.tile_id] = kept
         self._count[kept.reference_id] += 1
         self.nbytes += kept.nbytes
@@ -93,4 +91,6 @@ class KeptImages:
 
 def _own(image: SentImage) -> SentImage:
     """The image without the rest of its batch: an array may be a view into a larger one."""
-    return np.array(image) if isinstance(image, np.ndarray) else image
+    if isinstance(image.content, bytes):
+        return image
+    return replace(image, content=replace(image.content, samples=image.content.samples.copy()))

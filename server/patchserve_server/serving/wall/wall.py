@@ -161,7 +161,7 @@ class Wall:
             time_s,
             event.origin,
             replace(inspection, overlay=None, score_map=None),
-            is_kept=is_drawn and kept.accepts(event.image),
+            is_kept=is_drawn and kept.accepts(event),
         )
         if tile.is_kept:
             kept.add(tile, event)

@@ -6,6 +6,7 @@ each of its outputs can be written in either form.
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from patchserve_server.web.transcoding.base64_text import decode_base64
 HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 BINARY_SIZE: Final = "binary_data_size"
 _PIXELS_DIMENSIONS: Final = 4
+_FORMS: Final = {"UINT8": "B", "UINT16": "H"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +117,8 @@ def _raw(datatype: str, data: object, field: str) -> bytes:
             return join_bytes(
                 [_from_base64(each, f"{field}[{index}]") for index, each in enumerate(a_list(data, field))]
             )
-        case "UINT8":
-            return _numbers(a_list(data, field), field, _PIXELS_DIMENSIONS)
+        case "UINT8" | "UINT16":
+            return _numbers(a_list(data, field), field, _PIXELS_DIMENSIONS, _FORMS[datatype])
         case _:
             return b""
 
@@ -130,14 +132,16 @@ def _from_base64(text: object, field: str) -> bytes:
     raise InvalidInputError(field, f"{field} must be the bytes of a file in base64.")
 
 
-def _numbers(data: list[Any], field: str, dimensions: int) -> bytes:
+def _numbers(data: list[Any], field: str, dimensions: int, form: str) -> bytes:
     """The numbers of a list, or of lists in it, row by row."""
     if data and isinstance(data[0], list) and dimensions > 1:
-        return b"".join([_numbers(a_list(row, field), field, dimensions - 1) for row in data])
+        return b"".join([_numbers(a_list(row, field), field, dimensions - 1, form) for row in data])
     try:
-        return bytes(data)
-    except (TypeError, ValueError):
-        raise InvalidInputError(field, f"{field} must have whole numbers of 0 to 255, in at most 4 levels.") from None
+        return struct.pack(f"<{len(data)}{form}", *data)
+    except struct.error:
+        largest = 2 ** (8 * struct.calcsize(form)) - 1
+        message = f"{field} must have whole numbers of 0 to {largest}, in at most {_PIXELS_DIMENSIONS} levels."
+        raise InvalidInputError(field, message) from None
 
 
 def _add_output(message: pb.ModelInferRequest, value: object, field: str, binary: dict[str, bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +12,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from patchserve.kserve import open_inference_pb2 as pb
+from patchserve_server.contract.neutral_parameters import value_of
 from patchserve_server.contract.response_size import check_size
 from patchserve_server.contract.tensors import OUTPUTS, split_bytes
 from patchserve_server.web.open_inference.request import BINARY_SIZE, InferBody
@@ -66,12 +67,17 @@ def as_json(message: Message) -> dict[str, Any]:
 
 
 def _value(field: Any, value: Any) -> Any:  # noqa: ANN401 - a FieldDescriptor of either implementation, any type
+    if isinstance(value, Mapping):
+        each_field = field.message_type.fields_by_name["value"]
+        return {name: _single(each_field, each) for name, each in sorted(value.items())}
     if field.is_repeated:
         return [_single(field, each) for each in value]
     return _single(field, value)
 
 
 def _single(field: Any, value: Any) -> Any:  # noqa: ANN401
+    if isinstance(value, pb.InferParameter):
+        return value_of(value)
     if field.type == FieldDescriptor.TYPE_MESSAGE:
         return as_json(value)
     if field.type == FieldDescriptor.TYPE_ENUM:

@@ -7,17 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from fakes.engine import cards, ignore_progress, inspect
-from hypothesis import given
-from hypothesis import strategies as st
+from fakes.engine import MEMORY_BANK_PROFILES, cards, ignore_progress, inspect
+from numpy.typing import NDArray
 
+from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Scorer
-from patchserve_server.domain.reference import Calibration, CalibrationMethod
+from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore.augmented_views import augmented_views
-from patchserve_server.engine.patchcore.calibration import upper_limit
+from patchserve_server.engine.patchcore.prediction_limit import ScorePrediction
 
 FULL = CoresetOptions()
 
@@ -48,14 +48,14 @@ def test_leaving_one_out_equals_banks_of_the_others(detector: PatchCoreDetector)
 def test_spacing_and_left_out_scores_are_as_defined(detector: PatchCoreDetector) -> None:
     """Against the definition in docs/adr/0006, written out one image and one row at a time."""
     model = fit(detector, cards(1, 2, 3, 4), ScoringProfile.NOTEBOOK).model
-    rows, image_index = model.bank.patches.astype(np.float64), model.bank.image_index
+    rows, image_index = model.memory_bank.patches.astype(np.float64), model.memory_bank.image_index
     means, nearest = np.empty(len(rows)), np.empty((len(rows), 9), int)
     for at, row in enumerate(rows):
         distances = np.where(image_index == image_index[at], np.inf, np.linalg.norm(rows - row, axis=1))
         nearest[at] = distances.argsort(kind="stable")[:9]
         means[at] = distances[nearest[at]].mean()
     spacing = np.maximum(means, 0.1 * means.mean()) / means.mean()
-    np.testing.assert_allclose(model.bank.spacing, spacing, rtol=1e-4)
+    np.testing.assert_allclose(model.memory_bank.spacing, spacing, rtol=1e-4)
     spaced = means / spacing[nearest].mean(axis=1) ** 0.4
     scores = [np.sort(spaced[image_index == at])[-6:].mean() for at in range(4)]  # 3 % of 196
     assert_spread(model.calibration, scores)
@@ -68,12 +68,30 @@ def assert_spread(calibration: Calibration, scores: Sequence[float]) -> None:
         [min(scores), np.mean(scores), np.std(scores), max(scores)], rel=1e-4
     )
     assert spread.scores == pytest.approx(sorted(scores), rel=1e-4)
-    assert calibration.image_threshold == pytest.approx(np.mean(scores) + 1.5 * np.std(scores, ddof=1), rel=1e-4)
+    prediction = ScorePrediction.of(scores)
+    threshold, rates = calibration.image_threshold, (calibration.false_alarm_rate, calibration.false_alarm_rate_upper)
+    assert threshold == pytest.approx(prediction.limit_of(DEFAULT_FALSE_ALARM_RATE), rel=1e-4)
+    assert rates == pytest.approx((DEFAULT_FALSE_ALARM_RATE, prediction.rate_bound(threshold)), rel=1e-2)
+
+
+def relative_spread(bank: MemoryBank, spacing: NDArray[np.float32]) -> float:
+    """Of the left-out image scores of VERDICT with this spacing (K,), one image and one area at a time."""
+    rows, image_index = bank.patches.astype(np.float64), bank.image_index
+    scores = []
+    for image in range(len(bank.inputs)):
+        others = (image_index != image).nonzero()[0]
+        distances = np.linalg.norm(rows[image_index == image][:, None] - rows[others], axis=2)
+        nearest = distances.argsort(axis=1, kind="stable")[:, :9]
+        found = np.take_along_axis(distances, nearest, axis=1).mean(axis=1)
+        highest = np.sort(found / spacing[others[nearest]].mean(axis=1) ** 0.4)[::-1]
+        areas = range(1, round(0.2 * len(highest)) + 1)
+        scores.append(np.average([highest[:area].mean() for area in areas], weights=[1 / area for area in areas]))
+    return float(np.std(scores) / np.mean(scores))
 
 
 @pytest.mark.parametrize("coreset", [FULL, CoresetOptions(ratio=0.1)])
 def test_two_images_have_no_spacing(detector: PatchCoreDetector, coreset: CoresetOptions) -> None:
-    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).model.bank
+    bank = fit(detector, cards(1, 2, 1), ScoringProfile.NOTEBOOK, coreset).model.memory_bank
     np.testing.assert_array_equal(bank.spacing, np.ones(len(bank.patches)))
 
 
@@ -114,7 +132,7 @@ def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: Scoring
     assert repeated.normal_scores.count == distinct.normal_scores.count == 3
 
 
-@pytest.mark.parametrize("profile", ScoringProfile)
+@pytest.mark.parametrize("profile", MEMORY_BANK_PROFILES)
 @pytest.mark.parametrize(
     ("inputs", "coreset"),
     [
@@ -141,17 +159,53 @@ def test_odd_references_have_sound_thresholds(
     assert not any(found.anomaly.is_anomalous for found in inspect(scorer, inputs))
 
 
-@given(st.lists(st.floats(0, 1e6), min_size=2, max_size=60))
-def test_the_upper_limit_of_normal_values(values: list[float]) -> None:
-    limit = upper_limit(values)
-    exceeding = sum(value > limit for value in values)
-    if len(values) < 11:
-        assert limit >= np.mean(values) * (1 - 1e-9)
-    else:
-        assert limit in values
-        assert exceeding <= 0.08 * len(values)
+def test_a_requested_rate_moves_both_thresholds(detector: PatchCoreDetector) -> None:
+    inputs = cards(1, 2, 3, 4, 5)
+    rare, default = (
+        detector.fit(inputs, ReferenceOptions(false_alarm_rate=rate), ignore_progress).model.calibration
+        for rate in (0.02, None)
+    )
+    assert rare.image_threshold > default.image_threshold
+    assert rare.patch_threshold > default.patch_threshold
+    assert rare.normal_scores == default.normal_scores
+    assert rare.false_alarm_rate == pytest.approx(0.02)
+    assert default.false_alarm_rate == pytest.approx(DEFAULT_FALSE_ALARM_RATE)
 
 
-def test_the_upper_limit_of_twelve_is_their_highest() -> None:
-    assert upper_limit(list(range(11))) == 10
-    assert upper_limit(list(range(120))) == 110
+def test_where_the_images_themselves_raise_the_threshold_its_rate_is_lower(detector: PatchCoreDetector) -> None:
+    calibration = detector.fit(
+        cards(1, 2, 3, 4, 5), ReferenceOptions(false_alarm_rate=0.5), ignore_progress
+    ).model.calibration
+    assert calibration.false_alarm_rate is not None
+    assert calibration.false_alarm_rate_upper is not None
+    assert 0 < calibration.false_alarm_rate < calibration.false_alarm_rate_upper < 1
+    limit = ScorePrediction.of(calibration.normal_scores.scores).limit_of(0.5)
+    assert (calibration.false_alarm_rate < 0.499) == (calibration.image_threshold > limit * 1.001)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_views_of_few_images_tell_no_rate(detector: PatchCoreDetector, count: int) -> None:
+    with_rate, without = (
+        detector.fit(cards(*range(count)), ReferenceOptions(false_alarm_rate=rate), ignore_progress).model.calibration
+        for rate in (0.01, None)
+    )
+    assert with_rate == without
+    assert with_rate.false_alarm_rate is with_rate.false_alarm_rate_upper is None
+
+
+def test_verdict_uses_the_spacing_only_where_scores_become_more_alike(detector: PatchCoreDetector) -> None:
+    """Against the definition, from the two raw scores of every image."""
+    for inputs in (
+        cards(1, 2, 3, 4),
+        cards(*range(8)),
+        np.concatenate([cards(1, 2, 3), plain((9, 99, 199), (12, 99, 199))]),
+    ):
+        spaced = fit(detector, inputs, ScoringProfile.NOTEBOOK).model.memory_bank
+        model = fit(detector, inputs, ScoringProfile.VERDICT).model
+        is_plain, is_spaced = (
+            bool((model.memory_bank.spacing == 1).all()),
+            np.array_equal(model.memory_bank.spacing, spaced.spacing),
+        )
+        assert is_plain != is_spaced
+        spreads = [relative_spread(spaced, spacing) for spacing in (np.ones_like(spaced.spacing), spaced.spacing)]
+        assert is_spaced == (spreads[1] < spreads[0])

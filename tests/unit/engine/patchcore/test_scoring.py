@@ -17,6 +17,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    verdict_score,
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
@@ -46,6 +47,22 @@ def test_the_image_score_is_the_mean_of_the_highest_scores() -> None:
 def test_a_distance_says_less_where_the_reference_is_wide() -> None:
     scores, spacing = torch.tensor([[4.0, 2.0], [4.0, 2.0]]), torch.tensor([[1.0, 1.0], [64.0, 1.0]])
     assert spaced_score(scores, spacing).tolist() == pytest.approx([4.0, 2.0])
+
+
+def test_the_verdict_score_is_the_mean_over_all_areas() -> None:
+    scores = np.random.default_rng(3).gamma(2, 1, 100)
+    highest, areas = np.sort(scores)[::-1], np.arange(1, 21)  # up to a fifth of 100
+    expected = np.average([highest[:area].mean() for area in areas], weights=1 / areas)
+    assert verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100)).item() == pytest.approx(expected)
+    assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+
+
+def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
+    scores = torch.ones(2, 64 * 48)
+    scores[1, 17] = 3
+    few, one = verdict_score(scores, torch.ones_like(scores)).tolist()
+    assert few == pytest.approx(1)
+    assert one > 1.3
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

@@ -111,11 +111,12 @@ def test_a_reference_keeps_the_option_and_its_verdicts() -> None:
     exact, near = fit(detector, images), fit(detector, images, approximate)
     assert near.model.options.approximate_search
     assert isinstance(near, PatchCoreScorer)
+    assert isinstance(near.index, BankIndex)
     assert near.index.ivf is not None
     one, other = (inspect(scorer, images[:2]) for scorer in (exact, near))
     assert [judged.anomaly.is_anomalous for judged in one] == [judged.anomaly.is_anomalous for judged in other]
     again = detector.extend(fit(detector, images[:3], approximate), images[3:], ignore_progress)
-    assert np.array_equal(again.model.bank.patches, near.model.bank.patches)
+    assert np.array_equal(again.model.memory_bank.patches, near.model.memory_bank.patches)
     assert again.model.calibration == near.model.calibration
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from patchserve_server.engine.search import parallel as module
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.parallel import ParallelSearch
 
@@ -39,9 +40,10 @@ def test_parts_find_what_the_whole_finds(
     groups, places = torch.arange(30) % 3, torch.arange(30) % 5
     index = BankIndex.build(torch.rand((30, 6), generator=source), groups=groups, places=places)
     exclude = torch.randint(3, (queries,), generator=source) if with_groups else None
-    visible = torch.rand((queries, 5), generator=source) > 0.4 if with_places else None
-    expected = nearest(wanted, index, 4, exclude_groups=exclude, visible_places=visible)
-    found = ParallelSearch(threads).nearest(wanted, index, 4, exclude_groups=exclude, visible_places=visible)
+    own_places = torch.randint(5, (queries,), generator=source)
+    near = NearPlaces(own_places, (1, 5), (1, 1)) if with_places else None
+    expected = nearest(wanted, index, 4, exclude_groups=exclude, near=near)
+    found = ParallelSearch(threads).nearest(wanted, index, 4, exclude_groups=exclude, near=near)
     for ours, whole in zip(found, expected, strict=True):
         assert torch.equal(ours, whole)
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import QueueFullError
+from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.wall import Wall, WallLimits
 from patchserve_server.serving.wall.watcher import MAX_FAILURES, MAX_TILES
@@ -42,7 +43,7 @@ async def play(actions: list[tuple[object, ...]]) -> None:
         for action in actions:
             match action:
                 case ("inspect", ReferenceId() as reference_id, bool(anomalous), int(nbytes)):
-                    wall.inspected(inspected(reference_id, anomalous=anomalous, image=bytes(nbytes)))
+                    wall.inspected(inspected(reference_id, anomalous=anomalous, image=SentImage(bytes(nbytes))))
                 case ("watch", reference_id):
                     watch(wall, reference_id, stacks)
                 case ("leave",) if stacks:

@@ -15,6 +15,8 @@ from fakes.gray import reference
 from fakes.waiting import settle, until
 
 from patchserve_server.domain.errors import ImageNotKeptError, QueueFullError
+from patchserve_server.domain.images import SentImage
+from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.serving.wall import Wall, WallLimits, Watcher, watcher
 from patchserve_server.serving.wall import thumbnails as thumbnails_module
@@ -54,11 +56,15 @@ async def tiles_of(one: Watcher, count: int) -> list[bytes]:
     return thumbnails
 
 
+def pixels_of(image: SentImage) -> bytes:
+    return image.content if isinstance(image.content, bytes) else image.content.samples.tobytes()
+
+
 async def test_while_nobody_watches_nothing_is_drawn_and_no_image_is_kept(pool: ThreadPoolExecutor) -> None:
     wall, drawing = Wall(pool), Drawing()
     image = np.zeros((4, 4, 3), np.uint8)
     alive = weakref.ref(image)
-    wall.inspected(inspected(image=image, draw_thumbnail=drawing))
+    wall.inspected(inspected(image=SentImage(RawFrame(image)), draw_thumbnail=drawing))
     del image
     gc.collect()
     assert alive() is None
@@ -75,20 +81,20 @@ async def test_a_watcher_sees_every_inspection_with_its_thumbnail(pool: ThreadPo
         assert await tiles_of(one, 2) == [b"thumbnail", b"thumbnail"]
         assert await tiles_of(other, 1) == [b"thumbnail"]
         (intact,) = wall.snapshot(OTHER).tiles
-        assert wall.image(intact.tile_id).image == b"image"
+        assert wall.image(intact.tile_id).image.content == b"image"
         assert intact.thumbnail == b"thumbnail"
 
 
-@pytest.mark.parametrize("image", [b"sent", np.full((4, 4, 3), 7, np.uint8)])
-async def test_the_image_of_an_anomaly_is_kept_as_it_was_sent(
-    pool: ThreadPoolExecutor, image: bytes | np.ndarray
-) -> None:
+@pytest.mark.parametrize("image", [SentImage(b"sent"), SentImage(RawFrame(np.full((4, 4, 3), 7, np.uint8)), 4095)])
+async def test_the_image_of_an_anomaly_is_kept_as_it_was_sent(pool: ThreadPoolExecutor, image: SentImage) -> None:
     wall = Wall(pool)
     with wall.watch(None):
         wall.inspected(inspected(image=image))
         (tile,) = wall.snapshot(None).tiles
         assert tile.is_kept
-        assert np.array_equal(wall.image(tile.tile_id).image, image)
+        kept = wall.image(tile.tile_id).image
+        assert kept.white_level == image.white_level
+        assert pixels_of(kept) == pixels_of(image)
 
 
 async def test_after_the_last_watcher_has_left_images_are_kept_for_a_while_only(pool: ThreadPoolExecutor) -> None:
@@ -96,7 +102,7 @@ async def test_after_the_last_watcher_has_left_images_are_kept_for_a_while_only(
     image = np.zeros((4, 4, 3), np.uint8)
     alive = weakref.ref(image)
     with wall.watch(None), wall.watch(None):
-        wall.inspected(inspected(image=image))
+        wall.inspected(inspected(image=SentImage(RawFrame(image))))
         (tile,) = wall.snapshot(None).tiles
     del image
     await until(lambda: not wall.snapshot(None).tiles)
@@ -178,7 +184,7 @@ async def test_a_thumbnail_that_cannot_be_drawn_is_left_out(
 async def test_an_image_too_large_to_be_kept_is_shown_all_the_same(pool: ThreadPoolExecutor) -> None:
     wall = Wall(pool, WallLimits(anomalous_bytes=2**20))
     with wall.watch(None) as one:
-        wall.inspected(inspected(image=bytes(2**20)))
+        wall.inspected(inspected(image=SentImage(bytes(2**20))))
         (tile,) = (await one.update()).tiles
         assert (tile.is_kept, tile.thumbnail) == (False, b"thumbnail")
         assert wall.snapshot(None).tiles == []

@@ -23,6 +23,7 @@ import patchserve.v1.InferResponse;
 import patchserve.v1.InferStreamResponse;
 import patchserve.v1.LoadReferenceRequest;
 import patchserve.v1.OutputOptions;
+import patchserve.v1.ScoringProfile;
 import patchserve.v1.StreamConfig;
 import picocli.CommandLine;
 import picocli.CommandLine.Command;
@@ -57,7 +58,10 @@ final class Main {
     @Command(description = "Build a reference from the images in FOLDER.")
     void load(@Mixin Connection connection, @Parameters(paramLabel = "FOLDER") Path folder) throws IOException {
         try (var client = connection.open(connection.token())) {
-            var start = LoadReferenceRequest.newBuilder().setReferenceId(connection.reference).build();
+            var start = LoadReferenceRequest.newBuilder()
+                    .setReferenceId(connection.reference)
+                    .setProfile(ScoringProfile.SCORING_PROFILE_VERDICT)
+                    .build();
             var images = images(folder).stream().map(Main::content).iterator();
             var loaded = client.load(start, images, connection.timeout());
             System.out.println(loaded.getReferenceId() + ": " + loaded.getImageCount() + " images, revision "

@@ -1,7 +1,7 @@
 // The calls of the contract that the page makes.
 
 import { call, referencePath } from "./api.js";
-import { imageOf, readInspection, readReference } from "./messages.js";
+import { imageOf, readCost, readInspection, readReference } from "./messages.js";
 
 const OUTPUT = {
   overlay: true,
@@ -54,14 +54,16 @@ export async function infer(id, image) {
  * Builds or extends a reference.
  * @param {string} id
  * @param {File[]} images
- * @param {{append?: boolean, expectedRevision?: string, signal?: AbortSignal}} [options]
+ * @param {{append?: boolean, expectedRevision?: string, fields?: import("./load_options.js").LoadFields, signal?: AbortSignal}} [options]
  */
-export async function load(id, images, { append = false, expectedRevision = "", signal } = {}) {
+export async function load(id, images, { append = false, expectedRevision = "", fields = {}, signal } = {}) {
   const form = new FormData();
   images.forEach((image) => form.append("images", image, image.name));
   form.append("mode", append ? "LOAD_MODE_APPEND" : "LOAD_MODE_REPLACE");
   form.append("expected_revision", expectedRevision);
-  return readReference((await call("POST", referencePath(id, ":load"), { form, signal })).reference);
+  Object.entries(fields).forEach(([name, value]) => form.append(name, value));
+  const answer = await call("POST", referencePath(id, ":load"), { form, signal });
+  return { reference: readReference(answer.reference), cost: readCost(answer.cost) };
 }
 
 /** The active loads of a reference. */

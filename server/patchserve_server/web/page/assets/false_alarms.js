@@ -81,7 +81,7 @@ export class FalseAlarms {
     try {
       const image = await original(tile);
       const before = await this.#currentRevision(id);
-      const reference = await load(id, [image], { append: true, expectedRevision: before });
+      const { reference } = await load(id, [image], { append: true, expectedRevision: before });
       finish();
       const title = [element("strong", {}, `${tileName(tile)} is now an image of ${id}`), `, which has ${counted(reference.imageCount, "image")}.`];
       await this.#changed({ tile, report, reference, before, title });

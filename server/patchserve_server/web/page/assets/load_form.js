@@ -5,9 +5,10 @@ import { activeLoads, load } from "./contract.js";
 import { ask } from "./dialogs.js";
 import { button, element, notice, replace } from "./elements.js";
 import { imageInput } from "./image_input.js";
+import { loadOptions } from "./load_options.js";
 import { fitting } from "./shrink.js";
 import { thumbnails } from "./thumbnails.js";
-import { counted, referenceIdProblem } from "./words.js";
+import { costText, counted, referenceIdProblem } from "./words.js";
 
 const POLL_MS = 400;
 const STAGES = {
@@ -23,15 +24,16 @@ const STAGES = {
  * The form.
  * @param {object} options
  * @param {import("./app.js").App} options.app
- * @param {string} [options.id] the reference; left out: the form asks for a name
+ * @param {import("./messages.js").Reference} [options.reference] that gets the images; left out: the form asks for a name
  * @param {string[]} [options.taken] names that exist already
  * @param {boolean} [options.append] adds the images to the reference, instead of replacing its own
- * @param {string} [options.expectedRevision]
- * @param {(reference: import("./messages.js").Reference) => void} options.onDone
+ * @param {(reference: import("./messages.js").Reference, cost: string) => void} options.onDone gets the cost in words
  * @param {() => void} [options.onCancel] shows a button to leave the form
  * @returns {HTMLElement}
  */
-export function loadForm({ app, id = "", taken = [], append = false, expectedRevision = "", onDone, onCancel }) {
+export function loadForm({ app, reference = undefined, taken = [], append = false, onDone, onCancel }) {
+  const id = reference?.id ?? "";
+  const options = append ? null : loadOptions(reference ?? null); // images that are added keep the options of the others
   /** @type {File[]} */
   let images = [];
   const action = append ? "Add these images" : id ? "Replace all images" : "Build the reference";
@@ -56,6 +58,7 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
     id === "" && name.field,
     zone,
     chosen,
+    options?.element,
     messages,
     element("div", { class: "row" }, submit, onCancel && button("Cancel", onCancel, { class: "quiet" })),
   );
@@ -92,9 +95,11 @@ export function loadForm({ app, id = "", taken = [], append = false, expectedRev
       const maxBytes = Number(app.info.limits.max_message_bytes);
       const files = await fitting(images, maxBytes, (done) => progress.tell(`Scaling large images down: ${done} of ${images.length}`));
       progress.tell(`Sending ${counted(files.length, "image")}…`);
-      const reference = await load(target, files, { append, expectedRevision, signal: abort.signal });
-      app.say(`The reference ${reference.id} has ${counted(reference.imageCount, "image")}.`);
-      onDone(reference);
+      const loaded = await load(target, files, {
+        append, expectedRevision: reference?.revision, fields: options?.fields(), signal: abort.signal,
+      });
+      app.say(`The reference ${loaded.reference.id} has ${counted(loaded.reference.imageCount, "image")}.`);
+      onDone(loaded.reference, loaded.cost ? costText(loaded.cost) : "");
     } catch (error) {
       replace(messages, error.name === "AbortError" ? notice("info", "Cancelled.") : notice("bad", problemOf(error)));
     } finally {

@@ -19,6 +19,11 @@
  * @property {string} backbone
  * @property {string} precision
  * @property {number} bankBytes
+ * @property {number} inputWidthPx of what the network sees
+ * @property {number} inputHeightPx
+ * @property {{sidePx: number, tilePx: number, aspect: string}} input as the load requested it; 0: not requested
+ * @property {number | null} requestedRate of false alarms; null: none was requested
+ * @property {{rate: number, upper: number} | null} falseAlarms the expected share, and what it is at most; null: not known
  */
 
 /** @returns {Reference} */
@@ -41,7 +46,31 @@ export function readReference(json) {
     backbone: json.backbone,
     precision: json.precision,
     bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
+    inputWidthPx: json.input_width_px,
+    inputHeightPx: json.input_height_px,
+    input: {
+      sidePx: json.input?.longer_side_px ?? 0,
+      tilePx: json.input?.tile_px ?? 0,
+      aspect: (json.input?.aspect ?? "ASPECT_RATIO_SQUEEZE").replace("ASPECT_RATIO_", ""),
+    },
+    requestedRate: json.false_alarm_rate ?? null,
+    falseAlarms: json.calibration.false_alarm_rate === undefined ? null : {
+      rate: json.calibration.false_alarm_rate, upper: json.calibration.false_alarm_rate_upper,
+    },
   };
+}
+
+/**
+ * What a reference costs.
+ * @typedef {object} Cost
+ * @property {number} patchesPerImage
+ * @property {number} bankBytes
+ * @property {number} msPerImage
+ */
+
+/** @returns {Cost | null} null: the server does not tell */
+export function readCost(json) {
+  return json ? { patchesPerImage: json.patches_per_image, bankBytes: Number(json.bank_bytes), msPerImage: json.ms_per_image } : null;
 }
 
 /**

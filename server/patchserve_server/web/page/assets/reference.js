@@ -6,9 +6,10 @@ import { ask } from "./dialogs.js";
 import { button, element, notice, replace } from "./elements.js";
 import { imageGrid } from "./image_grid.js";
 import { loadForm } from "./load_form.js";
+import { inputText, profileName } from "./profiles.js";
 import { fact } from "./result_view.js";
 import { sensitivityView } from "./sensitivity.js";
-import { bytesText, counted, dateText } from "./words.js";
+import { bytesText, counted, dateText, percentText } from "./words.js";
 
 /** @param {HTMLElement} root @param {import("./app.js").App} app */
 export function show(root, app) {
@@ -117,10 +118,9 @@ class ReferenceScreen {
   #drawForm(append) {
     const form = loadForm({
       app: this.app,
-      id: this.#reference.id,
+      reference: this.#reference,
       append,
-      expectedRevision: this.#reference.revision,
-      onDone: (reference) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}.` : "The images are replaced."),
+      onDone: (reference, cost) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${cost}` : `The images are replaced. ${cost}`),
       onCancel: () => this.#drawActions(),
     });
     replace(this.actions, element("div", { class: "inset stack" }, element("h3", {}, append ? "Add images of undamaged items" : "Replace all images"), form));
@@ -196,14 +196,26 @@ const METHODS = {
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
+function falseAlarms({ rate, upper }) {
+  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
+}
+
+/** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
+function sizeText({ patchCount, profile }) {
+  if (profile === "SUBSPACE") return counted(patchCount, "vector");
+  return counted(patchCount, "patch").replace(/patchs$/, "patches");
+}
+
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
-    ...fact("Size", `${counted(reference.patchCount, "patch").replace(/patchs$/, "patches")}, ${bytesText(reference.bankBytes)}`),
+    ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
+    ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)}`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
-    ...fact("Profile", reference.profile),
+    ...fact("Profile", profileName(reference.profile)),
+    ...fact("Input", inputText(reference), "What the network sees of an image."),
     ...fact("Created", dateText(reference.created)),
     ...fact("Changed", dateText(reference.updated)),
     ...fact("Revision", element("code", {}, reference.revision.slice(0, 12)), ""),

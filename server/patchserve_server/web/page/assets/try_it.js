@@ -14,6 +14,9 @@ import { counted, verdictText } from "./words.js";
 
 const inspections = new Inspections();
 
+/** What the next screen says once: the cost of the reference that was just built. */
+let news = "";
+
 /** @param {HTMLElement} root @param {import("./app.js").App} app */
 export function show(root, app) {
   const screen = new TryIt(root, app);
@@ -86,19 +89,26 @@ class TryIt {
           "For each one it says whether the item is different, how much, and where."),
         mayBuild
           ? element("section", { class: "card stack" }, element("h2", {}, "Build your first reference"),
-            loadForm({ app: this.app, onDone: (reference) => this.app.go(`#/try/${reference.id}`) }))
+            loadForm({ app: this.app, onDone: (reference, cost) => this.#built(reference, cost) }))
           : notice("info", "There is no reference yet. Your token does not allow you to build one (it lacks the scope “manage”). Ask the person who runs this server."),
       ),
     );
   }
 
+  #built(reference, cost) {
+    news = cost;
+    this.app.go(`#/try/${reference.id}`);
+  }
+
   #drawScreen(id, problem = "") {
     this.#id = id;
+    const said = problem || news;
+    news = "";
     inspections.onChange = (item) => this.#changed(item);
     replace(
       this.root,
       element("h1", {}, "Try it"),
-      problem && notice("info", problem),
+      said && notice("info", said),
       element("div", { class: "columns try" }, this.setup, this.result, this.list),
     );
     this.#drawSetup();
@@ -136,7 +146,7 @@ class TryIt {
     const form = loadForm({
       app: this.app,
       taken: this.#references.map((reference) => reference.id),
-      onDone: (reference) => this.app.go(`#/try/${reference.id}`),
+      onDone: (reference, cost) => this.#built(reference, cost),
       onCancel: () => this.#drawSetup(),
     });
     replace(this.setup, element("section", { class: "card stack", "aria-label": "New reference" }, element("h2", {}, "New reference"), form));

@@ -23,6 +23,14 @@ export function bytesText(bytes) {
   return `${value < 10 && power > 0 ? value.toFixed(1) : Math.round(value)} ${units[power]}`;
 }
 
+/** What a reference costs. @param {import("./messages.js").Cost} cost */
+export const costText = ({ patchesPerImage, bankBytes, msPerImage }) =>
+  `Inspecting an image takes about ${millisecondsText(msPerImage)} (${patchesPerImage.toLocaleString("en")} patches), `
+  + `the reference ${bytesText(bankBytes)} of memory.`;
+
+/** A share as a percentage. @param {number} share */
+export const percentText = (share) => `${Number((100 * share).toPrecision(2))} %`;
+
 /** @param {Date} date */
 export const dateText = (date) => date.toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 

@@ -1,0 +1,66 @@
+"""What both clients say about the server: frozen data, no protobuf."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchserve_client._choices import HeatmapScale
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of the server."""
+
+    max_image_bytes: int
+    max_image_pixels: int
+    max_image_side_px: int
+    max_message_bytes: int
+    max_reference_images: int
+    max_pending_images: int
+    max_in_flight: int
+    default_in_flight: int
+    default_timeout_s: float
+    load_timeout_s: float
+    max_bank_bytes: int
+    max_pending_bytes: int
+    max_pending_loads: int
+    max_calls: int
+    max_client_pending_images: int  # 0: no limit
+    max_client_pending_bytes: int
+    max_client_pending_loads: int
+    max_client_calls: int
+    max_batch_size: int
+    stream_write_timeout_s: float
+    max_connection_age_s: float  # 0: no limit
+    max_timeout_s: float
+    max_load_timeout_s: float
+    first_message_timeout_s: float
+    max_idle_streams: int  # of one caller
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """What `GetServerInfo` returns: version, backbone, device, precision and limits."""
+
+    version: str
+    http_url: str  # of its HTTP face, such as http://127.0.0.1:8080; empty: it has none
+    grpc_address: str  # as the server is bound: HOST:PORT or unix:PATH
+    backbone: str
+    weights_digest: str
+    weights_source: str
+    fallback_reason: str  # why it is not the requested backbone; empty if it is
+    device: str
+    precision: str
+    input_size_px: int  # of a reference that sets no other
+    input_step_px: int  # the sides of model inputs are multiples of it
+    feature_dim: int
+    heatmap_scale: HeatmapScale | None  # the default of a request; None: unknown to this client
+    limits: Limits
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the server is alive, and whether it is ready to inspect images."""
+
+    alive: bool
+    ready: bool

@@ -1,0 +1,24 @@
+"""What a loaded reference costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from patchserve_server.domain.reference import ReferenceInfo
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCost:
+    """What each image that is compared with a reference costs, and what the reference itself does."""
+
+    patches_per_image: int
+    bank_bytes: int  # of memory while it is open: bank, search index and, in int8, its network
+    ms_per_image: float  # of one reference image that was scored alone, without decoding and drawing
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedReference:
+    """A revision that was just loaded, and is now in use."""
+
+    info: ReferenceInfo
+    cost: LoadCost

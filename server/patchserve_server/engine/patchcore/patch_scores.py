@@ -1,0 +1,49 @@
+"""The scores of patches: all that is kept of an image once its patches were searched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PatchScores:
+    """The scores of some or all patches of each image, and what the image score needs besides."""
+
+    positions: Tensor  # (P,) int64, in the patch grid
+    distances: Tensor  # (B, P) float32, mean of the nearest rows
+    spacing: Tensor  # (B, P) float32, of the nearest rows
+    worst: WorstPatches | None  # only for PAPER
+
+    @classmethod
+    def join(cls, parts: Sequence[PatchScores]) -> PatchScores:
+        """The scores of all parts of the same images."""
+        if len(parts) == 1:
+            return parts[0]
+        worst = [part.worst for part in parts if part.worst is not None]
+        return cls(
+            torch.cat([part.positions for part in parts]),
+            torch.cat([part.distances for part in parts], dim=1),
+            torch.cat([part.spacing for part in parts], dim=1),
+            WorstPatches.join(worst) if worst else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class WorstPatches:
+    """The patch with the highest score of each part of each image."""
+
+    distances: Tensor  # (B, C) float32; -infinity if no patch of the part counts
+    rows: Tensor  # (B, C) int64, the nearest row
+    vectors: Tensor  # (B, C, D) float32
+
+    @classmethod
+    def join(cls, parts: Sequence[WorstPatches]) -> WorstPatches:
+        return cls(
+            torch.cat([part.distances for part in parts], dim=1),
+            torch.cat([part.rows for part in parts], dim=1),
+            torch.cat([part.vectors for part in parts], dim=1),
+        )

@@ -1,0 +1,91 @@
+// How a new reference is built: its profile, the size in which the network sees images, the false alarms it may have.
+
+import { element, setText } from "./elements.js";
+import { PROFILES, sizeCost } from "./profiles.js";
+
+const SIDES_PX = [224, 320, 448, 640, 1024];
+const TILE_PX = 448;
+const RATES = [0.01, 0.02, 0.05, 0.1, 0.2];
+
+/**
+ * What a load requests, as fields of its form.
+ * @typedef {Record<string, string>} LoadFields
+ */
+
+/**
+ * The choices, closed until somebody opens them. Those of a reference that exists already begin with its own.
+ * @param {import("./messages.js").Reference | null} current
+ * @returns {{element: HTMLElement, fields: () => LoadFields}}
+ */
+export function loadOptions(current) {
+  const summary = element("summary", {});
+  const profile = choice("profile", "Profile", PROFILES.map(({ value, name }) => [value, name]), current?.profile ?? "VERDICT");
+  const size = choice("size", "How large the network sees images", sizes(current), sizeOf(current));
+  const isKept = element("input", { type: "checkbox", id: "keep", checked: current?.input.aspect === "KEEP", onchange: tell });
+  const rate = choice("rate", "False alarms that you accept", rates(current), String(current?.requestedRate ?? ""));
+  size.select.addEventListener("change", () => {
+    if (size.select.value === "tiles") isKept.checked = true; // a square of a large image only adds pixels
+  });
+  for (const { select } of [profile, size, rate]) select.addEventListener("change", tell);
+  tell();
+  return {
+    element: element("details", { class: "inset load-options" }, summary,
+      element("div", { class: "stack" }, profile.field, size.field,
+        element("div", { class: "stack tight" },
+          element("label", { class: "check" }, isKept, "Keep the proportions of the first image"),
+          element("p", { class: "small quiet-text" }, "For images that always have the same format. Otherwise each becomes a square.")),
+        rate.field)),
+    fields,
+  };
+
+  function tell() {
+    const { name, text, sidePx } = PROFILES.find(({ value }) => value === profile.select.value) ?? PROFILES[0];
+    profile.hint(text);
+    size.hint(sizeCost(size.select.value === "tiles" ? null : Number(size.select.value || sidePx)));
+    rate.hint("The threshold is computed for this share of undamaged items, from three or more different images. "
+      + "Fewer false alarms miss more damage.");
+    setText(summary, `Profile and size: ${name}, ${size.select.value ? size.select.selectedOptions[0].text : `${sidePx} px`}`);
+  }
+
+  function fields() {
+    const side = size.select.value === "tiles" ? { "input.tile_px": String(TILE_PX) } : { "input.longer_side_px": size.select.value };
+    return Object.fromEntries(Object.entries({
+      profile: `SCORING_PROFILE_${profile.select.value}`,
+      ...side,
+      "input.aspect": isKept.checked ? "ASPECT_RATIO_KEEP" : "",
+      false_alarm_rate: rate.select.value,
+    }).filter(([, value]) => value !== ""));
+  }
+}
+
+/** @returns {[string, string][]} value and words */
+function sizes(current) {
+  const own = current?.input.sidePx ?? 0;
+  const sides = [...new Set([...SIDES_PX, own])].filter((side) => side > 0).sort((one, other) => one - other);
+  return [["", "As the profile has it"], ...sides.map((side) => pair(String(side), `${side} px`)), ["tiles", `Full size, in tiles of ${TILE_PX} px`]];
+}
+
+const sizeOf = (current) => (current?.input.tilePx ? "tiles" : String(current?.input.sidePx || ""));
+
+/** @returns {[string, string][]} */
+function rates(current) {
+  const own = current?.requestedRate ?? 0;
+  const shares = [...new Set([...RATES, own])].filter((share) => share > 0).sort((one, other) => one - other);
+  return [["", "As usual"], ...shares.map((share) => pair(String(share), `${Number((100 * share).toFixed(1))} %`))];
+}
+
+/** @param {string} value @param {string} words @returns {[string, string]} */
+const pair = (value, words) => [value, words];
+
+/** A list to choose from, with a line that says what the choice means. */
+function choice(name, label, values, chosen) {
+  const id = `load-${name}`;
+  const help = element("p", { id: `${id}-help`, class: "small quiet-text" });
+  const select = element("select", { id, "aria-describedby": help.id },
+    ...values.map(([value, words]) => element("option", { value, selected: value === chosen }, words)));
+  return {
+    select,
+    hint: (text) => setText(help, text),
+    field: element("div", { class: "stack tight" }, element("label", { for: id }, label), select, help),
+  };
+}

@@ -1,0 +1,107 @@
+"""Profile, size and false alarms of a new reference, in a real Chromium."""
+
+from __future__ import annotations
+
+import re
+
+from browser.screens import NORMAL, build, gray_file, load_gray
+from browser.tabs import Tab
+from e2e.harness import connect
+from e2e.in_process import RunningServer
+from fakes.gray import gray_png
+from playwright.sync_api import Page, expect
+
+from patchserve.v1.reference_pb2 import (
+    ASPECT_RATIO_KEEP,
+    SCORING_PROFILE_NOTEBOOK,
+    SCORING_PROFILE_PAPER,
+    SCORING_PROFILE_VERDICT,
+    GetReferenceRequest,
+    InputOptions,
+    LoadReferenceRequest,
+    Reference,
+)
+
+
+def loaded(server: RunningServer, reference_id: str) -> Reference:
+    with connect(server.address) as stub:
+        return stub.GetReference(GetReferenceRequest(reference_id=reference_id)).reference
+
+
+def built(page: Page, server: RunningServer, reference_id: str) -> Reference:
+    """Builds a reference with the form that is open, and returns it."""
+    build(page, reference_id, [gray_file(NORMAL)])
+    expect(page.get_by_label("Compare with the reference")).to_have_value(reference_id)
+    return loaded(server, reference_id)
+
+
+def test_who_chooses_nothing_gets_the_best_verdict(tab: Tab, server: RunningServer) -> None:
+    page = tab.open()
+    expect(page.get_by_text("Best verdict, 320 px")).to_be_visible()
+    reference = built(page, server, "belt")
+    assert reference.profile == SCORING_PROFILE_VERDICT
+    assert not reference.HasField("input")
+    assert not reference.HasField("false_alarm_rate")
+
+
+def test_profile_size_and_false_alarms_are_chosen_and_their_cost_is_told(tab: Tab, server: RunningServer) -> None:
+    page = tab.open()
+    page.get_by_text("Best verdict, 320 px").click()
+    expect(page.get_by_text("Takes about 2 times the time and memory of 224 px.")).to_be_visible()
+    page.get_by_label("Profile").select_option(label="Exactly the notebook")
+    expect(page.get_by_text("Exactly the notebook, 224 px")).to_be_visible()
+    page.get_by_label("How large the network sees images").select_option("448")
+    expect(page.get_by_text("Takes about 4 times the time and memory of 224 px.")).to_be_visible()
+    page.get_by_label("Keep the proportions of the first image").check()
+    page.get_by_label("False alarms that you accept").select_option("0.02")
+    reference = built(page, server, "board")
+    assert reference.profile == SCORING_PROFILE_NOTEBOOK
+    assert reference.input == InputOptions(longer_side_px=448, aspect=ASPECT_RATIO_KEEP)
+    assert reference.false_alarm_rate == 0.02
+    page.get_by_role("link", name="Show its images and threshold").click()
+    expect(
+        page.get_by_text(f"{reference.input_width_px} x {reference.input_height_px} px", exact=False)
+    ).to_be_visible()
+    expect(page.get_by_role("definition").filter(has_text="Exactly the notebook")).to_be_visible()
+
+
+def test_tiles_are_for_large_images_and_keep_their_proportions(tab: Tab, server: RunningServer) -> None:
+    page = tab.open()
+    page.get_by_text("Best verdict, 320 px").click()
+    page.get_by_label("How large the network sees images").select_option("tiles")
+    expect(page.get_by_text(re.compile("an image of 12 megapixels takes about 400 times as long"))).to_be_visible()
+    expect(page.get_by_label("Keep the proportions of the first image")).to_be_checked()
+    reference = built(page, server, "large")
+    assert (reference.input.tile_px, reference.input.aspect) == (448, ASPECT_RATIO_KEEP)
+
+
+def test_who_replaces_all_images_keeps_the_choices_of_the_reference(tab: Tab, server: RunningServer) -> None:
+    own_input = InputOptions(longer_side_px=500, aspect=ASPECT_RATIO_KEEP)
+    request = LoadReferenceRequest(
+        reference_id="belt",
+        images=[gray_png(NORMAL), gray_png(NORMAL + 1)],
+        profile=SCORING_PROFILE_PAPER,
+        input=own_input,
+        false_alarm_rate=0.03,
+    )
+    with connect(server.address) as stub:
+        stub.LoadReference(request)
+    page = tab.open("reference/belt")
+    page.get_by_role("button", name="Replace all").click()
+    page.get_by_role("button", name="Choose new images").click()
+    expect(page.get_by_text("The paper, 500 px")).to_be_visible()
+    page.locator("#reference-images").set_input_files([gray_file(NORMAL)])
+    page.get_by_role("button", name="Replace all images").click()
+    expect(page.get_by_text("The images are replaced.")).to_be_visible()
+    replaced = loaded(server, "belt")
+    assert (replaced.image_count, replaced.profile) == (1, SCORING_PROFILE_PAPER)
+    assert replaced.input == own_input
+    assert replaced.false_alarm_rate == request.false_alarm_rate
+
+
+def test_who_adds_images_is_not_asked(tab: Tab, server: RunningServer) -> None:
+    load_gray(server.address)
+    page = tab.open("reference/gray")
+    page.get_by_role("button", name="Add images").click()
+    expect(page.get_by_role("button", name="Add these images")).to_be_visible()
+    expect(page.get_by_label("Profile")).to_have_count(0)

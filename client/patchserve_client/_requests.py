@@ -96,6 +96,10 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
     profile = options.get("profile")
     if profile is not None:
         request.profile = to_wire(choices.ScoringProfile, profile, reference_pb2.ScoringProfile)
+    views = options.get("views")
+    if views is not None:
+        request.views = to_wire(choices.ReferenceViews, views, reference_pb2.ReferenceViews)
+    request.scales = _positive("scales", options.get("scales"))
     ratio, max_patches = options.get("coreset_ratio"), options.get("coreset_max_patches")
     if ratio is not None or max_patches is not None:
         request.coreset.ratio = _positive("coreset_ratio", ratio)

@@ -19,6 +19,7 @@ from fakes.terminal import Run, command
 from google.rpc import error_details_pb2
 
 from patchserve.v1 import reference_pb2
+from patchserve_client import ScoringProfile
 from patchserve_client.cli._sweep_options import INPUTS_PX, PROFILES
 
 SMALL = ("--sweep-profile", "notebook", "--sweep-input", "224")
@@ -48,7 +49,7 @@ def swept(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:
 def test_every_setting_is_loaded_measured_and_deleted(run: Run, fake: FakeServer, root: Path) -> None:
     found = swept(run, root, "--sweep")
     tried = [(one["profile"], one["input_px"], one["coreset_ratio"]) for one in found["settings"]]
-    with_bank = [profile for profile in PROFILES if profile.value != "subspace"]
+    with_bank = [profile for profile in PROFILES if profile is not ScoringProfile.SUBSPACE]
     expected = set(itertools.product(with_bank, INPUTS_PX, (None, 0.1)))
     assert {one for one in tried if one[0] != "subspace"} == expected
     assert len(tried) == len(set(tried)) == found["planned_settings"]

@@ -77,7 +77,7 @@ def test_the_document_has_metrics_intervals_costs_and_the_choice(run: Run, root:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--sweep-coreset", "0.25", "--search-radius", "0.2", "--approximate-search"),
+        ("--sweep-coreset", "0.25", "--search-radius", "0.2", "--approximate-search", "--false-alarms", "5%"),
         ("--sweep-references", "2", "--coreset-max-patches", "99", "--aspect", "keep"),
         (
             "--sweep-references",
@@ -181,7 +181,7 @@ def test_the_report_names_every_setting_and_the_worst_verdicts(run: Run, fake: F
     assert len(html) < 300_000
     assert {path.name for path in out.iterdir()} == {"numbers.json", "sweep.png"}
     assert [line.split()[0] for line in stdout.splitlines()[:3]] == ["#", "1", "2"]
-    assert "1 of 2: notebook, input 224, all references: image AUROC 0.667, 0.0 ms an image, 5.0 MiB; about" in stderr
+    assert "1 of 2: notebook, input 224, all references: image AUROC 0.667, 0.0 ms an image, 5.0 MiB, about" in stderr
 
 
 def test_a_plain_evaluation_has_a_report_too(run: Run, fake: FakeServer, root: Path) -> None:

@@ -76,6 +76,14 @@ bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, 
 reliability: $(STAMP) ## overload, drain, kill, fuzz and soak a real server: an hour; ARGS="kill --amount 20" runs one part
 	PYTHONPATH=benchmarks $(BIN)/python -m reliability $(ARGS)
 
+# The folder with the labeled sets of docs/accuracy.md: make accuracy DATA=folder
+DATA ?=
+
+.PHONY: accuracy
+accuracy: $(STAMP) ## measure the tables of docs/accuracy.md: DATA=folder; ARGS=NAME: one of them
+	$(if $(DATA),,$(error accuracy needs DATA=folder, with the labeled sets in the layout of MVTec AD))
+	PYTHONPATH=benchmarks $(BIN)/python -m accuracy "$(DATA)" $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## compare verdicts and coresets with anomalib's: DATASET=folder
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labeled images in the layout of MVTec AD))

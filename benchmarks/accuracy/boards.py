@@ -1,8 +1,8 @@
-"""Boards: each defective one against its own drawing as the only reference, and how many of its defects stand out."""
+"""Boards: each defective one against its intact twin as the only reference, and how many of its defects stand out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,10 +18,9 @@ from patchserve_client.evaluation.pixel_metrics import PixelHistograms, stretche
 from patchserve_server.engine.detector import PatchCoreDetector
 
 RADIUS = 0.05
-SETTINGS = tuple(
-    each
-    for side_px in (224, 320, 448, 640)
-    for each in (setting("NOTEBOOK", side_px), setting("NOTEBOOK", side_px).with_radius(RADIUS))
+SETTINGS = (
+    *(setting("VERDICT", side_px) for side_px in (224, 320, 448, 640)),
+    setting("VERDICT", 640).with_radius(RADIUS),
 )
 FALSE_POSITIVE_RATES = (0.001, 0.005, 0.01)  # of clean pixels
 _EIGHT_NEIGHBORS = np.ones((3, 3))
@@ -68,7 +67,7 @@ def peaks(detector: PatchCoreDetector, dataset: Dataset, each: Setting) -> Defec
     return found
 
 
-def measure(data: Path, settings: tuple[Setting, ...] = SETTINGS) -> None:
+def measure(data: Path, settings: Sequence[Setting] = SETTINGS) -> None:
     dataset, detector = read_dataset(data / "circuit"), remembering_detector()
     count = len(list(pairs(dataset)))
     results = Results("boards", f"{count} boards, each with one aligned reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -14,10 +15,10 @@ from patchserve_client.evaluation import read_dataset
 
 COUNTS = (1, 2, 4, 8, 16, 50)
 DRAWS = 3
-SETTINGS = (setting("NOTEBOOK", 224), setting("NOTEBOOK", 320))
+SETTINGS = (setting("NOTEBOOK", 224), setting("VERDICT", 320), setting("SUBSPACE", 320))
 
 
-def measure(data: Path, settings: tuple[Setting, ...] = SETTINGS, draws: int = DRAWS) -> None:
+def measure(data: Path, settings: Sequence[Setting] = SETTINGS, draws: int = DRAWS) -> None:
     detector = remembering_detector()
     ranks = Results("references", f"Image AUROC, means of {draws} draws")
     alarms = Results("references_alarms", "False alarms, defects found at the threshold")

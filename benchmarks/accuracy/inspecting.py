@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.detector import PatchCoreDetector
 
-_BATCH = 8
 _LIMITS = imaging.ImageLimits()
 
 EachMap = Callable[[LabeledImage, NDArray[np.float32]], None]
@@ -35,7 +34,8 @@ class Inspected:
 
     defective: NDArray[np.bool_]  # (N,)
     ratios: NDArray[np.float64]  # (N,) raw score / threshold
-    reference_images: int
+    bank_rows: int
+    times_ms: Sequence[float]  # of backbone and search, for each image
     pixels: PixelHistograms = field(default_factory=PixelHistograms)
 
     @cached_property
@@ -62,16 +62,15 @@ def inspect(
 ) -> Inspected:
     """Load the references and score the images."""
     scorer, shape = load(detector, references, options), _shape(detector, references, options)
-    threshold, ratios = scorer.model.calibration.image_threshold, list[float]()
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        raw_scores, _ = scorer.score(model_inputs([image.path for image in batch], shape))
-        for image, raw in zip(batch, raw_scores, strict=True):
-            ratios.append(raw.image_score / threshold)
-            if each_map is not None:
-                each_map(image, raw.anomaly_map)
+    threshold, ratios, times_ms = scorer.model.calibration.image_threshold, list[float](), list[float]()
+    for image in images:
+        raw_scores, times = scorer.score(model_inputs([image.path], shape))
+        ratios.append(raw_scores[0].image_score / threshold)
+        times_ms.append(times.embed_ms + times.search_ms)
+        if each_map is not None:
+            each_map(image, raw_scores[0].anomaly_map)
     defective = np.array([image.defect is not None for image in images])
-    return Inspected(defective, np.array(ratios), len(references))
+    return Inspected(defective, np.array(ratios), scorer.model.bank.vector_count, times_ms)
 
 
 def inspect_pixels(
@@ -88,8 +87,7 @@ def inspect_pixels(
         if mask is not None:
             pixels.add(score_map, mask)
 
-    inspected = inspect(detector, references, images, options, count)
-    return Inspected(inspected.defective, inspected.ratios, inspected.reference_images, pixels)
+    return replace(inspect(detector, references, images, options, count), pixels=pixels)
 
 
 def mask_of(image: LabeledImage) -> NDArray[np.bool_] | None:

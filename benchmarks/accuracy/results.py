@@ -16,16 +16,6 @@ OUT = RESULTS.parent / "accuracy"
 Row = Mapping[str, str]
 """Column -> text."""
 
-IMAGE_COLUMNS = (
-    "image AUROC",
-    "95 %",
-    "average precision",
-    "false alarms",
-    "found",
-    "balanced, threshold / best",
-    "gap",
-)
-
 
 @dataclass
 class Results:
@@ -51,7 +41,7 @@ class Results:
 
 
 def image_cells(inspected: Inspected) -> dict[str, str]:
-    """The cells below IMAGE_COLUMNS. Gap: points of the balanced accuracy that another threshold would gain."""
+    """How well images are told apart. Gap: points of the balanced accuracy that another threshold would gain."""
     metrics, interval = inspected.metrics, inspected.intervals.get("image_auroc")
     intact = ~inspected.defective
     flagged = inspected.ratios > 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from accuracy.inspecting import inspect_pixels
@@ -14,13 +15,15 @@ SETS = ("magnetic_tile", "biscuit", "optics", "circuit")
 SETTINGS = (
     setting("NOTEBOOK", 224),
     setting("PAPER", 224),
-    setting("NOTEBOOK", 320),
-    setting("PAPER", 320),
+    setting("VERDICT", 224),
+    setting("VERDICT", 320),
+    setting("VERDICT", 448),
+    setting("SUBSPACE", 320),
 )
 
 
-def measure(data: Path, settings: tuple[Setting, ...] = SETTINGS, name: str = "sets") -> None:
-    results, detector = Results(name, "All references"), remembering_detector()
+def measure(data: Path, settings: Sequence[Setting] = SETTINGS) -> None:
+    results, detector = Results("sets", "All references"), remembering_detector()
     for folder in SETS:
         dataset = read_dataset(data / folder)
         for each in settings:

@@ -94,11 +94,13 @@ class PatchCoreDetector:
 
     def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
         spec, device = self._backbone.spec, self._backbone.device
+        turned = takes_turned_views(options, images=image_count)
+        views = len(views_of(turned=turned, scales=options.scales, is_square=shape.height_px == shape.width_px))
         copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        inputs = copies * 3 * shape.pixels * image_count
+        inputs = 3 * shape.pixels * image_count * (copies + views - 1)
         if options.profile is ScoringProfile.SUBSPACE:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
-        rows = image_count * spec.patches_of(shape)
+        rows = image_count * views * spec.patches_of(shape)
         vectors = 4 * rows * spec.feature_dim
         index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
         shared = vectors if device.type == "cpu" else 0

@@ -18,6 +18,7 @@ from patchserve_server.domain.ports import Progress, Scorer
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
     ReferenceOptions,
+    ReferenceViews,
     RegionOfInterest,
     ScoringProfile,
 )
@@ -86,7 +87,9 @@ def test_the_place_hardly_changes_the_score(scorer: Scorer) -> None:
 def test_groups_of_tiles_do_not_matter(
     detector: PatchCoreDetector, profile: ScoringProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ReferenceOptions(profile, CoresetOptions(max_patches=200), search_radius=0.1, input=TILED)
+    options = ReferenceOptions(profile, input=TILED)
+    if profile is not ScoringProfile.SUBSPACE:  # which keeps no patches to select or search
+        options = replace(options, coreset=CoresetOptions(max_patches=200), search_radius=0.1)
     scorer, inputs = fit(detector, fabrics(1, 2, 3), options), np.concatenate([damaged(300, 200), fabrics(8)])
     together = inspect(scorer, inputs)
     monkeypatch.setattr(pipeline_module, "_MAX_INPUTS_PER_PASS", 1)
@@ -141,3 +144,5 @@ def test_the_memory_of_a_fit_is_known_before_it_is_spent(detector: PatchCoreDete
         assert two < three
     coreset = replace(ReferenceOptions(), coreset=CoresetOptions(max_patches=16))
     assert detector.fit_nbytes(SHAPE, coreset, 3) >= detector.fit_nbytes(SHAPE, ReferenceOptions(), 3)  # at its peak
+    few, turned = ReferenceOptions(), ReferenceOptions(views=ReferenceViews.ALL)
+    assert 3 < detector.fit_nbytes(SHAPE, turned, 3) / detector.fit_nbytes(SHAPE, few, 3) <= 4  # 4 views of each

@@ -18,6 +18,7 @@ from patchserve_client._choices import (
     NoticeKind,
     OverflowPolicy,
     OverlayFormat,
+    ReferenceViews,
     ResultOrdering,
     ScoringProfile,
 )
@@ -108,6 +109,7 @@ __all__ = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceViews",
     "Region",
     "ResourceExhausted",
     "ResultOrdering",

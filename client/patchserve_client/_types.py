@@ -17,6 +17,7 @@ from patchserve_client._choices import (
     CalibrationMethod,
     LoadStage,
     NoticeKind,
+    ReferenceViews,
     ScoringProfile,
 )
 from patchserve_client._counted import counted
@@ -216,6 +217,8 @@ class ReferenceInfo:
     aspect: AspectRatio | None  # None: unknown to this client
     tile_px: int | None  # None: the backbone sees whole model inputs
     tile_overlap: float | None  # of neighboring tiles, as a share of a tile's side; None: no tiles
+    views: ReferenceViews | None  # mirrored and turned copies of its images; None: unknown to this client
+    scales: int  # 1 to 3: how many sizes of the items its bank has
     input_width_px: int  # of its model inputs
     input_height_px: int
     false_alarm_rate: float | None  # that the load requested; None: none, the server's default

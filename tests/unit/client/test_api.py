@@ -58,6 +58,7 @@ EXPORTED = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceViews",
     "Region",
     "ResourceExhausted",
     "ResultOrdering",

@@ -160,7 +160,10 @@ def third_party_imports(path: Path) -> Iterator[str]:
             "client/patchserve_client",
             ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
         ),
-        ("server/patchserve_server", ["The client (base install)", "Extra `server`", "Extra `http`", "Extra `int8`"]),
+        (
+            "server/patchserve_server",
+            ["The client (base install)", "Extra `server`", "Extra `http`", "Extra `int8`", "Extra `timm`"],
+        ),
     ],
 )
 def test_code_imports_only_what_is_declared(folder: str, titles: list[str]) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputOptions, InputShape
-from patchserve_server.engine.backbone.architectures import BackboneSpec
+from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 
 
 @dataclass(frozen=True, slots=True)

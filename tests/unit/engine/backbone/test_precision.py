@@ -139,7 +139,7 @@ def test_without_bf16_auto_is_fp32_and_bf16_is_rejected(backbones: Backbones, mo
 
 
 @pytest.mark.parametrize("name", [name for name, spec in BACKBONES.items() if spec.int8 is None])
-def test_int8_is_refused_where_it_changes_features_too_much(backbones: Backbones, name: str) -> None:
+def test_int8_is_refused_where_it_was_not_measured(backbones: Backbones, name: str) -> None:
     with pytest.raises(
         StartupError, match=f"int8 is for wide_resnet50_2 and efficientnet_lite2, not for {name}. Use --precision fp32"
     ):

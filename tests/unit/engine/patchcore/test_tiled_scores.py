@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -13,13 +14,16 @@ from hypothesis import strategies as st
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import AspectRatio, InputOptions, InputShape
-from patchserve_server.domain.ports import Scorer
+from patchserve_server.domain.ports import Progress, Scorer
 from patchserve_server.domain.reference_options import (
     CoresetOptions,
     ReferenceOptions,
+    ReferenceViews,
     RegionOfInterest,
     ScoringProfile,
 )
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import pipeline as pipeline_module
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
@@ -83,7 +87,9 @@ def test_the_place_hardly_changes_the_score(scorer: Scorer) -> None:
 def test_groups_of_tiles_do_not_matter(
     detector: PatchCoreDetector, profile: ScoringProfile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ReferenceOptions(profile, CoresetOptions(max_patches=200), search_radius=0.1, input=TILED)
+    options = ReferenceOptions(profile, input=TILED)
+    if profile is not ScoringProfile.SUBSPACE:  # which keeps no patches to select or search
+        options = replace(options, coreset=CoresetOptions(max_patches=200), search_radius=0.1)
     scorer, inputs = fit(detector, fabrics(1, 2, 3), options), np.concatenate([damaged(300, 200), fabrics(8)])
     together = inspect(scorer, inputs)
     monkeypatch.setattr(pipeline_module, "_MAX_INPUTS_PER_PASS", 1)
@@ -96,7 +102,7 @@ def test_tiles_are_kept_over_opening_and_extending(detector: PatchCoreDetector) 
     options = ReferenceOptions(input=TILED)
     together = fit(detector, fabrics(1, 2, 3), options)
     extended = detector.extend(fit(detector, fabrics(1), options), fabrics(2, 3), ignore_progress)
-    np.testing.assert_array_equal(extended.model.bank.patches, together.model.bank.patches)
+    np.testing.assert_array_equal(extended.model.memory_bank.patches, together.model.memory_bank.patches)
     image = damaged(10, 10)
     [expected] = inspect(together, image)
     for scorer in (extended, detector.open(together.model)):
@@ -114,11 +120,29 @@ def test_a_region_of_interest_counts_only_what_is_inside_over_all_tiles(detector
         assert np.isnan(outside.anomaly_map[:, 310:]).all()
 
 
+def test_a_network_of_one_reference_is_made_of_its_tiles(
+    detector: PatchCoreDetector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, runtime_for = list[tuple[int, ...]](), SharedBackbone.runtime_for
+
+    def record(backbone: Any, inputs: ModelInputs, progress: Progress) -> Runtime:
+        seen.append(inputs.shape)
+        runtime: Runtime = runtime_for(backbone, inputs, progress)
+        return runtime
+
+    monkeypatch.setattr(SharedBackbone, "runtime_for", record)
+    model = fit(detector, fabrics(1, 2), ReferenceOptions(coreset=CoresetOptions(max_patches=16), input=TILED)).model
+    detector.open(model)
+    assert seen == [(2 * 8, 224, 224, 3)] * 2
+
+
 def test_the_memory_of_a_fit_is_known_before_it_is_spent(detector: PatchCoreDetector) -> None:
     patches, dim = 24 * 38, detector.info.feature_dim
     for options in (ReferenceOptions(), ReferenceOptions(input=TILED)):
         two, three = (detector.fit_nbytes(SHAPE, options, count) for count in (2, 3))
-        assert 3 * patches * dim * 4 < three < 3 * patches * dim * 8
+        assert 3 * patches * dim * 4 < three < 3 * patches * dim * 12
         assert two < three
     coreset = replace(ReferenceOptions(), coreset=CoresetOptions(max_patches=16))
     assert detector.fit_nbytes(SHAPE, coreset, 3) >= detector.fit_nbytes(SHAPE, ReferenceOptions(), 3)  # at its peak
+    few, turned = ReferenceOptions(), ReferenceOptions(views=ReferenceViews.ALL)
+    assert 3 < detector.fit_nbytes(SHAPE, turned, 3) / detector.fit_nbytes(SHAPE, few, 3) <= 4  # 4 views of each

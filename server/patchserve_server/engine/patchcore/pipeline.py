@@ -24,6 +24,7 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
+    highest_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -231,8 +232,7 @@ class Pipeline:
         if scores.worst is None or isinstance(index, PatchSubspace):
             counted = self._counted(scores.positions)
             selected = slice(None) if counted is None else counted
-            score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
-            image_scores = score_of(scores.distances[:, selected], scores.spacing[:, selected])
+            image_scores = self._image_score(scores.distances[:, selected], scores.spacing[:, selected])
         else:
             worst, search = scores.worst, self.parallel_search
             image_scores = reweighted_score(
@@ -242,6 +242,12 @@ class Pipeline:
         grids[:, scores.positions] = scores.distances
         maps = [self._anomaly_map(grid) for grid in grids.view(len(grids), *self.grid).cpu().numpy()]
         return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+
+    def _image_score(self, patch_scores: Tensor, spacing: Tensor) -> Tensor:
+        if self.options.profile is not ScoringProfile.VERDICT:
+            return spaced_score(patch_scores, spacing)
+        score_of = verdict_score if self.tiling.is_whole else highest_score
+        return score_of(patch_scores, spacing)
 
     def raw_scores(
         self, neighbors: Neighbors, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None

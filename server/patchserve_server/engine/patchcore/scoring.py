@@ -66,6 +66,16 @@ def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     return (means / areas).sum(dim=1) / areas.reciprocal().sum()
 
 
+def highest_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the VERDICT profile with tiles: that of the highest patch (docs/adr/0016).
+
+    Args:
+        patch_scores: (B, Q).
+        spacing: (B, Q), as in `verdict_score`.
+    """
+    return (patch_scores / spacing.pow(_SPACING_POWER)).amax(dim=1)
+
+
 def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
     """The mean spacing (...) of the found rows (..., k). Row -1 means none; without rows it is 1."""
     present = rows >= 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.patchcore.scoring import (
+    highest_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -55,6 +56,14 @@ def test_the_verdict_score_is_the_mean_over_all_areas() -> None:
     expected = np.average([highest[:area].mean() for area in areas], weights=1 / areas)
     assert verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100)).item() == pytest.approx(expected)
     assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+
+
+def test_the_score_of_tiles_is_the_highest_patch_in_its_spacing() -> None:
+    scores, spacing = (
+        torch.tensor([[1.0, 5.0, 3.0], [2.0, 2.0, 1.0]]),
+        torch.tensor([[1.0, 32.0, 1.0], [1.0, 1.0, 1.0]]),
+    )
+    assert highest_score(scores, spacing).tolist() == [3.0, 2.0]  # 32 ** 0.4 = 4
 
 
 def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:

@@ -159,7 +159,8 @@ def _load_messages(
 
 
 def _loaded(response: Any) -> ReferenceInfo:  # noqa: ANN401 - both loads have such a response
-    return _results.reference_info(response.reference)
+    cost = response.cost if response.HasField("cost") else None  # an older server sends none
+    return _results.reference_info(response.reference, cost=cost)
 
 
 def _images(images: ImageSource | Iterable[ImageSource]) -> Iterator[ImageSource]:

@@ -36,6 +36,14 @@ class ScoringProfile(enum.StrEnum):
     SUBSPACE = "subspace"
 
 
+class ReferenceViews(enum.StrEnum):
+    """Whether mirrored and turned copies of the reference images are part of the bank."""
+
+    NONE = "none"
+    AUTO = "auto"
+    ALL = "all"
+
+
 class AspectRatio(enum.StrEnum):
     """What happens to the proportions of an image: it becomes a square, or keeps those of the first reference image."""
 

@@ -113,6 +113,9 @@ class Client(ReferenceCalls):
                 aspect: SQUEEZE (default): every image becomes a square; KEEP: it has the proportions of the first one.
                 tile_px: the backbone sees a model input as tiles of this side, 224 to 1024; None: as a whole.
                 tile_overlap: of neighboring tiles, as a share of a tile's side, 0 to 0.5; None: 0.25.
+                views: AUTO: mirrored and turned copies of the images, if they are at most 4 and cost no false alarms;
+                    ALL: always; NONE. None: the default of the profile.
+                scales: 1 to 3: how many sizes of the items the bank has, for items at different distances; None: 1.
                 false_alarm_rate: the share of undamaged items that may be called anomalous, 0.001 to 0.5; None: 0.15.
                     The calibration says how sure it is.
                 white_level: the value that is white in images with 16 bits per sample, 1 to 65535: 4095 for a camera

@@ -11,6 +11,7 @@ from patchserve_client._choices import (
     LoadMode,
     OverflowPolicy,
     OverlayFormat,
+    ReferenceViews,
     ResultOrdering,
     ScoringProfile,
 )
@@ -68,6 +69,8 @@ class LoadOptions(TypedDict, total=False):
     aspect: AspectRatio | str | None
     tile_px: int | None
     tile_overlap: float | None
+    views: ReferenceViews | str | None
+    scales: int | None
     false_alarm_rate: float | None
     white_level: int | None
     sensitivity: float | None

@@ -96,6 +96,10 @@ def load_request(reference_id: str, options: LoadOptions) -> reference_pb2.LoadR
     profile = options.get("profile")
     if profile is not None:
         request.profile = to_wire(choices.ScoringProfile, profile, reference_pb2.ScoringProfile)
+    views = options.get("views")
+    if views is not None:
+        request.views = to_wire(choices.ReferenceViews, views, reference_pb2.ReferenceViews)
+    request.scales = _positive("scales", options.get("scales"))
     ratio, max_patches = options.get("coreset_ratio"), options.get("coreset_max_patches")
     if ratio is not None or max_patches is not None:
         request.coreset.ratio = _positive("coreset_ratio", ratio)
@@ -150,8 +154,8 @@ def _polygon(corners: types.Polygon) -> reference_pb2.RelativePolygon:
 
 
 def _white_level(value: int | None) -> int | None:
-    if value is not None and not 1 <= value <= choices.MAX_WHITE_LEVEL:
-        raise ValueError(f"white_level must be 1 to {choices.MAX_WHITE_LEVEL}, such as 4095 for 12 bits, not {value}.")
+    if value is not None and value < 0:
+        raise ValueError(f"white_level must be above 0, not {value}.")
     return value
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _T = TypeVar("_T")
-_SQUEEZE = reference_pb2.ASPECT_RATIO_SQUEEZE
+_SQUEEZE, _NO_VIEWS = reference_pb2.ASPECT_RATIO_SQUEEZE, reference_pb2.REFERENCE_VIEWS_NONE
 
 
 def inference_result(message: inference_pb2.InferResponse) -> types.InferenceResult:
@@ -58,7 +58,9 @@ def _score_map(message: inference_pb2.ScoreMap) -> NDArray[np.float32]:
 
 
 def reference_info(
-    message: reference_pb2.Reference, images: Iterable[reference_pb2.ReferenceImage] = ()
+    message: reference_pb2.Reference,
+    images: Iterable[reference_pb2.ReferenceImage] = (),
+    cost: reference_pb2.LoadCost | None = None,
 ) -> types.ReferenceInfo:
     calibration = message.calibration
     return _copied(
@@ -82,6 +84,8 @@ def reference_info(
         coreset_ratio=message.coreset.ratio or None,
         coreset_max_patches=message.coreset.max_patches or None,
         **_input_options(message.input),
+        views=from_wire(choices.ReferenceViews, message.views or _NO_VIEWS, reference_pb2.ReferenceViews),
+        scales=message.scales or 1,
         search_radius=message.search_radius if message.HasField("search_radius") else None,
         false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
         white_level=message.white_level if message.HasField("white_level") else None,
@@ -89,6 +93,7 @@ def reference_info(
             tuple((point.x, point.y) for point in polygon.points) for polygon in message.region_of_interest
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
+        cost=None if cost is None else _copied(types.LoadCost, cost),
     )
 
 

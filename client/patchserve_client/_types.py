@@ -17,6 +17,7 @@ from patchserve_client._choices import (
     CalibrationMethod,
     LoadStage,
     NoticeKind,
+    ReferenceViews,
     ScoringProfile,
 )
 from patchserve_client._counted import counted
@@ -216,6 +217,8 @@ class ReferenceInfo:
     aspect: AspectRatio | None  # None: unknown to this client
     tile_px: int | None  # None: the backbone sees whole model inputs
     tile_overlap: float | None  # of neighboring tiles, as a share of a tile's side; None: no tiles
+    views: ReferenceViews | None  # mirrored and turned copies of its images; None: unknown to this client
+    scales: int  # 1 to 3: how many sizes of the items its bank has
     input_width_px: int  # of its model inputs
     input_height_px: int
     false_alarm_rate: float | None  # that the load requested; None: none, the server's default
@@ -223,10 +226,20 @@ class ReferenceInfo:
     bank_bytes: int
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
+    cost: LoadCost | None = field(compare=False)  # from `load_reference` only; otherwise None
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadCost:
+    """What a reference costs, as measured when it was loaded."""
+
+    patches_per_image: int  # of each image that is compared with it
+    bank_bytes: int  # memory of the server while the reference is open
+    ms_per_image: float  # embedding and search of one image, alone, without decoding and drawing
 
 
 @dataclass(frozen=True, slots=True, eq=False)

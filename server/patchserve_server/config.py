@@ -147,7 +147,8 @@ class Settings(BaseSettings):
     """Memory for all open references together, in MiB: banks, search indexes and, in int8, networks.
 
     With --store, the least recently used references leave memory for others and are read again when needed; without it,
-    previous revisions count too and leave first, and loads over this limit are rejected."""
+    previous revisions count too and leave first, and loads over this limit are rejected. A load may use as much again
+    while it builds its bank; one that needs more is rejected before it does."""
     max_pending_images: int = Field(default=64, ge=2)
     """Largest number of images in progress, over all calls; streams get at most half."""
     max_pending_mib: int = Field(default=256, ge=1)

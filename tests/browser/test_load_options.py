@@ -13,6 +13,7 @@ from playwright.sync_api import Page, expect
 
 from patchserve.v1.reference_pb2 import (
     ASPECT_RATIO_KEEP,
+    REFERENCE_VIEWS_ALL,
     SCORING_PROFILE_NOTEBOOK,
     SCORING_PROFILE_PAPER,
     SCORING_PROFILE_VERDICT,
@@ -53,11 +54,15 @@ def test_profile_size_and_false_alarms_are_chosen_and_their_cost_is_told(tab: Ta
     page.get_by_label("How large the network sees images").select_option("448")
     expect(page.get_by_text("Takes about 4 times the time and memory of 224 px.")).to_be_visible()
     page.get_by_label("Keep the proportions of the first image").check()
+    page.get_by_label("Mirrored and turned copies").select_option(label="All")
     page.get_by_label("False alarms that you accept").select_option("0.02")
     reference = built(page, server, "board")
     assert reference.profile == SCORING_PROFILE_NOTEBOOK
     assert reference.input == InputOptions(longer_side_px=448, aspect=ASPECT_RATIO_KEEP)
     assert reference.false_alarm_rate == 0.02
+    assert reference.views == REFERENCE_VIEWS_ALL
+    cost = re.compile(r"Inspecting an image takes about [\d.]+ ms \([\d,]+ patches\), the reference .+ of memory\.")
+    expect(page.get_by_text(cost)).to_be_visible()
     page.get_by_role("link", name="Show its images and threshold").click()
     expect(
         page.get_by_text(f"{reference.input_width_px} x {reference.input_height_px} px", exact=False)

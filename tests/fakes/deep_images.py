@@ -18,12 +18,17 @@ def png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def png16(samples: Samples, *before_pixels: bytes, significant: bytes = b"") -> bytes:
+_ADAM7 = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""The passes of an interlaced PNG: (top, left, step down, step right)."""
+
+
+def png16(samples: Samples, *before_pixels: bytes, significant: bytes = b"", interlaced: bool = False) -> bytes:
     """A PNG with 16 bits per sample. `significant` is the body of its chunk sBIT; empty: it has none."""
     height, width = samples.shape[:2]
     channels = 1 if samples.ndim == 2 else samples.shape[2]
-    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOR_TYPES[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
+    header = struct.pack(">IIBBBBB", width, height, 16, _PNG_COLOR_TYPES[channels], 0, 0, interlaced)
+    passes = [samples[top::down, left::right] for top, left, down, right in _ADAM7] if interlaced else [samples]
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for each in passes if each.size for row in each)
     chunks = [png_chunk(b"IHDR", header)]
     if significant:
         chunks.append(png_chunk(b"sBIT", significant))

@@ -23,6 +23,9 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, bank_bytes=74 * 2**20, ms_per_image=40.4)
+
+
 @dataclass
 class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     """Tests set its behavior before a call and read what happened after the call."""
@@ -77,7 +80,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     async def LoadReference(self, request: Any, context: Context) -> reference_pb2.LoadReferenceResponse:  # noqa: N802
         await self._enter("LoadReference", request, context)
-        return reference_pb2.LoadReferenceResponse(reference=await self._load(request, request.images, context))
+        return reference_pb2.LoadReferenceResponse(
+            reference=await self._load(request, request.images, context), cost=LOAD_COST
+        )
 
     async def LoadReferenceStream(  # noqa: N802
         self, requests: AsyncIterator[Any], context: Context
@@ -95,7 +100,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             raise
         finally:
             self.stream_ended.set()
-        return reference_pb2.LoadReferenceStreamResponse(reference=reference)
+        return reference_pb2.LoadReferenceStreamResponse(reference=reference, cost=LOAD_COST)
 
     async def _load(self, request: Any, images: Sequence[bytes], context: Context) -> reference_pb2.Reference:
         for index, image in enumerate(images):

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from patchserve_client import InvalidArgument, LoadOptions, Polygon, ScoringProfile
+from patchserve_client import InvalidArgument, LoadOptions, Polygon, ReferenceViews, ScoringProfile
 from patchserve_client.cli._failures import fail, message_of
 from patchserve_client.cli._false_alarms import false_alarm_rate
 from patchserve_client.cli._input_options import input_options
@@ -41,7 +41,7 @@ def _load_options(
             **COMPARISON_PANEL,
             show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
             help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
-            "paper those of the paper.",
+            "paper those of the paper; subspace is for items that are all alike.",
         ),
     ] = None,
     coreset_ratio: Annotated[
@@ -73,6 +73,27 @@ def _load_options(
             "damage.",
         ),
     ] = None,
+    views: Annotated[
+        ReferenceViews | None,
+        typer.Option(
+            **COMPARISON_PANEL,
+            show_default="auto with profile verdict, else none",
+            help="Mirrored and turned copies of the images: all always, auto with up to 4 images if it costs no false "
+            "alarms.",
+        ),
+    ] = None,
+    scales: Annotated[
+        int | None,
+        typer.Option(
+            **COMPARISON_PANEL,
+            min=1,
+            max=3,
+            metavar="N",
+            show_default="1",
+            help="For items at different distances from the camera: 2 also compares with copies of the images that are "
+            "15 % smaller, 3 also with larger ones.",
+        ),
+    ] = None,
     approximate_search: Annotated[
         bool,
         typer.Option(
@@ -100,6 +121,8 @@ def _load_options(
         search_radius=search_radius,
         approximate_search=approximate_search or None,
         **size,
+        views=views,
+        scales=scales,
         false_alarm_rate=false_alarms,
         white_level=white_level,
     )

@@ -13,7 +13,7 @@ from patchserve_client.cli._input_options import side_px
 from patchserve_client.cli._signatures import expanded
 
 _PANEL: dict[str, Any] = {"rich_help_panel": "Sweep"}
-PROFILES: Final = tuple(profile for profile in ScoringProfile if profile is not ScoringProfile.PAPER)
+PROFILES: Final = (ScoringProfile.NOTEBOOK, ScoringProfile.VERDICT, ScoringProfile.SUBSPACE)
 INPUTS_PX: Final[Sequence[int | Literal["auto"]]] = (224, 320, 448)
 CORESET_RATIOS: Final[Sequence[float | None]] = (None, 0.1)
 _T = TypeVar("_T")

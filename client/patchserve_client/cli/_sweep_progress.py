@@ -42,20 +42,21 @@ class SweepProgress:
         self._moved = moved
         self._number = 0  # of settings that ended
         self._sent = 0  # images of the setting that runs
-        self._started_s = time.monotonic()
+        self._started_s = self._ended_s = time.monotonic()
 
     def step(self) -> None:
         """An image was sent."""
         self._sent += 1
         work = self._works[self._number]
         label = f"Setting {self._number + 1} of {len(self._works)}, image {self._sent} of {work.images}"
-        self._moved(f"{label}, {self.time_left()}", self._done)
+        self._moved(f"{label}{self.time_left()}", self._done)
 
     def ended(self, result: Outcome | Failure) -> None:
         """A setting was measured."""
         self._number += 1
         self._sent = 0
-        left = f"; {self.time_left()}" if self._number < len(self._works) else ""
+        self._ended_s = time.monotonic()
+        left = self.time_left() if self._number < len(self._works) else ""
         print_note(f"{self._number} of {len(self._works)}: {result.setting}: {_finding(result)}{left}")
 
     @property
@@ -64,13 +65,16 @@ class SweepProgress:
         return sum(work.cost for work in self._works[: self._number]) + sent
 
     def time_left(self) -> str:
-        """As in "about 4 min left"."""
-        left = sum(work.cost for work in self._works) - self._done
-        seconds = (time.monotonic() - self._started_s) / max(self._done, 1) * max(left, 0)
+        """As in ", about 4 min left"; empty while the first setting runs: its images are sent before it is computed."""
+        if self._number == 0:
+            return ""
+        ended = sum(work.cost for work in self._works[: self._number])
+        left = sum(work.cost for work in self._works[self._number :])
+        seconds = (self._ended_s - self._started_s) / ended * left - (time.monotonic() - self._ended_s)
         for unit_s, unit in ((_HOUR_S, "h"), (_MINUTE_S, "min")):
             if seconds >= 1.5 * unit_s:
-                return f"about {seconds / unit_s:.0f} {unit} left"
-        return f"about {seconds:.0f} s left"
+                return f", about {seconds / unit_s:.0f} {unit} left"
+        return f", about {max(seconds, 0):.0f} s left"
 
 
 def _finding(result: Outcome | Failure) -> str:

@@ -50,6 +50,8 @@ _WORDS: Final = {
     "tile_overlap of input": "--tile-overlap",
     "tile_px": "--tile-px",
     "tile_px of input": "--tile-px",
+    "scales": "--scales",
+    "views": "--views",
     "white_level": "--white-level",
 }
 # What is in quotes is a name and stays. Longer words first: LoadReferenceStream begins with LoadReference.

@@ -80,7 +80,8 @@ def evaluate(
         if missing not in _PACKAGES_OF_THE_EXTRA:
             raise
         fail(f'Evaluation requires {missing}: `pip install ".[evaluate]"` in a checkout of patchserve.')
-    options["profile"] = options["profile"] or DEFAULT_PROFILE
+    if sweep is None:
+        options["profile"] = options["profile"] or DEFAULT_PROFILE
     plan = Plan(
         dataset=dataset,
         reference_id=reference,

@@ -13,6 +13,7 @@ from patchserve_client._counted import counted
 from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOption, KeepOption, captured_files
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._cost import cost_text
 from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
@@ -169,6 +170,8 @@ def _load_files(
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )
+    if (cost := loaded.cost) is not None:
+        print_line(f"Cost: {cost_text(cost)}")
 
 
 def _size_text(reference: ReferenceInfo) -> str:

@@ -95,7 +95,7 @@ def _check_known(setting: Setting, reference: ReferenceInfo) -> None:
     Raises:
         UnknownOptionError: it did not.
     """
-    if setting.profile is not None and reference.profile is not setting.profile:
+    if reference.profile is not setting.profile:
         raise UnknownOptionError(_unknown(f"the profile {setting.profile}"))
     if setting.input_px is not None and reference.input_px != setting.input_px:
         raise UnknownOptionError(_unknown("the size of model inputs, --input"))

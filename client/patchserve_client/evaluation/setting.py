@@ -11,14 +11,14 @@ from patchserve_client import LoadOptions, ScoringProfile
 from patchserve_client._counted import counted
 
 TITLES = ("profile", "input", "coreset", "references")
-_WITHOUT_BANK = ("subspace",)  # profiles that have no bank, so no coreset of it
+_WITHOUT_BANK = (ScoringProfile.SUBSPACE,)  # profiles without a bank, so without a coreset of it
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """The options in which the settings of a sweep differ. None: the option is left out."""
+    """The options in which the settings of a sweep differ. None: the default of the server."""
 
-    profile: ScoringProfile | None = None
+    profile: ScoringProfile
     input_px: int | Literal["auto"] | None = None  # the longer side of model inputs
     coreset_ratio: float | None = None  # None: the whole bank
     reference_count: int | None = None  # None: all reference images
@@ -31,28 +31,24 @@ class Setting:
     def cells(self) -> tuple[str, ...]:
         """The cells of the setting in a table, below TITLES."""
         return (
-            self.profile_name,
+            self.profile.value,
             "default" if self.input_px is None else str(self.input_px),
             "all" if self.coreset_ratio is None else f"{100 * self.coreset_ratio:.3g} %",
             "all" if self.reference_count is None else str(self.reference_count),
         )
 
-    @property
-    def profile_name(self) -> str:
-        return (self.profile or ScoringProfile.NOTEBOOK).value
-
     def __str__(self) -> str:
         images = "all references" if self.reference_count is None else counted(self.reference_count, "reference")
         size = "" if self.input_px is None else f", input {self.input_px}"
         bank = "" if self.coreset_ratio is None else f", coreset {100 * self.coreset_ratio:.3g} %"
-        return f"{self.profile_name}{size}{bank}, {images}"
+        return f"{self.profile.value}{size}{bank}, {images}"
 
 
 @dataclass(frozen=True, slots=True)
 class Axes:
     """The values that a sweep tries, each with each other. At least one on every axis."""
 
-    profiles: Sequence[ScoringProfile | None] = (None,)
+    profiles: Sequence[ScoringProfile]
     inputs_px: Sequence[int | Literal["auto"] | None] = (None,)
     coreset_ratios: Sequence[float | None] = (None,)
     reference_counts: Sequence[int | None] = (None,)

@@ -44,10 +44,10 @@ def _draw(axes: Axes, result: SweepResult, label: str, cost: Callable[[Outcome],
         axes.xaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    profiles = list(dict.fromkeys(outcome.setting.profile_name for outcome in result.outcomes))
+    profiles = list(dict.fromkeys(outcome.setting.profile.value for outcome in result.outcomes))
     for index, profile in enumerate(profiles):
         style = index % len(_COLORS)
-        of_profile = [one for one in result.outcomes if one.setting.profile_name == profile]
+        of_profile = [one for one in result.outcomes if one.setting.profile.value == profile]
         values = [one.metrics.image_auroc or 0.0 for one in of_profile]
         axes.errorbar(
             [cost(one) for one in of_profile],

@@ -77,7 +77,7 @@ class SweepResult:
     def _profile_sentences(self, choice: Choice) -> Iterator[str]:
         best_of: dict[str, tuple[float, bool]] = {}  # by profile: its highest image AUROC, whether it is as good
         for index, outcome in enumerate(self.outcomes):
-            name = outcome.setting.profile_name
+            name = outcome.setting.profile.value
             auroc, is_good = best_of.get(name, (0.0, False))
             best_of[name] = max(auroc, outcome.metrics.image_auroc or 0), is_good or index in choice.as_good
         if len(best_of) == 1:

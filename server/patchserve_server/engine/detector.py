@@ -35,7 +35,7 @@ from patchserve_server.engine.patchcore.reference_views import (
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build_roi_mask, cover_outside
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
-from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit
+from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
@@ -94,15 +94,17 @@ class PatchCoreDetector:
 
     def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
         spec, device = self._backbone.spec, self._backbone.device
+        copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
+        inputs = copies * 3 * shape.pixels * image_count
+        if options.profile is ScoringProfile.SUBSPACE:
+            return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * spec.patches_of(shape)
         vectors = 4 * rows * spec.feature_dim
         index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
         shared = vectors if device.type == "cpu" else 0
         kept = coreset_count(rows, options.coreset)
         selected = 4 * kept * spec.feature_dim if kept < rows else 0
-        inputs = 3 * shape.pixels * image_count
-        copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        return copies * inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
+        return inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
 
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:

@@ -195,7 +195,7 @@ def test_the_reference_is_loaded_with_the_options(run_evaluate: Run, fake: FakeS
     folder = root / "train/good"
     assert list(first.images) == [(folder / "0.png").read_bytes(), (folder / "1.png").read_bytes()]
     assert (first.profile, first.coreset.ratio) == (2, 0.25)
-    assert (len(second.images), second.profile, second.coreset.max_patches) == (1, 0, 99)
+    assert (len(second.images), second.profile, second.coreset.max_patches) == (1, 3, 99)
     assert (first.HasField("search_radius"), second.search_radius) == (False, 0.2)
 
 

@@ -19,6 +19,7 @@ from fakes.terminal import Run, command
 from google.rpc import error_details_pb2
 
 from patchserve.v1 import reference_pb2
+from patchserve_client import ScoringProfile
 from patchserve_client.cli._sweep_options import INPUTS_PX, PROFILES
 
 SMALL = ("--sweep-profile", "notebook", "--sweep-input", "224")
@@ -48,7 +49,7 @@ def swept(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:
 def test_every_setting_is_loaded_measured_and_deleted(run: Run, fake: FakeServer, root: Path) -> None:
     found = swept(run, root, "--sweep")
     tried = [(one["profile"], one["input_px"], one["coreset_ratio"]) for one in found["settings"]]
-    with_bank = [profile for profile in PROFILES if profile.value != "subspace"]
+    with_bank = [profile for profile in PROFILES if profile is not ScoringProfile.SUBSPACE]
     expected = set(itertools.product(with_bank, INPUTS_PX, (None, 0.1)))
     assert {one for one in tried if one[0] != "subspace"} == expected
     assert len(tried) == len(set(tried)) == found["planned_settings"]
@@ -76,7 +77,7 @@ def test_the_document_has_metrics_intervals_costs_and_the_choice(run: Run, root:
 @pytest.mark.parametrize(
     "options",
     [
-        ("--sweep-coreset", "0.25", "--search-radius", "0.2", "--approximate-search"),
+        ("--sweep-coreset", "0.25", "--search-radius", "0.2", "--approximate-search", "--false-alarms", "5%"),
         ("--sweep-references", "2", "--coreset-max-patches", "99", "--aspect", "keep"),
         (
             "--sweep-references",
@@ -180,7 +181,7 @@ def test_the_report_names_every_setting_and_the_worst_verdicts(run: Run, fake: F
     assert len(html) < 300_000
     assert {path.name for path in out.iterdir()} == {"numbers.json", "sweep.png"}
     assert [line.split()[0] for line in stdout.splitlines()[:3]] == ["#", "1", "2"]
-    assert "1 of 2: notebook, input 224, all references: image AUROC 0.667, 0.0 ms an image, 5.0 MiB; about" in stderr
+    assert "1 of 2: notebook, input 224, all references: image AUROC 0.667, 0.0 ms an image, 5.0 MiB, about" in stderr
 
 
 def test_a_plain_evaluation_has_a_report_too(run: Run, fake: FakeServer, root: Path) -> None:

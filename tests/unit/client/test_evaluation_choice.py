@@ -22,7 +22,7 @@ from patchserve_client.evaluation.verdict_pictures import VerdictPicture
 
 PICTURE = Image.new("RGB", (8, 8))
 IMAGES = 60
-DEFAULTS = Setting()
+DEFAULTS = Setting(ScoringProfile.NOTEBOOK)
 
 
 def outcome(
@@ -174,8 +174,8 @@ def test_the_conclusion_says_which_profile_suits_and_what_is_missing() -> None:
     rng = np.random.default_rng(0)
     good = outcome(separated(rng, 1.5), setting=Setting(ScoringProfile.PAPER))
     bad = outcome(separated(rng, 0.1), setting=Setting(ScoringProfile.NOTEBOOK))
-    sentences = concluded(good, bad, Failure(Setting(), "no memory"), planned=5)
+    sentences = concluded(good, bad, Failure(DEFAULTS, "no memory"), planned=5)
     assert sentences[1] == "All other settings are worse by more than chance."
     assert sentences[2].startswith("Profile paper (1.000) suits these images; notebook (0.")
     assert sentences[3:] == ["1 setting could not be measured.", "The sweep was ended after 3 of 5 settings."]
-    assert concluded(Failure(Setting(), "no memory")) == ["No setting was measured."]
+    assert concluded(Failure(DEFAULTS, "no memory")) == ["No setting was measured."]

@@ -45,6 +45,7 @@ def test_options_that_are_not_given_are_not_sent() -> None:
     assert not load().HasField("white_level")
     assert not infer_request(b"", "r", {}).HasField("white_level")
     assert not config().HasField("white_level")
+    assert load(white_level=0).HasField("white_level")  # the server says what is allowed
     assert load(white_level=4095).white_level == 4095
     assert infer_request(b"", "r", {"white_level": 1}).white_level == 1
     assert config(white_level=65_535).white_level == 65_535
@@ -75,8 +76,8 @@ def test_options_that_are_not_given_are_not_sent() -> None:
         (output, "sensitivity", 0),
         (output, "sensitivity", float("nan")),
         (output, "heatmap_scale", "hot"),
-        (output, "white_level", 0),
-        (load, "white_level", 65_536),
+        (output, "white_level", -1),
+        (load, "white_level", -1),
         (config, "white_level", -1),
         (load, "coreset_ratio", 0),
         (load, "coreset_ratio", float("nan")),

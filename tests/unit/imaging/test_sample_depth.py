@@ -36,6 +36,7 @@ def levels(values: Samples, white: int) -> np.ndarray:
 
 WRITERS: dict[str, Callable[[Samples], bytes]] = {
     "png": png16,
+    "png, interlaced": partial(png16, interlaced=True),
     "png by opencv": lambda values: cv2.imencode(".png", values[..., ::-1] if values.ndim == 3 else values)[
         1
     ].tobytes(),

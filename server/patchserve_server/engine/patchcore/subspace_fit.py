@@ -28,6 +28,7 @@ from patchserve_server.engine.patchcore.thresholds import augmented_view_thresho
 
 MAX_FOLDS = 16
 """How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
+_MATRICES_OF_A_FIT = 5  # the sums of all folds, those without one, their covariance, its directions and a copy
 _WHITE = np.uint8(255)
 
 
@@ -101,6 +102,11 @@ class SubspaceFit:
             pipeline.image_scores(PatchScores.join(scores), subspace)[0]
             for scores, subspace in zip(parts, subspaces, strict=True)
         )
+
+
+def subspace_fit_nbytes(feature_dim: int) -> int:
+    """The memory of a fit besides its model inputs: the sums of all folds, and those that a fit works with."""
+    return 8 * feature_dim**2 * (MAX_FOLDS + _MATRICES_OF_A_FIT)
 
 
 def _sums_of(pipeline: Pipeline, image: ModelInputs, counted: Tensor) -> PatchSums:

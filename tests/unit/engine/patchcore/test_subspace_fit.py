@@ -13,7 +13,7 @@ from fakes.engine import fit as fit_with
 
 from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.input_options import InputOptions, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import CalibrationMethod
@@ -152,6 +152,13 @@ def test_images_are_embedded_one_by_one(detector: PatchCoreDetector, monkeypatch
     assert batches == [1] * 6, "each for the fit and for the calibration"
     assert [step for step in steps if step[0] is LoadStage.EMBED] == [(LoadStage.EMBED, at, 3) for at in (1, 2, 3)]
     assert steps[-1] == (LoadStage.CALIBRATE, 3, 3)
+
+
+def test_the_memory_of_a_fit_is_that_of_the_images_and_of_fixed_sums(detector: PatchCoreDetector) -> None:
+    shape, one_image = InputShape.square(320), 2 * 3 * 320 * 320
+    few, many = (detector.fit_nbytes(shape, OPTIONS, count) for count in (1, 101))
+    assert many - few == 100 * one_image
+    assert few - one_image < 20 * 2**20, "with 328 features"
 
 
 def test_a_left_out_image_takes_its_views_along(detector: PatchCoreDetector) -> None:

@@ -5,6 +5,11 @@ import { PROFILES, sizeCost } from "./profiles.js";
 
 const SIDES_PX = [224, 320, 448, 640, 1024];
 const TILE_PX = 448;
+/** @type {[string, string][]} */
+const VIEWS = [
+  ["", "As the profile has it"], ["REFERENCE_VIEWS_NONE", "None"], ["REFERENCE_VIEWS_AUTO", "With few images, where it helps"],
+  ["REFERENCE_VIEWS_ALL", "All"],
+];
 const RATES = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 /**
@@ -22,11 +27,12 @@ export function loadOptions(current) {
   const profile = choice("profile", "Profile", PROFILES.map(({ value, name }) => [value, name]), current?.profile ?? "VERDICT");
   const size = choice("size", "How large the network sees images", sizes(current), sizeOf(current));
   const isKept = element("input", { type: "checkbox", id: "keep", checked: current?.input.aspect === "KEEP", onchange: tell });
+  const views = choice("views", "Mirrored and turned copies", VIEWS, current ? `REFERENCE_VIEWS_${current.views}` : "");
   const rate = choice("rate", "False alarms that you accept", rates(current), String(current?.requestedRate ?? ""));
   size.select.addEventListener("change", () => {
     if (size.select.value === "tiles") isKept.checked = true; // a square of a large image only adds pixels
   });
-  for (const { select } of [profile, size, rate]) select.addEventListener("change", tell);
+  for (const { select } of [profile, size, views, rate]) select.addEventListener("change", tell);
   tell();
   return {
     element: element("details", { class: "inset load-options" }, summary,
@@ -34,7 +40,7 @@ export function loadOptions(current) {
         element("div", { class: "stack tight" },
           element("label", { class: "check" }, isKept, "Keep the proportions of the first image"),
           element("p", { class: "small quiet-text" }, "For images that always have the same format. Otherwise each becomes a square.")),
-        rate.field)),
+        views.field, rate.field)),
     fields,
   };
 
@@ -42,6 +48,7 @@ export function loadOptions(current) {
     const { name, text, sidePx } = PROFILES.find(({ value }) => value === profile.select.value) ?? PROFILES[0];
     profile.hint(text);
     size.hint(sizeCost(size.select.value === "tiles" ? null : Number(size.select.value || sidePx)));
+    views.hint("For few images, of items that may lie in any direction. All copies take up to 8 times the memory.");
     rate.hint("The threshold is computed for this share of undamaged items, from three or more different images. "
       + "Fewer false alarms miss more damage.");
     setText(summary, `Profile and size: ${name}, ${size.select.value ? size.select.selectedOptions[0].text : `${sidePx} px`}`);
@@ -53,6 +60,7 @@ export function loadOptions(current) {
       profile: `SCORING_PROFILE_${profile.select.value}`,
       ...side,
       "input.aspect": isKept.checked ? "ASPECT_RATIO_KEEP" : "",
+      views: views.select.value,
       false_alarm_rate: rate.select.value,
     }).filter(([, value]) => value !== ""));
   }

@@ -19,6 +19,7 @@
  * @property {string} backbone
  * @property {string} precision
  * @property {number} bankBytes
+ * @property {string} views NONE, AUTO or ALL: whether the bank has mirrored and turned copies of the images
  * @property {number} inputWidthPx of what the network sees
  * @property {number} inputHeightPx
  * @property {{sidePx: number, tilePx: number, aspect: string}} input as the load requested it; 0: not requested
@@ -46,6 +47,7 @@ export function readReference(json) {
     backbone: json.backbone,
     precision: json.precision,
     bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
+    views: json.views.replace("REFERENCE_VIEWS_", ""),
     inputWidthPx: json.input_width_px,
     inputHeightPx: json.input_height_px,
     input: {

@@ -4,6 +4,7 @@ export const PROFILES = [
   { value: "VERDICT", name: "Best verdict", sidePx: 320, text: "The best verdicts that we know. Choose this unless you know why not." },
   { value: "NOTEBOOK", name: "Exactly the notebook", sidePx: 224, text: "The numbers of the documented PatchCore service. The fastest." },
   { value: "PAPER", name: "The paper", sidePx: 224, text: "PatchCore as it was published, with smooth maps." },
+  { value: "SUBSPACE", name: "Subspace", sidePx: 320, text: "For items that are all alike: small and fast. On items that differ, verdicts are worse." },
 ];
 
 /** @param {string} value such as "VERDICT" */

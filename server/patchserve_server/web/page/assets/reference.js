@@ -191,6 +191,12 @@ class ReferenceScreen {
   }
 }
 
+const VIEWS = {
+  NONE: "the images as they are",
+  AUTO: "with few images, also mirrored and turned ones, unless that spreads their scores",
+  ALL: "the images, and mirrored and turned ones",
+};
+
 const METHODS = {
   LEAVE_ONE_OUT: "each image compared with all others",
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
@@ -216,6 +222,7 @@ function facts(reference) {
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),
     ...fact("Input", inputText(reference), "What the network sees of an image."),
+    ...fact("Views", VIEWS[reference.views] ?? reference.views),
     ...fact("Created", dateText(reference.created)),
     ...fact("Changed", dateText(reference.updated)),
     ...fact("Revision", element("code", {}, reference.revision.slice(0, 12)), ""),

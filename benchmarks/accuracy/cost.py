@@ -31,7 +31,7 @@ def measure(_data: Path, settings: Sequence[Setting] = SETTINGS) -> None:
     images = {
         name: model_inputs([dataset.images[0].path], scorer.model.bank.input_shape) for name, scorer in scorers.items()
     }
-    times_ms = best_ms(REPEATS, {name: partial(scorers[name].score, images[name]) for name in scorers})
+    times_ms = best_ms(REPEATS, {name: partial(scorer.score, images[name]) for name, scorer in scorers.items()})
     base_ms = times_ms[settings[0].name]
     for name, scorer in scorers.items():
         bank = scorer.model.bank

@@ -6,12 +6,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.patchcore.scoring import (
-    highest_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -19,6 +20,7 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
     verdict_score,
+    verdict_score_of_windows,
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
@@ -58,20 +60,31 @@ def test_the_verdict_score_is_the_mean_over_all_areas() -> None:
     assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
 
 
-def test_the_score_of_tiles_is_the_highest_patch_in_its_spacing() -> None:
-    scores, spacing = (
-        torch.tensor([[1.0, 5.0, 3.0], [2.0, 2.0, 1.0]]),
-        torch.tensor([[1.0, 32.0, 1.0], [1.0, 1.0, 1.0]]),
-    )
-    assert highest_score(scores, spacing).tolist() == [3.0, 2.0]  # 32 ** 0.4 = 4
-
-
 def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
     scores = torch.ones(2, 64 * 48)
     scores[1, 17] = 3
     few, one = verdict_score(scores, torch.ones_like(scores)).tolist()
     assert few == pytest.approx(1)
     assert one > 1.3
+
+
+@settings(deadline=None)
+@given(st.integers(4, 30), st.integers(4, 30), st.data())
+def test_damage_counts_the_same_wherever_it_lies_in_a_large_image(rows: int, columns: int, data: st.DataObject) -> None:
+    """An image of the window's size with the same patch has that score too."""
+    row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    scores = torch.ones(1, rows, columns)
+    scores[0, row, column] = 5.0
+    alone = torch.ones(1, 16)
+    alone[0, 0] = 5.0
+    score = verdict_score_of_windows(scores, torch.ones_like(scores), (4, 4))
+    assert score.item() == pytest.approx(verdict_score(alone, torch.ones_like(alone)).item())
+
+
+def test_a_window_of_the_whole_image_scores_as_the_image() -> None:
+    scores, spacing = (torch.from_numpy(grid(seed=seed)[None]) + 0.5 for seed in (1, 2))
+    windowed = verdict_score_of_windows(scores, spacing, (scores.shape[1], scores.shape[2]))
+    assert windowed.item() == pytest.approx(verdict_score(scores.flatten(1), spacing.flatten(1)).item())
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.input_options import TILED_SIDE_RANGE_PX
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
@@ -120,6 +121,12 @@ def test_views_differ_and_are_always_the_same() -> None:
         assert (view.shape, view.dtype) == (image.shape, image.dtype)
         np.testing.assert_array_equal(view, again)
         assert np.abs(view.astype(int) - image).mean() < 25
+
+
+@pytest.mark.parametrize("side_px", TILED_SIDE_RANGE_PX)
+def test_images_of_any_size_have_views(side_px: int) -> None:
+    for shape in ((32, side_px, 3), (side_px, 32, 3)):
+        assert {view.shape for view in augmented_views(np.zeros(shape, np.uint8))} == {shape}
 
 
 @pytest.mark.parametrize("profile", ScoringProfile)

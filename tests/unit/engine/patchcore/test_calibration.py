@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
 from patchserve_server.domain.images import AnomalyMap, ModelInputs
 from patchserve_server.domain.input_options import TILED_SIDE_RANGE_PX
+from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
@@ -240,3 +241,19 @@ def test_a_fit_keeps_no_maps(
     fit(detector, cards(*range(count)), profile)
     assert len(maps) >= 10
     assert most_at_once <= 3
+
+
+@pytest.mark.parametrize("profile", [ScoringProfile.NOTEBOOK, ScoringProfile.SUBSPACE])
+def test_a_load_ends_between_two_views_of_an_image(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    """Those of one large image take minutes."""
+    scored = list[int]()
+
+    def leave(stage: LoadStage, done: int, _total: int) -> None:
+        if stage is LoadStage.CALIBRATE:
+            scored.append(done)
+        if len(scored) == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        detector.fit(cards(1), ReferenceOptions(profile), leave)
+    assert scored == [0] * 4

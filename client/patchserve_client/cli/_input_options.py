@@ -20,7 +20,7 @@ def input_options(
             "--input",
             **INPUT_PANEL,
             metavar="PX|AUTO",
-            help="Longer side, 224 to 1024 pixels; with --tile-px up to 32768. More finds smaller damage and costs "
+            help="Longer side, 224 to 1024 pixels; with --tile-px up to 32000. More finds smaller damage and costs "
             "time and memory. auto: by the size of the first image, 320 at most.  [default: that of the profile; with "
             "--tile-px the size of the first image]",
         ),

@@ -273,7 +273,7 @@ class InputOptions(_message.Message):
     TILE_PX_FIELD_NUMBER: _builtins.int
     TILE_OVERLAP_FIELD_NUMBER: _builtins.int
     longer_side_px: _builtins.int
-    """The longer side of model inputs, in pixels: 224 to 1024; with tile_px up to 32768. Absent (0): the default of the
+    """The longer side of model inputs, in pixels: 224 to 1024; with tile_px up to 32000. Absent (0): the default of the
     profile; with tile_px that of the first reference image.
     """
     auto: _builtins.bool

@@ -47,11 +47,11 @@ def calibrate(
     bank = CalibrationBank.build(pipeline, first_equal, vectors, selected)
     if len(bank.images) >= MIN_IMAGES:
         leave_one_out = LeaveOneOut.search(pipeline, bank, progress).with_best_spacing()
-        bank, scores = leave_one_out.bank, leave_one_out.raw_scores()
-        if all(math.isfinite(raw.image_score) for raw in scores):
-            highest = max(raw.image_score for raw in leave_one_out.pristine_scores()) * (1 + ROUNDING)
+        bank, scores = leave_one_out.bank, leave_one_out.normal_scores()
+        if all(math.isfinite(normal.image_score) for normal in scores):
+            highest = max(leave_one_out.pristine_scores()) * (1 + ROUNDING)
             smallest = bank.smallest_distance
             calibration = leave_one_out_thresholds(scores, highest, smallest, pipeline.options.false_alarm_rate)
             return CalibratedBank(bank.index, calibration)
-    scores = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs).raw_scores(progress)
+    scores = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs).scores(progress)
     return CalibratedBank(bank.index, augmented_view_thresholds(scores, bank.smallest_distance))

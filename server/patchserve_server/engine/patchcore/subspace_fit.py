@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import Calibration
@@ -24,7 +23,11 @@ from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.reference_views import View
-from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
+from patchserve_server.engine.patchcore.thresholds import (
+    NormalScore,
+    augmented_view_thresholds,
+    leave_one_out_thresholds,
+)
 
 MAX_FOLDS = 16
 """How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
@@ -74,13 +77,13 @@ class SubspaceFit:
         progress(LoadStage.CALIBRATE, 0, len(self.images))
         smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
         if len(self.images) < MIN_IMAGES:
-            scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).raw_scores(progress)
+            scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).scores(progress)
             return augmented_view_thresholds(scores, smallest)
         left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
-        highest = max(raw.image_score for raw in pristine) * (1 + ROUNDING)
+        highest = max(normal.image_score for normal in pristine) * (1 + ROUNDING)
         return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
 
-    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, ...]]:
+    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[NormalScore, ...]]:
         """The scores of each distinct image without its fold, and with it."""
         total, done = self.sums, 0
         for number, fold in enumerate(self.folds):
@@ -90,7 +93,7 @@ class SubspaceFit:
                 done += 1
                 progress(LoadStage.CALIBRATE, done, len(self.images))
 
-    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[RawScores, ...]:
+    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[NormalScore, ...]:
         """The scores of one image against each of the subspaces. It is embedded once, a group of tiles at a time."""
         pipeline, parts = self.pipeline, [list[PatchScores]() for _ in subspaces]
         for tiles in pipeline.tile_groups:
@@ -99,7 +102,7 @@ class SubspaceFit:
             for scores, subspace in zip(parts, subspaces, strict=True):
                 scores.append(pipeline.scores_against(patches, subspace, positions))
         return tuple(
-            pipeline.image_scores(PatchScores.join(scores), subspace)[0]
+            NormalScore.of(pipeline.image_scores(PatchScores.join(scores), subspace)[0])
             for scores, subspace in zip(parts, subspaces, strict=True)
         )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -12,8 +14,20 @@ from patchserve_server.domain.reference import Calibration, CalibrationMethod, S
 from patchserve_server.engine.patchcore.prediction_limit import ScorePrediction
 
 
+@dataclass(frozen=True, slots=True)
+class NormalScore:
+    """What a threshold needs of the raw scores of a normal image. A map is not kept: it may have 4 MiB."""
+
+    image_score: float
+    peak: float  # of the map
+
+    @classmethod
+    def of(cls, raw: RawScores) -> Self:
+        return cls(raw.image_score, float(np.nanmax(raw.anomaly_map)))
+
+
 def leave_one_out_thresholds(
-    normal: Sequence[RawScores], own_highest: float, smallest: float, rate: float | None
+    normal: Sequence[NormalScore], own_highest: float, smallest: float, rate: float | None
 ) -> Calibration:
     """Thresholds that other undamaged items exceed at a rate (docs/adr/0016).
 
@@ -37,13 +51,12 @@ def leave_one_out_thresholds(
     )
 
 
-def augmented_view_thresholds(normal: Sequence[RawScores], smallest: float) -> Calibration:
+def augmented_view_thresholds(normal: Sequence[NormalScore], smallest: float) -> Calibration:
     """Thresholds that no view of the reference images exceeds. They tell nothing about other items, and so no rate."""
     scores, peaks = _scores_and_peaks(normal)
     spread = ScoreSpread.of(scores)
     return Calibration(CalibrationMethod.AUGMENTED_VIEWS, max(*scores, smallest), max(*peaks, smallest), spread)
 
 
-def _scores_and_peaks(normal: Sequence[RawScores]) -> tuple[list[float], list[float]]:
-    """The image scores, and the peaks of the maps."""
-    return [raw.image_score for raw in normal], [float(np.nanmax(raw.anomaly_map)) for raw in normal]
+def _scores_and_peaks(normal: Sequence[NormalScore]) -> tuple[list[float], list[float]]:
+    return [one.image_score for one in normal], [one.peak for one in normal]

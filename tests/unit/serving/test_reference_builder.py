@@ -337,7 +337,7 @@ async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> N
 async def test_a_load_tells_what_its_reference_costs(bench: Bench) -> None:
     loaded = await bench.builder.load(LoadOptions(), images(10, 20))
     async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
-        assert loaded.cost.bank_bytes == opened.scorer.nbytes
+        assert loaded.cost.memory_bytes == opened.scorer.nbytes
         assert loaded.cost.patches_per_image == opened.scorer.patches_per_image
     assert loaded.cost.ms_per_image > 0
     assert loaded.info == bench.catalog.info(DEFAULT_REFERENCE_ID)

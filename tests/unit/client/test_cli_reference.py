@@ -174,14 +174,14 @@ def test_options_that_are_not_given_are_not_sent(run_reference: Run, fake: FakeS
 def test_the_profile_of_the_shell_is_verdict_and_images_that_are_added_keep_theirs(
     run_reference: Run, fake: FakeServer
 ) -> None:
-    run_reference("load")
-    run_reference("load", "--append")
-    run_reference("load", "--profile", "notebook")
-    assert [request.profile for request in fake.requests["LoadReference"]] == [
-        reference_pb2.SCORING_PROFILE_VERDICT,
-        reference_pb2.SCORING_PROFILE_UNSPECIFIED,
-        reference_pb2.SCORING_PROFILE_NOTEBOOK,
-    ]
+    for options in ([], ["--append"], ["--profile", "notebook"]):
+        code, _, stderr = run_reference("load", *options)
+        assert (code, stderr.startswith("Error")) == (0, False), stderr
+    first, third = fake.requests["LoadReference"]
+    (appended,) = fake.requests["LoadReferenceStream"]  # a load that must not be sent twice
+    assert first.profile == reference_pb2.SCORING_PROFILE_VERDICT
+    assert appended.profile == reference_pb2.SCORING_PROFILE_UNSPECIFIED
+    assert third.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
     verdict_score,
+    verdict_score_of_windows,
 )
 from patchserve_server.engine.patchcore.tiling import Tile, Tiling
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -228,20 +229,34 @@ class Pipeline:
             index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
+        counted = self._counted(scores.positions)
         if scores.worst is None or isinstance(index, PatchSubspace):
-            counted = self._counted(scores.positions)
-            selected = slice(None) if counted is None else counted
-            score_of = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
-            image_scores = score_of(scores.distances[:, selected], scores.spacing[:, selected])
+            image_scores = self._distance_scores(scores, slice(None) if counted is None else counted)
         else:
             worst, search = scores.worst, self.parallel_search
             image_scores = reweighted_score(
                 worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
             )
-        grids = torch.empty_like(scores.distances)
-        grids[:, scores.positions] = scores.distances
-        maps = [self._anomaly_map(grid) for grid in grids.view(len(grids), *self.grid).cpu().numpy()]
+        maps = [self._anomaly_map(grid) for grid in self._on_grid(scores.distances, scores.positions).cpu().numpy()]
         return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+
+    def _distance_scores(self, scores: PatchScores, counted: Tensor | slice) -> Tensor:
+        """The image scores (B,) from the distances of the counted patches."""
+        distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
+        if self.options.profile is not ScoringProfile.VERDICT:
+            return spaced_score(distances, spacing)
+        if self.tiling.is_whole:
+            return verdict_score(distances, spacing)
+        positions = scores.positions[counted]
+        grids = self._on_grid(distances, positions), self._on_grid(spacing, positions, empty=1)
+        return verdict_score_of_windows(*grids, self.tiling.tile_grid)
+
+    def _on_grid(self, values: Tensor, positions: Tensor, *, empty: float = 0) -> Tensor:
+        """Values (B, P) at their positions (P,) in the grid: (B, rows, columns)."""
+        rows, columns = self.grid
+        grid = values.new_full((len(values), rows * columns), empty)
+        grid[:, positions] = values
+        return grid.view(-1, rows, columns)
 
     def raw_scores(
         self, neighbors: Neighbors, patches: Tensor, index: BankIndex, exclude_groups: Tensor | None = None

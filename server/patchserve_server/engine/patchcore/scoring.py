@@ -60,7 +60,31 @@ def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
         patch_scores: (B, Q).
         spacing: (B, Q) of the neighbors of each patch, 1 on average; all 1 if the reference does not use it.
     """
+    return _mean_over_areas(patch_scores / spacing.pow(_SPACING_POWER))
+
+
+def verdict_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tuple[int, int]) -> Tensor:
+    """The highest `verdict_score` (B,) of all windows of an image.
+
+    Damage of a few patches counts in a window as it does in an image of the window's size: it is not lost among the
+    many patches of a very large image. Windows overlap by half, so damage is never cut by all of them.
+
+    Args:
+        patch_scores: (B, h, w), 0 where a patch does not count.
+        spacing: (B, h, w), as for `verdict_score`.
+        window: (rows, columns), at most (h, w).
+    """
     scores = patch_scores / spacing.pow(_SPACING_POWER)
+    tops, lefts = (
+        [*range(0, whole - side, max(1, side // 2)), whole - side]
+        for whole, side in zip(scores.shape[1:], window, strict=True)
+    )
+    rows, columns = window
+    windows = [scores[:, top : top + rows, left : left + columns].flatten(1) for top in tops for left in lefts]
+    return torch.stack([_mean_over_areas(one) for one in windows]).amax(dim=0)
+
+
+def _mean_over_areas(scores: Tensor) -> Tensor:
     areas = torch.arange(1, max(1, round(_LARGEST_AREA * scores.shape[1])) + 1, device=scores.device)
     means = scores.topk(len(areas), dim=1).values.cumsum(dim=1) / areas  # (B, A) of the highest scores
     return (means / areas).sum(dim=1) / areas.reciprocal().sum()

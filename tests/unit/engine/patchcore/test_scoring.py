@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -18,6 +20,7 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
     verdict_score,
+    verdict_score_of_windows,
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
@@ -63,6 +66,25 @@ def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
     few, one = verdict_score(scores, torch.ones_like(scores)).tolist()
     assert few == pytest.approx(1)
     assert one > 1.3
+
+
+@settings(deadline=None)
+@given(st.integers(4, 30), st.integers(4, 30), st.data())
+def test_damage_counts_the_same_wherever_it_lies_in_a_large_image(rows: int, columns: int, data: st.DataObject) -> None:
+    """An image of the window's size with the same patch has that score too."""
+    row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
+    scores = torch.ones(1, rows, columns)
+    scores[0, row, column] = 5.0
+    alone = torch.ones(1, 16)
+    alone[0, 0] = 5.0
+    score = verdict_score_of_windows(scores, torch.ones_like(scores), (4, 4))
+    assert score.item() == pytest.approx(verdict_score(alone, torch.ones_like(alone)).item())
+
+
+def test_a_window_of_the_whole_image_scores_as_the_image() -> None:
+    scores, spacing = (torch.from_numpy(grid(seed=seed)[None]) + 0.5 for seed in (1, 2))
+    windowed = verdict_score_of_windows(scores, spacing, (scores.shape[1], scores.shape[2]))
+    assert windowed.item() == pytest.approx(verdict_score(scores.flatten(1), spacing.flatten(1)).item())
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

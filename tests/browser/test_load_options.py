@@ -66,6 +66,10 @@ def test_profile_size_and_false_alarms_are_chosen_and_their_cost_is_told(tab: Ta
     assert reference.views == REFERENCE_VIEWS_ALL
     cost = re.compile(r"Inspecting an image takes about [\d.]+ ms \([\d,]+ patches\), the reference .+ of memory\.")
     expect(page.get_by_text(cost)).to_be_visible()
+    told, columns = page.get_by_text(cost).bounding_box(), page.locator(".columns.try").bounding_box()
+    assert told is not None
+    assert columns is not None
+    assert columns["y"] - (told["y"] + told["height"]) >= 16  # the notice does not touch what is below it
     page.get_by_role("link", name="Show its images and threshold").click()
     expect(
         page.get_by_text(f"{reference.input_width_px} x {reference.input_height_px} px", exact=False)

@@ -37,14 +37,13 @@ class AugmentedViews:
     index: BankIndex | PatchSubspace  # of all images
     inputs: ModelInputs  # (N, H, W, 3), masked
 
-    def raw_scores(self, progress: Progress) -> list[RawScores]:
+    def raw_scores(self, progress: Progress) -> Iterator[RawScores]:
         """Each view of each distinct image against the whole bank."""
-        pipeline, scores = self.pipeline, list[RawScores]()
+        pipeline = self.pipeline
         for done, image in enumerate(self.images, 1):
             for view in augmented_views(self.inputs[image]):
-                scores += score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0]
+                yield from score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0]
             progress(LoadStage.CALIBRATE, done, len(self.images))
-        return scores
 
 
 def augmented_views(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
@@ -59,25 +59,17 @@ class LeaveOneOut:
         mean = fmean(scores)
         return pstdev(scores) / mean if mean > 0 else 0.0
 
-    def raw_scores(self) -> list[RawScores]:
+    def raw_scores(self) -> Iterator[RawScores]:
         """Each image against the rows of all the others."""
-        return [
-            scores
-            for image, neighbors in self.neighbors.items()
-            for scores in self.pipeline.raw_scores(
-                neighbors, self.bank.patches(image), self.bank.index, self.bank.group(image)
-            )
-        ]
+        pipeline, bank = self.pipeline, self.bank
+        for image, neighbors in self.neighbors.items():
+            yield from pipeline.raw_scores(neighbors, bank.patches(image), bank.index, bank.group(image))
 
-    def pristine_scores(self) -> list[RawScores]:
+    def pristine_scores(self) -> Iterator[RawScores]:
         """Each image against the whole bank, including its own rows: the scores if a caller sends the image again."""
-        return [
-            scores
-            for image, neighbors in self.neighbors.items()
-            for scores in self.pipeline.raw_scores(
-                self._with_own_rows(image, neighbors), self.bank.patches(image), self.bank.index
-            )
-        ]
+        pipeline, bank = self.pipeline, self.bank
+        for image, neighbors in self.neighbors.items():
+            yield from pipeline.raw_scores(self._with_own_rows(image, neighbors), bank.patches(image), bank.index)
 
     def _with_own_rows(self, image: int, other_neighbors: Neighbors) -> Neighbors:
         """The nearest rows in the whole bank: those of other images, merged with those of the image itself."""

@@ -24,7 +24,11 @@ from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, PatchSums
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.reference_views import View
-from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
+from patchserve_server.engine.patchcore.thresholds import (
+    NormalScores,
+    augmented_view_thresholds,
+    leave_one_out_thresholds,
+)
 
 MAX_FOLDS = 16
 """How many subspaces leave-one-out fits at most. Of more images, those of one fold are left out together."""
@@ -74,19 +78,22 @@ class SubspaceFit:
         progress(LoadStage.CALIBRATE, 0, len(self.images))
         smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
         if len(self.images) < MIN_IMAGES:
-            scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).raw_scores(progress)
-            return augmented_view_thresholds(scores, smallest)
-        left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
-        highest = max(raw.image_score for raw in pristine) * (1 + ROUNDING)
-        return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
+            views = AugmentedViews(self.pipeline, self.images, subspace, self.inputs)
+            return augmented_view_thresholds(NormalScores.of(views.raw_scores(progress)), smallest)
+        pristine = list[float]()
+        normal = NormalScores.of(self._leave_one_out(subspace, pristine, progress))
+        highest = max(pristine) * (1 + ROUNDING)
+        return leave_one_out_thresholds(normal, highest, smallest, self.pipeline.options.false_alarm_rate)
 
-    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[RawScores, ...]]:
-        """The scores of each distinct image without its fold, and with it."""
+    def _leave_one_out(self, subspace: PatchSubspace, pristine: list[float], progress: Progress) -> Iterator[RawScores]:
+        """The scores of each distinct image without its fold. To `pristine` it adds the image score with all folds."""
         total, done = self.sums, 0
         for number, fold in enumerate(self.folds):
             without = PatchSubspace.fit(total - fold)
             for image in self.images[number :: len(self.folds)]:
-                yield self._score(image, without, subspace)
+                left_out, whole = self._score(image, without, subspace)
+                pristine.append(whole.image_score)
+                yield left_out
                 done += 1
                 progress(LoadStage.CALIBRATE, done, len(self.images))
 

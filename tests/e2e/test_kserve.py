@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterator
+from unittest.mock import Mock
 
 import grpc
 import numpy as np
@@ -20,8 +21,9 @@ from PIL import Image
 
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
-from patchserve.v1 import inference_pb2, reference_pb2
+from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve.v1.reference_pb2 import Reference
+from patchserve_server.contract import kserve as kserve_contract
 
 KServe = open_inference_pb2_grpc.GRPCInferenceServiceStub
 SCORES = ("score", "is_anomalous", "damage_percentage")
@@ -260,3 +262,42 @@ def test_probes_are_answered_while_other_calls_are_rejected() -> None:
         assert kserve.ModelReady(pb.ModelReadyRequest(name="default")).ready
         detector.gate.set()
         assert under_way.exception() is None
+
+
+def test_maps_have_the_shape_that_the_metadata_of_their_reference_says() -> None:
+    wide = reference_pb2.InputOptions(longer_side_px=320, aspect=reference_pb2.ASPECT_RATIO_KEEP)
+    with in_process_server() as address, grpc.insecure_channel(address, options=MESSAGE_OPTIONS) as channel:
+        kserve, stub = KServe(channel), Stub(channel)
+        stub.LoadReference(
+            reference_pb2.LoadReferenceRequest(reference_id="wide", images=[gray_png(100, (40, 30))], input=wide)
+        )
+        about = kserve.ModelMetadata(pb.ModelMetadataRequest(name="wide"))
+        (shape,) = (list(tensor.shape) for tensor in about.outputs if tensor.name == "anomaly_map")
+        assert shape == [-1, 240, 320]
+        files = gray_png(90), gray_png(80, (300, 20))  # others are scaled to it
+        maps = values(kserve.ModelInfer(request_of_files("wide", *files)), "anomaly_map")
+        assert isinstance(maps, np.ndarray)
+        assert maps.shape == (2, 240, 320)
+
+
+@pytest.mark.parametrize("typed", [False, True])
+def test_maps_that_are_too_large_together_are_refused_before_they_are_copied(
+    typed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    converted = Mock(wraps=kserve_contract.infer_response)
+    monkeypatch.setattr(kserve_contract, "infer_response", converted)
+    large = reference_pb2.InputOptions(longer_side_px=1024)
+    with in_process_server() as address, grpc.insecure_channel(address, options=MESSAGE_OPTIONS) as channel:
+        kserve, stub = KServe(channel), Stub(channel)
+        stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)], input=large))
+        limit = stub.GetServerInfo(server_info_pb2.GetServerInfoRequest()).limits.max_message_bytes
+        count = limit // (4 * 2**20) + 1
+        many = request_of_files("default", *[gray_png(90)] * count, typed=typed)
+        assert refusal_of(lambda: kserve.ModelInfer(many)) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "RESPONSE_TOO_LARGE",
+        )
+        converted.assert_not_called()
+        few = request_of_files("default", gray_png(90), typed=typed)
+        assert np.shape(values(kserve.ModelInfer(few), "anomaly_map")) == (1, 1024, 1024)
+        converted.assert_called_once()

@@ -7,7 +7,7 @@ import asyncio
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve_server.contract import kserve
 from patchserve_server.contract.calls import AdmittedCall
-from patchserve_server.contract.response_size import check_response_size
+from patchserve_server.contract.response_size import check_response_size, check_size
 from patchserve_server.domain.errors import (
     NotReadyError,
     ReferenceDamagedError,
@@ -68,6 +68,8 @@ async def infer_batch(
     inspections = await application.infer_batch(
         permit, batch.reference_id, batch.expected_revision, batch.images, batch.options, name=request.id
     )
+    maps_bytes = sum(one.score_map.nbytes for one in inspections if one.score_map is not None)
+    check_size(maps_bytes, application.limits.max_message_bytes, "outputs")  # before they are copied, perhaps as text
     response = await asyncio.to_thread(kserve.infer_response, request, batch, inspections)
     check_response_size(response, application.limits.max_message_bytes, "outputs")
     return response

@@ -23,6 +23,7 @@ _TIMEOUT_S = 10.0  # for each connection or read, so that a start without a netw
 _HUB = "https://huggingface.co"
 _REDIRECTS = (301, 302, 303, 307, 308)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHORT_SHA256 = 8 * "[0-9a-f]"  # as a pattern: the name of another repository may begin like this one
 
 
 class DownloadError(Exception):
@@ -65,7 +66,7 @@ def download_from_hub(repository: str) -> Weights:
         DownloadError: the download failed, or the file in the cache is damaged.
     """
     source, name = f"{repository} of the Hub", repository.replace("/", "--")
-    if found := sorted(_cache().glob(f"{name}-*.safetensors")):
+    if found := sorted(_cache().glob(f"{name}-{_SHORT_SHA256}.safetensors")):
         return _read_cached(found[0], source)
     url = f"{os.environ.get('HF_ENDPOINT', _HUB)}/{repository}/resolve/main/model.safetensors"
     with _download():

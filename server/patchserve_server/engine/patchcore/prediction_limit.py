@@ -18,6 +18,7 @@ _SMALLEST_SPREAD = 1e-3  # relative to the scores: smaller differences are round
 _LOG_SCALES = (-6.0, 30.0)  # of the possible scales, relative to the standard deviation of the scores
 _COARSE_SCALES = 721
 _FINE_SCALES = 513
+_SMALLEST_UNIT = 1e-100  # of scores that are all 0; a smaller one would make other scores infinite
 _NEGLIGIBLE = 1e-14
 _HALVINGS = 100
 
@@ -44,7 +45,7 @@ class ScorePrediction:
         """The prediction from two or more finite scores."""
         sample = np.sort(np.array(scores, np.float64))  # sums depend on the order
         center = float(sample.mean())
-        unit = max(float(sample.std(ddof=1)), _SMALLEST_SPREAD * abs(center), np.finfo(np.float64).tiny)
+        unit = max(float(sample.std(ddof=1)), _SMALLEST_SPREAD * abs(center), _SMALLEST_UNIT)
         sample = (sample - center) / unit
         coarse = np.linspace(*_LOG_SCALES, _COARSE_SCALES)
         weights, _ = _weigh(sample, np.exp(coarse))

@@ -67,7 +67,7 @@ def verdict_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tupl
     """The highest `verdict_score` (B,) of all windows of an image.
 
     Damage of a few patches counts in a window as it does in an image of the window's size: it is not lost among the
-    many patches of a very large image. Windows overlap by half, so damage is never cut by all of them.
+    many patches of a very large image. Windows overlap by half, so damage that is no larger lies whole in one of them.
 
     Args:
         patch_scores: (B, h, w), 0 where a patch does not count.

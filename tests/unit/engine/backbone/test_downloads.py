@@ -185,3 +185,11 @@ def test_a_damaged_file_of_the_hub_in_the_cache_is_named(hub: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(DownloadError, match=f"{path.name} in torch's cache"):
         download_from_hub(REPOSITORY)
+
+
+def test_a_repository_whose_name_begins_alike_does_not_stand_in(hub: Path) -> None:
+    hub.mkdir(parents=True)
+    other = hub / f"{REPOSITORY.replace('/', '--')}-large-01234567.safetensors"
+    other.write_bytes(b"weights of another network")
+    download_from_hub(REPOSITORY)
+    assert len(list(hub.iterdir())) == 2

@@ -116,3 +116,9 @@ def test_odd_scores_have_a_limit(scores: list[float]) -> None:
     limit = prediction.limit_of(0.15)
     assert np.mean(scores) * (1 - 1e-9) <= limit < np.inf
     assert prediction.rate_above(limit) <= prediction.rate_bound(limit) <= 1
+
+
+def test_scores_that_are_all_0_say_that_a_real_threshold_is_never_exceeded() -> None:
+    prediction = ScorePrediction.of([0.0, 0.0, 0.0])
+    assert prediction.rate_above(0.01) < 1e-9
+    assert prediction.rate_bound(0.01) < 1e-9

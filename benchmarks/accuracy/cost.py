@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from timing import best_ms
@@ -30,7 +31,7 @@ def measure(_data: Path, settings: Sequence[Setting] = SETTINGS) -> None:
     images = {
         name: model_inputs([dataset.images[0].path], scorer.model.bank.input_shape) for name, scorer in scorers.items()
     }
-    times_ms = best_ms(REPEATS, {name: lambda name=name: scorers[name].score(images[name]) for name in scorers})
+    times_ms = best_ms(REPEATS, {name: partial(scorer.score, images[name]) for name, scorer in scorers.items()})
     base_ms = times_ms[settings[0].name]
     for name, scorer in scorers.items():
         bank = scorer.model.bank

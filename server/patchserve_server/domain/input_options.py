@@ -106,6 +106,9 @@ class InputOptions:
         if not 0 <= self.tile_overlap <= MAX_TILE_OVERLAP:  # also excludes NaN
             message = f"tile_overlap of input is a share of the tile's side, 0 to {MAX_TILE_OVERLAP:g}."
             raise InvalidInputError("tile_overlap", message)
+        if self.tile_px is None and self.tile_overlap != DEFAULT_TILE_OVERLAP:
+            message = "tile_overlap of input is for tiles; set tile_px too, or leave it out."
+            raise InvalidInputError("tile_overlap", message)
 
     def shape_for(self, size_px: tuple[int, int], *, step_px: int, default_side_px: int) -> InputShape:
         """The shape of the model inputs of a reference.

@@ -69,6 +69,7 @@ def test_sides_are_multiples_of_the_step_near_what_was_asked_for(
         ({"tile_overlap": 0.51}, "tile_overlap of input is a share of the tile's side, 0 to 0.5"),
         ({"tile_overlap": float("nan")}, "tile_overlap"),
         ({"tile_overlap": -0.1}, "tile_overlap"),
+        ({"tile_overlap": 0.5}, "set tile_px too"),
     ],
 )
 def test_values_out_of_range_are_refused(values: dict[str, object], said: str) -> None:

@@ -181,7 +181,7 @@ class _ReferenceViewsEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Refere
     REFERENCE_VIEWS_NONE: _ReferenceViews.ValueType  # 1
     """Only the images themselves."""
     REFERENCE_VIEWS_AUTO: _ReferenceViews.ValueType  # 2
-    """As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+    """As ALL with up to 4 images, unless normal scores spread more with the views than without them; as NONE with
     more images, with search_radius and with tiles.
     """
     REFERENCE_VIEWS_ALL: _ReferenceViews.ValueType  # 3
@@ -199,7 +199,7 @@ REFERENCE_VIEWS_UNSPECIFIED: ReferenceViews.ValueType  # 0
 REFERENCE_VIEWS_NONE: ReferenceViews.ValueType  # 1
 """Only the images themselves."""
 REFERENCE_VIEWS_AUTO: ReferenceViews.ValueType  # 2
-"""As ALL with up to 4 different images, unless normal scores spread more with the views than without them; as NONE with
+"""As ALL with up to 4 images, unless normal scores spread more with the views than without them; as NONE with
 more images, with search_radius and with tiles.
 """
 REFERENCE_VIEWS_ALL: ReferenceViews.ValueType  # 3
@@ -287,7 +287,7 @@ class InputOptions(_message.Message):
     1024. Absent (0): the whole model input at once.
     """
     tile_overlap: _builtins.float
-    """How far neighboring tiles overlap, as a share of a tile's side, 0 to 0.5. Absent: 0.25."""
+    """How far neighboring tiles overlap, as a share of a tile's side, 0 to 0.5; only with tile_px. Absent: 0.25."""
     def __init__(
         self,
         *,

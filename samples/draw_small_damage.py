@@ -1,5 +1,6 @@
 """Draws large photographs of parcels with small damage: python samples/draw_small_damage.py FOLDER.
 
+A machine has taped these parcels: a fold in a film that was applied by hand is as large as the damage, and as rare.
 12 parcels for the reference, and 40 test parcels, each photographed intact and again with one small damage. Each parcel
 has its own fixed seed, so the same code draws the same images. They take 150 MB and some minutes.
 """

@@ -27,7 +27,7 @@ class Results:
 
     def add(self, row: Row) -> None:
         self.rows.append(row)
-        Console(stderr=True).print("  ".join(row.values()), highlight=False)
+        Console(stderr=True).print("  ".join(row.values()), highlight=False, soft_wrap=True)
 
     def finish(self) -> None:
         """Print the table and write its files."""

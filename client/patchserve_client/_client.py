@@ -108,7 +108,7 @@ class Client(ReferenceCalls):
                 region_of_interest: polygons; only pixels inside one of them count. Empty: the whole image.
                 approximate_search: for very large banks on a CPU: several times as fast, misses about 3 % of the
                     nearest neighbors.
-                input_px: the longer side of model inputs, 224 to 1024; with tile_px up to 32768. "auto": by the size of
+                input_px: the longer side of model inputs, 224 to 1024; with tile_px up to 32000. "auto": by the size of
                     the first image, 224 to 320. None: the default of the profile; with tile_px the size of that image.
                 aspect: SQUEEZE (default): every image becomes a square; KEEP: it has the proportions of the first one.
                 tile_px: the backbone sees a model input as tiles of this side, 224 to 1024; None: as a whole.

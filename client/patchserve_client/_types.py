@@ -238,7 +238,7 @@ class LoadCost:
     """What a reference costs, as measured when it was loaded."""
 
     patches_per_image: int  # of each image that is compared with it
-    bank_bytes: int  # memory of the server while the reference is open
+    memory_bytes: int  # of the server while the reference is open
     ms_per_image: float  # embedding and search of one image, alone, without decoding and drawing
 
 

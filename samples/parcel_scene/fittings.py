@@ -10,7 +10,7 @@ from parcel_scene.noise import Array, fractal
 from parcel_scene.sheet import LENGTH_MM, PX_PER_MM, SHAPE, WIDTH_MM, Sheet, blurred, polygon, stroke
 
 
-def tape(sheet: Sheet, rng: np.random.Generator) -> None:
+def tape(sheet: Sheet, rng: np.random.Generator, folds: int) -> None:
     """A strip of brown film along the seam and down the right side, with a serrated end."""
     center_mm, half_mm = WIDTH_MM / 2 + rng.normal(0, 1.2), 25.0
     skew_mm, end_mm = rng.normal(0, 1.0), LENGTH_MM + 58 + rng.normal(0, 2.5)
@@ -23,14 +23,14 @@ def tape(sheet: Sheet, rng: np.random.Generator) -> None:
     sheet.tint((0.88, 0.83, 0.76), film)
     sheet.blend((0.62, 0.45, 0.28), 0.5 * rim)
     sheet.height_mm *= 1 - 0.6 * film
-    sheet.height_mm += 0.05 * film + film * _wrinkles(rng, center_mm, half_mm)
+    sheet.height_mm += 0.05 * film + film * _wrinkles(rng, center_mm, half_mm, folds)
     sheet.gloss += (1 - sheet.gloss) * film
 
 
-def _wrinkles(rng: np.random.Generator, center_mm: float, half_mm: float) -> Array:
-    """Relief of a film that was applied by hand: waves along it, creases across it, air below."""
+def _wrinkles(rng: np.random.Generator, center_mm: float, half_mm: float, folds: int) -> Array:
+    """Relief of a film: waves along it, air below, and the folds across it of one that was applied by hand."""
     relief = 0.05 * fractal(rng, SHAPE, 22 * PX_PER_MM, 3) + 0.010 * fractal(rng, SHAPE, 4 * PX_PER_MM, 2)
-    for _ in range(7):
+    for _ in range(folds):
         start = np.array((rng.uniform(5, LENGTH_MM + 50), center_mm + rng.uniform(-1, 1) * half_mm))
         heading, length_mm = rng.normal(math.pi / 2, 0.5), rng.uniform(8, 30)
         crease = start + np.linspace(0, length_mm, 8)[:, None] * np.array((math.cos(heading), math.sin(heading)))

@@ -22,11 +22,12 @@ MAX_CONVEYOR_PX = 1280  # the width in which the conveyor is shaded: its texture
 
 @dataclass(frozen=True)
 class View:
-    """The size of photographs, and how many points are rendered along the side of each pixel."""
+    """The size of photographs, how many points are rendered along the side of each pixel, and how parcels are taped."""
 
     width_px: int
     height_px: int
     points: int
+    tape_folds: int  # of a tape that was applied by hand; 0: by a machine
 
     def camera(self) -> Camera:
         """The camera with one pixel for each rendered point."""
@@ -38,8 +39,8 @@ class View:
         return _camera(round(shrink * self.points * self.width_px), round(shrink * self.points * self.height_px))
 
 
-SMALL_VIEW = View(640, 480, points=2)
-LARGE_VIEW = View(2048, 1536, points=1)
+SMALL_VIEW = View(640, 480, points=2, tape_folds=7)
+LARGE_VIEW = View(2048, 1536, points=1, tape_folds=0)
 
 
 def _camera(width_px: int, height_px: int) -> Camera:
@@ -79,8 +80,10 @@ def take_photographs(seed: int, damages: Sequence[Damage | None], view: View) ->
         warmth=0.05 + rng.normal(0, 0.024),
     )
     sheet = cardboard.bare_box(rng)
-    for add in (fittings.handling_marks, fittings.tape, fittings.shipping_label, fittings.sticker):
-        add(sheet, rng)
+    fittings.handling_marks(sheet, rng)
+    fittings.tape(sheet, rng, view.tape_folds)
+    fittings.shipping_label(sheet, rng)
+    fittings.sticker(sheet, rng)
     wear, film_rngs = handling_wear(rng), rng.spawn(len(damages))
     intact = _look(view, box_mesh(yaw_deg, place_mm, wear, None), lamp)
     photographs = []

@@ -22,6 +22,7 @@ from patchserve.v1.reference_pb2 import (
     LoadReferenceRequest,
     Reference,
 )
+from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
 
 
 def loaded(server: RunningServer, reference_id: str) -> Reference:
@@ -55,7 +56,9 @@ def test_profile_size_and_false_alarms_are_chosen_and_their_cost_is_told(tab: Ta
     expect(page.get_by_text("Takes about 4 times the time and memory of 224 px.")).to_be_visible()
     page.get_by_label("Keep the proportions of the first image").check()
     page.get_by_label("Mirrored and turned copies").select_option(label="All")
-    page.get_by_label("False alarms that you accept").select_option("0.02")
+    false_alarms = page.get_by_label("False alarms that you accept")
+    expect(false_alarms.locator("option").first).to_have_text(f"As usual: {100 * DEFAULT_FALSE_ALARM_RATE:.0f} %")
+    false_alarms.select_option("0.02")
     reference = built(page, server, "board")
     assert reference.profile == SCORING_PROFILE_NOTEBOOK
     assert reference.input == InputOptions(longer_side_px=448, aspect=ASPECT_RATIO_KEEP)
@@ -63,6 +66,10 @@ def test_profile_size_and_false_alarms_are_chosen_and_their_cost_is_told(tab: Ta
     assert reference.views == REFERENCE_VIEWS_ALL
     cost = re.compile(r"Inspecting an image takes about [\d.]+ ms \([\d,]+ patches\), the reference .+ of memory\.")
     expect(page.get_by_text(cost)).to_be_visible()
+    told, columns = page.get_by_text(cost).bounding_box(), page.locator(".columns.try").bounding_box()
+    assert told is not None
+    assert columns is not None
+    assert columns["y"] - (told["y"] + told["height"]) >= 16  # the notice does not touch what is below it
     page.get_by_role("link", name="Show its images and threshold").click()
     expect(
         page.get_by_text(f"{reference.input_width_px} x {reference.input_height_px} px", exact=False)

@@ -7,6 +7,7 @@ from patchserve_client._counted import counted
 
 
 def cost_text(cost: LoadCost) -> str:
-    """Such as "1600 patches an image, 74.0 MiB, 40 ms an image"."""
+    """Such as "1600 patches an image, 74.0 MiB of memory in use, 40 ms an image"."""
     patches = counted(cost.patches_per_image, "patch", "patches")
-    return f"{patches} an image, {cost.bank_bytes / 2**20:,.1f} MiB, {cost.ms_per_image:,.0f} ms an image"
+    memory = f"{cost.memory_bytes / 2**20:,.1f} MiB of memory in use"
+    return f"{patches} an image, {memory}, {cost.ms_per_image:,.0f} ms an image"

@@ -20,9 +20,9 @@ def input_options(
             "--input",
             **INPUT_PANEL,
             metavar="PX|AUTO",
-            help="Longer side, 224 to 1024 pixels; with --tile-px up to 32768. More finds smaller damage and costs "
-            "time and memory. auto: by the size of the first image, 320 at most.  [default: that of the profile; with "
-            "--tile-px the size of the first image]",
+            help="Longer side, 224 to 1024 pixels; with --tile-px up to 32000; rounded to what the backbone takes. "
+            "More finds smaller damage and costs time and memory. auto: by the size of the first image, 320 at most."
+            "  [default: that of the profile; with --tile-px the size of the first image]",
         ),
     ] = None,
     aspect: Annotated[
@@ -83,7 +83,7 @@ def side_px(text: str) -> int | Literal["auto"]:
     raise typer.BadParameter(f"--input must be a number of pixels, such as 320, or auto, not {text!r}.")
 
 
-def input_text(reference: ReferenceInfo) -> str:
-    """The size of a reference's model inputs, as in "320 x 320" and "4192 x 3040, tiles of 448"."""
-    size = f"{reference.input_width_px} x {reference.input_height_px}"
-    return size if reference.tile_px is None else f"{size}, tiles of {reference.tile_px}"
+def input_text(reference: ReferenceInfo, unit: str = "") -> str:
+    """The size of a reference's model inputs in pixels, as in "320 x 320" and "4192 x 3040, tiles of 448"."""
+    size = f"{reference.input_width_px} x {reference.input_height_px}{unit}"
+    return size if reference.tile_px is None else f"{size}, tiles of {reference.tile_px}{unit}"

@@ -39,7 +39,7 @@ def _load_options(
         ScoringProfile | None,
         typer.Option(
             **COMPARISON_PANEL,
-            show_default=f"{DEFAULT_PROFILE}; with --append that of the reference",
+            show_default=f"{DEFAULT_PROFILE}; for appended images that of the reference",
             help="How it scores: verdict has the best verdicts, notebook the exact numbers of the documented notebook, "
             "paper those of the paper; subspace is for items that are all alike.",
         ),

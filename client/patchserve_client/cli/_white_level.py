@@ -14,7 +14,7 @@ WhiteLevelOption = Annotated[
         min=1,
         max=MAX_WHITE_LEVEL,
         metavar="N",
-        show_default="that of the reference, else what the file says",
+        show_default="that of the reference, if it has one; else what the file says",
         help="For 10, 12 or 14 bits in files with 16: the value that is white. 4095 for 12 bits.",
     ),
 ]

@@ -35,6 +35,7 @@ _WORDS: Final = {
     "`TlsConfig.cert_file`": "--cert",
     "`TlsConfig.key_file`": "--key",
     "approximate_search": "--approximate-search",
+    "coreset cannot be": "--coreset-ratio and --coreset-max-patches cannot be",
     "false_alarm_rate": "--false-alarms",
     "frame_timeout": "--timeout",
     "longer_side_px of input": "--input",

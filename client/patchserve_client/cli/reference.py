@@ -166,7 +166,7 @@ def _load_files(
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
         f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
-        f"{_size_text(loaded)}, input {input_text(loaded)} px, raw threshold {loaded.threshold:.4g}, "
+        f"{_size_text(loaded)}, input {input_text(loaded, ' px')}, raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )
@@ -218,7 +218,18 @@ def list_(settings: Settings, as_json: JsonOption = False) -> None:
         print_table(_TITLES, [_reference_cells(reference) for reference in references])
 
 
-_TITLES = ["id", "images", "patches", "profile", "input", "sensitivity", "raw threshold", "MiB", "updated", "revision"]
+_TITLES = [
+    "id",
+    "images",
+    "patches",
+    "profile",
+    "input",
+    "sensitivity",
+    "raw threshold",
+    "bank MiB",
+    "updated",
+    "revision",
+]
 
 
 def _reference_cells(reference: ReferenceInfo) -> list[str]:
@@ -250,6 +261,7 @@ def show(
     if as_json:
         print_json(facts)
         return
+    del facts["cost"]  # only a load measures it
     facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")

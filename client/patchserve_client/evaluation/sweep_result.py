@@ -97,7 +97,8 @@ class SweepResult:
             images = len(self.outcomes[choice.best].findings.verdicts)
             yield (
                 f"{len(choice.as_good)} of {counted(len(self.outcomes), 'setting')} cannot be told apart with "
-                f"{counted(images, 'test image')}; more test images would tell."
+                f"{counted(images, 'test image')}; more test images would tell. Worse settings have a "
+                "lower image AUROC or a lower balanced accuracy than chance explains."
             )
         if self.failures:
             yield f"{counted(len(self.failures), 'setting')} could not be measured."

@@ -37,7 +37,7 @@ def _timestamp(time: datetime) -> Timestamp:
 
 def cost_message(cost: LoadCost) -> reference_pb2.LoadCost:
     return reference_pb2.LoadCost(
-        patches_per_image=cost.patches_per_image, bank_bytes=cost.bank_bytes, ms_per_image=cost.ms_per_image
+        patches_per_image=cost.patches_per_image, memory_bytes=cost.memory_bytes, ms_per_image=cost.ms_per_image
     )
 
 

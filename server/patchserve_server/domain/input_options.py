@@ -14,7 +14,8 @@ VERDICT_SIDE_PX: Final = 320
 AUTO_SIDE_PX: Final = VERDICT_SIDE_PX
 """The longest side that `auto` chooses. More finds smaller damage, but gives worse verdicts on many items."""
 WHOLE_SIDE_RANGE_PX: Final = (224, 1024)
-TILED_SIDE_RANGE_PX: Final = (224, 32_768)
+TILED_SIDE_RANGE_PX: Final = (224, 32_000)
+"""Augmented views are warped by OpenCV, which takes sides below 32,767 px."""
 TILE_RANGE_PX: Final = (224, 1024)
 MAX_TILE_OVERLAP: Final = 0.5
 DEFAULT_TILE_OVERLAP: Final = 0.25

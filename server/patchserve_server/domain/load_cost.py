@@ -12,7 +12,7 @@ class LoadCost:
     """What each image that is compared with a reference costs, and what the reference itself does."""
 
     patches_per_image: int
-    bank_bytes: int  # of memory while it is open: bank, search index and, in int8, its network
+    memory_bytes: int  # while it is open: bank, search index and, in int8, its network
     ms_per_image: float  # of one reference image that was scored alone, without decoding and drawing
 
 

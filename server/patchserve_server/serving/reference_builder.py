@@ -256,7 +256,7 @@ class _InputShapeOfLoad:
         needed_bytes = self._detector.fit_nbytes(self._shape, self._options, self._image_count)
         if needed_bytes > self._max_bytes:
             message = (
-                f"To build a bank from {counted(self._image_count, 'image')} of {self._shape} pixels needs "
+                f"Building a bank from {counted(self._image_count, 'image')} of {self._shape} pixels needs "
                 f"{needed_bytes / 2**20:.0f} MiB; the server allows {self._max_bytes / 2**20:.0f} MiB "
                 "(--max-bank-mib). Load fewer images, or choose a smaller input. A coreset makes the bank smaller, "
                 "but not this work."

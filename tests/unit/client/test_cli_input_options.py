@@ -67,6 +67,10 @@ def test_a_bad_value_is_rejected_with_what_is_allowed(
     assert not fake.requests["LoadReference"]
 
 
+def test_a_load_says_the_unit_of_the_size_and_of_the_tiles(run: Run, image: Path) -> None:
+    assert ", input 224 x 224 px, tiles of 448 px, " in run("reference", "load", image, "--tile-px", 448)[1]
+
+
 def test_list_and_show_say_how_large_the_backbone_sees_images(run: Run, fake: FakeServer) -> None:
     fake.references["belt"] = squeezed = reference("belt", 3)
     squeezed.input_width_px = squeezed.input_height_px = 320

@@ -123,6 +123,8 @@ def test_numbers_agree_with_their_nouns() -> None:
         ("overlay_max_side_px must be 16 to 65535.", "--overlay-max-side must be 16 to 65535."),
         ("No answer before the deadline; `timeout_s` sets it.", "No answer before the deadline; --timeout sets it."),
         ("longer_side_px of input is 1; up to 9 with tile_px.", "--input is 1; up to 9 with --tile-px."),
+        ("coreset cannot be combined.", "--coreset-ratio and --coreset-max-patches cannot be combined."),
+        ("A coreset makes the bank smaller.", "A coreset makes the bank smaller."),
         ("tile_overlap of input is 0 to 0.5.", "--tile-overlap is 0 to 0.5."),
         ("A replacement of INFERENCE is no Inference.", "A replacement of INFERENCE is no Inference."),
     ],

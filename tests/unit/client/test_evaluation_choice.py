@@ -168,6 +168,9 @@ def test_the_conclusion_names_the_setting_the_price_of_a_higher_one_and_the_prof
     )
     assert "suit these images equally well, as far as they can tell." in others[1]
     assert others[2].startswith("2 of 2 settings cannot be told apart with 60 test images")
+    assert others[2].endswith(
+        "Worse settings have a lower image AUROC or a lower balanced accuracy than chance explains."
+    )
 
 
 def test_the_conclusion_says_which_profile_suits_and_what_is_missing() -> None:

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from patchserve_client.evaluation.best_threshold import BestThreshold, best_threshold
 from patchserve_client.evaluation.image_metrics import ImageMetrics, auroc, image_metrics
@@ -170,9 +170,11 @@ def test_pixel_metrics_equal_a_naive_implementation(
     if labels.all() or not labels.any():
         assert counted.auroc() is None
         assert counted.aupro() is None
+        assert counted.average_precision() is None
         return
     assert counted.auroc() == pytest.approx(roc_auc_score(labels, scores))
     assert counted.aupro() == pytest.approx(naive_aupro(images))
+    assert counted.average_precision() == pytest.approx(average_precision_score(labels, scores))
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 3e4])

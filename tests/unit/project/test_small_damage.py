@@ -59,7 +59,9 @@ def test_all_damage_is_8_to_40_px_in_the_photographs(script: Any) -> None:
 def test_a_damaged_parcel_differs_from_the_intact_one_inside_its_mask_only(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    view = importlib.import_module("parcel_scene.scene").View(1024, 768, points=1)  # a quarter of the time
+    view = importlib.import_module("parcel_scene.scene").View(
+        1024, 768, points=1, tape_folds=0
+    )  # a quarter of the time
     monkeypatch.setattr(script, "LARGE_VIEW", view)
     assert script.draw_test(tmp_path, STAIN) == f"test/stain/{STAIN}"
     intact, damaged = (

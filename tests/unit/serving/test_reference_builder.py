@@ -337,7 +337,7 @@ async def test_a_failed_or_cancelled_load_is_no_longer_listed(bench: Bench) -> N
 async def test_a_load_tells_what_its_reference_costs(bench: Bench) -> None:
     loaded = await bench.builder.load(LoadOptions(), images(10, 20))
     async with bench.catalog.use(DEFAULT_REFERENCE_ID) as opened:
-        assert loaded.cost.bank_bytes == opened.scorer.nbytes
+        assert loaded.cost.memory_bytes == opened.scorer.nbytes
         assert loaded.cost.patches_per_image == opened.scorer.patches_per_image
     assert loaded.cost.ms_per_image > 0
     assert loaded.info == bench.catalog.info(DEFAULT_REFERENCE_ID)
@@ -353,7 +353,10 @@ async def test_images_that_need_too_much_memory_are_refused_before_they_are_all_
             yield NamedImage(gray_png(100), "")
 
     options = LoadOptions(requested=RequestedOptions(input=InputOptions(longer_side_px=side_px)))
-    with pytest.raises(MemoryBudgetError, match=r"2 images of 500 x 500 pixels needs 1 MiB; the server allows 1 MiB"):
+    with pytest.raises(
+        MemoryBudgetError,
+        match=r"^Building a bank from 2 images of 500 x 500 pixels needs 1 MiB; the server allows 1 MiB",
+    ):
         await bench.builder.load(options, recorded_images())
     assert asked_for == [0, 1]
     with pytest.raises(MemoryBudgetError, match="4 images"):  # the number is known at the first one

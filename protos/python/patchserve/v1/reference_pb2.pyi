@@ -273,7 +273,7 @@ class InputOptions(_message.Message):
     TILE_PX_FIELD_NUMBER: _builtins.int
     TILE_OVERLAP_FIELD_NUMBER: _builtins.int
     longer_side_px: _builtins.int
-    """The longer side of model inputs, in pixels: 224 to 1024; with tile_px up to 32768. Absent (0): the default of the
+    """The longer side of model inputs, in pixels: 224 to 1024; with tile_px up to 32000. Absent (0): the default of the
     profile; with tile_px that of the first reference image.
     """
     auto: _builtins.bool
@@ -510,11 +510,11 @@ class LoadCost(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     PATCHES_PER_IMAGE_FIELD_NUMBER: _builtins.int
-    BANK_BYTES_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MS_PER_IMAGE_FIELD_NUMBER: _builtins.int
     patches_per_image: _builtins.int
     """The number of patches of each image that is compared with the reference: the size of the patch grid."""
-    bank_bytes: _builtins.int
+    memory_bytes: _builtins.int
     """The memory of the reference while it is open, in bytes: bank, search index and, in int8, its network. The limit of
     all open references together is `max_bank_bytes` of GetServerInfo.
     """
@@ -526,12 +526,12 @@ class LoadCost(_message.Message):
         self,
         *,
         patches_per_image: _builtins.int = ...,
-        bank_bytes: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
         ms_per_image: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bank_bytes", b"bank_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import score_inputs
+from patchserve_server.engine.patchcore.thresholds import NormalScore
 from patchserve_server.engine.search.bank_index import BankIndex
 
 _SHIFTS = ((1, 1), (-1, 1), (1, -1), (-1, -1))
@@ -37,13 +37,15 @@ class AugmentedViews:
     index: BankIndex | PatchSubspace  # of all images
     inputs: ModelInputs  # (N, H, W, 3), masked
 
-    def raw_scores(self, progress: Progress) -> Iterator[RawScores]:
+    def scores(self, progress: Progress) -> list[NormalScore]:
         """Each view of each distinct image against the whole bank."""
-        pipeline = self.pipeline
+        pipeline, scores = self.pipeline, list[NormalScore]()
         for done, image in enumerate(self.images, 1):
             for view in augmented_views(self.inputs[image]):
-                yield from score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0]
+                progress(LoadStage.CALIBRATE, done - 1, len(self.images))  # also ends a load whose caller has left
+                scores += map(NormalScore.of, score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0])
             progress(LoadStage.CALIBRATE, done, len(self.images))
+        return scores
 
 
 def augmented_views(image: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:

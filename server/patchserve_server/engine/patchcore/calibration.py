@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -14,11 +15,7 @@ from patchserve_server.engine.patchcore.augmented_views import AugmentedViews
 from patchserve_server.engine.patchcore.calibration_bank import ROUNDING, CalibrationBank, first_equal_images
 from patchserve_server.engine.patchcore.leave_one_out import MIN_IMAGES, LeaveOneOut
 from patchserve_server.engine.patchcore.pipeline import Pipeline
-from patchserve_server.engine.patchcore.thresholds import (
-    NormalScores,
-    augmented_view_thresholds,
-    leave_one_out_thresholds,
-)
+from patchserve_server.engine.patchcore.thresholds import augmented_view_thresholds, leave_one_out_thresholds
 from patchserve_server.engine.search.bank_index import BankIndex
 
 
@@ -50,12 +47,11 @@ def calibrate(
     bank = CalibrationBank.build(pipeline, first_equal, vectors, selected)
     if len(bank.images) >= MIN_IMAGES:
         leave_one_out = LeaveOneOut.search(pipeline, bank, progress).with_best_spacing()
-        bank, normal = leave_one_out.bank, NormalScores.of(leave_one_out.raw_scores())
-        if normal.are_finite:
-            highest = max(raw.image_score for raw in leave_one_out.pristine_scores()) * (1 + ROUNDING)
+        bank, scores = leave_one_out.bank, leave_one_out.normal_scores()
+        if all(math.isfinite(normal.image_score) for normal in scores):
+            highest = max(leave_one_out.pristine_scores()) * (1 + ROUNDING)
             smallest = bank.smallest_distance
-            calibration = leave_one_out_thresholds(normal, highest, smallest, pipeline.options.false_alarm_rate)
+            calibration = leave_one_out_thresholds(scores, highest, smallest, pipeline.options.false_alarm_rate)
             return CalibratedBank(bank.index, calibration)
-    views = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs)
-    normal = NormalScores.of(views.raw_scores(progress))
-    return CalibratedBank(bank.index, augmented_view_thresholds(normal, bank.smallest_distance))
+    scores = AugmentedViews(pipeline, [at // bank.views for at in bank.images], bank.index, inputs).scores(progress)
+    return CalibratedBank(bank.index, augmented_view_thresholds(scores, bank.smallest_distance))

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean, pstdev
 
 import torch
 from torch import Tensor
 
-from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference_options import ScoringProfile
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline
 from patchserve_server.engine.patchcore.scoring import mean_of_nearest
+from patchserve_server.engine.patchcore.thresholds import NormalScore
 
 MIN_IMAGES = 3
 _MIN_SPACING = 0.1
@@ -53,23 +53,31 @@ class LeaveOneOut:
 
     def relative_spread(self) -> float:
         """The standard deviation of the image scores, divided by their mean; infinite if a score is."""
-        scores = [raw.image_score for raw in self.raw_scores()]
+        scores = [normal.image_score for normal in self.normal_scores()]
         if not all(map(math.isfinite, scores)):
             return math.inf
         mean = fmean(scores)
         return pstdev(scores) / mean if mean > 0 else 0.0
 
-    def raw_scores(self) -> Iterator[RawScores]:
+    def normal_scores(self) -> list[NormalScore]:
         """Each image against the rows of all the others."""
-        pipeline, bank = self.pipeline, self.bank
-        for image, neighbors in self.neighbors.items():
-            yield from pipeline.raw_scores(neighbors, bank.patches(image), bank.index, bank.group(image))
+        return [
+            NormalScore.of(scores)
+            for image, neighbors in self.neighbors.items()
+            for scores in self.pipeline.raw_scores(
+                neighbors, self.bank.patches(image), self.bank.index, self.bank.group(image)
+            )
+        ]
 
-    def pristine_scores(self) -> Iterator[RawScores]:
-        """Each image against the whole bank, including its own rows: the scores if a caller sends the image again."""
-        pipeline, bank = self.pipeline, self.bank
-        for image, neighbors in self.neighbors.items():
-            yield from pipeline.raw_scores(self._with_own_rows(image, neighbors), bank.patches(image), bank.index)
+    def pristine_scores(self) -> list[float]:
+        """The image scores against the whole bank, including own rows: what a caller gets who sends an image again."""
+        return [
+            scores.image_score
+            for image, neighbors in self.neighbors.items()
+            for scores in self.pipeline.raw_scores(
+                self._with_own_rows(image, neighbors), self.bank.patches(image), self.bank.index
+            )
+        ]
 
     def _with_own_rows(self, image: int, other_neighbors: Neighbors) -> Neighbors:
         """The nearest rows in the whole bank: those of other images, merged with those of the image itself."""

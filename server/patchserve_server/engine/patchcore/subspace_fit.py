@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import Calibration
@@ -25,7 +24,7 @@ from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace, Pat
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.reference_views import View
 from patchserve_server.engine.patchcore.thresholds import (
-    NormalScores,
+    NormalScore,
     augmented_view_thresholds,
     leave_one_out_thresholds,
 )
@@ -78,26 +77,23 @@ class SubspaceFit:
         progress(LoadStage.CALIBRATE, 0, len(self.images))
         smallest = ROUNDING * self.sums.root_mean_square or ROUNDING
         if len(self.images) < MIN_IMAGES:
-            views = AugmentedViews(self.pipeline, self.images, subspace, self.inputs)
-            return augmented_view_thresholds(NormalScores.of(views.raw_scores(progress)), smallest)
-        pristine = list[float]()
-        normal = NormalScores.of(self._leave_one_out(subspace, pristine, progress))
-        highest = max(pristine) * (1 + ROUNDING)
-        return leave_one_out_thresholds(normal, highest, smallest, self.pipeline.options.false_alarm_rate)
+            scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).scores(progress)
+            return augmented_view_thresholds(scores, smallest)
+        left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
+        highest = max(normal.image_score for normal in pristine) * (1 + ROUNDING)
+        return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
 
-    def _leave_one_out(self, subspace: PatchSubspace, pristine: list[float], progress: Progress) -> Iterator[RawScores]:
-        """The scores of each distinct image without its fold. To `pristine` it adds the image score with all folds."""
+    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[NormalScore, ...]]:
+        """The scores of each distinct image without its fold, and with it."""
         total, done = self.sums, 0
         for number, fold in enumerate(self.folds):
             without = PatchSubspace.fit(total - fold)
             for image in self.images[number :: len(self.folds)]:
-                left_out, whole = self._score(image, without, subspace)
-                pristine.append(whole.image_score)
-                yield left_out
+                yield self._score(image, without, subspace)
                 done += 1
                 progress(LoadStage.CALIBRATE, done, len(self.images))
 
-    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[RawScores, ...]:
+    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[NormalScore, ...]:
         """The scores of one image against each of the subspaces. It is embedded once, a group of tiles at a time."""
         pipeline, parts = self.pipeline, [list[PatchScores]() for _ in subspaces]
         for tiles in pipeline.tile_groups:
@@ -106,7 +102,7 @@ class SubspaceFit:
             for scores, subspace in zip(parts, subspaces, strict=True):
                 scores.append(pipeline.scores_against(patches, subspace, positions))
         return tuple(
-            pipeline.image_scores(PatchScores.join(scores), subspace)[0]
+            NormalScore.of(pipeline.image_scores(PatchScores.join(scores), subspace)[0])
             for scores, subspace in zip(parts, subspaces, strict=True)
         )
 

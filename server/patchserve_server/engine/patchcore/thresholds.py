@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -16,27 +15,19 @@ from patchserve_server.engine.patchcore.prediction_limit import ScorePrediction
 
 
 @dataclass(frozen=True, slots=True)
-class NormalScores:
-    """What thresholds need of the raw scores of normal images. Their maps, 4 MB each of large images, are not kept."""
+class NormalScore:
+    """What a threshold needs of the raw scores of a normal image. A map is not kept: it may have 4 MiB."""
 
-    image_scores: tuple[float, ...]
-    peaks: tuple[float, ...]  # of the maps
+    image_score: float
+    peak: float  # of the map
 
     @classmethod
-    def of(cls, normal: Iterable[RawScores]) -> Self:
-        """Those of one or more images, of which only one is in memory at a time if the iterable makes them."""
-        image_scores, peaks = zip(
-            *((raw.image_score, float(np.nanmax(raw.anomaly_map))) for raw in normal), strict=True
-        )
-        return cls(image_scores, peaks)
-
-    @property
-    def are_finite(self) -> bool:
-        return all(map(math.isfinite, self.image_scores))
+    def of(cls, raw: RawScores) -> Self:
+        return cls(raw.image_score, float(np.nanmax(raw.anomaly_map)))
 
 
 def leave_one_out_thresholds(
-    normal: NormalScores, own_highest: float, smallest: float, rate: float | None
+    normal: Sequence[NormalScore], own_highest: float, smallest: float, rate: float | None
 ) -> Calibration:
     """Thresholds that other undamaged items exceed at a rate (docs/adr/0016).
 
@@ -47,20 +38,25 @@ def leave_one_out_thresholds(
         rate: the share of undamaged items that may be false alarms; None: the default.
     """
     rate = DEFAULT_FALSE_ALARM_RATE if rate is None else rate
-    prediction = ScorePrediction.of(normal.image_scores)
+    scores, peaks = _scores_and_peaks(normal)
+    prediction = ScorePrediction.of(scores)
     image_threshold = max(prediction.limit_of(rate), own_highest, smallest)
     return Calibration(
         CalibrationMethod.LEAVE_ONE_OUT,
         image_threshold,
-        max(ScorePrediction.of(normal.peaks).limit_of(rate), smallest),
-        ScoreSpread.of(normal.image_scores),
+        max(ScorePrediction.of(peaks).limit_of(rate), smallest),
+        ScoreSpread.of(scores),
         false_alarm_rate=prediction.rate_above(image_threshold),
         false_alarm_rate_upper=prediction.rate_bound(image_threshold),
     )
 
 
-def augmented_view_thresholds(normal: NormalScores, smallest: float) -> Calibration:
+def augmented_view_thresholds(normal: Sequence[NormalScore], smallest: float) -> Calibration:
     """Thresholds that no view of the reference images exceeds. They tell nothing about other items, and so no rate."""
-    scores, peaks = normal.image_scores, normal.peaks
+    scores, peaks = _scores_and_peaks(normal)
     spread = ScoreSpread.of(scores)
     return Calibration(CalibrationMethod.AUGMENTED_VIEWS, max(*scores, smallest), max(*peaks, smallest), spread)
+
+
+def _scores_and_peaks(normal: Sequence[NormalScore]) -> tuple[list[float], list[float]]:
+    return [one.image_score for one in normal], [one.peak for one in normal]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,12 +12,15 @@ from fakes.engine import MEMORY_BANK_PROFILES, cards, ignore_progress, inspect
 from numpy.typing import NDArray
 
 from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
-from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.images import AnomalyMap, ModelInputs
+from patchserve_server.domain.input_options import TILED_SIDE_RANGE_PX
+from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, MemoryBank
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore.augmented_views import augmented_views
+from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.prediction_limit import ScorePrediction
 
 FULL = CoresetOptions()
@@ -120,6 +124,12 @@ def test_views_differ_and_are_always_the_same() -> None:
         assert np.abs(view.astype(int) - image).mean() < 25
 
 
+@pytest.mark.parametrize("side_px", TILED_SIDE_RANGE_PX)
+def test_images_of_any_size_have_views(side_px: int) -> None:
+    for shape in ((32, side_px, 3), (side_px, 32, 3)):
+        assert {view.shape for view in augmented_views(np.zeros(shape, np.uint8))} == {shape}
+
+
 @pytest.mark.parametrize("profile", ScoringProfile)
 def test_equal_images_count_as_one(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
     once, thrice = (fit(detector, cards(*seeds), profile).model.calibration for seeds in ((1,), (1, 1, 1)))
@@ -209,3 +219,41 @@ def test_verdict_uses_the_spacing_only_where_scores_become_more_alike(detector: 
         assert is_plain != is_spaced
         spreads = [relative_spread(spaced, spacing) for spacing in (np.ones_like(spaced.spacing), spaced.spacing)]
         assert is_spaced == (spreads[1] < spreads[0])
+
+
+@pytest.mark.parametrize("profile", [ScoringProfile.NOTEBOOK, ScoringProfile.VERDICT, ScoringProfile.SUBSPACE])
+@pytest.mark.parametrize("count", [1, 6])
+def test_a_fit_keeps_no_maps(
+    detector: PatchCoreDetector, profile: ScoringProfile, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of many large images would need more memory than the bank."""
+    maps = list[weakref.ref[AnomalyMap]]()
+    most_at_once, draw = 0, Pipeline._anomaly_map
+
+    def drawn(pipeline: Pipeline, patch_scores: np.ndarray) -> AnomalyMap:
+        nonlocal most_at_once
+        anomaly_map = draw(pipeline, patch_scores)
+        maps.append(weakref.ref(anomaly_map))
+        most_at_once = max(most_at_once, sum(one() is not None for one in maps))
+        return anomaly_map
+
+    monkeypatch.setattr(Pipeline, "_anomaly_map", drawn)
+    fit(detector, cards(*range(count)), profile)
+    assert len(maps) >= 10
+    assert most_at_once <= 3
+
+
+@pytest.mark.parametrize("profile", [ScoringProfile.NOTEBOOK, ScoringProfile.SUBSPACE])
+def test_a_load_ends_between_two_views_of_an_image(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    """Those of one large image take minutes."""
+    scored = list[int]()
+
+    def leave(stage: LoadStage, done: int, _total: int) -> None:
+        if stage is LoadStage.CALIBRATE:
+            scored.append(done)
+        if len(scored) == 4:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        detector.fit(cards(1), ReferenceOptions(profile), leave)
+    assert scored == [0] * 4

@@ -147,7 +147,7 @@ def test_the_alphabet_for_urls_escapes_and_missing_padding_are_base64_too() -> N
         ({"ouput": {}}, "ouput", "Did you mean output?"),
         ({"output": {"overlays": True}}, "output.overlays", "Did you mean overlay?"),
         ({"overlay": True}, "overlay", "Did you mean output.overlay?"),
-        ({"zzz": 1}, "zzz", "Its fields: reference_id, image, output, expected_revision, image_name."),
+        ({"zzz": 1}, "zzz", "Its fields: reference_id, image, output, expected_revision, image_name, white_level."),
         ({"z" * 100: 1}, "z" * 64, "no field"),
         ({"\ud800": 1}, "\\ud800", "no field"),
         ({"output": {"max_regions": 1, "maxRegions": 1}}, "output.max_regions", "twice"),

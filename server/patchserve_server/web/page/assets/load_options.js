@@ -10,6 +10,7 @@ const VIEWS = [
   ["", "As the profile has it"], ["REFERENCE_VIEWS_NONE", "None"], ["REFERENCE_VIEWS_AUTO", "With few images, where it helps"],
   ["REFERENCE_VIEWS_ALL", "All"],
 ];
+const USUAL_RATE = 0.15; // that of a load without a rate
 const RATES = [0.01, 0.02, 0.05, 0.1, 0.2];
 
 /**
@@ -79,7 +80,7 @@ const sizeOf = (current) => (current?.input.tilePx ? "tiles" : String(current?.i
 function rates(current) {
   const own = current?.requestedRate ?? 0;
   const shares = [...new Set([...RATES, own])].filter((share) => share > 0).sort((one, other) => one - other);
-  return [["", "As usual"], ...shares.map((share) => pair(String(share), `${Number((100 * share).toFixed(1))} %`))];
+  return [["", `As usual: ${100 * USUAL_RATE} %`], ...shares.map((share) => pair(String(share), `${Number((100 * share).toFixed(1))} %`))];
 }
 
 /** @param {string} value @param {string} words @returns {[string, string]} */

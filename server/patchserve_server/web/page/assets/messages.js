@@ -66,13 +66,13 @@ export function readReference(json) {
  * What a reference costs.
  * @typedef {object} Cost
  * @property {number} patchesPerImage
- * @property {number} bankBytes
+ * @property {number} memoryBytes
  * @property {number} msPerImage
  */
 
 /** @returns {Cost | null} null: the server does not tell */
 export function readCost(json) {
-  return json ? { patchesPerImage: json.patches_per_image, bankBytes: Number(json.bank_bytes), msPerImage: json.ms_per_image } : null;
+  return json ? { patchesPerImage: json.patches_per_image, memoryBytes: Number(json.memory_bytes), msPerImage: json.ms_per_image } : null;
 }
 
 /**

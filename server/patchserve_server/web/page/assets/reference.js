@@ -218,7 +218,7 @@ function facts(reference) {
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
     ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
-    ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)}`),
+    ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)} without the search index`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),
     ...fact("Input", inputText(reference), "What the network sees of an image."),

@@ -24,9 +24,9 @@ export function bytesText(bytes) {
 }
 
 /** What a reference costs. @param {import("./messages.js").Cost} cost */
-export const costText = ({ patchesPerImage, bankBytes, msPerImage }) =>
+export const costText = ({ patchesPerImage, memoryBytes, msPerImage }) =>
   `Inspecting an image takes about ${millisecondsText(msPerImage)} (${patchesPerImage.toLocaleString("en")} patches), `
-  + `the reference ${bytesText(bankBytes)} of memory.`;
+  + `the reference ${bytesText(memoryBytes)} of memory.`;
 
 /** A share as a percentage. @param {number} share */
 export const percentText = (share) => `${Number((100 * share).toPrecision(2))} %`;

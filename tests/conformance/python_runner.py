@@ -101,12 +101,19 @@ def reference(info: ReferenceInfo) -> Json:
     """The Reference message of this information, without times."""
     fields = dataclasses.asdict(info)
     fields["profile"] = info.profile and f"SCORING_PROFILE_{info.profile.name}"
+    fields["views"] = info.views and f"REFERENCE_VIEWS_{info.views.name}"
     method = info.calibration.method
     fields["calibration"]["method"] = method and f"CALIBRATION_METHOD_{method.name}"
     coreset = {"ratio": fields.pop("coreset_ratio"), "max_patches": fields.pop("coreset_max_patches")}
     fields["coreset"] = {name: value for name, value in coreset.items() if value}
     fields["input"] = input_message(fields)
-    left_out = ("create_time", "update_time", "region_of_interest", *(name for name in fields if not fields[name]))
+    left_out = (
+        "create_time",
+        "update_time",
+        "region_of_interest",
+        "cost",
+        *(name for name in fields if not fields[name]),
+    )
     return {name: value for name, value in fields.items() if name not in left_out}
 
 

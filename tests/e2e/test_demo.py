@@ -107,7 +107,7 @@ def test_a_wrong_verdict_is_reported(
 def test_a_server_that_does_not_start_is_reported_with_its_message(tmp_path: Path) -> None:
     finished = run_demo(tmp_path, "--backbone", "no_such_backbone")
     assert finished.returncode == 1
-    assert "The server did not start (exit code 2)" in finished.stderr
+    assert "The server did not start (exit code 1)" in finished.stderr
     assert "no_such_backbone" in finished.stderr
     assert "wide_resnet50_2" in finished.stderr
     assert "Traceback" not in finished.stderr

@@ -45,6 +45,7 @@ class FakeDetector:
         self.failure: Exception | None = None
         self.fit_gate = _open_gate()
         self.fitted: Callable[[], None] = lambda: None
+        self.fitting_threads: set[int] = set()  # a load measures the time of a scorer there: these scores do not count
         self.openings: list[ReferenceModel] = []
         self.open_gates: dict[int, threading.Event] = {}
         self._extra_nbytes = extra_nbytes
@@ -63,6 +64,7 @@ class FakeDetector:
         return 3 * shape.pixels * image_count
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
+        self.fitting_threads.add(threading.get_ident())
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
         self.fitted()
@@ -95,6 +97,8 @@ class FakeScorer:
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         detector = self.detector
+        if threading.get_ident() in detector.fitting_threads:
+            return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
         detector.batches.append(len(inputs))
         assert detector.gate.wait(30)
         if detector.failure is not None:

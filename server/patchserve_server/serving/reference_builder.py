@@ -135,7 +135,9 @@ class ReferenceBuilder:
         shape = _InputShapeOfLoad(
             self._detector, fit_options, None if base is None else base.info.input_shape, self._max_bytes
         )
-        shape.expect(len(described) + load.progress.steps_total)  # 0 if it is not known how many follow
+        total = len(described) + load.progress.steps_total  # 0 follow if it is not known how many
+        self._check_count(total)
+        shape.expect(total)
         inputs, new_images = await self._decode_all(images, len(described), shape, white_level, load)
         load.reached(LoadStage.EMBED, 0, len(inputs))  # it may have to wait for a thread
         fitted = await self._fit(options, base, inputs, load)
@@ -153,6 +155,10 @@ class ReferenceBuilder:
         info = await self._catalog.publish(reference, fitted.scorer, replaces=replaces)
         return LoadedReference(info, fitted.cost)
 
+    def _check_count(self, images: int) -> None:
+        if images > self._max_images:
+            raise InvalidInputError("images", f"A reference holds at most {self._max_images} images.")
+
     async def _decode_all(
         self,
         images: AsyncIterator[NamedImage],
@@ -165,9 +171,7 @@ class ReferenceBuilder:
         described: list[ReferenceImage] = []
         loop = asyncio.get_running_loop()
         async for image in images:
-            if base_count + len(inputs) >= self._max_images:
-                message = f"A reference holds at most {self._max_images} images."
-                raise InvalidInputError("images", message)
+            self._check_count(base_count + len(inputs) + 1)
             shape.expect(base_count + len(inputs) + 1)
             try:
                 decoded = await loop.run_in_executor(self._images, self._decode, image, shape, white_level)

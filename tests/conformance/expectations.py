@@ -37,7 +37,7 @@ def described(value: Any, name: str = "") -> Any:
         return {
             key: described(item, key)
             for key, item in value.items()
-            if key not in ("timing", "create_time", "update_time")
+            if key not in ("timing", "create_time", "update_time", "ms_per_image")
         }
     if name in _IMAGES and value:
         return image_facts(base64.b64decode(value))

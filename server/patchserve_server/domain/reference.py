@@ -73,6 +73,11 @@ class ScoreSpread:
         is_whole = len(self.scores) == min(self.count, MAX_NORMAL_SCORES)
         return is_sorted and is_whole and (self.scores[0], self.scores[-1]) == (self.min, self.max)
 
+    @property
+    def relative_stddev(self) -> float:
+        """The standard deviation as a share of the mean; 0 if all scores are 0."""
+        return self.stddev / self.mean if self.mean > 0 else 0.0
+
     @classmethod
     def of(cls, scores: Sequence[float]) -> Self:
         """The distribution of these scores, at least one."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean, pstdev
 
 import torch
 from torch import Tensor
 
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Progress
+from patchserve_server.domain.reference import ScoreSpread
 from patchserve_server.domain.reference_options import ScoringProfile
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
 from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline
@@ -54,10 +54,7 @@ class LeaveOneOut:
     def relative_spread(self) -> float:
         """The standard deviation of the image scores, divided by their mean; infinite if a score is."""
         scores = [normal.image_score for normal in self.normal_scores()]
-        if not all(map(math.isfinite, scores)):
-            return math.inf
-        mean = fmean(scores)
-        return pstdev(scores) / mean if mean > 0 else 0.0
+        return ScoreSpread.of(scores).relative_stddev if all(map(math.isfinite, scores)) else math.inf
 
     def normal_scores(self) -> list[NormalScore]:
         """Each image against the rows of all the others."""

@@ -85,10 +85,5 @@ def spreads_no_more(calibration: Calibration, other: Calibration) -> bool:
     standard deviations as shares of the mean; a difference within the standard error of a standard deviation does not
     count.
     """
-    spread, standard_error = _relative_spread(calibration), 1 / math.sqrt(2 * calibration.normal_scores.count)
-    return spread <= _relative_spread(other) * (1 + standard_error)
-
-
-def _relative_spread(calibration: Calibration) -> float:
-    normal = calibration.normal_scores
-    return normal.stddev / normal.mean if normal.mean > 0 else 0.0
+    normal, standard_error = calibration.normal_scores, 1 / math.sqrt(2 * calibration.normal_scores.count)
+    return normal.relative_stddev <= other.normal_scores.relative_stddev * (1 + standard_error)

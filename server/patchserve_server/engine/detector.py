@@ -15,7 +15,14 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
-from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference import (
+    Bank,
+    Calibration,
+    EmbeddingSpec,
+    MemoryBank,
+    ReferenceInfo,
+    ReferenceModel,
+)
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
@@ -211,7 +218,7 @@ class PatchCoreDetector:
             spacing=spacing.numpy(),
             inputs=masked,
         )
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibrated.calibration)
+        model = self._model(pipeline, bank, calibrated.calibration, views)
         index = replace(
             index,
             groups=None,
@@ -228,8 +235,12 @@ class PatchCoreDetector:
         subspace = PatchSubspace.fit(fit.sums)
         calibration = fit.calibrate(subspace, progress)
         bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        model = self._model(pipeline, bank, calibration, len(views))
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
+    def _model(self, pipeline: Pipeline, bank: Bank, calibration: Calibration, views: int) -> ReferenceModel:
+        spec = self.spec_of(pipeline.shape)
+        return ReferenceModel(spec, pipeline.options, bank, calibration, views_per_image=views)
 
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""

@@ -30,6 +30,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    spaced_score_of_windows,
     verdict_score,
     verdict_score_of_windows,
 )
@@ -222,34 +223,44 @@ class Pipeline:
     def image_scores(
         self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
     ) -> list[RawScores]:
-        """The raw scores of each image, from the scores of all its patches.
+        """The raw scores of each image, from the scores of its patches. Arguments: as for `scores_without_maps`."""
+        image_scores = self.scores_without_maps(scores, index, exclude_groups)
+        maps = [self._anomaly_map(grid) for grid in self._on_grid(scores.distances, scores.positions).cpu().numpy()]
+        return [RawScores(*pair) for pair in zip(image_scores, maps, strict=True)]
+
+    def scores_without_maps(
+        self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
+    ) -> list[float]:
+        """The raw image score of each image: that of `image_scores`.
 
         Args:
-            scores: of every position of the grid.
+            scores: of every position of the grid that counts or that the map inside the region of interest needs.
             index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
-        counted = self._counted(scores.positions)
         if scores.worst is None or isinstance(index, PatchSubspace):
-            image_scores = self._distance_scores(scores, slice(None) if counted is None else counted)
-        else:
-            worst, search = scores.worst, self.parallel_search
-            image_scores = reweighted_score(
-                worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
-            )
-        maps = [self._anomaly_map(grid) for grid in self._on_grid(scores.distances, scores.positions).cpu().numpy()]
-        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+            return self._distance_scores(scores).tolist()
+        worst, search = scores.worst, self.parallel_search
+        reweighted = reweighted_score(
+            worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
+        )
+        return reweighted.tolist()
 
-    def _distance_scores(self, scores: PatchScores, counted: Tensor | slice) -> Tensor:
-        """The image scores (B,) from the distances of the counted patches."""
+    def _distance_scores(self, scores: PatchScores) -> Tensor:
+        """The image scores (B,) from the distances of the patches that count.
+
+        With tiles, the highest of the windows of a tile's size, each scored like an image of that size.
+        """
+        mask = self._counted(scores.positions)
+        counted = slice(None) if mask is None else mask
         distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
-        if self.options.profile is not ScoringProfile.VERDICT:
-            return spaced_score(distances, spacing)
+        is_verdict = self.options.profile is ScoringProfile.VERDICT
         if self.tiling.is_whole:
-            return verdict_score(distances, spacing)
+            return verdict_score(distances, spacing) if is_verdict else spaced_score(distances, spacing)
         positions = scores.positions[counted]
         grids = self._on_grid(distances, positions), self._on_grid(spacing, positions, empty=1)
-        return verdict_score_of_windows(*grids, self.tiling.tile_grid)
+        of_windows = verdict_score_of_windows if is_verdict else spaced_score_of_windows
+        return of_windows(*grids, self.tiling.tile_grid)
 
     def _on_grid(self, values: Tensor, positions: Tensor, *, empty: float = 0) -> Tensor:
         """Values (B, P) at their positions (P,) in the grid: (B, rows, columns)."""

@@ -42,8 +42,8 @@ def test_a_calibration_keeps_no_maps(
 
     monkeypatch.setattr(Pipeline, "image_scores", watched)
     detector.fit(cards(*range(8)), ReferenceOptions(profile=profile), ignore_progress)
-    assert len(maps) >= 16
-    assert most <= 4
+    assert len(maps) == 8  # one for each image: what needs an image score only draws no map
+    assert most <= 2
 
 
 @given(

@@ -43,13 +43,12 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
+from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
-_TILES_OF_A_RUNTIME = 64
-"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -142,9 +141,9 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+        runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
+        index = _index_of(bank, device, approximate=options.approximate_search)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
         if self._backbone.bytes_per_reference:
@@ -173,13 +172,15 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, roi_mask, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
-    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+    def _runtime_for(
+        self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
+    ) -> Runtime:
         """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
         tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
-        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+        return self._backbone.runtime_for(int8_samples(tiling, masked, roi_mask), progress)
 
     def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +34,7 @@ from patchserve_server.engine.patchcore.scoring import (
     verdict_score,
     verdict_score_of_windows,
 )
+from patchserve_server.engine.patchcore.tiles_of_region import covered_tiles, needed_tiles
 from patchserve_server.engine.patchcore.tiling import Tile, Tiling
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.near_places import NearPlaces
@@ -63,6 +64,7 @@ class Pipeline:
     parallel_search: ParallelSearch
     roi_mask: RoiMask | None  # None: the whole image counts
     tiling: Tiling
+    needed: frozenset[Tile]  # the tiles that an inspection embeds
 
     @classmethod
     def build(
@@ -77,7 +79,8 @@ class Pipeline:
     ) -> Pipeline:
         """Create the steps. `roi_mask` is the result of `build_roi_mask` for these options."""
         tiling = Tiling.of(shape, options.input, architecture)
-        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, tiling)
+        needed = needed_tiles(tiling, roi_mask, is_smoothed=options.profile is ScoringProfile.PAPER)
+        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, tiling, frozenset(needed))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -95,8 +98,12 @@ class Pipeline:
 
     @property
     def tile_groups(self) -> Sequence[Sequence[Tile]]:
-        """The tiles of an image, in groups that are scored at once."""
-        return list(self.tiling.groups(_inputs_per_pass(self.tiling.tile_shape)))
+        """The tiles of an image that its region of interest needs, in groups that are scored at once."""
+        needed = ([tile for tile in tiles if tile in self.needed] for tiles in self._all_groups())
+        return [tiles for tiles in needed if tiles]
+
+    def _all_groups(self) -> Iterator[Sequence[Tile]]:
+        return self.tiling.groups(_inputs_per_pass(self.tiling.tile_shape))
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
         """Model inputs (B, H, W, 3) with everything outside the region of interest covered."""
@@ -110,19 +117,34 @@ class Pipeline:
         """
         if tiles is None:
             return self._embed_all(masked_inputs)
-        layers = self.runtime.layers(self.tiling.cut(masked_inputs, tiles))
-        if self.is_paper:
-            layers = tuple(aggregate_3x3(layer) for layer in layers)
+        layers = self._layers(self.tiling.cut(masked_inputs, tiles))
         return self.tiling.core(concat_layers(layers, self.tiling.tile_grid), tiles)
+
+    def _layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
+        layers = self.runtime.layers(inputs)
+        return tuple(aggregate_3x3(layer) for layer in layers) if self.is_paper else layers
 
     def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
         if self.tiling.is_whole:
             return self.embed(masked_inputs, self.tiling.tiles)
         size = (len(masked_inputs), self.architecture.patches_of(self.shape), self.architecture.feature_dim)
         vectors = torch.empty(size, device=self.runtime.device)
-        for tiles in self.tile_groups:
-            vectors[:, self.tiling.positions(tiles).to(vectors.device)] = self.embed(masked_inputs, tiles)
+        covered = covered_tiles(self.tiling, self.roi_mask)
+        for tiles in self._all_groups():
+            if shown := [tile for tile in tiles if tile not in covered]:
+                vectors[:, self.tiling.positions(shown).to(vectors.device)] = self.embed(masked_inputs, shown)
+        if covered:
+            self._fill_covered(vectors, masked_inputs, covered)
         return vectors
+
+    def _fill_covered(self, vectors: Tensor, masked_inputs: ModelInputs, covered: Collection[Tile]) -> None:
+        """Fill vectors (B, P, D) where these tiles are. They all show the cover, so only one of them is embedded."""
+        first = next(iter(covered))
+        layers = self._layers(self.tiling.cut(masked_inputs[:1], [first]))
+        of_cover = concat_layers(layers, self.tiling.tile_grid)
+        for tile in covered:
+            positions = self.tiling.positions([tile]).to(vectors.device)
+            vectors[:, positions] = self.tiling.core(of_cover, [tile])
 
     def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.

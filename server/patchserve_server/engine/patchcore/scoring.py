@@ -24,7 +24,7 @@ _TOP_SHARE = 0.03
 _LARGEST_AREA = 0.2
 
 _SMOOTHING_SIGMA_PX = 4.0
-_SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
+SMOOTHING_REACH_PX = 16  # 4 sigma to either side
 
 
 def mean_of_nearest(distances: Tensor) -> Tensor:
@@ -157,7 +157,7 @@ def notebook_map(patch_scores: NDArray[np.float32], shape: InputShape) -> Anomal
 
 def paper_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMap:
     """Patch scores (h, w) scaled bilinearly, then smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
-    kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
+    kernel = (2 * SMOOTHING_REACH_PX + 1, 2 * SMOOTHING_REACH_PX + 1)
     stretched = notebook_map(patch_scores, shape)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)

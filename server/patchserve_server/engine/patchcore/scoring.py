@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ _TOP_SHARE = 0.03
 _LARGEST_AREA = 0.2
 
 _SMOOTHING_SIGMA_PX = 4.0
-_SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
+SMOOTHING_REACH_PX = 16  # 4 sigma to either side
 
 
 def mean_of_nearest(distances: Tensor) -> Tensor:
@@ -45,9 +47,7 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
         patch_scores: (B, Q).
         spacing: (B, Q) of the neighbors of each patch, 1 on average.
     """
-    scores = patch_scores / spacing.pow(_SPACING_POWER)
-    highest = max(1, round(_TOP_SHARE * scores.shape[1]))
-    return scores.topk(highest, dim=1).values.mean(dim=1)
+    return _mean_of_highest(patch_scores / spacing.pow(_SPACING_POWER))
 
 
 def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
@@ -63,6 +63,11 @@ def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     return _mean_over_areas(patch_scores / spacing.pow(_SPACING_POWER))
 
 
+def spaced_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tuple[int, int]) -> Tensor:
+    """The highest `spaced_score` (B,) of all windows of an image. Arguments: as for `verdict_score_of_windows`."""
+    return _highest_of_windows(_mean_of_highest, patch_scores / spacing.pow(_SPACING_POWER), window)
+
+
 def verdict_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tuple[int, int]) -> Tensor:
     """The highest `verdict_score` (B,) of all windows of an image.
 
@@ -71,17 +76,26 @@ def verdict_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tupl
 
     Args:
         patch_scores: (B, h, w), 0 where a patch does not count.
-        spacing: (B, h, w), as for `verdict_score`.
+        spacing: (B, h, w), as for `verdict_score`; 1 where a patch does not count.
         window: (rows, columns), at most (h, w).
     """
-    scores = patch_scores / spacing.pow(_SPACING_POWER)
+    return _highest_of_windows(_mean_over_areas, patch_scores / spacing.pow(_SPACING_POWER), window)
+
+
+def _highest_of_windows(score: Callable[[Tensor], Tensor], scores: Tensor, window: tuple[int, int]) -> Tensor:
+    """The highest score (B,) of the windows of scores (B, h, w). `score`: (B, Q) -> (B,)."""
     tops, lefts = (
         [*range(0, whole - side, max(1, side // 2)), whole - side]
         for whole, side in zip(scores.shape[1:], window, strict=True)
     )
     rows, columns = window
     windows = [scores[:, top : top + rows, left : left + columns].flatten(1) for top in tops for left in lefts]
-    return torch.stack([_mean_over_areas(one) for one in windows]).amax(dim=0)
+    return torch.stack([score(one) for one in windows]).amax(dim=0)
+
+
+def _mean_of_highest(scores: Tensor) -> Tensor:
+    highest = max(1, round(_TOP_SHARE * scores.shape[1]))
+    return scores.topk(highest, dim=1).values.mean(dim=1)
 
 
 def _mean_over_areas(scores: Tensor) -> Tensor:
@@ -143,7 +157,7 @@ def notebook_map(patch_scores: NDArray[np.float32], shape: InputShape) -> Anomal
 
 def paper_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMap:
     """Patch scores (h, w) scaled bilinearly, then smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
-    kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
+    kernel = (2 * SMOOTHING_REACH_PX + 1, 2 * SMOOTHING_REACH_PX + 1)
     stretched = notebook_map(patch_scores, shape)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)

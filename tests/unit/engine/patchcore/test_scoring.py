@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
+    spaced_score_of_windows,
     verdict_score,
     verdict_score_of_windows,
 )
@@ -68,23 +71,32 @@ def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
     assert one > 1.3
 
 
+WINDOWED = [(verdict_score, verdict_score_of_windows), (spaced_score, spaced_score_of_windows)]
+
+
 @settings(deadline=None)
-@given(st.integers(4, 30), st.integers(4, 30), st.data())
-def test_damage_counts_the_same_wherever_it_lies_in_a_large_image(rows: int, columns: int, data: st.DataObject) -> None:
+@given(st.sampled_from(WINDOWED), st.integers(4, 30), st.integers(4, 30), st.data())
+def test_damage_counts_the_same_wherever_it_lies_in_a_large_image(
+    scores_of: tuple[Callable[..., Tensor], Callable[..., Tensor]], rows: int, columns: int, data: st.DataObject
+) -> None:
     """An image of the window's size with the same patch has that score too."""
     row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
     scores = torch.ones(1, rows, columns)
     scores[0, row, column] = 5.0
     alone = torch.ones(1, 16)
     alone[0, 0] = 5.0
-    score = verdict_score_of_windows(scores, torch.ones_like(scores), (4, 4))
-    assert score.item() == pytest.approx(verdict_score(alone, torch.ones_like(alone)).item())
+    of_image, of_windows = scores_of
+    score = of_windows(scores, torch.ones_like(scores), (4, 4))
+    assert score.item() == pytest.approx(of_image(alone, torch.ones_like(alone)).item())
 
 
-def test_a_window_of_the_whole_image_scores_as_the_image() -> None:
+@pytest.mark.parametrize(("of_image", "of_windows"), WINDOWED)
+def test_a_window_of_the_whole_image_scores_as_the_image(
+    of_image: Callable[..., Tensor], of_windows: Callable[..., Tensor]
+) -> None:
     scores, spacing = (torch.from_numpy(grid(seed=seed)[None]) + 0.5 for seed in (1, 2))
-    windowed = verdict_score_of_windows(scores, spacing, (scores.shape[1], scores.shape[2]))
-    assert windowed.item() == pytest.approx(verdict_score(scores.flatten(1), spacing.flatten(1)).item())
+    windowed = of_windows(scores, spacing, (scores.shape[1], scores.shape[2]))
+    assert windowed.item() == pytest.approx(of_image(scores.flatten(1), spacing.flatten(1)).item())
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

@@ -358,6 +358,12 @@ def test_a_reference_tells_its_false_alarms_and_how_sure_it_is(run: Run, fake: F
     belt.false_alarm_rate = 0.02
     stderr = run("reference", "show", "belt")[2]
     assert stderr.startswith("Note: 8 images alone show no rate below 11 %. 2 % is extrapolated")
+    belt.false_alarm_rate, belt.calibration.image_threshold = 0.001, 21.0
+    stderr = run("reference", "show", "belt")[2]
+    assert stderr == (
+        "Note: 8 images alone show no rate below 11 %. 0.1 % is far beyond that, so the threshold is a guess: 3.5 "
+        "times their highest score. Much damage may be missed. Ask for 11 % or more, or load more images.\n"
+    )
     belt.calibration.method = reference_pb2.CALIBRATION_METHOD_AUGMENTED_VIEWS
     assert "--false-alarms changes nothing" in run("reference", "show", "belt")[2]
 

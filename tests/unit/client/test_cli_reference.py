@@ -382,3 +382,17 @@ def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeS
     fake.references["belt"] = reference("belt", 3)
     fake.references["belt"].revision = ""
     assert run("reference", "delete", "belt") == (0, "Deleted belt\n", "")
+
+
+def test_tiles_of_long_images_that_became_squares_are_told(run_reference: Run, fake: FakeServer) -> None:
+    image = reference_pb2.ReferenceImage
+    tiles = ["--tile-px", 448]
+    fake.images["default"] = [image(width_px=640, height_px=480), image()]
+    assert "became squares" not in run_reference("load", *tiles)[2]
+    fake.images["default"].append(image(width_px=500, height_px=2000))
+    assert (
+        "Note: Images of 500 x 2000 px became squares of 224 x 224 px: this distorts damage and wastes 75 % of the "
+        "work. --aspect keep keeps their proportions.\n"
+    ) in run_reference("load", *tiles)[2]
+    assert "became squares" not in run_reference("load", *tiles, "--aspect", "keep")[2]
+    assert "became squares" not in run_reference("load")[2]

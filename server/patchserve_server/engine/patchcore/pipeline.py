@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -30,9 +31,7 @@ from patchserve_server.engine.patchcore.scoring import (
     paper_map,
     reweighted_score,
     spaced_score,
-    spaced_score_of_windows,
     verdict_score,
-    verdict_score_of_windows,
 )
 from patchserve_server.engine.patchcore.tiles_of_region import covered_tiles, needed_tiles
 from patchserve_server.engine.patchcore.tiling import Tile, Tiling
@@ -269,25 +268,17 @@ class Pipeline:
         return reweighted.tolist()
 
     def _distance_scores(self, scores: PatchScores) -> Tensor:
-        """The image scores (B,) from the distances of the patches that count.
-
-        With tiles, the highest of the windows of a tile's size, each scored like an image of that size.
-        """
+        """The image scores (B,) from the distances of the patches that count."""
         mask = self._counted(scores.positions)
         counted = slice(None) if mask is None else mask
-        distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
-        is_verdict = self.options.profile is ScoringProfile.VERDICT
-        if self.tiling.is_whole:
-            return verdict_score(distances, spacing) if is_verdict else spaced_score(distances, spacing)
-        positions = scores.positions[counted]
-        grids = self._on_grid(distances, positions), self._on_grid(spacing, positions, empty=1)
-        of_windows = verdict_score_of_windows if is_verdict else spaced_score_of_windows
-        return of_windows(*grids, self.tiling.tile_grid)
+        score = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
+        per_tile = math.prod(self.tiling.tile_grid)
+        return score(scores.distances[:, counted], scores.spacing[:, counted], patches_per_tile=per_tile)
 
-    def _on_grid(self, values: Tensor, positions: Tensor, *, empty: float = 0) -> Tensor:
+    def _on_grid(self, values: Tensor, positions: Tensor) -> Tensor:
         """Values (B, P) at their positions (P,) in the grid: (B, rows, columns)."""
         rows, columns = self.grid
-        grid = values.new_full((len(values), rows * columns), empty)
+        grid = values.new_zeros((len(values), rows * columns))
         grid[:, positions] = values
         return grid.view(-1, rows, columns)
 

@@ -96,16 +96,32 @@ class Pipeline:
         return _inputs_per_pass(self.shape)
 
     @property
+    def tiles_per_pass(self) -> int:
+        """How many tiles are scored at once."""
+        return _inputs_per_pass(self.tiling.tile_shape)
+
+    @property
     def tile_groups(self) -> Sequence[Sequence[Tile]]:
         """The tiles of an image that its region of interest needs, in groups that are scored at once."""
         needed = ([tile for tile in tiles if tile in self.needed] for tiles in self._all_groups())
         return [tiles for tiles in needed if tiles]
 
     def _all_groups(self) -> Iterator[Sequence[Tile]]:
-        return self.tiling.groups(_inputs_per_pass(self.tiling.tile_shape))
+        return self.tiling.groups(self.tiles_per_pass)
+
+    @property
+    def batch_key(self) -> str:
+        """Equal for pipelines whose tiles can go through the same network in one pass."""
+        return f"{id(self.runtime):x} {self.tiling.tile_shape}"
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
-        """Model inputs (B, H, W, 3) with everything outside the region of interest covered."""
+        """Model inputs (B, H, W, 3) with everything outside the region of interest covered.
+
+        Raises:
+            ValueError: they have another shape.
+        """
+        if inputs.shape[1:] != (*self.shape.sides_px, 3):
+            raise ValueError(f"The shape of the model inputs is {inputs.shape[1:]}, not {(*self.shape.sides_px, 3)}.")
         return cover_outside(self.roi_mask, inputs)
 
     def embed(self, masked_inputs: ModelInputs, tiles: Sequence[Tile] | None = None) -> Tensor:
@@ -116,12 +132,16 @@ class Pipeline:
         """
         if tiles is None:
             return self._embed_all(masked_inputs)
-        layers = self._layers(self.tiling.cut(masked_inputs, tiles))
-        return self.tiling.core(concat_layers(layers, self.tiling.tile_grid), tiles)
+        return self.patch_vectors(self.runtime.layers(self.tiling.cut(masked_inputs, tiles)), tiles)
 
-    def _layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
-        layers = self.runtime.layers(inputs)
-        return tuple(aggregate_3x3(layer) for layer in layers) if self.is_paper else layers
+    def patch_vectors(self, layers: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
+        """Patch vectors (B, P, D), as of `embed`, from the network's layers (B * T, C, h, w) of these tiles."""
+        return self.tiling.core(self._of_all_patches(layers), tiles)
+
+    def _of_all_patches(self, layers: Sequence[Tensor]) -> Tensor:
+        if self.is_paper:
+            layers = tuple(aggregate_3x3(layer) for layer in layers)
+        return concat_layers(layers, self.tiling.tile_grid)
 
     def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
         if self.tiling.is_whole:
@@ -139,8 +159,7 @@ class Pipeline:
     def _fill_covered(self, vectors: Tensor, masked_inputs: ModelInputs, covered: Collection[Tile]) -> None:
         """Fill vectors (B, P, D) where these tiles are. They all show the cover, so only one of them is embedded."""
         first = next(iter(covered))
-        layers = self._layers(self.tiling.cut(masked_inputs[:1], [first]))
-        of_cover = concat_layers(layers, self.tiling.tile_grid)
+        of_cover = self._of_all_patches(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
         for tile in covered:
             positions = self.tiling.positions([tile]).to(vectors.device)
             vectors[:, positions] = self.tiling.core(of_cover, [tile])

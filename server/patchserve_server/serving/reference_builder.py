@@ -33,7 +33,7 @@ from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sens
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 
 _LONG = 2.0  # from this ratio of its sides, an image is much longer than wide
 _MEASURED_RUNS = 3

@@ -37,9 +37,12 @@ def shortest_times_ms(functions: Mapping[str, Callable[[], object]]) -> dict[str
     return {name: min(times[1:]) for name, times in times_ms.items()}
 
 
-def user_cache_folder() -> Path:
-    """Where measurements are kept if the server has no folder of its own."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchserve" / "measurements"
+def user_cache_folder() -> Path | None:
+    """Where measurements are kept if the server has no folder of its own; None: its user has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchserve" / "measurements"
+    except RuntimeError:
+        return None
 
 
 class Measurements:

@@ -126,3 +126,12 @@ def test_the_user_cache_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch
     assert user_cache_folder() == tmp_path / "patchserve" / "measurements"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert user_cache_folder() is None

@@ -37,7 +37,10 @@ def _timestamp(time: datetime) -> Timestamp:
 
 def cost_message(cost: LoadCost) -> reference_pb2.LoadCost:
     return reference_pb2.LoadCost(
-        patches_per_image=cost.patches_per_image, memory_bytes=cost.memory_bytes, ms_per_image=cost.ms_per_image
+        patches_per_image=cost.patches_per_image,
+        memory_bytes=cost.memory_bytes,
+        ms_per_image=cost.ms_per_image,
+        search_recall=cost.search_recall,
     )
 
 
@@ -259,6 +262,8 @@ def server_info(application: Application) -> server_info_pb2.GetServerInfoRespon
         precision=detector.precision,
         input_size_px=detector.input_size_px,
         input_step_px=detector.input_step_px,
+        search_product=detector.search_product,
+        search_threads=detector.search_threads,
         feature_dim=detector.feature_dim,
         heatmap_scale=enum_number(SCALES, application.heatmap_scale),
         limits=server_info_pb2.Limits(**dataclasses.asdict(limits)),  # the fields have the same names

@@ -165,13 +165,19 @@ def _load_files(
         return
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
-        f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
+        f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}{_views_text(loaded)}, "
         f"{_size_text(loaded)}, input {input_text(loaded, ' px')}, raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )
     if (cost := loaded.cost) is not None:
         print_line(f"Cost: {cost_text(cost)}")
+
+
+def _views_text(reference: ReferenceInfo) -> str:
+    """Only if the bank has copies of the images: as in " (8 views of each)"."""
+    views = reference.views_per_image or 1
+    return "" if views == 1 else f" ({views} views of each)"
 
 
 def _size_text(reference: ReferenceInfo) -> str:

@@ -15,7 +15,14 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer
-from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference import (
+    Bank,
+    Calibration,
+    EmbeddingSpec,
+    MemoryBank,
+    ReferenceInfo,
+    ReferenceModel,
+)
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
@@ -37,13 +44,12 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
+from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
-_TILES_OF_A_RUNTIME = 64
-"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -136,9 +142,9 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+        runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
+        index = _index_of(bank, device, approximate=options.approximate_search)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
         if self._backbone.bytes_per_reference:
@@ -175,13 +181,15 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, roi_mask, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
-    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+    def _runtime_for(
+        self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
+    ) -> Runtime:
         """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
         tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
-        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+        return self._backbone.runtime_for(int8_samples(tiling, masked, roi_mask), progress)
 
     def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
@@ -220,7 +228,7 @@ class PatchCoreDetector:
             spacing=spacing.numpy(),
             inputs=masked,
         )
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibrated.calibration)
+        model = self._model(pipeline, bank, calibrated.calibration, views)
         index = replace(
             index,
             groups=None,
@@ -237,8 +245,12 @@ class PatchCoreDetector:
         subspace = PatchSubspace.fit(fit.sums)
         calibration = fit.calibrate(subspace, progress)
         bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        model = self._model(pipeline, bank, calibration, len(views))
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
+    def _model(self, pipeline: Pipeline, bank: Bank, calibration: Calibration, views: int) -> ReferenceModel:
+        spec = self.spec_of(pipeline.shape)
+        return ReferenceModel(spec, pipeline.options, bank, calibration, views_per_image=views)
 
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""

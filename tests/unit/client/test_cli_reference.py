@@ -362,6 +362,16 @@ def test_a_reference_tells_its_false_alarms_and_how_sure_it_is(run: Run, fake: F
     assert "--false-alarms changes nothing" in run("reference", "show", "belt")[2]
 
 
+@pytest.mark.parametrize(
+    ("views", "taken", "text"),
+    [("auto", "8", "3 images (8 views of each), 2352"), ("none", "1", "3 images, 2352"), ("", "-", "3 images, 2352")],
+)
+def test_whether_views_were_taken_is_told(run: Run, folder: Path, views: str, taken: str, text: str) -> None:
+    options = ["--views", views] if views else []
+    assert run("reference", "load", folder, "--id", "belt", *options)[1].startswith(f"Loaded belt: {text} patches,")
+    assert f"views_per_image             {taken}\n" in run("reference", "show", "belt")[1]
+
+
 def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeServer) -> None:
     fake.references["belt"] = reference("belt", 3)
     fake.references["belt"].revision = ""

@@ -19,7 +19,9 @@
  * @property {string} backbone
  * @property {string} precision
  * @property {number} bankBytes
- * @property {string} views NONE, AUTO or ALL: whether the bank has mirrored and turned copies of the images
+ * @property {string} views NONE, AUTO or ALL: whether the bank may have mirrored and turned copies of the images
+ * @property {number} scales how many sizes of the items the bank has
+ * @property {number | null} viewsPerImage that the bank was made of, the image itself included; null: not known
  * @property {number} inputWidthPx of what the network sees
  * @property {number} inputHeightPx
  * @property {{sidePx: number, tilePx: number, aspect: string}} input as the load requested it; 0: not requested
@@ -48,6 +50,8 @@ export function readReference(json) {
     precision: json.precision,
     bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
     views: json.views.replace("REFERENCE_VIEWS_", ""),
+    scales: json.scales,
+    viewsPerImage: json.views_per_image ?? null,
     inputWidthPx: json.input_width_px,
     inputHeightPx: json.input_height_px,
     input: {

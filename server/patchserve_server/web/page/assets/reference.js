@@ -197,6 +197,14 @@ const VIEWS = {
   ALL: "the images, and mirrored and turned ones",
 };
 
+/** Which copies of the images the bank has. AUTO says what was allowed, the number of views what came of it. */
+function viewsText({ views, scales, viewsPerImage }) {
+  if (viewsPerImage === null) return VIEWS[views] ?? views;
+  if (viewsPerImage === 1) return views === "AUTO" ? "the images as they are: copies were not taken" : VIEWS.NONE;
+  const copies = [viewsPerImage > scales && "mirrored and turned ones", scales > 1 && "smaller or larger ones"].filter(Boolean);
+  return `the images, and ${copies.join(", ")}: ${viewsPerImage} views of each`;
+}
+
 const METHODS = {
   LEAVE_ONE_OUT: "each image compared with all others",
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
@@ -222,7 +230,7 @@ function facts(reference) {
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),
     ...fact("Input", inputText(reference), "What the network sees of an image."),
-    ...fact("Views", VIEWS[reference.views] ?? reference.views),
+    ...fact("Views", viewsText(reference)),
     ...fact("Created", dateText(reference.created)),
     ...fact("Changed", dateText(reference.updated)),
     ...fact("Revision", element("code", {}, reference.revision.slice(0, 12)), ""),

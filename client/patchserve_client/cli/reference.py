@@ -33,6 +33,7 @@ from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._restoring import restore
 from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
+from patchserve_client.cli._squeezed_tiles import squeezed_tiles_note
 from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
@@ -157,7 +158,8 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
-    for note in (few_images_note(loaded), false_alarms_note(loaded)):
+        squeezed = squeezed_tiles_note(loaded, client)
+    for note in (few_images_note(loaded), false_alarms_note(loaded), squeezed):
         if note is not None:
             print_note(note)
     if as_json:

@@ -90,7 +90,7 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
-        if self._backbone.bytes_per_reference:
+        if self._backbone.bytes_per_reference(InputShape.square()):
             return  # each reference has its own network, which `open` warms up
         shape = InputShape.square()
         inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
@@ -104,7 +104,7 @@ class PatchCoreDetector:
         turned = takes_turned_views(options, images=image_count)
         views = len(views_of(turned=turned, scales=options.scales, is_square=shape.height_px == shape.width_px))
         copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        inputs = 3 * shape.pixels * image_count * (copies + views - 1)
+        inputs = 3 * shape.pixels * image_count * (copies + views - 1) + self._own_runtime_nbytes(shape, options)
         if options.profile is ScoringProfile.SUBSPACE:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * views * spec.patches_of(shape)
@@ -129,7 +129,7 @@ class PatchCoreDetector:
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        if isinstance(bank, Subspace) or may_have_views(options) or self._backbone.bytes_per_reference:
+        if isinstance(bank, Subspace) or may_have_views(options) or pipeline.runtime.nbytes:
             return self._fit(pipeline, masked, progress)
         if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
             return self._fit(pipeline, masked, progress)  # of a coreset
@@ -147,7 +147,7 @@ class PatchCoreDetector:
         index = _index_of(bank, device, approximate=options.approximate_search)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
-        if self._backbone.bytes_per_reference:
+        if runtime.nbytes:
             scorer.score(bank.inputs[:1])  # the first run of a network is slow
         return scorer
 
@@ -164,7 +164,13 @@ class PatchCoreDetector:
             )
         shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
-        return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
+        runtime = self._own_runtime_nbytes(info.input_shape, info.options)
+        return info.bank_bytes - shared + index_nbytes + masks + runtime
+
+    def _own_runtime_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
+        """The memory of a reference's own runtime, which sees tiles if there are any; 0 if references share one."""
+        tiling = Tiling.of(shape, options.input, self._backbone.spec)
+        return self._backbone.bytes_per_reference(tiling.tile_shape)
 
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
         parts = list[Part]()

@@ -30,8 +30,8 @@ from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
-from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.outputs import Outputs
+from patchserve_server.serving.reference_use import OpenReference
 
 _OPERATORS_SIDE_PX: Final = 1280
 _PIXELS_PER_TURN: Final = 2 * 2**20  # 6 MiB of model input

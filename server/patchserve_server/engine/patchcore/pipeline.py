@@ -136,11 +136,11 @@ class Pipeline:
 
     def patch_vectors(self, layers: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
         """Patch vectors (B, P, D), as of `embed`, from the network's layers (B * T, C, h, w) of these tiles."""
-        return self.tiling.core(self._tile_vectors(layers), tiles)
+        return self.tiling.core(self._of_all_patches(layers), tiles)
 
-    def _tile_vectors(self, layers: Sequence[Tensor]) -> Tensor:
+    def _of_all_patches(self, layers: Sequence[Tensor]) -> Tensor:
         if self.is_paper:
-            layers = [aggregate_3x3(layer) for layer in layers]
+            layers = tuple(aggregate_3x3(layer) for layer in layers)
         return concat_layers(layers, self.tiling.tile_grid)
 
     def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
@@ -159,7 +159,7 @@ class Pipeline:
     def _fill_covered(self, vectors: Tensor, masked_inputs: ModelInputs, covered: Collection[Tile]) -> None:
         """Fill vectors (B, P, D) where these tiles are. They all show the cover, so only one of them is embedded."""
         first = next(iter(covered))
-        of_cover = self._tile_vectors(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
+        of_cover = self._of_all_patches(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
         for tile in covered:
             positions = self.tiling.positions([tile]).to(vectors.device)
             vectors[:, positions] = self.tiling.core(of_cover, [tile])

@@ -7,6 +7,7 @@ import { button, element, notice, replace } from "./elements.js";
 import { imageGrid } from "./image_grid.js";
 import { loadForm } from "./load_form.js";
 import { inputText, profileName } from "./profiles.js";
+import { rateNote } from "./rate_note.js";
 import { fact } from "./result_view.js";
 import { sensitivityView } from "./sensitivity.js";
 import { bytesText, counted, dateText, percentText } from "./words.js";
@@ -120,7 +121,7 @@ class ReferenceScreen {
       app: this.app,
       reference: this.#reference,
       append,
-      onDone: (reference, cost) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${cost}` : `The images are replaced. ${cost}`),
+      onDone: (reference, told) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${told}` : `The images are replaced. ${told}`),
       onCancel: () => this.#drawActions(),
     });
     replace(this.actions, element("div", { class: "inset stack" }, element("h3", {}, append ? "Add images of undamaged items" : "Replace all images"), form));
@@ -210,8 +211,12 @@ const METHODS = {
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
-function falseAlarms({ rate, upper }) {
-  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
+function falseAlarms(reference) {
+  const { falseAlarms: expected } = reference, note = rateNote(reference);
+  if (!expected) return note ? fact("False alarms", "not known", note) : [];
+  const { rate, upper } = expected;
+  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`,
+    note || `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
 }
 
 /** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
@@ -225,7 +230,7 @@ function facts(reference) {
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
-    ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
+    ...falseAlarms(reference),
     ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)} without the search index`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),

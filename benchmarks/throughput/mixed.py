@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from throughput.comparison import PATCHSERVE, Measure, Plan
@@ -15,10 +16,21 @@ MIXED_REFERENCES = 8
 _CLIENTS = 8
 
 
+@dataclass(frozen=True)
+class _Mix:
+    """How many references are used in turn, and the load."""
+
+    references: int
+    case: Case
+
+    def __str__(self) -> str:
+        return f"{self.references} references in turn, {self.case.backbone} {self.case.precision}"
+
+
 def measure_mixed(plan: Plan, backbone: str) -> list[Row]:
     """Rows as in the comparison, with the number of `references`. Each has one image of its own."""
     with ExitStack() as running:
-        measures: dict[tuple[int, Case], Measure] = {}
+        measures: dict[_Mix, Measure] = {}
         for precision in plan.precisions:
             try:
                 service = running.enter_context(start_patchserve(plan.setup, backbone, precision)).grpc
@@ -31,6 +43,6 @@ def measure_mixed(plan: Plan, backbone: str) -> list[Row]:
             for used in (reference_ids[:1], reference_ids):
                 case = Case(PATCHSERVE, backbone, precision, _CLIENTS, 0, overlay=False)
                 measure = partial(service.measure, case, images=plan.setup.inputs.images, reference_ids=used)
-                measures[len(used), case] = measure
+                measures[_Mix(len(used), case)] = measure
         measurements = run_interleaved(measures, rounds=plan.rounds, seconds=plan.seconds, console=plan.console)
-    return [{"references": count} | result_row(case, taken) for (count, case), taken in measurements.items()]
+    return [{"references": mix.references} | result_row(mix.case, taken) for mix, taken in measurements.items()]

@@ -95,10 +95,10 @@ def _tail_latencies(rows: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:
     """The p99 latency, relative to a fair share: the time to serve every client once."""
     for row in rows:
         if row["system"] == PATCHSERVE and row["clients"] == _TAIL_CLIENTS:
-            value = row["p99_ms"] / 1000 * row["images_per_second"] / _TAIL_CLIENTS
+            value = row["p99_fair_shares"]
             output = _OUTPUTS[row["overlay"]]
-            name = f"{row['precision']} p99 x images/s / {_TAIL_CLIENTS} clients, {row['backbone']}, {output}"
-            yield name, {"value": round(value, 3), "target": f"at most {_TAIL_TARGET:g}", "met": value <= _TAIL_TARGET}
+            name = f"{row['precision']} p99 of {_TAIL_CLIENTS} clients / fair share, {row['backbone']}, {output}"
+            yield name, {"value": value, "target": f"at most {_TAIL_TARGET:g}", "met": value <= _TAIL_TARGET}
 
 
 def _mixed_over_one(mixed: Sequence[Row]) -> Iterator[tuple[str, Ratio]]:

@@ -188,8 +188,9 @@ class Settings(BaseSettings):
     max_connection_age_s: float = Field(default=0.0, ge=0)
     """Age at which a connection accepts no more calls, so that clients reconnect, in seconds; 0: no limit. Open streams
     continue."""
-    max_batch_size: int = Field(default=8, ge=1)
-    """Largest number of images of one reference in a batch."""
+    max_batch_size: int | None = Field(default=None, ge=1)
+    """Largest number of images in a batch, of any references. Default: 8 on a GPU; on a CPU twice --threads, from 4
+    to 8, because more would only be answered later."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long an image waits for others to form a batch, in milliseconds. For GPUs; a CPU gains nothing."""
     threads: int = Field(default_factory=_cores, ge=1)

@@ -12,7 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, check_exposure, open_credentials
-from patchserve_server.bootstrap.limits import MIB, http_connections, open_admissions, reading_limits, server_limits
+from patchserve_server.bootstrap.limits import (
+    MIB,
+    batch_size,
+    http_connections,
+    open_admissions,
+    reading_limits,
+    server_limits,
+)
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
@@ -129,14 +136,15 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     wall = Wall(pools.images)
     events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
     admissions = open_admissions(settings, events)
-    limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
+    max_batch_size = batch_size(settings, detector.info.device)
+    limits = server_limits(settings, admissions, max_batch_size=max_batch_size)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
-    turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
+    turns = FairSemaphore(2 * max_batch_size + 2 * settings.threads, reserved=max_batch_size)
     inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
@@ -161,7 +169,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         builder=builder,
         inspector=inspector,
         reference_images=ReferenceImages(catalog, pools.images, turns),
-        streams=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
+        streams=Streams(catalog, inspector, admissions.images, max_active=max_batch_size),
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
@@ -276,7 +284,7 @@ def _create_inspector(
         detector,
         pools.inference,
         workers=INFERENCE_WORKERS,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=limits.max_batch_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
     )
     return LocalInspector(

@@ -74,6 +74,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         input_height_px=info.input_shape.height_px,
         views=enum_number(VIEWS, options.views),
         scales=options.scales,
+        views_per_image=info.views_per_image,
         false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,20 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
-from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer
+from patchserve_server.domain.reference import (
+    Bank,
+    Calibration,
+    EmbeddingSpec,
+    MemoryBank,
+    ReferenceInfo,
+    ReferenceModel,
+)
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
@@ -36,13 +44,12 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
+from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
-_TILES_OF_A_RUNTIME = 64
-"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
@@ -83,7 +90,7 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
-        if self._backbone.bytes_per_reference:
+        if self._backbone.bytes_per_reference(InputShape.square()):
             return  # each reference has its own network, which `open` warms up
         shape = InputShape.square()
         inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
@@ -97,7 +104,7 @@ class PatchCoreDetector:
         turned = takes_turned_views(options, images=image_count)
         views = len(views_of(turned=turned, scales=options.scales, is_square=shape.height_px == shape.width_px))
         copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        inputs = 3 * shape.pixels * image_count * (copies + views - 1)
+        inputs = 3 * shape.pixels * image_count * (copies + views - 1) + self._own_runtime_nbytes(shape, options)
         if options.profile is ScoringProfile.SUBSPACE:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * views * spec.patches_of(shape)
@@ -122,7 +129,7 @@ class PatchCoreDetector:
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        if isinstance(bank, Subspace) or may_have_views(options) or self._backbone.bytes_per_reference:
+        if isinstance(bank, Subspace) or may_have_views(options) or pipeline.runtime.nbytes:
             return self._fit(pipeline, masked, progress)
         if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
             return self._fit(pipeline, masked, progress)  # of a coreset
@@ -135,12 +142,12 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+        runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
+        index = _index_of(bank, device, approximate=options.approximate_search)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
-        if self._backbone.bytes_per_reference:
+        if runtime.nbytes:
             scorer.score(bank.inputs[:1])  # the first run of a network is slow
         return scorer
 
@@ -157,7 +164,21 @@ class PatchCoreDetector:
             )
         shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
-        return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
+        runtime = self._own_runtime_nbytes(info.input_shape, info.options)
+        return info.bank_bytes - shared + index_nbytes + masks + runtime
+
+    def _own_runtime_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
+        """The memory of a reference's own runtime, which sees tiles if there are any; 0 if references share one."""
+        tiling = Tiling.of(shape, options.input, self._backbone.spec)
+        return self._backbone.bytes_per_reference(tiling.tile_shape)
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        parts = list[Part]()
+        for number, (scorer, inputs) in enumerate(batch):
+            if not isinstance(scorer, PatchCoreScorer):
+                raise TypeError(f"This detector did not open {scorer}.")
+            parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
+        return score_parts(parts)
 
     def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
         return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))
@@ -166,13 +187,15 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, roi_mask, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
-    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+    def _runtime_for(
+        self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
+    ) -> Runtime:
         """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
         tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
-        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+        return self._backbone.runtime_for(int8_samples(tiling, masked, roi_mask), progress)
 
     def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
@@ -211,7 +234,7 @@ class PatchCoreDetector:
             spacing=spacing.numpy(),
             inputs=masked,
         )
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibrated.calibration)
+        model = self._model(pipeline, bank, calibrated.calibration, views)
         index = replace(
             index,
             groups=None,
@@ -228,8 +251,12 @@ class PatchCoreDetector:
         subspace = PatchSubspace.fit(fit.sums)
         calibration = fit.calibrate(subspace, progress)
         bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        model = self._model(pipeline, bank, calibration, len(views))
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
+    def _model(self, pipeline: Pipeline, bank: Bank, calibration: Calibration, views: int) -> ReferenceModel:
+        spec = self.spec_of(pipeline.shape)
+        return ReferenceModel(spec, pipeline.options, bank, calibration, views_per_image=views)
 
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""

@@ -111,6 +111,16 @@ def test_auto_takes_views_unless_normal_scores_spread_more(
         assert chosen.model.options.views is AUTO
         np.testing.assert_array_equal(chosen.model.memory_bank.patches, expected.model.memory_bank.patches)
         assert chosen.model.calibration == expected.model.calibration
+        assert chosen.model.views_per_image == expected.model.views_per_image == (1 if spreads_more else 8)
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+def test_a_model_says_how_many_views_its_bank_was_made_of(detector: PatchCoreDetector, profile: ScoringProfile) -> None:
+    model = fit(detector, 3, profile=profile, views=ALL, scales=2).model
+    assert model.views_per_image == 9
+    opened = detector.open(model)
+    assert opened.model.views_per_image == 9
+    assert detector.extend(opened, cards(7), ignore_progress).model.views_per_image == 9
 
 
 def calibration(mean: float, stddev: float, count: int = 50) -> Calibration:

@@ -17,7 +17,7 @@ from patchserve_server.contract.response_size import check_response_size
 from patchserve_server.domain.errors import ResponseTooLargeError
 from patchserve_server.domain.inspection import Inspection
 
-R = TypeVar("R", inference_pb2.InferResponse, bytes)
+T = TypeVar("T")
 
 Operation = Callable[[Any, AdmittedCall], Awaitable[Message]]
 
@@ -94,24 +94,41 @@ async def delete_reference(
 
 
 async def infer(request: inference_pb2.InferRequest, call: AdmittedCall) -> inference_pb2.InferResponse:
-    return await _infer(request, call, responses.infer_response)
+    return await infer_as(request, call, lambda response: response)
+
+
+async def infer_as(
+    request: inference_pb2.InferRequest, call: AdmittedCall, write: Callable[[inference_pb2.InferResponse], T]
+) -> T:
+    """What `write` makes of the response of `infer`, off the event loop."""
+    limit_bytes = call.application.limits.max_message_bytes
+
+    def answer(inspection: Inspection) -> T:
+        response = responses.infer_response(inspection)
+        check_response_size(response, limit_bytes)
+        return write(response)
+
+    return await _infer(request, call, answer)
 
 
 async def infer_serialized(request: inference_pb2.InferRequest, call: AdmittedCall) -> bytes:
     """The response of `infer` as bytes."""
-    return await _infer(request, call, serialized.infer_response)
-
-
-async def _infer(request: inference_pb2.InferRequest, call: AdmittedCall, write: Callable[[Inspection], R]) -> R:
     limit_bytes = call.application.limits.max_message_bytes
 
-    def answer(inspection: Inspection) -> R | ResponseTooLargeError:
-        response = write(inspection)
+    def answer(inspection: Inspection) -> bytes:
+        response = serialized.infer_response(inspection)
+        check_response_size(response, limit_bytes)
+        return response
+
+    return await _infer(request, call, answer)
+
+
+async def _infer(request: inference_pb2.InferRequest, call: AdmittedCall, answer: Callable[[Inspection], T]) -> T:
+    def answer_or_error(inspection: Inspection) -> T | ResponseTooLargeError:
         try:
-            check_response_size(response, limit_bytes)
+            return answer(inspection)
         except ResponseTooLargeError as error:
             return error.copy()  # raised below: the inspection itself has not failed
-        return response
 
     answered = await call.application.infer(
         call.permit,
@@ -119,7 +136,7 @@ async def _infer(request: inference_pb2.InferRequest, call: AdmittedCall, write:
         requests.expected_revision(request.expected_revision),
         requests.sent_image(request),
         requests.output_options(request.output),
-        answer=answer,
+        answer=answer_or_error,
         name=requests.image_name(request.image_name),
     )
     if not isinstance(answered, ResponseTooLargeError):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from patchserve_server.domain import ports
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.inspection import RawScores
@@ -42,6 +43,7 @@ class StubScorer:
     raw: RawScores
     nbytes: int = 0
     patches_per_image: int = 1
+    batch_key: str = ""
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return [self.raw] * len(inputs), ScoringTimes(0.0, 0.0)
@@ -75,6 +77,10 @@ class StubDetector:
 
     def open(self, model: ReferenceModel) -> Scorer:
         return StubScorer(model, _damaged_map(InputShape.square()))
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ports.ScoredPart]:
+        for number, (scorer, inputs) in enumerate(batch):
+            yield ports.ScoredPart(number, *scorer.score(inputs))
 
     def open_nbytes(self, _info: ReferenceInfo) -> int:
         return 0

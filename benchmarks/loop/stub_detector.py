@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,8 @@ from patchserve_server.domain.reference import (
 )
 from patchserve_server.domain.reference_options import ReferenceOptions
 
+_VALUES = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
+_INFO = DetectorInfo(*_VALUES[: len(dataclasses.fields(DetectorInfo))])  # an older checkout has fewer fields
 _SPEC = EmbeddingSpec("stub", "0" * 64, "none", "fp32")
 _CALIBRATION = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 2.0, 2.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
 
@@ -52,7 +55,7 @@ class StubScorer:
 class StubDetector:
     """Opens scorers that compute nothing."""
 
-    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3)
+    info = _INFO
 
     def warm_up(self) -> None:
         pass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ from patchserve_server.domain.reference import (
 )
 from patchserve_server.domain.reference_options import ReferenceOptions
 
-_VALUES = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
+_VALUES: tuple[Any, ...] = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
 _INFO = DetectorInfo(*_VALUES[: len(dataclasses.fields(DetectorInfo))])  # an older checkout has fewer fields
 _SPEC = EmbeddingSpec("stub", "0" * 64, "none", "fp32")
 _CALIBRATION = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 2.0, 2.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
@@ -47,6 +48,9 @@ class StubScorer:
     nbytes: int = 0
     patches_per_image: int = 1
     batch_key: str = ""
+
+    def search_recall(self) -> float:
+        return 1.0
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return [self.raw] * len(inputs), ScoringTimes(0.0, 0.0)

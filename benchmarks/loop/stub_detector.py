@@ -45,6 +45,9 @@ class StubScorer:
     patches_per_image: int = 1
     batch_key: str = ""
 
+    def search_recall(self) -> float:
+        return 1.0
+
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return [self.raw] * len(inputs), ScoringTimes(0.0, 0.0)
 
@@ -52,7 +55,7 @@ class StubScorer:
 class StubDetector:
     """Opens scorers that compute nothing."""
 
-    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3)
+    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
 
     def warm_up(self) -> None:
         pass

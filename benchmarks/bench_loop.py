@@ -1,35 +1,27 @@
 """What one call costs the main thread of the server, whose event loop every call passes.
 
 The engine is a stub: there is no network. Images are decoded and overlays drawn as always, on other threads. A bare
-server of grpc.aio with messages of the same size shows what of it is gRPC's own. With `--against CHECKOUT`, the server
-of another checkout takes turns with this one.
+server of grpc.aio with messages of the same size shows what of it is gRPC's own. Servers take turns. With `--against
+CHECKOUT`, the server of another checkout is measured too; with `--asyncio`, the same server without uvloop; with
+`--blocks`, what kept its loop busy for the longest time. It runs in the environment of `make bench`:
 
-    PYTHONPATH=benchmarks:server:protos/python .venv/bin/python benchmarks/bench_loop.py --against ../before
+    PYTHONPATH=benchmarks:server:protos/python .venv-peers/bin/python benchmarks/bench_loop.py --against ../before
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
-import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import grpc
-import psutil
+from loop.servers import ASYNCIO, BLOCKS, PARCELS, ROOT, Server, start_echo, start_stub
 from PIL import Image
-from throughput.processes import Worker, read_first_line, run_process, start_worker
+from throughput.processes import Worker, start_worker
 
-from patchserve.v1 import reference_pb2, service_pb2_grpc
-
-ROOT = Path(__file__).resolve().parents[1]
-PARCELS = ROOT / "samples" / "parcels"
 SIZE_PX = (1001, 712)
-OVERLAY_BYTES = 900_000
 CASES = {
     "Infer, scores": ("unary", False),
     "Infer, overlay": ("unary", True),
@@ -40,48 +32,7 @@ CASES = {
 }
 
 
-@dataclass(frozen=True)
-class Running:
-    """A server that is measured."""
-
-    pid: int
-    addresses: dict[str, str]  # by kind of load
-
-    def main_thread_s(self) -> float:
-        """Processor time of the main thread so far."""
-        (main,) = (thread for thread in psutil.Process(self.pid).threads() if thread.id == self.pid)
-        return main.user_time + main.system_time
-
-
-@contextmanager
-def start(module: str, *arguments: str, checkout: Path, folder: Path) -> Iterator[Running]:
-    """A server of this checkout."""
-    path = os.pathsep.join(str(part) for part in (ROOT / "benchmarks", checkout / "server", checkout / "protos/python"))
-    log = folder / f"{module}-{checkout.name}.log"
-    with run_process([sys.executable, "-m", module, *arguments], log, {"PYTHONPATH": path}) as process:
-        words = read_first_line(process, log).split(" listening on ")[1].split()
-        yield Running(
-            process.pid, {"unary": words[0], "streams": words[0], "face": words[-1] if len(words) < 3 else words[2]}
-        )
-        process.terminate()
-        assert process.stdout is not None
-        if report := process.stdout.read().partition("\n\n")[2]:
-            print(report)
-
-
-@contextmanager
-def start_server(checkout: Path, folder: Path) -> Iterator[Running]:
-    flags = ("--port", "0", "--http-port", "0", "--drain-delay-s", "0", "--client-share", "1")
-    with start("loop.stub_server", *flags, checkout=checkout, folder=folder) as server:
-        image = sorted((PARCELS / "train" / "good").iterdir())[0].read_bytes()
-        with grpc.insecure_channel(server.addresses["unary"]) as channel:
-            service_pb2_grpc.PatchCoreServiceStub(channel).LoadReference(
-                reference_pb2.LoadReferenceRequest(images=[image])
-            )
-        yield server
-
-
-def resized(folder: Path) -> list[str]:
+def photographs(folder: Path) -> list[str]:
     paths = []
     for number, path in enumerate(sorted((PARCELS / "test").rglob("*.jpg"))[:8]):
         paths.append(str(folder / f"{number}.jpg"))
@@ -89,55 +40,62 @@ def resized(folder: Path) -> list[str]:
     return paths
 
 
-def measure(
-    server: Running, callers: Worker, kind: str, chosen: argparse.Namespace, images: list[str], *, overlay: bool
-) -> tuple[float, float]:
-    """Milliseconds of the main thread for each image, and images a second."""
+def main_thread_ms(server: Server, callers: Worker, request: dict[str, Any]) -> float:
+    """Processor time of the main thread for each image."""
+    address = server.http if request["kind"] == "face" else server.grpc
     before_s = server.main_thread_s()
-    response = callers.request(
-        kind=kind,
-        address=server.addresses[kind],
-        clients=chosen.clients,
-        streams=chosen.clients // 4 or 1,
-        overlay=overlay,
-        seconds=chosen.seconds,
-        images=images,
-        reference_ids=["default"],
+    count: int = callers.request(**request, address=address)["response_count"]
+    return 1000 * (server.main_thread_s() - before_s) / count
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--against", type=Path, help="another checkout")
+    parser.add_argument("--asyncio", action="store_true", help="also without uvloop")
+    parser.add_argument(
+        "--blocks", action="store_true", help="the longest callbacks: ms of processor time, by the clock"
     )
-    used_s = server.main_thread_s() - before_s
-    return 1000 * used_s / response["response_count"], response["images_per_second"]
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--only", default="", help="a part of the names of cases")
+    return parser.parse_args()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--against", type=Path, help="another checkout")
-    parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--only", default="", help="a part of the names of cases")
-    chosen = parser.parse_args()
+    chosen = arguments()
     cases = {name: case for name, case in CASES.items() if chosen.only in name}
+    taken: dict[tuple[str, str], list[float]] = {}
     with ExitStack() as running:
         folder = Path(running.enter_context(tempfile.TemporaryDirectory()))
-        images = resized(folder)
-        servers = {"this": running.enter_context(start_server(ROOT, folder))}
+        images = photographs(folder)
+        servers = {"this": running.enter_context(start_stub(ROOT, folder, BLOCKS if chosen.blocks else {}))}
+        if chosen.asyncio:
+            servers["asyncio"] = running.enter_context(start_stub(ROOT, folder, ASYNCIO))
         if chosen.against:
-            servers["before"] = running.enter_context(start_server(chosen.against.resolve(), folder))
-        echoes = {
-            size: running.enter_context(start("loop.echo_server", str(size), checkout=ROOT, folder=folder))
-            for size in (0, OVERLAY_BYTES)
-        }
+            servers["before"] = running.enter_context(start_stub(chosen.against.resolve(), folder, {}))
+        echoes = {overlay: running.enter_context(start_echo(overlay, folder)) for overlay in (False, True)}
         callers = running.enter_context(start_worker("throughput.load_generator", log=folder / "callers.log"))
-        taken: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for number in range(chosen.rounds):
             for name, (kind, overlay) in cases.items():
-                measured = servers if kind == "face" else servers | {"echo": echoes[OVERLAY_BYTES if overlay else 0]}
+                request = {
+                    "kind": kind,
+                    "clients": chosen.clients,
+                    "streams": max(1, chosen.clients // 4),
+                    "overlay": overlay,
+                    "seconds": chosen.seconds,
+                    "images": images,
+                    "reference_ids": ["default"],
+                }
+                measured = servers if kind == "face" else servers | {"bare gRPC": echoes[overlay]}
                 for server in list(measured)[:: 1 if number % 2 else -1]:
-                    result = measure(measured[server], callers, kind, chosen, images, overlay=overlay)
-                    taken.setdefault((name, server), []).append(result)
-    for (name, server), results in taken.items():
-        cost_ms = statistics.median(cost for cost, _ in results)
-        print(f"{name:22} {server:7} {cost_ms:6.3f} ms  {statistics.median(rate for _, rate in results):7.1f}/s")
+                    cost_ms = main_thread_ms(measured[server], callers, request)
+                    taken.setdefault((name, server), []).append(cost_ms)
+    print("main thread, ms an image (ratio to this)")
+    for (name, server), costs_ms in sorted(taken.items()):
+        own_ms = statistics.median(taken[name, "this"])
+        cost_ms = statistics.median(costs_ms)
+        print(f"{name:22} {server:10} {cost_ms:6.3f}  {cost_ms / own_ms:5.2f}")
 
 
 if __name__ == "__main__":

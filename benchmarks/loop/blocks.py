@@ -28,7 +28,7 @@ class Blocks:
             if cpu_s > _IGNORED_S:
                 self._add(cpu_s, time.perf_counter() - started_s, handle)
 
-        asyncio.Handle._run = timed  # type: ignore[method-assign]  # noqa: SLF001
+        asyncio.Handle._run = timed  # type: ignore[assignment, method-assign]  # noqa: SLF001
 
     def _add(self, cpu_s: float, wall_s: float, handle: asyncio.Handle) -> None:
         block = (cpu_s, wall_s, repr(handle)[:300])

@@ -1,5 +1,4 @@
-"""A server of grpc.aio that answers every call at once, with a response of the usual size: `python -m loop.echo_server
-BYTES`, of the overlay.
+"""A server of grpc.aio that answers every call at once: `python -m loop.echo_server BYTES`, of the overlay.
 
 Nothing that a server does with grpc.aio can cost less. It answers Infer and InferStream, so the same callers call it.
 """

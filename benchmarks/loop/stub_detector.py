@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from patchserve_server.domain import ports
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.inspection import RawScores
@@ -42,6 +43,10 @@ class StubScorer:
     raw: RawScores
     nbytes: int = 0
     patches_per_image: int = 1
+    batch_key: str = ""
+
+    def search_recall(self) -> float:
+        return 1.0
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return [self.raw] * len(inputs), ScoringTimes(0.0, 0.0)
@@ -50,7 +55,7 @@ class StubScorer:
 class StubDetector:
     """Opens scorers that compute nothing."""
 
-    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3)
+    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
 
     def warm_up(self) -> None:
         pass
@@ -75,6 +80,10 @@ class StubDetector:
 
     def open(self, model: ReferenceModel) -> Scorer:
         return StubScorer(model, _damaged_map(InputShape.square()))
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ports.ScoredPart]:
+        for number, (scorer, inputs) in enumerate(batch):
+            yield ports.ScoredPart(number, *scorer.score(inputs))
 
     def open_nbytes(self, _info: ReferenceInfo) -> int:
         return 0

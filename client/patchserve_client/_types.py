@@ -241,6 +241,7 @@ class LoadCost:
     patches_per_image: int  # of each image that is compared with it
     memory_bytes: int  # of the server while the reference is open
     ms_per_image: float  # embedding and search of one image, alone, without decoding and drawing
+    search_recall: float  # the share of the nearest rows that a search finds; 1: it is exact; 0: an older server
 
 
 @dataclass(frozen=True, slots=True, eq=False)

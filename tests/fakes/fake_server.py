@@ -23,7 +23,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, memory_bytes=74 * 2**20, ms_per_image=40.4)
+LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, memory_bytes=74 * 2**20, ms_per_image=40.4, search_recall=1)
 
 
 @dataclass

@@ -30,6 +30,7 @@ from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
 from patchserve_server.engine.factory import create_detector
+from patchserve_server.engine.measurements import Measurements, user_cache_folder
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
@@ -56,7 +57,7 @@ from patchserve_server.web.listening import HttpListening
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
 OPENING_WORKERS = 4  # one slow opening does not delay the others
-_NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
+_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -212,6 +213,9 @@ def open_detector(settings: Settings) -> Detector:
         precision=settings.precision,
         cache=settings.store and settings.store / _NETWORKS,
         threads=settings.threads,
+        search_product=settings.search_product,
+        search_threads=settings.search_threads,
+        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
     )
     detector.warm_up()
     return detector

@@ -48,6 +48,8 @@ from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+from patchserve_server.engine.search.search_choice import SearchChoice
+from patchserve_server.engine.search.search_product import SearchProduct
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
 
@@ -55,13 +57,16 @@ _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch'
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
-    def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
-        """`threads`: how many threads search at once; None: as many as torch uses."""
+    def __init__(self, backbone: Backbone, search: SearchChoice | None = None) -> None:
+        """`search`: how searches run; None: in fp32, with as many threads as torch uses."""
         self._backbone = backbone
-        self._threads = threads or torch.get_num_threads()
-        search_threads = self._threads if backbone.device.type == "cpu" else 1
+        self._threads = torch.get_num_threads()
+        default = SearchChoice(threads=self._threads if backbone.device.type == "cpu" else 1)
+        self._search = search or default
         # Two pools, so that a request does not wait for a fit.
-        self._scoring_search, self._fitting_search = ParallelSearch(search_threads), ParallelSearch(search_threads)
+        self._scoring_search, self._fitting_search = (
+            ParallelSearch(self._search.threads, product=self._search.product) for _ in range(2)
+        )
 
     @property
     def info(self) -> DetectorInfo:
@@ -76,6 +81,8 @@ class PatchCoreDetector:
             input_size_px=DEFAULT_SIDE_PX,
             input_step_px=backbone.spec.step_px,
             feature_dim=backbone.spec.feature_dim,
+            search_product=self._search.product.value,
+            search_threads=self._search.threads,
         )
 
     def spec_of(self, shape: InputShape) -> EmbeddingSpec:
@@ -97,7 +104,7 @@ class PatchCoreDetector:
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
         pipeline = Pipeline.build(self._backbone.spec, runtime, shape, ReferenceOptions(), self._scoring_search)
         patches = pipeline.embed(inputs)
-        pipeline.score(patches, BankIndex.build(patches[0]))
+        pipeline.score(patches, BankIndex.build(patches[0], product=self._search.product))
 
     def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
         spec, device = self._backbone.spec, self._backbone.device
@@ -109,7 +116,14 @@ class PatchCoreDetector:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * views * spec.patches_of(shape)
         vectors = 4 * rows * spec.feature_dim
-        index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
+        index = predict_nbytes(
+            rows,
+            spec.feature_dim,
+            device,
+            approximate=options.approximate_search,
+            values_per_row=2,
+            product=self._search.product,
+        )
         shared = vectors if device.type == "cpu" else 0
         kept = coreset_count(rows, options.coreset)
         selected = 4 * kept * spec.feature_dim if kept < rows else 0
@@ -144,7 +158,7 @@ class PatchCoreDetector:
         device, bank, options = self._backbone.device, model.bank, model.options
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search)
+        index = _index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
         if runtime.nbytes:
@@ -161,6 +175,7 @@ class PatchCoreDetector:
                 device,
                 approximate=info.options.approximate_search,
                 values_per_row=2,  # places and spacing
+                product=self._search.product,
             )
         shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
@@ -301,7 +316,9 @@ class PatchCoreDetector:
             )
 
 
-def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankIndex | PatchSubspace:
+def _index_of(
+    bank: Bank, device: torch.device, *, approximate: bool, product: SearchProduct
+) -> BankIndex | PatchSubspace:
     """The bank on the device, prepared for scoring."""
     if isinstance(bank, Subspace):
         return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
@@ -310,6 +327,7 @@ def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankInd
         places=torch.from_numpy(bank.grid_index).to(device),
         spacing=torch.from_numpy(bank.spacing).to(device),
         approximate=approximate,
+        product=product,
     )
 
 

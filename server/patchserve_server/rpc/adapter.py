@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import grpc
+from google.protobuf.message import Message
 
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.methods import InitialPermit, Method
@@ -62,7 +63,7 @@ class MethodAdapter(grpc.GenericRpcHandler):
             adapted = _AdaptedMethod(full_name, method, handler, self._shared)
             # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
             self._handlers[full_name] = grpc.stream_stream_rpc_method_handler(
-                adapted.answer, response_serializer=handler.response_serializer
+                adapted.answer, response_serializer=_serialize
             )
 
     def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
@@ -155,3 +156,8 @@ async def _single(requests: Requests) -> Any:  # noqa: ANN401
     if request is None:
         raise StreamProtocolError("The call ended without a request.")
     return request
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    """Responses with images come as bytes, made on other threads."""
+    return response if isinstance(response, bytes) else response.SerializeToString()

@@ -288,7 +288,7 @@ def _measured_cost(scorer: Scorer) -> LoadCost:
         started_at_s = time.perf_counter()
         scorer.score(inputs)
         durations_s.append(time.perf_counter() - started_at_s)
-    return LoadCost(scorer.patches_per_image, scorer.nbytes, 1000 * min(durations_s))
+    return LoadCost(scorer.patches_per_image, scorer.nbytes, 1000 * min(durations_s), scorer.search_recall())
 
 
 class _AbandonedError(Exception):

@@ -512,6 +512,7 @@ class LoadCost(_message.Message):
     PATCHES_PER_IMAGE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MS_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    SEARCH_RECALL_FIELD_NUMBER: _builtins.int
     patches_per_image: _builtins.int
     """The number of patches of each image that is compared with the reference: the size of the patch grid."""
     memory_bytes: _builtins.int
@@ -522,16 +523,22 @@ class LoadCost(_message.Message):
     """The time to embed and search one image of the reference, in milliseconds: measured once at the end of the load,
     alone, without decoding and drawing. Other work of the server makes it longer.
     """
+    search_recall: _builtins.float
+    """The share of the nearest rows of the bank that a search finds, above 0 to 1: measured at the end of the load, with some
+    of the bank's own rows and their nearest in other images. 1: the search is exact, which it is unless
+    `approximate_search` is set and the bank is large. 0: the server is older than this field.
+    """
     def __init__(
         self,
         *,
         patches_per_image: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         ms_per_image: _builtins.float = ...,
+        search_recall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image", "search_recall", b"search_recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

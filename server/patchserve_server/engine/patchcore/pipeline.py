@@ -91,6 +91,11 @@ class Pipeline:
         return self.options.profile is ScoringProfile.PAPER
 
     @property
+    def neighbor_count(self) -> int:
+        """How many neighbors of a patch the profile looks at."""
+        return PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS
+
+    @property
     def images_per_pass(self) -> int:
         """How many images are scored at once."""
         return _inputs_per_pass(self.shape)
@@ -218,7 +223,7 @@ class Pipeline:
         return self.parallel_search.nearest(
             queries,
             index,
-            PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS,
+            self.neighbor_count,
             exclude_groups=exclude_groups,
             near=near,
         )

@@ -24,13 +24,17 @@ def resize_lanczos(image: RgbImage, size_px: tuple[int, int]) -> RgbImage:
     if new_width < width or new_height < height or max(size_px) > MAX_TARGET:
         return np.asarray(Image.fromarray(image).resize(size_px, Image.Resampling.LANCZOS))
     if new_width != width:  # Pillow, too, begins with the width; between the passes it rounds to whole levels
-        columns = cv2.transpose(image).reshape(width, -1)  # (W, H x 3)
+        columns = _transposed(image).reshape(width, -1)  # (W, H x 3)
         columns = _enlarge_rows(columns, enlarging_weights(width, new_width))
-        image = cv2.transpose(columns.reshape(new_width, height, 3)).astype(np.uint8, copy=False)
+        image = _transposed(columns.reshape(new_width, height, 3))
     if new_height != height:
         rows = _enlarge_rows(image.reshape(height, -1), enlarging_weights(height, new_height))
         image = rows.reshape(new_height, new_width, 3)
     return image
+
+
+def _transposed(image: RgbImage) -> RgbImage:
+    return cv2.transpose(image).astype(np.uint8, copy=False)
 
 
 def _enlarge_rows(rows: NDArray[np.uint8], weights: Weights) -> NDArray[np.uint8]:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 
 from patchserve_server.engine import measurements
 from patchserve_server.engine.measurements import Measurements, shortest_times_ms, user_cache_folder
@@ -48,7 +49,7 @@ def test_another_name_other_functions_and_another_processor_are_measured(
     for name, functions in (("x", FUNCTIONS), ("y", FUNCTIONS), ("x", {"a": nothing})):
         assert kept.times_ms(name, functions).keys() == functions.keys()
     assert timer.calls == 3
-    monkeypatch.setattr(measurements.torch.cpu, "get_capabilities", lambda: {"cpu_name": "another"})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "another"})
     kept.times_ms("x", {"a": nothing})
     assert timer.calls == 4
     monkeypatch.setattr(measurements, "version", lambda _name: "99")

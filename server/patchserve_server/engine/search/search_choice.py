@@ -112,6 +112,5 @@ def _vectors(count: int, dim: int, *, seed: int) -> Tensor:
     """Made-up patch vectors (count, dim) float32."""
     generator = torch.Generator().manual_seed(seed)
     directions = torch.randn(_DIRECTIONS, dim, generator=torch.Generator().manual_seed(0))
-    return torch.randn(count, _DIRECTIONS, generator=generator) @ directions / _DIRECTIONS**0.5 + _NOISE * torch.randn(
-        count, dim, generator=generator
-    )
+    vectors: Tensor = torch.randn(count, _DIRECTIONS, generator=generator) @ directions / _DIRECTIONS**0.5
+    return vectors + _NOISE * torch.randn(count, dim, generator=generator)

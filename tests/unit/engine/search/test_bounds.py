@@ -18,7 +18,10 @@ from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.search_product import SearchProduct, can_multiply
 
 CPU = torch.device("cpu")
-BOUNDS = {SearchProduct.BF16: Bfloat16Bounds, SearchProduct.INT8: Int8Bounds}
+BOUNDS: dict[SearchProduct, type[Bfloat16Bounds | Int8Bounds]] = {
+    SearchProduct.BF16: Bfloat16Bounds,
+    SearchProduct.INT8: Int8Bounds,
+}
 
 
 def bounds_and_distances(product: SearchProduct, queries: Tensor, bank: Tensor) -> tuple[QueryBounds, Tensor, Tensor]:

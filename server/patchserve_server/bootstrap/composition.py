@@ -12,7 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, check_exposure, open_credentials
-from patchserve_server.bootstrap.limits import MIB, http_connections, open_admissions, reading_limits, server_limits
+from patchserve_server.bootstrap.limits import (
+    MIB,
+    batch_size,
+    http_connections,
+    open_admissions,
+    reading_limits,
+    server_limits,
+)
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
@@ -23,6 +30,7 @@ from patchserve_server.domain.ports import Detector, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
 from patchserve_server.engine.factory import create_detector
+from patchserve_server.engine.measurements import Measurements, user_cache_folder
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
@@ -49,7 +57,7 @@ from patchserve_server.web.listening import HttpListening
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
 OPENING_WORKERS = 4  # one slow opening does not delay the others
-_NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
+_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -128,15 +136,16 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     wall = Wall(pools.images)
     events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
     admissions = open_admissions(settings, events)
-    limits = server_limits(settings, admissions)
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
+    max_batch_size = batch_size(settings, detector.info.device)
+    limits = server_limits(settings, admissions, max_batch_size=max_batch_size)
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
     outputs = await _open_outputs(settings, pools, resources)
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
-    turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
-    inspector = _create_inspector(settings, outputs, pools, limits, turns=turns, events=events)
+    turns = FairSemaphore(2 * max_batch_size + 2 * settings.threads, reserved=max_batch_size)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -160,7 +169,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         builder=builder,
         inspector=inspector,
         reference_images=ReferenceImages(catalog, pools.images, turns),
-        streams=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
+        streams=Streams(catalog, inspector, admissions.images, max_active=max_batch_size),
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
@@ -204,6 +213,9 @@ def open_detector(settings: Settings) -> Detector:
         precision=settings.precision,
         cache=settings.store and settings.store / _NETWORKS,
         threads=settings.threads,
+        search_product=settings.search_product,
+        search_threads=settings.search_threads,
+        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
     )
     detector.warm_up()
     return detector
@@ -260,6 +272,7 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
 
 def _create_inspector(
     settings: Settings,
+    detector: Detector,
     outputs: Outputs | None,
     pools: _Pools,
     limits: ServerLimits,
@@ -268,9 +281,10 @@ def _create_inspector(
     events: Events | None,
 ) -> LocalInspector:
     batcher = Batcher(
+        detector,
         pools.inference,
         workers=INFERENCE_WORKERS,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=limits.max_batch_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
     )
     return LocalInspector(

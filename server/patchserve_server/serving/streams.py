@@ -24,7 +24,7 @@ from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 from patchserve_server.serving.tasks import retrieve_error
 
 MAX_FRAME_ID_BYTES = 128

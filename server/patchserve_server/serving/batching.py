@@ -99,12 +99,11 @@ class Batcher:
     def _take_batch(self, key: str) -> list[_QueuedInput]:
         batch: list[_QueuedInput] = []
         nbytes = 0
-        while len(batch) < self._max_batch_size and nbytes < _FULL_BATCH_BYTES:
-            entry = self._queue.take(lambda entry: entry.batch_key == key and not entry.result.done())
-            if entry is None:
-                break
+        for entry in self._queue.take(lambda entry: entry.batch_key == key and not entry.result.done()):
             batch.append(entry)
             nbytes += entry.model_input.nbytes
+            if len(batch) >= self._max_batch_size or nbytes >= _FULL_BATCH_BYTES:
+                break
         return batch
 
     async def _run(self, batch: list[_QueuedInput]) -> None:
@@ -120,6 +119,8 @@ class Batcher:
             await loop.run_in_executor(self._executor, score)
         except Exception as error:  # noqa: BLE001 - each caller gets it
             _fail(batch, error)
+        else:
+            _fail(batch, RuntimeError("The detector gave no scores."))  # has no effect on those that have some
         finally:
             self._free_workers += 1
             self._dispatch()

@@ -71,27 +71,50 @@ class FairQueue(Generic[T]):
     def pop(self, flow: FlowKey) -> T:
         """Removes the flow's first item; the flow and its client move to the end."""
         item = self._clients[flow.client][flow.stream][0]
-        self._remove(flow, item)
+        self.discard(flow, item)
+        self._end_turn(flow)
+        self._end_turn_of_client(flow.client)
         return item
 
-    def take(self, is_eligible: Callable[[T], bool]) -> T | None:
-        """Removes the next eligible item, even from behind others of its flow. Its flow and client move to the end."""
-        for client, streams in self._clients.items():
-            for stream, items in streams.items():
-                for item in items:
-                    if is_eligible(item):
-                        self._remove(FlowKey(client, stream), item)
-                        return item
+    def take(self, is_eligible: Callable[[T], bool]) -> Iterator[T]:
+        """Removes eligible items, even from behind others: one of each client in turn, as long as there are some.
+
+        A flow and its client move to the end, unless another item was before it: that one keeps its turn.
+        """
+        is_done = False
+        while not is_done:
+            is_done = True
+            for client in list(self._clients):
+                if (found := self._find(client, is_eligible)) is not None:
+                    is_done = False
+                    self._take(*found)
+                    yield found[1]
+
+    def _find(self, client: str, is_eligible: Callable[[T], bool]) -> tuple[FlowKey, T] | None:
+        for stream, items in self._clients[client].items():
+            for item in items:
+                if is_eligible(item):
+                    return FlowKey(client, stream), item
         return None
 
-    def _remove(self, flow: FlowKey, item: T) -> None:
-        streams = self._clients.pop(flow.client)
-        items = streams.pop(flow.stream)
-        items.remove(item)
-        if items:
-            streams[flow.stream] = items
-        if streams:
-            self._clients[flow.client] = streams
+    def _take(self, flow: FlowKey, item: T) -> None:
+        streams = self._clients[flow.client]
+        is_flows_turn = streams[flow.stream][0] is item
+        is_clients_turn = is_flows_turn and next(iter(streams)) == flow.stream
+        self.discard(flow, item)
+        if is_flows_turn:
+            self._end_turn(flow)
+        if is_clients_turn:
+            self._end_turn_of_client(flow.client)
+
+    def _end_turn(self, flow: FlowKey) -> None:
+        streams = self._clients.get(flow.client, {})
+        if flow.stream in streams:
+            streams[flow.stream] = streams.pop(flow.stream)
+
+    def _end_turn_of_client(self, client: str) -> None:
+        if client in self._clients:
+            self._clients[client] = self._clients.pop(client)
 
 
 class Turn:

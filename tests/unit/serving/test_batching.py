@@ -16,7 +16,7 @@ from fakes.waiting import until
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import ScoringTimes
+from patchserve_server.domain.ports import ScoredPart, Scorer, ScoringTimes
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.serving import batching
 from patchserve_server.serving.batching import BatchedScores, Batcher
@@ -199,3 +199,59 @@ async def test_clients_take_turns_in_every_batch(pool: ThreadPoolExecutor) -> No
     await lone
     assert sum(call.done() for call in crowd) <= 1 + 3, "it is in the next batch"
     await asyncio.gather(*crowd)
+
+
+async def test_an_image_of_another_key_does_not_wait_while_the_batches_take_others_of_its_client(
+    pool: ThreadPoolExecutor,
+) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0)
+    small, large = gray_input(0), gray_input(0).repeat(2, axis=0)
+    common, own = (scorer(named(fake_model(each[None], ReferenceOptions()))) for each in (small, large))
+    detector.gate.clear()
+    calls = [asyncio.create_task(batcher.score(common, small, FlowKey("a"))) for _ in range(20)]
+    await wait_for_batches(detector, 1)
+    lone = asyncio.create_task(batcher.score(own, large, FlowKey("b")))
+    calls += [asyncio.create_task(batcher.score(common, small, FlowKey("b"))) for _ in range(20)]
+    await asyncio.sleep(0)
+    detector.gate.set()
+    await asyncio.gather(lone, *calls)
+    assert detector.batches[:3] == [1, 4, 1]
+
+
+async def test_clients_share_a_batch_equally_if_one_of_them_has_another_key_before(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0)
+    small, large = gray_input(0), gray_input(0).repeat(2, axis=0)
+    common, own = (scorer(named(fake_model(each[None], ReferenceOptions()))) for each in (small, large))
+    detector.gate.clear()
+    first = asyncio.create_task(batcher.score(common, small, FLOW))
+    await wait_for_batches(detector, 1)
+    order = list[str]()
+
+    async def score(target: FakeScorer, image: ModelInputs, client: str) -> None:
+        await batcher.score(target, image, FlowKey(client))
+        order.append(client if target is common else "other key")
+
+    calls = [score(common, small, "a"), score(own, large, "b")]
+    calls += [score(common, small, client) for client in "bbbbaaaa"]
+    gathered = asyncio.gather(first, *calls)
+    await asyncio.sleep(0)
+    detector.gate.set()
+    await gathered
+    assert sorted(order[:4]) == ["a", "a", "b", "b"]
+    assert order[4] == "other key"
+
+
+async def test_an_image_without_an_outcome_fails(pool: ThreadPoolExecutor) -> None:
+    class Silent(FakeDetector):
+        def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+            yield from list(super().score_batch(batch))[:1]
+
+    batcher = Batcher(Silent(), pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    targets = [scorer(reference(name, level=0)) for name in ("one", "two")]
+    calls = [asyncio.create_task(batcher.score(each, gray_input(0), FLOW)) for each in targets]
+    async with asyncio.timeout(30):
+        assert (await calls[0]).raw.image_score == 0
+        with pytest.raises(RuntimeError, match="no scores"):
+            await calls[1]

@@ -33,6 +33,7 @@ from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
@@ -274,7 +275,7 @@ def _create_inspector(
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
     )
     return LocalInspector(
-        batcher,
+        LocalScoring(batcher),
         pools.images,
         turns,
         threads=settings.threads,

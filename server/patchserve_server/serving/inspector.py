@@ -28,9 +28,8 @@ from patchserve_server.domain.inspection import (
 )
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
-from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.engine_ports import ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
-from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.outputs import Outputs
 
 _OPERATORS_SIDE_PX: Final = 1280
@@ -43,7 +42,7 @@ class Inspector(Protocol):
     """Inspects images, in this process or elsewhere."""
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's.
 
@@ -52,7 +51,7 @@ class Inspector(Protocol):
         """
 
     async def inspect_again(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         """The same for an image that was inspected before: it is neither saved nor told.
 
@@ -100,7 +99,7 @@ class LocalInspector:
     use little memory. If the caller leaves, work that has not begun is skipped.
 
     Args:
-        batcher: scores.
+        scoring: scores them, in batches.
         images: the pool that decodes, judges and renders, with `threads` threads.
         turns: limits how many images are processed at once.
         threads: of the pool.
@@ -113,7 +112,7 @@ class LocalInspector:
 
     def __init__(
         self,
-        batcher: Batcher,
+        scoring: Scoring,
         images: Executor,
         turns: FairSemaphore,
         *,
@@ -124,7 +123,7 @@ class LocalInspector:
         outputs: Outputs | None,
         events: Events | None = None,
     ) -> None:
-        self._batcher = batcher
+        self._scoring = scoring
         self._images = images
         self._turns = turns
         self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
@@ -135,7 +134,7 @@ class LocalInspector:
         self._events = events
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         origin = Origin(flow.client, name, flow.is_stream)
         image = image.with_default(reference.info.options.white_level)
@@ -169,7 +168,7 @@ class LocalInspector:
         return inspection
 
     async def inspect_again(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         image = image.with_default(reference.info.options.white_level)
         return (await self._in_turn(reference, image, options, flow)).inspection
@@ -178,7 +177,7 @@ class LocalInspector:
         async with self._turns.turn(flow):
             return (await self._on_pool(flow, work)).value
 
-    def _tell_failure(self, origin: Origin, reference: OpenReference, error: Exception) -> None:
+    def _tell_failure(self, origin: Origin, reference: ReferenceInUse, error: Exception) -> None:
         if self._events is None:
             return
         reason, message = "INTERNAL", "Internal error; the server's log has details."
@@ -187,7 +186,7 @@ class LocalInspector:
         self._events.failed(InspectionFailed(origin, reference.info.reference_id, reason, message))
 
     async def _in_turn(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> _Inspected:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow, _turns_of(reference.info.input_shape)):
@@ -195,7 +194,7 @@ class LocalInspector:
 
     async def _inspect(
         self,
-        reference: OpenReference,
+        reference: ReferenceInUse,
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
@@ -205,7 +204,7 @@ class LocalInspector:
         info = reference.info
         decoded = await self._on_pool(flow, lambda: self._decode(image, info.input_shape, options))
         thresholds = info.thresholds(options.sensitivity)
-        scores = await self._batcher.score(reference.scorer, decoded.value.model_input, flow)
+        scores = await self._scoring.score(reference, decoded.value.model_input, flow)
         judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, thresholds, options))
         inspection = Inspection(
             reference_id=info.reference_id,

@@ -20,11 +20,10 @@ from patchserve_server.domain.stream import (
     StreamReady,
 )
 from patchserve_server.serving.admission import Admission
-from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.engine_ports import ReferenceInUse, References
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
-from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.tasks import retrieve_error
 
 MAX_FRAME_ID_BYTES = 128
@@ -33,7 +32,7 @@ MAX_FRAME_ID_BYTES = 128
 class Streams:
     """Runs all streams. Each keeps the revision that it started with."""
 
-    def __init__(self, catalog: Catalog, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
+    def __init__(self, catalog: References, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
         self._catalog = catalog
         self._inspector = inspector
         self._admission = admission
@@ -87,7 +86,7 @@ class Streams:
         for stream in list(self._open):
             stream.drain()
 
-    def _inspect_with(self, reference: OpenReference, config: StreamConfig, flow: FlowKey) -> Inspect:
+    def _inspect_with(self, reference: ReferenceInUse, config: StreamConfig, flow: FlowKey) -> Inspect:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")

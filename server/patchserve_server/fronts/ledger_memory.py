@@ -1,0 +1,99 @@
+"""The memory of the ledgers that all fronts of a machine share: counts of 64 bits, behind one lock.
+
+A front writes its own rows only. So what a front held that was killed, at whatever moment, is given back by clearing its
+rows.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import mmap
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+ROW: Final = 9  # what one front holds for one client, and what waits there; see SharedLedger
+TOTALS: Final = 5  # of one front
+_WORD_BYTES: Final = 8
+_KEY_WORDS: Final = 2  # the secret with which names of clients are hashed
+_HEADER: Final = _KEY_WORDS + 1  # and the clock of turns
+
+
+class LedgerMemory:
+    """Ledgers of equal size, by number.
+
+    Args:
+        file: an open file, such as that of `create`. Each process needs its own opening of it, because locks belong to
+            openings.
+        ledgers: how many.
+        fronts: how many may have a part in them.
+        clients: how many may hold something, or wait, at a time.
+    """
+
+    def __init__(self, file: int, *, ledgers: int, fronts: int, clients: int) -> None:
+        self.fronts, self.clients = fronts, clients
+        self._file = os.open(f"/proc/self/fd/{file}", os.O_RDWR | os.O_CLOEXEC)
+        self._words_per_ledger = clients + fronts * TOTALS + clients * fronts * ROW
+        nbytes = _WORD_BYTES * (_HEADER + ledgers * self._words_per_ledger)
+        if os.fstat(self._file).st_size == 0:
+            os.ftruncate(self._file, nbytes)
+            os.pwrite(self._file, secrets.token_bytes(_WORD_BYTES * _KEY_WORDS), 0)
+        self._memory = mmap.mmap(self._file, nbytes)
+        self.words = memoryview(self._memory).cast("q")
+        self.hash_key = bytes(self._memory[: _WORD_BYTES * _KEY_WORDS])
+        self._depth = 0
+
+    @staticmethod
+    def create() -> int:
+        """The file of new memory. It has no name, and is gone with its last process."""
+        return os.memfd_create("patchserve-ledgers", os.MFD_CLOEXEC)
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """No other process changes anything until the block ends. The system ends it with a process that is killed."""
+        if not self._depth:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._depth += 1
+        try:
+            yield
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def next_turn(self) -> int:
+        """A number that is greater than all before it."""
+        self.words[_KEY_WORDS] += 1
+        return self.words[_KEY_WORDS]
+
+    def keys_at(self, ledger: int) -> int:
+        """Where the hashes of the clients of a ledger begin; 0: free."""
+        return _HEADER + ledger * self._words_per_ledger
+
+    def totals_at(self, ledger: int, front: int) -> int:
+        """Where the totals of a front begin."""
+        return self.keys_at(ledger) + self.clients + front * TOTALS
+
+    def row_at(self, ledger: int, front: int, client: int) -> int:
+        """Where the row of a front for a client begins."""
+        return self.totals_at(ledger, self.fronts) + (client * self.fronts + front) * ROW
+
+    def clear(self, ledger: int, front: int) -> None:
+        """Gives back everything that a front held."""
+        with self.exclusive():
+            for client in range(self.clients):
+                at = self.row_at(ledger, front, client)
+                self.words[at : at + ROW] = _zeros(ROW)
+            at = self.totals_at(ledger, front)
+            self.words[at : at + TOTALS] = _zeros(TOTALS)
+
+    def close(self) -> None:
+        self.words.release()
+        self._memory.close()
+        os.close(self._file)
+
+
+def _zeros(count: int) -> memoryview:
+    return memoryview(bytes(_WORD_BYTES * count)).cast("q")

@@ -121,6 +121,34 @@ def test_no_score_depends_on_the_other_images(tested: Detector, cards: Inputs) -
         assert scores.anomaly_map.dtype == np.float32
 
 
+def test_a_batch_of_several_references_gives_the_scores_of_each_alone(tested: Detector, cards: Inputs) -> None:
+    scorers = [
+        tested.fit(cards(*range(1, 2 + number)), options, ignore_progress) for number, options in enumerate(OPTIONS)
+    ]
+    assert len({scorer.batch_key for scorer in scorers}) == 1
+    batch = [(scorer, cards(*range(20, 21 + number))) for number, scorer in enumerate(scorers)]
+    scored = {part.number: part for part in tested.score_batch(batch)}
+    assert scored.keys() == set(range(len(batch)))
+    for number, (scorer, inputs) in enumerate(batch):
+        together, alone = scored[number].scores, scorer.score(inputs)[0]
+        assert not isinstance(together, Exception)
+        assert [scores.image_score for scores in together] == [scores.image_score for scores in alone]
+        for ours, theirs in zip(together, alone, strict=True):
+            np.testing.assert_array_equal(ours.anomaly_map, theirs.anomaly_map)
+        assert min(scored[number].times.embed_ms, scored[number].times.search_ms) > 0
+
+
+def test_inputs_of_another_shape_cost_no_other_part_its_scores(tested: Detector, cards: Inputs) -> None:
+    scorers = [tested.fit(cards(seed), ReferenceOptions(), ignore_progress) for seed in (1, 2, 3)]
+    batch = [(scorers[0], cards(4)), (scorers[1], cards(4)[:, :4]), (scorers[2], cards(4))]
+    outcomes = {part.number: part.scores for part in tested.score_batch(batch)}
+    assert isinstance(outcomes[1], ValueError)
+    for number in (0, 2):
+        (expected,), outcome = scorers[number].score(cards(4))[0], outcomes[number]
+        assert not isinstance(outcome, Exception)
+        assert outcome[0].image_score == expected.image_score
+
+
 def test_damage_scores_higher(tested: Detector, cards: Inputs) -> None:
     scorer = tested.fit(cards(1, 2, 3), ReferenceOptions(), ignore_progress)
     (intact,), (damaged,) = scorer.score(cards(4))[0], scorer.score(cards(4, scratched=True))[0]

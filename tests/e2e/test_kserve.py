@@ -229,7 +229,6 @@ def test_each_image_of_a_batch_counts_toward_its_clients_limit() -> None:
     ):
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
-        detector.batches.clear()  # of the load, which measures the time for an image
         detector.gate.clear()
         two = request_of_files("default", gray_png(1), gray_png(2))
         under_way = kserve.ModelInfer.future(two)
@@ -252,7 +251,6 @@ def test_probes_are_answered_while_other_calls_are_rejected() -> None:
     ):
         kserve = KServe(channel)
         Stub(channel).LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
-        detector.batches.clear()
         detector.gate.clear()
         under_way = kserve.ModelInfer.future(request_of_files("default", gray_png(1)))
         wait_until(lambda: bool(detector.batches))

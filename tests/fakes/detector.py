@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer, ScoringTimes
+from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer, ScoringTimes
 from patchserve_server.domain.reference import (
     Bank,
     Calibration,
@@ -34,9 +34,9 @@ SPEC = EmbeddingSpec("fake", "0" * 64, "none", "fp32")
 class FakeDetector:
     """Records its batches and the models that it opens.
 
-    `score` waits until `gate` is set, `fit` until `fit_gate` is set, and `open` until the event in `open_gates` for the
-    number of images of the model is set. The next `score` raises `failure`. `extra_nbytes` is the memory of a scorer
-    in addition to its bank.
+    A batch waits until `gate` is set, `fit` until `fit_gate` is set, and `open` until the event in `open_gates` for the
+    number of images of the model is set. The next batch raises `failure`. `extra_nbytes` is the memory of a scorer in
+    addition to its bank.
     """
 
     def __init__(self, extra_nbytes: int = 0) -> None:
@@ -45,7 +45,6 @@ class FakeDetector:
         self.failure: Exception | None = None
         self.fit_gate = _open_gate()
         self.fitted: Callable[[], None] = lambda: None
-        self.fitting_threads: set[int] = set()  # a load measures the time of a scorer there: these scores do not count
         self.openings: list[ReferenceModel] = []
         self.open_gates: dict[int, threading.Event] = {}
         self._extra_nbytes = extra_nbytes
@@ -64,7 +63,6 @@ class FakeDetector:
         return 3 * shape.pixels * image_count
 
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
-        self.fitting_threads.add(threading.get_ident())
         assert self.fit_gate.wait(30)
         progress(LoadStage.EMBED, len(inputs), len(inputs))
         self.fitted()
@@ -84,26 +82,37 @@ class FakeDetector:
     def open_nbytes(self, info: ReferenceInfo) -> int:
         return info.bank_bytes + self._extra_nbytes
 
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        self.batches.append(sum(len(inputs) for _, inputs in batch))
+        assert self.gate.wait(30)
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        for number, (scorer, inputs) in enumerate(batch):
+            try:
+                scores, times = scorer.score(inputs)
+            except ValueError as error:
+                yield ScoredPart(number, error, ScoringTimes(1.0, 1.0))
+            else:
+                yield ScoredPart(number, scores, times)
+
     def _scorer(self, model: ReferenceModel) -> FakeScorer:
-        return FakeScorer(model, self, model.bank.nbytes + self._extra_nbytes)
+        return FakeScorer(model, model.bank.nbytes + self._extra_nbytes)
 
 
 @dataclass(frozen=True, eq=False)
 class FakeScorer:
     model: ReferenceModel
-    detector: FakeDetector = field(default_factory=FakeDetector)
     nbytes: int = 0
     patches_per_image: int = 1
 
+    @property
+    def batch_key(self) -> str:
+        return str(self.model.bank.input_shape)
+
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-        detector = self.detector
-        if threading.get_ident() in detector.fitting_threads:
-            return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
-        detector.batches.append(len(inputs))
-        assert detector.gate.wait(30)
-        if detector.failure is not None:
-            failure, detector.failure = detector.failure, None
-            raise failure
+        if inputs.shape[1:] != self.model.bank.inputs.shape[1:]:
+            raise ValueError(f"The shape of the model inputs is {inputs.shape[1:]}.")
         return [_score(self.model, image) for image in inputs], ScoringTimes(1.0, 1.0)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 from PIL import Image
 
-from fakes.detector import INPUT_SIZE_PX, FakeDetector, FakeScorer, fake_model
+from fakes.detector import INPUT_SIZE_PX, FakeScorer, fake_model
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
@@ -36,9 +36,9 @@ def reference(
     return Reference(ReferenceId(reference_id), revision_of(model), CREATED, CREATED, model)
 
 
-def scorer(reference: Reference, detector: FakeDetector | None = None) -> FakeScorer:
-    return FakeScorer(reference.model, detector or FakeDetector(), reference.model.bank.nbytes)
+def scorer(reference: Reference) -> FakeScorer:
+    return FakeScorer(reference.model, reference.model.bank.nbytes)
 
 
-def open_reference(reference: Reference, detector: FakeDetector | None = None) -> OpenReference:
-    return OpenReference(reference.info, scorer(reference, detector))
+def open_reference(reference: Reference) -> OpenReference:
+    return OpenReference(reference.info, scorer(reference))

@@ -137,7 +137,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
     turns = FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
-    inspector = _create_inspector(settings, outputs, pools, limits, turns=turns, events=events)
+    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -261,6 +261,7 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
 
 def _create_inspector(
     settings: Settings,
+    detector: Detector,
     outputs: Outputs | None,
     pools: _Pools,
     limits: ServerLimits,
@@ -269,6 +270,7 @@ def _create_inspector(
     events: Events | None,
 ) -> LocalInspector:
     batcher = Batcher(
+        detector,
         pools.inference,
         workers=INFERENCE_WORKERS,
         max_batch_size=settings.max_batch_size,

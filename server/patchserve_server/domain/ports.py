@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -35,10 +35,19 @@ class DetectorInfo:
 
 @dataclass(frozen=True, slots=True)
 class ScoringTimes:
-    """The time of each step of one batch."""
+    """The time of each step of one batch, from its beginning until a result was there."""
 
     embed_ms: float
     search_ms: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ScoredPart:
+    """The outcome of one part of a batch: of the model inputs of one reference."""
+
+    number: int  # of the part, from 0
+    scores: Sequence[RawScores] | Exception  # of each model input; or what failed
+    times: ScoringTimes
 
 
 class Scorer(Protocol):
@@ -55,6 +64,10 @@ class Scorer(Protocol):
     @property
     def patches_per_image(self) -> int:
         """The size of the patch grid. The bank has as many rows for each of its images, or fewer with a coreset."""
+
+    @property
+    def batch_key(self) -> str:
+        """Scorers of one detector with the same key share passes of the network in `Detector.score_batch`."""
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         """The raw scores of each model input (B, H, W, 3). Each result is independent of the other inputs."""
@@ -99,6 +112,16 @@ class Detector(Protocol):
 
     def open_nbytes(self, info: ReferenceInfo) -> int:
         """The `nbytes` of the scorer that `open` would return, known before the memory is allocated."""
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        """Scores the model inputs (B, H, W, 3) of several references, which share passes of the network.
+
+        Each part has one outcome, as soon as it is there. Its scores are those of `Scorer.score`: on a CPU, in every
+        bit. If one part fails, the others have their scores; if something that they share fails, it is raised.
+
+        Args:
+            batch: scorers of this detector with the same `batch_key`.
+        """
 
 
 @dataclass(frozen=True, slots=True)

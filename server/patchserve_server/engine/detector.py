@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,12 +14,13 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, Progress, Scorer
+from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer
 from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
 from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
@@ -158,6 +159,14 @@ class PatchCoreDetector:
         shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
+
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        parts = list[Part]()
+        for number, (scorer, inputs) in enumerate(batch):
+            if not isinstance(scorer, PatchCoreScorer):
+                raise TypeError(f"This detector did not open {scorer}.")
+            parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
+        return score_parts(parts)
 
     def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
         return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))

@@ -1,7 +1,7 @@
 """The memory of the ledgers that all fronts of a machine share: counts of 64 bits, behind one lock.
 
-A front writes its own rows only. So what a front held that was killed, at whatever moment, is given back by clearing its
-rows.
+A front writes its own rows only. So clearing the rows of a front that was killed, at whatever moment, gives back what it
+held.
 """
 
 from __future__ import annotations

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import pytest
-from fakes.detector import FakeDetector
+from fakes.detector import FakeDetector, FakeScorer, fake_model
 from fakes.gray import gray_input, reference, scorer
+from fakes.references import named
 from fakes.waiting import until
 
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.ports import ScoringTimes
+from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.serving import batching
-from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.batching import BatchedScores, Batcher
 from patchserve_server.serving.fairness import FlowKey
 
 FLOW = FlowKey("a")
@@ -24,14 +31,23 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield executor
 
 
+@dataclass(frozen=True, eq=False)
+class SlowScorer(FakeScorer):
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
+        assert self.gate.wait(30)
+        return super().score(inputs)
+
+
 async def wait_for_batches(detector: FakeDetector, count: int) -> None:
     await until(lambda: len(detector.batches) >= count)
 
 
 async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
-    target = scorer(reference(level=100), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=3, max_queue_delay_s=0)
+    target = scorer(reference(level=100))
     detector.gate.clear()
     calls = [asyncio.create_task(batcher.score(target, gray_input(level), FLOW)) for level in (100, 110, 120, 130, 140)]
     await wait_for_batches(detector, 1)
@@ -44,8 +60,8 @@ async def test_waiting_images_are_scored_in_one_batch(pool: ThreadPoolExecutor) 
 async def test_large_images_form_smaller_batches(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     detector = FakeDetector()
     monkeypatch.setattr(batching, "_FULL_BATCH_BYTES", 2 * gray_input(0).nbytes)
-    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    target = scorer(reference(level=0), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    target = scorer(reference(level=0))
     detector.gate.clear()
     calls = [asyncio.create_task(batcher.score(target, gray_input(level), FLOW)) for level in (0, 1, 2, 3)]
     await wait_for_batches(detector, 1)
@@ -56,32 +72,32 @@ async def test_large_images_form_smaller_batches(pool: ThreadPoolExecutor, monke
 
 async def test_a_single_image_does_not_wait_for_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    await batcher.score(scorer(reference(), detector), gray_input(0), FLOW)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    await batcher.score(scorer(reference()), gray_input(0), FLOW)
     assert detector.batches == [1]
 
 
 async def test_an_image_waits_for_others_at_most_for_the_maximum_delay(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
-    scored = await batcher.score(scorer(reference(), detector), gray_input(0), FLOW)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0.05)
+    scored = await batcher.score(scorer(reference()), gray_input(0), FLOW)
     assert detector.batches == [1]
     assert scored.queue_ms >= 50
 
 
 async def test_a_full_batch_ends_the_wait(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
-    dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    dark, bright = (scorer(reference(level=level)) for level in (0, 200))
     calls = [asyncio.create_task(batcher.score(each, gray_input(0), FLOW)) for each in (dark, bright, dark, bright)]
     assert [(await call).raw.image_score for call in calls] == [0, 200, 0, 200]
-    assert detector.batches == [2, 2]
+    assert detector.batches == [2, 2], "of both references"
 
 
 async def test_a_caller_that_leaves_does_not_end_the_wait_of_others(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
-    target = scorer(reference(level=0), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=0.05)
+    target = scorer(reference(level=0))
     leaving = asyncio.create_task(batcher.score(target, gray_input(0), FLOW))
     await asyncio.sleep(0)
     leaving.cancel()
@@ -89,10 +105,10 @@ async def test_a_caller_that_leaves_does_not_end_the_wait_of_others(pool: Thread
     assert detector.batches == [1]
 
 
-async def test_images_of_other_references_keep_their_place_in_the_queue(pool: ThreadPoolExecutor) -> None:
+async def test_waiting_images_of_all_references_are_scored_in_one_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
-    dark, bright = (scorer(reference(level=level), detector) for level in (0, 200))
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    dark, bright = (scorer(reference(level=level)) for level in (0, 200))
     detector.gate.clear()
     first = asyncio.create_task(batcher.score(dark, gray_input(0), FLOW))
     await wait_for_batches(detector, 1)
@@ -101,13 +117,13 @@ async def test_images_of_other_references_keep_their_place_in_the_queue(pool: Th
     detector.gate.set()
     await first
     assert [(await call).raw.image_score for call in calls] == [200, 0, 200, 0]
-    assert detector.batches == [1, 2, 2]
+    assert detector.batches == [1, 4]
 
 
 async def test_an_image_whose_caller_has_left_is_skipped(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    target = scorer(reference(), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
+    target = scorer(reference())
     detector.gate.clear()
     calls = [asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(3)]
     await wait_for_batches(detector, 1)
@@ -120,8 +136,8 @@ async def test_an_image_whose_caller_has_left_is_skipped(pool: ThreadPoolExecuto
 
 async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
-    target = scorer(reference(), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=1, max_queue_delay_s=0)
+    target = scorer(reference())
     detector.failure = RuntimeError("boom")
     first, second = (asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(2))
     with pytest.raises(RuntimeError, match="boom"):
@@ -129,22 +145,51 @@ async def test_a_failure_affects_only_its_own_batch(pool: ThreadPoolExecutor) ->
     assert (await second).raw.image_score == 100
 
 
-async def test_a_batch_that_cannot_be_put_together_fails_alone(pool: ThreadPoolExecutor) -> None:
-    batcher = Batcher(pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
-    target = scorer(reference())
-    sizes = [gray_input(0), gray_input(0)[:2, :2]]
-    calls = [asyncio.create_task(batcher.score(target, model_input, FLOW)) for model_input in sizes]
-    for call in calls:
-        with pytest.raises(ValueError, match="shape"):
-            await call
-    calls = [asyncio.create_task(batcher.score(target, gray_input(0), FLOW)) for _ in range(2)]
-    assert [(await call).raw.image_score for call in calls] == [100, 100]
+async def test_an_image_that_cannot_be_scored_costs_no_other_image_of_its_batch(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=3600)
+    target, other = scorer(reference()), scorer(reference("other", level=90))
+    wrong = gray_input(0)[:2, :2]
+    inputs = [(target, gray_input(0)), (target, wrong), (other, gray_input(0)), (other, gray_input(10))]
+    calls = [asyncio.create_task(batcher.score(*each, FLOW)) for each in inputs]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(outcomes.pop(1), ValueError)
+    assert [scored.raw.image_score for scored in outcomes if isinstance(scored, BatchedScores)] == [100, 90, 80]
+    assert detector.batches == [4]
+
+
+async def test_a_reference_that_is_scored_first_does_not_wait_for_the_others(pool: ThreadPoolExecutor) -> None:
+    detector, slow_gate = FakeDetector(), threading.Event()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=2, max_queue_delay_s=3600)
+    fast, slow = scorer(reference(level=0)), SlowScorer(reference("slow", level=0).model, gate=slow_gate)
+    calls = [asyncio.create_task(batcher.score(each, gray_input(0), FLOW)) for each in (fast, slow)]
+    await calls[0]
+    assert not calls[1].done()
+    slow_gate.set()
+    await calls[1]
+    assert detector.batches == [2]
+
+
+async def test_only_equal_batch_keys_share_a_batch(pool: ThreadPoolExecutor) -> None:
+    detector = FakeDetector()
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=8, max_queue_delay_s=0)
+    small, large = gray_input(0), gray_input(0).repeat(2, axis=0)
+    targets = [scorer(named(fake_model(each[None], ReferenceOptions()))) for each in (small, large)]
+    detector.gate.clear()
+    first = asyncio.create_task(batcher.score(targets[0], small, FLOW))
+    await wait_for_batches(detector, 1)
+    inputs = list(zip(targets, (small, large), strict=True)) * 2
+    calls = [asyncio.create_task(batcher.score(*each, FLOW)) for each in inputs]
+    await asyncio.sleep(0)
+    detector.gate.set()
+    await asyncio.gather(first, *calls)
+    assert detector.batches == [1, 2, 2]
 
 
 async def test_clients_take_turns_in_every_batch(pool: ThreadPoolExecutor) -> None:
     detector = FakeDetector()
-    batcher = Batcher(pool, workers=1, max_batch_size=4, max_queue_delay_s=0)
-    target = scorer(reference(level=0), detector)
+    batcher = Batcher(detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0)
+    target = scorer(reference(level=0))
     detector.gate.clear()
     crowd = [asyncio.create_task(batcher.score(target, gray_input(0), FlowKey("crowd"))) for _ in range(40)]
     await wait_for_batches(detector, 1)

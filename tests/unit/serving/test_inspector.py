@@ -61,11 +61,16 @@ class Heard:
 
 @contextlib.asynccontextmanager
 async def inspector(
-    outputs: Path | None = None, max_overlay_bytes: int = 2**26, events: Events | None = None
+    outputs: Path | None = None,
+    max_overlay_bytes: int = 2**26,
+    events: Events | None = None,
+    detector: FakeDetector | None = None,
 ) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
-            LocalScoring(Batcher(inference, workers=1, max_batch_size=2, max_queue_delay_s=0)),
+            LocalScoring(
+                Batcher(detector or FakeDetector(), inference, workers=1, max_batch_size=2, max_queue_delay_s=0)
+            ),
             images,
             FairSemaphore(4),
             threads=2,
@@ -173,20 +178,18 @@ async def test_thresholds_are_those_of_the_request_or_else_of_the_reference(
 
 async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> None:
     detector, image = FakeDetector(), SentImage(gray_png(160, (16_384, 2)))
-    async with inspector() as local:
+    async with inspector(detector=detector) as local:
         with pytest.raises(ImageTooLargeError, match="16384 x 2 pixels; WEBP allows at most 16,383"):
             await local.inspect(
-                open_reference(reference(), detector),
+                open_reference(reference()),
                 image,
                 OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP),
                 FLOW,
             )
         assert detector.batches == []
         smaller = OutputOptions(overlay=True, overlay_format=OverlayFormat.WEBP, overlay_max_side_px=640)
-        overlay = (await local.inspect(open_reference(reference(), detector), image, smaller, FLOW)).overlay
-        await local.inspect(
-            open_reference(reference(), detector), image, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW
-        )
+        overlay = (await local.inspect(open_reference(reference()), image, smaller, FLOW)).overlay
+        await local.inspect(open_reference(reference()), image, OutputOptions(overlay_format=OverlayFormat.WEBP), FLOW)
     assert overlay is not None
     assert overlay.size_px == (640, 1)
 
@@ -194,9 +197,9 @@ async def test_an_overlay_too_large_for_its_format_fails_before_inference() -> N
 async def test_an_overlay_that_is_surely_too_large_to_send_fails_before_inference() -> None:
     detector, image = FakeDetector(), SentImage(encoded(noise(400), "PNG"))
     options = OutputOptions(overlay=True, heatmap_scale=HeatmapScale.CALIBRATED)
-    async with inspector(max_overlay_bytes=2**16) as local:
+    async with inspector(max_overlay_bytes=2**16, detector=detector) as local:
         with pytest.raises(ResponseTooLargeError, match="65,536 bytes"):
-            await local.inspect(open_reference(reference(), detector), image, options, FLOW)
+            await local.inspect(open_reference(reference()), image, options, FLOW)
         assert detector.batches == []
 
 
@@ -239,9 +242,9 @@ async def test_a_frame_is_told_as_a_frame_and_a_failure_with_its_reason() -> Non
 async def test_a_bug_is_told_without_its_details() -> None:
     heard, detector = Heard(), FakeDetector()
     detector.failure = ValueError("secret")
-    async with inspector(events=heard) as local:
+    async with inspector(events=heard, detector=detector) as local:
         with pytest.raises(ValueError, match="secret"):
-            await local.inspect(open_reference(reference(), detector), SentImage(gray_png(100)), OutputOptions(), FLOW)
+            await local.inspect(open_reference(reference()), SentImage(gray_png(100)), OutputOptions(), FLOW)
     assert [failure.reason for failure in heard.failures] == ["INTERNAL"]
     assert "secret" not in heard.failures[0].message
 

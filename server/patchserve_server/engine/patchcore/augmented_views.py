@@ -43,7 +43,7 @@ class AugmentedViews:
         for done, image in enumerate(self.images, 1):
             for view in augmented_views(self.inputs[image]):
                 progress(LoadStage.CALIBRATE, done - 1, len(self.images))  # also ends a load whose caller has left
-                scores += map(NormalScore.of, score_inputs(pipeline, pipeline.mask(view[None]), self.index)[0])
+                scores += map(NormalScore.of, score_inputs(pipeline, view[None], self.index)[0])
             progress(LoadStage.CALIBRATE, done, len(self.images))
         return scores
 

@@ -93,12 +93,28 @@ class Pipeline:
         return _inputs_per_pass(self.shape)
 
     @property
+    def tiles_per_pass(self) -> int:
+        """How many tiles are scored at once."""
+        return _inputs_per_pass(self.tiling.tile_shape)
+
+    @property
     def tile_groups(self) -> Sequence[Sequence[Tile]]:
         """The tiles of an image, in groups that are scored at once."""
-        return list(self.tiling.groups(_inputs_per_pass(self.tiling.tile_shape)))
+        return list(self.tiling.groups(self.tiles_per_pass))
+
+    @property
+    def batch_key(self) -> str:
+        """Equal for pipelines whose tiles can go through the same network in one pass."""
+        return f"{id(self.runtime):x} {self.tiling.tile_shape}"
 
     def mask(self, inputs: ModelInputs) -> ModelInputs:
-        """Model inputs (B, H, W, 3) with everything outside the region of interest covered."""
+        """Model inputs (B, H, W, 3) with everything outside the region of interest covered.
+
+        Raises:
+            ValueError: they have another shape.
+        """
+        if inputs.shape[1:] != (*self.shape.sides_px, 3):
+            raise ValueError(f"The shape of the model inputs is {inputs.shape[1:]}, not {(*self.shape.sides_px, 3)}.")
         return cover_outside(self.roi_mask, inputs)
 
     def embed(self, masked_inputs: ModelInputs, tiles: Sequence[Tile] | None = None) -> Tensor:
@@ -109,7 +125,10 @@ class Pipeline:
         """
         if tiles is None:
             return self._embed_all(masked_inputs)
-        layers = self.runtime.layers(self.tiling.cut(masked_inputs, tiles))
+        return self.patch_vectors(self.runtime.layers(self.tiling.cut(masked_inputs, tiles)), tiles)
+
+    def patch_vectors(self, layers: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
+        """Patch vectors (B, P, D), as of `embed`, from the network's layers (B * T, C, h, w) of these tiles."""
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
         return self.tiling.core(concat_layers(layers, self.tiling.tile_grid), tiles)

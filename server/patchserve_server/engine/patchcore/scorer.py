@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import ScoringTimes
 from patchserve_server.domain.reference import ReferenceModel
-from patchserve_server.engine.backbone.devices import synchronize
-from patchserve_server.engine.patchcore.patch_scores import PatchScores
+from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -32,32 +28,19 @@ class PatchCoreScorer:
     def patches_per_image(self) -> int:
         return self.pipeline.architecture.patches_of(self.pipeline.shape)
 
-    @torch.inference_mode()
+    @property
+    def batch_key(self) -> str:
+        return self.pipeline.batch_key
+
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-        return score_inputs(self.pipeline, self.pipeline.mask(inputs), self.index)
+        return score_inputs(self.pipeline, inputs, self.index)
 
 
 def score_inputs(
-    pipeline: Pipeline, masked_inputs: ModelInputs, index: BankIndex | PatchSubspace
+    pipeline: Pipeline, inputs: ModelInputs, index: BankIndex | PatchSubspace
 ) -> tuple[Sequence[RawScores], ScoringTimes]:
-    """The raw scores of masked inputs (B, H, W, 3) against a bank.
-
-    Tiles are scored in groups of neighbors. Of each group only the scores of its patches are kept, so that the vectors
-    of a large image are never in memory together.
-    """
-    scores, embed_s, search_s = list[RawScores](), 0.0, 0.0
-    for start in range(0, len(masked_inputs), pipeline.images_per_pass):
-        images, parts = masked_inputs[start : start + pipeline.images_per_pass], list[PatchScores]()
-        for tiles in pipeline.tile_groups:
-            started_at_s = time.perf_counter()
-            patches = pipeline.embed(images, tiles)
-            synchronize(pipeline.runtime.device)
-            embedded_at_s = time.perf_counter()
-            positions = pipeline.tiling.positions(tiles).to(patches.device)
-            parts.append(pipeline.scores_against(patches, index, positions))
-            embed_s += embedded_at_s - started_at_s
-            search_s += time.perf_counter() - embedded_at_s
-        started_at_s = time.perf_counter()
-        scores += pipeline.image_scores(PatchScores.join(parts), index)
-        search_s += time.perf_counter() - started_at_s
-    return scores, ScoringTimes(embed_ms=1000 * embed_s, search_ms=1000 * search_s)
+    """The raw scores of inputs (B, H, W, 3), at least one, against a bank."""
+    (scored,) = score_parts([Part(0, pipeline, index, inputs)])
+    if isinstance(scored.scores, Exception):
+        raise scored.scores
+    return scored.scores, scored.times

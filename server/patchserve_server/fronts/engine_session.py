@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from patchserve_server.config import MAX_FRONTS
 from patchserve_server.domain.errors import UnavailableError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -28,7 +29,6 @@ from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 
-MAX_FRONTS: Final = 64
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 
 

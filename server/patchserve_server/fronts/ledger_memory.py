@@ -1,7 +1,7 @@
 """The memory of the ledgers that all fronts of a machine share: counts of 64 bits, behind one lock.
 
-A front writes its own rows only. So clearing the rows of a front that was killed, at whatever moment, gives back what it
-held.
+A front writes its own rows only. So clearing the rows of a front that was killed, at whatever moment, gives back what
+it held.
 """
 
 from __future__ import annotations
@@ -10,15 +10,36 @@ import fcntl
 import mmap
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final
 
 ROW: Final = 9  # what one front holds for one client, and what waits there; see SharedLedger
 TOTALS: Final = 5  # of one front
 _WORD_BYTES: Final = 8
 _KEY_WORDS: Final = 2  # the secret with which names of clients are hashed
-_HEADER: Final = _KEY_WORDS + 1  # and the clock of turns
+_TURN, _STRAYS = _KEY_WORDS, _KEY_WORDS + 1
+_HEADER: Final = _KEY_WORDS + 2
+
+
+class FileLock:
+    """The lock of an open file, between processes. It may be taken again inside. The system frees that of a killed one.
+
+    Args:
+        file: an opening of this process alone.
+    """
+
+    def __init__(self, file: int) -> None:
+        self._file = file
+        self._depth = 0
+
+    def __enter__(self) -> None:
+        if not self._depth:
+            fcntl.flock(self._file, fcntl.LOCK_EX)
+        self._depth += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._depth -= 1
+        if not self._depth:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
 
 class LedgerMemory:
@@ -33,7 +54,7 @@ class LedgerMemory:
     """
 
     def __init__(self, file: int, *, ledgers: int, fronts: int, clients: int) -> None:
-        self.fronts, self.clients = fronts, clients
+        self.ledgers, self.fronts, self.clients = ledgers, fronts, clients
         self._file = os.open(f"/proc/self/fd/{file}", os.O_RDWR | os.O_CLOEXEC)
         self._words_per_ledger = clients + fronts * TOTALS + clients * fronts * ROW
         nbytes = _WORD_BYTES * (_HEADER + ledgers * self._words_per_ledger)
@@ -43,30 +64,26 @@ class LedgerMemory:
         self._memory = mmap.mmap(self._file, nbytes)
         self.words = memoryview(self._memory).cast("q")
         self.hash_key = bytes(self._memory[: _WORD_BYTES * _KEY_WORDS])
-        self._depth = 0
+        self.lock = FileLock(self._file)
 
     @staticmethod
     def create() -> int:
         """The file of new memory. It has no name, and is gone with its last process."""
         return os.memfd_create("patchserve-ledgers", os.MFD_CLOEXEC)
 
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """No other process changes anything until the block ends. The system ends it with a process that is killed."""
-        if not self._depth:
-            fcntl.flock(self._file, fcntl.LOCK_EX)
-        self._depth += 1
-        try:
-            yield
-        finally:
-            self._depth -= 1
-            if not self._depth:
-                fcntl.flock(self._file, fcntl.LOCK_UN)
-
     def next_turn(self) -> int:
         """A number that is greater than all before it."""
-        self.words[_KEY_WORDS] += 1
-        return self.words[_KEY_WORDS]
+        self.words[_TURN] += 1
+        return self.words[_TURN]
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether a client may be in a slot where it is not looked for first."""
+        return bool(self.words[_STRAYS])
+
+    @has_strays.setter
+    def has_strays(self, has_strays: bool) -> None:
+        self.words[_STRAYS] = has_strays
 
     def keys_at(self, ledger: int) -> int:
         """Where the hashes of the clients of a ledger begin; 0: free."""
@@ -80,9 +97,13 @@ class LedgerMemory:
         """Where the row of a front for a client begins."""
         return self.totals_at(ledger, self.fronts) + (client * self.fronts + front) * ROW
 
+    def numbers(self, at: int, count: int) -> list[int]:
+        """These words."""
+        return list(self.words[at : at + count])
+
     def clear(self, ledger: int, front: int) -> None:
         """Gives back everything that a front held."""
-        with self.exclusive():
+        with self.lock:
             for client in range(self.clients):
                 at = self.row_at(ledger, front, client)
                 self.words[at : at + ROW] = _zeros(ROW)

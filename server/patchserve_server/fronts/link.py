@@ -16,7 +16,7 @@ from patchserve_server.serving.tasks import retrieve_error
 class Handlers(Protocol):
     """What the other side may ask for."""
 
-    async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
+    async def answer(self, request: Head, body: bytes, /) -> tuple[Head, Body]:
         """The answer to a request `{"do": NAME, ...}`. It is cancelled if the other side does not need it any more."""
 
     def told(self, message: Head, body: bytes) -> None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
 
-from patchserve_server.fronts.ledger_memory import LedgerMemory
-from patchserve_server.serving.capacity import Capacity
+from patchserve_server.fronts.ledger_memory import ROW, TOTALS, LedgerMemory
+from patchserve_server.serving.capacity import NOTHING, Capacity
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.ledger import IsWithinShare, WaitingProcess
 
 # The words of a row: what single calls and streams hold, then what waits.
 _STREAMS: Final = 2
 _WAITS, _FIRST, _ARRIVED, _SERVED = 4, 5, 7, 8
+_NEAR: Final = 16  # slots in which a client is looked for; elsewhere only if they were full
+_HASHES: Final = 1024
 _WAITING_CLIENTS: Final = 4  # of the totals, after what calls and streams hold
 
 
@@ -38,28 +41,28 @@ class SharedLedger:
         self._memory = memory
         self._words = memory.words
         self._number = number
-        self._front = front
+        self._front, self._fronts = front, memory.fronts
         self._wake = wake
         self._keys_at = memory.keys_at(number)
         self._totals_at = [memory.totals_at(number, each) for each in range(memory.fronts)]
         self._slots: dict[str, int] = {}  # of clients that hold something here, or wait
         self._clients: dict[int, str] = {}  # the reverse
+        self._hash: Callable[[str], int] = functools.lru_cache(_HASHES)(self._hash_of)
 
     @property
     def others_wait(self) -> bool:
-        return any(
-            self._words[at + _WAITING_CLIENTS] for front, at in enumerate(self._totals_at) if front != self._front
-        )
+        waiting = self._memory.numbers(self._totals_at[0], self._fronts * TOTALS)[_WAITING_CLIENTS::TOTALS]
+        return sum(waiting) > waiting[self._front]
 
     def exclusive(self) -> AbstractContextManager[None]:
-        return self._memory.exclusive()
+        return self._memory.lock
 
     def held(self, *, streams: bool) -> Capacity:
-        return self._sum(self._totals_at, _STREAMS if streams else 0)
+        return _sum(self._memory.numbers(self._totals_at[0], self._fronts * TOTALS), TOTALS, streams=streams)
 
     def held_by(self, client: str, *, streams: bool) -> Capacity:
         slot = self._find(client)
-        return Capacity() if slot is None else self._held_by_slot(slot, streams=streams)
+        return NOTHING if slot is None else _sum(self._rows(slot), ROW, streams=streams)
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
         with self.exclusive():
@@ -91,7 +94,7 @@ class SharedLedger:
             _, front = min(fronts)
             at = self._row(slot, front)
             capacity = Capacity(self._words[at + _FIRST], self._words[at + _FIRST + 1])
-            held = (self._held_by_slot(slot, streams=streams) for streams in (True, False))
+            held = (_sum(self._rows(slot), ROW, streams=streams) for streams in (True, False))
             if is_within_share(capacity, *held):
                 return WaitingProcess(front, self._clients[slot] if front == self._front else None, capacity)
         return None
@@ -105,7 +108,7 @@ class SharedLedger:
         for slot in range(self._memory.clients):
             if not self._words[self._keys_at + slot]:
                 continue
-            rows = [(front, self._row(slot, front)) for front in range(self._memory.fronts)]
+            rows = [(front, self._row(slot, front)) for front in range(self._fronts)]
             waiting = [(front, at) for front, at in rows if self._words[at + _WAITS]]
             if waiting:
                 served = max(self._words[at + _SERVED] for _, at in rows)
@@ -114,13 +117,9 @@ class SharedLedger:
                 found.append((turn, slot, fronts))
         return found
 
-    def _held_by_slot(self, slot: int, *, streams: bool) -> Capacity:
-        rows = [self._row(slot, front) for front in range(self._memory.fronts)]
-        return self._sum(rows, _STREAMS if streams else 0)
-
-    def _sum(self, starts: list[int], offset: int) -> Capacity:
-        count = sum(self._words[at + offset] for at in starts)
-        return Capacity(count, sum(self._words[at + offset + 1] for at in starts))
+    def _rows(self, slot: int) -> list[int]:
+        """The rows of all fronts for a client."""
+        return self._memory.numbers(self._memory.row_at(self._number, 0, slot), self._fronts * ROW)
 
     def _row(self, slot: int, front: int | None = None) -> int:
         return self._memory.row_at(self._number, self._front if front is None else front, slot)
@@ -129,25 +128,37 @@ class SharedLedger:
         """The slot of a client that any front knows."""
         if (slot := self._slots.get(client)) is not None:
             return slot
-        try:
-            return self._keys().index(self._hash(client))
-        except ValueError:
-            return None
+        key = self._hash(client)
+        start = self._start(key)
+        for first, keys in ((start, self._keys(start, _NEAR)), (0, self._strays())):
+            if key in keys:
+                return first + keys.index(key)
+        return None
+
+    def _strays(self) -> list[int]:
+        return self._keys(0, self._memory.clients) if self._memory.has_strays else []
 
     def _take(self, client: str) -> int:
         """The slot of a client, which stays in use until its row is empty."""
         if (slot := self._slots.get(client)) is not None:
             return slot
         if (slot := self._find(client)) is None:
-            slot = self._free_slot()
+            slot = self._free_slot(self._hash(client))
             self._words[self._keys_at + slot] = self._hash(client)
         self._slots[client] = slot
         self._clients[slot] = client
         return slot
 
-    def _free_slot(self) -> int:
-        for slot, key in enumerate(self._keys()):
-            if not key or self._is_empty(slot):  # a front that was killed leaves keys without rows
+    def _start(self, key: int) -> int:
+        """Where a client is looked for first."""
+        return key % (self._memory.clients - _NEAR)
+
+    def _free_slot(self, key: int) -> int:
+        start = self._start(key)
+        near = range(start, start + _NEAR)
+        for slot in (*near, *range(self._memory.clients)):
+            if not self._words[self._keys_at + slot] or self._is_empty(slot):  # the key of a front that was killed
+                self._memory.has_strays = self._memory.has_strays or slot not in near
                 return slot
         raise RuntimeError("Every client holds a place among all calls, and there are more clients than places.")
 
@@ -158,18 +169,21 @@ class SharedLedger:
             return
         del self._slots[client], self._clients[slot]
         if self._is_empty(slot):
-            for front in range(self._memory.fronts):
-                at = self._row(slot, front)
-                self._words[at + _SERVED] = 0
             self._words[self._keys_at + slot] = 0
 
     def _is_empty(self, slot: int) -> bool:
-        rows = [self._row(slot, front) for front in range(self._memory.fronts)]
-        return not any(any(self._words[at : at + _WAITS + 1]) for at in rows)
+        rows = self._rows(slot)
+        return not any(any(rows[word::ROW]) for word in range(_WAITS + 1))
 
-    def _keys(self) -> list[int]:
-        return self._words[self._keys_at : self._keys_at + self._memory.clients].tolist()
+    def _keys(self, first: int, count: int) -> list[int]:
+        return self._memory.numbers(self._keys_at + first, count)
 
-    def _hash(self, client: str) -> int:
+    def _hash_of(self, client: str) -> int:
         digest = hashlib.blake2b(client.encode(), digest_size=8, key=self._memory.hash_key).digest()
         return int.from_bytes(digest, "little", signed=True) or 1
+
+
+def _sum(words: list[int], step: int, *, streams: bool) -> Capacity:
+    """What all fronts hold: `words` has `step` words of each."""
+    first = _STREAMS if streams else 0
+    return Capacity(sum(words[first::step]), sum(words[first + 1 :: step]))

@@ -86,6 +86,11 @@ class Streams:
         for stream in list(self._open):
             stream.drain()
 
+    def end(self, error: PatchserveError) -> None:
+        """Ends every open stream with this error: its reference cannot be used any more."""
+        for stream in list(self._open):
+            stream.end(error)
+
     def _inspect_with(self, reference: ReferenceInUse, config: StreamConfig, flow: FlowKey) -> Inspect:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
@@ -134,6 +139,9 @@ class _Stream:
         message = "The server is shutting down: it reads no more frames and answers the frames that it has accepted."
         self.queue.notify(StreamNotice(NoticeKind.DRAINING, message))
         self._stop(DrainingError())
+
+    def end(self, error: PatchserveError) -> None:
+        self._stop(error)
 
     def _stop(self, end: PatchserveError) -> None:
         self._end = self._end or end

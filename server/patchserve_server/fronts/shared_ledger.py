@@ -151,7 +151,7 @@ class SharedLedger:
 
     def _start(self, key: int) -> int:
         """Where a client is looked for first."""
-        return key % (self._memory.clients - _NEAR)
+        return int(key % (self._memory.clients - _NEAR))
 
     def _free_slot(self, key: int) -> int:
         start = self._start(key)

@@ -64,7 +64,7 @@ class Catalog:
         self._storage = storage
         self._opening = opening
         self._events = events
-        self._known = known or KnownReferences()
+        self._known = KnownReferences() if known is None else known
         self._everybody_knows = everybody_knows
         self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
         self._listeners = Listeners()

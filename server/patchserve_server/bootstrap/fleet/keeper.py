@@ -59,7 +59,12 @@ class ChildKeeper:
 
     async def _run(self) -> int:
         self._process = process = await asyncio.create_subprocess_exec(
-            *COMMAND, stdin=PIPE, stdout=PIPE, pass_fds=self._assignment.files, start_new_session=True
+            *COMMAND,
+            self._assignment.name,  # for those who list processes
+            stdin=PIPE,
+            stdout=PIPE,
+            pass_fds=self._assignment.files,
+            start_new_session=True,
         )
         try:
             self._write(self._assignment.to_line())

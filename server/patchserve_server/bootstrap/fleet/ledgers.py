@@ -12,5 +12,5 @@ _SPARE: Final = 64
 
 
 def open_ledgers(file: int, fronts: int, settings: Settings) -> LedgerMemory:
-    """An opening of the ledgers. Who holds or waits for something has a call, so there are no more clients than calls."""
+    """An opening of the ledgers. Whoever holds something, or waits, has a call: so clients are no more than calls."""
     return LedgerMemory(file, ledgers=_LEDGERS, fronts=fronts, clients=2 * settings.max_calls + _SPARE)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 from fakes.waiting import settle
@@ -158,10 +158,8 @@ def test_limits_hold_and_nothing_leaks_whatever_happens(seed: int, share: float)
                     except QueueFullError:
                         pass
                 case "grow" if held:
-                    try:
+                    with suppress(QueueFullError):
                         chance.choice(held)[1].grow(Capacity(chance.randint(0, 4), chance.randint(0, 400)))
-                    except QueueFullError:
-                        pass
                 case "release" if held:
                     held.pop(chance.randrange(len(held)))[1].release()
                 case "kill" if chance.random() < 0.1:

@@ -72,6 +72,19 @@ def test_every_front_says_the_same_about_the_server(fleet: Fleet) -> None:
         assert answer.http_url == fleet.http_url
 
 
+def test_the_wall_shows_what_every_front_inspects(fleet: Fleet) -> None:
+    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+        load(one, "wall", 1)
+        for stub in (one, other):
+            infer(stub, "wall")
+
+        def scores() -> list[object]:
+            with urllib.request.urlopen(f"{fleet.http_url}/watch/scores?reference_id=wall") as response:
+                return list(json.load(response)["scores"])
+
+        wait_until(lambda: len(scores()) == 2)
+
+
 def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
     with (
         fleet_process("--client-share", "1", "--max-pending-images", "4", score_s=3) as fleet,

@@ -24,7 +24,6 @@ class ConnectedFronts:
 
     def __init__(self) -> None:
         self._links: dict[Link, bool] = {}  # and whether it shows the wall
-        self._is_watched = False
         self._none = asyncio.Event()
         self._none.set()
         self.known = KnownReferences(self._tell_known)
@@ -33,25 +32,17 @@ class ConnectedFronts:
         """Counts a front from now on, and tells it everything that is known."""
         for known in self.known:
             link.tell(*_known_message(*known))
-        link.tell({"tell": "watched", "is_watched": self._is_watched})
         self._links[link] = shows_wall
         self._none.clear()
 
     def discard(self, link: Link) -> None:
-        if self._links.pop(link, False):
-            self.set_watched(is_watched=False)
+        self._links.pop(link, None)
         if not self._links:
             self._none.set()
 
     async def all_gone(self) -> None:
         """Returns when no front is connected."""
         await self._none.wait()
-
-    def set_watched(self, *, is_watched: bool) -> None:
-        """Tells all fronts whether somebody watches the wall."""
-        self._is_watched = is_watched
-        for link in self._links:
-            link.tell({"tell": "watched", "is_watched": is_watched})
 
     def tell_wall(self, event: Head, body: Body) -> None:
         """Passes on what happened in another front to the one that shows the wall."""

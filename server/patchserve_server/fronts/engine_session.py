@@ -80,6 +80,7 @@ class EngineSession:
             "score": self._score,
             "load": self._load,
             "load_image": self._load_image,
+            "load_end": self._load_end,
             "list_loads": self._list_loads,
             "reference_image": self._reference_image,
             "tune": self._tune,
@@ -94,11 +95,6 @@ class EngineSession:
         match message["tell"]:
             case "unpin":
                 self._unpin(message["pin"])
-            case "load_ends":
-                if (load := self._loads.get(message["load"])) is not None:
-                    load.end()
-            case "watched":
-                self._engine.fronts.set_watched(is_watched=message["is_watched"])
             case "happened":
                 self._engine.fronts.tell_wall(message, body)
 
@@ -155,6 +151,11 @@ class EngineSession:
     async def _load_image(self, request: Head, body: bytes) -> tuple[Head, Body]:
         if (load := self._loads.get(request["load"])) is not None:  # else it has ended, and the front is told why
             await load.put(NamedImage(body, request["name"]))
+        return {}, b""
+
+    async def _load_end(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        if (load := self._loads.get(request["load"])) is not None:
+            load.end()
         return {}, b""
 
     async def _list_loads(self, request: Head, _: bytes) -> tuple[Head, Body]:

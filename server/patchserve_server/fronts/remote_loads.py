@@ -41,7 +41,8 @@ class RemoteLoads:
                 if not await self._is_taken(number, image, loading):
                     break
             else:
-                self._link.tell({"tell": "load_ends", "load": number})
+                # As a task, like what came before it: tasks begin, and so send, in the order in which they are made.
+                await asyncio.create_task(self._link.ask({"do": "load_end", "load": number}))
             _, body = await loading
             return from_json_bytes(LoadedReference, body)
         finally:

@@ -23,7 +23,9 @@ from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
+from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
 from patchserve_server.serving.wall import Wall
@@ -53,7 +55,7 @@ async def run_front(assignment: Assignment) -> None:
             scheme = "http" if credentials.identity is None else "https"
             url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
             addresses = Addresses(addresses.grpc, url)
-        front = _Front(assignment, own_settings, addresses, server, resources)
+        front = _Front(assignment, own_settings, addresses, server, resources, has_wall=settings.http_port is not None)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
         try:
@@ -76,6 +78,8 @@ class _Front:
         addresses: Addresses,
         server: Server,
         resources: ExitStack,
+        *,
+        has_wall: bool,
     ) -> None:
         threads = max(1, settings.threads // assignment.fronts)
         self._assignment = assignment
@@ -85,7 +89,8 @@ class _Front:
         self._pixels = SharedPixels(assignment.pixels[assignment.number])
         self._pools: Pools = open_pools(self._settings, resources)
         self._wall = Wall(self._pools.images)
-        self._events: Events | None = None if settings.http_port is None else self._wall
+        self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
+        self._events: Events | None = self._relay or (self._wall if has_wall else None)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._limits = server_limits(self._settings, self._admissions)
         self._is_ready = False
@@ -93,15 +98,21 @@ class _Front:
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
         while True:
-            engine = RemoteEngine(self._pixels, self._events, lambda _head, _body: None)
+            engine = RemoteEngine(self._pixels, self._events, self._told)
             try:
                 if await self._connect(engine):
                     await engine.lost.wait()
                     _log.warning("The engine is lost; until it is back, calls are refused")
                     self._server.suspend(EngineLostError())
             finally:
+                if self._relay is not None:
+                    self._relay.tell = None
                 engine.close()
             await asyncio.sleep(_RECONNECT_S)
+
+    def _told(self, message: Head, body: bytes) -> None:
+        if self._events is self._wall:
+            pass_on(message, body, self._wall)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
         number = self._assignment.number
@@ -114,6 +125,8 @@ class _Front:
         except PatchserveError as error:
             _log.warning("The engine cannot be used: %s", error.message)
             return False
+        if self._relay is not None:
+            self._relay.tell = engine.link.tell
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,

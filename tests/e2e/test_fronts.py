@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import queue
 import signal
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

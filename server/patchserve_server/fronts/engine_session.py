@@ -11,7 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from patchserve_server.config import MAX_FRONTS
-from patchserve_server.domain.errors import UnavailableError
+from patchserve_server.domain.errors import NotReadyError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
@@ -100,7 +100,7 @@ class EngineSession:
 
     async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
         if request["version"] != self._engine.version:
-            raise UnavailableError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
+            raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
         self._front = int(request["front"])
         self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
         return {}, body_of(self._engine.detector)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from patchserve_server.domain.input_options import AspectRatio, InputOptions
-from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
+from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ReferenceViews, ScoringProfile
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class Setting:
     def with_radius(self, radius: float) -> Setting:
         """The same with a search radius, for scenes that are aligned."""
         return Setting(f"{self.name}, radius {radius:g}", replace(self.options, search_radius=radius))
+
+    def with_views(self, views: ReferenceViews) -> Setting:
+        return Setting(f"{self.name}, views {views.name}", replace(self.options, views=views))
 
     def with_coreset(self, ratio: float) -> Setting:
         return Setting(f"{self.name}, coreset {ratio:.0%}", replace(self.options, coreset=CoresetOptions(ratio)))

@@ -16,6 +16,7 @@ from rich.console import Console
 from throughput.comparison import SYSTEMS, Plan, compare_systems
 from throughput.host import describe_host
 from throughput.inputs import EMBEDDED, WIDE_RESNET, prepare_inputs
+from throughput.mixed import measure_mixed
 from throughput.processes import start_worker
 from throughput.ratios import compute_ratios
 from throughput.report import draw_charts, markdown
@@ -26,7 +27,8 @@ _REPO = Path(__file__).resolve().parents[2]
 _FOLDER = _REPO / "out" / "bench"
 _RESULTS = _FOLDER / "results.json"
 _QUIET_LOAD_AVERAGE = 0.5
-_SCALING = "scaling"
+_MIXED, _SCALING = "mixed", "scaling"
+_PARTS = (*SYSTEMS, _MIXED, _SCALING)
 _FULL, _QUICK = (3, 3.0), (1, 1.0)  # rounds, seconds
 
 
@@ -36,10 +38,10 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--only",
         nargs="+",
-        choices=[*SYSTEMS, _SCALING],
-        default=[*SYSTEMS, _SCALING],
+        choices=_PARTS,
+        default=_PARTS,
         metavar="PART",
-        help=f"parts to measure: {', '.join([*SYSTEMS, _SCALING])} (default: all)",
+        help=f"parts to measure: {', '.join(_PARTS)} (default: all)",
     )
     parser.add_argument(
         "--backbones",
@@ -78,6 +80,7 @@ def main() -> None:
     results: dict[str, Any] = {
         "host": describe_host(options.server),
         "rows": [],
+        "mixed": [],
         "scaling": [],
         "ratios": {},
         "stages": [],
@@ -86,7 +89,7 @@ def main() -> None:
         console.print("Other programs are running on this machine; they distort every number.", style="red")
     for part, rows in _measure(options, console):
         results[part] += rows
-        results["ratios"] = compute_ratios(results["rows"])
+        results["ratios"] = compute_ratios(results["rows"], results["mixed"])
         _write(results)
     draw_charts(results, _FOLDER)
     console.print(markdown(results))
@@ -119,6 +122,8 @@ def _measure(options: argparse.Namespace, console: Console) -> Iterator[tuple[st
             rows, stages = compare_systems(plan, backbone)
             yield "rows", rows
             yield "stages", stages
+            if _MIXED in options.only:
+                yield "mixed", measure_mixed(plan, backbone)
         if _SCALING in options.only:
             yield "scaling", measure_scaling(plan)
 

@@ -64,6 +64,13 @@ def markdown(results: dict[str, Any]) -> str:
             "### Stage times with one client, measured by the server",
             _table(["backbone", "precision", "output", *names], rows),
         ]
+    if results["mixed"]:
+        rows = [
+            [row["backbone"], row["precision"], row["references"], *(row[key] for key in _COLUMNS.values())]
+            for row in results["mixed"]
+        ]
+        names = ["backbone", "precision", "references", *_COLUMNS]
+        parts += ["### References used in turn, 8 clients, scores only", _table(names, rows)]
     for what, title in _SCALING.items():
         points = [row for row in results["scaling"] if row["what"] == what]
         if points:

@@ -37,13 +37,23 @@ def run_interleaved(
 
 
 def result_row(case: Case, measurements: Sequence[Measurement]) -> Row:
-    """Medians over the rounds; percentiles over all responses of all rounds."""
+    """Medians over the rounds; percentiles over all responses of all rounds.
+
+    A fair share is the time in which all clients are answered once. It is that of the round, so that it does not matter
+    if the machine is slower in one of them.
+    """
     latencies_ms = sorted(latency for measurement in measurements for latency in measurement.latencies_ms)
+    fair_shares = sorted(
+        latency / 1000 * measurement.images_per_second / (case.clients or 1)
+        for measurement in measurements
+        for latency in measurement.latencies_ms
+    )
     return asdict(case) | {
         "images_per_second": round(statistics.median(each.images_per_second for each in measurements), 2),
-        "p50_ms": percentile(latencies_ms, 50),
-        "p95_ms": percentile(latencies_ms, 95),
-        "p99_ms": percentile(latencies_ms, 99),
+        "p50_ms": round(percentile(latencies_ms, 50), 1),
+        "p95_ms": round(percentile(latencies_ms, 95), 1),
+        "p99_ms": round(percentile(latencies_ms, 99), 1),
+        "p99_fair_shares": round(percentile(fair_shares, 99), 3),
         "peak_rss_mib": round(max(each.peak_rss_mib for each in measurements)),
         "cpu_s_per_image": round(statistics.median(each.cpu_s_per_image for each in measurements), 4),
     }
@@ -51,7 +61,7 @@ def result_row(case: Case, measurements: Sequence[Measurement]) -> Row:
 
 def percentile(ordered: Sequence[float], percent: int) -> float:
     """The smallest value that at least `percent` per cent of the values do not exceed (nearest rank)."""
-    return round(ordered[max(0, -(-percent * len(ordered) // 100) - 1)], 1)
+    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
 
 
 def describe_load(clients: int | None, streams: int | None) -> str:

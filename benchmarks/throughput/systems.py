@@ -174,14 +174,14 @@ def start_patchserve(setup: Setup, backbone: str, precision: str, store: Path | 
             raise NotStartedError(line)
         address, _, http_url, *_ = line.split(_LISTENING)[1].split()
         if store is None:
-            _load_reference(address, setup.inputs.reference)
+            load_reference(address, setup.inputs.reference)
         yield Faces(
             Service(address, process.pid, setup.load_generator),
             Service(http_url, process.pid, setup.load_generator, http="face"),
         )
 
 
-def _load_reference(address: str, image: Path) -> None:
+def load_reference(address: str, image: Path, reference_id: str = REFERENCE_ID) -> None:
     with grpc.insecure_channel(address) as channel:
-        request = reference_pb2.LoadReferenceRequest(reference_id=REFERENCE_ID, images=[image.read_bytes()])
+        request = reference_pb2.LoadReferenceRequest(reference_id=reference_id, images=[image.read_bytes()])
         service_pb2_grpc.PatchCoreServiceStub(channel).LoadReference(request, timeout=_LOAD_TIMEOUT_S)

@@ -86,6 +86,7 @@ def reference_info(
         **_input_options(message.input),
         views=from_wire(choices.ReferenceViews, message.views or _NO_VIEWS, reference_pb2.ReferenceViews),
         scales=message.scales or 1,
+        views_per_image=message.views_per_image if message.HasField("views_per_image") else None,
         search_radius=message.search_radius if message.HasField("search_radius") else None,
         false_alarm_rate=message.false_alarm_rate if message.HasField("false_alarm_rate") else None,
         white_level=message.white_level if message.HasField("white_level") else None,

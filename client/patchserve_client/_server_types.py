@@ -53,6 +53,8 @@ class ServerInfo:
     precision: str
     input_size_px: int  # of a reference that sets no other
     input_step_px: int  # the sides of model inputs are multiples of it
+    search_product: str  # the number format of the first product of exact searches: "fp32", "bf16" or "int8"
+    search_threads: int
     feature_dim: int
     heatmap_scale: HeatmapScale | None  # the default of a request; None: unknown to this client
     limits: Limits

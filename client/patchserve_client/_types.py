@@ -219,6 +219,7 @@ class ReferenceInfo:
     tile_overlap: float | None  # of neighboring tiles, as a share of a tile's side; None: no tiles
     views: ReferenceViews | None  # mirrored and turned copies of its images; None: unknown to this client
     scales: int  # 1 to 3: how many sizes of the items its bank has
+    views_per_image: int | None  # that its bank was made of, the image itself included; None: not known
     input_width_px: int  # of its model inputs
     input_height_px: int
     false_alarm_rate: float | None  # that the load requested; None: none, the server's default
@@ -240,6 +241,7 @@ class LoadCost:
     patches_per_image: int  # of each image that is compared with it
     memory_bytes: int  # of the server while the reference is open
     ms_per_image: float  # embedding and search of one image, alone, without decoding and drawing
+    search_recall: float  # the share of the nearest rows that a search finds; 1: it is exact; 0: an older server
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -126,7 +126,12 @@ class Settings(BaseSettings):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
     """Device for the backbone: auto, cpu, cuda or cuda:N."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if its maps agree, else fp32."""
+    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if it is measured to be
+    faster here and its maps agree, else fp32."""
+    search_product: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Number format of the first product of a search; results are the same. auto: the one measured to be fastest."""
+    search_threads: int | None = Field(default=None, ge=1)
+    """Threads of a search. Default: the number that is measured to be fastest, up to --threads."""
     store: _UserPath | None = None
     """Folder that keeps references over restarts. Default: references are kept in memory only."""
     preload: _UserPath | None = None
@@ -191,8 +196,9 @@ class Settings(BaseSettings):
     max_connection_age_s: float = Field(default=0.0, ge=0)
     """Age at which a connection accepts no more calls, so that clients reconnect, in seconds; 0: no limit. Open streams
     continue."""
-    max_batch_size: int = Field(default=8, ge=1)
-    """Largest number of images of one reference in a batch."""
+    max_batch_size: int | None = Field(default=None, ge=1)
+    """Largest number of images in a batch, of any references. Default: 8 on a GPU; on a CPU twice --threads, from 4
+    to 8, because more would only be answered later."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long an image waits for others to form a batch, in milliseconds. For GPUs; a CPU gains nothing."""
     threads: int = Field(default_factory=available_cores, ge=1)

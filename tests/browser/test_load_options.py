@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 
-from browser.screens import NORMAL, build, gray_file, load_gray
+import pytest
+from browser.screens import INTACT, NORMAL, build, gray_file, load_gray
 from browser.tabs import Tab
 from e2e.harness import connect
 from e2e.in_process import RunningServer
 from fakes.gray import gray_png
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from patchserve.v1.reference_pb2 import (
     ASPECT_RATIO_KEEP,
@@ -17,10 +18,13 @@ from patchserve.v1.reference_pb2 import (
     SCORING_PROFILE_NOTEBOOK,
     SCORING_PROFILE_PAPER,
     SCORING_PROFILE_VERDICT,
+    CoresetOptions,
     GetReferenceRequest,
     InputOptions,
     LoadReferenceRequest,
     Reference,
+    RelativePoint,
+    RelativePolygon,
 )
 from patchserve_server.domain.false_alarm_rate import DEFAULT_FALSE_ALARM_RATE
 
@@ -109,6 +113,102 @@ def test_who_replaces_all_images_keeps_the_choices_of_the_reference(tab: Tab, se
     assert (replaced.image_count, replaced.profile) == (1, SCORING_PROFILE_PAPER)
     assert replaced.input == own_input
     assert replaced.false_alarm_rate == request.false_alarm_rate
+
+
+ALL_OPTIONS = LoadReferenceRequest(
+    images=[gray_png(NORMAL), gray_png(NORMAL + 1)],
+    profile=SCORING_PROFILE_VERDICT,
+    input=InputOptions(longer_side_px=2000, aspect=ASPECT_RATIO_KEEP, tile_px=320, tile_overlap=0.375),
+    coreset=CoresetOptions(max_patches=500),
+    search_radius=0.02,
+    region_of_interest=[
+        RelativePolygon(points=[RelativePoint(x=x, y=y) for x, y in ((0.1, 0.0), (0.9, 0.0), (0.9, 1.0))])
+    ],
+    false_alarm_rate=0.03,
+    white_level=4095,
+    sensitivity=1.5,
+)
+OTHERS = LoadReferenceRequest(
+    images=[gray_png(NORMAL)],
+    input=InputOptions(auto=True),
+    coreset=CoresetOptions(ratio=0.25),
+    approximate_search=True,
+    scales=2,
+)
+_KEPT = ("profile", "input", "coreset", "search_radius", "approximate_search", "views", "scales", "false_alarm_rate")
+
+
+@pytest.mark.parametrize("asked", [ALL_OPTIONS, OTHERS], ids=["tiles", "copies"])
+def test_who_replaces_all_images_keeps_every_option(
+    tab: Tab, server: RunningServer, asked: LoadReferenceRequest
+) -> None:
+    with connect(server.address) as stub:
+        before = stub.LoadReference(asked).reference
+    replaced = replace_all(tab, server)
+    assert replaced.revision != before.revision
+    for name in (*_KEPT, "region_of_interest", "white_level", "sensitivity"):
+        assert getattr(replaced, name) == getattr(before, name), name
+    fields = {field.name for field in LoadReferenceRequest.DESCRIPTOR.fields}
+    not_options = {"reference_id", "images", "mode", "expected_revision", "image_names"}
+    assert fields - not_options == {*_KEPT, "region_of_interest", "white_level", "sensitivity"}, "a new option"
+
+
+def test_options_that_the_page_cannot_choose_can_be_left_out(tab: Tab, server: RunningServer) -> None:
+    with connect(server.address) as stub:
+        stub.LoadReference(OTHERS)
+    replaced = replace_all(tab, server, leave_out="a coreset of 25 %, approximate search, 2 sizes of the items")
+    assert not replaced.HasField("coreset")
+    assert (replaced.approximate_search, replaced.scales) == (False, 1)
+    assert replaced.input.auto
+
+
+def replace_all(tab: Tab, server: RunningServer, leave_out: str = "") -> Reference:
+    page = tab.open("reference/default")
+    page.get_by_role("button", name="Replace all").click()
+    page.get_by_role("button", name="Choose new images").click()
+    if leave_out:
+        page.locator("summary", has_text="Profile and size").click()
+        page.get_by_label(f"Keep its other options: {leave_out}").uncheck()
+    page.locator("#reference-images").set_input_files([gray_file(INTACT)])
+    page.get_by_role("button", name="Replace all images").click()
+    expect(page.get_by_text("The images are replaced.")).to_be_visible()
+    return loaded(server, "default")
+
+
+def test_a_rate_that_the_images_do_not_show_is_told(tab: Tab, server: RunningServer) -> None:
+    page = tab.open()
+    page.get_by_text("Best verdict, 320 px").click()
+    page.get_by_label("False alarms that you accept").select_option("0.02")
+    built(page, server, "belt")
+    expect(page.get_by_text("1 image cannot tell how often other items are called anomalous")).to_be_visible()
+    answers = {
+        0.02: "8 images alone show no rate below 11 %. 2 % is extrapolated",
+        0.001: "0.1 % is far beyond that, so the threshold is a guess: 10.0 times their highest score.",
+        0.2: "At most 50 %, with a confidence of 95 %",
+    }
+    rates: list[float] = []
+    tab.page.route("**/v1/references/belt", lambda route: answer_with(route, rates[-1]))
+    for rate, words in answers.items():
+        rates.append(rate)
+        page = tab.open("reference/belt")
+        expect(page.get_by_text(words)).to_be_visible()
+
+
+def answer_with(route: Route, rate: float) -> None:
+    """A reference of 8 images with this requested rate, and a threshold of 10 times the highest score."""
+    response = route.fetch()
+    content = response.json()
+    reference = content["reference"]
+    reference |= {"image_count": 8, "false_alarm_rate": rate}
+    scores = [float(number) for number in range(1, 9)]
+    reference["calibration"] |= {
+        "method": "CALIBRATION_METHOD_LEAVE_ONE_OUT",
+        "image_threshold": 80.0,
+        "normal_scores": {"count": 8, "min": 1, "mean": 4.5, "stddev": 2.3, "max": 8, "scores": scores},
+        "false_alarm_rate": rate,
+        "false_alarm_rate_upper": 0.5,
+    }
+    route.fulfill(response=response, json=content)
 
 
 def test_who_adds_images_is_not_asked(tab: Tab, server: RunningServer) -> None:

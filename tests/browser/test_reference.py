@@ -138,3 +138,24 @@ def test_an_unknown_reference_is_told(tab: Tab, gray: str) -> None:
     page = tab.open("reference/other")
     expect(page.get_by_text("There is no reference “other”.")).to_be_visible()
     expect(page.get_by_role("heading", name="3 images")).to_be_visible()
+
+
+def test_whether_copies_of_the_images_were_taken_is_told(tab: Tab, gray: str) -> None:
+    views: dict[str, object] = {"views": "REFERENCE_VIEWS_AUTO", "scales": 1}
+
+    def answer(route: Route) -> None:
+        response = route.fetch()
+        content = response.json()
+        content["reference"] |= views
+        route.fulfill(response=response, json=content)
+
+    tab.page.route(f"**/v1/references/{gray}", answer)
+    for taken, words in (
+        ({}, "with few images, also mirrored and turned ones, unless that spreads their scores"),
+        ({"views_per_image": 1}, "the images as they are: copies were not taken"),
+        ({"views_per_image": 8}, "the images, and mirrored and turned ones: 8 views of each"),
+        ({"views_per_image": 2, "scales": 2}, "the images, and smaller or larger ones: 2 views of each"),
+    ):
+        views.update(taken)
+        page = tab.open(f"reference/{gray}")
+        expect(page.get_by_role("definition").filter(has_text=words)).to_be_visible()

@@ -13,7 +13,8 @@ from e2e.in_process import in_process_server
 from fakes.images import card, encoded
 
 from patchserve_client import Client, InvalidArgument
-from patchserve_server.serving.open_references import OpenReference, OpenReferences
+from patchserve_server.serving.open_references import OpenReferences
+from patchserve_server.serving.reference_use import OpenReference
 
 INTACT = encoded(card(0))
 Banks: TypeAlias = "list[weakref.ref[np.ndarray]]"

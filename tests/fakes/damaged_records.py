@@ -32,10 +32,10 @@ NOT_THE_JSON = {
 
 VERSIONS = {
     f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
-    for file, versions in ((manifest, "versions 1 to 4"), (pointer, "versions 1 and 2"))
+    for file, versions in ((manifest, "versions 1 to 5"), (pointer, "versions 1 and 2"))
     for value, words in (
         (0, f"this server reads {versions} only"),
-        (5, f"this server reads {versions} only"),
+        (6, f"this server reads {versions} only"),
         (-1, f"this server reads {versions} only"),
         (10**30, f"this server reads {versions} only"),
         (1.5, "Input should be a valid integer"),
@@ -106,10 +106,21 @@ MANIFESTS = {
     ),
     **{
         f"manifest without {key}": (f"{key}: Field required", drop(manifest, key))
-        for key in ("format_version", "revision", "spec", "options", "calibration", "sensitivity", "images")
+        for key in (
+            *("format_version", "revision", "spec", "options", "calibration", "sensitivity", "images"),
+            "views_per_image",
+        )
+    },
+    **{
+        f"manifest views {value!r}": (words, edit(manifest, "views_per_image", value))
+        for value, words in (
+            (0, "views_per_image: Input should be greater than or equal to 1"),
+            (1.0, "views_per_image: Input should be a valid integer"),
+            ("8", "views_per_image: Input should be a valid integer"),
+        )
     },
     "manifest of version 1 with a sensitivity": ("sensitivity: Extra inputs", edit(manifest, "format_version", 1)),
-    "manifest of version 2 with scores": ("a field in another form", edit(manifest, "format_version", 2)),
+    "manifest of version 4 with views": ("views_per_image: Extra inputs", edit(manifest, "format_version", 4)),
     **{
         f"manifest scores {value!r}": (words, edit(manifest, "calibration.normal_scores.scores", value))
         for value, words in (

@@ -51,7 +51,7 @@ class FakeDetector:
 
     @property
     def info(self) -> DetectorInfo:
-        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3)
+        return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3, "fp32", 1)
 
     def spec_of(self, _shape: InputShape) -> EmbeddingSpec:
         return SPEC
@@ -105,6 +105,10 @@ class FakeScorer:
     model: ReferenceModel
     nbytes: int = 0
     patches_per_image: int = 1
+    recall: float = 1.0
+
+    def search_recall(self) -> float:
+        return self.recall
 
     @property
     def batch_key(self) -> str:

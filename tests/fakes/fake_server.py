@@ -23,7 +23,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, memory_bytes=74 * 2**20, ms_per_image=40.4)
+LOAD_COST = reference_pb2.LoadCost(patches_per_image=1600, memory_bytes=74 * 2**20, ms_per_image=40.4, search_recall=1)
 
 
 @dataclass
@@ -121,6 +121,8 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             loaded.false_alarm_rate = request.false_alarm_rate
         if request.HasField("search_radius"):
             loaded.search_radius = request.search_radius
+        if request.views:
+            loaded.views_per_image = 1 if request.views == reference_pb2.REFERENCE_VIEWS_NONE else 8
         return loaded
 
     async def GetReference(self, request: Any, context: Context) -> reference_pb2.GetReferenceResponse:  # noqa: N802

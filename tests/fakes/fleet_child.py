@@ -16,8 +16,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fakes.detector import FakeDetector
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet import child
+from patchserve_server.config import Settings
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.ports import ScoredPart, Scorer
+from patchserve_server.domain.ports import Detector, ScoredPart, Scorer
 
 
 class SlowDetector(FakeDetector):
@@ -26,6 +27,10 @@ class SlowDetector(FakeDetector):
         return super().score_batch(batch)
 
 
+def open_slow_detector(_settings: Settings) -> Detector:
+    return SlowDetector()
+
+
 if __name__ == "__main__":
-    composition.open_detector = lambda _: SlowDetector()
+    composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
     child.main()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fakes.fleet_child import SlowDetector
+from fakes.fleet_child import open_slow_detector
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet import keeper
 from patchserve_server.cli import main
 
 if __name__ == "__main__":
-    composition.open_detector = lambda _: SlowDetector()
+    composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
     keeper.COMMAND = (sys.executable, str(Path(__file__).with_name("fleet_child.py")))
     main()

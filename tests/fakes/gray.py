@@ -13,7 +13,7 @@ from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.reference_options import ReferenceOptions
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 

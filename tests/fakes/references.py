@@ -44,7 +44,7 @@ def make_model(seed: int = 0, *, images: int = 3, patches: int = 60, dim: int = 
     calibration = Calibration(
         CalibrationMethod.LEAVE_ONE_OUT, 0.7, 0.9, spread, false_alarm_rate=0.15, false_alarm_rate_upper=0.5
     )
-    return ReferenceModel(spec, options, bank, calibration)
+    return ReferenceModel(spec, options, bank, calibration, views_per_image=2)
 
 
 def make_subspace_model(seed: int = 0) -> ReferenceModel:
@@ -68,7 +68,7 @@ def model_content(model: ReferenceModel) -> tuple[object, ...]:
     """A value that is equal for models that are equal bit for bit: arrays are bytes, so NaN equals itself."""
     arrays = [getattr(model.bank, field.name) for field in dataclasses.fields(model.bank)]
     bits = tuple((array.dtype.str, array.shape, array.tobytes()) for array in arrays)
-    return (repr((model.spec, model.options, model.calibration, model.sensitivity)), bits)
+    return (repr((model.spec, model.options, model.calibration, model.sensitivity, model.views_per_image)), bits)
 
 
 def content(reference: Reference) -> tuple[object, ...]:

@@ -9,6 +9,8 @@ import typer
 from patchserve_client import CalibrationMethod, ReferenceInfo
 from patchserve_client._counted import counted
 
+_FAR = 10  # how many times below the smallest rate that the images show
+
 
 def false_alarm_rate(text: str) -> float:
     """The share in "2%" or "0.02". The server says which rates are allowed.
@@ -44,10 +46,17 @@ def false_alarms_note(reference: ReferenceInfo) -> str | None:
     smallest = 1 / (reference.calibration.normal_scores.count + 1)  # the chance that the next score is the highest
     if requested >= smallest:
         return None
+    shown = f"Note: {images} alone show no rate below {percent(smallest)}. {percent(requested)} is"
+    if requested * _FAR >= smallest:
+        return (
+            f"{shown} extrapolated: it is right if the scores of undamaged items are distributed as extreme values "
+            "usually are. More images make it surer."
+        )
+    highest = reference.calibration.normal_scores.max
+    times = f": {reference.calibration.image_threshold / highest:.1f} times their highest score" if highest > 0 else ""
     return (
-        f"Note: {images} alone show no rate below {percent(smallest)}. {percent(requested)} is extrapolated: it is "
-        "right if the scores of undamaged items are distributed as extreme values usually are. More images make it "
-        "surer."
+        f"{shown} far beyond that, so the threshold is a guess{times}. Much damage may be missed. Ask for "
+        f"{percent(smallest)} or more, or load more images."
     )
 
 

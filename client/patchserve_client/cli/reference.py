@@ -33,6 +33,7 @@ from patchserve_client.cli._reference_images import TITLES, cells, summary
 from patchserve_client.cli._restoring import restore
 from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
+from patchserve_client.cli._squeezed_tiles import squeezed_tiles_note
 from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
@@ -157,7 +158,8 @@ def _load_files(
         else:
             with rejected_file_named(files):
                 loaded = load_files(files)
-    for note in (few_images_note(loaded), false_alarms_note(loaded)):
+        squeezed = squeezed_tiles_note(loaded, client)
+    for note in (few_images_note(loaded), false_alarms_note(loaded), squeezed):
         if note is not None:
             print_note(note)
     if as_json:
@@ -165,13 +167,19 @@ def _load_files(
         return
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
-        f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}, "
+        f"Loaded {loaded.reference_id}: {counted(loaded.image_count, 'image')}{_views_text(loaded)}, "
         f"{_size_text(loaded)}, input {input_text(loaded, ' px')}, raw threshold {loaded.threshold:.4g}, "
         + (f"false alarms {expected}, " if (expected := expected_false_alarms(loaded)) is not None else "")
         + f"revision {loaded.revision[:12]}{left_out}"
     )
     if (cost := loaded.cost) is not None:
         print_line(f"Cost: {cost_text(cost)}")
+
+
+def _views_text(reference: ReferenceInfo) -> str:
+    """Only if the bank has copies of the images: as in " (8 views of each)"."""
+    views = reference.views_per_image or 1
+    return "" if views == 1 else f" ({views} views of each)"
 
 
 def _size_text(reference: ReferenceInfo) -> str:

@@ -14,6 +14,7 @@ from patchserve_server.access import Credentials, check_exposure, open_credentia
 from patchserve_server.bootstrap.limits import (
     MIB,
     Admissions,
+    batch_size,
     http_connections,
     open_admissions,
     reading_limits,
@@ -55,7 +56,7 @@ from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
-_NETWORKS = ".networks"  # in the store; no reference_id starts with a dot
+_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -138,10 +139,10 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     wall = Wall(pools.images)
     events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
     admissions = open_admissions(settings, events)
-    limits = server_limits(settings, admissions)
-    engine = await open_engine(settings, pools, limits, resources, events=events)
+    engine = await open_engine(settings, pools, admissions, resources, events=events)
+    limits = engine.limits
     outputs = await _open_outputs(settings, pools, resources)
-    turns = create_turns(settings)
+    turns = create_turns(settings, limits)
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
     )
@@ -184,7 +185,7 @@ def assemble(
         builder=builder,
         inspector=inspector,
         reference_images=reference_images,
-        streams=Streams(catalog, inspector, admissions.images, max_active=settings.max_batch_size),
+        streams=Streams(catalog, inspector, admissions.images, max_active=limits.max_batch_size),
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
@@ -197,6 +198,7 @@ class LocalEngine:
     """The engine of this process."""
 
     detector: DetectorInfo
+    limits: ServerLimits
     catalog: Catalog
     batcher: Batcher
     builder: ReferenceBuilder
@@ -205,7 +207,7 @@ class LocalEngine:
 async def open_engine(
     settings: Settings,
     pools: Pools,
-    limits: ServerLimits,
+    admissions: Admissions,
     resources: ExitStack,
     *,
     events: Events | None = None,
@@ -218,6 +220,7 @@ async def open_engine(
     """
     loop = asyncio.get_running_loop()
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
+    limits = server_limits(settings, admissions, max_batch_size=batch_size(settings, detector.info.device))
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = Catalog(
         store,
@@ -235,7 +238,7 @@ async def open_engine(
         detector,
         pools.inference,
         workers=INFERENCE_WORKERS,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=limits.max_batch_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
     )
     builder = ReferenceBuilder(
@@ -250,12 +253,13 @@ async def open_engine(
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
-    return LocalEngine(detector.info, catalog, batcher, builder)
+    return LocalEngine(detector.info, limits, catalog, batcher, builder)
 
 
 def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - a front needs no torch
+    from patchserve_server.engine.measurements import Measurements, user_cache_folder  # noqa: PLC0415 - as above
 
     detector = create_detector(
         backbone=settings.backbone,
@@ -265,6 +269,9 @@ def open_detector(settings: Settings) -> Detector:
         precision=settings.precision,
         cache=settings.store and settings.store / _NETWORKS,
         threads=settings.threads,
+        search_product=settings.search_product,
+        search_threads=settings.search_threads,
+        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
     )
     detector.warm_up()
     return detector
@@ -301,11 +308,11 @@ async def _open_outputs(settings: Settings, pools: Pools, resources: ExitStack) 
     return outputs
 
 
-def create_turns(settings: Settings) -> FairSemaphore:
+def create_turns(settings: Settings, limits: ServerLimits) -> FairSemaphore:
     """How many images are processed at once."""
     # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
     # clients that have none of these turns.
-    return FairSemaphore(2 * settings.max_batch_size + 2 * settings.threads, reserved=settings.max_batch_size)
+    return FairSemaphore(2 * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
 
 
 def create_inspector(

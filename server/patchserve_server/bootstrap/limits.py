@@ -21,6 +21,7 @@ except ModuleNotFoundError:  # there is no such limit on Windows
 MIB = 2**20
 _MIN_LARGE_PLACES = 6
 _EXTRA_CONNECTIONS = 64
+_LARGEST_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,18 @@ def open_admissions(
     )
 
 
-def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
+def batch_size(settings: Settings, device: str) -> int:
+    """The largest number of images in a batch on this device.
+
+    A CPU runs as many images at a time as it has threads. More of them in a batch save nothing, and are all answered
+    as late as the last one.
+    """
+    if settings.max_batch_size is not None:
+        return settings.max_batch_size
+    return min(_LARGEST_BATCH, max(_LARGEST_BATCH // 2, 2 * settings.threads)) if device == "cpu" else _LARGEST_BATCH
+
+
+def server_limits(settings: Settings, admissions: Admissions, *, max_batch_size: int) -> ServerLimits:
     return ServerLimits(
         max_image_bytes=settings.max_image_mib * MIB,
         max_image_pixels=settings.max_image_megapixels * 1_000_000,
@@ -67,7 +79,7 @@ def server_limits(settings: Settings, admissions: Admissions) -> ServerLimits:
         max_pending_bytes=admissions.images.limit.bytes,
         max_pending_loads=settings.max_pending_loads,
         max_calls=settings.max_calls,
-        max_batch_size=settings.max_batch_size,
+        max_batch_size=max_batch_size,
         stream_write_timeout_s=settings.stream_write_timeout_s,
         max_client_pending_images=admissions.images.client_limit.count,
         max_client_pending_bytes=admissions.images.client_limit.bytes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
@@ -62,3 +63,12 @@ def lower_thread_priority() -> None:
     if sys.platform == "linux":  # on other systems a single thread has no priority
         thread = threading.get_native_id()
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
+
+
+def new_event_loop() -> asyncio.AbstractEventLoop:
+    """The event loop of the server: uvloop's, which costs a call less, where there is one; else asyncio's own."""
+    try:
+        import uvloop  # noqa: PLC0415 - not for Windows
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()

@@ -11,7 +11,7 @@ import sys
 from pydantic import ValidationError
 
 from patchserve_server.bootstrap import serve
-from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.bootstrap.process import configure_process, new_event_loop
 from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.flags import add_flags, problem_text
 from patchserve_server.cli.parser import Commands
@@ -34,7 +34,8 @@ def _run(arguments: argparse.Namespace) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        asyncio.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
     except StartupError as error:
         sys.exit(f"{PROGRAM}: {error.message}")
 

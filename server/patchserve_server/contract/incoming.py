@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from contextlib import ExitStack
@@ -46,7 +46,7 @@ class IncomingCallBase(ABC):
         *,
         is_audited: bool,
     ) -> None:
-        self.request_id = uuid.uuid4().hex
+        self.request_id = secrets.token_hex(16)
         self.token_name = ""  # set after the token is verified; empty if none is needed
         self.until_answered = ExitStack()  # until its response is sent, the call counts for --max-calls
         self._name = name
@@ -72,19 +72,23 @@ class IncomingCallBase(ABC):
         try:
             await work
         except asyncio.CancelledError:
-            _log.debug("%s", self._line())
+            self._log_end(logging.DEBUG)
             raise
         except Exception as error:  # noqa: BLE001 - the caller gets it
             failure, is_refusal = status_of(error, self.request_id), isinstance(error, _REFUSALS)
             self._log_failure(error, failure.message)
         else:
-            _log.log(logging.INFO if self._is_audited else logging.DEBUG, "%s", self._line())
+            self._log_end(logging.INFO if self._is_audited else logging.DEBUG)
             return None
         # Not in the `except` block: what is raised there refers to `error`, whose traceback keeps a bank in memory.
         if is_refusal:
             self.until_answered.close()  # refusals that wait must take no places from others
             await self._pacing.wait(self.client, self.remaining_s)
         return failure
+
+    def _log_end(self, level: int) -> None:
+        if _log.isEnabledFor(level):  # else its line is not made
+            _log.log(level, "%s", self._line())
 
     def _log_failure(self, error: Exception, message: str) -> None:
         if isinstance(error, QueueFullError):  # admission logs how many

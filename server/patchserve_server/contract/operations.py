@@ -6,14 +6,18 @@ Every face of the server calls them, after it has admitted the call and set its 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf.message import Message
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
-from patchserve_server.contract import requests, responses
+from patchserve_server.contract import requests, responses, serialized
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.response_size import check_response_size
+from patchserve_server.domain.errors import ResponseTooLargeError
+from patchserve_server.domain.inspection import Inspection
+
+T = TypeVar("T")
 
 Operation = Callable[[Any, AdmittedCall], Awaitable[Message]]
 
@@ -90,17 +94,57 @@ async def delete_reference(
 
 
 async def infer(request: inference_pb2.InferRequest, call: AdmittedCall) -> inference_pb2.InferResponse:
-    inspection = await call.application.infer(
+    return await infer_as(request, call, lambda response: response)
+
+
+async def infer_as(
+    request: inference_pb2.InferRequest, call: AdmittedCall, write: Callable[[inference_pb2.InferResponse], T]
+) -> T:
+    """What `write` makes of the response of `infer`, off the event loop."""
+    limit_bytes = call.application.limits.max_message_bytes
+
+    def answer(inspection: Inspection) -> T:
+        response = responses.infer_response(inspection)
+        check_response_size(response, limit_bytes)
+        return write(response)
+
+    return await _infer(request, call, answer)
+
+
+async def infer_serialized(request: inference_pb2.InferRequest, call: AdmittedCall) -> bytes:
+    """The response of `infer` as bytes."""
+    limit_bytes = call.application.limits.max_message_bytes
+
+    def answer(inspection: Inspection) -> bytes:
+        response = serialized.infer_response(inspection)
+        check_response_size(response, limit_bytes)
+        return response
+
+    return await _infer(request, call, answer)
+
+
+async def _infer(request: inference_pb2.InferRequest, call: AdmittedCall, answer: Callable[[Inspection], T]) -> T:
+    def answer_or_error(inspection: Inspection) -> T | ResponseTooLargeError:
+        try:
+            return answer(inspection)
+        except ResponseTooLargeError as error:
+            return error.copy()  # raised below: the inspection itself has not failed
+
+    answered = await call.application.infer(
         call.permit,
         requests.reference_id(request.reference_id),
         requests.expected_revision(request.expected_revision),
         requests.sent_image(request),
         requests.output_options(request.output),
+        answer=answer_or_error,
         name=requests.image_name(request.image_name),
     )
-    response = responses.infer_response(inspection)
-    check_response_size(response, call.application.limits.max_message_bytes)
-    return response
+    if not isinstance(answered, ResponseTooLargeError):
+        return answered
+    try:
+        raise answered
+    finally:
+        del answered  # its traceback refers to this frame: a cycle
 
 
 async def get_server_info(

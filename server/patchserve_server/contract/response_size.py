@@ -7,18 +7,18 @@ from google.protobuf.message import Message
 from patchserve_server.domain.errors import ResponseTooLargeError
 
 
-def check_response_size(response: Message, limit_bytes: int, field: str = "output") -> None:
+def check_response_size(response: Message | bytes, limit_bytes: int, field: str = "output") -> None:
     """Rejects a response that cannot be sent.
 
     Args:
-        response: the complete message.
+        response: the complete message, or its bytes.
         limit_bytes: the largest message that the server sends.
         field: the field of the request that made the response so large.
 
     Raises:
         ResponseTooLargeError: it is larger.
     """
-    check_size(response.ByteSize(), limit_bytes, field)
+    check_size(len(response) if isinstance(response, bytes) else response.ByteSize(), limit_bytes, field)
 
 
 def check_size(size_bytes: int, limit_bytes: int, field: str = "output") -> None:

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
 from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, VIEWS, enum_number
 from patchserve_server.contract.status import status_of
+from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
 from patchserve_server.domain.load_cost import LoadCost
@@ -37,7 +39,10 @@ def _timestamp(time: datetime) -> Timestamp:
 
 def cost_message(cost: LoadCost) -> reference_pb2.LoadCost:
     return reference_pb2.LoadCost(
-        patches_per_image=cost.patches_per_image, memory_bytes=cost.memory_bytes, ms_per_image=cost.ms_per_image
+        patches_per_image=cost.patches_per_image,
+        memory_bytes=cost.memory_bytes,
+        ms_per_image=cost.ms_per_image,
+        search_recall=cost.search_recall,
     )
 
 
@@ -72,6 +77,7 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         input_height_px=info.input_shape.height_px,
         views=enum_number(VIEWS, options.views),
         scales=options.scales,
+        views_per_image=info.views_per_image,
         false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
@@ -141,79 +147,93 @@ def load_message(load: LoadProgress) -> reference_pb2.Load:
 
 
 def infer_response(inspection: Inspection) -> inference_pb2.InferResponse:
-    overlay = inspection.overlay
+    """The message, with its overlay and its score map."""
+    response = infer_response_without_data(inspection)
+    if (overlay := inspection.overlay) is not None:
+        if overlay.format is OverlayFormat.PNG:
+            response.overlay_png = overlay.data
+        else:
+            response.overlay.image = overlay.data
+    if inspection.score_map is not None:
+        response.score_map.values = score_map_bytes(inspection.score_map)
+    return response
+
+
+def infer_response_without_data(inspection: Inspection) -> inference_pb2.InferResponse:
+    """The message without what is large: the bytes of the overlay and of the score map."""
     damage, anomaly, timing = inspection.verdict.damage, inspection.verdict.anomaly, inspection.timing
-    return inference_pb2.InferResponse(
-        reference_id=inspection.reference_id,
-        reference_revision=inspection.reference_revision,
-        damage=inference_pb2.DamageScore(
-            damage_percentage=damage.damage_percentage,
-            anomaly_detected=damage.anomaly_detected,
-            threshold=damage.threshold,
-        ),
-        anomaly=inference_pb2.AnomalyScore(
-            score=anomaly.score,
-            raw_score=anomaly.raw_score,
-            raw_threshold=anomaly.raw_threshold,
-            is_anomalous=anomaly.is_anomalous,
-            anomalous_area_percentage=anomaly.anomalous_area_percentage,
-        ),
-        regions=[_region_message(region) for region in inspection.regions],
-        overlay_png=overlay.data if overlay is not None and overlay.format is OverlayFormat.PNG else b"",
-        overlay=_overlay_message(inspection),
-        score_map=_score_map_message(inspection),
-        timing=inference_pb2.Timing(
-            queue_ms=timing.queue_ms,
-            decode_ms=timing.decode_ms,
-            embed_ms=timing.embed_ms,
-            search_ms=timing.search_ms,
-            render_ms=timing.render_ms,
-            total_ms=timing.total_ms,
-        ),
-    )
+    fields: dict[str, Any] = {  # parts as dicts: a message would be copied
+        "reference_id": inspection.reference_id,
+        "reference_revision": inspection.reference_revision,
+        "damage": {
+            "damage_percentage": damage.damage_percentage,
+            "anomaly_detected": damage.anomaly_detected,
+            "threshold": damage.threshold,
+        },
+        "anomaly": {
+            "score": anomaly.score,
+            "raw_score": anomaly.raw_score,
+            "raw_threshold": anomaly.raw_threshold,
+            "is_anomalous": anomaly.is_anomalous,
+            "anomalous_area_percentage": anomaly.anomalous_area_percentage,
+        },
+        "regions": map(_region_fields, inspection.regions),
+        "overlay": _overlay_fields(inspection),
+        "score_map": _score_map_fields(inspection),
+        "timing": {
+            "queue_ms": timing.queue_ms,
+            "decode_ms": timing.decode_ms,
+            "embed_ms": timing.embed_ms,
+            "search_ms": timing.search_ms,
+            "render_ms": timing.render_ms,
+            "total_ms": timing.total_ms,
+        },
+    }
+    return inference_pb2.InferResponse(**fields)
 
 
-def _region_message(region: Region) -> inference_pb2.Region:
+def score_map_bytes(score_map: AnomalyMap) -> bytes:
+    """(H, W) float32, row by row, little-endian."""
+    return score_map.astype(np.dtype("<f4"), copy=False).tobytes()
+
+
+def _region_fields(region: Region) -> dict[str, Any]:
     box = region.bounding_box
-    return inference_pb2.Region(
-        bounding_box=inference_pb2.BoundingBox(
-            x_px=box.x_px, y_px=box.y_px, width_px=box.width_px, height_px=box.height_px
-        ),
-        polygon=[inference_pb2.Point(x_px=x_px, y_px=y_px) for x_px, y_px in region.polygon],
-        area_px=region.area_px,
-        area_percentage=region.area_percentage,
-        peak_score=region.peak_score,
-    )
+    return {
+        "bounding_box": {"x_px": box.x_px, "y_px": box.y_px, "width_px": box.width_px, "height_px": box.height_px},
+        "polygon": [{"x_px": x_px, "y_px": y_px} for x_px, y_px in region.polygon],
+        "area_px": region.area_px,
+        "area_percentage": region.area_percentage,
+        "peak_score": region.peak_score,
+    }
 
 
-def _overlay_message(inspection: Inspection) -> inference_pb2.Overlay | None:
+def _overlay_fields(inspection: Inspection) -> dict[str, Any] | None:
     overlay = inspection.overlay
     if overlay is None:
         return None
     width_px, height_px = overlay.size_px
     source_width_px, source_height_px = inspection.source_size_px
-    return inference_pb2.Overlay(
-        media_type=f"image/{overlay.format.value}",
-        width_px=width_px,
-        height_px=height_px,
-        image=b"" if overlay.format is OverlayFormat.PNG else overlay.data,
-        source_width_px=source_width_px,
-        source_height_px=source_height_px,
-    )
+    return {
+        "media_type": f"image/{overlay.format.value}",
+        "width_px": width_px,
+        "height_px": height_px,
+        "source_width_px": source_width_px,
+        "source_height_px": source_height_px,
+    }
 
 
-def _score_map_message(inspection: Inspection) -> inference_pb2.ScoreMap | None:
+def _score_map_fields(inspection: Inspection) -> dict[str, Any] | None:
     if inspection.score_map is None:
         return None
     height, width = inspection.score_map.shape
     source_width_px, source_height_px = inspection.source_size_px
-    return inference_pb2.ScoreMap(
-        height=height,
-        width=width,
-        values=inspection.score_map.astype(np.dtype("<f4"), copy=False).tobytes(),
-        source_width_px=source_width_px,
-        source_height_px=source_height_px,
-    )
+    return {
+        "height": height,
+        "width": width,
+        "source_width_px": source_width_px,
+        "source_height_px": source_height_px,
+    }
 
 
 def stream_event(event: StreamReady | FrameOutcome | StreamNotice, request_id: str) -> stream_pb2.InferStreamResponse:
@@ -233,14 +253,20 @@ def stream_event(event: StreamReady | FrameOutcome | StreamNotice, request_id: s
 
 
 def _frame_result(outcome: FrameOutcome, request_id: str) -> stream_pb2.FrameResult:
-    message = stream_pb2.FrameResult(frame_id=outcome.frame_id, sequence=outcome.sequence)
-    if outcome.capture_time is not None:
-        seconds, nanos = outcome.capture_time
-        message.capture_time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
+    message = frame_fields(outcome)
     if isinstance(outcome.result, Inspection):
         message.response.CopyFrom(infer_response(outcome.result))
     else:
         message.error.CopyFrom(status_of(outcome.result, request_id))
+    return message
+
+
+def frame_fields(outcome: FrameOutcome) -> stream_pb2.FrameResult:
+    """The message without its outcome."""
+    message = stream_pb2.FrameResult(frame_id=outcome.frame_id, sequence=outcome.sequence)
+    if outcome.capture_time is not None:
+        seconds, nanos = outcome.capture_time
+        message.capture_time.CopyFrom(Timestamp(seconds=seconds, nanos=nanos))
     return message
 
 
@@ -258,6 +284,8 @@ def server_info(application: Application) -> server_info_pb2.GetServerInfoRespon
         precision=detector.precision,
         input_size_px=detector.input_size_px,
         input_step_px=detector.input_step_px,
+        search_product=detector.search_product,
+        search_threads=detector.search_threads,
         feature_dim=detector.feature_dim,
         heatmap_scale=enum_number(SCALES, application.heatmap_scale),
         limits=server_info_pb2.Limits(**dataclasses.asdict(limits)),  # the fields have the same names

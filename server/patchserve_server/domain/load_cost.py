@@ -14,6 +14,7 @@ class LoadCost:
     patches_per_image: int
     memory_bytes: int  # while it is open: bank, search index and, in int8, its network
     ms_per_image: float  # of one reference image that was scored alone, without decoding and drawing
+    search_recall: float  # the share of the nearest rows that a search finds; 1 if it is exact
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ class DetectorInfo:
     input_size_px: int  # of a reference that sets no other
     input_step_px: int  # sides of model inputs are multiples of it
     feature_dim: int
+    search_product: str  # the number format of the first product of exact searches: "fp32", "bf16", "int8"
+    search_threads: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,9 @@ class Scorer(Protocol):
     @property
     def batch_key(self) -> str:
         """Scorers of one detector with the same key share passes of the network in `Detector.score_batch`."""
+
+    def search_recall(self) -> float:
+        """The share of the nearest rows that a search finds, measured on the bank itself; 1 if it is exact."""
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         """The raw scores of each model input (B, H, W, 3). Each result is independent of the other inputs."""

@@ -190,7 +190,7 @@ class ReferenceModel:
 
     Raises:
         InvalidInputError: the sensitivity is out of its range.
-        ValueError: the bank is not one of the profile.
+        ValueError: the bank is not one of the profile, or there are no views.
     """
 
     spec: EmbeddingSpec
@@ -198,9 +198,13 @@ class ReferenceModel:
     bank: Bank
     calibration: Calibration
     sensitivity: float = DEFAULT_SENSITIVITY  # of requests that set none
+    # How many views of each image the bank was made of, the image itself included. None: not known. It is for people.
+    views_per_image: int | None = None
 
     def __post_init__(self) -> None:
         check_sensitivity(self.sensitivity)
+        if self.views_per_image is not None and self.views_per_image < 1:
+            raise ValueError("a bank is made of one or more views of each image")
         if isinstance(self.bank, Subspace) != (self.options.profile is ScoringProfile.SUBSPACE):
             raise ValueError("the bank is not one of its profile")
 
@@ -233,6 +237,7 @@ class ReferenceInfo:
     patch_count: int
     feature_dim: int
     bank_bytes: int
+    views_per_image: int | None
     # None: none is kept. It belongs to the id, not to this revision.
     previous_revision: Revision | None = field(default=None, compare=False)
 
@@ -282,5 +287,6 @@ class Reference:
             patch_count=bank.vector_count,
             feature_dim=bank.feature_dim,
             bank_bytes=bank.nbytes,
+            views_per_image=model.views_per_image,
             previous_revision=self.previous_revision,
         )

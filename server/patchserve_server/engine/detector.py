@@ -15,7 +15,14 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer
-from patchserve_server.domain.reference import Bank, EmbeddingSpec, MemoryBank, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference import (
+    Bank,
+    Calibration,
+    EmbeddingSpec,
+    MemoryBank,
+    ReferenceInfo,
+    ReferenceModel,
+)
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
@@ -37,25 +44,29 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, build
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.scoring import NOTEBOOK_NEIGHBORS
 from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspace_fit_nbytes
+from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
+from patchserve_server.engine.search.search_choice import SearchChoice
+from patchserve_server.engine.search.search_product import SearchProduct
 
 _NEIGHBOR_BYTES = NOTEBOOK_NEIGHBORS * (4 + 8)  # distances and rows of a patch's neighbors in other images
-_TILES_OF_A_RUNTIME = 64
-"""How many tiles of a reference decide its network in int8, which needs to see no more."""
 
 
 class PatchCoreDetector:
     """Implements `domain.ports.Detector`. Safe to use from several threads at once."""
 
-    def __init__(self, backbone: Backbone, threads: int | None = None) -> None:
-        """`threads`: how many threads search at once; None: as many as torch uses."""
+    def __init__(self, backbone: Backbone, search: SearchChoice | None = None) -> None:
+        """`search`: how searches run; None: in fp32, with as many threads as torch uses."""
         self._backbone = backbone
-        self._threads = threads or torch.get_num_threads()
-        search_threads = self._threads if backbone.device.type == "cpu" else 1
+        self._threads = torch.get_num_threads()
+        default = SearchChoice(threads=self._threads if backbone.device.type == "cpu" else 1)
+        self._search = search or default
         # Two pools, so that a request does not wait for a fit.
-        self._scoring_search, self._fitting_search = ParallelSearch(search_threads), ParallelSearch(search_threads)
+        self._scoring_search, self._fitting_search = (
+            ParallelSearch(self._search.threads, product=self._search.product) for _ in range(2)
+        )
 
     @property
     def info(self) -> DetectorInfo:
@@ -70,6 +81,8 @@ class PatchCoreDetector:
             input_size_px=DEFAULT_SIDE_PX,
             input_step_px=backbone.spec.step_px,
             feature_dim=backbone.spec.feature_dim,
+            search_product=self._search.product.value,
+            search_threads=self._search.threads,
         )
 
     def spec_of(self, shape: InputShape) -> EmbeddingSpec:
@@ -84,26 +97,33 @@ class PatchCoreDetector:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Runs one gray image through backbone and search, because their first run is slow."""
-        if self._backbone.bytes_per_reference:
+        if self._backbone.bytes_per_reference(InputShape.square()):
             return  # each reference has its own network, which `open` warms up
         shape = InputShape.square()
         inputs = np.full((1, *shape.sides_px, 3), 128, np.uint8)
         runtime = self._backbone.runtime_for(inputs, _ignore_progress)
         pipeline = Pipeline.build(self._backbone.spec, runtime, shape, ReferenceOptions(), self._scoring_search)
         patches = pipeline.embed(inputs)
-        pipeline.score(patches, BankIndex.build(patches[0]))
+        pipeline.score(patches, BankIndex.build(patches[0], product=self._search.product))
 
     def fit_nbytes(self, shape: InputShape, options: ReferenceOptions, image_count: int) -> int:
         spec, device = self._backbone.spec, self._backbone.device
         turned = takes_turned_views(options, images=image_count)
         views = len(views_of(turned=turned, scales=options.scales, is_square=shape.height_px == shape.width_px))
         copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        inputs = 3 * shape.pixels * image_count * (copies + views - 1)
+        inputs = 3 * shape.pixels * image_count * (copies + views - 1) + self._own_runtime_nbytes(shape, options)
         if options.profile is ScoringProfile.SUBSPACE:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * views * spec.patches_of(shape)
         vectors = 4 * rows * spec.feature_dim
-        index = predict_nbytes(rows, spec.feature_dim, device, approximate=options.approximate_search, values_per_row=2)
+        index = predict_nbytes(
+            rows,
+            spec.feature_dim,
+            device,
+            approximate=options.approximate_search,
+            values_per_row=2,
+            product=self._search.product,
+        )
         shared = vectors if device.type == "cpu" else 0
         kept = coreset_count(rows, options.coreset)
         selected = 4 * kept * spec.feature_dim if kept < rows else 0
@@ -123,7 +143,7 @@ class PatchCoreDetector:
         new = cover_outside(roi_mask, inputs)
         masked = np.concatenate((bank.inputs, new))
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
-        if isinstance(bank, Subspace) or may_have_views(options) or self._backbone.bytes_per_reference:
+        if isinstance(bank, Subspace) or may_have_views(options) or pipeline.runtime.nbytes:
             return self._fit(pipeline, masked, progress)
         if len(bank.patches) != len(bank.inputs) * self._backbone.spec.patches_of(bank.input_shape):
             return self._fit(pipeline, masked, progress)  # of a coreset
@@ -136,12 +156,12 @@ class PatchCoreDetector:
     def open(self, model: ReferenceModel) -> Scorer:
         self._require_match(model)
         device, bank, options = self._backbone.device, model.bank, model.options
-        runtime = self._runtime_for(bank.inputs, options, _ignore_progress)
-        index = _index_of(bank, device, approximate=options.approximate_search)
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
+        runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
+        index = _index_of(bank, device, approximate=options.approximate_search, product=self._search.product)
         pipeline = Pipeline.build(spec, runtime, bank.input_shape, options, self._scoring_search, roi_mask=roi_mask)
         scorer = self._scorer(model, pipeline, index)
-        if self._backbone.bytes_per_reference:
+        if runtime.nbytes:
             scorer.score(bank.inputs[:1])  # the first run of a network is slow
         return scorer
 
@@ -155,10 +175,17 @@ class PatchCoreDetector:
                 device,
                 approximate=info.options.approximate_search,
                 values_per_row=2,  # places and spacing
+                product=self._search.product,
             )
         shared = vectors_nbytes if device.type == "cpu" else 0
         masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
-        return info.bank_bytes - shared + index_nbytes + masks + self._backbone.bytes_per_reference
+        runtime = self._own_runtime_nbytes(info.input_shape, info.options)
+        return info.bank_bytes - shared + index_nbytes + masks + runtime
+
+    def _own_runtime_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
+        """The memory of a reference's own runtime, which sees tiles if there are any; 0 if references share one."""
+        tiling = Tiling.of(shape, options.input, self._backbone.spec)
+        return self._backbone.bytes_per_reference(tiling.tile_shape)
 
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
         parts = list[Part]()
@@ -175,13 +202,15 @@ class PatchCoreDetector:
         self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
     ) -> Pipeline:
         use_torch_threads(self._threads)  # a setting of the calling thread; a coreset uses all threads
-        runtime, shape = self._runtime_for(masked, options, progress), _shape_of(masked)
+        runtime, shape = self._runtime_for(masked, options, roi_mask, progress), _shape_of(masked)
         return Pipeline.build(self._backbone.spec, runtime, shape, options, self._fitting_search, roi_mask=roi_mask)
 
-    def _runtime_for(self, masked: ModelInputs, options: ReferenceOptions, progress: Progress) -> Runtime:
+    def _runtime_for(
+        self, masked: ModelInputs, options: ReferenceOptions, roi_mask: RoiMask | None, progress: Progress
+    ) -> Runtime:
         """The runtime for what the network sees of masked inputs (N, H, W, 3): these images, or tiles of them."""
         tiling = Tiling.of(_shape_of(masked), options.input, self._backbone.spec)
-        return self._backbone.runtime_for(tiling.samples(masked, _TILES_OF_A_RUNTIME), progress)
+        return self._backbone.runtime_for(int8_samples(tiling, masked, roi_mask), progress)
 
     def _fit(self, pipeline: Pipeline, masked: ModelInputs, progress: Progress) -> Scorer:
         """The scorer of masked inputs (N, H, W, 3), with their views if the options say so."""
@@ -220,7 +249,7 @@ class PatchCoreDetector:
             spacing=spacing.numpy(),
             inputs=masked,
         )
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibrated.calibration)
+        model = self._model(pipeline, bank, calibrated.calibration, views)
         index = replace(
             index,
             groups=None,
@@ -237,8 +266,12 @@ class PatchCoreDetector:
         subspace = PatchSubspace.fit(fit.sums)
         calibration = fit.calibrate(subspace, progress)
         bank = Subspace(subspace.mean.cpu().numpy(), subspace.basis.cpu().numpy(), masked)
-        model = ReferenceModel(self.spec_of(pipeline.shape), pipeline.options, bank, calibration)
+        model = self._model(pipeline, bank, calibration, len(views))
         return self._scorer(model, replace(pipeline, parallel_search=self._scoring_search), subspace)
+
+    def _model(self, pipeline: Pipeline, bank: Bank, calibration: Calibration, views: int) -> ReferenceModel:
+        spec = self.spec_of(pipeline.shape)
+        return ReferenceModel(spec, pipeline.options, bank, calibration, views_per_image=views)
 
     def _select(self, patches: Tensor, options: ReferenceOptions, progress: Progress) -> Tensor:
         """The rows (K,) int64 of patches (P, D) that the bank keeps, ascending."""
@@ -283,7 +316,9 @@ class PatchCoreDetector:
             )
 
 
-def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankIndex | PatchSubspace:
+def _index_of(
+    bank: Bank, device: torch.device, *, approximate: bool, product: SearchProduct
+) -> BankIndex | PatchSubspace:
     """The bank on the device, prepared for scoring."""
     if isinstance(bank, Subspace):
         return PatchSubspace(torch.from_numpy(bank.mean).to(device), torch.from_numpy(bank.basis).to(device))
@@ -292,6 +327,7 @@ def _index_of(bank: Bank, device: torch.device, *, approximate: bool) -> BankInd
         places=torch.from_numpy(bank.grid_index).to(device),
         spacing=torch.from_numpy(bank.spacing).to(device),
         approximate=approximate,
+        product=product,
     )
 
 

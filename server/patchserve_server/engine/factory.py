@@ -12,6 +12,8 @@ from patchserve_server.engine.backbone.precision import with_precision
 from patchserve_server.engine.backbone.runtime import FP32
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
+from patchserve_server.engine.measurements import Measurements
+from patchserve_server.engine.search.search_choice import choose_search
 
 
 def create_detector(
@@ -23,6 +25,9 @@ def create_detector(
     precision: str = FP32,
     cache: Path | None = None,
     threads: int | None = None,
+    search_product: str = FP32,
+    search_threads: int | None = None,
+    measurements: Measurements | None = None,
 ) -> PatchCoreDetector:
     """Create a detector that is ready to use.
 
@@ -31,9 +36,12 @@ def create_detector(
         layers: the numbers of the used layers of `timm:NAME`.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if supported and maps hardly change, else fp32.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is faster and maps hardly change, else fp32.
         cache: the folder for the quantized networks of int8; None keeps them in memory only.
-        threads: CPU threads of the backbone, of a search and of torch; None for torch's default.
+        threads: CPU threads of the backbone and of torch; None for torch's default.
+        search_product: `fp32`, `bf16`, `int8`, or `auto`: the fastest. Results are the same.
+        search_threads: CPU threads of a search; None for the fastest number up to `threads`.
+        measurements: of this processor; None measures without keeping anything.
 
     Raises:
         StartupError: the backbone, the device or the precision is not available, or the weights cannot be used.
@@ -41,4 +49,14 @@ def create_detector(
     if threads is not None:
         torch.set_num_threads(threads)
     in_torch = load_backbone(backbone, weights, resolve_device(device), layers)
-    return PatchCoreDetector(with_precision(in_torch, precision, map_difference=map_difference, cache=cache))
+    measurements = measurements or Measurements(None)
+    fastest = with_precision(in_torch, precision, map_difference=map_difference, measurements=measurements, cache=cache)
+    search = choose_search(
+        fastest.spec.feature_dim,
+        fastest.device,
+        measurements,
+        product=search_product,
+        threads=search_threads,
+        cores=torch.get_num_threads(),
+    )
+    return PatchCoreDetector(fastest, search)

@@ -25,9 +25,9 @@ from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.fairness import FlowKey
-from patchserve_server.serving.open_references import OpenReference
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_use import OpenReference
 
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Final
@@ -156,7 +157,7 @@ class SharedLedger:
     def _free_slot(self, key: int) -> int:
         start = self._start(key)
         near = range(start, start + _NEAR)
-        for slot in (*near, *range(self._memory.clients)):
+        for slot in itertools.chain(near, range(self._memory.clients)):
             if not self._words[self._keys_at + slot] or self._is_empty(slot):  # the key of a front that was killed
                 self._memory.has_strays = self._memory.has_strays or slot not in near
                 return slot

@@ -8,16 +8,17 @@ import functools
 import json
 import types
 from datetime import datetime
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic_core import to_jsonable_python
+from pydantic import TypeAdapter
 
 T = TypeVar("T")
+_ANYTHING: Final = TypeAdapter[Any](Any)
 
 
 def to_json(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
     """A value of dataclasses, enumerations, times, tuples, texts and numbers. Numbers stay exact."""
-    return to_jsonable_python(value)
+    return _ANYTHING.dump_python(value, mode="json")
 
 
 def body_of(value: object) -> bytes:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from patchserve_server.domain.images import AnomalyMap, RgbImage
 from patchserve_server.domain.inspection import HeatmapScale, Region
 from patchserve_server.imaging.bands import row_bands
 from patchserve_server.imaging.canvas import Canvas
+from patchserve_server.imaging.enlarging import resize_lanczos
 from patchserve_server.imaging.heatmap import HeatLevels, heat_colors, heat_levels
 
 _MAX_HEAT_WEIGHT = 0.6
@@ -40,7 +40,7 @@ def render_overlay(
     levels = heat_levels(anomaly_map, canvas.scale, pixel_threshold)
     if canvas.scale is HeatmapScale.RELATIVE:
         blend = cv2.addWeighted(canvas.pixels, 0.5, heat_colors(levels), 0.5, 0).astype(np.uint8, copy=False)
-        return np.asarray(Image.fromarray(blend).resize(canvas.size_px, Image.Resampling.LANCZOS))
+        return resize_lanczos(blend, canvas.size_px)
     overlay = _blend_by_heat(canvas.pixels, levels)
     _outline_regions(overlay, regions, np.array(canvas.size_px) / canvas.source_size_px)
     return overlay

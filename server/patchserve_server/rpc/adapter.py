@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import grpc
-from grpc import aio
+from google.protobuf.message import Message
 
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.methods import InitialPermit, Method
@@ -15,7 +16,7 @@ from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.rpc.authorization import authorize
 from patchserve_server.rpc.calls import Call, Context, Endings, IncomingCall
 from patchserve_server.rpc.methods import METHODS
-from patchserve_server.rpc.parsing import MessageParser, parser_of
+from patchserve_server.rpc.parsing import parser_of
 from patchserve_server.rpc.reading import Reading
 from patchserve_server.rpc.receiving import ReceivedMessages, Requests
 from patchserve_server.rpc.response_writer import ResponseWriter
@@ -28,11 +29,10 @@ _PROBE_TIMEOUT_S: Final = 10.0
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"  # generic in the type stubs only
 
 
-class MethodAdapter(aio.ServerInterceptor):
-    """Wraps the handler of every method.
+class MethodAdapter(grpc.GenericRpcHandler):
+    """Answers the calls of all methods. The functions that gRPC generates add services to it, in place of a server.
 
-    A unary request is read here, as a stream of one message (as it is on the wire). It is read after authorization and
-    admission, so that a rejected caller cannot send it.
+    gRPC itself knows only this handler: for each method that a server of grpc.aio knows, every call costs more.
 
     Args:
         entrance: what all faces of the server share.
@@ -41,80 +41,99 @@ class MethodAdapter(aio.ServerInterceptor):
     """
 
     def __init__(self, entrance: Entrance, authenticator: Authenticator | None, listening: Listening) -> None:
-        self._entrance = entrance
-        self._authenticator = authenticator
-        self._listening = listening
-        self._endings = Endings(entrance.failures, entrance.pacing, listening.write_timeout_s)
-        self._reading = Reading(listening.reading, entrance.reception.waiting)
-        self._parsers: dict[str, MessageParser] = {}
+        self._shared = _Shared(
+            entrance,
+            authenticator,
+            listening,
+            Endings(entrance.failures, entrance.pacing, listening.write_timeout_s, listening.identity is not None),
+            Reading(listening.reading, entrance.reception.waiting),
+        )
+        self._handlers: dict[str, Handler] = {}  # by full name of the method
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        full_name = str(handler_call_details.method)
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Adds the methods of a service.
 
-        async def answer(_: AsyncIterator[Any], context: Context) -> None:
-            name, method = full_name.rpartition("/")[2], METHODS.get(full_name)
-            is_audited = method is not None and method.is_audited
-            incoming = IncomingCall(name, context, self._endings, is_audited=is_audited)
-            await incoming.run(self._answer(full_name, handler, incoming))
+        Raises:
+            LookupError: a method is not in the table of methods.
+        """
+        for name, handler in handlers.items():
+            full_name = f"/{service}/{name}"
+            if (method := METHODS.get(full_name)) is None:
+                raise LookupError(f"{full_name} is not in the table of methods.")
+            adapted = _AdaptedMethod(full_name, method, handler, self._shared)
+            # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
+            self._handlers[full_name] = grpc.stream_stream_rpc_method_handler(
+                adapted.answer, response_serializer=_serialize
+            )
 
-        # Without a deserializer, gRPC hands over the bytes of a message: they are checked before they are parsed.
-        return grpc.stream_stream_rpc_method_handler(answer, response_serializer=handler.response_serializer)
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        """Nothing: generated functions add the same methods once more, for servers that do not know registered ones."""
 
-    async def _answer(
-        self,
-        full_name: str,
-        handler: Any,  # noqa: ANN401 - gRPC's handlers are untyped
-        incoming: IncomingCall,
-    ) -> None:
-        if (method := METHODS.get(full_name)) is None:
-            raise LookupError(f"{full_name} is not in the table of methods.")
-        parser = self._parser(full_name, method, handler)
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler of a method; None: there is no such method."""
+        return self._handlers.get(handler_call_details.method)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Shared:
+    """What all methods share."""
+
+    entrance: Entrance
+    authenticator: Authenticator | None
+    listening: Listening
+    endings: Endings
+    reading: Reading
+
+
+class _AdaptedMethod:
+    """One method.
+
+    A unary request is read here, as a stream of one message (as it is on the wire). It is read after authorization and
+    admission, so that a rejected caller cannot send it.
+    """
+
+    def __init__(self, full_name: str, method: Method, handler: Any, shared: _Shared) -> None:  # noqa: ANN401 - gRPC's
+        self._name = full_name.rpartition("/")[2]
+        self._method = method
+        self._handler = handler
+        self._shared = shared
+        listening = shared.listening
+        self._parser = parser_of(
+            full_name,
+            method,
+            handler.request_deserializer,
+            max_message_bytes=listening.max_message_bytes,
+            max_reference_images=listening.max_reference_images,
+        )
+
+    async def answer(self, _: AsyncIterator[Any], context: Context) -> None:
+        incoming = IncomingCall(self._name, context, self._shared.endings, is_audited=self._method.is_audited)
+        await incoming.run(self._answer(incoming))
+
+    async def _answer(self, incoming: IncomingCall) -> None:
+        method, shared = self._method, self._shared
         received: AsyncIterator[bytes] = ReceivedMessages(incoming.context)
-        if self._authenticator is not None:
-            received = authorize(self._authenticator, method, incoming, received)
+        if shared.authenticator is not None:
+            received = authorize(shared.authenticator, method, incoming, received)
         if method.always_answered:
-            with self._reading.probe(method, parser, incoming, received) as requests:
-                await self._respond(handler, requests, incoming.context, (_PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S))
+            with shared.reading.probe(method, self._parser, incoming, received) as requests:
+                await self._respond(requests, incoming.context, (_PROBE_TIMEOUT_S, _PROBE_TIMEOUT_S))
             return
-        application, client = self._entrance.readiness.application, incoming.client
+        application, client = shared.entrance.readiness.application, incoming.client
         is_load = method.initial_permit is InitialPermit.LOAD
         until_sent = incoming.until_answered
-        with self._entrance.reception.admitted(application, client, is_load=is_load, until_answered=until_sent) as (
+        with shared.entrance.reception.admitted(application, client, is_load=is_load, until_answered=until_sent) as (
             permit,
             holdings,
         ):
             call = Call(incoming.request_id, client, application, permit, incoming.context)
-            single = permit if handler.unary_unary is not None else None
-            requests = self._reading.requests(method, parser, received, holdings, single)
-            await self._respond(handler, requests, call, method.timeout_s(application.limits))
+            single = permit if self._handler.unary_unary is not None else None
+            requests = shared.reading.requests(method, self._parser, received, holdings, single)
+            await self._respond(requests, call, method.timeout_s(application.limits))
 
-    def _parser(self, full_name: str, method: Method, handler: Any) -> MessageParser:  # noqa: ANN401
-        if (parser := self._parsers.get(full_name)) is None:
-            parser = self._parsers[full_name] = parser_of(
-                full_name,
-                method,
-                handler.request_deserializer,
-                max_message_bytes=self._listening.max_message_bytes,
-                max_reference_images=self._listening.max_reference_images,
-            )
-        return parser
-
-    async def _respond(
-        self,
-        handler: Any,  # noqa: ANN401
-        requests: Requests,
-        call: Call | Context,
-        timeouts_s: tuple[float, float],
-    ) -> None:
-        context = call.context if isinstance(call, Call) else call
-        writer = ResponseWriter(context, self._listening.write_timeout_s)
+    async def _respond(self, requests: Requests, call: Call | Context, timeouts_s: tuple[float, float]) -> None:
+        handler, context = self._handler, call.context if isinstance(call, Call) else call
+        writer = ResponseWriter(context, self._shared.listening.write_timeout_s)
         if handler.response_streaming:
             if handler.request_streaming:
                 stream = handler.stream_stream(requests, call)
@@ -137,3 +156,8 @@ async def _single(requests: Requests) -> Any:  # noqa: ANN401
     if request is None:
         raise StreamProtocolError("The call ended without a request.")
     return request
+
+
+def _serialize(response: Message | bytes) -> bytes:
+    """Responses with images come as bytes, made on other threads."""
+    return response if isinstance(response, bytes) else response.SerializeToString()

@@ -39,11 +39,13 @@ class Endings:
         failures: logs those that fail.
         pacing: when a refusal is answered.
         status_timeout_s: how long the status of a failed call may wait for a caller that does not read.
+        has_tls: whether callers may have certificates.
     """
 
     failures: FailureLog
     pacing: RefusalPacing
     status_timeout_s: float
+    has_tls: bool
 
 
 class IncomingCall(IncomingCallBase):
@@ -53,7 +55,7 @@ class IncomingCall(IncomingCallBase):
         super().__init__(
             method_name,
             context.peer().rpartition(":")[0],  # now: later, gRPC may not know it any more
-            _certificate_name(context),
+            _certificate_name(context) if endings.has_tls else "",
             endings.failures,
             endings.pacing,
             is_audited=is_audited,

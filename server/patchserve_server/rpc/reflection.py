@@ -7,13 +7,12 @@ our errors (google.rpc) are known too, so that tools can show them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final, Protocol
 
 import grpc
 from google.protobuf import descriptor_pb2, descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from google.rpc import error_details_pb2  # noqa: F401 - so that the pool of descriptors has it
-from grpc import aio
 from grpc_reflection.v1alpha import reflection, reflection_pb2, reflection_pb2_grpc
 
 _OLD_PACKAGE: Final = reflection_pb2.DESCRIPTOR.package
@@ -46,14 +45,23 @@ V1_DESCRIPTOR: Final = _v1_file()
 REFLECTION_V1: Final = f"{_PACKAGE}.ServerReflection"
 
 
-def add_reflection(server: aio.Server, services: Iterable[str]) -> None:
+class Registry(Protocol):
+    """Where methods are added: what generated functions use of a server."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Adds the methods of a service, by name."""
+
+    def add_generic_rpc_handlers(self, handlers: tuple[grpc.GenericRpcHandler, ...]) -> None:
+        """Adds them once more, for servers that do not know registered ones."""
+
+
+def add_reflection(registry: Registry, services: Iterable[str]) -> None:
     """Answer both versions, about these services."""
     servicer = reflection.aio.ReflectionServicer(services)
-    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, registry)
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,
         request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
         response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
-    generic = grpc.method_handlers_generic_handler(REFLECTION_V1, {"ServerReflectionInfo": handler})
-    server.add_generic_rpc_handlers((generic,))
+    registry.add_registered_method_handlers(REFLECTION_V1, {"ServerReflectionInfo": handler})

@@ -27,7 +27,12 @@ class GrpcServer:
         self._listening = listening
         self._readiness = entrance.readiness
         self._health = HealthServicer(entrance.readiness)
-        self._adapter = MethodAdapter(entrance, authenticator, listening)
+        self._adapter = adapter = MethodAdapter(entrance, authenticator, listening)
+        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), adapter)  # type: ignore[arg-type]
+        kserve = KServeServicer(self._readiness)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(kserve, adapter)  # type: ignore[arg-type]
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, adapter)
+        add_reflection(adapter, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
@@ -36,13 +41,7 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound.
         """
-        self._server = aio.server(interceptors=[self._adapter], options=channel_options(self._listening))
-        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), self._server)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            KServeServicer(self._readiness), self._server
-        )
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        add_reflection(self._server, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
+        self._server = aio.server(handlers=[self._adapter], options=channel_options(self._listening))
         try:
             address = bind(self._server, self._listening)
         except StartupError:

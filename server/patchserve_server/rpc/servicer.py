@@ -68,12 +68,12 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.DeleteReferenceResponse:
         return await operations.delete_reference(request, call)
 
-    async def Infer(self, request: inference_pb2.InferRequest, call: Call) -> inference_pb2.InferResponse:
-        return await operations.infer(request, call)
+    async def Infer(self, request: inference_pb2.InferRequest, call: Call) -> bytes:
+        return await operations.infer_serialized(request, call)
 
     def InferStream(
         self, request_iterator: AsyncIterator[stream_pb2.InferStreamRequest], call: Call
-    ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
+    ) -> AsyncIterator[bytes]:
         return infer_stream(request_iterator, call)
 
     async def GetServerInfo(

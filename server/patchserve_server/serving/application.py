@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TypeVar
 
 from patchserve_server.domain.errors import InvalidImageError
 from patchserve_server.domain.images import SentImage
@@ -23,6 +24,8 @@ from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +93,19 @@ class Application:
         image: SentImage,
         options: OutputOptions,
         *,
+        answer: Callable[[Inspection], T],
         name: str = "",
-    ) -> Inspection:
-        """Inspects one image. The permit grows to its size; the name is the caller's, for saved outputs.
+    ) -> T:
+        """Inspects one image; returns what `answer` makes of the inspection, on the pool of images.
+
+        The permit grows to the image's size; the name is the caller's, for saved outputs.
 
         Raises:
             ReferenceNotFoundError, RevisionMismatchError, QueueFullError, and the errors of Inspector.inspect.
         """
         permit.grow(capacity_of([image]))
         async with self.catalog.use(reference_id, expected_revision) as reference:
-            return await self.inspector.inspect(reference, image, options, permit.flow, name=name)
+            return await self.inspector.answer(reference, image, options, permit.flow, answer=answer, name=name)
 
     async def infer_batch(
         self,

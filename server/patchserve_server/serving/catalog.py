@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 
 from patchserve_server.domain.errors import (
@@ -24,7 +25,8 @@ from patchserve_server.domain.reference import Reference, ReferenceInfo, Referen
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
-from patchserve_server.serving.open_references import OpenReference, OpenReferences
+from patchserve_server.serving.open_references import OpenReferences
+from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
 from patchserve_server.serving.shared_scorer import can_score, tuned
 from patchserve_server.serving.tasks import retrieve_error
 
@@ -112,10 +114,7 @@ class Catalog:
         """The references that are open, the least recently used first."""
         return list(self._open)
 
-    @asynccontextmanager
-    async def use(
-        self, reference_id: ReferenceId, expected_revision: Revision | None = None
-    ) -> AsyncIterator[OpenReference]:
+    def use(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceUse:
         """The current revision, opened first if needed. It stays open until the block ends.
 
         Raises:
@@ -124,23 +123,24 @@ class Catalog:
             MemoryBudgetError: the references in use leave too little memory.
             StorageUnavailableError: it cannot be read.
         """
-        async with AsyncExitStack() as stack:
-            opened, has_waited = None, False
-            while opened is None:
-                info = self.info(reference_id, expected_revision)
-                if (mismatch := self._mismatched.get(reference_id)) is not None:
-                    raise mismatch.copy()
-                try:
-                    opened = await stack.enter_async_context(self._open.use(info))
-                except PatchserveError:
-                    if self.find(reference_id) is not info:
-                        continue  # it was replaced or deleted in the meantime
-                    if has_waited or not self._change.locked():
-                        raise
-                    # A change may hold the memory, or may be about to replace this revision.
-                    async with self._change:
-                        has_waited = True
-            yield opened
+        return ReferenceUse(partial(self._acquire, reference_id, expected_revision))
+
+    async def _acquire(self, reference_id: ReferenceId, expected_revision: Revision | None) -> HeldReference:
+        has_waited = False
+        while True:
+            info = self.info(reference_id, expected_revision)
+            if (mismatch := self._mismatched.get(reference_id)) is not None:
+                raise mismatch.copy()
+            try:
+                return await self._open.acquire(info)
+            except PatchserveError:
+                if self.find(reference_id) is not info:
+                    continue  # it was replaced or deleted in the meantime
+                if has_waited or not self._change.locked():
+                    raise
+                # A change may hold the memory, or may be about to replace this revision.
+                async with self._change:
+                    has_waited = True
 
     def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         """The description of the current revision. Never waits.

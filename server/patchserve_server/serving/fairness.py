@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -95,11 +94,31 @@ class FairQueue(Generic[T]):
             self._clients[flow.client] = streams
 
 
-@dataclass(eq=False, slots=True)
-class _Turn:
-    client: str
-    weight: int
-    started: asyncio.Future[None]
+class Turn:
+    """A turn of a FairSemaphore, held while the block runs. A caller that leaves while it waits uses none."""
+
+    __slots__ = ("_semaphore", "flow", "is_held", "started", "weight")
+
+    def __init__(self, semaphore: FairSemaphore, flow: FlowKey, weight: int) -> None:
+        self._semaphore = semaphore
+        self.flow = flow
+        self.weight = weight
+        self.is_held = False
+        self.started: asyncio.Future[None] | None = None  # None: it has not waited
+
+    async def __aenter__(self) -> None:
+        if self._semaphore.start(self):
+            return
+        self.started = asyncio.get_running_loop().create_future()
+        try:
+            self._semaphore.enqueue(self)
+            await self.started
+        except BaseException:
+            self._semaphore.end(self)  # it may have begun at the moment of the cancellation
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._semaphore.end(self)
 
 
 class FairSemaphore:
@@ -114,41 +133,63 @@ class FairSemaphore:
     def __init__(self, value: int, reserved: int = 0) -> None:
         self._value = value
         self._reserved = reserved
-        self._held: Counter[str] = Counter()  # turns, by client
-        self._queue: FairQueue[_Turn] = FairQueue()
+        self._held = 0  # turns
+        self._held_by: dict[str, int] = {}  # the same, by client
+        self._queue: FairQueue[Turn] = FairQueue()
 
-    @asynccontextmanager
-    async def turn(self, flow: FlowKey, weight: int = 1) -> AsyncIterator[None]:
-        """Waits for a turn and holds it until the block ends. A caller that leaves while it waits uses no turn.
+    def turn(self, flow: FlowKey, weight: int = 1) -> Turn:
+        """A turn to wait for and to hold.
 
         `weight`: how many turns it counts as. Of more than there are, it is processed alone.
         """
-        turn = _Turn(flow.client, weight, asyncio.get_running_loop().create_future())
-        self._queue.push(flow, turn)
+        return Turn(self, flow, weight)
+
+    def start(self, turn: Turn) -> bool:
+        """Starts a turn at once, if nobody waits and there is room; returns whether it did."""
+        if self._queue or not self._is_due(turn) or not self._has_room_for(turn):
+            return False
+        self._hold(turn)
+        return True
+
+    def enqueue(self, turn: Turn) -> None:
+        """Starts a turn when it is due."""
+        self._queue.push(turn.flow, turn)
         self._start_next()
-        try:
-            await turn.started
-            yield
-        finally:
-            self._queue.discard(flow, turn)
-            if turn.started.done() and not turn.started.cancelled():  # perhaps at the moment of the cancellation
-                self._held -= Counter({flow.client: weight})  # drops clients that hold none
+
+    def end(self, turn: Turn) -> None:
+        """Ends a turn, or its waiting."""
+        if turn.is_held:
+            turn.is_held = False
+            client = turn.flow.client
+            self._held -= turn.weight
+            self._held_by[client] -= turn.weight
+            if not self._held_by[client]:
+                del self._held_by[client]
+        else:
+            self._queue.discard(turn.flow, turn)
+        if self._queue:
             self._start_next()  # also if it only waited: others may have waited behind it
+
+    def _hold(self, turn: Turn) -> None:
+        turn.is_held = True
+        client = turn.flow.client
+        self._held += turn.weight
+        self._held_by[client] = self._held_by.get(client, 0) + turn.weight
 
     def _start_next(self) -> None:
         # For one that is too heavy now, the others wait: otherwise light ones could delay it forever.
         while (head := self._queue.head(self._is_due)) is not None and self._has_room_for(head[1]):
             turn = self._queue.pop(head[0])
-            if not turn.started.done():
-                self._held[turn.client] += turn.weight
+            if turn.started is not None and not turn.started.done():
+                self._hold(turn)
                 turn.started.set_result(None)
 
-    def _is_due(self, turn: _Turn) -> bool:
-        return self._held.total() < self._limit_for(turn)
+    def _is_due(self, turn: Turn) -> bool:
+        return self._held < self._limit_for(turn)
 
-    def _has_room_for(self, turn: _Turn) -> bool:
-        held = self._held.total()
-        return not held or turn.started.done() or held + turn.weight <= self._limit_for(turn)
+    def _has_room_for(self, turn: Turn) -> bool:
+        has_left = turn.started is not None and turn.started.done()
+        return not self._held or has_left or self._held + turn.weight <= self._limit_for(turn)
 
-    def _limit_for(self, turn: _Turn) -> int:
-        return self._value + (0 if self._held[turn.client] else self._reserved)
+    def _limit_for(self, turn: Turn) -> int:
+        return self._value + (0 if turn.flow.client in self._held_by else self._reserved)

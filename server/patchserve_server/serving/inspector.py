@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
@@ -50,10 +50,26 @@ class Inspector(Protocol):
             InvalidImageError: it is not a supported image.
         """
 
+    async def answer(
+        self,
+        reference: ReferenceInUse,
+        image: SentImage,
+        options: OutputOptions,
+        flow: FlowKey,
+        *,
+        answer: Callable[[Inspection], T],
+        name: str = "",
+    ) -> T:
+        """The same; returns what `answer` makes of the inspection, on the thread that made it.
+
+        Raises:
+            The errors of `inspect`, and those of `answer`: the inspection has failed then.
+        """
+
     async def inspect_again(
         self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
-        """The same for an image that was inspected before: it is neither saved nor told.
+        """The same as `inspect` for an image that was inspected before: it is neither saved nor told.
 
         Raises:
             The errors of `inspect`.
@@ -68,6 +84,8 @@ class _DecodedImage:
     model_input: ModelInputs  # (H, W, 3)
     size_px: tuple[int, int]  # (width, height)
     canvas: imaging.Canvas | None  # None: no overlay was requested
+    waited_ms: float = 0.0  # for a thread
+    took_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,17 +97,11 @@ class _JudgedImage:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Inspected:
+class _Inspected(Generic[T]):
     inspection: Inspection
+    answer: T
     raw: RawScores
     small_input: ModelInputs  # (H, W, 3), for the thumbnail
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Timed(Generic[T]):
-    value: T
-    waited_ms: float
-    took_ms: float
 
 
 class LocalInspector:
@@ -136,16 +148,28 @@ class LocalInspector:
     async def inspect(
         self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
+        return await self.answer(reference, image, options, flow, answer=_unchanged, name=name)
+
+    async def answer(
+        self,
+        reference: ReferenceInUse,
+        image: SentImage,
+        options: OutputOptions,
+        flow: FlowKey,
+        *,
+        answer: Callable[[Inspection], T],
+        name: str = "",
+    ) -> T:
         origin = Origin(flow.client, name, flow.is_stream)
         image = image.with_default(reference.info.options.white_level)
         try:
-            inspected = await self._in_turn(reference, image, options, flow)
+            inspected = await self._in_turn(reference, image, options, flow, answer)
         except Exception as error:
             self._tell_failure(origin, reference, error)
             raise
-        inspection = inspected.inspection
         if self._outputs is None and self._events is None:
-            return inspection
+            return inspected.answer
+        inspection = inspected.inspection
         event = ImageInspected(
             origin,
             image,
@@ -165,17 +189,17 @@ class LocalInspector:
             self._events.inspected(event)
         if self._outputs is not None:
             await self._outputs.save(event)
-        return inspection
+        return inspected.answer
 
     async def inspect_again(
         self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         image = image.with_default(reference.info.options.white_level)
-        return (await self._in_turn(reference, image, options, flow)).inspection
+        return (await self._in_turn(reference, image, options, flow, _unchanged)).answer
 
     async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
         async with self._turns.turn(flow):
-            return (await self._on_pool(flow, work)).value
+            return await self._on_pool(flow, lambda _: work())
 
     def _tell_failure(self, origin: Origin, reference: ReferenceInUse, error: Exception) -> None:
         if self._events is None:
@@ -186,11 +210,16 @@ class LocalInspector:
         self._events.failed(InspectionFailed(origin, reference.info.reference_id, reason, message))
 
     async def _in_turn(
-        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
-    ) -> _Inspected:
+        self,
+        reference: ReferenceInUse,
+        image: SentImage,
+        options: OutputOptions,
+        flow: FlowKey,
+        answer: Callable[[Inspection], T],
+    ) -> _Inspected[T]:
         arrived_at_s = time.perf_counter()
         async with self._turns.turn(flow, _turns_of(reference.info.input_shape)):
-            return await self._inspect(reference, image, options, flow, arrived_at_s)
+            return await self._inspect(reference, image, options, flow, answer, arrived_at_s=arrived_at_s)
 
     async def _inspect(
         self,
@@ -198,32 +227,45 @@ class LocalInspector:
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
+        answer: Callable[[Inspection], T],
+        *,
         arrived_at_s: float,
-    ) -> _Inspected:
-        waited_ms = (time.perf_counter() - arrived_at_s) * 1000
+    ) -> _Inspected[T]:
+        waited_ms = _ms_since(arrived_at_s)
         info = reference.info
-        decoded = await self._on_pool(flow, lambda: self._decode(image, info.input_shape, options))
-        thresholds = info.thresholds(options.sensitivity)
-        scores = await self._scoring.score(reference, decoded.value.model_input, flow)
-        judged = await self._on_pool(flow, lambda: self._judge(decoded.value, scores.raw, thresholds, options))
-        inspection = Inspection(
-            reference_id=info.reference_id,
-            reference_revision=info.revision,
-            verdict=judged.value.verdict,
-            source_size_px=decoded.value.size_px,
-            regions=judged.value.regions,
-            overlay=judged.value.overlay,
-            score_map=scores.raw.anomaly_map if options.score_map else None,
-            timing=Timing(
-                queue_ms=waited_ms + decoded.waited_ms + scores.queue_ms + judged.waited_ms,
-                decode_ms=decoded.took_ms,
-                embed_ms=scores.times.embed_ms,
-                search_ms=scores.times.search_ms,
-                render_ms=judged.took_ms,
-                total_ms=(time.perf_counter() - arrived_at_s) * 1000,
-            ),
-        )
-        return _Inspected(inspection, scores.raw, judged.value.small_input)
+        decoded = await self._on_pool(flow, partial(self._decode_timed, image, info.input_shape, options))
+        scores = await self._scoring.score(reference, decoded.model_input, flow)
+
+        def finish(waited_for_thread_ms: float) -> _Inspected[T]:
+            started_at_s = time.perf_counter()
+            judged = self._judge(decoded, scores.raw, info.thresholds(options.sensitivity), options)
+            inspection = Inspection(
+                reference_id=info.reference_id,
+                reference_revision=info.revision,
+                verdict=judged.verdict,
+                source_size_px=decoded.size_px,
+                regions=judged.regions,
+                overlay=judged.overlay,
+                score_map=scores.raw.anomaly_map if options.score_map else None,
+                timing=Timing(
+                    queue_ms=waited_ms + decoded.waited_ms + scores.queue_ms + waited_for_thread_ms,
+                    decode_ms=decoded.took_ms,
+                    embed_ms=scores.times.embed_ms,
+                    search_ms=scores.times.search_ms,
+                    render_ms=_ms_since(started_at_s),
+                    total_ms=_ms_since(arrived_at_s),
+                ),
+            )
+            return _Inspected(inspection, answer(inspection), scores.raw, judged.small_input)
+
+        return await self._on_pool(flow, finish)
+
+    def _decode_timed(
+        self, image: SentImage, shape: InputShape, options: OutputOptions, waited_ms: float
+    ) -> _DecodedImage:
+        started_at_s = time.perf_counter()
+        decoded = self._decode(image, shape, options)
+        return replace(decoded, waited_ms=waited_ms, took_ms=_ms_since(started_at_s))
 
     def _decode(self, image: SentImage, shape: InputShape, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
@@ -269,18 +311,23 @@ class LocalInspector:
             raise AssertionError("It was requested.")
         return overlay
 
-    async def _on_pool(self, flow: FlowKey, work: Callable[[], T]) -> _Timed[T]:
+    async def _on_pool(self, flow: FlowKey, work: Callable[[float], T]) -> T:
+        """Does work that blocks; it gets how long it has waited for a thread, in ms."""
         submitted_at_s = time.perf_counter()
-
-        def run_timed() -> _Timed[T]:
-            started_at_s = time.perf_counter()
-            value = work()
-            return _Timed(value, (started_at_s - submitted_at_s) * 1000, (time.perf_counter() - started_at_s) * 1000)
-
         async with self._pool_turns.turn(flow):  # the pool itself works in the order of arrival
-            return await asyncio.get_running_loop().run_in_executor(self._images, run_timed)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._images, lambda: work(_ms_since(submitted_at_s))
+            )
 
 
 def _turns_of(shape: InputShape) -> int:
     """How many turns an image counts as, so that images in progress need bounded memory at any input shape."""
     return max(1, -(-shape.pixels // _PIXELS_PER_TURN))
+
+
+def _unchanged(inspection: Inspection) -> Inspection:
+    return inspection
+
+
+def _ms_since(start_s: float) -> float:
+    return (time.perf_counter() - start_s) * 1000

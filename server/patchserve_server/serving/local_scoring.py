@@ -6,7 +6,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.serving.batching import BatchedScores, Batcher
 from patchserve_server.serving.engine_ports import ReferenceInUse
 from patchserve_server.serving.fairness import FlowKey
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 
 
 class LocalScoring:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from patchserve_server.domain.errors import MemoryBudgetError, PatchserveError
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenReference:
-    """A revision that can be scored against."""
-
-    info: ReferenceInfo
-    scorer: Scorer
+from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
 
 
 @dataclass(slots=True, eq=False)
@@ -42,6 +36,16 @@ class _Entry:
     def memory(self) -> object:
         """What the bytes belong to: the scorer if it is open. Revisions that differ in sensitivity only share one."""
         return self.opening.result().scorer if self.is_open else self
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Held:
+    reference: OpenReference
+    references: OpenReferences
+    entry: _Entry
+
+    def release(self) -> None:
+        self.references.leave(self.entry)
 
 
 class OpenReferences:
@@ -84,21 +88,38 @@ class OpenReferences:
         """The references that are open or being opened, the least recently used first."""
         return iter(list(self._current))
 
-    @asynccontextmanager
-    async def use(self, info: ReferenceInfo) -> AsyncIterator[OpenReference]:
+    def use(self, info: ReferenceInfo) -> ReferenceUse:
         """The current revision of a reference, opened first if needed. It stays open until the block ends.
 
         Raises:
             MemoryBudgetError: the references in use leave too little memory.
             PatchserveError: it cannot be opened.
         """
+        return ReferenceUse(partial(self.acquire, info))
+
+    async def acquire(self, info: ReferenceInfo) -> HeldReference:
+        """The same for a caller that releases it itself.
+
+        Raises:
+            The errors of `use`.
+        """
         entry = self._current.pop(info.reference_id, None) or self._begin_to_open(info)
         self._current[info.reference_id] = entry  # the most recently used one comes last
+        entry.users += 1
         try:
-            with self._used(entry):
-                yield await asyncio.shield(entry.opening)  # the others still wait for it if this user leaves
+            if not entry.opening.done():
+                await asyncio.shield(entry.opening)  # the others still wait for it if this user leaves
+            return _Held(entry.opening.result(), self, entry)
+        except BaseException:
+            self.leave(entry)
+            raise
         finally:
             del entry  # its error may have a traceback that refers to this frame: a cycle
+
+    def leave(self, entry: _Entry) -> None:
+        """One user of this revision has left."""
+        entry.users -= 1
+        self._release(entry)
 
     def find(self, reference_id: ReferenceId) -> OpenReference | None:
         """The current revision, if it is open."""
@@ -138,8 +159,7 @@ class OpenReferences:
         try:
             yield
         finally:
-            entry.users -= 1
-            self._release(entry)
+            self.leave(entry)
 
     def add(self, opened: OpenReference) -> None:
         """Makes a revision that is already open the current one of its id."""

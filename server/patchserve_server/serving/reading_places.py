@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, Self
 
 from patchserve_server.domain.errors import IdleCallError, QueueFullError
 from patchserve_server.serving.admission import RETRY_AFTER_S
@@ -51,23 +49,20 @@ class ReadingPlaces:
         self._queue: FairQueue[tuple[str, _Turn]] = FairQueue()
         self._timer: asyncio.TimerHandle | None = None
 
-    @asynccontextmanager
-    async def place(self, client: str) -> AsyncIterator[ReadingPlace]:
-        """Waits for a place and holds it until the block ends, or until it is given back before.
+    def place(self, client: str) -> ReadingPlace:
+        """A place to wait for, and to hold until the block ends or it is given back before.
 
         Raises:
             QueueFullError: too many calls of this client wait already.
         """
-        place = ReadingPlace(self, client)
-        try:
-            if self._is_free_for(client) and not self._queue:
-                self._take(client)
-            else:
-                await self._wait(client)
-            place.is_held = True
-            yield place
-        finally:
-            place.give_back()
+        return ReadingPlace(self, client)
+
+    async def take(self, client: str) -> None:
+        """Waits for a place and takes it."""
+        if self._is_free_for(client) and not self._queue:
+            self._take(client)
+        else:
+            await self._wait(client)
 
     def _is_free_for(self, client: str) -> bool:
         return self._free > 0 and self._held[client] < self._per_client
@@ -125,12 +120,22 @@ class ReadingPlaces:
 
 
 class ReadingPlace:
-    """A place that one call holds."""
+    """A place of one call, in an asynchronous `with` statement."""
+
+    __slots__ = ("_client", "is_held", "places")
 
     def __init__(self, places: ReadingPlaces, client: str) -> None:
         self.places = places
         self._client = client
         self.is_held = False
+
+    async def __aenter__(self) -> Self:
+        await self.places.take(self._client)
+        self.is_held = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
 
     def give_back(self) -> None:
         """Gives it back. A second call does nothing."""

@@ -21,7 +21,7 @@ from patchserve_server.domain.errors import (
     PreconditionError,
 )
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.input_options import AspectRatio, InputShape
 from patchserve_server.domain.load_cost import LoadCost, LoadedReference
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
@@ -33,8 +33,9 @@ from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sens
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.load_tracker import LoadTracker, TrackedLoad
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 
+_LONG = 2.0  # from this ratio of its sides, an image is much longer than wide
 _MEASURED_RUNS = 3
 _MEASURE_S = 0.5
 
@@ -250,7 +251,7 @@ class _InputShapeOfLoad:
 
     def __init__(self, detector: Detector, options: ReferenceOptions, base: InputShape | None, max_bytes: int) -> None:
         self._detector, self._options, self._shape, self._max_bytes = detector, options, base, max_bytes
-        self._image_count = 0
+        self._image_count, self._advice = 0, ""
 
     def expect(self, image_count: int) -> None:
         """The reference will have this many images or more.
@@ -266,8 +267,8 @@ class _InputShapeOfLoad:
             message = (
                 f"Building a bank from {counted(self._image_count, 'image')} of {self._shape} pixels needs "
                 f"{needed_bytes / 2**20:.0f} MiB; the server allows {self._max_bytes / 2**20:.0f} MiB "
-                "(--max-bank-mib). Load fewer images, or choose a smaller input. A coreset makes the bank smaller, "
-                "but not this work."
+                f"(--max-bank-mib). {self._advice}Load fewer images, or choose a smaller input. A coreset makes the "
+                "bank smaller, but not this work."
             )
             raise MemoryBudgetError(message)
 
@@ -275,6 +276,11 @@ class _InputShapeOfLoad:
         """The shape for the next image of the load, which has this (width, height)."""
         if self._shape is None:
             self._shape = self._detector.input_shape(self._options, size_px)
+            if self._options.input.aspect is AspectRatio.SQUEEZE and max(size_px) >= _LONG * min(size_px):
+                width_px, height_px = size_px
+                self._advice = (
+                    f"Images of {width_px} x {height_px} pixels become squares: keep their proportions (aspect KEEP). "
+                )
             self.expect(self._image_count)
         return self._shape
 
@@ -286,7 +292,7 @@ def _measured_cost(scorer: Scorer) -> LoadCost:
         started_at_s = time.perf_counter()
         scorer.score(inputs)
         durations_s.append(time.perf_counter() - started_at_s)
-    return LoadCost(scorer.patches_per_image, scorer.nbytes, 1000 * min(durations_s))
+    return LoadCost(scorer.patches_per_image, scorer.nbytes, 1000 * min(durations_s), scorer.search_recall())
 
 
 class _AbandonedError(Exception):

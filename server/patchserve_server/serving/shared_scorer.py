@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import Reference, ReferenceModel
-from patchserve_server.serving.open_references import OpenReference
+from patchserve_server.serving.reference_use import OpenReference
 
 
 def tuned(opened: OpenReference, sensitivity: float) -> Reference:

@@ -43,6 +43,7 @@ def write_generation(folder: Path, reference: Reference) -> None:
             calibration=model.calibration,
             sensitivity=model.sensitivity,
             images=reference.images,
+            views_per_image=model.views_per_image,
         )
     )
     if len(manifest) > _MAX_MANIFEST_BYTES:
@@ -123,7 +124,14 @@ class OpenGeneration:
 
 def _verified_content(manifest: Manifest, bank: Bank) -> GenerationContent:
     try:
-        model = ReferenceModel(manifest.spec, manifest.options, bank, manifest.calibration, manifest.sensitivity)
+        model = ReferenceModel(
+            manifest.spec,
+            manifest.options,
+            bank,
+            manifest.calibration,
+            manifest.sensitivity,
+            manifest.views_per_image,
+        )
     except ValueError:
         raise DamageError("its bank file does not contain the arrays of its profile") from None
     if revision_of(model) != manifest.revision:

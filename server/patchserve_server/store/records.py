@@ -27,7 +27,7 @@ from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sens
 from patchserve_server.store.damage import DamageError, printable
 
 POINTER_VERSION = 2
-MANIFEST_VERSION = 4
+MANIFEST_VERSION = 5
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -145,18 +145,27 @@ class ThirdManifest(SecondManifest):
     _ABSENT: ClassVar[dict[str, Any] | None] = _ABSENT_BEFORE_FOUR
 
 
-class Manifest(ThirdManifest):
-    """A generation without its arrays. It has no name and no time.
+class FourthManifest(ThirdManifest):
+    """A manifest of version 4, from before it said how many views the bank was made of."""
 
-    Equal revisions have equal manifests, except for `images`, the list of normal scores and the false alarm rates of
-    the calibration, on which no score depends.
-    """
-
-    VERSION = MANIFEST_VERSION
+    VERSION = 4
     _READABLE = "versions 1 to 4"
     _ABSENT = None
 
 
+class Manifest(FourthManifest):
+    """A generation without its arrays. It has no name and no time.
+
+    Equal revisions have equal manifests, except for `images`, the number of views, the list of normal scores and the
+    false alarm rates of the calibration, on which no score depends.
+    """
+
+    VERSION = MANIFEST_VERSION
+    _READABLE = "versions 1 to 5"
+    views_per_image: Annotated[int, Field(ge=1)] | None
+
+
+_OLD_MANIFESTS: Final = (FirstManifest, SecondManifest, ThirdManifest, FourthManifest)
 RecordT = TypeVar("RecordT", bound=_Record)
 
 
@@ -179,10 +188,10 @@ def decode_manifest(data: bytes) -> Manifest:
         DamageError: the bytes are not a manifest.
     """
     version = _version_in(data)
-    old = next((kind for kind in (FirstManifest, SecondManifest, ThirdManifest) if version == kind.VERSION), None)
+    old = next((kind for kind in _OLD_MANIFESTS if version == kind.VERSION), None)
     if old is None:
         return decode_record(Manifest, data)
-    defaults = {"sensitivity": DEFAULT_SENSITIVITY, "images": ()}
+    defaults = {"sensitivity": DEFAULT_SENSITIVITY, "images": (), "views_per_image": None}
     return Manifest(**{**defaults, **dict(decode_record(old, data)), "format_version": MANIFEST_VERSION})
 
 

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from patchserve.v1 import stream_pb2
+from patchserve_server.contract import responses
 from patchserve_server.contract.infer_stream import responses_to
 from patchserve_server.contract.methods import METHODS, SERVICE
 from patchserve_server.contract.status import status_of
@@ -52,7 +53,7 @@ async def _infer_stream(call: SocketCall) -> None:
     values = fields_of_query(call.socket.query, config.DESCRIPTOR, _MAX_QUERY_ELEMENTS)
     fill_message(config, values, call.socket.path_params)
     frames = ReceivedFrames(partial(call.socket.receive, call.holdings))
-    async with aclosing(responses_to(config, frames, call)) as responses:
-        async for response in responses:
+    async with aclosing(responses_to(config, frames, call, responses.stream_event)) as all_responses:
+        async for response in all_responses:
             text = await off_loop(response.ByteSize(), partial(json_of, response))
             await call.socket.send(text.decode())

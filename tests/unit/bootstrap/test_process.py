@@ -13,7 +13,7 @@ import pytest
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # its stubs leave it out
 
-from patchserve_server.bootstrap.process import configure_process, lower_thread_priority
+from patchserve_server.bootstrap.process import configure_process, lower_thread_priority, new_event_loop
 
 HEAVY = ("torch", "openvino", "nncf", "grpc", "cv2")
 
@@ -103,3 +103,17 @@ def test_help_and_a_wrong_flag_do_not_wait_for_large_libraries(command: str) -> 
         f"print('LOADED', [name for name in {HEAVY} if name in sys.modules])"
     )
     assert run_python(code, *command.split()).splitlines()[-1] == "LOADED []"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
+def test_the_loop_is_uvloops() -> None:
+    loop = new_event_loop()
+    loop.close()
+    assert type(loop).__module__ == "uvloop"
+
+
+def test_without_uvloop_the_loop_is_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    loop = new_event_loop()
+    loop.close()
+    assert type(loop).__module__.startswith("asyncio.")

@@ -358,11 +358,41 @@ def test_a_reference_tells_its_false_alarms_and_how_sure_it_is(run: Run, fake: F
     belt.false_alarm_rate = 0.02
     stderr = run("reference", "show", "belt")[2]
     assert stderr.startswith("Note: 8 images alone show no rate below 11 %. 2 % is extrapolated")
+    belt.false_alarm_rate, belt.calibration.image_threshold = 0.001, 21.0
+    stderr = run("reference", "show", "belt")[2]
+    assert stderr == (
+        "Note: 8 images alone show no rate below 11 %. 0.1 % is far beyond that, so the threshold is a guess: 3.5 "
+        "times their highest score. Much damage may be missed. Ask for 11 % or more, or load more images.\n"
+    )
     belt.calibration.method = reference_pb2.CALIBRATION_METHOD_AUGMENTED_VIEWS
     assert "--false-alarms changes nothing" in run("reference", "show", "belt")[2]
+
+
+@pytest.mark.parametrize(
+    ("views", "taken", "text"),
+    [("auto", "8", "3 images (8 views of each), 2352"), ("none", "1", "3 images, 2352"), ("", "-", "3 images, 2352")],
+)
+def test_whether_views_were_taken_is_told(run: Run, folder: Path, views: str, taken: str, text: str) -> None:
+    options = ["--views", views] if views else []
+    assert run("reference", "load", folder, "--id", "belt", *options)[1].startswith(f"Loaded belt: {text} patches,")
+    assert f"views_per_image             {taken}\n" in run("reference", "show", "belt")[1]
 
 
 def test_a_damaged_reference_is_deleted_without_a_revision(run: Run, fake: FakeServer) -> None:
     fake.references["belt"] = reference("belt", 3)
     fake.references["belt"].revision = ""
     assert run("reference", "delete", "belt") == (0, "Deleted belt\n", "")
+
+
+def test_tiles_of_long_images_that_became_squares_are_told(run_reference: Run, fake: FakeServer) -> None:
+    image = reference_pb2.ReferenceImage
+    tiles = ["--tile-px", 448]
+    fake.images["default"] = [image(width_px=640, height_px=480), image()]
+    assert "became squares" not in run_reference("load", *tiles)[2]
+    fake.images["default"].append(image(width_px=500, height_px=2000))
+    assert (
+        "Note: Images of 500 x 2000 px became squares of 224 x 224 px: this distorts damage and wastes 75 % of the "
+        "work. --aspect keep keeps their proportions.\n"
+    ) in run_reference("load", *tiles)[2]
+    assert "became squares" not in run_reference("load", *tiles, "--aspect", "keep")[2]
+    assert "became squares" not in run_reference("load")[2]

@@ -143,7 +143,7 @@ def test_a_reference_is_converted_with_its_times_and_calibration() -> None:
     message.false_alarm_rate = 0.02
     message.calibration.false_alarm_rate, message.calibration.false_alarm_rate_upper = 0.019, 0.09
     message.white_level = 4095
-    message.views, message.scales = reference_pb2.REFERENCE_VIEWS_AUTO, 2
+    message.views, message.scales, message.views_per_image = reference_pb2.REFERENCE_VIEWS_AUTO, 2, 9
     message.previous_revision = "before"
     message.calibration.normal_scores.scores.extend([4, 5, 6])
     info = _results.reference_info(message)

@@ -282,13 +282,14 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
     assert message.profile == reference_pb2.SCORING_PROFILE_NOTEBOOK
     assert message.create_time.ToJsonString() == "2026-01-02T03:04:05Z"
     assert not message.HasField("coreset")
+    assert not message.HasField("views_per_image")
     assert not message.HasField("search_radius")
     assert not message.region_of_interest
 
 
 def test_server_info_reports_every_limit() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
-    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536)
+    detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2)
     application: Any = SimpleNamespace(
         version="1.0",
         http_url="",

@@ -91,6 +91,10 @@ def test_the_list_of_normal_scores_is_not_in_the_digest() -> None:
     assert revision_of(dataclasses.replace(example(), calibration=listed)) == hashlib.sha256(EXAMPLE).hexdigest()
 
 
+def test_the_number_of_views_is_not_in_the_digest() -> None:
+    assert revision_of(dataclasses.replace(example(), views_per_image=8)) == revision_of(example())
+
+
 def test_the_rates_of_a_calibration_are_not_in_the_digest() -> None:
     calibration = dataclasses.replace(example().calibration, false_alarm_rate=0.1, false_alarm_rate_upper=0.2)
     assert revision_of(dataclasses.replace(example(), calibration=calibration)) == hashlib.sha256(EXAMPLE).hexdigest()
@@ -219,7 +223,7 @@ def test_the_changes_cover_every_field() -> None:
     ):
         assert set(changes) == {field.name for field in dataclasses.fields(whole)}
     assert set().union(*INPUT_CHANGES) == {field.name for field in dataclasses.fields(InputOptions)}
-    assert {*CHANGES, "sensitivity"} == {field.name for field in dataclasses.fields(model)}
+    assert {*CHANGES, "sensitivity", "views_per_image"} == {field.name for field in dataclasses.fields(model)}
 
 
 def test_another_shape_changes_the_revision_even_if_the_bytes_are_equal() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import threading
 import weakref
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -256,3 +257,17 @@ async def test_an_image_that_is_inspected_again_is_neither_told_nor_saved(tmp_pa
         inspection = await local.inspect_again(opened, SentImage(gray_png(160)), OutputOptions(), FLOW)
     assert inspection.verdict.anomaly.is_anomalous
     assert (heard.inspections, heard.failures, list(tmp_path.iterdir())) == ([], [], [])  # noqa: ASYNC240
+
+
+async def test_an_answer_is_made_where_the_inspection_was_made() -> None:
+    """Not on the event loop: it may be large."""
+    async with inspector() as local:
+        inspection, thread = await local.answer(
+            open_reference(reference(level=100)),
+            SentImage(gray_png(160)),
+            OutputOptions(),
+            FLOW,
+            answer=lambda inspection: (inspection, threading.get_ident()),
+        )
+    assert inspection.verdict.anomaly.is_anomalous
+    assert thread != threading.get_ident()

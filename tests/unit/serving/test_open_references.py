@@ -14,7 +14,8 @@ from patchserve_server.domain.errors import MemoryBudgetError
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.serving.open_references import OpenReference, OpenReferences
+from patchserve_server.serving.open_references import OpenReferences
+from patchserve_server.serving.reference_use import OpenReference
 
 REFERENCES = {name: reference(name) for name in "abcd"}
 SIZE = REFERENCES["a"].model.bank.nbytes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionMismatchError,
 )
-from patchserve_server.domain.input_options import InputOptions
+from patchserve_server.domain.input_options import AspectRatio, InputOptions
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference
@@ -363,6 +363,27 @@ async def test_images_that_need_too_much_memory_are_refused_before_they_are_all_
         await bench.builder.load(options, recorded_images(), 4)
     assert asked_for == [0, 1, 0]
     assert not bench.detector.openings
+
+
+@pytest.mark.parametrize(("size_px", "is_told"), [((400, 40), True), ((400, 300), False)])
+async def test_long_images_that_need_too_much_memory_as_squares_are_told_how_to_need_less(
+    bench: Bench, size_px: tuple[int, int], is_told: bool
+) -> None:
+    """A line scan as tiles: in its own proportions it would fit."""
+
+    def load(aspect: AspectRatio) -> Awaitable[object]:
+        async def image() -> AsyncIterator[NamedImage]:
+            yield NamedImage(gray_png(100, size_px), "")
+
+        options = RequestedOptions(input=InputOptions(longer_side_px=1500, tile_px=224, aspect=aspect))
+        return bench.builder.load(LoadOptions(requested=options), image())
+
+    with pytest.raises(MemoryBudgetError) as refused:
+        await load(AspectRatio.SQUEEZE)
+    advice = "Images of 400 x 40 pixels become squares: keep their proportions (aspect KEEP)."
+    assert (advice in str(refused.value)) == is_told
+    if is_told:
+        await load(AspectRatio.KEEP)
 
 
 async def test_an_append_counts_the_images_of_its_base(bench: Bench) -> None:

@@ -75,7 +75,7 @@ class RefusingInspector:
     async def inspect(self, *_: object, **__: object) -> Any:
         raise UndecodableImageError("not an image")
 
-    inspect_again = draw = inspect
+    answer = inspect_again = draw = inspect
 
 
 def alive(references: list[weakref.ref[Any]]) -> int:

@@ -111,7 +111,13 @@ def without_rates(reference: Reference, **changes: Any) -> Reference:
     """As a manifest of version 1 to 3 has it."""
     calibration = reference.model.calibration
     calibration = dataclasses.replace(calibration, false_alarm_rate=None, false_alarm_rate_upper=None, **changes)
-    return dataclasses.replace(reference, model=dataclasses.replace(reference.model, calibration=calibration))
+    return without_views(reference, calibration=calibration)
+
+
+def without_views(reference: Reference, **changes: Any) -> Reference:
+    """As a manifest of version 1 to 4 has it."""
+    model = dataclasses.replace(reference.model, views_per_image=None, **changes)
+    return dataclasses.replace(reference, model=model)
 
 
 def remove_what_is_newer_than_version_3(manifest: Any) -> None:
@@ -125,6 +131,7 @@ def test_a_manifest_of_version_2_has_no_list_of_scores(store: FolderReferenceSto
     file = root / "parcel" / OLD.revision / "manifest.json"
     manifest = json.loads(file.read_bytes())
     manifest["format_version"] = 2
+    del manifest["views_per_image"]
     file.write_text(json.dumps(manifest))
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
@@ -139,12 +146,26 @@ def test_a_manifest_of_version_3_has_no_input_options_and_no_rates(store: Folder
     file = root / "parcel" / OLD.revision / "manifest.json"
     manifest = json.loads(file.read_bytes())
     manifest["format_version"] = 3
+    del manifest["views_per_image"]
     file.write_text(json.dumps(manifest))
     with pytest.raises(ReferenceDamagedError, match="a field in another form"):
         store.load(ReferenceId("parcel"))
     remove_what_is_newer_than_version_3(manifest)
     file.write_text(json.dumps(manifest))
     assert content(store.load(ReferenceId("parcel"))) == content(without_rates(OLD))
+
+
+def test_a_manifest_of_version_4_has_no_number_of_views(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    file = root / "parcel" / OLD.revision / "manifest.json"
+    manifest = json.loads(file.read_bytes())
+    manifest["format_version"] = 4
+    file.write_text(json.dumps(manifest))
+    with pytest.raises(ReferenceDamagedError, match="views_per_image: Extra inputs"):
+        store.load(ReferenceId("parcel"))
+    del manifest["views_per_image"]
+    file.write_text(json.dumps(manifest))
+    assert content(store.load(ReferenceId("parcel"))) == content(without_views(OLD))
 
 
 def test_a_second_server_on_the_folder_is_refused(store: FolderReferenceStore, root: Path) -> None:

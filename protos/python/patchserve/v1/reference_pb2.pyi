@@ -512,6 +512,7 @@ class LoadCost(_message.Message):
     PATCHES_PER_IMAGE_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     MS_PER_IMAGE_FIELD_NUMBER: _builtins.int
+    SEARCH_RECALL_FIELD_NUMBER: _builtins.int
     patches_per_image: _builtins.int
     """The number of patches of each image that is compared with the reference: the size of the patch grid."""
     memory_bytes: _builtins.int
@@ -522,16 +523,22 @@ class LoadCost(_message.Message):
     """The time to embed and search one image of the reference, in milliseconds: measured once at the end of the load,
     alone, without decoding and drawing. Other work of the server makes it longer.
     """
+    search_recall: _builtins.float
+    """The share of the nearest rows of the bank that a search finds, above 0 to 1: measured at the end of the load, with some
+    of the bank's own rows and their nearest in other images. 1: the search is exact, which it is unless
+    `approximate_search` is set and the bank is large. 0: the server is older than this field.
+    """
     def __init__(
         self,
         *,
         patches_per_image: _builtins.int = ...,
         memory_bytes: _builtins.int = ...,
         ms_per_image: _builtins.float = ...,
+        search_recall: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["memory_bytes", b"memory_bytes", "ms_per_image", b"ms_per_image", "patches_per_image", b"patches_per_image", "search_recall", b"search_recall"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -764,6 +771,7 @@ class Reference(_message.Message):
     INPUT_HEIGHT_PX_FIELD_NUMBER: _builtins.int
     VIEWS_FIELD_NUMBER: _builtins.int
     SCALES_FIELD_NUMBER: _builtins.int
+    VIEWS_PER_IMAGE_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     WHITE_LEVEL_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
@@ -811,6 +819,11 @@ class Reference(_message.Message):
     """The views of the load."""
     scales: _builtins.int
     """The number of scales of the load."""
+    views_per_image: _builtins.int
+    """How many views of each image the bank was made of, the image itself included: 1 without copies. So it says whether
+    mirrored and turned copies were taken if `views` is AUTO: they were not if it is `scales`. Absent: not known, because
+    the reference was built by a server that did not keep it.
+    """
     false_alarm_rate: _builtins.float
     """The false alarm rate of the load. Absent: the default, 0.15."""
     white_level: _builtins.int
@@ -867,23 +880,28 @@ class Reference(_message.Message):
         input_height_px: _builtins.int = ...,
         views: Global___ReferenceViews.ValueType = ...,
         scales: _builtins.int = ...,
+        views_per_image: _builtins.int | None = ...,
         false_alarm_rate: _builtins.float | None = ...,
         white_level: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "white_level", b"white_level"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "views_per_image", b"views_per_image", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "views_per_image", b"views_per_image", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
     _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
     _WhichOneofReturnType__search_radius: _TypeAlias = _typing.Literal["search_radius"]  # noqa: Y015
     _WhichOneofArgType__search_radius: _TypeAlias = _typing.Literal["_search_radius", b"_search_radius"]  # noqa: Y015
+    _WhichOneofReturnType__views_per_image: _TypeAlias = _typing.Literal["views_per_image"]  # noqa: Y015
+    _WhichOneofArgType__views_per_image: _TypeAlias = _typing.Literal["_views_per_image", b"_views_per_image"]  # noqa: Y015
     _WhichOneofReturnType__white_level: _TypeAlias = _typing.Literal["white_level"]  # noqa: Y015
     _WhichOneofArgType__white_level: _TypeAlias = _typing.Literal["_white_level", b"_white_level"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__false_alarm_rate) -> _WhichOneofReturnType__false_alarm_rate | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__search_radius) -> _WhichOneofReturnType__search_radius | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__views_per_image) -> _WhichOneofReturnType__views_per_image | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__white_level) -> _WhichOneofReturnType__white_level | None: ...
 

@@ -188,6 +188,8 @@ class GetServerInfoResponse(_message.Message):
     HTTP_URL_FIELD_NUMBER: _builtins.int
     GRPC_ADDRESS_FIELD_NUMBER: _builtins.int
     INPUT_STEP_PX_FIELD_NUMBER: _builtins.int
+    SEARCH_PRODUCT_FIELD_NUMBER: _builtins.int
+    SEARCH_THREADS_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the server."""
     backbone: _builtins.str
@@ -214,6 +216,12 @@ class GetServerInfoResponse(_message.Message):
     """Where gRPC is, as the server is bound: "127.0.0.1:50051", or "unix:PATH". For callers of the HTTP face."""
     input_step_px: _builtins.int
     """The sides of model inputs are multiples of this number of pixels."""
+    search_product: _builtins.str
+    """The number format of the first matrix product of exact searches: "fp32", "bf16" or "int8". It changes their speed, never
+    their results. Unless it is set, it is the one that was measured to be the fastest on this processor.
+    """
+    search_threads: _builtins.int
+    """The number of threads of a search."""
     @_builtins.property
     def limits(self) -> Global___Limits:
         """Every limit."""
@@ -235,10 +243,12 @@ class GetServerInfoResponse(_message.Message):
         http_url: _builtins.str = ...,
         grpc_address: _builtins.str = ...,
         input_step_px: _builtins.int = ...,
+        search_product: _builtins.str = ...,
+        search_threads: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "search_product", b"search_product", "search_threads", b"search_threads", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Final
 
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
-from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.bootstrap.process import configure_process, new_event_loop
 from patchserve_server.domain.errors import StartupError
 
 FORCED_EXIT_CODE: Final = 130
@@ -63,7 +63,8 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {assignment.name}: %(name)s: %(message)s")
     logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        asyncio.run(_run(assignment))
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_run(assignment))
     except StartupError as error:
         report(Failed(error.message))
         sys.exit(1)

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
-from patchserve_server.bootstrap.limits import open_admissions, server_limits
+from patchserve_server.bootstrap.limits import open_admissions
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
@@ -34,16 +34,17 @@ async def run_engine(assignment: Assignment) -> None:
         for work in (commands.listen(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
-        limits = server_limits(settings, open_admissions(settings, None))  # the fronts admit; the engine has limits
-        fronts = ConnectedFronts()
-        local = await composition.open_engine(settings, pools, limits, resources, fronts=fronts)
+        fronts, admissions = ConnectedFronts(), open_admissions(settings, None)  # the fronts admit
+        local = await composition.open_engine(settings, pools, admissions, resources, fronts=fronts)
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,
             catalog=local.catalog,
             batcher=local.batcher,
             builder=local.builder,
-            reference_images=ReferenceImages(local.catalog, pools.images, composition.create_turns(settings)),
+            reference_images=ReferenceImages(
+                local.catalog, pools.images, composition.create_turns(settings, local.limits)
+            ),
             fronts=fronts,
             pixels=[SharedPixels(file) for file in assignment.pixels],
         )

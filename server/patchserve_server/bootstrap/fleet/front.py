@@ -15,7 +15,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
-from patchserve_server.bootstrap.limits import Admissions, open_admissions, server_limits
+from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
@@ -92,7 +92,6 @@ class _Front:
         self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
         self._events: Events | None = self._relay or (self._wall if has_wall else None)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
-        self._limits = server_limits(self._settings, self._admissions)
         self._is_ready = False
 
     async def keep_connected(self) -> None:
@@ -127,18 +126,20 @@ class _Front:
             return False
         if self._relay is not None:
             self._relay.tell = engine.link.tell
+        most = batch_size(self._settings, detector.device)
+        limits = server_limits(self._settings, self._admissions, max_batch_size=most)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
             self._pools,
-            self._limits,
-            turns=composition.create_turns(self._settings),
+            limits,
+            turns=composition.create_turns(self._settings, limits),
             events=self._events,
         )
         application = composition.assemble(
             self._settings,
             self._addresses,
-            self._limits,
+            limits,
             self._admissions,
             detector=detector,
             catalog=engine.references,

@@ -8,6 +8,7 @@ from typing import Generic, Protocol, TypeVar
 import torch
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
@@ -42,9 +43,8 @@ class Backbone(Protocol):
     def precision(self) -> str:
         """The number format that it computes in: FP32, BF16 or INT8."""
 
-    @property
-    def bytes_per_reference(self) -> int:
-        """Main memory of each reference's own runtime; 0 if all references share one runtime."""
+    def bytes_per_reference(self, shape: InputShape, /) -> int:
+        """Main memory of a reference's own runtime for images of this shape; 0 if all references share one runtime."""
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> Runtime:
         """The runtime for a reference of these images (N, H, W, 3) uint8. May take seconds.
@@ -93,8 +93,6 @@ class IdentifiedBackbone:
 class SharedBackbone(IdentifiedBackbone, Generic[R_co]):
     """A `Backbone` with one runtime for all references."""
 
-    bytes_per_reference = 0
-
     def __init__(self, identity: BackboneIdentity, runtime: R_co) -> None:
         super().__init__(identity)
         self._runtime = runtime
@@ -110,6 +108,9 @@ class SharedBackbone(IdentifiedBackbone, Generic[R_co]):
     @property
     def precision(self) -> str:
         return self._runtime.precision
+
+    def bytes_per_reference(self, _shape: InputShape, /) -> int:
+        return 0
 
     def runtime_for(self, _inputs: ModelInputs, _progress: Progress, /) -> Runtime:
         return self._runtime

@@ -20,7 +20,8 @@ class Int8Recipe:
     """How int8 treats a network (docs/adr/0009)."""
 
     float_layers: str  # a regular expression: the convolutions that stay in fp32
-    network_bytes: int  # main memory of one network, as measured
+    network_bytes: int  # main memory of one network for 224 x 224 px, as measured
+    bytes_per_px: int  # what each further pixel of its inputs takes, for each image that runs at once
 
 
 def _unchanged(state: StateDict) -> StateDict:

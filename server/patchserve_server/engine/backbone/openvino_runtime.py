@@ -33,6 +33,11 @@ def supports_bf16() -> bool:
     return "BF16" in capabilities and any(available.get(name) for name in _BF16_INSTRUCTIONS)
 
 
+def stream_count(threads: int) -> int:
+    """How many streams a runtime has in its two models, each with buffers of its own for one image."""
+    return threads + 1 if threads > 1 else 1
+
+
 class OpenVinoRuntime:
     """Runs each image separately, so that its features are exactly the same in every batch."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
@@ -12,6 +13,7 @@ import openvino
 import torch
 
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
@@ -21,6 +23,7 @@ from patchserve_server.engine.backbone.int8.quantizer import Quantizer
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, convert_to_openvino, supports_bf16
 from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8, Runtime
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+from patchserve_server.engine.measurements import Measurements
 
 AUTO = "auto"
 TOLERANCE = 0.1  # docs/accuracy.md: the accepted difference of a map in bfloat16, as a share of its peak
@@ -39,15 +42,17 @@ def with_precision(
     precision: str,
     *,
     map_difference: MapDifference,
+    measurements: Measurements | None = None,
     cache: Path | None = None,
 ) -> Backbone:
     """The same backbone in the fastest runtime for its device.
 
     Args:
         backbone: in torch, on the CPU or a CUDA device.
-        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if the processor supports it and maps differ by at most
-            TOLERANCE, else fp32.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is measured to be faster and maps differ by at
+            most TOLERANCE, else fp32.
         map_difference: compares bf16 with fp32, for `auto`.
+        measurements: of this processor, for `auto`; None measures without keeping anything.
         cache: the folder for quantized networks; None keeps them in memory only.
 
     Raises:
@@ -63,13 +68,15 @@ def with_precision(
         return _per_reference(backbone, cache)
     if not backbone.spec.is_checked and not _agrees(backbone):
         return _in_torch(backbone, precision)
-    return _compile(backbone, FP32) if precision == FP32 else _in_bf16(backbone, precision, map_difference)
+    if precision == FP32:
+        return _compile(backbone, FP32)
+    return _in_bf16(backbone, precision, map_difference, measurements or Measurements(None))
 
 
 def _in_bf16(
-    backbone: SharedBackbone[TorchRuntime], precision: str, map_difference: MapDifference
+    backbone: SharedBackbone[TorchRuntime], precision: str, map_difference: MapDifference, measurements: Measurements
 ) -> SharedBackbone[OpenVinoRuntime]:
-    """In bf16; with `auto`, in fp32 if the processor does not support it or maps differ too much."""
+    """In bf16; with `auto`, in fp32 if bf16 is not supported or not faster, or maps differ too much."""
     if not supports_bf16():
         if precision == BF16:
             raise StartupError(
@@ -80,11 +87,23 @@ def _in_bf16(
         return _compile(backbone, FP32)
     fast = _compile(backbone, BF16)
     if precision == AUTO:
+        exact = _compile(backbone, FP32)
+        times_ms = _times_ms(backbone.spec, {FP32: exact.runtime, BF16: fast.runtime}, measurements)
+        _log.info("Backbone: %s takes %.1f ms for an image, %s %.1f ms", FP32, times_ms[FP32], BF16, times_ms[BF16])
+        if times_ms[BF16] >= times_ms[FP32]:
+            return exact
         difference = map_difference(backbone.spec, backbone.runtime, fast.runtime)
         if difference > TOLERANCE:
             _log.warning("Anomaly maps in %s differ by %.1f %% of their peak: using %s", BF16, 100 * difference, FP32)
-            return _compile(backbone, FP32)
+            return exact
     return fast
+
+
+def _times_ms(spec: BackboneSpec, runtimes: Mapping[str, Runtime], measurements: Measurements) -> Mapping[str, float]:
+    """How long each runtime takes for one image."""
+    image = np.random.default_rng(0).integers(0, 256, (1, *InputShape.square().sides_px, 3), dtype=np.uint8)
+    runs = {name: functools.partial(runtime.layers, image) for name, runtime in runtimes.items()}
+    return measurements.times_ms(f"backbone {spec.name}, {spec.feature_dim}, {torch.get_num_threads()} threads", runs)
 
 
 def _agrees(backbone: SharedBackbone[TorchRuntime]) -> bool:

@@ -44,7 +44,8 @@ class CalibrationBank:
             selected = selected.to(rows.device)
             rows, groups, places = rows[selected], groups[selected], places[selected]
         approximate = pipeline.options.approximate_search
-        index = BankIndex.build(rows, groups=groups, places=places, approximate=approximate)
+        product = pipeline.parallel_search.product
+        index = BankIndex.build(rows, groups=groups, places=places, approximate=approximate, product=product)
         return cls(sorted(set(first_equal.tolist())), first_equal, vectors, groups, index, views)
 
     @property
@@ -55,7 +56,7 @@ class CalibrationBank:
     def index_of_all_rows(self) -> BankIndex:
         """The index of all rows, not only the selected ones."""
         rows, groups, places = _all_rows(self.first_equal, self.vectors, self.index.patches.device)
-        return BankIndex.build(rows, groups=groups, places=places)
+        return BankIndex.build(rows, groups=groups, places=places, product=self.index.product)
 
     @property
     def smallest_distance(self) -> float:

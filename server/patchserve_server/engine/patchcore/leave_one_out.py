@@ -53,7 +53,11 @@ class LeaveOneOut:
 
     def relative_spread(self) -> float:
         """The standard deviation of the image scores, divided by their mean; infinite if a score is."""
-        scores = [normal.image_score for normal in self.normal_scores()]
+        scores = [
+            score
+            for image, neighbors in self.neighbors.items()
+            for score in self._without_maps(image, neighbors, self.bank.group(image))
+        ]
         return ScoreSpread.of(scores).relative_stddev if all(map(math.isfinite, scores)) else math.inf
 
     def normal_scores(self) -> list[NormalScore]:
@@ -69,12 +73,16 @@ class LeaveOneOut:
     def pristine_scores(self) -> list[float]:
         """The image scores against the whole bank, including own rows: what a caller gets who sends an image again."""
         return [
-            scores.image_score
+            score
             for image, neighbors in self.neighbors.items()
-            for scores in self.pipeline.raw_scores(
-                self._with_own_rows(image, neighbors), self.bank.patches(image), self.bank.index
-            )
+            for score in self._without_maps(image, self._with_own_rows(image, neighbors))
         ]
+
+    def _without_maps(self, image: int, neighbors: Neighbors, exclude_groups: Tensor | None = None) -> list[float]:
+        """The image score of one image, alone: a map takes longer than the score."""
+        index = self.bank.index
+        scores = self.pipeline.patch_scores(neighbors, self.bank.patches(image), index)
+        return self.pipeline.scores_without_maps(scores, index, exclude_groups)
 
     def _with_own_rows(self, image: int, other_neighbors: Neighbors) -> Neighbors:
         """The nearest rows in the whole bank: those of other images, merged with those of the image itself."""

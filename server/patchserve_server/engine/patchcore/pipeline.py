@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,8 +32,8 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
     verdict_score,
-    verdict_score_of_windows,
 )
+from patchserve_server.engine.patchcore.tiles_of_region import covered_tiles, needed_tiles
 from patchserve_server.engine.patchcore.tiling import Tile, Tiling
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.near_places import NearPlaces
@@ -62,6 +63,7 @@ class Pipeline:
     parallel_search: ParallelSearch
     roi_mask: RoiMask | None  # None: the whole image counts
     tiling: Tiling
+    needed: frozenset[Tile]  # the tiles that an inspection embeds
 
     @classmethod
     def build(
@@ -76,7 +78,8 @@ class Pipeline:
     ) -> Pipeline:
         """Create the steps. `roi_mask` is the result of `build_roi_mask` for these options."""
         tiling = Tiling.of(shape, options.input, architecture)
-        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, tiling)
+        needed = needed_tiles(tiling, roi_mask, is_smoothed=options.profile is ScoringProfile.PAPER)
+        return cls(architecture, runtime, shape, options, parallel_search, roi_mask, tiling, frozenset(needed))
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -86,6 +89,11 @@ class Pipeline:
     @property
     def is_paper(self) -> bool:
         return self.options.profile is ScoringProfile.PAPER
+
+    @property
+    def neighbor_count(self) -> int:
+        """How many neighbors of a patch the profile looks at."""
+        return PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS
 
     @property
     def images_per_pass(self) -> int:
@@ -99,8 +107,12 @@ class Pipeline:
 
     @property
     def tile_groups(self) -> Sequence[Sequence[Tile]]:
-        """The tiles of an image, in groups that are scored at once."""
-        return list(self.tiling.groups(self.tiles_per_pass))
+        """The tiles of an image that its region of interest needs, in groups that are scored at once."""
+        needed = ([tile for tile in tiles if tile in self.needed] for tiles in self._all_groups())
+        return [tiles for tiles in needed if tiles]
+
+    def _all_groups(self) -> Iterator[Sequence[Tile]]:
+        return self.tiling.groups(self.tiles_per_pass)
 
     @property
     def batch_key(self) -> str:
@@ -129,18 +141,33 @@ class Pipeline:
 
     def patch_vectors(self, layers: Sequence[Tensor], tiles: Sequence[Tile]) -> Tensor:
         """Patch vectors (B, P, D), as of `embed`, from the network's layers (B * T, C, h, w) of these tiles."""
+        return self.tiling.core(self._of_all_patches(layers), tiles)
+
+    def _of_all_patches(self, layers: Sequence[Tensor]) -> Tensor:
         if self.is_paper:
             layers = tuple(aggregate_3x3(layer) for layer in layers)
-        return self.tiling.core(concat_layers(layers, self.tiling.tile_grid), tiles)
+        return concat_layers(layers, self.tiling.tile_grid)
 
     def _embed_all(self, masked_inputs: ModelInputs) -> Tensor:
         if self.tiling.is_whole:
             return self.embed(masked_inputs, self.tiling.tiles)
         size = (len(masked_inputs), self.architecture.patches_of(self.shape), self.architecture.feature_dim)
         vectors = torch.empty(size, device=self.runtime.device)
-        for tiles in self.tile_groups:
-            vectors[:, self.tiling.positions(tiles).to(vectors.device)] = self.embed(masked_inputs, tiles)
+        covered = covered_tiles(self.tiling, self.roi_mask)
+        for tiles in self._all_groups():
+            if shown := [tile for tile in tiles if tile not in covered]:
+                vectors[:, self.tiling.positions(shown).to(vectors.device)] = self.embed(masked_inputs, shown)
+        if covered:
+            self._fill_covered(vectors, masked_inputs, covered)
         return vectors
+
+    def _fill_covered(self, vectors: Tensor, masked_inputs: ModelInputs, covered: Collection[Tile]) -> None:
+        """Fill vectors (B, P, D) where these tiles are. They all show the cover, so only one of them is embedded."""
+        first = next(iter(covered))
+        of_cover = self._of_all_patches(self.runtime.layers(self.tiling.cut(masked_inputs[:1], [first])))
+        for tile in covered:
+            positions = self.tiling.positions([tile]).to(vectors.device)
+            vectors[:, positions] = self.tiling.core(of_cover, [tile])
 
     def embed_each(self, masked_inputs: ModelInputs, progress: Progress) -> Tensor:
         """Patch vectors (N, P, D) float32 of many masked inputs, in main memory.
@@ -196,7 +223,7 @@ class Pipeline:
         return self.parallel_search.nearest(
             queries,
             index,
-            PAPER_NEIGHBORS if self.is_paper else NOTEBOOK_NEIGHBORS,
+            self.neighbor_count,
             exclude_groups=exclude_groups,
             near=near,
         )
@@ -241,39 +268,41 @@ class Pipeline:
     def image_scores(
         self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
     ) -> list[RawScores]:
-        """The raw scores of each image, from the scores of all its patches.
+        """The raw scores of each image, from the scores of its patches. Arguments: as for `scores_without_maps`."""
+        image_scores = self.scores_without_maps(scores, index, exclude_groups)
+        maps = [self._anomaly_map(grid) for grid in self._on_grid(scores.distances, scores.positions).cpu().numpy()]
+        return [RawScores(*pair) for pair in zip(image_scores, maps, strict=True)]
+
+    def scores_without_maps(
+        self, scores: PatchScores, index: BankIndex | PatchSubspace, exclude_groups: Tensor | None = None
+    ) -> list[float]:
+        """The raw image score of each image: that of `image_scores`.
 
         Args:
-            scores: of every position of the grid.
+            scores: of every position of the grid that counts or that the map inside the region of interest needs.
             index: the bank, with its spacing.
             exclude_groups: (B,) integer, as in `search`.
         """
-        counted = self._counted(scores.positions)
         if scores.worst is None or isinstance(index, PatchSubspace):
-            image_scores = self._distance_scores(scores, slice(None) if counted is None else counted)
-        else:
-            worst, search = scores.worst, self.parallel_search
-            image_scores = reweighted_score(
-                worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
-            )
-        maps = [self._anomaly_map(grid) for grid in self._on_grid(scores.distances, scores.positions).cpu().numpy()]
-        return [RawScores(*pair) for pair in zip(image_scores.tolist(), maps, strict=True)]
+            return self._distance_scores(scores).tolist()
+        worst, search = scores.worst, self.parallel_search
+        reweighted = reweighted_score(
+            worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
+        )
+        return reweighted.tolist()
 
-    def _distance_scores(self, scores: PatchScores, counted: Tensor | slice) -> Tensor:
-        """The image scores (B,) from the distances of the counted patches."""
-        distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
-        if self.options.profile is not ScoringProfile.VERDICT:
-            return spaced_score(distances, spacing)
-        if self.tiling.is_whole:
-            return verdict_score(distances, spacing)
-        positions = scores.positions[counted]
-        grids = self._on_grid(distances, positions), self._on_grid(spacing, positions, empty=1)
-        return verdict_score_of_windows(*grids, self.tiling.tile_grid)
+    def _distance_scores(self, scores: PatchScores) -> Tensor:
+        """The image scores (B,) from the distances of the patches that count."""
+        mask = self._counted(scores.positions)
+        counted = slice(None) if mask is None else mask
+        score = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
+        per_tile = math.prod(self.tiling.tile_grid)
+        return score(scores.distances[:, counted], scores.spacing[:, counted], patches_per_tile=per_tile)
 
-    def _on_grid(self, values: Tensor, positions: Tensor, *, empty: float = 0) -> Tensor:
+    def _on_grid(self, values: Tensor, positions: Tensor) -> Tensor:
         """Values (B, P) at their positions (P,) in the grid: (B, rows, columns)."""
         rows, columns = self.grid
-        grid = values.new_full((len(values), rows * columns), empty)
+        grid = values.new_zeros((len(values), rows * columns))
         grid[:, positions] = values
         return grid.view(-1, rows, columns)
 

@@ -82,8 +82,8 @@ def spreads_no_more(calibration: Calibration, other: Calibration) -> bool:
     """Whether normal scores differ from each other no more than those of the other calibration do.
 
     The more they differ, the farther above most of them a threshold has to be for the same false alarms. Compared are
-    standard deviations as shares of the mean; a difference within the standard error of a standard deviation does not
-    count.
+    standard deviations as shares of the mean; a difference within two standard errors of a standard deviation does not
+    count, because chance alone often makes it as large.
     """
     normal, standard_error = calibration.normal_scores, 1 / math.sqrt(2 * calibration.normal_scores.count)
-    return normal.relative_stddev <= other.normal_scores.relative_stddev * (1 + standard_error)
+    return normal.relative_stddev <= other.normal_scores.relative_stddev * (1 + 2 * standard_error)

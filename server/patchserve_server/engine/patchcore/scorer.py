@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import ScoringTimes
-from patchserve_server.domain.reference import ReferenceModel
+from patchserve_server.domain.reference import MemoryBank, ReferenceModel
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.recall import measure_recall
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,6 +34,15 @@ class PatchCoreScorer:
     @property
     def batch_key(self) -> str:
         return self.pipeline.batch_key
+
+    @torch.inference_mode()
+    def search_recall(self) -> float:
+        bank, pipeline = self.model.bank, self.pipeline
+        if not isinstance(bank, MemoryBank) or not isinstance(self.index, BankIndex):
+            return 1.0
+        return measure_recall(
+            self.index, torch.from_numpy(bank.image_index), pipeline.neighbor_count, pipeline.parallel_search
+        )
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
         return score_inputs(self.pipeline, inputs, self.index)

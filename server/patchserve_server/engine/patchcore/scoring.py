@@ -22,7 +22,7 @@ _TOP_SHARE = 0.03
 _LARGEST_AREA = 0.2
 
 _SMOOTHING_SIGMA_PX = 4.0
-_SMOOTHING_KERNEL_PX = 33  # 4 sigma to either side
+SMOOTHING_REACH_PX = 16  # 4 sigma to either side
 
 
 def mean_of_nearest(distances: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def mean_of_nearest(distances: Tensor) -> Tensor:
     return means.where(present.any(dim=-1), torch.inf)
 
 
-def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+def spaced_score(patch_scores: Tensor, spacing: Tensor, *, patches_per_tile: int) -> Tensor:
     """The raw image score (B,) of the NOTEBOOK profile: the mean of the highest 3 % of its patches (docs/adr/0006).
 
     Each patch score is first divided by the spacing of its neighbors to the power 0.4. The spacing is the distance
@@ -44,13 +44,13 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     Args:
         patch_scores: (B, Q).
         spacing: (B, Q) of the neighbors of each patch, 1 on average.
+        patches_per_tile: the share is taken of these, or of all if they are fewer. So damage is not lost among the many
+            patches of a large image.
     """
-    scores = patch_scores / spacing.pow(_SPACING_POWER)
-    highest = max(1, round(_TOP_SHARE * scores.shape[1]))
-    return scores.topk(highest, dim=1).values.mean(dim=1)
+    return _highest(patch_scores, spacing, _TOP_SHARE, patches_per_tile).mean(dim=1)
 
 
-def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+def verdict_score(patch_scores: Tensor, spacing: Tensor, *, patches_per_tile: int) -> Tensor:
     """The raw image score (B,) of the VERDICT profile: of damage of any area (docs/adr/0016).
 
     The mean of the A highest patch scores shows damage of A patches best. A is not known, so this is the mean over all
@@ -59,35 +59,18 @@ def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
     Args:
         patch_scores: (B, Q).
         spacing: (B, Q) of the neighbors of each patch, 1 on average; all 1 if the reference does not use it.
+        patches_per_tile: as for `spaced_score`.
     """
-    return _mean_over_areas(patch_scores / spacing.pow(_SPACING_POWER))
+    highest = _highest(patch_scores, spacing, _LARGEST_AREA, patches_per_tile)
+    areas = torch.arange(1, highest.shape[1] + 1, device=highest.device)
+    return (highest.cumsum(dim=1) / areas / areas).sum(dim=1) / areas.reciprocal().sum()
 
 
-def verdict_score_of_windows(patch_scores: Tensor, spacing: Tensor, window: tuple[int, int]) -> Tensor:
-    """The highest `verdict_score` (B,) of all windows of an image.
-
-    Damage of a few patches counts in a window as it does in an image of the window's size: it is not lost among the
-    many patches of a very large image. Windows overlap by half, so damage that is no larger lies whole in one of them.
-
-    Args:
-        patch_scores: (B, h, w), 0 where a patch does not count.
-        spacing: (B, h, w), as for `verdict_score`.
-        window: (rows, columns), at most (h, w).
-    """
+def _highest(patch_scores: Tensor, spacing: Tensor, share: float, patches_per_tile: int) -> Tensor:
+    """The highest spaced scores (B, K), highest first. K is a share of the patches of a tile."""
     scores = patch_scores / spacing.pow(_SPACING_POWER)
-    tops, lefts = (
-        [*range(0, whole - side, max(1, side // 2)), whole - side]
-        for whole, side in zip(scores.shape[1:], window, strict=True)
-    )
-    rows, columns = window
-    windows = [scores[:, top : top + rows, left : left + columns].flatten(1) for top in tops for left in lefts]
-    return torch.stack([_mean_over_areas(one) for one in windows]).amax(dim=0)
-
-
-def _mean_over_areas(scores: Tensor) -> Tensor:
-    areas = torch.arange(1, max(1, round(_LARGEST_AREA * scores.shape[1])) + 1, device=scores.device)
-    means = scores.topk(len(areas), dim=1).values.cumsum(dim=1) / areas  # (B, A) of the highest scores
-    return (means / areas).sum(dim=1) / areas.reciprocal().sum()
+    count = max(1, round(share * min(patches_per_tile, scores.shape[1])))
+    return scores.topk(count, dim=1).values
 
 
 def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
@@ -143,7 +126,7 @@ def notebook_map(patch_scores: NDArray[np.float32], shape: InputShape) -> Anomal
 
 def paper_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMap:
     """Patch scores (h, w) scaled bilinearly, then smoothed (Gaussian, sigma 4 px, cut at 4 sigma, mirrored border)."""
-    kernel = (_SMOOTHING_KERNEL_PX, _SMOOTHING_KERNEL_PX)
+    kernel = (2 * SMOOTHING_REACH_PX + 1, 2 * SMOOTHING_REACH_PX + 1)
     stretched = notebook_map(patch_scores, shape)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)

@@ -80,11 +80,11 @@ class SubspaceFit:
             scores = AugmentedViews(self.pipeline, self.images, subspace, self.inputs).scores(progress)
             return augmented_view_thresholds(scores, smallest)
         left_out, pristine = zip(*self._leave_one_out(subspace, progress), strict=True)
-        highest = max(normal.image_score for normal in pristine) * (1 + ROUNDING)
+        highest = max(pristine) * (1 + ROUNDING)
         return leave_one_out_thresholds(left_out, highest, smallest, self.pipeline.options.false_alarm_rate)
 
-    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[NormalScore, ...]]:
-        """The scores of each distinct image without its fold, and with it."""
+    def _leave_one_out(self, subspace: PatchSubspace, progress: Progress) -> Iterator[tuple[NormalScore, float]]:
+        """The score of each distinct image without its fold, and its image score with it."""
         total, done = self.sums, 0
         for number, fold in enumerate(self.folds):
             without = PatchSubspace.fit(total - fold)
@@ -93,18 +93,18 @@ class SubspaceFit:
                 done += 1
                 progress(LoadStage.CALIBRATE, done, len(self.images))
 
-    def _score(self, image: int, *subspaces: PatchSubspace) -> tuple[NormalScore, ...]:
-        """The scores of one image against each of the subspaces. It is embedded once, a group of tiles at a time."""
-        pipeline, parts = self.pipeline, [list[PatchScores]() for _ in subspaces]
+    def _score(self, image: int, without: PatchSubspace, whole: PatchSubspace) -> tuple[NormalScore, float]:
+        """The scores of one image against both subspaces. It is embedded once, a group of tiles at a time."""
+        pipeline, subspaces = self.pipeline, (without, whole)
+        parts = [list[PatchScores]() for _ in subspaces]
         for tiles in pipeline.tile_groups:
             patches = pipeline.embed(self.inputs[image : image + 1], tiles)
             positions = pipeline.tiling.positions(tiles).to(patches.device)
             for scores, subspace in zip(parts, subspaces, strict=True):
                 scores.append(pipeline.scores_against(patches, subspace, positions))
-        return tuple(
-            NormalScore.of(pipeline.image_scores(PatchScores.join(scores), subspace)[0])
-            for scores, subspace in zip(parts, subspaces, strict=True)
-        )
+        left_out, pristine = map(PatchScores.join, parts)
+        (normal,), (own,) = pipeline.image_scores(left_out, without), pipeline.scores_without_maps(pristine, whole)
+        return NormalScore.of(normal), own
 
 
 def subspace_fit_nbytes(feature_dim: int) -> int:

@@ -40,14 +40,17 @@ def leave_one_out_thresholds(
     rate = DEFAULT_FALSE_ALARM_RATE if rate is None else rate
     scores, peaks = _scores_and_peaks(normal)
     prediction = ScorePrediction.of(scores)
-    image_threshold = max(prediction.limit_of(rate), own_highest, smallest)
+    limit = prediction.limit_of(rate)
+    image_threshold = max(limit, own_highest, smallest)
+    # The rate at a limit computed for it differs by rounding from what was asked for.
+    expected = rate if image_threshold == limit else prediction.rate_above(image_threshold)
     return Calibration(
         CalibrationMethod.LEAVE_ONE_OUT,
         image_threshold,
         max(ScorePrediction.of(peaks).limit_of(rate), smallest),
         ScoreSpread.of(scores),
-        false_alarm_rate=prediction.rate_above(image_threshold),
-        false_alarm_rate_upper=prediction.rate_bound(image_threshold),
+        false_alarm_rate=expected,
+        false_alarm_rate_upper=max(expected, prediction.rate_bound(image_threshold)),
     )
 
 

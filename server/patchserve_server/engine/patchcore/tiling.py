@@ -117,14 +117,17 @@ class Tiling:
         """All tiles, in groups of neighbors."""
         return (self.tiles[start : start + tiles_in_group] for start in range(0, len(self.tiles), tiles_in_group))
 
-    def samples(self, inputs: ModelInputs, count: int) -> ModelInputs:
-        """Tiles (n, h, w, 3) of inputs (N, H, W, 3), at most `count`, evenly spaced; if whole, the inputs unchanged."""
+    def samples(self, inputs: ModelInputs, count: int, tiles: Sequence[Tile]) -> ModelInputs:
+        """Some of these tiles (n, h, w, 3) of inputs (N, H, W, 3), at most `count`, evenly spaced.
+
+        If the only tile is the whole input, all inputs unchanged.
+        """
         if self.is_whole:
             return inputs
-        total = len(inputs) * len(self.tiles)
+        total = len(inputs) * len(tiles)
         numbers = np.linspace(0, total, min(count, total), endpoint=False).astype(int).tolist()
-        pairs = (divmod(number, len(self.tiles)) for number in numbers)
-        return np.concatenate([self.cut(inputs[image : image + 1], [self.tiles[tile]]) for image, tile in pairs])
+        pairs = (divmod(number, len(tiles)) for number in numbers)
+        return np.concatenate([self.cut(inputs[image : image + 1], [tiles[tile]]) for image, tile in pairs])
 
     def _core(self, tile: Tile) -> tuple[slice, slice]:
         """The part of a tile's own grid that fills the grid of the model input."""

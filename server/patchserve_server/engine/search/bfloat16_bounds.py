@@ -1,4 +1,4 @@
-"""Lower bounds of distances from one bfloat16 matrix product, for processors where it is faster than float32.
+"""Lower bounds of distances from one bfloat16 matrix product, for processors where it is faster than others.
 
 Let x' be a vector x, minus a common center, rounded to bfloat16. By the triangle and Cauchy-Schwarz inequalities
 
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-LEAST_ROWS = 2000  # in a smaller bank the bounds cost more than they save
+from patchserve_server.engine.search.bounds import QueryBounds
 
 _EXTRA_COLUMNS = 8  # half of |q|^2 and of |b|^2 as 3 numbers each, and the two products of lengths
 _ROWS_PER_BLOCK = 256
@@ -51,24 +51,18 @@ class Bfloat16Bounds:
         """The bounds of a copy of the rows (K,) int64."""
         return Bfloat16Bounds(self.columns[rows], self.center)
 
-    def query_columns(self, queries: Tensor) -> Tensor:
-        """(Q, D + 8) bfloat16. The product with `columns`, transposed, is the bound for each query and row."""
+    def of_queries(self, queries: Tensor) -> QueryBounds:
+        """The bounds for queries (Q, D) float32."""
         columns = _empty_columns(queries)
         for block in _blocks(queries):
             rounded, norm, residual, half_squared = _rounded_with_norms(queries[block] - self.center)
             ones = torch.ones_like(half_squared)
             parts = (-rounded, half_squared, ones, -_round_up(residual), -_round_up(norm))
             torch.cat(parts, dim=1, out=columns[block])
-        return columns
+        return _Bfloat16QueryBounds(self, columns)
 
-    def highest_bound(self, distances: Tensor) -> Tensor:
-        """(Q,) bfloat16: a row with a bound above it is farther away than the distance (Q,).
-
-        Bounds are rounded to bfloat16, so this value is rounded too: rounding keeps the order of two numbers. The
-        margin covers a distance that is slightly too short, and products that are too small for float32.
-        """
-        underflow = self.columns.shape[1] * torch.finfo(torch.float32).tiny
-        return distances.square().mul(0.5 * (1 + 1e-4)).add(underflow).to(self.columns.dtype)
+    def __len__(self) -> int:
+        return len(self.columns)
 
     @property
     def nbytes(self) -> int:
@@ -81,20 +75,26 @@ class Bfloat16Bounds:
         return 2 * rows * (dim + _EXTRA_COLUMNS)
 
 
-def bounds_pay(rows: int, device: torch.device) -> bool:
-    """Whether bounds make a search of this many rows faster."""
-    return rows >= LEAST_ROWS and multiplies_bfloat16(device)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Bfloat16QueryBounds:
+    """Bounds of half of |q - b|^2, for each query and row."""
 
+    bounds: Bfloat16Bounds
+    columns: Tensor  # (Q, D + 8) bfloat16
 
-def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether the processor has bfloat16 instructions. Without them torch is many times slower than in float32.
+    def fill(self, rows: slice, out: Tensor) -> None:
+        for start in range(rows.start, rows.stop, _ROWS_PER_BLOCK):
+            block = slice(start, min(start + _ROWS_PER_BLOCK, rows.stop))
+            part = out[:, block.start - rows.start : block.stop - rows.start]
+            part.copy_(self.columns @ self.bounds.columns[block].T)
 
-    False on a GPU, where float32 products are no bottleneck.
-    """
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    def limits(self, distances: Tensor) -> Tensor:
+        """Bounds are rounded to bfloat16, so this value is rounded too: rounding keeps the order of two numbers.
+
+        The margin covers a distance that is slightly too short, and products that are too small for float32.
+        """
+        underflow = self.columns.shape[1] * torch.finfo(torch.float32).tiny
+        return distances.square().mul(0.5 * (1 + 1e-4)).add(underflow).to(self.columns.dtype).float()
 
 
 def _empty_columns(vectors: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.block_minima import BlockMinima, padded
 from patchserve_server.engine.search.row_exclusion import RowExclusion
 from patchserve_server.engine.search.scratch import ScratchBudget
 
@@ -40,22 +41,28 @@ class Search:
         distances = queries.new_empty((len(queries), self.k))
         return distances, torch.empty((len(queries), self.k), dtype=torch.int64, device=queries.device)
 
-    def candidates(self, score_block: Callable[[slice], Tensor], queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def candidates(
+        self, score_block: Callable[[slice, Tensor], None], queries: Tensor, count: int
+    ) -> tuple[Tensor, Tensor]:
         """The lowest scores (Q, count), ascending, and their rows; infinity and row P if there are fewer.
 
         Args:
-            score_block: returns the scores (Q, len(rows)) for a slice of the bank's rows. They may be changed in place.
+            score_block: writes the scores (Q, len(rows)) for a slice of the bank's rows to its second argument.
             queries: (Q, ...) in the precision of the scores.
             count: how many candidates for each query.
         """
         total = len(self.index)
         step = self.scratch.rows_per_block(len(queries), queries.dtype)
+        buffer = queries.new_empty(len(queries) * padded(min(step, total)))  # reused
         best, rows = torch.empty(0), torch.empty(0)  # the first block replaces them; a bank is never empty
         for start in range(0, total, step):
             block = slice(start, min(start + step, total))
-            scores = score_block(block)
-            self.exclusion.apply(scores, block)
-            lowest, columns = scores.topk(min(count, scores.shape[1]), dim=1, largest=False)
+            size = block.stop - start
+            scores = buffer[: len(queries) * padded(size)].view(len(queries), -1)
+            score_block(block, scores[:, :size])
+            scores[:, size:] = torch.inf
+            self.exclusion.apply(scores[:, :size], block)
+            lowest, columns = BlockMinima.of(scores).lowest(min(count, size))
             block_rows = torch.where(lowest.isinf(), total, columns + start)
             if not start:
                 best, rows = lowest, block_rows
@@ -81,6 +88,14 @@ class Search:
             torch.linalg.vector_norm(differences, dim=2, out=distances[part])
         return distances.masked_fill_(rows == len(patches), torch.inf)
 
+    def pair_distances(self, queries: Tensor, positions: Tensor, rows: Tensor) -> Tensor:
+        """Exact distances (N,) between queries[positions] and the rows (N,) int64."""
+        distances = queries.new_empty(len(rows))
+        order = rows.argsort()  # similar queries have the same nearest rows, which then stay in the processor's cache
+        for pairs in torch.split(order, self.scratch.rows_per_refinement()):
+            distances[pairs] = self.distances(queries[positions[pairs]], rows[pairs, None])[:, 0]
+        return distances
+
     def complete_distances(self, queries: Tensor, rows: Tensor, first_distances: Tensor, is_open: Tensor) -> Tensor:
         """Exact distances (Q, C) to the rows (Q, C) that may be among the k nearest; infinity to the other rows.
 
@@ -93,14 +108,18 @@ class Search:
         known_count = first_distances.shape[1]
         unknown = is_open[:, known_count:]
         distances = torch.cat((first_distances, first_distances.new_full(unknown.shape, torch.inf)), dim=1)
-        for pairs in torch.split(unknown.nonzero(), self.scratch.rows_per_refinement()):
-            query, column = pairs[:, 0], pairs[:, 1] + known_count
-            distances[query, column] = self.distances(queries[query], rows[query, column, None])[:, 0]
+        query, column = unknown.nonzero(as_tuple=True)
+        column += known_count
+        distances[query, column] = self.pair_distances(queries, query, rows[query, column])
         return distances
 
     def k_nearest(self, distances: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """The k nearest (Q, k) of rows (Q, C), equal distances by row; row -1 if there are fewer."""
+        distances, rows = self.merge(distances, rows)
+        return distances, rows.masked_fill(rows == len(self.index), -1)
+
+    def merge(self, distances: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The same, with row P if there are fewer."""
         rows, order = rows.sort(dim=1)
         distances, order = distances.gather(1, order).sort(dim=1, stable=True)
-        rows = rows.masked_fill(rows == len(self.index), -1).gather(1, order)
-        return distances[:, : self.k], rows[:, : self.k]
+        return distances[:, : self.k], rows.gather(1, order)[:, : self.k]

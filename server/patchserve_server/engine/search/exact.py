@@ -1,4 +1,4 @@
-"""Exact search: candidates by bfloat16 bounds if the bank has them, otherwise by a float32 or float64 product."""
+"""Exact search: candidates by bounds if the bank has them, otherwise by a float32 or float64 product."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def _lowest_ranks(centered: Tensor, search: Search, count: int) -> tuple[Tensor,
     """
     index, dtype = search.index, centered.dtype
 
-    def ranks(block: slice) -> Tensor:
+    def ranks(block: slice, out: Tensor) -> None:
         norms, patches = index.norms.squared[block].to(dtype), index.patches[block].to(dtype)
-        return torch.addmm(norms, centered, patches.T, alpha=-2)
+        torch.addmm(norms, centered, patches.T, alpha=-2, out=out)
 
     return search.candidates(ranks, centered, count)

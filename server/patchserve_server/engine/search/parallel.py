@@ -12,6 +12,7 @@ from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.scratch import DEFAULT_MEMORY_LIMIT_BYTES
+from patchserve_server.engine.search.search_product import SearchProduct
 
 _LEAST_PRODUCTS = 2**28  # multiplications for each thread; below that, another thread saves no time
 
@@ -29,18 +30,30 @@ class ParallelSearch:
     operation. This costs a third more processor time, and on busy cores they would wait for each other.
     """
 
-    def __init__(self, threads: int = 1, memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES) -> None:
+    def __init__(
+        self,
+        threads: int = 1,
+        memory_limit_bytes: int = DEFAULT_MEMORY_LIMIT_BYTES,
+        *,
+        product: SearchProduct = SearchProduct.FP32,
+    ) -> None:
         """Results do not depend on the number of threads.
 
         Args:
             threads: how many search at the same time. A GPU needs only one.
             memory_limit_bytes: limit of the scratch memory of all threads together.
+            product: the first product of searches in indexes that are built for this.
         """
+        self.product = product
         self._threads = threads
         self._thread_limit_bytes = memory_limit_bytes // threads
         self._pool = ThreadPoolExecutor(
             threads, thread_name_prefix="search", initializer=use_torch_threads, initargs=(1,)
         )
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(wait=False)
 
     def nearest(
         self,

@@ -11,7 +11,8 @@ import torch
 DEFAULT_MEMORY_LIMIT_BYTES = 256 * 2**20
 
 _QUERIES_PER_PASS = 1024
-_ROWS_PER_REFINEMENT = 512  # (512, 1536) float32 are 3 MiB: they stay in the processor's cache
+_REFINED_BYTES = 3 * 2**19  # of rows: they stay in the processor's cache
+_LEAST_REFINED_ROWS = 64
 _ALIGNED_ROWS = 64  # a product whose output rows fill whole cache lines is a tenth faster
 
 
@@ -39,4 +40,5 @@ class ScratchBudget:
 
     def rows_per_refinement(self) -> int:
         """How many exact distances are computed at once."""
-        return max(1, min(_ROWS_PER_REFINEMENT, self.limit_bytes // (16 * self.dim)))
+        in_cache = max(_LEAST_REFINED_ROWS, _REFINED_BYTES // (4 * self.dim))
+        return max(1, min(in_cache, self.limit_bytes // (16 * self.dim)))

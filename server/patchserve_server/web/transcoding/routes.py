@@ -10,9 +10,9 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from patchserve.v1 import service_pb2
+from patchserve.v1 import inference_pb2, service_pb2
 from patchserve_server.contract.methods import METHODS, SERVICE
-from patchserve_server.contract.operations import OPERATIONS
+from patchserve_server.contract.operations import OPERATIONS, infer_as
 from patchserve_server.contract.status import status_of
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.http_errors import HttpMethodError
@@ -63,8 +63,11 @@ def _endpoint(calls: Calls, binding: Binding) -> Endpoint:
 
     async def handle(call: HttpCall) -> Response:
         request = await read_request(binding, method, call)
-        message = await operation(request, call)
-        content = await off_loop(message.ByteSize(), lambda: json_of(message))
+        if isinstance(request, inference_pb2.InferRequest):  # its response may be large, and is made on other threads
+            content = await infer_as(request, call, json_of)
+        else:
+            message = await operation(request, call)
+            content = await off_loop(message.ByteSize(), lambda: json_of(message))
         return Response(content, media_type=_JSON)
 
     handler: Handler = handle

@@ -26,6 +26,7 @@ from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.factory import create_detector
 from patchserve_server.engine.map_difference import map_difference
+from patchserve_server.engine.measurements import Measurements
 
 Backbones = Mapping[str, SharedBackbone[TorchRuntime]]
 
@@ -37,8 +38,18 @@ def silent(_stage: object, _done: int, _total: int) -> None:
     pass
 
 
-def in_precision(backbone: SharedBackbone[TorchRuntime], asked: str) -> Backbone:
-    return with_precision(backbone, asked, map_difference=map_difference)
+def measured(**times_ms: float) -> Measurements:
+    """Measurements with these times, whatever this processor needs."""
+    return Measurements(None, lambda functions: {name: times_ms[name] for name in functions})
+
+
+BF16_IS_FASTER = measured(fp32=2.0, bf16=1.0)
+
+
+def in_precision(
+    backbone: SharedBackbone[TorchRuntime], asked: str, measurements: Measurements = BF16_IS_FASTER
+) -> Backbone:
+    return with_precision(backbone, asked, map_difference=map_difference, measurements=measurements)
 
 
 def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -111,13 +122,26 @@ def test_auto_falls_back_to_fp32_with_a_warning_where_maps_differ(
     assert all("Anomaly maps in bf16 differ by" in message for message in warnings_in(caplog))
 
 
+@pytest.mark.parametrize("bf16_ms", [2.0, 3.0])
+def test_auto_takes_no_bf16_that_is_not_faster(
+    backbones: Backbones, monkeypatch: pytest.MonkeyPatch, bf16_ms: float
+) -> None:
+    use_fake_bf16(monkeypatch, rounded)
+    times = measured(fp32=2.0, bf16=bf16_ms)
+    assert in_precision(backbones["efficientnet_lite2"], "auto", times).precision == "fp32"
+    assert in_precision(backbones["efficientnet_lite2"], "bf16", times).precision == "bf16"
+
+
 @pytest.mark.parametrize(("difference", "expected"), [(TOLERANCE, "bf16"), (1.01 * TOLERANCE, "fp32")])
 def test_auto_accepts_differences_up_to_the_tolerance(
     backbones: Backbones, monkeypatch: pytest.MonkeyPatch, difference: float, expected: str
 ) -> None:
     use_fake_bf16(monkeypatch, rounded)
     found = with_precision(
-        backbones["efficientnet_lite2"], "auto", map_difference=lambda _spec, _exact, _other: difference
+        backbones["efficientnet_lite2"],
+        "auto",
+        map_difference=lambda _spec, _exact, _other: difference,
+        measurements=BF16_IS_FASTER,
     )
     assert found.precision == expected
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -20,7 +20,6 @@ from patchserve_server.engine.patchcore.scoring import (
     reweighted_score,
     spaced_score,
     verdict_score,
-    verdict_score_of_windows,
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
@@ -43,48 +42,41 @@ def test_patch_score_is_the_mean_of_what_there_is() -> None:
 def test_the_image_score_is_the_mean_of_the_highest_scores() -> None:
     scores = torch.arange(200.0).repeat(2, 1)
     scores[1] = 3
-    assert spaced_score(scores, torch.ones(2, 200)).tolist() == pytest.approx([196.5, 3.0])  # 3 % of 200
-    assert spaced_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+    assert spaced_score(scores, torch.ones(2, 200), patches_per_tile=200).tolist() == pytest.approx(
+        [196.5, 3.0]
+    )  # 3 % of 200
+    assert spaced_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3), patches_per_tile=3).tolist() == [5.0]
 
 
 def test_a_distance_says_less_where_the_reference_is_wide() -> None:
     scores, spacing = torch.tensor([[4.0, 2.0], [4.0, 2.0]]), torch.tensor([[1.0, 1.0], [64.0, 1.0]])
-    assert spaced_score(scores, spacing).tolist() == pytest.approx([4.0, 2.0])
+    assert spaced_score(scores, spacing, patches_per_tile=4).tolist() == pytest.approx([4.0, 2.0])
 
 
 def test_the_verdict_score_is_the_mean_over_all_areas() -> None:
     scores = np.random.default_rng(3).gamma(2, 1, 100)
     highest, areas = np.sort(scores)[::-1], np.arange(1, 21)  # up to a fifth of 100
     expected = np.average([highest[:area].mean() for area in areas], weights=1 / areas)
-    assert verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100)).item() == pytest.approx(expected)
-    assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
+    score = verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100), patches_per_tile=100)
+    assert score.item() == pytest.approx(expected)
+    assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3), patches_per_tile=3).tolist() == [5.0]
 
 
 def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
     scores = torch.ones(2, 64 * 48)
     scores[1, 17] = 3
-    few, one = verdict_score(scores, torch.ones_like(scores)).tolist()
+    few, one = verdict_score(scores, torch.ones_like(scores), patches_per_tile=64 * 48).tolist()
     assert few == pytest.approx(1)
     assert one > 1.3
 
 
-@settings(deadline=None)
-@given(st.integers(4, 30), st.integers(4, 30), st.data())
-def test_damage_counts_the_same_wherever_it_lies_in_a_large_image(rows: int, columns: int, data: st.DataObject) -> None:
-    """An image of the window's size with the same patch has that score too."""
-    row, column = data.draw(st.integers(0, rows - 1)), data.draw(st.integers(0, columns - 1))
-    scores = torch.ones(1, rows, columns)
-    scores[0, row, column] = 5.0
-    alone = torch.ones(1, 16)
-    alone[0, 0] = 5.0
-    score = verdict_score_of_windows(scores, torch.ones_like(scores), (4, 4))
-    assert score.item() == pytest.approx(verdict_score(alone, torch.ones_like(alone)).item())
-
-
-def test_a_window_of_the_whole_image_scores_as_the_image() -> None:
-    scores, spacing = (torch.from_numpy(grid(seed=seed)[None]) + 0.5 for seed in (1, 2))
-    windowed = verdict_score_of_windows(scores, spacing, (scores.shape[1], scores.shape[2]))
-    assert windowed.item() == pytest.approx(verdict_score(scores.flatten(1), spacing.flatten(1)).item())
+@pytest.mark.parametrize("score", [spaced_score, verdict_score])
+def test_damage_counts_in_a_large_image_as_in_one_of_a_tiles_size(score: Callable[..., Tensor]) -> None:
+    small, large = torch.ones(1, 100), torch.ones(1, 5000)
+    small[0, 40:46] = large[0, 3040:3046] = 3.0
+    of_both = [score(scores, torch.ones_like(scores), patches_per_tile=100).item() for scores in (small, large)]
+    assert of_both == pytest.approx([of_both[0]] * 2)
+    assert score(large, torch.ones_like(large), patches_per_tile=5000).item() < 0.9 * of_both[0]
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

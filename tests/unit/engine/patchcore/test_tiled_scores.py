@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 from fakes.engine import fit, ignore_progress, inspect
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,8 @@ from patchserve_server.engine.backbone.backbone import SharedBackbone
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore import pipeline as pipeline_module
+from patchserve_server.engine.patchcore.patch_scores import PatchScores, WorstPatches
+from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 
 SHAPE = InputShape(384, 608)  # 2 x 4 tiles
@@ -81,6 +84,32 @@ def test_the_place_hardly_changes_the_score(scorer: Scorer) -> None:
     lefts_px = [*range(100, 160, STRIDE_PX), *(cut - DEFECT_PX // 2 for cut in cuts_px)]  # inside a tile, on each seam
     scores = [inspect(scorer, damaged(left, 180))[0].anomaly.raw_score for left in lefts_px]
     assert max(scores) < 1.25 * min(scores)
+
+
+@pytest.mark.parametrize("profile", ScoringProfile)
+def test_small_damage_counts_as_in_an_image_of_a_tiles_size(
+    detector: PatchCoreDetector, profile: ScoringProfile
+) -> None:
+    """It is not lost among the many patches of a large image."""
+    scorer = fit(detector, fabrics(1, 2, 3), ReferenceOptions(profile, input=TILED))
+    assert isinstance(scorer, PatchCoreScorer)
+    pipeline, index = scorer.pipeline, scorer.index
+    rows, columns = pipeline.tiling.tile_grid
+    tile = replace(
+        pipeline, shape=pipeline.tiling.tile_shape, tiling=replace(pipeline.tiling, tiles=pipeline.tiling.tiles[:1])
+    )
+
+    def score(scored: Pipeline, grid: tuple[int, int]) -> float:
+        distances = torch.ones(1, *grid)
+        distances[0, 4:6, 3:6] = 3.0
+        flat = distances.flatten(1)
+        worst = None
+        if profile is ScoringProfile.PAPER:
+            worst = WorstPatches(torch.full((1, 1), 3.0), torch.zeros(1, 1, dtype=torch.int64), torch.ones(1, 1, 328))
+        scores = PatchScores(torch.arange(flat.shape[1]), flat, torch.ones_like(flat), worst)
+        return scored.scores_without_maps(scores, index)[0]
+
+    assert score(pipeline, pipeline.grid) == pytest.approx(score(tile, (rows, columns)))
 
 
 @pytest.mark.parametrize("profile", ScoringProfile)

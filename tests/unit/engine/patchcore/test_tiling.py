@@ -70,7 +70,7 @@ def test_without_tiles_the_only_one_is_the_whole_input() -> None:
     inputs = np.zeros((2, 320, 640, 3), np.uint8)
     assert tiling.is_whole
     assert tiling.cut(inputs, tiling.tiles) is inputs
-    assert tiling.samples(inputs, 1) is inputs
+    assert tiling.samples(inputs, 1, tiling.tiles) is inputs
 
 
 def test_a_picture_smaller_than_a_tile_on_one_axis_uses_its_own_side_there() -> None:
@@ -112,6 +112,6 @@ def test_a_network_that_sees_less_than_the_overlap_gives_what_it_gives_without_t
 def test_samples_are_tiles_of_all_images(count: int) -> None:
     tiling = Tiling.of(InputShape(400, 400), InputOptions(tile_px=224), SPEC)
     inputs = np.stack([np.full((400, 400, 3), level, np.uint8) for level in (10, 20, 30)])
-    samples = tiling.samples(inputs, count)
+    samples = tiling.samples(inputs, count, tiling.tiles)
     assert samples.shape == (min(count, 3 * len(tiling.tiles)), 224, 224, 3)
     assert set(samples.flatten().tolist()) == ({10, 20, 30} if count > 1 else {10})

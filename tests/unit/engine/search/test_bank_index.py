@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from patchserve_server.engine.search import bfloat16_bounds, ivf_index
+from patchserve_server.engine.search import bank_index, ivf_index
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
 from patchserve_server.engine.search.bfloat16_bounds import Bfloat16Bounds
 from patchserve_server.engine.search.ivf_index import IvfIndex
 from patchserve_server.engine.search.nearest import nearest
 from patchserve_server.engine.search.row_norms import RowNorms
+from patchserve_server.engine.search.search_product import SearchProduct
 
 
 def held_bytes(index: BankIndex) -> int:
@@ -47,26 +48,33 @@ def held_bytes(index: BankIndex) -> int:
     dim=st.integers(1, 20),
     columns=st.sets(st.sampled_from(["groups", "places", "spacing"])),
     approximate=st.booleans(),
-    multiplies_bfloat16=st.booleans(),
+    product=st.sampled_from(SearchProduct),
 )
 def test_its_memory_is_known_before_it_is_built(
-    rows: int, dim: int, columns: set[str], approximate: bool, multiplies_bfloat16: bool
+    rows: int, dim: int, columns: set[str], approximate: bool, product: SearchProduct
 ) -> None:
     values = {name: torch.ones(rows, dtype=torch.int64 if name != "spacing" else None) for name in columns}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ivf_index, "LEAST_ROWS", 150)
-        patch.setattr(bfloat16_bounds, "LEAST_ROWS", 50)  # 157 rows have 50 centroids
-        patch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: multiplies_bfloat16)
+        patch.setattr(bank_index, "LEAST_ROWS_OF_BOUNDS", 50)  # 157 rows have 50 centroids
         index = BankIndex.build(
             vectors(rows, dim, seed=rows),
             groups=values.get("groups"),
             places=values.get("places"),
             spacing=values.get("spacing"),
             approximate=approximate,
+            product=product,
         )
-        predicted = predict_nbytes(rows, dim, torch.device("cpu"), approximate=approximate, values_per_row=len(columns))
+        predicted = predict_nbytes(
+            rows,
+            dim,
+            torch.device("cpu"),
+            approximate=approximate,
+            values_per_row=len(columns),
+            product=product,
+        )
     assert (index.ivf is not None) == (approximate and rows >= 150)
-    assert (index.bounds is not None) == (multiplies_bfloat16 and rows >= 50 and index.ivf is None)
+    assert (index.bounds is not None) == (product is not SearchProduct.FP32 and rows >= 50 and index.ivf is None)
     assert index.nbytes == predicted == held_bytes(index)
 
 

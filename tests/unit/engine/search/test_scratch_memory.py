@@ -15,9 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from patchserve_server.engine.patchcore.coreset import select_coreset
-from patchserve_server.engine.search import bfloat16_bounds
 from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.bfloat16_bounds import Bfloat16Bounds
+from patchserve_server.engine.search.int8_bounds import Int8Bounds
 from patchserve_server.engine.search.nearest import nearest
+from patchserve_server.engine.search.search_product import SearchProduct
 
 MIB = 2**20
 
@@ -65,15 +67,12 @@ def test_the_watch_counts_what_is_alive() -> None:
 
 @pytest.mark.parametrize("limit_mib", [1, 4, 32])
 @pytest.mark.parametrize("exclusion", [False, True])
-@pytest.mark.parametrize("with_bounds", [False, True])
-def test_a_search_stays_within_its_limit(
-    limit_mib: int, exclusion: bool, with_bounds: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: with_bounds)
+@pytest.mark.parametrize("product", SearchProduct)
+def test_a_search_stays_within_its_limit(limit_mib: int, exclusion: bool, product: SearchProduct) -> None:
     bank = torch.randn(6000, 256, generator=torch.Generator().manual_seed(0))
     bank[:3000] = 1e-4 * bank[:3000] + 5  # so similar that float64 is needed
     queries, groups = torch.cat((bank[:300], bank[-300:])), torch.arange(6000) // 100
-    index = BankIndex.build(bank, groups=groups)
+    index = BankIndex.build(bank, groups=groups, product=product)
     with AllocationWatch() as watch:
         nearest(
             queries, index, 9, memory_limit_bytes=limit_mib * MIB, exclude_groups=groups[:600] if exclusion else None
@@ -82,12 +81,11 @@ def test_a_search_stays_within_its_limit(
     assert watch.peak_bytes <= limit_mib * MIB + results_bytes
 
 
-@pytest.mark.parametrize("with_bounds", [False, True])
-def test_concurrent_searches_each_stay_within_their_limit(with_bounds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("product", SearchProduct)
+def test_concurrent_searches_each_stay_within_their_limit(product: SearchProduct) -> None:
     """Threads share only the index, so a pool of N threads takes N times the limit, however many callers wait."""
-    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: with_bounds)
     bank = torch.randn(4000, 256, generator=torch.Generator().manual_seed(0))
-    index, queries = BankIndex.build(bank), bank[:300] + 1
+    index, queries = BankIndex.build(bank, product=product), bank[:300] + 1
     expected = nearest(queries, BankIndex.build(bank), 5)
     together = Barrier(3)
 
@@ -103,21 +101,21 @@ def test_concurrent_searches_each_stay_within_their_limit(with_bounds: bool, mon
             assert peak_bytes <= 4 * MIB + 300 * 5 * (4 + 8)
 
 
-def test_building_an_index_does_not_copy_the_bank(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bfloat16_bounds, "multiplies_bfloat16", lambda _device: False)
+def test_building_an_index_does_not_copy_the_bank() -> None:
     bank = torch.ones(50_000, 64)
     with AllocationWatch() as watch:
         BankIndex.build(bank)
     assert watch.peak_bytes < bank.nbytes / 3
 
 
-def test_bounds_take_half_of_the_bank() -> None:
+@pytest.mark.parametrize(("bounds", "share"), [(Bfloat16Bounds, 1 / 2), (Int8Bounds, 1 / 4)])
+def test_bounds_are_smaller_than_the_bank(bounds: type[Bfloat16Bounds | Int8Bounds], share: float) -> None:
     bank = torch.ones(5_000, 512)
     center = bank.mean(dim=0)
     with AllocationWatch() as watch:
-        bounds = bfloat16_bounds.Bfloat16Bounds.build(bank, center)
-    assert watch.live_bytes == bounds.nbytes == (512 + 8) / (2 * 512) * bank.nbytes
-    assert watch.peak_bytes < 0.8 * bank.nbytes
+        built = bounds.build(bank, center)
+    assert watch.live_bytes == built.nbytes == pytest.approx(share * bank.nbytes, rel=0.12)
+    assert watch.peak_bytes < (share + 0.4) * bank.nbytes
 
 
 def test_selecting_a_coreset_does_not_copy_the_features() -> None:

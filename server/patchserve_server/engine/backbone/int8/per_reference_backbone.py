@@ -20,7 +20,7 @@ from patchserve_server.engine.backbone.backbone import BackboneIdentity, Identif
 from patchserve_server.engine.backbone.backbone_spec import Int8Recipe
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache, NetworkFile
 from patchserve_server.engine.backbone.int8.quantizer import RECIPE
-from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
+from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, stream_count
 from patchserve_server.engine.backbone.runtime import INT8
 
 Quantize: TypeAlias = Callable[[ModelInputs, Progress], openvino.Model]
@@ -62,9 +62,9 @@ class PerReferenceBackbone(IdentifiedBackbone):
         self._key_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._quantization = threading.Lock()  # quantizing uses all cores
 
-    @property
-    def bytes_per_reference(self) -> int:
-        return self._recipe.network_bytes
+    def bytes_per_reference(self, shape: InputShape, /) -> int:
+        further_px = max(0, shape.pixels - InputShape.square().pixels)
+        return self._recipe.network_bytes + self._recipe.bytes_per_px * further_px * stream_count(self._threads)
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> OpenVinoRuntime:
         key = self._key(inputs)
@@ -78,7 +78,8 @@ class PerReferenceBackbone(IdentifiedBackbone):
                 runtime = self._runtimes.get(key)
             if runtime is None:
                 model = self._network(key, inputs, progress).to_model()
-                runtime = OpenVinoRuntime(model, precision=INT8, threads=self._threads, nbytes=self.bytes_per_reference)
+                nbytes = self.bytes_per_reference(InputShape(*inputs.shape[1:3]))
+                runtime = OpenVinoRuntime(model, precision=INT8, threads=self._threads, nbytes=nbytes)
                 with self._lock:
                     self._runtimes[key] = runtime
             return runtime

@@ -7,6 +7,7 @@ import { button, element, notice, replace } from "./elements.js";
 import { imageInput } from "./image_input.js";
 import { loadOptions } from "./load_options.js";
 import { fitting } from "./shrink.js";
+import { rateNote } from "./rate_note.js";
 import { thumbnails } from "./thumbnails.js";
 import { costText, counted, referenceIdProblem } from "./words.js";
 
@@ -27,7 +28,7 @@ const STAGES = {
  * @param {import("./messages.js").Reference} [options.reference] that gets the images; left out: the form asks for a name
  * @param {string[]} [options.taken] names that exist already
  * @param {boolean} [options.append] adds the images to the reference, instead of replacing its own
- * @param {(reference: import("./messages.js").Reference, cost: string) => void} options.onDone gets the cost in words
+ * @param {(reference: import("./messages.js").Reference, told: string) => void} options.onDone gets its cost, and what is to be said of it
  * @param {() => void} [options.onCancel] shows a button to leave the form
  * @returns {HTMLElement}
  */
@@ -99,7 +100,7 @@ export function loadForm({ app, reference = undefined, taken = [], append = fals
         append, expectedRevision: reference?.revision, fields: options?.fields(), signal: abort.signal,
       });
       app.say(`The reference ${loaded.reference.id} has ${counted(loaded.reference.imageCount, "image")}.`);
-      onDone(loaded.reference, loaded.cost ? costText(loaded.cost) : "");
+      onDone(loaded.reference, [loaded.cost && costText(loaded.cost), rateNote(loaded.reference)].filter(Boolean).join(" "));
     } catch (error) {
       replace(messages, error.name === "AbortError" ? notice("info", "Cancelled.") : notice("bad", problemOf(error)));
     } finally {

@@ -1,10 +1,10 @@
 // How a new reference is built: its profile, the size in which the network sees images, the false alarms it may have.
 
 import { element, setText } from "./elements.js";
+import { inputSizes } from "./input_sizes.js";
+import { keptOptions } from "./kept_options.js";
 import { PROFILES, sizeCost } from "./profiles.js";
 
-const SIDES_PX = [224, 320, 448, 640, 1024];
-const TILE_PX = 448;
 /** @type {[string, string][]} */
 const VIEWS = [
   ["", "As the profile has it"], ["REFERENCE_VIEWS_NONE", "None"], ["REFERENCE_VIEWS_AUTO", "With few images, where it helps"],
@@ -26,12 +26,15 @@ const RATES = [0.01, 0.02, 0.05, 0.1, 0.2];
 export function loadOptions(current) {
   const summary = element("summary", {});
   const profile = choice("profile", "Profile", PROFILES.map(({ value, name }) => [value, name]), current?.profile ?? "VERDICT");
-  const size = choice("size", "How large the network sees images", sizes(current), sizeOf(current));
+  const { sizes, own } = inputSizes(current);
+  const size = choice("size", "How large the network sees images", sizes.map(({ value, words }) => [value, words]), own.value);
   const isKept = element("input", { type: "checkbox", id: "keep", checked: current?.input.aspect === "KEEP", onchange: tell });
   const views = choice("views", "Mirrored and turned copies", VIEWS, current ? `REFERENCE_VIEWS_${current.views}` : "");
   const rate = choice("rate", "False alarms that you accept", rates(current), String(current?.requestedRate ?? ""));
+  const others = current ? keptOptions(current) : { words: "", fields: {} };
+  const keepsOthers = element("input", { type: "checkbox", id: "others", checked: true });
   size.select.addEventListener("change", () => {
-    if (size.select.value === "tiles") isKept.checked = true; // a square of a large image only adds pixels
+    if (chosenSize().sidePx === null) isKept.checked = true; // a square of a large image only adds pixels
   });
   for (const { select } of [profile, size, views, rate]) select.addEventListener("change", tell);
   tell();
@@ -41,40 +44,37 @@ export function loadOptions(current) {
         element("div", { class: "stack tight" },
           element("label", { class: "check" }, isKept, "Keep the proportions of the first image"),
           element("p", { class: "small quiet-text" }, "For images that always have the same format. Otherwise each becomes a square.")),
-        views.field, rate.field)),
+        views.field, rate.field,
+        others.words && element("label", { class: "check" }, keepsOthers, `Keep its other options: ${others.words}`))),
     fields,
   };
+
+  function chosenSize() {
+    return sizes.find(({ value }) => value === size.select.value) ?? own;
+  }
 
   function tell() {
     const { name, text, sidePx } = PROFILES.find(({ value }) => value === profile.select.value) ?? PROFILES[0];
     profile.hint(text);
-    size.hint(sizeCost(size.select.value === "tiles" ? null : Number(size.select.value || sidePx)));
+    const chosen = chosenSize();
+    size.hint(sizeCost(chosen.sidePx === 0 ? sidePx : chosen.sidePx));
     views.hint("For few images, of items that may lie in any direction. All copies take up to 8 times the memory.");
     rate.hint("The threshold is computed for this share of undamaged items, from three or more different images. "
       + "Fewer false alarms miss more damage.");
-    setText(summary, `Profile and size: ${name}, ${size.select.value ? size.select.selectedOptions[0].text : `${sidePx} px`}`);
+    setText(summary, `Profile and size: ${name}, ${chosen.value ? chosen.words : `${sidePx} px`}`);
   }
 
   function fields() {
-    const side = size.select.value === "tiles" ? { "input.tile_px": String(TILE_PX) } : { "input.longer_side_px": size.select.value };
     return Object.fromEntries(Object.entries({
       profile: `SCORING_PROFILE_${profile.select.value}`,
-      ...side,
+      ...chosenSize().fields,
       "input.aspect": isKept.checked ? "ASPECT_RATIO_KEEP" : "",
       views: views.select.value,
       false_alarm_rate: rate.select.value,
+      ...(keepsOthers.checked ? others.fields : {}),
     }).filter(([, value]) => value !== ""));
   }
 }
-
-/** @returns {[string, string][]} value and words */
-function sizes(current) {
-  const own = current?.input.sidePx ?? 0;
-  const sides = [...new Set([...SIDES_PX, own])].filter((side) => side > 0).sort((one, other) => one - other);
-  return [["", "As the profile has it"], ...sides.map((side) => pair(String(side), `${side} px`)), ["tiles", `Full size, in tiles of ${TILE_PX} px`]];
-}
-
-const sizeOf = (current) => (current?.input.tilePx ? "tiles" : String(current?.input.sidePx || ""));
 
 /** @returns {[string, string][]} */
 function rates(current) {

@@ -14,15 +14,24 @@
  * @property {number} threshold the raw score that is 1 x now
  * @property {number} sensitivity
  * @property {number[]} normalScores raw scores, the lowest first; empty: not known
+ * @property {number} normalCount how many there were
  * @property {Date} created
  * @property {Date} updated
  * @property {string} backbone
  * @property {string} precision
  * @property {number} bankBytes
- * @property {string} views NONE, AUTO or ALL: whether the bank has mirrored and turned copies of the images
+ * @property {string} views NONE, AUTO or ALL: whether the bank may have mirrored and turned copies of the images
+ * @property {number} scales how many sizes of the items the bank has
+ * @property {number | null} viewsPerImage that the bank was made of, the image itself included; null: not known
  * @property {number} inputWidthPx of what the network sees
  * @property {number} inputHeightPx
- * @property {{sidePx: number, tilePx: number, aspect: string}} input as the load requested it; 0: not requested
+ * @property {{sidePx: number, isAuto: boolean, tilePx: number, tileOverlap: number, aspect: string}} input as the load requested it;
+ *   0: not requested
+ * @property {{ratio?: number, max_patches?: number} | null} coreset of the load; null: all patches are kept
+ * @property {number | null} searchRadius as a share of the image's side; null: the whole image
+ * @property {{points: {x: number, y: number}[]}[]} regionOfInterest empty: the whole image
+ * @property {boolean} approximateSearch
+ * @property {number | null} whiteLevel null: what each file says
  * @property {number | null} requestedRate of false alarms; null: none was requested
  * @property {{rate: number, upper: number} | null} falseAlarms the expected share, and what it is at most; null: not known
  */
@@ -42,24 +51,40 @@ export function readReference(json) {
     threshold: json.threshold,
     sensitivity: json.sensitivity,
     normalScores: json.calibration.normal_scores.scores ?? [],
+    normalCount: json.calibration.normal_scores.count,
     created: new Date(json.create_time),
     updated: new Date(json.update_time),
     backbone: json.backbone,
     precision: json.precision,
     bankBytes: Number(json.bank_bytes), // 64-bit integers are strings in JSON
     views: json.views.replace("REFERENCE_VIEWS_", ""),
+    scales: json.scales,
+    viewsPerImage: json.views_per_image ?? null,
     inputWidthPx: json.input_width_px,
     inputHeightPx: json.input_height_px,
     input: {
       sidePx: json.input?.longer_side_px ?? 0,
+      isAuto: json.input?.auto ?? false,
       tilePx: json.input?.tile_px ?? 0,
+      tileOverlap: json.input?.tile_overlap ?? 0,
       aspect: (json.input?.aspect ?? "ASPECT_RATIO_SQUEEZE").replace("ASPECT_RATIO_", ""),
     },
+    coreset: coresetOf(json.coreset),
+    searchRadius: json.search_radius ?? null,
+    regionOfInterest: json.region_of_interest,
+    approximateSearch: json.approximate_search,
+    whiteLevel: json.white_level ?? null,
     requestedRate: json.false_alarm_rate ?? null,
     falseAlarms: json.calibration.false_alarm_rate === undefined ? null : {
       rate: json.calibration.false_alarm_rate, upper: json.calibration.false_alarm_rate_upper,
     },
   };
+}
+
+/** A load takes one of the two only. */
+function coresetOf(json) {
+  if (!json) return null;
+  return json.ratio ? { ratio: json.ratio } : { max_patches: json.max_patches };
 }
 
 /**

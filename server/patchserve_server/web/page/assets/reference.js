@@ -7,6 +7,7 @@ import { button, element, notice, replace } from "./elements.js";
 import { imageGrid } from "./image_grid.js";
 import { loadForm } from "./load_form.js";
 import { inputText, profileName } from "./profiles.js";
+import { rateNote } from "./rate_note.js";
 import { fact } from "./result_view.js";
 import { sensitivityView } from "./sensitivity.js";
 import { bytesText, counted, dateText, percentText } from "./words.js";
@@ -120,7 +121,7 @@ class ReferenceScreen {
       app: this.app,
       reference: this.#reference,
       append,
-      onDone: (reference, cost) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${cost}` : `The images are replaced. ${cost}`),
+      onDone: (reference, told) => this.#done(append ? `Added. The reference now has ${counted(reference.imageCount, "image")}. ${told}` : `The images are replaced. ${told}`),
       onCancel: () => this.#drawActions(),
     });
     replace(this.actions, element("div", { class: "inset stack" }, element("h3", {}, append ? "Add images of undamaged items" : "Replace all images"), form));
@@ -197,13 +198,25 @@ const VIEWS = {
   ALL: "the images, and mirrored and turned ones",
 };
 
+/** Which copies of the images the bank has. AUTO says what was allowed, the number of views what came of it. */
+function viewsText({ views, scales, viewsPerImage }) {
+  if (viewsPerImage === null) return VIEWS[views] ?? views;
+  if (viewsPerImage === 1) return views === "AUTO" ? "the images as they are: copies were not taken" : VIEWS.NONE;
+  const copies = [viewsPerImage > scales && "mirrored and turned ones", scales > 1 && "smaller or larger ones"].filter(Boolean);
+  return `the images, and ${copies.join(", ")}: ${viewsPerImage} views of each`;
+}
+
 const METHODS = {
   LEAVE_ONE_OUT: "each image compared with all others",
   AUGMENTED_VIEWS: "altered views of the images, because there are few",
 };
 
-function falseAlarms({ rate, upper }) {
-  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`, `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
+function falseAlarms(reference) {
+  const { falseAlarms: expected } = reference, note = rateNote(reference);
+  if (!expected) return note ? fact("False alarms", "not known", note) : [];
+  const { rate, upper } = expected;
+  return fact("False alarms", `expected: ${percentText(rate)} of undamaged items`,
+    note || `At most ${percentText(upper)}, with a confidence of 95 %: more images make it surer.`);
 }
 
 /** What the bank keeps: patches, or with the profile SUBSPACE the vectors of the subspace. */
@@ -217,12 +230,12 @@ function facts(reference) {
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
-    ...(reference.falseAlarms ? falseAlarms(reference.falseAlarms) : []),
+    ...falseAlarms(reference),
     ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)} without the search index`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),
     ...fact("Input", inputText(reference), "What the network sees of an image."),
-    ...fact("Views", VIEWS[reference.views] ?? reference.views),
+    ...fact("Views", viewsText(reference)),
     ...fact("Created", dateText(reference.created)),
     ...fact("Changed", dateText(reference.updated)),
     ...fact("Revision", element("code", {}, reference.revision.slice(0, 12)), ""),

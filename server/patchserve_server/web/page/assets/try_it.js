@@ -14,7 +14,7 @@ import { counted, verdictText } from "./words.js";
 
 const inspections = new Inspections();
 
-/** What the next screen says once: the cost of the reference that was just built. */
+/** What the next screen says once of the reference that was just built, such as its cost. */
 let news = "";
 
 /** @param {HTMLElement} root @param {import("./app.js").App} app */
@@ -89,14 +89,14 @@ class TryIt {
           "For each one it says whether the item is different, how much, and where."),
         mayBuild
           ? element("section", { class: "card stack" }, element("h2", {}, "Build your first reference"),
-            loadForm({ app: this.app, onDone: (reference, cost) => this.#built(reference, cost) }))
+            loadForm({ app: this.app, onDone: (reference, told) => this.#built(reference, told) }))
           : notice("info", "There is no reference yet. Your token does not allow you to build one (it lacks the scope “manage”). Ask the person who runs this server."),
       ),
     );
   }
 
-  #built(reference, cost) {
-    news = cost;
+  #built(reference, told) {
+    news = told;
     this.app.go(`#/try/${reference.id}`);
   }
 
@@ -146,7 +146,7 @@ class TryIt {
     const form = loadForm({
       app: this.app,
       taken: this.#references.map((reference) => reference.id),
-      onDone: (reference, cost) => this.#built(reference, cost),
+      onDone: (reference, told) => this.#built(reference, told),
       onCancel: () => this.#drawSetup(),
     });
     replace(this.setup, element("section", { class: "card stack", "aria-label": "New reference" }, element("h2", {}, "New reference"), form));

@@ -16,6 +16,7 @@ import torch
 from fakes.quantizer import SIZE_PX, WAIT_S, FakeQuantizer
 
 from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import BackboneIdentity
@@ -72,7 +73,8 @@ def test_a_reference_gets_a_runtime_that_counts_its_memory(quantizer: FakeQuanti
     runtime = backbone.runtime_for(images(3), silent)
     (layer,) = runtime.layers(images(5))
     assert torch.equal(layer, torch.full((1, 3, SIZE_PX, SIZE_PX), 10.0))
-    assert runtime.nbytes == backbone.bytes_per_reference == 65 * 2**20
+    shape = InputShape.square(SIZE_PX)
+    assert runtime.nbytes == backbone.bytes_per_reference(shape) == 65 * 2**20
     assert runtime.precision == backbone.precision == "int8"
     assert runtime.device == backbone.device == torch.device("cpu")
 
@@ -197,7 +199,7 @@ def test_networks_have_names_that_stay_the_same_over_releases(quantizer: FakeQua
         {"weights_digest": "1" * 64},
         {"spec": dataclasses.replace(IDENTITY.spec, name="another")},
         {"spec": dataclasses.replace(IDENTITY.spec, normalization="another")},
-        {"spec": dataclasses.replace(IDENTITY.spec, int8=Int8Recipe("another", 0))},
+        {"spec": dataclasses.replace(IDENTITY.spec, int8=Int8Recipe("another", 0, 0))},
     ],
 )
 def test_another_backbone_does_not_take_the_network(
@@ -218,3 +220,12 @@ def test_other_images_another_order_and_another_shape_are_other_networks(
     for inputs in [*different, pair.copy()]:
         backbone.runtime_for(inputs, silent)
     assert len(quantizer.calls) == len(different)
+
+
+def test_a_network_for_larger_images_takes_more_memory(quantizer: FakeQuantizer) -> None:
+    quantizer.gate.set()
+    backbone = backbone_of(quantizer)
+    small, large = (backbone.bytes_per_reference(InputShape.square(side_px)) for side_px in (224, 448))
+    assert large - small == 120 * (448**2 - 224**2)  # one thread, one stream
+    inputs = np.zeros((1, 448, 448, 3), np.uint8)
+    assert backbone.runtime_for(inputs, silent).nbytes == large

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from fakes.engine import inspect
 from fakes.images import card
+from fakes.references import named
 from fakes.telemetry import assert_no_telemetry
 from numpy.typing import NDArray
+from PIL import Image
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import BankMismatchError, StartupError
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.domain.input_options import InputShape
+from patchserve_server.domain.input_options import InputOptions, InputShape
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions
@@ -180,11 +182,23 @@ def test_banks_of_int8_and_fp32_do_not_mix(detector: PatchCoreDetector) -> None:
     exact = create_detector(backbone="efficientnet_lite2", device="cpu")
     assert (detector.info.precision, detector.spec_of(InputShape.square()).precision) == ("int8", "int8")
     ours, theirs = fit(detector, IMAGES[:1]), fit(exact, IMAGES[:1])
-    assert ours.nbytes == theirs.nbytes + backbone_of(detector).bytes_per_reference
+    assert ours.nbytes == theirs.nbytes + backbone_of(detector).bytes_per_reference(InputShape.square())
     with pytest.raises(BankMismatchError, match="with precision int8, but this server runs precision fp32"):
         exact.open(ours.model)
     with pytest.raises(BankMismatchError, match="with precision fp32, but this server runs precision int8"):
         detector.open(theirs.model)
+
+
+def test_a_larger_input_and_its_network_are_counted_before_and_after(detector: PatchCoreDetector) -> None:
+    def enlarged(images: ModelInputs) -> ModelInputs:
+        return np.stack([np.asarray(Image.fromarray(image).resize((320, 320))) for image in images])
+
+    scorer = fit(detector, enlarged(IMAGES), input=InputOptions(longer_side_px=320))
+    assert scorer.nbytes == detector.open_nbytes(named(scorer.model).info)
+    own = backbone_of(detector).bytes_per_reference
+    assert own(InputShape.square(320)) > own(InputShape.square())
+    (intact,), (damaged,) = inspect(scorer, enlarged(IMAGES[:1])), inspect(scorer, enlarged(SCRATCHED))
+    assert (intact.anomaly.is_anomalous, damaged.anomaly.is_anomalous) == (False, True)
 
 
 def test_without_nncf_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,116 @@
+"""Times of alternatives on this processor, measured once and kept in a folder that can be deleted at any time."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import TypeAlias
+
+import torch
+
+Timer: TypeAlias = Callable[[Mapping[str, Callable[[], object]]], dict[str, float]]
+"""Measures each function; returns its time in milliseconds."""
+
+_VERSIONS = ("patchserve", "torch", "openvino")  # whose kernels and code the times are of
+_REPEATS = 3
+
+_log = logging.getLogger(__name__)
+
+
+def shortest_times_ms(functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+    """The shortest time of each function after a first run. They run in turn, so that other work slows all of them."""
+    times_ms: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(1 + _REPEATS):
+        for name, run in functions.items():
+            started_s = time.perf_counter()
+            run()
+            times_ms[name].append(1000 * (time.perf_counter() - started_s))
+    return {name: min(times[1:]) for name, times in times_ms.items()}
+
+
+def user_cache_folder() -> Path | None:
+    """Where measurements are kept if the server has no folder of its own; None: its user has no home folder."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchserve" / "measurements"
+    except RuntimeError:
+        return None
+
+
+class Measurements:
+    """One file for each measurement, processor and set of versions. Several servers may use the folder at once.
+
+    A file that is missing, damaged or of another form is measured again. One that cannot be written costs time at the
+    next start.
+    """
+
+    def __init__(self, folder: Path | None, timer: Timer = shortest_times_ms) -> None:
+        """`folder`: None keeps nothing."""
+        self._folder = folder
+        self._timer = timer
+
+    def times_ms(self, name: str, functions: Mapping[str, Callable[[], object]]) -> Mapping[str, float]:
+        """The time of each function in milliseconds: the kept ones, or they are measured now.
+
+        Args:
+            name: of the measurement, with everything that the times depend on beside processor and versions.
+            functions: what is measured. Kept times of others do not count.
+        """
+        path = None if self._folder is None else self._folder / f"{_key(name)}.json"
+        if path is not None and (kept := _read(path, set(functions))) is not None:
+            return kept
+        times_ms = self._timer(functions)
+        if path is not None:
+            _write(path, {"name": name, **_processor(), "times_ms": times_ms})
+        return times_ms
+
+
+def _processor() -> dict[str, object]:
+    """The processor, as far as times depend on it, and the versions."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    capabilities = {name: value for name, value in torch.cpu.get_capabilities().items() if value}
+    return {"processor": capabilities, "cores": cores, "versions": {name: version(name) for name in _VERSIONS}}
+
+
+def _key(name: str) -> str:
+    return hashlib.sha256(json.dumps([name, _processor()], sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _read(path: Path, names: set[str]) -> dict[str, float] | None:
+    try:
+        times_ms = json.loads(path.read_bytes())["times_ms"]
+        found = {str(name): float(time_ms) for name, time_ms in times_ms.items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        _log.info("The kept measurement %s cannot be read: measuring again", path.name)
+        return None
+    return found if found.keys() == names and all(map(_is_time, found.values())) else None
+
+
+def _is_time(time_ms: float) -> bool:
+    return math.isfinite(time_ms) and time_ms > 0
+
+
+def _write(path: Path, content: Mapping[str, object]) -> None:
+    """Writes the file whole or not at all: another server reads the old one or the new one."""
+    unfinished = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=path.parent, prefix=".", suffix=".tmp", delete=False) as file:
+            unfinished = Path(file.name)
+            json.dump(content, file, indent=1)
+        unfinished.replace(path)
+    except OSError as error:
+        _log.info("Measurements cannot be kept, the next start measures again: %s", error)
+        if unfinished is not None:
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)

@@ -1,0 +1,138 @@
+"""Measurements are made once for a processor, kept, and made again where the kept ones cannot be used."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from patchserve_server.engine import measurements
+from patchserve_server.engine.measurements import Measurements, shortest_times_ms, user_cache_folder
+
+
+class FakeTimer:
+    """Gives these times, and counts how often it is asked."""
+
+    def __init__(self, **times_ms: float) -> None:
+        self.times_ms = times_ms
+        self.calls = 0
+
+    def __call__(self, functions: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        self.calls += 1
+        return {name: self.times_ms[name] for name in functions}
+
+
+def nothing() -> None:
+    pass
+
+
+FUNCTIONS = {"a": nothing, "b": nothing}
+
+
+def test_a_measurement_is_made_once(tmp_path: Path) -> None:
+    timer = FakeTimer(a=1.0, b=2.0)
+    assert Measurements(tmp_path, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert Measurements(tmp_path, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert timer.calls == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
+
+
+def test_another_name_other_functions_and_another_processor_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = FakeTimer(a=1.0, b=2.0)
+    kept = Measurements(tmp_path, timer)
+    for name, functions in (("x", FUNCTIONS), ("y", FUNCTIONS), ("x", {"a": nothing})):
+        assert kept.times_ms(name, functions).keys() == functions.keys()
+    assert timer.calls == 3
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"cpu_name": "another"})
+    kept.times_ms("x", {"a": nothing})
+    assert timer.calls == 4
+    monkeypatch.setattr(measurements, "version", lambda _name: "99")
+    kept.times_ms("x", {"a": nothing})
+    assert timer.calls == 5
+
+
+DAMAGED = [
+    b"",
+    b"{",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b"[]",
+    b"null",
+    b'{"times_ms": null}',
+    b'{"times_ms": {"a": 1}}',
+    b'{"times_ms": {"a": 1, "b": "x"}}',
+    b'{"times_ms": {"a": 1, "b": null}}',
+    b'{"times_ms": {"a": 1, "b": NaN}}',
+    b'{"times_ms": {"a": 1, "b": 0}}',
+    b'{"times_ms": {"a": 1, "b": -1e999}}',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_file_is_measured_again_and_replaced(tmp_path: Path, content: bytes) -> None:
+    timer = FakeTimer(a=1.0, b=2.0)
+    kept = Measurements(tmp_path, timer)
+    kept.times_ms("x", FUNCTIONS)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    for _ in range(2):
+        assert kept.times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert timer.calls == 2
+    assert json.loads(path.read_bytes())["times_ms"] == {"a": 1.0, "b": 2.0}
+
+
+def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
+    """A file in the place of the folder: root may write to a folder that is read-only."""
+    (tmp_path / "taken").touch()
+    timer = FakeTimer(a=1.0, b=2.0)
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "below", None):
+        assert Measurements(folder, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_path: Path, _target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    assert Measurements(tmp_path, FakeTimer(a=1.0, b=2.0)).times_ms("x", FUNCTIONS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_servers_that_start_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    def start(number: int) -> Mapping[str, float]:
+        return Measurements(tmp_path, FakeTimer(a=number, b=2.0)).times_ms("x", FUNCTIONS)
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(start, range(1, 33)))
+    assert all(times_ms.keys() == FUNCTIONS.keys() for times_ms in found)
+    (path,) = tmp_path.iterdir()
+    assert json.loads(path.read_bytes())["times_ms"]["b"] == 2.0
+
+
+def test_the_real_timer_runs_each_function_before_it_measures() -> None:
+    runs: list[str] = []
+    times_ms = shortest_times_ms({name: lambda name=name: runs.append(name) for name in "ab"})  # type: ignore[misc]
+    assert times_ms.keys() == {"a", "b"}
+    assert runs == ["a", "b"] * 4
+
+
+def test_the_user_cache_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_folder() == tmp_path / "patchserve" / "measurements"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
+
+
+def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_home(_path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "expanduser", no_home)
+    assert user_cache_folder() is None

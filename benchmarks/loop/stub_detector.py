@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +25,8 @@ from patchserve_server.domain.reference import (
 )
 from patchserve_server.domain.reference_options import ReferenceOptions
 
+_VALUES: tuple[Any, ...] = ("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
+_INFO = DetectorInfo(*_VALUES[: len(dataclasses.fields(DetectorInfo))])  # an older checkout has fewer fields
 _SPEC = EmbeddingSpec("stub", "0" * 64, "none", "fp32")
 _CALIBRATION = Calibration(CalibrationMethod.AUGMENTED_VIEWS, 2.0, 2.0, ScoreSpread(1, 0.0, 0.0, 0.0, 0.0))
 
@@ -55,7 +59,7 @@ class StubScorer:
 class StubDetector:
     """Opens scorers that compute nothing."""
 
-    info = DetectorInfo("stub", "0" * 64, "none", "", "cpu", "fp32", DEFAULT_SIDE_PX, 1, 3, "fp32", 1)
+    info = _INFO
 
     def warm_up(self) -> None:
         pass

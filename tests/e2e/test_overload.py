@@ -24,7 +24,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve_server.access.tokens import new_token
-from patchserve_server.bootstrap.composition import INFERENCE_WORKERS
+from patchserve_server.bootstrap.pools import INFERENCE_WORKERS
 from patchserve_server.domain.callers import Scope
 
 EXHAUSTED, LATE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED

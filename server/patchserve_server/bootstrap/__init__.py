@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from patchserve_server.bootstrap.fleet.count import count_fronts
 from patchserve_server.config import Settings
 
 
@@ -17,6 +18,11 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     Raises:
         StartupError: the server cannot start with these settings.
     """
+    if (fronts := count_fronts(settings)) > 1:
+        from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
+
+        await serve_fleet(settings, fronts, announce)
+        return
     from patchserve_server.bootstrap import lifecycle  # noqa: PLC0415 - imports torch
 
     await lifecycle.serve(settings, announce)

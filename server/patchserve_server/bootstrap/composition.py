@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import timedelta
@@ -14,33 +13,35 @@ from pathlib import Path
 from patchserve_server.access import Credentials, check_exposure, open_credentials
 from patchserve_server.bootstrap.limits import (
     MIB,
+    Admissions,
     batch_size,
     http_connections,
     open_admissions,
     reading_limits,
     server_limits,
 )
-from patchserve_server.bootstrap.process import lower_thread_priority
+from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
-from patchserve_server.domain.ports import Detector, ReferenceStore
+from patchserve_server.domain.ports import Detector, DetectorInfo, ReferenceStore
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
-from patchserve_server.engine.factory import create_detector
-from patchserve_server.engine.measurements import Measurements, user_cache_folder
+from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References, Scoring
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.fairness import FairSemaphore
-from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.inspector import Inspector, LocalInspector
+from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
@@ -54,9 +55,7 @@ from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
-INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
-OPENING_WORKERS = 4  # one slow opening does not delay the others
 _NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
@@ -74,7 +73,8 @@ def read_credentials(settings: Settings) -> Credentials:
     )
 
 
-def create_server(settings: Settings, credentials: Credentials) -> Server:
+def create_server(settings: Settings, credentials: Credentials, *, shares_port: bool = False) -> Server:
+    """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
     entrance = Entrance(
         Readiness(),
@@ -93,12 +93,15 @@ def create_server(settings: Settings, credentials: Credentials) -> Server:
         reading_limits(settings),
         settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
+        shares_port=shares_port,
     )
     grpc = GrpcServer(listening, entrance, credentials.authenticator)
-    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials))
+    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
 
 
-def _create_http_face(settings: Settings, entrance: Entrance, credentials: Credentials) -> HttpFace | None:
+def _create_http_face(
+    settings: Settings, entrance: Entrance, credentials: Credentials, *, shares_port: bool
+) -> HttpFace | None:
     if settings.http_port is None:
         return None
     try:
@@ -119,6 +122,7 @@ def _create_http_face(settings: Settings, entrance: Entrance, credentials: Crede
         large_messages=reading_limits(settings).large_places,
         max_connection_age_s=settings.max_connection_age_s,
         identity=(lambda: identity.value) if identity else None,
+        shares_port=shares_port,
         allowed_origins=words_of(settings.http_allowed_origins),
         allowed_hosts=words_of(settings.http_allowed_hosts),
     )
@@ -131,21 +135,112 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    loop = asyncio.get_running_loop()
-    pools = _open_pools(settings, resources)
+    pools = open_pools(settings, resources)
     wall = Wall(pools.images)
     events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
     admissions = open_admissions(settings, events)
-    detector = await loop.run_in_executor(pools.inference, open_detector, settings)
-    max_batch_size = batch_size(settings, detector.info.device)
-    limits = server_limits(settings, admissions, max_batch_size=max_batch_size)
-    store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = await _open_catalog(settings, store, detector, pools, limits, events=events)
+    engine = await open_engine(settings, pools, admissions, resources, events=events)
+    limits = engine.limits
     outputs = await _open_outputs(settings, pools, resources)
-    # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
-    # clients that have none of these turns.
-    turns = FairSemaphore(2 * max_batch_size + 2 * settings.threads, reserved=max_batch_size)
-    inspector = _create_inspector(settings, detector, outputs, pools, limits, turns=turns, events=events)
+    turns = create_turns(settings, limits)
+    inspector = create_inspector(
+        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
+    )
+    return assemble(
+        settings,
+        addresses,
+        limits,
+        admissions,
+        detector=engine.detector,
+        catalog=engine.catalog,
+        builder=engine.builder,
+        inspector=inspector,
+        reference_images=ReferenceImages(engine.catalog, pools.images, turns),
+        wall=wall,
+    )
+
+
+def assemble(
+    settings: Settings,
+    addresses: Addresses,
+    limits: ServerLimits,
+    admissions: Admissions,
+    *,
+    detector: DetectorInfo,
+    catalog: References,
+    builder: Loads,
+    inspector: Inspector,
+    reference_images: ReferenceImageReader,
+    wall: Wall,
+) -> Application:
+    """The application, of an engine in this process or in another one."""
+    return Application(
+        version=version("patchserve"),
+        http_url=addresses.http_url,
+        grpc_address=addresses.grpc,
+        detector=detector,
+        limits=limits,
+        heatmap_scale=HeatmapScale(settings.heatmap_scale),
+        catalog=catalog,
+        builder=builder,
+        inspector=inspector,
+        reference_images=reference_images,
+        streams=Streams(catalog, inspector, admissions.images, max_active=limits.max_batch_size),
+        calls=admissions.calls,
+        images=admissions.images,
+        loads=admissions.loads,
+        wall=wall,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LocalEngine:
+    """The engine of this process."""
+
+    detector: DetectorInfo
+    limits: ServerLimits
+    catalog: Catalog
+    batcher: Batcher
+    builder: ReferenceBuilder
+
+
+async def open_engine(
+    settings: Settings,
+    pools: Pools,
+    admissions: Admissions,
+    resources: ExitStack,
+    *,
+    events: Events | None = None,
+    fronts: ConnectedFronts | None = None,
+) -> LocalEngine:
+    """The engine, with the references of the store and the preloaded one. Of an engine process: with its fronts.
+
+    Raises:
+        StartupError: the backbone, the store or the preloaded images cannot be used.
+    """
+    loop = asyncio.get_running_loop()
+    detector = await loop.run_in_executor(pools.inference, open_detector, settings)
+    limits = server_limits(settings, admissions, max_batch_size=batch_size(settings, detector.info.device))
+    store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
+    catalog = Catalog(
+        store,
+        detector,
+        storage=pools.storage,
+        opening=pools.opening,
+        max_bytes=limits.max_bank_bytes,
+        events=events,
+        known=None if fronts is None else fronts.known,
+        everybody_knows=None if fronts is None else fronts.everybody_knows,
+    )
+    await catalog.load_all()
+    _log_found(settings, catalog)
+    batcher = Batcher(
+        detector,
+        pools.inference,
+        workers=INFERENCE_WORKERS,
+        max_batch_size=limits.max_batch_size,
+        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+    )
     builder = ReferenceBuilder(
         detector,
         catalog,
@@ -158,53 +253,14 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
-    return Application(
-        version=version("patchserve"),
-        http_url=addresses.http_url,
-        grpc_address=addresses.grpc,
-        detector=detector.info,
-        limits=limits,
-        heatmap_scale=HeatmapScale(settings.heatmap_scale),
-        catalog=catalog,
-        builder=builder,
-        inspector=inspector,
-        reference_images=ReferenceImages(catalog, pools.images, turns),
-        streams=Streams(catalog, inspector, admissions.images, max_active=max_batch_size),
-        calls=admissions.calls,
-        images=admissions.images,
-        loads=admissions.loads,
-        wall=wall,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Pools:
-    images: ThreadPoolExecutor
-    inference: ThreadPoolExecutor
-    fitting: ThreadPoolExecutor
-    opening: ThreadPoolExecutor
-    storage: ThreadPoolExecutor
-    outputs: ThreadPoolExecutor
-
-
-def _open_pools(settings: Settings, resources: ExitStack) -> _Pools:
-    def pool(name: str, threads: int, *, finishes: bool = False) -> ThreadPoolExecutor:
-        executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=lower_thread_priority)
-        resources.callback(executor.shutdown, wait=finishes, cancel_futures=not finishes)
-        return executor
-
-    return _Pools(
-        images=pool("images", settings.threads),
-        inference=pool("inference", INFERENCE_WORKERS),
-        fitting=pool("fitting", 1),
-        opening=pool("opening", OPENING_WORKERS),
-        storage=pool("storage", 1),
-        outputs=pool("outputs", 1, finishes=True),
-    )
+    return LocalEngine(detector.info, limits, catalog, batcher, builder)
 
 
 def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
+    from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - a front needs no torch
+    from patchserve_server.engine.measurements import Measurements, user_cache_folder  # noqa: PLC0415 - as above
+
     detector = create_detector(
         backbone=settings.backbone,
         layers=tuple(map(int, words_of(settings.backbone_layers))),
@@ -230,32 +286,14 @@ def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
     return store
 
 
-async def _open_catalog(
-    settings: Settings,
-    store: ReferenceStore,
-    detector: Detector,
-    pools: _Pools,
-    limits: ServerLimits,
-    *,
-    events: Events | None,
-) -> Catalog:
-    catalog = Catalog(
-        store,
-        detector,
-        storage=pools.storage,
-        opening=pools.opening,
-        max_bytes=limits.max_bank_bytes,
-        events=events,
-    )
-    await catalog.load_all()
+def _log_found(settings: Settings, catalog: Catalog) -> None:
     if settings.store is not None:
         damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
         found = counted(catalog.usable_count + catalog.damaged_count, "reference")
         _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
-    return catalog
 
 
-async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack) -> Outputs | None:
+async def _open_outputs(settings: Settings, pools: Pools, resources: ExitStack) -> Outputs | None:
     if settings.save_outputs is None:
         return None
     limits = FolderLimits(
@@ -270,25 +308,25 @@ async def _open_outputs(settings: Settings, pools: _Pools, resources: ExitStack)
     return outputs
 
 
-def _create_inspector(
+def create_turns(settings: Settings, limits: ServerLimits) -> FairSemaphore:
+    """How many images are processed at once."""
+    # Enough for the running batch, the next one, and the threads that decode and draw; and for a batch of images of
+    # clients that have none of these turns.
+    return FairSemaphore(2 * limits.max_batch_size + 2 * settings.threads, reserved=limits.max_batch_size)
+
+
+def create_inspector(
     settings: Settings,
-    detector: Detector,
-    outputs: Outputs | None,
-    pools: _Pools,
+    scoring: Scoring,
+    pools: Pools,
     limits: ServerLimits,
     *,
     turns: FairSemaphore,
+    outputs: Outputs | None = None,
     events: Events | None,
 ) -> LocalInspector:
-    batcher = Batcher(
-        detector,
-        pools.inference,
-        workers=INFERENCE_WORKERS,
-        max_batch_size=limits.max_batch_size,
-        max_queue_delay_s=settings.max_queue_delay_ms / 1000,
-    )
     return LocalInspector(
-        batcher,
+        scoring,
         pools.images,
         turns,
         threads=settings.threads,

@@ -46,7 +46,7 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
             if application is not None:
                 freeze_heap()
                 await server.ready(application)
-                announce(_ready_line(addresses, application))
+                announce(_ready_line_of(addresses, application))
                 await stop
             _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
         except BaseException:  # the port must not stay open after a failed start
@@ -87,15 +87,18 @@ async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future
         task.cancel()  # does nothing if it is done
 
 
-def _ready_line(addresses: Addresses, application: Application) -> str:
-    detector = application.detector
+def ready_line(server_version: str, addresses: Addresses, detector: str, has: str) -> str:
+    """What is printed when the server is ready: where it listens, on what it computes, and what it has."""
     http = f" and {addresses.http_url}" if addresses.http_url else ""
-    line = (
-        f"patchserve {version('patchserve')} listening on {addresses.grpc}{http} "
-        f"({detector.backbone}, {detector.precision}, {detector.device}), "
-        f"{counted(application.catalog.usable_count, 'reference')}"
-    )
+    line = f"patchserve {server_version} listening on {addresses.grpc}{http} ({detector}), {has}"
     if not addresses.http_url:
         return line
     local = addresses.on_this_machine
     return f"{line}\nFor people, in a browser: {local.http_url}\nFor programs, by gRPC: {local.grpc}"
+
+
+def _ready_line_of(addresses: Addresses, application: Application) -> str:
+    detector = application.detector
+    has = counted(application.catalog.usable_count, "reference")
+    words = f"{detector.backbone}, {detector.precision}, {detector.device}"
+    return ready_line(version("patchserve"), addresses, words, has)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from patchserve_server.config import Settings
@@ -10,6 +11,7 @@ from patchserve_server.imaging import MAX_SIDE_PX
 from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
+from patchserve_server.serving.ledger import Ledger
 
 try:
     import resource
@@ -30,15 +32,23 @@ class Admissions:
     images: Admission
     loads: Admission
 
+    def grant_pending(self) -> None:
+        """Grants what waits and fits now: another process has released something."""
+        for admission in (self.calls, self.images, self.loads):
+            admission.grant_pending()
 
-def open_admissions(settings: Settings, events: Events | None) -> Admissions:
+
+def open_admissions(
+    settings: Settings, events: Events | None, ledgers: Callable[[int], Ledger | None] = lambda _: None
+) -> Admissions:
+    """The admissions. `ledgers`: those that are shared with other processes, by number."""
     share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
     on_rejection = None if events is None else events.refused
     return Admissions(
-        calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single),
-        images=Admission("image", images, share=share, largest=message, on_rejection=on_rejection),
-        loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single),
+        calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single, ledger=ledgers(0)),
+        images=Admission("image", images, share=share, largest=message, on_rejection=on_rejection, ledger=ledgers(1)),
+        loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single, ledger=ledgers(2)),
     )
 
 

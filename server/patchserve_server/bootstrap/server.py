@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.entrance import Entrance
@@ -65,6 +66,11 @@ class Server:
     async def ready(self, application: Application) -> None:
         """Starts to serve calls."""
         self._entrance.readiness.serve(application)
+        self._grpc.report_readiness()
+
+    def suspend(self, error: PatchserveError) -> None:
+        """Serves no calls until `ready` is called again. Open streams end with this error."""
+        self._entrance.readiness.suspend(error)
         self._grpc.report_readiness()
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:

@@ -52,7 +52,7 @@ async def list_references(
 
 
 async def list_loads(request: reference_pb2.ListLoadsRequest, call: AdmittedCall) -> reference_pb2.ListLoadsResponse:
-    loads = call.application.builder.active_loads(requests.loads_of(request))
+    loads = await call.application.builder.list_loads(requests.loads_of(request))
     return reference_pb2.ListLoadsResponse(loads=map(responses.load_message, loads))
 
 

@@ -261,6 +261,15 @@ class DrainingError(UnavailableError):
         super().__init__("The server is shutting down; continue with another one.", retry_after_s=1.0)
 
 
+class EngineLostError(UnavailableError):
+    """The engine process ended, or a front has lost it. It is started again, and the call may be repeated."""
+
+    reason = "ENGINE_LOST"
+
+    def __init__(self) -> None:
+        super().__init__("The server's engine has ended and is started again. Try again shortly.", retry_after_s=1.0)
+
+
 class StorageUnavailableError(UnavailableError):
     """The store could not be read or written (read-only, input/output error). Open references still serve."""
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack, aclosing
 from patchserve.kserve import open_inference_pb2 as pb
 from patchserve.kserve import open_inference_pb2_grpc
 from patchserve_server.contract import kserve, kserve_operations
-from patchserve_server.domain.errors import DrainingError
+from patchserve_server.domain.errors import DrainingError, EngineLostError
 from patchserve_server.rpc.calls import Call, Context
 from patchserve_server.serving.application import capacity_of
 from patchserve_server.serving.fairness import FlowKey
@@ -62,6 +62,8 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                             until_sent.enter_context(permit)
                             result = await kserve_operations.infer_batch(application, permit, request, batch)
                         response = pb.ModelStreamInferResponse(infer_response=result)
+                    except EngineLostError:  # the stream ends: the caller connects again, to the engine that is back
+                        raise
                     except Exception as error:  # noqa: BLE001 - the caller gets it
                         response = kserve.stream_error(request, error, call.request_id)
                     yield response  # the permit is held until this is sent: a caller may read slowly

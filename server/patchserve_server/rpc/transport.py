@@ -36,6 +36,7 @@ class Listening:
     reading: ReadingLimits
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
+    shares_port: bool = False  # with other processes of this server
 
 
 def channel_options(listening: Listening) -> list[tuple[str, int]]:
@@ -49,7 +50,7 @@ def channel_options(listening: Listening) -> list[tuple[str, int]]:
         "grpc.http2.lookahead_bytes": UNREAD_BYTES,
         "grpc.http2.bdp_probe": 0,  # it would let the window grow to 8 MiB
         "grpc.server_handshake_timeout_ms": HANDSHAKE_TIMEOUT_S * 1000,
-        "grpc.so_reuseport": 0,  # a second server on the same port is a mistake
+        "grpc.so_reuseport": int(listening.shares_port),  # else a second server on the same port is a mistake
         # A peer that vanished is noticed within 80 s, and its streams are freed.
         "grpc.keepalive_time_ms": KEEPALIVE_TIME_S * 1000,
         "grpc.keepalive_timeout_ms": KEEPALIVE_TIMEOUT_S * 1000,

@@ -5,47 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Final, Self
 
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.domain.words import counted
+from patchserve_server.serving.capacity import NOTHING, ONE, Capacity
 from patchserve_server.serving.fairness import FairQueue, FlowKey
+from patchserve_server.serving.ledger import Ledger, LocalLedger, WaitingProcess
 from patchserve_server.serving.log_interval import LogInterval
+
+__all__ = ["NOTHING", "ONE", "RETRY_AFTER_S", "Admission", "Capacity", "Permit"]
 
 RETRY_AFTER_S: Final = 0.5
 _LOG_INTERVAL_S: Final = 10.0
 _MIB: Final = 2**20
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Capacity:
-    """A number of images (or calls, or loads) and their bytes."""
-
-    count: int = 0
-    bytes: int = 0
-
-    def __add__(self, other: Capacity) -> Capacity:
-        return Capacity(self.count + other.count, self.bytes + other.bytes)
-
-    def __sub__(self, other: Capacity) -> Capacity:
-        return Capacity(self.count - other.count, self.bytes - other.bytes)
-
-    def at_least(self, other: Capacity) -> Capacity:
-        return Capacity(max(self.count, other.count), max(self.bytes, other.bytes))
-
-    def fits(self, limit: Capacity) -> bool:
-        return self.count <= limit.count and self.bytes <= limit.bytes
-
-    def share(self, share: float, at_least: Capacity) -> Capacity:
-        """This part of the capacity, but never less than `at_least`."""
-        return Capacity(int(self.count * share), int(self.bytes * share)).at_least(at_least)
-
-
-NOTHING: Final = Capacity()
-ONE: Final = Capacity(1)
 
 
 class Permit:
@@ -81,12 +58,12 @@ class Permit:
         while capacity != self.capacity:
             more = capacity - self.capacity
             try:
-                self.admission.check(self.flow.client, more)
+                with self.admission.exclusive():
+                    self.admission.check(self.flow.client, more)
+                    self._set(capacity)
             except QueueFullError:
                 if not self._make_room(more):
                     raise
-            else:
-                self._set(capacity)
 
     def resize(self, nbytes: int) -> None:
         """Holds `nbytes` bytes from now on. Never rejected: they are in memory already, so others have to wait."""
@@ -133,6 +110,7 @@ class Admission:
         share: of the limit, for one client.
         largest: what one call may need.
         on_rejection: called for each rejected call; None: nobody listens.
+        ledger: what is held, and who waits; None: only this process has a part in it.
     """
 
     def __init__(
@@ -143,6 +121,7 @@ class Admission:
         share: float,
         largest: Capacity,
         on_rejection: Callable[[], None] | None = None,
+        ledger: Ledger | None = None,
     ) -> None:
         self._unit = unit
         self._on_rejection = on_rejection
@@ -152,16 +131,18 @@ class Admission:
         self._stream_limit = limit.share(0.5, largest)
         self._call_limit = limit - self._stream_limit  # while a stream waits
         self._client_stream_limit = self.client_limit.share(0.5, largest)
-        self._held_by_calls = NOTHING
-        self._held_by_streams = NOTHING
-        self._held_by_client: dict[tuple[str, bool], Capacity] = {}  # key: client, whether by its streams
-        self._pending: FairQueue[_PendingPermit] = FairQueue()
+        self._ledger = ledger or LocalLedger()
+        self._pending: FairQueue[_PendingPermit] = FairQueue()  # of this process
         self._rejections = LogInterval(_LOG_INTERVAL_S)
 
     @property
     def held(self) -> Capacity:
         """All capacity that is held now."""
-        return self._held_by_calls + self._held_by_streams
+        return self._ledger.held(streams=False) + self._ledger.held(streams=True)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Nothing else changes what is held until the block ends."""
+        return self._ledger.exclusive()
 
     def permit(self, client: str, make_room: Callable[[Capacity], bool] = lambda _: False) -> Permit:
         """An empty permit for a single call. It may grow."""
@@ -182,7 +163,7 @@ class Admission:
         pending = self._enqueue(flow, capacity)
         if pending.granted.done():
             return pending.granted.result()
-        self._pending.discard(flow, pending)
+        self._discard(flow, pending)
         return None
 
     async def acquire_for_stream(self, flow: FlowKey, capacity: Capacity) -> Permit:
@@ -191,12 +172,12 @@ class Admission:
         try:
             return await pending.granted
         except asyncio.CancelledError:
-            self._pending.discard(flow, pending)
+            self._discard(flow, pending)
             if pending.granted.done() and not pending.granted.cancelled():  # granted at the moment of cancellation
                 pending.granted.result().release()
             raise
         finally:
-            self._grant_pending()
+            self.grant_pending()
 
     def check(self, client: str, more: Capacity) -> None:
         """Checks that a single call of this client may hold this much more.
@@ -207,9 +188,9 @@ class Admission:
         held_after = self._held_by(client) + more
         if not held_after.fits(self.client_limit):
             raise self._rejection(f"This client has reached its limit of {self._limit_text(self.client_limit)}")
-        held_by_calls = self._held_by_calls + more
-        fits = (held_by_calls + self._held_by_streams).fits(self.limit)
-        if self._pending and more.count and not held_by_calls.fits(self._call_limit):
+        held_by_calls = self._ledger.held(streams=False) + more
+        fits = (held_by_calls + self._ledger.held(streams=True)).fits(self.limit)
+        if self._somebody_waits and more.count and not held_by_calls.fits(self._call_limit):
             fits = False
         if not fits:
             raise self._rejection(f"The server has reached its limit of {self._limit_text(self.limit)}")
@@ -228,16 +209,9 @@ class Admission:
 
     def add(self, flow: FlowKey, change: Capacity) -> None:
         """Counts the change of a permit: positive when it acquires capacity, negative when it releases some."""
-        if flow.is_stream:
-            self._held_by_streams += change
-        else:
-            self._held_by_calls += change
-        key = (flow.client, flow.is_stream)
-        self._held_by_client[key] = self._held(flow.client, streams=flow.is_stream) + change
-        if self._held_by_client[key] == NOTHING:
-            del self._held_by_client[key]
+        self._ledger.add(flow, change)
         if change.fits(NOTHING):
-            self._grant_pending()
+            self.grant_pending()
 
     def _rejection(self, reason: str) -> QueueFullError:
         if (due := self._rejections.count()) is not None:
@@ -253,36 +227,82 @@ class Admission:
     def _enqueue(self, flow: FlowKey, capacity: Capacity) -> _PendingPermit:
         pending = _PendingPermit(flow.client, capacity, asyncio.get_running_loop().create_future())
         self._pending.push(flow, pending)
-        self._grant_pending()
+        self._tell_waiting(flow.client)
+        self.grant_pending()
         return pending
 
-    def _grant_pending(self) -> None:
+    def _discard(self, flow: FlowKey, pending: _PendingPermit) -> None:
+        self._pending.discard(flow, pending)
+        self._tell_waiting(flow.client)
+
+    @property
+    def _somebody_waits(self) -> bool:
+        return bool(self._pending) or self._ledger.others_wait
+
+    def grant_pending(self) -> None:
+        """Grants what waits and fits now. Called when something is released, also by another process."""
+        if not self._somebody_waits:
+            return
         # A client that has used up its share is skipped. For any other client the queue waits: otherwise small frames
         # could delay a large one forever.
-        while (head := self._pending.head(self._within_share)) is not None:
-            flow, pending = head
-            held_by_streams = self._held_by_streams + pending.capacity
-            if not held_by_streams.fits(self._stream_limit):
-                return
-            if not (held_by_streams + self._held_by_calls).fits(self.limit):
-                return
-            self._pending.pop(flow)
-            if not pending.granted.done():
-                pending.granted.set_result(Permit(self, flow, pending.capacity))
+        with self.exclusive():
+            while (due := self._due()) is not None:
+                capacity, flow, elsewhere = due
+                held_by_streams = self._ledger.held(streams=True) + capacity
+                if not held_by_streams.fits(self._stream_limit):
+                    return
+                if not (held_by_streams + self._ledger.held(streams=False)).fits(self.limit):
+                    return
+                if elsewhere is not None:
+                    self._ledger.wake(elsewhere)
+                if flow is None:
+                    return
+                self._grant(flow)
 
-    def _within_share(self, pending: _PendingPermit) -> bool:
-        held_by_streams = self._held(pending.client, streams=True)
-        held_after = held_by_streams + pending.capacity
+    def _due(self) -> tuple[Capacity, FlowKey | None, WaitingProcess | None] | None:
+        """What is granted next: its capacity, and its flow, or the other process in which it waits."""
+        is_eligible = self._may_have
+        if self._ledger.others_wait:
+            first = self._ledger.first(self._is_within_share)
+            if first is None:
+                return None
+            if first.client is None:
+                return first.capacity, None, first
+            client = first.client
+            is_eligible = lambda pending: pending.client == client  # noqa: E731
+        head = self._pending.head(is_eligible)
+        return None if head is None else (head[1].capacity, head[0], None)
+
+    def _grant(self, flow: FlowKey) -> None:
+        pending = self._pending.pop(flow)
+        self._ledger.served(flow.client)
+        self._tell_waiting(flow.client)
+        if not pending.granted.done():
+            pending.granted.set_result(Permit(self, flow, pending.capacity))
+
+    def _tell_waiting(self, client: str) -> None:
+        """Tells other processes what waits here of this client."""
+        if self._ledger.is_shared:
+            head = self._pending.head(lambda pending: pending.client == client)
+            self._ledger.set_waiting(client, None if head is None else head[1].capacity)
+
+    def _may_have(self, pending: _PendingPermit) -> bool:
+        held = (self._held(pending.client, streams=streams) for streams in (True, False))
+        return self._is_within_share(pending.capacity, *held)
+
+    def _is_within_share(self, more: Capacity, by_streams: Capacity, by_calls: Capacity) -> bool:
+        """Whether the share of a client, which holds this much, allows this much more for its streams."""
+        held_after = by_streams + more
         # A batch of the Open Inference Protocol that needs more than half of the share is admitted alone.
-        if held_by_streams != NOTHING and not held_after.fits(self._client_stream_limit):
+        if by_streams != NOTHING and not held_after.fits(self._client_stream_limit):
             return False
-        return (held_after + self._held(pending.client, streams=False)).fits(self.client_limit)
+        return (held_after + by_calls).fits(self.client_limit)
 
     def _held_by(self, client: str) -> Capacity:
         return self._held(client, streams=False) + self._held(client, streams=True)
 
     def _held(self, client: str, *, streams: bool) -> Capacity:
-        return self._held_by_client.get((client, streams), NOTHING)
+        return self._ledger.held_by(client, streams=streams)
 
     def _limit_text(self, limit: Capacity) -> str:
         size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""

@@ -18,11 +18,10 @@ from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.imaging import ImageLimits, may_have_16_bits, to_png
 from patchserve_server.serving.admission import Admission, Capacity, Permit
-from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
-from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
-from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
 
@@ -76,11 +75,11 @@ class Application:
     detector: DetectorInfo
     limits: ServerLimits
     heatmap_scale: HeatmapScale
-    catalog: Catalog
-    builder: ReferenceBuilder
+    catalog: References
+    builder: Loads
     inspector: Inspector
     streams: Streams
-    reference_images: ReferenceImages
+    reference_images: ReferenceImageReader
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission

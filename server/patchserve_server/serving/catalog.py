@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +17,6 @@ from patchserve_server.domain.errors import (
     ReferenceChangedError,
     ReferenceDamagedError,
     ReferenceNotFoundError,
-    RevisionMismatchError,
     RevisionNotKeptError,
 )
 from patchserve_server.domain.events import Events
@@ -25,6 +24,7 @@ from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStor
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
+from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
 from patchserve_server.serving.shared_scorer import can_score, tuned
@@ -33,9 +33,6 @@ from patchserve_server.serving.tasks import retrieve_error
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-
-Listener = Callable[[ReferenceInfo | None], None]
-"""Called on the event loop with the new revision of a reference, or None when the reference was deleted."""
 
 
 class Catalog:
@@ -48,6 +45,8 @@ class Catalog:
         opening: the pool that loads and opens. As many references are opened at once as it has threads.
         max_bytes: the memory limit of all open references together.
         events: hears of every change; None: nobody listens.
+        known: the descriptions of all references.
+        everybody_knows: returns when all who have a copy of them know of every change.
     """
 
     def __init__(
@@ -59,16 +58,18 @@ class Catalog:
         opening: Executor,
         max_bytes: int,
         events: Events | None = None,
+        known: KnownReferences | None = None,
+        everybody_knows: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._detector = detector
         self._storage = storage
         self._opening = opening
         self._events = events
-        self._infos: dict[ReferenceId, ReferenceInfo] = {}
-        self._damaged: dict[ReferenceId, PatchserveError] = {}  # stored, but cannot be read
+        self._known = KnownReferences() if known is None else known
+        self._everybody_knows = everybody_knows
         self._mismatched: dict[ReferenceId, BankMismatchError] = {}  # readable, but this detector cannot open it
-        self._listeners: dict[ReferenceId, set[Listener]] = {}
+        self._listeners = Listeners()
         self._change = asyncio.Lock()
         self._changes: set[asyncio.Task[Any]] = set()
         self._open = OpenReferences(
@@ -87,9 +88,10 @@ class Catalog:
                 reference = await loop.run_in_executor(self._opening, self._store.load, reference_id)
             except PatchserveError as error:
                 _log.error("Reference %r cannot be used: %s", str(reference_id), error.message)
-                self._damaged[reference_id] = error.copy()
+                self._known.set(reference_id, error)
                 continue
-            info = self._infos[reference_id] = reference.info
+            info = reference.info
+            self._known.set(reference_id, info)
             if self._open.has_room_for(info):
                 try:
                     self._open.add(OpenReference(info, await self._open_model(info, reference.model)))
@@ -101,12 +103,12 @@ class Catalog:
     @property
     def usable_count(self) -> int:
         """How many references can be used, as far as is known."""
-        return len(self._infos)
+        return len(self._known)
 
     @property
     def damaged_count(self) -> int:
         """How many references of the store cannot be used."""
-        return len(self._damaged)
+        return self._known.damaged_count
 
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
@@ -132,7 +134,7 @@ class Catalog:
             try:
                 return await self._open.acquire(info)
             except PatchserveError:
-                if self._infos.get(reference_id) is not info:
+                if self.find(reference_id) is not info:
                     continue  # it was replaced or deleted in the meantime
                 if has_waited or not self._change.locked():
                     raise
@@ -148,22 +150,15 @@ class Catalog:
             ReferenceDamagedError: it is stored but cannot be read.
             RevisionMismatchError: it is not the expected one.
         """
-        info = self._infos.get(reference_id)
-        if info is None:
-            damaged = self._damaged.get(reference_id)
-            raise ReferenceNotFoundError(reference_id) if damaged is None else damaged.copy()
-        if expected_revision is not None and info.revision != expected_revision:
-            raise RevisionMismatchError(reference_id, expected_revision, info.revision)
-        return info
+        return self._known.info(reference_id, expected_revision)
 
     def find(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description of the current revision; None if there is none."""
-        return self._infos.get(reference_id)
+        return self._known.find(reference_id)
 
     def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
         """Up to `size` references with greater ids, in order, and whether more follow."""
-        ids = sorted(reference_id for reference_id in self._infos if reference_id > after_id)
-        return [self._infos[reference_id] for reference_id in ids[:size]], len(ids) > size
+        return self._known.page(after_id, size)
 
     async def publish(
         self, reference: Reference, scorer: Scorer, *, replaces: ReferenceInfo | None = None
@@ -189,14 +184,14 @@ class Catalog:
 
     def _serve(self, info: ReferenceInfo, scorer: Scorer, kept: KeptRevision | None) -> None:
         info = replace(info, previous_revision=None if kept is None else kept.revision)
-        self._forget(info.reference_id)
-        self._infos[info.reference_id] = info
+        self._mismatched.pop(info.reference_id, None)
+        self._known.set(info.reference_id, info)
         self._open.add(OpenReference(info, scorer))
 
     def _changed(self, reference_id: ReferenceId, kept: KeptRevision | None) -> ReferenceInfo:
         """Counts the memory of the previous revision, which is the first to go, and tells the listeners."""
         self._open.keep(reference_id, 0 if kept is None else kept.nbytes)
-        info = self._infos[reference_id]
+        info = self._known.info(reference_id)
         self._notify(reference_id, info)
         return info
 
@@ -232,7 +227,7 @@ class Catalog:
             ReferenceChangedError: another call changed the reference in the meantime.
             MemoryBudgetError, StorageFullError, StorageUnavailableError: the current revision stays.
         """
-        is_damaged = reference_id in self._damaged and expected_revision is None
+        is_damaged = self._known.is_damaged(reference_id) and expected_revision is None
         current = None if is_damaged else self.info(reference_id, expected_revision)
         if current is not None:
             if revision == current.revision:
@@ -265,7 +260,7 @@ class Catalog:
     def _forget_previous(self, reference_id: ReferenceId) -> None:
         """Forgets a previous revision whose memory is needed."""
         self._store.forget_previous(reference_id)
-        self._infos[reference_id] = replace(self._infos[reference_id], previous_revision=None)
+        self._known.set(reference_id, replace(self._known.info(reference_id), previous_revision=None))
 
     async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str:
         """Removes a reference from store and memory; returns the revision that it had ("" for a damaged one).
@@ -278,7 +273,7 @@ class Catalog:
 
     async def _delete(self, reference_id: ReferenceId, expected_revision: Revision | None) -> str:
         async with self._change:
-            is_damaged = reference_id in self._damaged and expected_revision is None
+            is_damaged = self._known.is_damaged(reference_id) and expected_revision is None
             revision = "" if is_damaged else self.info(reference_id, expected_revision).revision
             with suppress(ReferenceNotFoundError):  # somebody removed its files, but it still answers
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
@@ -286,7 +281,8 @@ class Catalog:
             return revision
 
     def _end(self, reference_id: ReferenceId) -> None:
-        self._forget(reference_id)
+        self._mismatched.pop(reference_id, None)
+        self._known.set(reference_id, None)
         self._open.retire(reference_id)
         self._notify(reference_id, None)
 
@@ -297,41 +293,30 @@ class Catalog:
         task.add_done_callback(self._changes.discard)
         task.add_done_callback(retrieve_error)
         try:
-            return await asyncio.shield(task)
+            result = await asyncio.shield(task)
+            if self._everybody_knows is not None:
+                await self._everybody_knows()
+            return result
         finally:
             del task  # its error has a traceback that refers to this frame: a cycle
 
-    @contextmanager
-    def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:
+    def listen(self, reference_id: ReferenceId, listener: Listener) -> AbstractContextManager[None]:
         """Calls the listener at every change of this reference until the block ends."""
-        self._listeners.setdefault(reference_id, set()).add(listener)
-        try:
-            yield
-        finally:
-            listeners = self._listeners[reference_id]
-            listeners.discard(listener)
-            if not listeners:
-                del self._listeners[reference_id]
+        return self._listeners.listen(reference_id, listener)
 
     def _notify(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
-        for listener in list(self._listeners.get(reference_id, ())):
-            listener(info)
+        self._listeners.notify(reference_id, info)
         if self._events is not None:
             self._events.reference_changed(reference_id, info)
-
-    def _forget(self, reference_id: ReferenceId) -> None:
-        for entries in (self._infos, self._damaged, self._mismatched):
-            entries.pop(reference_id, None)
 
     async def _load_and_open(self, info: ReferenceInfo) -> Scorer:
         reference_id = info.reference_id
         try:
             reference = await asyncio.get_running_loop().run_in_executor(self._opening, self._store.load, reference_id)
         except (ReferenceNotFoundError, ReferenceDamagedError) as error:
-            if self._infos.get(reference_id) is info:
+            if self.find(reference_id) is info:
                 _log.error("Reference %r is no longer usable: %s", str(reference_id), error.message)
-                del self._infos[reference_id]
-                self._damaged[reference_id] = error.copy()
+                self._known.set(reference_id, error)
             raise
         if reference.revision != info.revision:
             raise ReferenceChangedError(reference_id)
@@ -343,7 +328,7 @@ class Catalog:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._opening, self._detector.open, model)
         except BankMismatchError as error:
-            if self._infos.get(info.reference_id) is info:
+            if self.find(info.reference_id) is info:
                 self._mismatched[info.reference_id] = error.for_reference(info.reference_id)
             # Without a local variable and without a cause: a reference cycle would keep the bank in memory.
             raise error.for_reference(info.reference_id) from None

@@ -28,10 +28,9 @@ from patchserve_server.domain.inspection import (
 )
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
-from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.engine_ports import ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.outputs import Outputs
-from patchserve_server.serving.reference_use import OpenReference
 
 _OPERATORS_SIDE_PX: Final = 1280
 _PIXELS_PER_TURN: Final = 2 * 2**20  # 6 MiB of model input
@@ -43,7 +42,7 @@ class Inspector(Protocol):
     """Inspects images, in this process or elsewhere."""
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         """Compares one image with a reference, as soon as it is the flow's turn. The name is the caller's.
 
@@ -53,7 +52,7 @@ class Inspector(Protocol):
 
     async def answer(
         self,
-        reference: OpenReference,
+        reference: ReferenceInUse,
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
@@ -68,7 +67,7 @@ class Inspector(Protocol):
         """
 
     async def inspect_again(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         """The same as `inspect` for an image that was inspected before: it is neither saved nor told.
 
@@ -112,7 +111,7 @@ class LocalInspector:
     use little memory. If the caller leaves, work that has not begun is skipped.
 
     Args:
-        batcher: scores.
+        scoring: scores them, in batches.
         images: the pool that decodes, judges and renders, with `threads` threads.
         turns: limits how many images are processed at once.
         threads: of the pool.
@@ -125,7 +124,7 @@ class LocalInspector:
 
     def __init__(
         self,
-        batcher: Batcher,
+        scoring: Scoring,
         images: Executor,
         turns: FairSemaphore,
         *,
@@ -136,7 +135,7 @@ class LocalInspector:
         outputs: Outputs | None,
         events: Events | None = None,
     ) -> None:
-        self._batcher = batcher
+        self._scoring = scoring
         self._images = images
         self._turns = turns
         self._pool_turns = FairSemaphore(threads + 1)  # one waits in the pool, so that no thread waits for the loop
@@ -147,13 +146,13 @@ class LocalInspector:
         self._events = events
 
     async def inspect(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
     ) -> Inspection:
         return await self.answer(reference, image, options, flow, answer=_unchanged, name=name)
 
     async def answer(
         self,
-        reference: OpenReference,
+        reference: ReferenceInUse,
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
@@ -193,7 +192,7 @@ class LocalInspector:
         return inspected.answer
 
     async def inspect_again(
-        self, reference: OpenReference, image: SentImage, options: OutputOptions, flow: FlowKey
+        self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey
     ) -> Inspection:
         image = image.with_default(reference.info.options.white_level)
         return (await self._in_turn(reference, image, options, flow, _unchanged)).answer
@@ -202,7 +201,7 @@ class LocalInspector:
         async with self._turns.turn(flow):
             return await self._on_pool(flow, lambda _: work())
 
-    def _tell_failure(self, origin: Origin, reference: OpenReference, error: Exception) -> None:
+    def _tell_failure(self, origin: Origin, reference: ReferenceInUse, error: Exception) -> None:
         if self._events is None:
             return
         reason, message = "INTERNAL", "Internal error; the server's log has details."
@@ -212,7 +211,7 @@ class LocalInspector:
 
     async def _in_turn(
         self,
-        reference: OpenReference,
+        reference: ReferenceInUse,
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
@@ -224,7 +223,7 @@ class LocalInspector:
 
     async def _inspect(
         self,
-        reference: OpenReference,
+        reference: ReferenceInUse,
         image: SentImage,
         options: OutputOptions,
         flow: FlowKey,
@@ -235,7 +234,7 @@ class LocalInspector:
         waited_ms = _ms_since(arrived_at_s)
         info = reference.info
         decoded = await self._on_pool(flow, partial(self._decode_timed, image, info.input_shape, options))
-        scores = await self._batcher.score(reference.scorer, decoded.model_input, flow)
+        scores = await self._scoring.score(reference, decoded.model_input, flow)
 
         def finish(waited_for_thread_ms: float) -> _Inspected[T]:
             started_at_s = time.perf_counter()

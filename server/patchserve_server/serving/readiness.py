@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 
-from patchserve_server.domain.errors import NotReadyError
+from patchserve_server.domain.errors import NotReadyError, PatchserveError
 from patchserve_server.serving.application import Application
 
 RETRY_AFTER_START_S = 1.0
@@ -45,7 +45,16 @@ class Readiness:
     def serve(self, application: Application) -> None:
         """Changes from starting to serving."""
         self._application = application
-        self._state = _State.SERVING
+        if self._state is _State.STARTING:
+            self._state = _State.SERVING
+
+    def suspend(self, error: PatchserveError) -> None:
+        """Changes from serving to starting, and ends open streams: what the application needs is lost for now."""
+        application, self._application = self._application, None
+        if self._state is _State.SERVING:
+            self._state = _State.STARTING
+        if application is not None:
+            application.streams.end(error)
 
     def begin_drain(self) -> None:
         """Changes to draining. Calls are still accepted."""

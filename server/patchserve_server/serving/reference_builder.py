@@ -95,6 +95,10 @@ class ReferenceBuilder:
         """The progress of the loads of this reference, or of all loads; the oldest first."""
         return self._tracker.active_loads(reference_id)
 
+    async def list_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
+        """The same, in the form of `engine_ports.Loads`."""
+        return self.active_loads(reference_id)
+
     async def load(
         self, options: LoadOptions, images: AsyncIterator[NamedImage], image_total: int = 0
     ) -> LoadedReference:

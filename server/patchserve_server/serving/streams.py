@@ -20,11 +20,10 @@ from patchserve_server.domain.stream import (
     StreamReady,
 )
 from patchserve_server.serving.admission import Admission
-from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.engine_ports import ReferenceInUse, References
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.frame_queue import FrameQueue, Inspect
 from patchserve_server.serving.inspector import Inspector
-from patchserve_server.serving.reference_use import OpenReference
 from patchserve_server.serving.tasks import retrieve_error
 
 MAX_FRAME_ID_BYTES = 128
@@ -33,7 +32,7 @@ MAX_FRAME_ID_BYTES = 128
 class Streams:
     """Runs all streams. Each keeps the revision that it started with."""
 
-    def __init__(self, catalog: Catalog, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
+    def __init__(self, catalog: References, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
         self._catalog = catalog
         self._inspector = inspector
         self._admission = admission
@@ -87,7 +86,12 @@ class Streams:
         for stream in list(self._open):
             stream.drain()
 
-    def _inspect_with(self, reference: OpenReference, config: StreamConfig, flow: FlowKey) -> Inspect:
+    def end(self, error: PatchserveError) -> None:
+        """Ends every open stream with this error: its reference cannot be used any more."""
+        for stream in list(self._open):
+            stream.end(error)
+
+    def _inspect_with(self, reference: ReferenceInUse, config: StreamConfig, flow: FlowKey) -> Inspect:
         async def inspect(frame: Frame) -> Inspection:
             if len(frame.frame_id.encode()) > MAX_FRAME_ID_BYTES:
                 raise InvalidInputError("frame.frame_id", f"frame.frame_id is at most {MAX_FRAME_ID_BYTES} bytes.")
@@ -135,6 +139,9 @@ class _Stream:
         message = "The server is shutting down: it reads no more frames and answers the frames that it has accepted."
         self.queue.notify(StreamNotice(NoticeKind.DRAINING, message))
         self._stop(DrainingError())
+
+    def end(self, error: PatchserveError) -> None:
+        self._stop(error)
 
     def _stop(self, end: PatchserveError) -> None:
         self._end = self._end or end

@@ -20,8 +20,12 @@ _CAUSES: Final = {
 }
 
 
-def bind(host: str, port: int) -> list[socket.socket]:
+def bind(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:
     """Sockets that listen on every address of the host, with one port; 0 picks a free one.
+
+    Args:
+        host, port: where.
+        shares_port: with a process that has reserved the port for this one.
 
     Raises:
         StartupError: one cannot be bound. None stays bound then.
@@ -39,6 +43,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
                     family=family,
                     backlog=BACKLOG,
                     # As gRPC does: :: is every address, of IPv4 too. A port that another program uses is never shared.
+                    reuse_port=shares_port,
                     dualstack_ipv6=bare == _ANY_IPV6 and socket.has_dualstack_ipv6(),
                 )
                 on_failure.callback(bound.close)

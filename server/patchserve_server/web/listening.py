@@ -23,6 +23,7 @@ class HttpListening:
     large_messages: int  # of WebSockets, that are received at a time
     max_connection_age_s: float = 0  # 0: no limit
     identity: Callable[[], TlsIdentity] | None = None  # the current one; None: no TLS
+    shares_port: bool = False  # with the process that reserves it
     allowed_origins: tuple[str, ...] = ()  # other sites that may use this server
     allowed_hosts: tuple[str, ...] = ()  # names of this server, beside those of this machine
 

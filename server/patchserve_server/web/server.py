@@ -76,7 +76,8 @@ class HttpServer:
         Raises:
             StartupError: the address cannot be bound.
         """
-        loop, sockets = asyncio.get_running_loop(), bind(self._listening.host, self._listening.port)
+        loop, listening = asyncio.get_running_loop(), self._listening
+        sockets = bind(listening.host, listening.port, shares_port=listening.shares_port)
         port = sockets[0].getsockname()[1]
         for bound in sockets:
             # asyncio takes the same number for how many connections arrive at once, before anything else goes on.

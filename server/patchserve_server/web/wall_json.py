@@ -11,13 +11,13 @@ from typing import Any, Final
 from patchserve_server.domain.events import InspectionFailed, Origin
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.engine_ports import References
 from patchserve_server.serving.wall import ReferenceChange, Score, Tile, WallSnapshot, WatcherUpdate
 
 _RETRY_MS: Final = 2000  # when a browser connects again
 
 
-def snapshot_event(snapshot: WallSnapshot, catalog: Catalog, event_id: str) -> bytes:
+def snapshot_event(snapshot: WallSnapshot, catalog: References, event_id: str) -> bytes:
     """The event `snapshot`: what a watcher sees at first."""
     data = {
         "tiles": [_tile(tile) for tile in snapshot.tiles],

@@ -36,9 +36,8 @@ def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, max_
 
 
 def assert_nothing_is_held(queue: FrameQueue) -> None:
-    admission = queue._admission
-    assert (admission._held_by_streams, admission._held_by_calls) == (NOTHING, NOTHING)
-    assert not admission._held_by_client
+    assert queue._admission.held == NOTHING
+    assert not vars(queue._admission._ledger)["_held_by_client"]
 
 
 def frame(number: int) -> Frame:

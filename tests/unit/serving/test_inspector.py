@@ -31,6 +31,7 @@ from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.inspector import LocalInspector
+from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs
 
@@ -68,7 +69,9 @@ async def inspector(
 ) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
         yield LocalInspector(
-            Batcher(detector or FakeDetector(), inference, workers=1, max_batch_size=2, max_queue_delay_s=0),
+            LocalScoring(
+                Batcher(detector or FakeDetector(), inference, workers=1, max_batch_size=2, max_queue_delay_s=0)
+            ),
             images,
             FairSemaphore(4),
             threads=2,

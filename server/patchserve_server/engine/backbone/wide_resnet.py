@@ -5,7 +5,7 @@ torchvision has the same layers, but its import takes two seconds, for the compi
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from torch import Tensor, nn
 
@@ -65,10 +65,11 @@ class WideResNet50(nn.Module):
 class WideResNetLayers(nn.Module):
     """layer2 (512, 28, 28) and layer3 (1024, 14, 14)."""
 
-    def __init__(self, full: WideResNet50) -> None:
+    def __init__(self, full: nn.Module) -> None:
         super().__init__()
-        self.conv1, self.bn1, self.relu, self.maxpool = full.conv1, full.bn1, full.relu, full.maxpool
-        self.layer1, self.layer2, self.layer3 = full.layer1, full.layer2, full.layer3
+        network: Any = full
+        self.conv1, self.bn1, self.relu, self.maxpool = network.conv1, network.bn1, network.relu, network.maxpool
+        self.layer1, self.layer2, self.layer3 = network.layer1, network.layer2, network.layer3
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))

@@ -1,0 +1,81 @@
+"""What a child process is told at its start, and what it tells its parent."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from patchserve_server.bootstrap.server import Addresses
+from patchserve_server.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The part of one child. Files are open files that it inherits.
+
+    Args:
+        role: what it does.
+        number: of the front, from 0.
+        fronts: how many there are.
+        socket: the address of the engine.
+        settings: all settings of the server, as JSON.
+        ledgers: the file of the ledgers.
+        pixels: the file of the pixels of each front.
+        bells: an eventfd of each front, which wakes it.
+    """
+
+    role: Literal["engine", "front"]
+    number: int
+    fronts: int
+    socket: str
+    settings: dict[str, Any]
+    ledgers: int
+    pixels: tuple[int, ...]
+    bells: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return "engine" if self.role == "engine" else f"front {self.number}"
+
+    @property
+    def files(self) -> tuple[int, ...]:
+        return (self.ledgers, *self.pixels, *self.bells)
+
+    def to_line(self) -> bytes:
+        return json.dumps(asdict(self)).encode() + b"\n"
+
+    @classmethod
+    def from_line(cls, line: bytes) -> Self:
+        return cls(**json.loads(line))
+
+    def read_settings(self) -> Settings:
+        return Settings(**self.settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A child is ready. An engine has a detector, the first front the addresses."""
+
+    detector: str = ""  # in words
+    references: int = 0
+    addresses: Addresses | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A child cannot start with these settings."""
+
+    message: str
+
+
+def report_line(report: Ready | Failed) -> str:
+    return json.dumps({type(report).__name__: asdict(report)})
+
+
+def report_of(line: bytes) -> Ready | Failed:
+    ((kind, fields),) = json.loads(line).items()
+    if kind == Failed.__name__:
+        return Failed(**fields)
+    addresses = fields.pop("addresses")
+    return Ready(**fields, addresses=addresses and Addresses(**addresses))

@@ -1,0 +1,60 @@
+"""The engine process: detector, references, batches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+
+from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
+from patchserve_server.bootstrap.fleet.child import Commands, report
+from patchserve_server.bootstrap.limits import open_admissions
+from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.pools import open_pools
+from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.fronts.connected_fronts import ConnectedFronts
+from patchserve_server.fronts.endpoints import listen
+from patchserve_server.fronts.engine_session import Engine, EngineSession
+from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.serving.reference_images import ReferenceImages
+
+_log = logging.getLogger(__name__)
+
+
+async def run_engine(assignment: Assignment) -> None:
+    """Serves the fronts until the parent stops it and they have gone.
+
+    Raises:
+        StartupError: the backbone, the store or the preloaded images cannot be used.
+    """
+    settings, commands = assignment.read_settings(), Commands()
+    with ExitStack() as resources:
+        for work in (commands.listen(), return_memory_periodically()):
+            resources.callback(asyncio.create_task(work).cancel)
+        pools = open_pools(settings, resources)
+        fronts, admissions = ConnectedFronts(), open_admissions(settings, None)  # the fronts admit
+        local = await composition.open_engine(settings, pools, admissions, resources, fronts=fronts)
+        engine = Engine(
+            version=version("patchserve"),
+            detector=local.detector,
+            catalog=local.catalog,
+            batcher=local.batcher,
+            builder=local.builder,
+            reference_images=ReferenceImages(
+                local.catalog, pools.images, composition.create_turns(settings, local.limits)
+            ),
+            fronts=fronts,
+            pixels=[SharedPixels(file) for file in assignment.pixels],
+        )
+        freeze_heap()
+        server = await listen(lambda: EngineSession(engine).link.connection, assignment.socket)
+        resources.callback(server.close)
+        detector = local.detector
+        report(Ready(f"{detector.backbone}, {detector.precision}, {detector.device}", local.catalog.usable_count))
+        await commands.stop
+        with suppress(TimeoutError):  # after the end of the parent, the fronts drain by themselves
+            async with asyncio.timeout(settings.drain_delay_s + settings.drain_grace_s):
+                await fronts.all_gone()
+        _log.info("Stopped")

@@ -1,0 +1,179 @@
+"""A front process: the faces of the server, and what they do to images."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from contextlib import ExitStack
+from importlib.metadata import version
+from typing import Final
+
+from patchserve_server.access import Reloader
+from patchserve_server.access.addresses import listening_address
+from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
+from patchserve_server.bootstrap.fleet.child import Commands, report
+from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
+from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
+from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.pools import Pools, open_pools
+from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.server import Addresses, Server
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import EngineLostError, PatchserveError
+from patchserve_server.domain.events import Events
+from patchserve_server.fronts.frames import Head
+from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
+from patchserve_server.fronts.remote_engine import RemoteEngine
+from patchserve_server.fronts.shared_ledger import SharedLedger
+from patchserve_server.serving.wall import Wall
+
+_RECONNECT_S: Final = 0.1
+
+_log = logging.getLogger(__name__)
+
+
+async def run_front(assignment: Assignment) -> None:
+    """Serves until the parent stops it, then drains.
+
+    Raises:
+        StartupError: it cannot start with these settings.
+    """
+    settings = assignment.read_settings()
+    credentials = composition.read_credentials(settings)
+    reloader = Reloader(credentials.reloading)
+    commands = Commands(reloader.request)
+    own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
+    server = composition.create_server(own_settings, credentials, shares_port=True)
+    with ExitStack() as resources:
+        for work in (commands.listen(), reloader.run(), return_memory_periodically()):
+            resources.callback(asyncio.create_task(work).cancel)
+        addresses = await server.start()
+        if settings.http_port is not None:
+            scheme = "http" if credentials.identity is None else "https"
+            url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
+            addresses = Addresses(addresses.grpc, url)
+        front = _Front(assignment, own_settings, addresses, server, resources, has_wall=settings.http_port is not None)
+        connected = asyncio.create_task(front.keep_connected())
+        resources.callback(connected.cancel)
+        try:
+            await asyncio.wait((connected, commands.stop), return_when=asyncio.FIRST_COMPLETED)
+            if connected.done():
+                connected.result()  # a bug: it never returns
+        except BaseException:  # the port must not stay open after a failed start
+            await server.drain(delay_s=0, grace_s=0)
+            raise
+        await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+
+
+class _Front:
+    """What a front has beside its server, and keeps when the engine is started again."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        settings: Settings,
+        addresses: Addresses,
+        server: Server,
+        resources: ExitStack,
+        *,
+        has_wall: bool,
+    ) -> None:
+        threads = max(1, settings.threads // assignment.fronts)
+        self._assignment = assignment
+        self._settings = settings.model_copy(update={"threads": threads})
+        self._addresses = addresses
+        self._server = server
+        self._pixels = SharedPixels(assignment.pixels[assignment.number])
+        self._pools: Pools = open_pools(self._settings, resources)
+        self._wall = Wall(self._pools.images)
+        self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
+        self._events: Events | None = self._relay or (self._wall if has_wall else None)
+        self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
+        self._is_ready = False
+
+    async def keep_connected(self) -> None:
+        """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
+        while True:
+            engine = RemoteEngine(self._pixels, self._events, self._told)
+            try:
+                if await self._connect(engine):
+                    await engine.lost.wait()
+                    _log.warning("The engine is lost; until it is back, calls are refused")
+                    self._server.suspend(EngineLostError())
+            finally:
+                if self._relay is not None:
+                    self._relay.tell = None
+                engine.close()
+            await asyncio.sleep(_RECONNECT_S)
+
+    def _told(self, message: Head, body: bytes) -> None:
+        if self._events is self._wall:
+            pass_on(message, body, self._wall)
+
+    async def _connect(self, engine: RemoteEngine) -> bool:
+        number = self._assignment.number
+        try:
+            detector = await engine.connect(
+                self._assignment.socket, version=version("patchserve"), front=number, shows_wall=number == 0
+            )
+        except OSError:
+            return False
+        except PatchserveError as error:
+            _log.warning("The engine cannot be used: %s", error.message)
+            return False
+        if self._relay is not None:
+            self._relay.tell = engine.link.tell
+        most = batch_size(self._settings, detector.device)
+        limits = server_limits(self._settings, self._admissions, max_batch_size=most)
+        inspector = composition.create_inspector(
+            self._settings,
+            engine.scoring,
+            self._pools,
+            limits,
+            turns=composition.create_turns(self._settings, limits),
+            events=self._events,
+        )
+        application = composition.assemble(
+            self._settings,
+            self._addresses,
+            limits,
+            self._admissions,
+            detector=detector,
+            catalog=engine.references,
+            builder=engine.loads,
+            inspector=inspector,
+            reference_images=engine.reference_images,
+            wall=self._wall,
+        )
+        await self._server.ready(application)
+        if not self._is_ready:
+            self._is_ready = True
+            freeze_heap()
+            report(Ready(addresses=self._addresses))
+        return True
+
+
+def _share_admissions(
+    assignment: Assignment, settings: Settings, events: Events | None, resources: ExitStack
+) -> Admissions:
+    memory = open_ledgers(assignment.ledgers, assignment.fronts, settings)
+    resources.callback(memory.close)
+    bells = assignment.bells
+
+    def ring(front: int) -> None:
+        os.eventfd_write(bells[front], 1)
+
+    admissions = open_admissions(settings, events, lambda number: SharedLedger(memory, number, assignment.number, ring))
+    own = bells[assignment.number]
+
+    def rung() -> None:
+        os.eventfd_read(own)
+        admissions.grant_pending()
+
+    loop = asyncio.get_running_loop()
+    loop.add_reader(own, rung)
+    resources.callback(loop.remove_reader, own)
+    return admissions

@@ -1,0 +1,110 @@
+"""Keeps one child process running."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_of
+from patchserve_server.bootstrap.fleet.child import DRAIN, RELOAD
+from patchserve_server.domain.errors import StartupError
+
+COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.fleet.child")
+_SHORT_S: Final = 10.0  # a child that ends sooner is started again only after a while
+_LONGEST_PAUSE_S: Final = 30.0
+
+_log = logging.getLogger(__name__)
+
+
+class ChildKeeper:
+    """Starts a child, and starts it again when it ends.
+
+    Args:
+        assignment: of the child.
+        ended: called with its number when it has ended though nobody stopped it.
+    """
+
+    def __init__(self, assignment: Assignment, ended: Callable[[int], None]) -> None:
+        self._assignment = assignment
+        self._ended = ended
+        self._process: Process | None = None
+        self._is_stopping = False
+        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+
+    async def keep(self) -> None:
+        """Runs the child until `stop` is called.
+
+        Raises:
+            StartupError: it has ended before it was ready for the first time.
+        """
+        pause_s = 0.0
+        while not self._is_stopping:
+            await asyncio.sleep(pause_s)
+            started_s = time.monotonic()
+            code = await self._run()
+            if self._is_stopping:
+                return
+            if not self.ready.done():
+                raise StartupError(f"The {self._assignment.name} ended with code {code} before it was ready.")
+            _log.error("The %s ended (code %d) and is started again", self._assignment.name, code)
+            self._ended(self._assignment.number)
+            is_short = time.monotonic() - started_s < _SHORT_S
+            pause_s = min(_LONGEST_PAUSE_S, 2 * pause_s or 0.5) if is_short else 0.0
+
+    async def _run(self) -> int:
+        self._process = process = await asyncio.create_subprocess_exec(
+            *COMMAND,
+            self._assignment.name,  # for those who list processes
+            stdin=PIPE,
+            stdout=PIPE,
+            pass_fds=self._assignment.files,
+            start_new_session=True,
+        )
+        try:
+            self._write(self._assignment.to_line())
+            if process.stdout is not None:
+                while line := await process.stdout.readline():
+                    self._take(report_of(line))
+            return await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+    def _take(self, report: Ready | Failed) -> None:
+        if isinstance(report, Ready):
+            if not self.ready.done():
+                self.ready.set_result(report)
+        elif self.ready.done():
+            _log.error("The %s cannot start: %s", self._assignment.name, report.message)
+        else:
+            raise StartupError(report.message)
+
+    def _write(self, line: bytes) -> None:
+        if self._process is not None and self._process.stdin is not None:
+            with suppress(OSError):  # it has just ended
+                self._process.stdin.write(line)
+
+    def reload(self) -> None:
+        """Lets the child read its files again."""
+        self._write(RELOAD)
+
+    async def stop(self, limit_s: float) -> None:
+        """Lets the child drain and end; kills it if it takes longer."""
+        self._is_stopping = True
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self._write(DRAIN)
+        try:
+            async with asyncio.timeout(limit_s):
+                await process.wait()
+        except TimeoutError:
+            _log.error("The %s does not end and is killed", self._assignment.name)
+            process.kill()

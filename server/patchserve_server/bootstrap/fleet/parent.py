@@ -1,0 +1,154 @@
+"""The parent process: starts the engine and the fronts, starts again what ends, and drains."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
+from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
+from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
+from patchserve_server.bootstrap.fleet.ports import reserve_port
+from patchserve_server.bootstrap.lifecycle import ready_line, stop_on_signals
+from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.words import counted
+from patchserve_server.fronts.ledger_memory import LedgerMemory
+from patchserve_server.fronts.pixels import SharedPixels
+
+_END_S: Final = 5.0  # more than the grace time: then what has not ended is killed
+
+_log = logging.getLogger(__name__)
+
+
+async def serve_fleet(settings: Settings, fronts: int, announce: Callable[[str], None]) -> None:
+    """Run the server as several processes until SIGTERM or SIGINT, then drain. `announce` gets the ready line.
+
+    Raises:
+        StartupError: the server cannot start with these settings.
+    """
+    check_settings(settings)
+    stop = stop_on_signals()
+    with ExitStack() as resources:
+        fleet = _Fleet(settings, fronts, resources)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fleet.reload)
+        try:
+            await fleet.start(stop, announce)
+            if not stop.done():
+                await stop
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+        finally:
+            await fleet.stop(settings.drain_delay_s + settings.drain_grace_s + _END_S)
+        _log.info("Stopped")
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what several fronts cannot do.
+
+    Raises:
+        StartupError: it is set.
+    """
+    if sys.platform != "linux":
+        raise StartupError("--fronts above 1 needs Linux. Leave it out elsewhere.")
+    if settings.host.startswith("unix"):
+        raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
+    if settings.save_outputs is not None:
+        raise StartupError("--save-outputs works with one front only: its limits are those of one process.")
+
+
+class _Fleet:
+    def __init__(self, settings: Settings, fronts: int, resources: ExitStack) -> None:
+        port = reserve_port(settings.host, settings.port, "--port", resources)
+        http_port = settings.http_port
+        if http_port is not None:
+            http_port = reserve_port(settings.host, http_port, "--http-port", resources)
+        self._settings = settings.model_copy(update={"port": port, "http_port": http_port})
+        folder = Path(tempfile.mkdtemp(prefix="patchserve-", dir=os.environ.get("XDG_RUNTIME_DIR")))  # for us only
+        resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(fronts)]
+        ledgers = LedgerMemory.create()
+        pixels = tuple(SharedPixels.create() for _ in range(fronts))
+        for file in (*self._bells, ledgers, *pixels):
+            resources.callback(os.close, file)
+        self._ledgers = open_ledgers(ledgers, fronts, settings)
+        resources.callback(self._ledgers.close)
+        engine = Assignment(
+            role="engine",
+            number=0,
+            fronts=fronts,
+            socket=f"unix:{folder / 'engine'}",
+            settings=self._settings.model_dump(mode="json"),
+            ledgers=ledgers,
+            pixels=pixels,
+            bells=tuple(self._bells),
+        )
+        self._engine = ChildKeeper(engine, self._engine_ended)
+        self._fronts = [
+            ChildKeeper(dataclasses.replace(engine, role="front", number=number), self._front_ended)
+            for number in range(fronts)
+        ]
+        self._keeping: list[asyncio.Task[None]] = []
+
+    async def start(self, stop: asyncio.Future[None], announce: Callable[[str], None]) -> None:
+        """Starts all processes. Returns when they are ready, or when a stop is requested before.
+
+        Raises:
+            StartupError: one of them cannot start.
+        """
+        children = (self._engine, *self._fronts)
+        self._keeping = [asyncio.create_task(child.keep()) for child in children]
+        ready = asyncio.gather(*(child.ready for child in children))
+        try:
+            waited: list[asyncio.Future[Any]] = [ready, stop, *self._keeping]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._keeping:
+                if task.done():
+                    task.result()  # what it could not start with
+            if ready.done():
+                announce(self._ready_line(*ready.result()))
+        finally:
+            ready.cancel()
+
+    def _ready_line(self, engine: Ready, first: Ready, *_: Ready) -> str:
+        if first.addresses is None:
+            raise AssertionError("The first front has addresses.")
+        words = f"{counted(engine.references, 'reference')}, {counted(len(self._fronts), 'front')}"
+        return ready_line(version("patchserve"), first.addresses, engine.detector, words)
+
+    def reload(self) -> None:
+        """Lets the fronts read their files again."""
+        for front in self._fronts:
+            front.reload()
+
+    async def stop(self, limit_s: float) -> None:
+        """Drains the fronts, then ends the engine."""
+        await asyncio.gather(*(front.stop(limit_s) for front in self._fronts))
+        await self._engine.stop(limit_s)
+        for task in self._keeping:
+            task.cancel()
+        for task in self._keeping:
+            with suppress(asyncio.CancelledError, StartupError):
+                await task
+
+    def _front_ended(self, number: int) -> None:
+        """Gives back what it held, and lets the others look at what waits."""
+        for ledger in range(self._ledgers.ledgers):
+            self._ledgers.clear(ledger, number)
+        for other, bell in enumerate(self._bells):
+            if other != number:
+                os.eventfd_write(bell, 1)
+
+    def _engine_ended(self, _: int) -> None:
+        if self._settings.store is None:
+            _log.error("References were kept in memory only, and are lost; --store DIR keeps them")

@@ -1,0 +1,43 @@
+"""The threads that do what blocks."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from patchserve_server.bootstrap.process import lower_thread_priority
+from patchserve_server.config import Settings
+
+INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
+OPENING_WORKERS = 4  # one slow opening does not delay the others
+
+
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """The threads of a process."""
+
+    images: ThreadPoolExecutor
+    inference: ThreadPoolExecutor
+    fitting: ThreadPoolExecutor
+    opening: ThreadPoolExecutor
+    storage: ThreadPoolExecutor
+    outputs: ThreadPoolExecutor
+
+
+def open_pools(settings: Settings, resources: ExitStack) -> Pools:
+    """Threads are started when they are needed first."""
+
+    def pool(name: str, threads: int, *, finishes: bool = False) -> ThreadPoolExecutor:
+        executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=lower_thread_priority)
+        resources.callback(executor.shutdown, wait=finishes, cancel_futures=not finishes)
+        return executor
+
+    return Pools(
+        images=pool("images", settings.threads),
+        inference=pool("inference", INFERENCE_WORKERS),
+        fitting=pool("fitting", 1),
+        opening=pool("opening", OPENING_WORKERS),
+        storage=pool("storage", 1),
+        outputs=pool("outputs", 1, finishes=True),
+    )

@@ -1,0 +1,191 @@
+"""The engine's end of the link to one front: what the front may ask for, and what is held for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from patchserve_server.config import MAX_FRONTS
+from patchserve_server.domain.errors import NotReadyError
+from patchserve_server.domain.ports import DetectorInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage
+from patchserve_server.fronts.connected_fronts import ConnectedFronts
+from patchserve_server.fronts.frames import Body, Head
+from patchserve_server.fronts.incoming_load import IncomingLoad
+from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.values import body_of, from_json_bytes
+from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_use import OpenReference
+
+_EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Engine:
+    """What an engine process has.
+
+    Args:
+        version: of the server.
+        detector: the description of its detector.
+        catalog: of all references.
+        batcher: scores, in turn between the clients of all fronts.
+        builder: makes references.
+        reference_images: reads the images of references.
+        fronts: all that are connected.
+        pixels: the memory that is shared with each front of this machine, by the front's number.
+    """
+
+    version: str
+    detector: DetectorInfo
+    catalog: Catalog
+    batcher: Batcher
+    builder: ReferenceBuilder
+    reference_images: ReferenceImages
+    fronts: ConnectedFronts
+    pixels: Sequence[SharedPixels]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Pin:
+    reference: OpenReference
+    release: AsyncExitStack
+
+
+class EngineSession:
+    """Answers one front. When its link ends, everything that is held for it is released."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._front = 0
+        self._pins: dict[int, _Pin] = {}
+        self._loads: dict[int, IncomingLoad] = {}
+        self._releasing: set[asyncio.Task[None]] = set()
+        self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)
+        self.link = Link(self, self._ended)
+        self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
+            "hello": self._hello,
+            "pin": self._pin,
+            "score": self._score,
+            "load": self._load,
+            "load_image": self._load_image,
+            "load_end": self._load_end,
+            "list_loads": self._list_loads,
+            "reference_image": self._reference_image,
+            "tune": self._tune,
+            "restore": self._restore,
+            "delete": self._delete,
+        }
+
+    async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
+        return await self._answers[request["do"]](request, body)
+
+    def told(self, message: Head, body: bytes) -> None:
+        match message["tell"]:
+            case "unpin":
+                self._unpin(message["pin"])
+            case "happened":
+                self._engine.fronts.tell_wall(message, body)
+
+    async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        if request["version"] != self._engine.version:
+            raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
+        self._front = int(request["front"])
+        self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
+        return {}, body_of(self._engine.detector)
+
+    async def _pin(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        reference_id, revision = ReferenceId(request["id"]), Revision(request["revision"])
+        async with AsyncExitStack() as stack:
+            opened = await stack.enter_async_context(self._engine.catalog.use(reference_id, revision))
+            self._pins[request["pin"]] = _Pin(opened, stack.pop_all())
+        return {}, b""
+
+    def _unpin(self, number: int) -> None:
+        if (pin := self._pins.pop(number, None)) is not None:
+            task = asyncio.create_task(pin.release.aclose())
+            self._releasing.add(task)
+            task.add_done_callback(self._releasing.discard)
+
+    async def _score(self, request: Head, body: bytes) -> tuple[Head, Body]:
+        scorer, shape = self._pins[request["pin"]].reference.scorer, request["shape"]
+        stream = request["stream"]  # each front numbers its own
+        flow = FlowKey(request["client"], stream and stream * MAX_FRONTS + self._front)
+        if (slot := request.get("slot")) is None:
+            model_input = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3)
+        else:
+            model_input = self._engine.pixels[self._front].view(slot, shape, np.uint8)
+        scored = await self._engine.batcher.score(scorer, model_input, flow)
+        anomaly_map = scored.raw.anomaly_map
+        answer = {
+            "score": scored.raw.image_score,
+            "map": anomaly_map.shape,
+            "embed_ms": scored.times.embed_ms,
+            "search_ms": scored.times.search_ms,
+            "queue_ms": scored.queue_ms,
+        }
+        if slot is None:
+            return answer, np.ascontiguousarray(anomaly_map).data.cast("B")
+        self._engine.pixels[self._front].view(slot, anomaly_map.shape, np.float32)[:] = anomaly_map
+        return answer, b""
+
+    async def _load(self, request: Head, body: bytes) -> tuple[Head, Body]:
+        options, number = from_json_bytes(LoadOptions, body), request["load"]
+        load = self._loads[number] = IncomingLoad()
+        try:
+            return {}, body_of(await self._engine.builder.load(options, load.images(), request["total"]))
+        finally:
+            del self._loads[number]
+
+    async def _load_image(self, request: Head, body: bytes) -> tuple[Head, Body]:
+        if (load := self._loads.get(request["load"])) is not None:  # else it has ended, and the front is told why
+            await load.put(NamedImage(body, request["name"]))
+        return {}, b""
+
+    async def _load_end(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        if (load := self._loads.get(request["load"])) is not None:
+            load.end()
+        return {}, b""
+
+    async def _list_loads(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        reference_id = None if request["id"] is None else ReferenceId(request["id"])
+        return {}, body_of(self._engine.builder.active_loads(reference_id))
+
+    async def _reference_image(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        with self._admission.permit(request["client"]) as permit:
+            image = await self._engine.reference_images.read(
+                permit, ReferenceId(request["id"]), request["index"], _revision(request["expected"])
+            )
+        return {"name": image.name, "revision": image.revision}, image.png
+
+    async def _tune(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
+        return {}, body_of(await self._engine.catalog.tune(reference_id, request["sensitivity"], expected))
+
+    async def _restore(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        revision, expected = _revision(request["revision"]), _revision(request["expected"])
+        return {}, body_of(await self._engine.catalog.restore(ReferenceId(request["id"]), revision, expected))
+
+    async def _delete(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
+        return {"revision": await self._engine.catalog.delete(reference_id, expected)}, b""
+
+    def _ended(self) -> None:
+        self._engine.fronts.discard(self.link)
+        for number in list(self._pins):
+            self._unpin(number)
+
+
+def _revision(text: Any) -> Revision | None:  # noqa: ANN401 - of a message
+    return None if text is None else Revision(text)

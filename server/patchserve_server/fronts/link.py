@@ -1,0 +1,141 @@
+"""A link between a front and its engine: requests with answers, and messages without, in order."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from patchserve_server.domain.errors import EngineLostError
+from patchserve_server.fronts.errors import error_from_json, error_to_json
+from patchserve_server.fronts.frames import Body, FrameConnection, Head
+from patchserve_server.serving.tasks import retrieve_error
+
+
+class Handlers(Protocol):
+    """What the other side may ask for."""
+
+    async def answer(self, request: Head, body: bytes, /) -> tuple[Head, Body]:
+        """The answer to a request `{"do": NAME, ...}`. It is cancelled if the other side does not need it any more."""
+
+    def told(self, message: Head, body: bytes) -> None:
+        """Takes a message `{"tell": NAME, ...}`. Returns at once."""
+
+
+class Link:
+    """One end. When the connection ends, whatever the cause, its requests fail and those of the other side end.
+
+    Args:
+        handlers: of what the other side asks for.
+        ended: called when the connection has ended.
+    """
+
+    def __init__(self, handlers: Handlers, ended: Callable[[], None] = lambda: None) -> None:
+        self._handlers = handlers
+        self._ended = ended
+        self.connection = FrameConnection(self._received, self._lost)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[Head, bytes]]] = {}
+        self._left: dict[int, Callable[[], None]] = {}  # requests that nobody waits for, but whose answer must come
+        self._answering: dict[int, asyncio.Task[None]] = {}
+        self.is_lost = False
+
+    async def ask(
+        self, request: Head, body: Body = b"", *, answered: Callable[[], None] = lambda: None
+    ) -> tuple[Head, bytes]:
+        """The answer to a request.
+
+        Args:
+            request: with its name as `do`.
+            body: its bytes.
+            answered: called when the other side is done with the request, also if this call is cancelled.
+
+        Raises:
+            EngineLostError: the connection has ended.
+            PatchserveError: the other side's.
+        """
+        if self.is_lost:
+            answered()
+            raise EngineLostError
+        number = next(self._numbers)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        self.connection.send(request | {"n": number}, body)
+        try:
+            result: tuple[Head, bytes] = await waiting
+        except asyncio.CancelledError:
+            if self._waiting.pop(number, None) is None:
+                answered()  # it came at the moment of the cancellation
+            else:
+                self._left[number] = answered
+                self.connection.send({"cancel": number})
+            raise
+        except BaseException:
+            answered()
+            raise
+        finally:
+            del waiting  # its error has a traceback that refers to this frame: a cycle
+        answered()
+        return result
+
+    def tell(self, message: Head, body: Body = b"") -> None:
+        """Sends a message, with its name as `tell`. Nobody answers it."""
+        self.connection.send(message, body)
+
+    def close(self) -> None:
+        """Ends the connection at once."""
+        self.connection.close()
+
+    def _received(self, head: Head, body: bytes) -> None:
+        if "re" in head:
+            self._take_answer(head["re"], head, body)
+        elif "n" in head:
+            number: int = head["n"]
+            task = self._answering[number] = asyncio.create_task(self._answer(number, head, body))
+            task.add_done_callback(lambda _: self._answering.pop(number, None))
+        elif "cancel" in head:
+            if head["cancel"] in self._answering:
+                self._answering[head["cancel"]].cancel()
+        else:
+            self._handlers.told(head, body)
+
+    def _take_answer(self, number: int, head: Head, body: bytes) -> None:
+        if (answered := self._left.pop(number, None)) is not None:
+            answered()
+        waiting = self._waiting.pop(number, None)
+        if waiting is None or waiting.done():
+            return
+        if "error" in head:
+            waiting.set_exception(error_from_json(head["error"]))
+        else:
+            waiting.set_result((head, body))
+
+    async def _answer(self, number: int, request: Head, body: bytes) -> None:
+        answer: tuple[Head, Body] = {}, b""
+        try:
+            answer = await self._handlers.answer(request, body)
+        except asyncio.CancelledError:  # the other side does not need it, or has gone
+            answer = {}, b""
+        except Exception as error:  # noqa: BLE001 - the other side gets it
+            answer = {"error": error_to_json(error)}, b""
+        head, content = answer
+        self.connection.send({"re": number, **head}, content)
+
+    def _lost(self) -> None:
+        self.is_lost = True
+        waiting, left = self._waiting, self._left
+        self._waiting, self._left = {}, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(EngineLostError())
+                retrieve(future)
+        for answered in left.values():
+            answered()
+        for task in list(self._answering.values()):
+            task.cancel()
+        self._ended()
+
+
+def retrieve(future: asyncio.Future[Any]) -> None:
+    """Keeps asyncio from logging an error that nobody waits for."""
+    future.add_done_callback(retrieve_error)  # type: ignore[arg-type]

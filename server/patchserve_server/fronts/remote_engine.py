@@ -1,0 +1,69 @@
+"""A front's end of its link to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+
+from patchserve_server.domain.events import Events
+from patchserve_server.domain.ports import DetectorInfo
+from patchserve_server.fronts.endpoints import connect
+from patchserve_server.fronts.frames import Body, Head
+from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.remote_loads import RemoteLoads, RemoteReferenceImages
+from patchserve_server.fronts.remote_references import RemoteReferences
+from patchserve_server.fronts.remote_scoring import RemoteScoring
+from patchserve_server.fronts.values import from_json_bytes
+
+Told = Callable[[Head, bytes], None]
+
+
+class RemoteEngine:
+    """The engine, from `connect` until `lost`. Then another one is made.
+
+    Args:
+        pixels: the memory that this front shares with it; None: it is on another machine.
+        events: hears of changes of references; None: nobody listens.
+        told: takes what the engine tells of the wall.
+    """
+
+    def __init__(self, pixels: SharedPixels | None, events: Events | None, told: Told) -> None:
+        self._told = told
+        self._is_connected = False
+        self.lost = asyncio.Event()
+        self.link = Link(self, self.lost.set)
+        self.references = RemoteReferences(self.link, events)
+        self.scoring = RemoteScoring(self.link, pixels)
+        self.loads = RemoteLoads(self.link)
+        self.reference_images = RemoteReferenceImages(self.link, self.references)
+
+    async def connect(
+        self, address: str, *, version: str, front: int, shows_wall: bool, tls: ssl.SSLContext | None = None
+    ) -> DetectorInfo:
+        """Connects to the engine, and learns of all references. Returns the description of its detector.
+
+        Raises:
+            OSError: nobody listens there.
+            UnavailableError: it has another version, or ended meanwhile.
+        """
+        await connect(self.link.connection, address, tls)
+        hello: Head = {"do": "hello", "version": version, "front": front, "shows_wall": shows_wall}
+        _, body = await self.link.ask(hello)
+        self._is_connected = True
+        return from_json_bytes(DetectorInfo, body)
+
+    async def answer(self, _request: Head, _body: bytes, /) -> tuple[Head, Body]:
+        """To `acknowledge`: what was told before is known. Nothing else is asked."""
+        return {}, b""
+
+    def told(self, message: Head, body: bytes) -> None:
+        if message["tell"] == "known":
+            self.references.learn(message, body, is_news=self._is_connected)
+        else:
+            self._told(message, body)
+
+    def close(self) -> None:
+        """Ends the link."""
+        self.link.close()

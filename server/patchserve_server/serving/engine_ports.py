@@ -1,0 +1,81 @@
+"""What the faces need of the engine, whether it is in this process or in another one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import Protocol
+
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.load_cost import LoadedReference
+from patchserve_server.domain.load_progress import LoadProgress
+from patchserve_server.domain.reference import ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_image import NamedImage
+from patchserve_server.serving.admission import Permit
+from patchserve_server.serving.batching import BatchedScores
+from patchserve_server.serving.fairness import FlowKey
+from patchserve_server.serving.known_references import Listener
+from patchserve_server.serving.reference_builder import LoadOptions
+from patchserve_server.serving.reference_images import EncodedReferenceImage
+
+
+class ReferenceInUse(Protocol):
+    """A revision that stays open while somebody uses it."""
+
+    @property
+    def info(self) -> ReferenceInfo: ...
+
+
+class References(Protocol):
+    """All references by id, and their changes: `Catalog`, or its copy in a front."""
+
+    @property
+    def usable_count(self) -> int: ...
+
+    def use(
+        self, reference_id: ReferenceId, expected_revision: Revision | None = None
+    ) -> AbstractAsyncContextManager[ReferenceInUse]: ...
+
+    def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo: ...
+
+    def find(self, reference_id: ReferenceId) -> ReferenceInfo | None: ...
+
+    def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]: ...
+
+    async def tune(
+        self, reference_id: ReferenceId, sensitivity: float, expected_revision: Revision | None = None
+    ) -> ReferenceInfo: ...
+
+    async def restore(
+        self, reference_id: ReferenceId, revision: Revision | None = None, expected_revision: Revision | None = None
+    ) -> ReferenceInfo: ...
+
+    async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str: ...
+
+    def listen(self, reference_id: ReferenceId, listener: Listener) -> AbstractContextManager[None]: ...
+
+
+class Scoring(Protocol):
+    """Scores model inputs, in turn between clients."""
+
+    async def score(self, reference: ReferenceInUse, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
+        """The raw scores of one model input, (H, W, 3) uint8, against a reference that `References.use` opened."""
+
+
+class Loads(Protocol):
+    """Builds references: `ReferenceBuilder`, or that of the engine."""
+
+    async def load(
+        self, options: LoadOptions, images: AsyncIterator[NamedImage], image_total: int = 0
+    ) -> LoadedReference: ...
+
+    async def list_loads(self, reference_id: ReferenceId | None = None) -> Sequence[LoadProgress]: ...
+
+
+class ReferenceImageReader(Protocol):
+    """Reads the images of references: `ReferenceImages`, or those of the engine."""
+
+    async def read(
+        self, permit: Permit, reference_id: ReferenceId, index: int, expected_revision: Revision | None = None
+    ) -> EncodedReferenceImage: ...

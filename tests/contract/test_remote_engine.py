@@ -1,0 +1,351 @@
+"""The engine over a link: what a front sees of it is what the engine itself would say."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fakes.certificates import Authority
+from fakes.detector import FakeDetector
+from fakes.gray import gray_input, gray_png
+from fakes.waiting import settle, until
+
+from patchserve_server.domain.errors import (
+    EngineLostError,
+    InvalidInputError,
+    PatchserveError,
+    PreconditionError,
+    ReferenceNotFoundError,
+    RevisionMismatchError,
+    RevisionNotKeptError,
+    UndecodableImageError,
+)
+from patchserve_server.domain.load_cost import LoadedReference
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.reference_image import NamedImage
+from patchserve_server.domain.reference_options import RequestedOptions, ScoringProfile
+from patchserve_server.fronts.connected_fronts import ConnectedFronts
+from patchserve_server.fronts.endpoints import listen
+from patchserve_server.fronts.engine_session import Engine, EngineSession
+from patchserve_server.fronts.pixels import SLOT_BYTES, SLOTS, SharedPixels
+from patchserve_server.fronts.remote_engine import RemoteEngine
+from patchserve_server.imaging import ImageLimits
+from patchserve_server.serving.admission import Admission, Capacity
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
+from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.store import MemoryReferenceStore
+
+BELT = ReferenceId("belt")
+VERSION = "1"
+MAX_BYTES = 2**22
+
+
+class EngineBench:
+    """An engine that listens, and the fronts that a test connects to it."""
+
+    def __init__(self, pool: ThreadPoolExecutor, stack: AsyncExitStack, address: str) -> None:
+        self.detector, self.fronts, self._stack, self._address = FakeDetector(), ConnectedFronts(), stack, address
+        self.catalog = Catalog(
+            MemoryReferenceStore(),
+            self.detector,
+            storage=pool,
+            opening=pool,
+            max_bytes=MAX_BYTES,
+            known=self.fronts.known,
+            everybody_knows=self.fronts.everybody_knows,
+        )
+        self._files = [SharedPixels.create() for _ in range(2)]
+        for file in self._files:
+            stack.callback(os.close, file)
+        builder = ReferenceBuilder(
+            self.detector,
+            self.catalog,
+            images=pool,
+            fitting=pool,
+            limits=ImageLimits(),
+            max_images=10,
+            max_bytes=MAX_BYTES,
+        )
+        self.engine = Engine(
+            version=VERSION,
+            detector=self.detector.info,
+            catalog=self.catalog,
+            batcher=Batcher(self.detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0),
+            builder=builder,
+            reference_images=ReferenceImages(self.catalog, pool, FairSemaphore(4)),
+            fronts=self.fronts,
+            pixels=[SharedPixels(file) for file in self._files],
+        )
+        self.server_tls: ssl.SSLContext | None = None
+        self.client_tls: ssl.SSLContext | None = None
+
+    async def listen(self) -> None:
+        server = await listen(lambda: EngineSession(self.engine).link.connection, self._address, self.server_tls)
+        self._stack.callback(server.close)
+        if not self._address.startswith("unix"):
+            self._address = f"localhost:{server.sockets[0].getsockname()[1]}"
+
+    async def front(self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True) -> RemoteEngine:
+        pixels = SharedPixels(self._files[number]) if shares_memory else None
+        front = RemoteEngine(pixels, None, lambda _head, _body: None)
+        self._stack.callback(front.close)
+        info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
+        assert info == self.detector.info
+        return front
+
+
+@asynccontextmanager
+async def engine_bench(address: str) -> AsyncIterator[EngineBench]:
+    with ThreadPoolExecutor(8) as pool:
+        async with AsyncExitStack() as stack:
+            bench = EngineBench(pool, stack, address)
+            stack.callback(bench.detector.gate.set)
+            stack.callback(bench.detector.fit_gate.set)
+            yield bench
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[EngineBench]:
+    async with engine_bench(f"unix:{tmp_path}/engine") as made:
+        await made.listen()
+        yield made
+
+
+async def load(front: RemoteEngine, *levels: int, **options: object) -> LoadedReference:
+    async def images() -> AsyncIterator[NamedImage]:
+        for level in levels:
+            yield NamedImage(gray_png(level) if level >= 0 else b"no image", f"{level}.png")
+
+    return await front.loads.load(LoadOptions(BELT, **options), images(), len(levels))  # type: ignore[arg-type]
+
+
+async def score(front: RemoteEngine, level: int, client: str = "a") -> float:
+    async with front.references.use(BELT) as reference:
+        return (await front.scoring.score(reference, gray_input(level), FlowKey(client))).raw.image_score
+
+
+async def test_a_load_through_one_front_is_known_by_all_when_it_is_answered(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    requested = RequestedOptions(profile=ScoringProfile.PAPER, false_alarm_rate=0.1)
+    loaded = await load(one, 10, 20, requested=requested, sensitivity=1.5)
+    assert one.references.info(BELT) == other.references.info(BELT) == loaded.info == bench.catalog.info(BELT)
+    assert loaded.info.images[0].name == "10.png"
+    assert other.references.page("", 10) == ([loaded.info], False)
+    later = await bench.front(0)
+    assert later.references.find(BELT) == loaded.info
+
+
+async def test_scores_are_those_of_the_engine_with_shared_memory_and_without(bench: EngineBench) -> None:
+    near, far = await bench.front(0), await bench.front(1, shares_memory=False)
+    await load(near, 100)
+    async with bench.catalog.use(BELT) as opened:
+        model_input = np.random.default_rng(1).integers(0, 256, (16, 16, 3), np.uint8)
+        (expected,), _ = opened.scorer.score(model_input[None])
+    for front in (near, far):
+        async with front.references.use(BELT) as reference:
+            scored = await front.scoring.score(reference, model_input, FlowKey("a"))
+        assert scored.raw.image_score == expected.image_score
+        np.testing.assert_array_equal(scored.raw.anomaly_map, expected.anomaly_map)
+        assert scored.times.embed_ms > 0
+
+
+async def test_many_images_at_once_are_not_mixed_up(bench: EngineBench) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    levels = [*range(1, 200)]  # more than there are slots
+    assert len(levels) > SLOTS
+    assert await asyncio.gather(*(score(front, level) for level in levels)) == levels
+
+
+async def test_what_is_larger_than_a_slot_goes_through_the_connection(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    assert SLOT_BYTES > 16 * 16 * 3
+    monkeypatch.setattr("patchserve_server.fronts.pixels.SLOT_BYTES", 10)
+    assert await score(front, 7) == 7
+
+
+async def test_a_revision_stays_open_while_a_front_uses_it(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    first = (await load(one, 100)).info
+    heard: list[object] = []
+    async with one.references.use(BELT, first.revision) as reference:
+        with one.references.listen(BELT, heard.append):
+            second = (await load(other, 120)).info
+        assert heard == [second]
+        scored = await one.scoring.score(reference, gray_input(100), FlowKey("a", 1))
+        assert (reference.info, scored.raw.image_score) == (first, 0)
+        assert await score(one, 120) == 0
+        with pytest.raises(RevisionMismatchError):
+            async with one.references.use(BELT, first.revision):
+                pass
+
+
+async def test_users_of_one_revision_share_a_pin_and_the_last_one_gives_it_back(bench: EngineBench) -> None:
+    front = await bench.front()
+    await load(front, 1)
+    async with front.references.use(BELT) as one, front.references.use(BELT) as other:
+        assert one.pin == other.pin
+    await settle()
+    async with front.references.use(BELT) as later:
+        assert later.pin != one.pin
+    await front.references.delete(BELT)
+    await until(lambda: not list(bench.catalog.open_ids()))
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        (lambda front: front.references.tune(DEFAULT_REFERENCE_ID, 1.0), ReferenceNotFoundError),
+        (lambda front: front.references.tune(BELT, -1.0), InvalidInputError),
+        (lambda front: front.references.restore(BELT), RevisionNotKeptError),
+        (load, InvalidInputError),
+        (lambda front: load(front, 1, -1), UndecodableImageError),
+        (lambda front: load(front, 1, append=True, sensitivity=3.0), PreconditionError),
+    ],
+)
+async def test_errors_come_back_as_the_engine_raised_them(
+    bench: EngineBench, call: Callable[[RemoteEngine], object], expected: type[PatchserveError]
+) -> None:
+    front = await bench.front()
+    await load(front, 1)
+    with pytest.raises(expected) as caught:
+        await call(front)  # type: ignore[misc]
+    assert caught.value.message
+    if expected is UndecodableImageError:
+        assert caught.value.field == "images[1]"  # type: ignore[attr-defined]
+    if expected is ReferenceNotFoundError:
+        assert caught.value.reference_id == "default"  # type: ignore[attr-defined]
+
+
+async def test_changes_are_those_of_the_catalog(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    first = (await load(one, 1)).info
+    tuned = await other.references.tune(BELT, 2.0, first.revision)
+    assert one.references.info(BELT).sensitivity == tuned.sensitivity == 2.0
+    restored = await one.references.restore(BELT)
+    assert restored.revision == other.references.info(BELT).revision == first.revision
+    assert await other.references.delete(BELT) == first.revision
+    assert one.references.find(BELT) is None
+
+
+async def test_a_reference_image_is_that_of_the_engine(bench: EngineBench) -> None:
+    front = await bench.front()
+    info = (await load(front, 1, 2)).info
+    admission = Admission("image", Capacity(2, 2**20), share=1, largest=Capacity(1, 2**20))
+    with admission.permit("a") as permit:
+        image = await front.reference_images.read(permit, BELT, 1)
+        assert permit.capacity == Capacity(1, 3 * 16 * 16)
+    assert (image.png[:4], image.name, image.revision) == (b"\x89PNG", "2.png", info.revision)
+
+
+async def test_active_loads_are_listed_on_every_front(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    bench.detector.fit_gate.clear()
+    loading = asyncio.create_task(load(one, 1, 2))
+    await until(lambda: bool(bench.engine.builder.active_loads()))
+    (active,) = await other.loads.list_loads()
+    assert (active.reference_id, active.steps_total) == (BELT, 2)
+    bench.detector.fit_gate.set()
+    await loading
+    assert await other.loads.list_loads(BELT) == []
+
+
+async def test_when_a_front_has_gone_nothing_is_held_for_it(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    await load(one, 1)
+    async with one.references.use(BELT) as reference:
+        bench.detector.gate.clear()
+        scoring = asyncio.create_task(one.scoring.score(reference, gray_input(1), FlowKey("a")))
+        bench.detector.fit_gate.clear()
+        loading = asyncio.create_task(load(one, 5))
+        await until(lambda: bool(bench.detector.batches and bench.engine.builder.active_loads()))
+        one.close()
+        for task in (scoring, loading):
+            with pytest.raises(EngineLostError):
+                await task
+        await one.lost.wait()
+        with pytest.raises(EngineLostError):
+            await one.scoring.score(reference, gray_input(1), FlowKey("a"))
+    bench.detector.gate.set()
+    bench.detector.fit_gate.set()
+    await until(lambda: not bench.engine.builder.active_loads())
+    await other.references.delete(BELT)  # nobody waits for the front that has gone
+    await until(lambda: not list(bench.catalog.open_ids()))
+
+
+async def test_a_caller_who_leaves_frees_its_slot_only_when_the_engine_is_done(bench: EngineBench) -> None:
+    front = await bench.front()
+    await load(front, 0)
+    bench.detector.gate.clear()
+    async with front.references.use(BELT) as reference:
+        for _ in range(3 * SLOTS):
+            task = asyncio.create_task(front.scoring.score(reference, gray_input(9), FlowKey("a")))
+            await settle()
+            task.cancel()
+        bench.detector.gate.set()
+        assert await asyncio.gather(*(score(front, level) for level in range(50))) == list(range(50))
+
+
+async def test_clients_of_different_fronts_take_turns(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    await load(one, 0)
+    bench.detector.gate.clear()
+    done: list[str] = []
+
+    async def ask(front: RemoteEngine, client: str) -> None:
+        await score(front, 1, client)
+        done.append(client)
+
+    greedy = [asyncio.create_task(ask(one, "greedy")) for _ in range(16)]
+    await until(lambda: bool(bench.detector.batches))
+    await settle()
+    modest = asyncio.create_task(ask(other, "modest"))
+    for _ in range(20):
+        await asyncio.sleep(0.005)  # the request is on its way through a socket
+    bench.detector.gate.set()
+    await asyncio.gather(modest, *greedy)
+    assert done.index("modest") < 9, "the batch that runs, and the next one"
+
+
+async def test_another_version_is_refused(bench: EngineBench) -> None:
+    with pytest.raises(PatchserveError, match="The engine is patchserve 1, not 2"):
+        await bench.front(version="2")
+
+
+async def test_an_engine_on_another_machine_needs_certificates_of_both(tmp_path: Path) -> None:
+    authority = Authority()
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(authority.certificate)
+
+    def context(purpose: ssl.Purpose, name: str) -> ssl.SSLContext:
+        made = ssl.create_default_context(purpose, cafile=str(ca))
+        made.load_cert_chain(*authority.write(tmp_path, name))
+        made.verify_mode = ssl.CERT_REQUIRED
+        return made
+
+    async with engine_bench("localhost:0") as bench:
+        bench.server_tls = context(ssl.Purpose.CLIENT_AUTH, "engine")
+        bench.client_tls = context(ssl.Purpose.SERVER_AUTH, "front")
+        await bench.listen()
+        front = await bench.front(shares_memory=False)
+        await load(front, 100)
+        assert await score(front, 103) == 3
+        bench.client_tls = ssl.create_default_context(cafile=str(ca))  # a front without a certificate
+        with pytest.raises((OSError, EngineLostError)):
+            await bench.front(shares_memory=False)
+        bench.client_tls = None
+        with pytest.raises(ValueError, match="only with TLS"):
+            await bench.front(shares_memory=False)

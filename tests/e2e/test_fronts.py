@@ -1,0 +1,228 @@
+"""Several fronts and one engine: they are one server, and the death of one process costs its own work only."""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import grpc
+import pytest
+from e2e.fleet import Fleet, fleet_process
+from e2e.harness import Stub, load, refusal
+from fakes.gray import gray_png
+from fakes.waiting import wait_until
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from patchserve.v1.inference_pb2 import InferRequest, InferResponse
+from patchserve.v1.reference_pb2 import DeleteReferenceRequest, GetReferenceRequest, ListLoadsRequest
+from patchserve.v1.server_info_pb2 import GetServerInfoRequest
+from patchserve.v1.stream_pb2 import Frame, InferStreamRequest, StreamConfig
+
+IMAGE = gray_png(100)
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    with fleet_process("--http-port", "0") as running:
+        yield running
+
+
+def infer(stub: Stub, reference_id: str, timeout_s: float = 30) -> InferResponse:
+    return stub.Infer(InferRequest(reference_id=reference_id, image=IMAGE), timeout=timeout_s)
+
+
+def outcome_of(stub: Stub, reference_id: str = "default", timeout_s: float = 60) -> grpc.StatusCode:
+    try:
+        infer(stub, reference_id, timeout_s)
+    except grpc.RpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+def is_ready(address: str) -> bool:
+    with grpc.insecure_channel(address, OWN_CONNECTION) as channel:
+        request = health_pb2.HealthCheckRequest(service="patchserve.v1.PatchCoreService")
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(request, timeout=5)
+        except grpc.RpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def test_a_change_through_one_front_is_seen_by_the_next_call_on_the_other(fleet: Fleet) -> None:
+    with fleet.stub_at(0) as first, fleet.stub_at(1) as second:
+        for count in range(1, 20):
+            one, other = (first, second) if count % 2 else (second, first)
+            revision = load(one, "shared", count % 3 + 1).revision
+            assert infer(other, "shared").reference_revision == revision
+            assert other.GetReference(GetReferenceRequest(reference_id="shared")).reference.revision == revision
+        first.DeleteReference(DeleteReferenceRequest(reference_id="shared"))
+        assert outcome_of(second, "shared") is grpc.StatusCode.NOT_FOUND
+        assert not second.ListLoads(ListLoadsRequest()).loads
+
+
+def test_every_front_says_the_same_about_the_server(fleet: Fleet) -> None:
+    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+        answer = one.GetServerInfo(GetServerInfoRequest())
+        assert answer == other.GetServerInfo(GetServerInfoRequest())
+        assert answer.http_url == fleet.http_url
+
+
+def test_the_wall_shows_what_every_front_inspects(fleet: Fleet) -> None:
+    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+        load(one, "wall", 1)
+        for stub in (one, other):
+            infer(stub, "wall")
+
+        def scores() -> list[object]:
+            with urllib.request.urlopen(f"{fleet.http_url}/watch/scores?reference_id=wall") as response:
+                return list(json.load(response)["scores"])
+
+        wait_until(lambda: len(scores()) == 2)
+
+
+def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
+    with (
+        fleet_process("--client-share", "1", "--max-pending-images", "4", score_s=3) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        load(one, "default", 1)
+        requests: queue.Queue[InferStreamRequest | None] = queue.Queue()
+        requests.put(InferStreamRequest(config=StreamConfig()))
+        kept = other.InferStream(iter(requests.get, None))
+        assert next(kept).ready.max_in_flight
+        lost = [pool.submit(outcome_of, one) for _ in range(4)]
+        wait_until(lambda: outcome_of(other, timeout_s=0.2) is grpc.StatusCode.RESOURCE_EXHAUSTED)
+        pid = fleet.kill("front 0")
+        assert grpc.StatusCode.UNAVAILABLE in {call.result() for call in lost}
+        requests.put(InferStreamRequest(frame=Frame(image=IMAGE)))
+        assert next(kept).result.response.reference_id == "default"
+        requests.put(None)
+        assert not list(kept)
+        together = [pool.submit(outcome_of, other) for _ in range(4)]  # the dead one holds nothing any more
+        assert {call.result() for call in together} == {grpc.StatusCode.OK}
+        wait_until(lambda: fleet.pid_of("front 0") not in (0, pid))
+        with fleet.stub_at(0) as again:
+            wait_until(lambda: outcome_of(again) is grpc.StatusCode.OK)
+    assert "front 0 ended (code -9) and is started again" in fleet.log
+
+
+def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: Path) -> None:
+    with (
+        fleet_process("--store", str(tmp_path), score_s=2) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        revision = load(one, "default", 2).revision
+        requests: list[queue.Queue[InferStreamRequest | None]] = [queue.Queue(), queue.Queue()]
+        streams = []
+        for stub, sent in zip((one, other), requests, strict=True):
+            sent.put(InferStreamRequest(config=StreamConfig()))
+            streams.append(stub.InferStream(iter(sent.get, None)))
+            assert next(streams[-1]).ready.reference_revision == revision
+        waiting = [pool.submit(outcome_of, stub) for stub in (one, other)]
+        fleet.kill("engine")
+        assert {call.result() for call in waiting} == {grpc.StatusCode.UNAVAILABLE}
+        for stream, sent in zip(streams, requests, strict=True):
+            with pytest.raises(grpc.RpcError) as caught:
+                next(stream)
+            code, reason, _ = refusal(caught.value)
+            assert (code, reason) == (grpc.StatusCode.UNAVAILABLE, "ENGINE_LOST")
+            sent.put(None)
+        for stub in (one, other):
+            wait_until(lambda: outcome_of(stub) is grpc.StatusCode.OK)  # noqa: B023
+            assert infer(stub, "default").reference_revision == revision
+    assert "The engine is lost" in fleet.log
+
+
+def test_references_in_memory_are_lost_with_the_engine_and_the_log_says_so() -> None:
+    with fleet_process() as fleet, fleet.stub_at(0) as one:
+        load(one, "default", 1)
+        fleet.kill("engine")
+        wait_until(lambda: outcome_of(one) is grpc.StatusCode.NOT_FOUND)
+        assert is_ready(fleet.address)
+    assert "References were kept in memory only, and are lost" in fleet.log
+
+
+def test_the_limits_hold_over_all_fronts_together() -> None:
+    with (
+        fleet_process("--client-share", "1", "--max-pending-images", "4", score_s=3) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        load(one, "default", 1)
+        codes = [call.result() for call in [pool.submit(outcome_of, stub) for stub in (one, other) * 8]]
+        assert codes.count(grpc.StatusCode.OK) == 4
+        assert codes.count(grpc.StatusCode.RESOURCE_EXHAUSTED) == 12
+
+
+def test_a_stop_answers_what_was_accepted_on_every_front() -> None:
+    with (
+        fleet_process(score_s=1) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        load(one, "default", 1)
+        requests: list[queue.Queue[InferStreamRequest | None]] = [queue.Queue(), queue.Queue()]
+        streams = []
+        for stub, sent in zip((one, other), requests, strict=True):
+            sent.put(InferStreamRequest(config=StreamConfig()))
+            streams.append(stub.InferStream(iter(sent.get, None)))
+            assert next(streams[-1]).ready.max_in_flight
+            sent.put(InferStreamRequest(frame=Frame(frame_id="a", image=IMAGE)))
+            sent.put(InferStreamRequest(frame=Frame(frame_id="b", image=IMAGE)))
+        for stream in streams:
+            assert next(stream).result.frame_id == "a"
+        stopping = pool.submit(fleet.stop)
+        for stream, sent in zip(streams, requests, strict=True):
+            found: list[str | None] = []
+            with pytest.raises(grpc.RpcError) as caught:
+                found.extend(response.WhichOneof("payload") for response in stream)
+            assert set(found) == {"notice", "result"}
+            assert len(found) == 2
+            assert refusal(caught.value)[1] == "DRAINING"
+            sent.put(None)
+        assert stopping.result() == 0
+
+
+def test_a_second_signal_ends_every_process() -> None:
+    fleet = Fleet("--drain-delay-s", "60")
+    fleet.wait_ready()
+    pids = [fleet.pid_of(name) for name in ("engine", "front 0", "front 1")]
+    fleet.process.send_signal(signal.SIGTERM)
+    wait_until(lambda: "Stopping" in fleet.log)
+    assert fleet.stop() == 130
+    wait_until(lambda: not any(fleet_is_alive(pid) for pid in pids))
+
+
+def fleet_is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--host", "unix:/tmp/patchserve-fronts.sock"], "--fronts above 1 needs an address with ports"),
+        (["--save-outputs", "/tmp/patchserve-fronts-outputs"], "--save-outputs works with one front only"),
+        (["--tls-cert", "/nonexistent", "--tls-key", "/nonexistent"], "--tls-cert"),
+    ],
+)
+def test_what_several_fronts_cannot_do_is_said_at_the_start(flags: list[str], expected: str) -> None:
+    fleet = Fleet(*flags)
+    assert fleet.wait() == 1
+    assert expected in fleet.log
+    assert "Traceback" not in fleet.log

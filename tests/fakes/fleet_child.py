@@ -1,0 +1,36 @@
+"""A child process of a server with several fronts whose engine has a FakeDetector. Run as a program.
+
+`score` takes as long as the variable FAKE_SCORE_S says.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fakes.detector import FakeDetector
+from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.fleet import child
+from patchserve_server.config import Settings
+from patchserve_server.domain.images import ModelInputs
+from patchserve_server.domain.ports import Detector, ScoredPart, Scorer
+
+
+class SlowDetector(FakeDetector):
+    def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
+        time.sleep(float(os.environ.get("FAKE_SCORE_S", "0")))
+        return super().score_batch(batch)
+
+
+def open_slow_detector(_settings: Settings) -> Detector:
+    return SlowDetector()
+
+
+if __name__ == "__main__":
+    composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
+    child.main()

@@ -1,0 +1,21 @@
+"""`patchserve-server` whose child processes are those of fleet_child.py. Run as a program.
+
+With one front, it is the engine itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from fakes.fleet_child import open_slow_detector
+from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.fleet import keeper
+from patchserve_server.cli import main
+
+if __name__ == "__main__":
+    composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
+    keeper.COMMAND = (sys.executable, str(Path(__file__).with_name("fleet_child.py")))
+    main()

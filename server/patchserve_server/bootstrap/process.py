@@ -8,6 +8,10 @@ import logging
 import os
 import sys
 import threading
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from patchserve_server.config import Settings
 
 SWITCH_INTERVAL_S = 0.0005
 _GRPC_LOGGER = "grpc._cython.cygrpc"
@@ -65,8 +69,13 @@ def lower_thread_priority() -> None:
         os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICENESS)
 
 
-def new_event_loop() -> asyncio.AbstractEventLoop:
-    """The event loop of the server: uvloop's, which costs a call less, where there is one; else asyncio's own."""
+def new_event_loop(settings: Settings) -> asyncio.AbstractEventLoop:
+    """The event loop of the server: uvloop's, which costs a call less, where there is one; else asyncio's own.
+
+    With HTTPS, it is asyncio's: uvloop reads before the HTTP face can start TLS, and what the client sent is lost.
+    """
+    if settings.tls_cert is not None and settings.http_port is not None:
+        return asyncio.new_event_loop()
     try:
         import uvloop  # noqa: PLC0415 - not for Windows
     except ImportError:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import signal
 import sys
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -34,7 +35,7 @@ def _run(arguments: argparse.Namespace) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
             runner.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
     except StartupError as error:
         sys.exit(f"{PROGRAM}: {error.message}")

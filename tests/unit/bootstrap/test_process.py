@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from grpc import aio
 from grpc._cython import cygrpc  # type: ignore[attr-defined] # its stubs leave it out
 
 from patchserve_server.bootstrap.process import configure_process, lower_thread_priority, new_event_loop
+from patchserve_server.config import Settings
 
 HEAVY = ("torch", "openvino", "nncf", "grpc", "cv2")
 
@@ -107,13 +109,20 @@ def test_help_and_a_wrong_flag_do_not_wait_for_large_libraries(command: str) -> 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no uvloop")
 def test_the_loop_is_uvloops() -> None:
-    loop = new_event_loop()
+    loop = new_event_loop(Settings())
     loop.close()
     assert type(loop).__module__ == "uvloop"
 
 
+def test_with_https_the_loop_is_asyncios_own(tmp_path: Path) -> None:
+    settings = Settings(tls_cert=tmp_path / "cert.pem", tls_key=tmp_path / "key.pem", http_port=8080)
+    loop = new_event_loop(settings)
+    loop.close()
+    assert type(loop).__module__.startswith("asyncio.")
+
+
 def test_without_uvloop_the_loop_is_asyncios_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    loop = new_event_loop()
+    loop = new_event_loop(Settings())
     loop.close()
     assert type(loop).__module__.startswith("asyncio.")

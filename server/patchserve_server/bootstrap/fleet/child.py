@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
@@ -63,7 +64,7 @@ def main() -> None:
     logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {assignment.name}: %(name)s: %(message)s")
     logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
             runner.run(_run(assignment))
     except StartupError as error:
         report(Failed(error.message))

@@ -44,6 +44,20 @@ def test_every_item_comes_out_once_and_in_the_order_of_its_flow(flows: list[Flow
     assert {flow: [n for n, other in enumerate(flows) if other == flow] for flow in set(flows)} == dict(popped)
 
 
+@given(st.lists(st.tuples(FLOWS, st.booleans()), max_size=40))
+def test_taken_items_are_the_eligible_ones_and_the_others_keep_their_order(items: list[tuple[FlowKey, bool]]) -> None:
+    queue: FairQueue[int] = FairQueue()
+    for number, (flow, _) in enumerate(items):
+        queue.push(flow, number)
+    taken = list(queue.take(lambda number: items[number][1]))
+    assert sorted(taken) == [number for number, (_, is_eligible) in enumerate(items) if is_eligible]
+    left = list(queue)
+    assert sorted([*taken, *left]) == list(range(len(items)))
+    for flow in {flow for flow, _ in items}:
+        own = [number for number in left if items[number][0] == flow]
+        assert own == sorted(own)
+
+
 @given(st.lists(FLOWS, min_size=1, max_size=40))
 def test_while_two_clients_wait_neither_is_served_twice_in_a_row(flows: list[FlowKey]) -> None:
     queue: FairQueue[object] = FairQueue()

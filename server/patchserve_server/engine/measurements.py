@@ -22,6 +22,7 @@ Timer: TypeAlias = Callable[[Mapping[str, Callable[[], object]]], dict[str, floa
 
 _VERSIONS = ("patchserve", "torch", "openvino")  # whose kernels and code the times are of
 _REPEATS = 3
+_LARGEST_FILE_BYTES = 2**16
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +40,13 @@ def shortest_times_ms(functions: Mapping[str, Callable[[], object]]) -> dict[str
 
 def user_cache_folder() -> Path | None:
     """Where measurements are kept if the server has no folder of its own; None: its user has no home folder."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "patchserve" / "measurements"
+        if not folder.is_absolute():  # the XDG specification says to ignore it
+            folder = Path("~/.cache").expanduser()
     except RuntimeError:
         return None
+    return folder / "patchserve" / "measurements"
 
 
 class Measurements:
@@ -86,11 +90,12 @@ def _key(name: str) -> str:
 
 def _read(path: Path, names: set[str]) -> dict[str, float] | None:
     try:
-        times_ms = json.loads(path.read_bytes())["times_ms"]
+        if not path.is_file():  # to open a pipe waits for its writer
+            return None
+        with path.open("rb") as file:
+            times_ms = json.loads(file.read(_LARGEST_FILE_BYTES))["times_ms"]
         found = {str(name): float(time_ms) for name, time_ms in times_ms.items()}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, OverflowError, TypeError, KeyError, AttributeError, RecursionError):
         _log.info("The kept measurement %s cannot be read: measuring again", path.name)
         return None
     return found if found.keys() == names and all(map(_is_time, found.values())) else None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
@@ -71,6 +73,8 @@ DAMAGED = [
     b'{"times_ms": {"a": 1, "b": NaN}}',
     b'{"times_ms": {"a": 1, "b": 0}}',
     b'{"times_ms": {"a": 1, "b": -1e999}}',
+    b'{"times_ms": {"a": 1, "b": 1' + b"0" * 400 + b"}}",
+    b'{"times_ms": {"a": 1, "b": 1}, "name": "' + b"x" * 2**20 + b'"}',
 ]
 
 
@@ -85,6 +89,21 @@ def test_a_damaged_file_is_measured_again_and_replaced(tmp_path: Path, content: 
         assert kept.times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
     assert timer.calls == 2
     assert json.loads(path.read_bytes())["times_ms"] == {"a": 1.0, "b": 2.0}
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_a_start_does_not_wait_for_the_writer_of_a_pipe(tmp_path: Path) -> None:
+    timer = FakeTimer(a=1.0, b=2.0)
+    kept = Measurements(tmp_path, timer)
+    kept.times_ms("x", FUNCTIONS)
+    (path,) = tmp_path.iterdir()
+    path.unlink()
+    os.mkfifo(path)
+    start = Thread(target=kept.times_ms, args=("x", FUNCTIONS), daemon=True)
+    start.start()
+    start.join(timeout=30)
+    assert not start.is_alive()
+    assert timer.calls == 2
 
 
 def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None:
@@ -125,6 +144,8 @@ def test_the_real_timer_runs_each_function_before_it_measures() -> None:
 def test_the_user_cache_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert user_cache_folder() == tmp_path / "patchserve" / "measurements"
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
 

@@ -1,6 +1,6 @@
 """WideResNet-50-2 (Zagoruyko and Komodakis 2016), with the names of torchvision's weights.
 
-torchvision has the same layers, but its import takes two seconds, for the compiler of torch that nobody uses here.
+torchvision has the same layers, but its import takes a second or two, for the compiler of torch that nobody uses here.
 """
 
 from __future__ import annotations

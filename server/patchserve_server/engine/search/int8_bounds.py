@@ -14,6 +14,7 @@ The bounds are strict: a row whose bound is above a distance is farther away tha
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,10 +50,15 @@ class Int8Bounds:
     def build(cls, patches: Tensor, center: Tensor) -> Int8Bounds:
         """Bounds of a bank (P, D) float32. They are valid for any center (D,) and tight for the mean."""
         directions = _principal_directions(patches, center)
-        rows = _Rounded.of(patches, center, directions)
-        # The columns of queries are (x', m, e): those of rows are in the order that multiplies m by e.
-        terms = torch.stack((rows.half_squared, rows.scale, rows.scale * rows.error, rows.scale * rows.middle), dim=1)
-        return cls(rows.columns(is_row=True), terms, center, directions)
+        columns = patches.new_empty((len(patches), patches.shape[1] + 2 * directions.shape[1]), dtype=torch.int8)
+        terms = patches.new_empty((len(patches), 4))
+        for block in _blocks(patches):
+            rows = _Rounded.of(patches[block] - center, directions)
+            # The columns of queries are (x', m, e): those of rows are in the order that multiplies m by e.
+            torch.cat((rows.values, rows.along_error, rows.along_middle), dim=1, out=columns[block])
+            of_rows = (rows.half_squared, rows.scale, rows.scale * rows.error, rows.scale * rows.middle)
+            torch.stack(of_rows, dim=1, out=terms[block])
+        return cls(columns, terms, center, directions)
 
     def subset(self, rows: Tensor) -> Int8Bounds:
         """The bounds of a copy of the rows (K,) int64."""
@@ -60,10 +66,15 @@ class Int8Bounds:
 
     def of_queries(self, queries: Tensor) -> QueryBounds:
         """The bounds for queries (Q, D) float32."""
-        rounded = _Rounded.of(queries, self.center, self.directions)
-        scale = rounded.scale
-        factors = (rounded.half_squared / scale, scale.reciprocal(), -rounded.middle, -rounded.error)
-        return _Int8QueryBounds(self, rounded.columns(is_row=False), torch.stack(factors, dim=1), scale)
+        columns = self.columns.new_empty((len(queries), self.columns.shape[1]))
+        factors, scale = queries.new_empty((len(queries), 4)), queries.new_empty(len(queries))
+        for block in _blocks(queries):
+            rounded = _Rounded.of(queries[block] - self.center, self.directions)
+            torch.cat((rounded.values, rounded.along_middle, rounded.along_error), dim=1, out=columns[block])
+            of_queries = (rounded.half_squared / rounded.scale, rounded.scale.reciprocal())
+            torch.stack((*of_queries, -rounded.middle, -rounded.error), dim=1, out=factors[block])
+            scale[block] = rounded.scale
+        return _Int8QueryBounds(self, columns, factors, scale)
 
     def __len__(self) -> int:
         return len(self.columns)
@@ -119,47 +130,39 @@ class _Rounded:
     error: Tensor  # (N,) float32: how long e is, with what the columns lack of it
 
     @classmethod
-    def of(cls, vectors: Tensor, center: Tensor, directions: Tensor) -> _Rounded:
-        blocks = [_round_block(block - center, directions) for block in torch.split(vectors, _ROWS_PER_BLOCK)]
-        if not blocks:
-            blocks = [_round_block(vectors - center, directions)]
-        return cls(*(torch.cat(parts) for parts in zip(*blocks, strict=True)))
+    def of(cls, centered: Tensor, directions: Tensor) -> _Rounded:
+        """Vectors (N, D) minus the center."""
+        sum_error = (centered.shape[1] + 2 * _DIRECTIONS) * torch.finfo(torch.float32).eps  # of any sum of D products
+        scale = centered.abs().amax(dim=1, keepdim=True) / _LARGEST
+        scale = torch.where(scale == 0, 1.0, scale.clamp(min=1e-30))
+        exact = centered / scale
+        values = exact.round()
+        error = exact - values
+        middle = exact - error / 2
+        squared = torch.linalg.vector_norm(exact, dim=1).square()
+        along_middle, along_error = middle @ directions, error @ directions
+        rounded_middle = (along_middle / _STEP).round().clamp(-_LARGEST, _LARGEST)
+        rounded_error = (along_error * _STEP).round().clamp(-_LARGEST, _LARGEST)
+        across = torch.linalg.vector_norm(middle, dim=1).square() - along_middle.square().sum(dim=1)
+        middle_length = (
+            across.clamp(min=0)
+            + (along_middle - rounded_middle * _STEP).square().sum(dim=1)
+            + (rounded_middle * _STEP * _SHARE).square().sum(dim=1)
+            + 4 * sum_error * squared
+        ).sqrt()
+        error_length = (
+            torch.linalg.vector_norm(error, dim=1).square()
+            + ((along_error - rounded_error / _STEP) / _SHARE).square().sum(dim=1)
+            + sum_error**2 * squared
+        ).sqrt() * (1 + sum_error)
+        scale = scale[:, 0]
+        half_squared = scale.square() * squared * (0.5 - sum_error)
+        integers = (part.to(torch.int8) for part in (values, rounded_middle, rounded_error))
+        return cls(*integers, scale, half_squared, middle_length, error_length)
 
-    def columns(self, *, is_row: bool) -> Tensor:
-        """(N, D + 2 R) int8. In a product of a query with a row, m of one meets e of the other."""
-        along = (self.along_error, self.along_middle) if is_row else (self.along_middle, self.along_error)
-        return torch.cat((self.values, *along), dim=1)
 
-
-def _round_block(centered: Tensor, directions: Tensor) -> tuple[Tensor, ...]:
-    """The fields of `_Rounded` for vectors (N, D)."""
-    sum_error = (centered.shape[1] + 2 * _DIRECTIONS) * torch.finfo(torch.float32).eps  # of any sum of D products
-    scale = centered.abs().amax(dim=1, keepdim=True) / _LARGEST
-    scale = torch.where(scale == 0, 1.0, scale.clamp(min=1e-30))
-    exact = centered / scale
-    values = exact.round()
-    error = exact - values
-    middle = exact - error / 2
-    squared = torch.linalg.vector_norm(exact, dim=1).square()
-    along_middle, along_error = middle @ directions, error @ directions
-    rounded_middle = (along_middle / _STEP).round().clamp(-_LARGEST, _LARGEST)
-    rounded_error = (along_error * _STEP).round().clamp(-_LARGEST, _LARGEST)
-    across = torch.linalg.vector_norm(middle, dim=1).square() - along_middle.square().sum(dim=1)
-    middle_length = (
-        across.clamp(min=0)
-        + (along_middle - rounded_middle * _STEP).square().sum(dim=1)
-        + (rounded_middle * _STEP * _SHARE).square().sum(dim=1)
-        + 4 * sum_error * squared
-    ).sqrt()
-    error_length = (
-        torch.linalg.vector_norm(error, dim=1).square()
-        + ((along_error - rounded_error / _STEP) / _SHARE).square().sum(dim=1)
-        + sum_error**2 * squared
-    ).sqrt() * (1 + sum_error)
-    scale = scale[:, 0]
-    half_squared = scale.square() * squared * (0.5 - sum_error)
-    integers = (part.to(torch.int8) for part in (values, rounded_middle, rounded_error))
-    return (*integers, scale, half_squared, middle_length, error_length)
+def _blocks(vectors: Tensor) -> Iterator[slice]:
+    return (slice(start, start + _ROWS_PER_BLOCK) for start in range(0, len(vectors), _ROWS_PER_BLOCK))
 
 
 def _principal_directions(patches: Tensor, center: Tensor) -> Tensor:

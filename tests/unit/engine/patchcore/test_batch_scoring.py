@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,9 @@ from patchserve_server.domain.input_options import InputOptions, InputShape
 from patchserve_server.domain.reference_options import CoresetOptions, ReferenceOptions, ScoringProfile
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore.patch_scores import PatchScores
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
+from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.engine.patchcore.tiling import Tiling
 
@@ -146,3 +149,23 @@ def test_a_search_that_fails_costs_no_other_reference_its_scores(
     outcomes = {part.number: part.scores for part in detector.score_batch([(broken, inputs), (scorers[0], inputs)])}
     assert isinstance(outcomes[0], RuntimeError)
     assert not isinstance(outcomes[1], Exception)
+
+
+def test_a_part_that_fails_in_the_middle_of_its_tiles_has_one_outcome_and_is_searched_no_more(
+    detector: PatchCoreDetector, scorers: list[PatchCoreScorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Pipeline, "tiles_per_pass", 1)
+    search, searched = Pipeline.scores_against, list[Pipeline]()
+    tiled, whole = scorers[8], scorers[0]
+
+    def fail_at_the_second_tile(pipeline: Pipeline, *arguments: Any, **options: Any) -> PatchScores:
+        searched.append(pipeline)
+        if pipeline is tiled.pipeline and searched.count(pipeline) == 2:
+            raise RuntimeError("no memory")
+        return search(pipeline, *arguments, **options)
+
+    monkeypatch.setattr(Pipeline, "scores_against", fail_at_the_second_tile)
+    batch = [(tiled, inputs_for(OPTIONS[8], [1, 2])), (whole, inputs_for(OPTIONS[0], [1, 2]))]
+    outcomes = [(part.number, type(part.scores)) for part in detector.score_batch(batch)]
+    assert sorted(outcomes, key=lambda outcome: outcome[0]) == [(0, RuntimeError), (1, list)]
+    assert searched.count(tiled.pipeline) == 2

@@ -110,12 +110,12 @@ def test_building_an_index_does_not_copy_the_bank() -> None:
 
 @pytest.mark.parametrize(("bounds", "share"), [(Bfloat16Bounds, 1 / 2), (Int8Bounds, 1 / 4)])
 def test_bounds_are_smaller_than_the_bank(bounds: type[Bfloat16Bounds | Int8Bounds], share: float) -> None:
-    bank = torch.ones(5_000, 512)
+    bank = torch.ones(20_000, 512)
     center = bank.mean(dim=0)
     with AllocationWatch() as watch:
         built = bounds.build(bank, center)
     assert watch.live_bytes == built.nbytes == pytest.approx(share * bank.nbytes, rel=0.12)
-    assert watch.peak_bytes < (share + 0.4) * bank.nbytes
+    assert watch.peak_bytes < (share + 0.12) * bank.nbytes
 
 
 def test_selecting_a_coreset_does_not_copy_the_features() -> None:

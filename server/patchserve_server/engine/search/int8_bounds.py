@@ -157,8 +157,10 @@ class _Rounded:
         ).sqrt() * (1 + sum_error)
         scale = scale[:, 0]
         half_squared = scale.square() * squared * (0.5 - sum_error)
-        integers = (part.to(torch.int8) for part in (values, rounded_middle, rounded_error))
-        return cls(*integers, scale, half_squared, middle_length, error_length)
+        values, rounded_middle, rounded_error = (
+            part.to(torch.int8) for part in (values, rounded_middle, rounded_error)
+        )
+        return cls(values, rounded_middle, rounded_error, scale, half_squared, middle_length, error_length)
 
 
 def _blocks(vectors: Tensor) -> Iterator[slice]:

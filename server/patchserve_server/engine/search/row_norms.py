@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_ROWS_PER_BLOCK = 4096  # limits the scratch memory
+_ROWS_PER_BLOCK = 1024  # limits the scratch memory
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +41,8 @@ class RowNorms:
             raise ValueError(f"A bank must be (P, D) with at least 1 row, not {tuple(rows.shape)}.")
         center = rows.mean(dim=0)
         blocks = torch.split(rows, _ROWS_PER_BLOCK)
-        norms = [torch.linalg.vector_norm(block - center, dim=1, dtype=torch.float64) for block in blocks]
+        # A difference in float32 would put rows that are near each other, and far from the center, in a wrong order.
+        norms = [torch.linalg.vector_norm(block - center.double(), dim=1) for block in blocks]
         largest = max(float(torch.linalg.vector_norm(block, dim=1).max()) for block in blocks)
         return cls(center, torch.cat(norms).square(), largest)
 

@@ -118,3 +118,12 @@ def test_no_queries_give_empty_results() -> None:
 def test_k_must_be_at_least_1() -> None:
     with pytest.raises(ValueError, match="k must be at least 1, not 0"):
         nearest(torch.ones(1, 2), BankIndex.build(torch.ones(3, 2)), 0)
+
+
+def test_rows_near_each_other_and_far_from_the_center_are_found_in_their_order() -> None:
+    """A float32 difference from the center is coarser than their distances."""
+    bank, queries = 1e-3 * vectors(200, 1, seed=1), 1e-3 * vectors(50, 1, seed=2)
+    bank[0] = 1e4
+    found, _ = nearest(queries, BankIndex.build(bank), 3)
+    expected = true_distances(queries, bank).sort(dim=1).values[:, :3]
+    torch.testing.assert_close(found.double(), expected, rtol=1e-5, atol=0)

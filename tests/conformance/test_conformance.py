@@ -80,6 +80,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, detector: Detector) -> Iterato
 NOT_A_CALLERS_DOING = {
     "BANK_MISMATCH",
     "DRAINING",
+    "ENGINE_LOST",
     "IDLE",
     "INTERNAL",
     "MALFORMED_MESSAGE",

@@ -187,13 +187,6 @@ def test_without_a_client_certificate_no_token_helps(servers: Servers, name: str
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-def test_a_method_that_is_not_in_the_table_is_refused(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(TABLE, f"/{SERVICE.full_name}/GetServerInfo")
-    metadata = authorized(servers.credentials.get("token", "right", Scope.INFER))
-    found = outcome(servers.channels["plain"], METHODS["GetServerInfo"], metadata)
-    assert found == (grpc.StatusCode.INTERNAL, "INTERNAL")
-
-
 @pytest.mark.parametrize(
     "metadata",
     [

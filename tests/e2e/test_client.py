@@ -92,7 +92,7 @@ def test_the_command_tells_how_sure_a_false_alarm_rate_is(server: ServerProcess,
     options = ["--id", "rare", "--profile", "verdict", "--false-alarms", "2%"]
     loaded = run("load", str(tmp_path), *options)
     assert loaded.exit_code == 0
-    assert "4 images, 1600 patches, " in loaded.stdout
+    assert "4 images (8 views of each), 12800 patches, " in loaded.stdout
     assert "false alarms 2 %, with 95 % confidence at most " in loaded.stdout
     assert "4 images alone show no rate below 20 %. 2 % is extrapolated" in loaded.stderr
     shown = run("show", "rare").stdout

@@ -5,7 +5,7 @@ The bytes are those of the messages of `responses`: fields may come in any order
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, TypeAlias
 
 from google.protobuf.message import Message
 
@@ -16,7 +16,7 @@ from patchserve_server.domain.stream import FrameOutcome, StreamEvent
 
 _LENGTH_DELIMITED: Final = 2  # the wire type
 
-Parts = list[bytes]
+Parts: TypeAlias = list[bytes]
 
 
 def infer_response(inspection: Inspection) -> bytes:
@@ -34,17 +34,20 @@ def stream_event(event: StreamEvent, request_id: str) -> bytes:
 
 
 def _infer_response(inspection: Inspection) -> Parts:
-    message, overlay, score_map = inference_pb2.InferResponse, inspection.overlay, inspection.score_map
-    parts = [responses.infer_response_without_data(inspection).SerializeToString()]
-    # A message that comes in two parts is merged.
+    message, large = responses.infer_response_without_data(inspection), Parts()
+    overlay, score_map = inspection.overlay, inspection.score_map
+    # A message in a message goes there whole: not every parser takes it in two parts.
     if overlay is not None and overlay.format is OverlayFormat.PNG:
-        parts += _field(message, "overlay_png", [overlay.data])
+        large += _field(type(message), "overlay_png", [overlay.data])
     elif overlay is not None:
-        parts += _field(message, "overlay", _field(inference_pb2.Overlay, "image", [overlay.data]))
+        image = _field(inference_pb2.Overlay, "image", [overlay.data])
+        large += _field(type(message), "overlay", [message.overlay.SerializeToString(), *image])
+        message.ClearField("overlay")
     if score_map is not None:
         values = _field(inference_pb2.ScoreMap, "values", [responses.score_map_bytes(score_map)])
-        parts += _field(message, "score_map", values)
-    return parts
+        large += _field(type(message), "score_map", [message.score_map.SerializeToString(), *values])
+        message.ClearField("score_map")
+    return [message.SerializeToString(), *large]
 
 
 def _field(message: type[Message], name: str, parts: Parts) -> Parts:

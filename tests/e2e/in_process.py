@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import functools
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,12 +15,14 @@ from e2e.harness import addresses_in
 from fakes.detector import FakeDetector
 
 from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.bootstrap.process import new_event_loop
 from patchserve_server.config import Settings
 from patchserve_server.domain.ports import Detector
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 30
 _starting = threading.Lock()  # one server at a time: starting needs patches
+_loops: dict[type[asyncio.AbstractEventLoop], asyncio.AbstractEventLoop] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def running_server(
             patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
         patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
         patch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
-        server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop())
+        server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop(chosen))
         line = ready.result(START_TIMEOUT_S)
     try:
         address, http_url = addresses_in(line)
@@ -82,14 +83,17 @@ async def _serve(settings: Settings, ready: concurrent.futures.Future[str], stop
         stop.set()  # ends the thread that waits for it
 
 
-@functools.cache
-def _loop() -> asyncio.AbstractEventLoop:
-    """One loop for all servers of this process, which never ends.
+def _loop(settings: Settings) -> asyncio.AbstractEventLoop:
+    """One loop of each kind for all servers of this process, which never ends. Called with `_starting` held.
 
     grpc.aio has one queue of events for all loops of a process. An event for a call whose loop has ended can reach
     another loop; the call is gone then, and the process crashes.
     """
-    loop = asyncio.new_event_loop()
-    loop.set_default_executor(concurrent.futures.ThreadPoolExecutor(64))
-    threading.Thread(target=loop.run_forever, daemon=True).start()
-    return loop
+    made = new_event_loop(settings)
+    kept = _loops.setdefault(type(made), made)
+    if kept is made:
+        made.set_default_executor(concurrent.futures.ThreadPoolExecutor(64))
+        threading.Thread(target=made.run_forever, daemon=True).start()
+    else:
+        made.close()
+    return kept

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import grpc
-from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub
+from e2e.harness import MESSAGE_OPTIONS, ServerProcess, Stub, until_stopped
 from fakes.waiting import wait_until
 
 PROGRAM = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "fleet_parent.py"))
@@ -69,13 +69,6 @@ class Fleet(ServerProcess):
 
 @contextmanager
 def fleet_process(*flags: str, score_s: float = 0.0) -> Iterator[Fleet]:
-    """A ready server. At the end it must exit with code 0 and have logged no traceback."""
-    server = Fleet(*flags, score_s=score_s)
-    try:
-        server.wait_ready()
-        yield server
-    except BaseException:
-        server.stop(signal.SIGKILL)
-        raise
-    assert server.stop() == 0, server.log
-    assert "Traceback" not in server.log, server.log
+    """Several processes, as `until_stopped`."""
+    with until_stopped(Fleet(*flags, score_s=score_s)) as fleet:
+        yield fleet

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 from fakes.images import card, encoded
@@ -97,8 +98,17 @@ class ServerProcess:
 
 @contextmanager
 def server_process(*flags: str) -> Iterator[ServerProcess]:
-    """A ready server. At the end it must exit with code 0 and have logged no traceback."""
-    server = ServerProcess(*flags)
+    """A server, as `until_stopped`."""
+    with until_stopped(ServerProcess(*flags)) as server:
+        yield server
+
+
+P = TypeVar("P", bound=ServerProcess)
+
+
+@contextmanager
+def until_stopped(server: P) -> Iterator[P]:
+    """The server when it is ready. At the end it must exit with code 0 and have logged no traceback."""
     try:
         server.wait_ready()
         yield server

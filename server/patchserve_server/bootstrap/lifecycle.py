@@ -20,7 +20,7 @@ from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
-from patchserve_server.serving.event_fan_out import EventFanOut
+from patchserve_server.serving.observation import Observation
 
 T = TypeVar("T")
 
@@ -38,14 +38,14 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
     reload_on_hangup(reloader)
-    events = EventFanOut()
-    server = create_server(settings, credentials, events)
+    observation = Observation()
+    server = create_server(settings, credentials, observation.events)
     addresses = await server.start()
     with ExitStack() as resources:
         for work in (reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            starting = composition.create_application(settings, addresses, events, resources)
+            starting = composition.create_application(settings, addresses, observation, resources)
             application = await _unless_stopped(starting, stop)
             if application is not None:
                 freeze_heap()

@@ -18,6 +18,7 @@ from patchserve_server.bootstrap.limits import (
     open_admissions,
     server_limits,
 )
+from patchserve_server.bootstrap.metrics import build_readings
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
@@ -194,6 +195,7 @@ async def open_engine(
         max_bytes=limits.max_bank_bytes,
         events=events,
     )
+    observation.readings.add(build_readings(detector.info))
     observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to

@@ -13,12 +13,12 @@ import uvicorn
 
 from patchserve_server.access import Authenticator
 from patchserve_server.access.addresses import listening_address
+from patchserve_server.access.binding import BACKLOG, bind
 from patchserve_server.access.tls import TlsContexts
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.reading_places import ReadingPlaces, places_of_one_client
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.arrivals import Arrivals
-from patchserve_server.web.binding import BACKLOG, bind
 from patchserve_server.web.bodies import KEEPS_S
 from patchserve_server.web.connections import Connections
 from patchserve_server.web.http_connection import HttpConnection

@@ -12,6 +12,7 @@ from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
@@ -36,6 +37,7 @@ async def run_engine(assignment: Assignment) -> None:
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         admissions = open_admissions(settings, observation.events)  # the fronts admit
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts

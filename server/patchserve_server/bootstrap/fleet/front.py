@@ -18,6 +18,7 @@ from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses, Server
@@ -51,8 +52,9 @@ async def run_front(assignment: Assignment) -> None:
     commands = Commands(reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
     observation = Observation()
-    server = create_server(own_settings, credentials, observation.events, shares_port=True)
+    server = create_server(own_settings, credentials, observation, shares_port=True)
     with ExitStack() as resources:
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()

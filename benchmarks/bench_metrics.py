@@ -1,8 +1,8 @@
 """What --metrics-port costs the callers: images a second, and processor time of the server for each image.
 
-Two servers, one with metrics, take turns under the same load, because times differ between moments. The metrics are
-scraped every second while their server is measured, fifteen times as often as Prometheus does. With `--stub` there is no
-network behind the server, so that everything else weighs as much as it can.
+Two servers, one with metrics, take turns under the same load, because times differ between moments. Metrics are
+scraped every second while their server is measured, fifteen times as often as Prometheus does. With `--stub`
+there is no network behind the server, so that everything else weighs as much as it can.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import pytest
@@ -54,7 +55,7 @@ class Watched:
 
 
 @contextmanager
-def watched(**settings: object) -> Iterator[Watched]:
+def watched(**settings: Any) -> Iterator[Watched]:
     detector = FakeDetector()
     with ExitStack() as stack:
         running = stack.enter_context(running_server(detector=detector, metrics_port=0, **settings))
@@ -74,7 +75,8 @@ def server() -> Iterator[Watched]:
             started.wait_for(0, name)
 
 
-def outcome(call: grpc.Future) -> grpc.StatusCode:
+def outcome(call: Any) -> Any:
+    """The code of a call, when it has ended."""
     with suppress(grpc.RpcError, grpc.FutureCancelledError):
         call.result(60)
     return call.code()
@@ -239,7 +241,7 @@ def test_exemplars_lead_to_the_trace_that_the_caller_records(server: Watched) ->
     server.stub.Infer(InferRequest(image=IMAGE))
     without = server.scrape()
     assert not [sample for sample in without.samples if sample.exemplar is not None]
-    server.stub.Infer(InferRequest(image=IMAGE), metadata=[("traceparent", TRACEPARENT)])
+    server.stub.Infer(InferRequest(image=IMAGE), metadata=(("traceparent", TRACEPARENT),))
     found = server.scrape()
     for name in ("rpc_duration_seconds", "stage_duration_seconds", "queue_wait_seconds", "anomaly_score"):
         exemplars = [sample.exemplar for sample in found.matching(f"{name}_bucket") if sample.exemplar is not None]

@@ -22,6 +22,7 @@ from patchserve_server.telemetry.metrics.definitions import METRICS, Kind
 IMAGE = gray_png(100)
 CALLS = 60
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+TRACE = (("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01"),)
 # What this server does not have: TLS, tokens, drift of a reference without enough scores.
 ABSENT = {"certificate_expiry_timestamp_seconds", "token_expiry_timestamp_seconds", "reference_drift"}
 
@@ -52,7 +53,7 @@ def put_under_load(server: RunningServer) -> None:
         def call(number: int) -> grpc.StatusCode:
             request = InferRequest(image=IMAGE if number % 10 else b"no image")
             try:
-                stub.Infer(request, metadata=[("traceparent", f"00-{TRACE_ID}-b7ad6b7169203331-01")])
+                stub.Infer(request, metadata=TRACE)
             except grpc.RpcError as error:
                 return error.code()
             return grpc.StatusCode.OK

@@ -17,7 +17,7 @@ class Scrape:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self.families = list(text_string_to_metric_families(text))
+        self.families = list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
         self.samples: list[Sample] = [sample for family in self.families for sample in family.samples]
 
     def total(self, name: str, **labels: str) -> float:

@@ -49,20 +49,19 @@ def processes(paths: list[Path]) -> Iterator[list[Process]]:
 
 
 def scrape(registry: CollectorRegistry) -> Scrape:
-    return Scrape(generate_latest(registry).decode())
+    return Scrape(generate_latest(registry).decode())  # type: ignore[no-untyped-call]
 
 
 def test_counts_are_summed_and_gauges_as_the_table_says(paths: list[Path], processes: list[Process]) -> None:
     registry = registry_of_fleet(paths)
     for number, process in enumerate(processes):
         process.score_batches(number + 1)
-        process.observation.readings.add(
-            lambda number=number: [
-                Reading("queue_images", number + 2),
-                Reading("ready", number),
-                Reading("reference_drift", number / 2, ("belt",)),
-            ]
-        )
+        readings = [
+            Reading("queue_images", number + 2),
+            Reading("ready", number),
+            Reading("reference_drift", number / 2, ("belt",)),
+        ]
+        process.observation.readings.add(readings.copy)
     found = scrape(registry)
     assert found.total("batch_images_count") == 3
     assert found.total("batch_images_bucket", le="2.0") == 3

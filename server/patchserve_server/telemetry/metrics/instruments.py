@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from patchserve_server.telemetry.metrics import definitions
 from patchserve_server.telemetry.metrics.definitions import PREFIX, Metric
 
-M = TypeVar("M", Counter, Histogram)
+M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Series(Generic[M]):

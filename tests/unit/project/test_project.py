@@ -58,6 +58,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `video`": extras["video"],
         "Extra `watch`": extras["watch"],
         "Extra `http`": extras["http"],
+        "Extra `metrics`": extras["metrics"],
         "Extra `int8`": extras["int8"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
+from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses
@@ -39,9 +40,10 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     reloader = Reloader(credentials.reloading)
     reload_on_hangup(reloader)
     events = EventFanOut()
-    server = create_server(settings, credentials, events)
-    addresses = await server.start()
     with ExitStack() as resources:
+        open_listeners(settings, events, resources)
+        server = create_server(settings, credentials, events)
+        addresses = await server.start()
         for work in (reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import signal
 import sys
 from functools import partial
@@ -18,6 +17,7 @@ from patchserve_server.cli.flags import add_flags, problem_text
 from patchserve_server.cli.parser import Commands
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.telemetry.logs import open_logs
 
 
 def add_to(commands: Commands) -> None:
@@ -32,10 +32,11 @@ def _run(arguments: argparse.Namespace) -> None:
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server can reload its files
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
             runner.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
     except StartupError as error:
         sys.exit(f"{PROGRAM}: {error.message}")

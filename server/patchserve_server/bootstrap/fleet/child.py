@@ -7,7 +7,6 @@ standard input, whose end means that the parent has gone.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -18,6 +17,7 @@ from typing import Final
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
 from patchserve_server.bootstrap.process import configure_process, new_event_loop
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.telemetry.logs import open_logs
 
 FORCED_EXIT_CODE: Final = 130
 DRAIN: Final = b"drain\n"
@@ -61,10 +61,11 @@ def main() -> None:
     assignment = Assignment.from_line(_first_line())
     settings = assignment.read_settings()
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {assignment.name}: %(name)s: %(message)s")
-    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format, process=assignment.name),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
             runner.run(_run(assignment))
     except StartupError as error:
         report(Failed(error.message))

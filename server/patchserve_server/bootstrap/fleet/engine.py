@@ -11,6 +11,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
+from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
@@ -36,6 +37,7 @@ async def run_engine(assignment: Assignment) -> None:
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
         events, fronts = EventFanOut(), ConnectedFronts()
+        open_listeners(settings, events, resources, assignment.name)
         admissions = open_admissions(settings, events)  # the fronts admit
         local = await composition.open_engine(settings, pools, admissions, resources, events=events, fronts=fronts)
         engine = Engine(

@@ -6,11 +6,11 @@ import asyncio
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, check_exposure, open_credentials
+from patchserve_server.bootstrap.folders import measurements_folder, networks_folder
 from patchserve_server.bootstrap.limits import (
     MIB,
     Admissions,
@@ -20,7 +20,9 @@ from patchserve_server.bootstrap.limits import (
     reading_limits,
     server_limits,
 )
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
+from patchserve_server.bootstrap.run_time import folder_limits
 from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
@@ -42,7 +44,7 @@ from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import Inspector, LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
-from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
+from patchserve_server.serving.output_folder import OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.readiness import Readiness
@@ -56,7 +58,6 @@ from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
-_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -129,19 +130,20 @@ def _create_http_face(
     return HttpServer(listening, entrance, credentials.authenticator)
 
 
-async def create_application(settings: Settings, addresses: Addresses, resources: ExitStack) -> Application:
+async def create_application(live: LiveSettings, addresses: Addresses, resources: ExitStack) -> Application:
     """The application, ready to serve at these addresses. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
+    settings = live.now
     pools = open_pools(settings, resources)
     wall = Wall(pools.images)
     events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
     admissions = open_admissions(settings, events)
     engine = await open_engine(settings, pools, admissions, resources, events=events)
     limits = engine.limits
-    outputs = await _open_outputs(settings, pools, resources)
+    outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
@@ -259,7 +261,7 @@ async def open_engine(
 def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - a front needs no torch
-    from patchserve_server.engine.measurements import Measurements, user_cache_folder  # noqa: PLC0415 - as above
+    from patchserve_server.engine.measurements import Measurements  # noqa: PLC0415 - as above
 
     detector = create_detector(
         backbone=settings.backbone,
@@ -267,11 +269,11 @@ def open_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
-        cache=settings.store and settings.store / _NETWORKS,
+        cache=networks_folder(settings),
         threads=settings.threads,
         search_product=settings.search_product,
         search_threads=settings.search_threads,
-        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
+        measurements=Measurements(measurements_folder(settings)),
     )
     detector.warm_up()
     return detector
@@ -293,18 +295,18 @@ def _log_found(settings: Settings, catalog: Catalog) -> None:
         _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
 
 
-async def _open_outputs(settings: Settings, pools: Pools, resources: ExitStack) -> Outputs | None:
-    if settings.save_outputs is None:
+async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:
+    if live.now.save_outputs is None:
         return None
-    limits = FolderLimits(
-        settings.save_outputs_max_count,
-        timedelta(days=settings.save_outputs_max_days),
-        settings.save_outputs_max_mib * MIB,
-    )
     loop = asyncio.get_running_loop()
-    folder = await loop.run_in_executor(pools.outputs, OutputFolder, settings.save_outputs, limits)
-    outputs = Outputs(folder, pools.outputs, only_anomalous=settings.save_outputs_keep == "anomalous")
+    folder = await loop.run_in_executor(pools.outputs, OutputFolder, live.now.save_outputs, folder_limits(live.now))
+    outputs = Outputs(folder, pools.outputs, only_anomalous=live.now.save_outputs_keep == "anomalous")
     resources.callback(asyncio.create_task(outputs.prune_periodically()).cancel)
+    live.on_change(
+        lambda settings: outputs.change(
+            folder_limits(settings), only_anomalous=settings.save_outputs_keep == "anomalous"
+        )
+    )
     return outputs
 
 

@@ -48,6 +48,11 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     return not (type(error).__name__ == "ExecuteBatchError" and str(error).startswith('Failed "execute_batch"'))
 
 
+def set_log_level(settings: Settings) -> None:
+    """Log what the settings say, from now on."""
+    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
+
+
 def freeze_heap() -> None:
     """Leave out everything that is in memory now when Python searches for reference cycles. For a server that is ready.
 

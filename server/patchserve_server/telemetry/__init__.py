@@ -1,1 +1,1 @@
-"""Tells the outside what happens: the adapters of the ports in `domain`. Libraries are imported when they are used."""
+"""How the server is watched from outside: adapters of the port `domain.events`. What is off is not imported."""

@@ -7,6 +7,7 @@ standard input, whose end means that the parent has gone.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import sys
@@ -15,13 +16,16 @@ from functools import partial
 from typing import Final
 
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
-from patchserve_server.bootstrap.process import configure_process, new_event_loop
+from patchserve_server.bootstrap.live_settings import LiveSettings
+from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
+from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.telemetry.logs import open_logs
 
 FORCED_EXIT_CODE: Final = 130
 DRAIN: Final = b"drain\n"
 RELOAD: Final = b"reload\n"
+SETTINGS: Final = b"settings "  # and all of them, as JSON
 
 
 def report(message: Ready | Failed) -> None:
@@ -33,11 +37,14 @@ class Commands:
     """What the parent commands.
 
     Args:
+        live: the settings of this process, which the parent may change.
         reload: called when files are to be read again.
     """
 
-    def __init__(self, reload: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, live: LiveSettings, reload: Callable[[], None] = lambda: None) -> None:
+        self._live = live
         self._reload = reload
+        live.on_change(set_log_level)
         self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def listen(self) -> None:
@@ -47,6 +54,8 @@ class Commands:
         while line := await reader.readline():
             if line == RELOAD:
                 self._reload()
+            elif line.startswith(SETTINGS):
+                self._live.change(Settings(**json.loads(line.removeprefix(SETTINGS))))
             elif not self.stop.done():
                 self.stop.set_result(None)
         if self.stop.done():  # the parent has not waited for the end: a second signal

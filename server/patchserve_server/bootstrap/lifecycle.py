@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
+from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import open_metrics
@@ -47,9 +48,10 @@ async def serve(live: LiveSettings, announce: Callable[[str], None], read_again:
     reload_on_hangup(settings_reloader.request, reloader.request)
     live.on_change(set_log_level)
     observation = Observation()
-    server = create_server(settings, credentials, observation)
-    addresses = await server.start()
     with ExitStack() as resources:
+        open_listeners(settings, observation.events, resources)
+        server = create_server(settings, credentials, observation)
+        addresses = await server.start()
         for work in (settings_reloader.run(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:

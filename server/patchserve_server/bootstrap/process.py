@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from patchserve_server.telemetry.logs import set_levels
+
 if TYPE_CHECKING:
     from patchserve_server.config import Settings
 
@@ -50,7 +52,7 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
 
 def set_log_level(settings: Settings) -> None:
     """Log what the settings say, from now on."""
-    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
+    set_levels(settings.log_level, settings.log_calls)
 
 
 def freeze_heap() -> None:

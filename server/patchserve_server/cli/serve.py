@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import sys
 from functools import partial
 
 from patchserve_server.bootstrap import serve
-from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
+from patchserve_server.bootstrap.process import configure_process, new_event_loop
 from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.flags import add_flags, read, read_or_exit
 from patchserve_server.cli.parser import Commands
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.system.signals import ignore_reload
+from patchserve_server.telemetry.logs import open_logs
 
 
 def add_to(commands: Commands) -> None:
@@ -29,10 +29,11 @@ def _run(arguments: argparse.Namespace) -> None:
     settings = read_or_exit(arguments, "serve").settings
     ignore_reload()  # until the server can
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    set_log_level(settings)
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
             runner.run(serve(settings, _announce, lambda: read(arguments).settings))
     except StartupError as error:
         sys.exit(f"{PROGRAM}: {error.message}")

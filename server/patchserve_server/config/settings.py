@@ -262,3 +262,13 @@ class Settings(BaseSettings):
     """How long accepted work may take after that, in seconds."""
     log_level: Annotated[Literal["debug", "info", "warning", "error"], AT_RUN_TIME] = "info"
     """Lowest level of messages that are logged to standard error."""
+    log_calls: Annotated[Literal["all", "failed"], AT_RUN_TIME] = "all"
+    """Which calls have a line in the log at level info: all, or those that fail or change a reference. Of callers whose
+    calls fail all the time, some lines and a number."""
+    log_frames: int = Field(default=100, ge=0)
+    """Of each stream, the first frame and then every n-th has a line too; 0: none."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Lines of the log: JSON, or text for people. auto: text on a terminal, else JSON."""
+    otel: bool = False
+    """Send traces, and the durations of calls, by OTLP (OpenTelemetry), as the variables OTEL_* say. Needs the extra
+    otel."""

@@ -9,6 +9,13 @@ from typing import Final, Protocol
 
 from patchserve_server.domain.reference_id import ReferenceId
 
+CALL_LOG: Final = "patchserve_server.calls"
+"""The logger of access lines: one for each call."""
+OK_LOG: Final = f"{CALL_LOG}.ok"
+"""That of calls which succeed: most lines, and so it has a level of its own."""
+FRAME_LOG: Final = f"{CALL_LOG}.frames"
+"""That of some frames of streams."""
+
 
 class Face(enum.StrEnum):
     """A way into the server."""
@@ -26,6 +33,8 @@ class CallInfo(Protocol):
     service: str  # of gRPC, such as patchserve.v1.PatchCoreService; empty over HTTP
     is_stream: bool  # images in and results out until one side ends it
     reference_id: ReferenceId | None  # as soon as it is known, see `note_reference`
+    trace_id: str  # of the trace that it belongs to, 32 hexadecimal digits; empty: of none
+    has_recorded_trace: bool  # somebody keeps that trace, so that its id leads to it
 
     @property
     def address(self) -> str:
@@ -79,7 +88,7 @@ class FrameEnd:
 
 
 current_call: Final[ContextVar[CallInfo | None]] = ContextVar("current_call", default=None)
-"""The call that the code which runs now works for, in every task of the call. None also if nobody listens."""
+"""The call that the code which runs now works for, in every task of the call and in the threads that work for it."""
 
 current_frame: Final[ContextVar[FrameInfo | None]] = ContextVar("current_frame", default=None)
 """The frame that the code which runs now works for, in the task of the frame."""

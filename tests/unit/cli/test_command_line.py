@@ -123,7 +123,7 @@ def test_the_help_of_serve_has_every_flag_in_a_group_with_one_kind_of_metavar(
     flags_of_settings = ["--" + name.replace("_", "-") for name in Settings.model_fields]
     assert [flag for flag, _ in options] == ["--config", *flags_of_settings]
     for flag, metavar in options:
-        assert metavar.isupper() or flag == "--insecure", flag
+        assert metavar.isupper() or flag in ("--insecure", "--otel"), flag
     groups = re.findall(r"^([a-z ]+):$", text, re.MULTILINE)
     assert groups == ["options", *flags.GROUP_FROM.values()]
 

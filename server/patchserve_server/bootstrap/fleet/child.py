@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.telemetry.logs import open_logs
 
 FORCED_EXIT_CODE: Final = 130
 DRAIN: Final = b"drain\n"
@@ -70,10 +70,11 @@ def main() -> None:
     assignment = Assignment.from_line(_first_line())
     settings = assignment.read_settings()
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {assignment.name}: %(name)s: %(message)s")
-    set_log_level(settings)
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format, process=assignment.name),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
             runner.run(_run(assignment))
     except StartupError as error:
         report(Failed(error.message))

@@ -11,6 +11,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
+from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
@@ -39,6 +40,7 @@ async def run_engine(assignment: Assignment) -> None:
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
+        open_listeners(settings, observation.events, resources, assignment.name)
         share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         admissions = open_admissions(settings, observation.events)  # the fronts admit
         local = await composition.open_engine(

@@ -17,6 +17,7 @@ from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
+from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
@@ -57,8 +58,9 @@ async def run_front(assignment: Assignment) -> None:
     commands = Commands(live, reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
     observation = Observation()
-    server = create_server(own_settings, credentials, observation, shares_port=True)
     with ExitStack() as resources:
+        open_listeners(settings, observation.events, resources, assignment.name)
+        server = create_server(own_settings, credentials, observation, shares_port=True)
         share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)

@@ -64,7 +64,7 @@ class IncomingCallBase(ABC):
         self.address = address
         self.is_stream = is_stream
         self.reference_id: ReferenceId | None = None
-        self.trace_id = ""
+        self.trace_parent = ""
         self._certificate_name = certificate_name
         self._failures = entrance.failures
         self._pacing = entrance.pacing
@@ -90,7 +90,8 @@ class IncomingCallBase(ABC):
     async def failure_of(self, work: Coroutine[Any, Any, None]) -> status_pb2.Status | None:
         """Awaits `work`, logs and tells the end of the call; returns its failure. CancelledError is raised again."""
         current_call.set(self)  # in the task of the call, which ends with it
-        self.trace_id = trace_id_of(self.header("traceparent"))
+        trace_parent = self.header("traceparent")
+        self.trace_parent = trace_parent if trace_id_of(trace_parent) else ""
         if self._events.is_heard:
             self._events.call_began(self)
         code, reason = code_pb2.CANCELLED, ""

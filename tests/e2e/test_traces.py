@@ -18,6 +18,7 @@ from e2e.streaming import config, frame, results
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.otlp_collector import CollectedSpan, Collector, children, collector
+from fakes.scrape import scrape
 from fakes.waiting import wait_until
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import Tracer
@@ -37,6 +38,7 @@ class Traced:
 
     address: str
     http_url: str
+    metrics_url: str
     stub: Any
     detector: FakeDetector
     collector: Collector
@@ -49,9 +51,9 @@ def traced() -> Iterator[Traced]:
         patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collected.address)
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
         patch.setenv("OTEL_METRIC_EXPORT_INTERVAL", "100")
-        with running_server(detector=detector, otel=True) as server, connect(server.address) as stub:
+        with running_server(detector=detector, otel=True, metrics_port=0) as server, connect(server.address) as stub:
             stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[IMAGE]))
-            yield Traced(server.address, server.http_url, stub, detector, collected)
+            yield Traced(server.address, server.http_url, server.metrics_url, stub, detector, collected)
 
 
 @pytest.fixture
@@ -306,3 +308,12 @@ def test_without_it_nothing_of_opentelemetry_is_imported() -> None:
     program = f"import sys; sys.path[:0] = {paths!r}\n{code}"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=120)
     assert (done.stdout, done.returncode) == ("[]\n", 0), done.stderr
+
+
+def test_an_exemplar_of_the_metrics_is_the_id_of_a_trace_that_the_collector_has(traced: Traced) -> None:
+    traced.stub.Infer(inference_pb2.InferRequest(image=IMAGE))
+    found = scrape(traced.metrics_url).matching("stage_duration_seconds_bucket", stage="search")
+    ids = {sample.exemplar.labels["trace_id"] for sample in found if sample.exemplar is not None}
+    assert ids
+    for trace_id in ids:
+        assert traced.collector.trace(trace_id, 1)

@@ -3,8 +3,9 @@
 The engine is a stub: there is no network. Images are decoded and overlays drawn as always, on other threads. A bare
 server of grpc.aio with messages of the same size shows what of it is gRPC's own. Servers take turns. With `--against
 CHECKOUT`, the server of another checkout is measured too; with `--asyncio`, the same server without uvloop; with
-`--blocks`, what kept its loop busy for the longest time. `--with NAME=VALUE`, as often as needed, adds the same server
-with this setting, such as `--with LOG_CALLS=failed`. It runs in the environment of `make bench`:
+`--blocks`, what kept its loop busy for the longest time. `--with NAME=VALUE,...` adds the same server with these
+variables, such as `--with PATCHSERVE_LOG_CALLS=failed` or `--with PATCHSERVE_OTEL=1`, whose collector takes everything.
+It runs in the environment of `make bench`:
 
     PYTHONPATH=benchmarks:server:protos/python .venv-peers/bin/python benchmarks/bench_loop.py --against ../before
 """
@@ -18,7 +19,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from loop.servers import ASYNCIO, BLOCKS, PARCELS, ROOT, Server, start_echo, start_stub
+from loop.servers import ASYNCIO, BLOCKS, PARCELS, ROOT, Server, start_collector, start_echo, start_stub
 from PIL import Image
 from throughput.processes import Worker, start_worker
 
@@ -56,7 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--blocks", action="store_true", help="the longest callbacks: ms of processor time, by the clock"
     )
-    parser.add_argument("--with", action="append", default=[], dest="variants", metavar="NAME=VALUE")
+    parser.add_argument("--with", action="append", default=[], dest="variants", metavar="NAME=VALUE,...")
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0)
@@ -74,9 +75,11 @@ def main() -> None:
         servers = {"this": running.enter_context(start_stub(ROOT, folder, BLOCKS if chosen.blocks else {}))}
         if chosen.asyncio:
             servers["asyncio"] = running.enter_context(start_stub(ROOT, folder, ASYNCIO))
+        collector = running.enter_context(start_collector(folder)) if chosen.variants else ""
         for variant in chosen.variants:
-            name, _, value = variant.partition("=")
-            servers[variant] = running.enter_context(start_stub(ROOT, folder, {f"PATCHSERVE_{name}": value}))
+            variables = dict(pair.split("=", 1) for pair in variant.split(","))
+            variables["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{collector}"
+            servers[variant] = running.enter_context(start_stub(ROOT, folder, variables))
         if chosen.against:
             servers["before"] = running.enter_context(start_stub(chosen.against.resolve(), folder, {}))
         echoes = {overlay: running.enter_context(start_echo(overlay, folder)) for overlay in (False, True)}
@@ -102,7 +105,7 @@ def main() -> None:
         for column in (0, 1):  # ratios of one round: what else the machine does is about the same for all its servers
             ratio = statistics.median(one[column] / other[column] for one, other in zip(rounds, own, strict=True))
             cells.append(f"{statistics.median(one[column] for one in rounds):8.3f} ({ratio:5.3f})")
-        print(f"{name:22} {server:20} {'  '.join(cells)}")
+        print(f"{name:22} {server:40} {'  '.join(cells)}")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,7 @@ class FakeCall:
     service: str = "patchserve.v1.PatchCoreService"
     is_stream: bool = False
     reference_id: ReferenceId | None = None
-    trace_id: str = ""
-    has_recorded_trace: bool = False
+    trace_parent: str = ""
     address: str = "ipv4:10.0.0.1"
     client: str = "peer ipv4:10.0.0.1"
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -11,7 +11,6 @@ import fcntl
 import importlib
 import os
 import pkgutil
-import resource
 import signal
 import socket
 import sys
@@ -26,10 +25,10 @@ FLEETS: Final = frozenset({"patchserve_server.bootstrap.fleet.count", "patchserv
 _ATTRIBUTES: Final = {
     os: (
         "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "setpriority", "getpriority", "sched_getaffinity", "memfd_create",
-        "eventfd", "sysconf", "getuid", "geteuid", "getrlimit", "fork", "statvfs",
+        "eventfd", "sysconf", "getuid", "geteuid", "fork", "statvfs",
     ),
     signal: ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"),
-    socket: ("AF_UNIX", "SO_REUSEPORT"),
+    socket: ("SO_REUSEPORT",),
 }  # fmt: skip
 
 
@@ -78,7 +77,7 @@ def _msvcrt() -> ModuleType:
     module.LK_LOCK, module.LK_NBLCK = 1, 2
 
     def locking(file: int, mode: int, nbytes: int) -> None:
-        assert os.lseek(file, 0, os.SEEK_CUR) > resource.RLIM_NLIMITS * 2**20, "no byte of a file is locked"
+        assert os.lseek(file, 0, os.SEEK_CUR) > 2**30, "no byte of a file is locked"
         assert nbytes == 1
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if mode == module.LK_NBLCK else 0))

@@ -18,7 +18,7 @@ from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallEnd, Face
 from patchserve_server.domain.callers import client_of
 from patchserve_server.domain.errors import PermissionDeniedError, QueueFullError, UnauthenticatedError
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.domain.trace_parent import is_recorded, trace_id_of
+from patchserve_server.domain.trace_parent import trace_id_of
 from patchserve_server.domain.work_events import reason_of
 from patchserve_server.serving.entrance import Entrance
 
@@ -64,8 +64,7 @@ class IncomingCallBase(ABC):
         self.address = address
         self.is_stream = is_stream
         self.reference_id: ReferenceId | None = None
-        self.trace_id = ""
-        self.has_recorded_trace = False
+        self.trace_parent = ""
         self._certificate_name = certificate_name
         self._failures = entrance.failures
         self._pacing = entrance.pacing
@@ -92,7 +91,7 @@ class IncomingCallBase(ABC):
         """Awaits `work`, logs and tells the end of the call; returns its failure. CancelledError is raised again."""
         current_call.set(self)  # in the task of the call, which ends with it
         trace_parent = self.header("traceparent")
-        self.trace_id, self.has_recorded_trace = trace_id_of(trace_parent), is_recorded(trace_parent)
+        self.trace_parent = trace_parent if trace_id_of(trace_parent) else ""
         if self._events.is_heard:
             self._events.call_began(self)
         code, reason = code_pb2.CANCELLED, ""

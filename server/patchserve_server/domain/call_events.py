@@ -33,8 +33,7 @@ class CallInfo(Protocol):
     service: str  # of gRPC, such as patchserve.v1.PatchCoreService; empty over HTTP
     is_stream: bool  # images in and results out until one side ends it
     reference_id: ReferenceId | None  # as soon as it is known, see `note_reference`
-    trace_id: str  # of the trace that it belongs to, 32 hexadecimal digits; empty: of none
-    has_recorded_trace: bool  # somebody keeps that trace, so that its id leads to it
+    trace_parent: str  # its span as `traceparent` names it, or that of its caller; empty: there is none
 
     @property
     def address(self) -> str:
@@ -46,6 +45,24 @@ class CallInfo(Protocol):
 
     def header(self, name: str) -> str:
         """A value of the caller's metadata (over HTTP, of its headers), name in lower case; empty: it sent none."""
+
+
+@dataclass(eq=False)
+class RelayedCall:
+    """A call that another process of the server got, and for which this one works. Implements CallInfo."""
+
+    request_id: str
+    face: Face
+    method_name: str
+    client: str
+    reference_id: ReferenceId | None
+    trace_parent: str
+    service: str = ""
+    is_stream: bool = False
+    address: str = ""
+
+    def header(self, name: str) -> str:
+        return self.trace_parent if name == "traceparent" else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final, TextIO
 from patchserve_server.telemetry.log_lines import Fields, Write, fields_of
 
 MAX_WAITING: Final = 10_000  # lines; of more, the newest are left out, and counted
-_GATHERING_S: Final = 0.02  # lines of this time are written together: waking the thread for each costs more
+_GATHERING_S: Final = 0.05  # lines of this time are written together: waking the thread for each costs more
 _END_S: Final = 2.0  # how long the end of the process waits for a stream that is blocked
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import structlog
 
 from patchserve_server.domain.call_events import CallInfo, current_call
+from patchserve_server.domain.trace_parent import trace_id_of
 from patchserve_server.telemetry.log_text import harmless, traceback_lines
 
 Fields: TypeAlias = dict[str, Any]
@@ -39,8 +40,8 @@ def _fields_of_call(call: CallInfo) -> Fields:
     fields["client"] = call.client
     if call.reference_id is not None:
         fields["reference"] = call.reference_id
-    if call.trace_id:
-        fields["trace_id"] = call.trace_id
+    if call.trace_parent:
+        fields["trace_id"] = trace_id_of(call.trace_parent)
     return fields
 
 

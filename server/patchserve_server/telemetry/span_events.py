@@ -7,10 +7,19 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from opentelemetry.context import Context
-from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, set_span_in_context
+from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo, FrameResult, Work, current_work
+from patchserve_server.domain.call_events import (
+    CallEnd,
+    CallInfo,
+    FrameEnd,
+    FrameInfo,
+    FrameResult,
+    RelayedCall,
+    Work,
+    current_work,
+)
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.work_events import (
     BatchScored,
@@ -23,7 +32,8 @@ from patchserve_server.domain.work_events import (
 from patchserve_server.telemetry import span_attributes as names
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-_HEADERS: Final = ("traceparent", "tracestate")
+_TRACE_PARENT: Final = "traceparent"
+_HEADERS: Final = (_TRACE_PARENT, "tracestate")
 _MAX_HEADER: Final = 512  # characters, as W3C Trace Context asks for
 _FRAME: Final = "frame"
 _QUEUE: Final = "queue"
@@ -59,8 +69,9 @@ class SpanEvents(Events):
             names.method_of(call), _sent_context(call), SpanKind.SERVER, names.at_start(call)
         )
         self._spans[call] = span
-        call.trace_id = f"{span.get_span_context().trace_id:032x}"
-        call.has_recorded_trace = span.is_recording()
+        headers: dict[str, str] = {}
+        _PROPAGATOR.inject(headers, set_span_in_context(span, Context()))
+        call.trace_parent = headers.get(_TRACE_PARENT, "")
 
     def call_ended(self, call: CallInfo, end: CallEnd) -> None:
         if (span := self._spans.get(call)) is None:
@@ -97,7 +108,7 @@ class SpanEvents(Events):
                 self._past(parent, step.what, step)
 
     def batch_scored(self, event: BatchScored) -> None:
-        spans = [self._spans.get(work) for work in event.works if work is not None]
+        spans = map(self._span_of, event.works)
         links = [Link(span.get_span_context()) for span in spans if span is not None]
         if not links:
             return
@@ -123,10 +134,17 @@ class SpanEvents(Events):
         if (parent := self._recording(current_work())) is not None:
             self._past(parent, f"store {event.operation}", event, reason=event.reason)
 
+    def _span_of(self, work: Work) -> Span | None:
+        """The span of a call or a frame. That of a relayed call is in another process."""
+        if isinstance(work, RelayedCall):
+            span = get_current_span(_sent_context(work))
+            return span if span.get_span_context().is_valid else None
+        return None if work is None else self._spans.get(work)
+
     def _recording(self, work: Work) -> Span | None:
-        """The span of a call or a frame, if it is recorded."""
-        span = None if work is None else self._spans.get(work)
-        return span if span is not None and span.is_recording() else None
+        """The same, if it is recorded."""
+        span = self._span_of(work)
+        return span if span is not None and span.get_span_context().trace_flags.sampled else None
 
     def _past(
         self, parent: Span, name: str, event: _Timed, attributes: names.Attributes | None = None, reason: str = ""
@@ -145,7 +163,7 @@ class SpanEvents(Events):
 def _sent_context(call: CallInfo) -> Context:
     """The context that the caller has sent; empty: none, or none that is valid."""
     headers = {name: value for name in _HEADERS if 0 < len(value := call.header(name)) <= _MAX_HEADER}
-    return _PROPAGATOR.extract(headers, Context()) if "traceparent" in headers else Context()
+    return _PROPAGATOR.extract(headers, Context()) if _TRACE_PARENT in headers else Context()
 
 
 def _epoch_ns(event: _Timed) -> tuple[int, int]:

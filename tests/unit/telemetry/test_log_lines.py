@@ -42,7 +42,7 @@ def test_a_line_of_a_call_names_the_call_and_what_is_known_of_it(call: FakeCall)
     about = {"request_id": call.request_id, "face": "grpc", "method": "Infer", "client": "peer ipv4:10.0.0.1"}
     assert {name: fields[name] for name in about} == about
     assert not {"reference", "trace_id"} & fields.keys()
-    call.reference_id, call.trace_id = ReferenceId("box"), "cd" * 16
+    call.reference_id, call.trace_parent = ReferenceId("box"), f"00-{'cd' * 16}-{'ef' * 8}-01"
     fields = fields_of(record("later"))
     assert (fields["reference"], fields["trace_id"]) == ("box", "cd" * 16)
 

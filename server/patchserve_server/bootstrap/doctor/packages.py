@@ -62,8 +62,9 @@ def _problems(extra: str) -> list[str]:
     for line in requires(_PACKAGE) or ():
         requirement = Requirement(line)
         marker = requirement.marker
-        of_extra = marker is None if not extra else "extra" in str(marker) and marker.evaluate({"extra": extra})
-        if not of_extra:
+        if extra and (marker is None or "extra" not in str(marker)):
+            continue
+        if marker is not None and not marker.evaluate({"extra": extra}):
             continue
         try:
             installed = version(requirement.name)

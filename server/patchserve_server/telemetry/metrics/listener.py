@@ -6,6 +6,7 @@ from typing import Final
 
 from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo, current_call
 from patchserve_server.domain.events import Events, ImageInspected
+from patchserve_server.domain.trace_parent import is_recorded, trace_id_of
 from patchserve_server.domain.work_events import (
     BatchScored,
     ImageProcessed,
@@ -89,7 +90,9 @@ class MetricsListener(Events):
 
 def _exemplar(call: CallInfo | None) -> dict[str, str] | None:
     """The trace in which this call can be seen, if there is one."""
-    return {"trace_id": call.trace_id} if call is not None and call.has_recorded_trace else None
+    if call is None or not is_recorded(call.trace_parent):
+        return None
+    return {"trace_id": trace_id_of(call.trace_parent)}
 
 
 def _outcome(reason: str) -> str:

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from e2e.harness import addresses_in
+from e2e.harness import addresses_in, metrics_url_in
 from fakes.detector import FakeDetector
 
 from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import new_event_loop
 from patchserve_server.config import Settings
 from patchserve_server.domain.ports import Detector
@@ -31,6 +32,7 @@ class RunningServer:
 
     address: str  # of gRPC, localhost:PORT
     http_url: str  # without a slash at its end; empty without `http_port`
+    metrics_url: str = ""  # empty without `metrics_port`
 
 
 @contextmanager
@@ -61,12 +63,12 @@ def running_server(
         if detector is not None or "backbone" not in settings:
             patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
         patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
-        patch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
+        patch.setattr(lifecycle, "reload_on_hangup", lambda *_: None)
         server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop(chosen))
         line = ready.result(START_TIMEOUT_S)
     try:
         address, http_url = addresses_in(line)
-        yield RunningServer(f"localhost:{address.rpartition(':')[2]}", http_url)
+        yield RunningServer(f"localhost:{address.rpartition(':')[2]}", http_url, metrics_url_in(line))
     finally:
         stop.set()
         server.result(STOP_TIMEOUT_S)
@@ -74,7 +76,7 @@ def running_server(
 
 async def _serve(settings: Settings, ready: concurrent.futures.Future[str], stop: threading.Event) -> None:
     try:
-        await lifecycle.serve(settings, ready.set_result)
+        await lifecycle.serve(LiveSettings(settings), ready.set_result, lambda: settings)
     except BaseException as error:
         if ready.done():
             raise

@@ -9,7 +9,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
@@ -95,9 +95,9 @@ class Measurements:
             name: of the measurement, with everything that the times depend on beside processor and versions.
             functions: what is measured. Kept times of others do not count.
         """
-        path = None if self._folder is None else self._folder / f"{_key(name)}.json"
-        if path is not None and (kept := _read(path, set(functions))) is not None:
+        if (kept := self.kept_ms(name, functions)) is not None:
             return kept
+        path = self._path(name)
         was_calm = path is not None and self._is_calm()
         times_ms = self._timer(functions)
         if path is not None and not (was_calm and self._is_calm()):
@@ -105,6 +105,14 @@ class Measurements:
         elif path is not None:
             _write(path, {"name": name, **_processor(), "times_ms": times_ms})
         return times_ms
+
+    def kept_ms(self, name: str, functions: Collection[str]) -> Mapping[str, float] | None:
+        """The kept times of functions with these names; None: they were not measured here."""
+        path = self._path(name)
+        return None if path is None else _read(path, set(functions))
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{_key(name)}.json"
 
 
 def _processor() -> dict[str, object]:

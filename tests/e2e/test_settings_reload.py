@@ -52,11 +52,12 @@ def limits(stub: Stub) -> tuple[int, int, float]:
 
 
 def reload(fleet: Fleet, says: str) -> str:
-    """Sends SIGHUP; returns the line of the log with these words."""
+    """Sends SIGHUP; returns the message of the log with these words."""
     before = len(fleet.log)
     fleet.process.send_signal(signal.SIGHUP)
     wait_until(lambda: says in fleet.log[before:])
-    return next(line for line in fleet.log[before:].splitlines() if says in line)
+    line = next(line for line in fleet.log[before:].splitlines() if says in line)
+    return str(json.loads(line)["event"])
 
 
 @pytest.mark.parametrize("fronts", [1, 2])

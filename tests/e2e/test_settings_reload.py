@@ -48,7 +48,7 @@ def info(stub: Stub) -> GetServerInfoResponse:
 
 def limits(stub: Stub) -> tuple[int, int, float]:
     found = info(stub).limits
-    return found.max_pending_images, found.max_in_flight, found.default_timeout.ToNanoseconds() / 1e9
+    return found.max_pending_images, found.max_in_flight, found.default_timeout_s
 
 
 def reload(fleet: Fleet, says: str) -> str:
@@ -110,8 +110,7 @@ def test_a_front_that_is_started_again_has_the_settings_of_now(file: Path) -> No
 
 
 def test_the_doctor_sees_a_running_server(tmp_path: Path) -> None:
-    flags = ("--store", str(tmp_path / "references"), "--http-port", "0")
-    with fleet_process(*flags) as fleet:
+    with fleet_process("--store", str(tmp_path / "references"), "--http-port", "0") as fleet:
         ports = ("--port", fleet.address.rpartition(":")[2], "--http-port", fleet.http_url.rpartition(":")[2])
         command = (sys.executable, "-c", "from patchserve_server.cli import main; main()", "doctor", "--output", "json")
         flags = ("--store", str(tmp_path / "references"), "--backbone", "efficientnet_lite2", *ports)

@@ -61,7 +61,7 @@ async def run_front(assignment: Assignment) -> None:
     with ExitStack() as resources:
         open_listeners(settings, observation.events, resources, assignment.name)
         server = create_server(own_settings, credentials, observation, shares_port=True)
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()

@@ -303,9 +303,9 @@ def test_with_several_processes_the_spans_of_the_engine_belong_to_the_call_of_a_
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
         with fleet_process("--otel") as fleet, connect(fleet.address) as stub:
             load_id, metadata = headers(800)
-            stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[IMAGE]), metadata=metadata)
+            stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[IMAGE]), metadata=tuple(metadata))
             infer_id, metadata = headers(801)
-            stub.Infer(inference_pb2.InferRequest(image=IMAGE), metadata=metadata)
+            stub.Infer(inference_pb2.InferRequest(image=IMAGE), metadata=tuple(metadata))
             load = collected.trace(load_id, 3)
             infer = collected.trace(infer_id, 1 + len(STEPS))
             call = root_of(infer)

@@ -105,7 +105,7 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy --platform win32 server client/patchserve_client client/patchserve_command tools
+	$(BIN)/mypy --config-file tools/mypy_windows.ini
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 

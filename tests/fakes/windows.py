@@ -11,9 +11,9 @@ import fcntl
 import importlib
 import os
 import pkgutil
-import resource
 import signal
 import socket
+import socketserver
 import sys
 from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
@@ -21,15 +21,19 @@ from types import ModuleType
 from typing import Any, Final
 
 ONLY_UNIX: Final = ("fcntl", "resource", "pwd", "grp", "termios", "uvloop")
-ONLY_LINUX: Final = ("patchserve_server.bootstrap.fleet.", "patchserve_server.fronts.")
+ONLY_LINUX: Final = (
+    "patchserve_server.bootstrap.fleet.", "patchserve_server.fronts.", "patchserve_server.telemetry.metrics.fleet",
+    "patchserve_server.telemetry.metrics.snapshots",
+)  # fmt: skip
 FLEETS: Final = frozenset({"patchserve_server.bootstrap.fleet.count", "patchserve_server.fronts.connected_fronts"})
 _ATTRIBUTES: Final = {
     os: (
         "O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "setpriority", "getpriority", "sched_getaffinity", "memfd_create",
-        "eventfd", "sysconf", "getuid", "geteuid", "getrlimit", "fork", "statvfs",
+        "eventfd", "sysconf", "getuid", "geteuid", "fork", "statvfs",
     ),
     signal: ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"),
-    socket: ("AF_UNIX", "SO_REUSEPORT"),
+    socket: ("SO_REUSEPORT",),
+    socketserver: ("ThreadingUnixStreamServer", "UnixStreamServer"),
 }  # fmt: skip
 
 
@@ -78,7 +82,7 @@ def _msvcrt() -> ModuleType:
     module.LK_LOCK, module.LK_NBLCK = 1, 2
 
     def locking(file: int, mode: int, nbytes: int) -> None:
-        assert os.lseek(file, 0, os.SEEK_CUR) > resource.RLIM_NLIMITS * 2**20, "no byte of a file is locked"
+        assert os.lseek(file, 0, os.SEEK_CUR) > 2**30, "no byte of a file is locked"
         assert nbytes == 1
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (fcntl.LOCK_NB if mode == module.LK_NBLCK else 0))

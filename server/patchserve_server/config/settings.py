@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
-from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_FRONTS: Final = 64
@@ -125,7 +124,7 @@ class Settings(BaseSettings):
     def _check_truth(cls, value: object, info: ValidationInfo) -> object:
         """`port = true` in a file is a mistake, and not the port 1."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise PydanticCustomError("truth", "a truth value is no number")
+            raise ValueError("only switches are true or false")
         return value
 
     host: Annotated[str, AfterValidator(_with_user_path)] = "127.0.0.1"

@@ -80,7 +80,13 @@ def test_show_as_a_document(run: Run, tmp_path: Path) -> None:
 
 
 def test_show_as_a_file_sets_the_same(run: Run, tmp_path: Path) -> None:
-    flags = {"store": 'a"b\\c', "port": "0", "insecure": True, "client_share": "0.25", "fronts": "auto"}
+    flags: dict[str, str | bool] = {
+        "store": 'a"b\\c',
+        "port": "0",
+        "insecure": True,
+        "client_share": "0.25",
+        "fronts": "auto",
+    }
     arguments = [f"--{name.replace('_', '-')}={value}" for name, value in flags.items() if value is not True]
     code, text, _ = run("show", "--output", "toml", *arguments, "--insecure")
     assert code == 0

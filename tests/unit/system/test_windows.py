@@ -74,7 +74,7 @@ asyncio.run(try_signals())
 
 
 def test_the_store_and_the_token_file_keep_their_promises_there() -> None:
-    tests = ["contract/test_reference_store.py", "unit/access/test_tokens.py", "unit/store/test_folder_store.py"]
+    tests = ["contract/test_reference_store.py", "unit/access/test_tokens.py"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "fakes.windows", "-p", "no:cacheprovider", "-p", "no:xdist",
          *(str(TESTS / test) for test in tests)],

@@ -43,6 +43,7 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
     missing = {name for name in names if _problems(name)}
     needed = {
         "http": "--http-port" if settings.http_port is not None else "",
+        "otel": "--otel" if settings.otel else "",
         "metrics": "--metrics-port" if settings.metrics_port is not None else "",
         "int8": "--precision int8" if settings.precision == "int8" else "",
         "timm": f"--backbone {settings.backbone}" if settings.backbone.startswith(("timm:", "dinov")) else "",
@@ -62,8 +63,9 @@ def _problems(extra: str) -> list[str]:
     for line in requires(_PACKAGE) or ():
         requirement = Requirement(line)
         marker = requirement.marker
-        of_extra = marker is None if not extra else "extra" in str(marker) and marker.evaluate({"extra": extra})
-        if not of_extra:
+        if extra and (marker is None or "extra" not in str(marker)):
+            continue
+        if marker is not None and not marker.evaluate({"extra": extra}):
             continue
         try:
             installed = version(requirement.name)

@@ -9,7 +9,6 @@ import prometheus_client
 from prometheus_client import CollectorRegistry as Registry
 
 from patchserve_server.serving.observation import Observation
-from patchserve_server.telemetry.metrics.fleet import FleetCollector
 from patchserve_server.telemetry.metrics.instruments import Instruments
 from patchserve_server.telemetry.metrics.listener import MetricsListener
 from patchserve_server.telemetry.metrics.process_figures import ProcessFigures
@@ -41,6 +40,8 @@ def observe(observation: Observation, process: str, max_references: int) -> Regi
 
 def registry_of_fleet(paths: Sequence[Path]) -> Registry:
     """What a scrape gets of several processes, which share their metrics at these paths, and of this one."""
+    from patchserve_server.telemetry.metrics.fleet import FleetCollector  # noqa: PLC0415 - needs Unix sockets
+
     own, registry = Registry(), Registry()
     own.register(ProcessFigures("parent"))
     registry.register(FleetCollector(paths, own))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from patchserve_server.bootstrap.doctor import credentials, limits, packages, store
+from patchserve_server.bootstrap.doctor import credentials, limits, packages
 from patchserve_server.engine import preflight
 
 GIB = 2**30
@@ -22,7 +23,7 @@ def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "cgroup_bytes", lambda: None)
     monkeypatch.setattr(limits, "cgroup_cores", lambda: None)
     monkeypatch.setattr(limits, "available_cores", lambda: 4)
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: store.shutil._ntuple_diskusage(0, 0, 5 * GIB))  # type: ignore[attr-defined]
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=5 * GIB))
     monkeypatch.setattr(credentials, "is_synchronized", lambda: True)
     monkeypatch.setattr(packages, "_problems", lambda _: [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)

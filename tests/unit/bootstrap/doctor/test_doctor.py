@@ -20,8 +20,12 @@ from fakes.certificates import Authority
 from fakes.references import make_reference
 
 from patchserve_server.access.tokens import append_token, new_token
-from patchserve_server.bootstrap.doctor import credentials, examination, limits, packages, store
+from patchserve_server.access.validity import certificate_validities
+from patchserve_server.bootstrap.doctor import credentials, examination, limits, packages
 from patchserve_server.bootstrap.doctor.finding import Finding, Status
+from patchserve_server.bootstrap.doctor.model import check_precision
+from patchserve_server.bootstrap.doctor.ports import check_ports
+from patchserve_server.bootstrap.doctor.store import check_store
 from patchserve_server.cli import main
 from patchserve_server.config import Settings
 from patchserve_server.domain.callers import Scope
@@ -80,7 +84,7 @@ def doctor(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 def findings(**settings: Any) -> list[Finding]:
     """What is not ok, on a sound machine with the embedded backbone."""
-    sound = {"backbone": "efficientnet_lite2", "port": 0, "threads": 4}
+    sound: dict[str, Any] = {"backbone": "efficientnet_lite2", "port": 0, "threads": 4}
     return [each for each in examination.examine(Settings(**sound | settings)) if each.status is not Status.OK]
 
 
@@ -199,14 +203,14 @@ def test_a_precision_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_what_auto_has_measured(tmp_path: Path) -> None:
-    (first,) = list(examination.check_precision(Settings(precision="auto", threads=4)))
+    (first,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert (first.status, first.message) == (Status.OK, "auto: not measured here yet; the first start measures")
     name = "backbone wide_resnet50_2, 1536, 4 threads"
     times = Measurements(tmp_path / "cache" / "patchserve" / "measurements", lambda _: {"fp32": 40.0, "bf16": 21.5})
     times.times_ms(name, {"fp32": int, "bf16": int})
-    (then,) = list(examination.check_precision(Settings(precision="auto", threads=4)))
+    (then,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert then.message == "auto: bf16 (fp32 takes 40.0 ms, bf16 takes 21.5 ms for an image, measured here)"
-    (stored,) = list(examination.check_precision(Settings(precision="auto", threads=4, store=tmp_path)))
+    (stored,) = list(check_precision(Settings(precision="auto", threads=4, store=tmp_path)))
     assert stored.status is Status.WARNING
 
 
@@ -227,17 +231,17 @@ def test_a_store_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_store_of_a_running_server(folder: Path) -> None:
     running = FolderReferenceStore(folder)
-    (line, *_) = examination.check_store(Settings(store=folder))
+    (line, *_) = check_store(Settings(store=folder))
     assert line.message == f"{folder}: in use by a running server"
     running.close()
-    (line, *_) = examination.check_store(Settings(store=folder))
+    (line, *_) = check_store(Settings(store=folder))
     assert line.message == f"{folder}: writable, and no server uses it"
     FolderReferenceStore(folder).close()
 
 
 @pytest.mark.parametrize(("free_bytes", "status"), [(2**29, Status.WARNING), (2**25, Status.FAULT)])
 def test_little_space(free_bytes: int, status: Status, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free_bytes))
     only("disk", status, r"\d+ MiB free", store=folder)
 
 
@@ -260,13 +264,13 @@ def test_a_port_of_another_program() -> None:
 
 
 def test_an_address_of_another_machine() -> None:
-    found = list(examination.check_ports(Settings(host="192.0.2.1", port=50051)))
+    found = list(check_ports(Settings(host="192.0.2.1", port=50051)))
     assert [each.status for each in found] == [Status.FAULT]
     assert "this machine does not have it" in found[0].advice
 
 
 def test_a_socket_file(tmp_path: Path) -> None:
-    (line,) = examination.check_ports(Settings(host=f"unix:{tmp_path}/s"))
+    (line,) = check_ports(Settings(host=f"unix:{tmp_path}/s"))
     assert line.message == f"unix:{tmp_path}/s is free"
     only("port", Status.FAULT, "cannot be created", host=f"unix:{tmp_path}/none/s")
 
@@ -301,7 +305,7 @@ def test_a_certificate_that_ends_soon_has_ended_or_is_not_valid_yet(tmp_path: Pa
 def validities_at(files: dict[str, Path], days: float) -> list[Finding]:
     """The certificates, as seen on another day."""
     now = datetime.now(UTC) + timedelta(days=days)
-    found = credentials.certificate_validities("--tls-cert", files["tls_cert"])
+    found = certificate_validities("--tls-cert", files["tls_cert"])
     return [credentials._validity(each, now) for each in found]
 
 
@@ -376,7 +380,7 @@ def test_a_library_of_another_version(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(packages.platform, "python_version", lambda: "3.9.1")
+    monkeypatch.setattr("platform.python_version", lambda: "3.9.1")
     only("python", Status.FAULT, r"3\.9\.1; the server needs >=3\.11")
 
 

@@ -36,7 +36,8 @@ from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References, Scoring
+from patchserve_server.serving.drift import DriftWatch
+from patchserve_server.serving.engine_ports import Drifts, Loads, ReferenceImageReader, References, Scoring, Transfer
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.fairness import FairSemaphore
@@ -49,10 +50,11 @@ from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_transfer import ReferenceTransfer
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
-from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.store import ExportedFiles, FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.web.listening import HttpListening
 
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
@@ -143,8 +145,9 @@ async def create_application(settings: Settings, addresses: Addresses, resources
     limits = engine.limits
     outputs = await _open_outputs(settings, pools, resources)
     turns = create_turns(settings, limits)
+    drift = DriftWatch(engine.catalog.find, pools.images)
     inspector = create_inspector(
-        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
+        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
     )
     return assemble(
         settings,
@@ -157,6 +160,8 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        drift=drift,
+        transfer=engine.transfer,
     )
 
 
@@ -172,6 +177,8 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    drift: Drifts,
+    transfer: Transfer,
 ) -> Application:
     """The application, of an engine in this process or in another one."""
     return Application(
@@ -190,6 +197,8 @@ def assemble(
         images=admissions.images,
         loads=admissions.loads,
         wall=wall,
+        drift=drift,
+        transfer=transfer,
     )
 
 
@@ -202,6 +211,7 @@ class LocalEngine:
     catalog: Catalog
     batcher: Batcher
     builder: ReferenceBuilder
+    transfer: ReferenceTransfer
 
 
 async def open_engine(
@@ -253,7 +263,9 @@ async def open_engine(
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
-    return LocalEngine(detector.info, limits, catalog, batcher, builder)
+    files = ExportedFiles(settings.store)
+    transfer = ReferenceTransfer(catalog, detector, files, pools.opening, max_bytes=limits.max_bank_bytes)
+    return LocalEngine(detector.info, limits, catalog, batcher, builder, transfer)
 
 
 def open_detector(settings: Settings) -> Detector:
@@ -323,6 +335,7 @@ def create_inspector(
     *,
     turns: FairSemaphore,
     outputs: Outputs | None = None,
+    drifts: Drifts,
     events: Events | None,
 ) -> LocalInspector:
     return LocalInspector(
@@ -334,6 +347,7 @@ def create_inspector(
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
+        drifts=drifts,
         events=events,
     )
 

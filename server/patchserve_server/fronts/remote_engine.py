@@ -12,10 +12,13 @@ from patchserve_server.fronts.endpoints import connect
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.remote_drift import RemoteDrift
 from patchserve_server.fronts.remote_loads import RemoteLoads, RemoteReferenceImages
 from patchserve_server.fronts.remote_references import RemoteReferences
 from patchserve_server.fronts.remote_scoring import RemoteScoring
+from patchserve_server.fronts.remote_transfer import RemoteTransfer
 from patchserve_server.fronts.values import from_json_bytes
+from patchserve_server.serving.drift.watch import Told as Drifted
 
 Told = Callable[[Head, bytes], None]
 
@@ -27,9 +30,16 @@ class RemoteEngine:
         pixels: the memory that this front shares with it; None: it is on another machine.
         events: hears of changes of references; None: nobody listens.
         told: takes what the engine tells of the wall.
+        drifted: takes what it tells of drift.
     """
 
-    def __init__(self, pixels: SharedPixels | None, events: Events | None, told: Told) -> None:
+    def __init__(
+        self,
+        pixels: SharedPixels | None,
+        events: Events | None,
+        told: Told,
+        drifted: Drifted = lambda _id, _revision, _drift: None,
+    ) -> None:
         self._told = told
         self._is_connected = False
         self.lost = asyncio.Event()
@@ -37,6 +47,8 @@ class RemoteEngine:
         self.references = RemoteReferences(self.link, events)
         self.scoring = RemoteScoring(self.link, pixels)
         self.loads = RemoteLoads(self.link)
+        self.transfer = RemoteTransfer(self.link)
+        self.drift = RemoteDrift(self.link, drifted)
         self.reference_images = RemoteReferenceImages(self.link, self.references)
 
     async def connect(
@@ -61,6 +73,8 @@ class RemoteEngine:
     def told(self, message: Head, body: bytes) -> None:
         if message["tell"] == "known":
             self.references.learn(message, body, is_news=self._is_connected)
+        elif message["tell"] == "drift":
+            self.drift.learn(message, body)
         else:
             self._told(message, body)
 

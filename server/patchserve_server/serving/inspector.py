@@ -28,7 +28,7 @@ from patchserve_server.domain.inspection import (
 )
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
-from patchserve_server.serving.engine_ports import ReferenceInUse, Scoring
+from patchserve_server.serving.engine_ports import Drifts, ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.outputs import Outputs
 
@@ -119,6 +119,7 @@ class LocalInspector:
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         outputs: saves inspections; None: nothing is saved.
+        drifts: gets the score of every inspection.
         events: hears of every inspection; None: nobody listens.
     """
 
@@ -133,6 +134,7 @@ class LocalInspector:
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
         outputs: Outputs | None,
+        drifts: Drifts,
         events: Events | None = None,
     ) -> None:
         self._scoring = scoring
@@ -143,6 +145,7 @@ class LocalInspector:
         self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
         self._outputs = outputs
+        self._drifts = drifts
         self._events = events
 
     async def inspect(
@@ -167,6 +170,7 @@ class LocalInspector:
         except Exception as error:
             self._tell_failure(origin, reference, error)
             raise
+        self._drifts.add(reference.info.reference_id, reference.info.revision, inspected.raw.image_score)
         if self._outputs is None and self._events is None:
             return inspected.answer
         inspection = inspected.inspection

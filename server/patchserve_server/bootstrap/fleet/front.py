@@ -134,6 +134,7 @@ class _Front:
             self._pools,
             limits,
             turns=composition.create_turns(self._settings, limits),
+            drifts=engine.drift,
             events=self._events,
         )
         application = composition.assemble(
@@ -147,6 +148,8 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            drift=engine.drift,
+            transfer=engine.transfer,
         )
         await self._server.ready(application)
         if not self._is_ready:

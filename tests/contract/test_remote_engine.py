@@ -30,6 +30,7 @@ from patchserve_server.domain.errors import (
     RevisionNotKeptError,
     UndecodableImageError,
 )
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.reference import CalibrationMethod, ReferenceOperation, ScoreSpread
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
@@ -45,7 +46,6 @@ from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.drift.watch import Told as Drifted
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
@@ -57,8 +57,12 @@ VERSION = "1"
 MAX_BYTES = 2**22
 
 
-def _ignore(_id: ReferenceId, _revision: Revision, _drift: Drift) -> None:
-    pass
+class HeardDrifts(Events):
+    def __init__(self) -> None:
+        self.told: list[Drift] = []
+
+    def drifted(self, reference_id: ReferenceId, revision: Revision, drift: Drift) -> None:
+        self.told.append(drift)
 
 
 class EngineBench:
@@ -109,10 +113,10 @@ class EngineBench:
             self._address = f"localhost:{server.sockets[0].getsockname()[1]}"
 
     async def front(
-        self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True, drifted: Drifted = _ignore
+        self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True, events: Events = NOBODY
     ) -> RemoteEngine:
         pixels = SharedPixels(self._files[number]) if shares_memory else None
-        front = RemoteEngine(pixels, None, lambda _head, _body: None, drifted)
+        front = RemoteEngine(pixels, events, lambda _head, _body: None)
         self._stack.callback(front.close)
         info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
         assert info == self.detector.info
@@ -416,8 +420,8 @@ async def test_an_export_that_its_front_does_not_finish_is_released(
 
 
 async def test_the_scores_of_all_fronts_are_compared_together_and_all_know_the_outcome(bench: EngineBench) -> None:
-    told: list[Drift] = []
-    one = await bench.front(0, drifted=lambda _id, _revision, drift: told.append(drift))
+    heard = HeardDrifts()
+    one = await bench.front(0, events=heard)
     other = await bench.front(1)
     loaded = (await load(one, 10, 20, 30)).info
     calibrated = dataclasses.replace(
@@ -427,9 +431,9 @@ async def test_the_scores_of_all_fronts_are_compared_together_and_all_know_the_o
     for front in (one, other):
         for _ in range(16):
             front.drift.add(BELT, loaded.revision, 40.0)
-    await until(lambda: any(drift.state is DriftState.SCENE_CHANGED for drift in told))
-    assert one.drift.drift_of(loaded) == other.drift.drift_of(loaded) == told[-1]
-    assert told[-1].image_count == 32
+    await until(lambda: any(drift.state is DriftState.SCENE_CHANGED for drift in heard.told))
+    assert one.drift.drift_of(loaded) == other.drift.drift_of(loaded) == heard.told[-1]
+    assert heard.told[-1].image_count == 32
     later = await bench.front(0)
-    assert later.drift.drift_of(loaded) == told[-1]
+    assert later.drift.drift_of(loaded) == heard.told[-1]
     assert later.drift.drift_of(dataclasses.replace(loaded, revision=Revision("0" * 64))) == UNKNOWN

@@ -13,12 +13,14 @@ from typing import Any, TypeVar
 
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
+from patchserve_server.serving.event_fan_out import EventFanOut
 
 T = TypeVar("T")
 
@@ -36,13 +38,15 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
     reload_on_hangup(reloader)
-    server = composition.create_server(settings, credentials)
+    events = EventFanOut()
+    server = create_server(settings, credentials, events)
     addresses = await server.start()
     with ExitStack() as resources:
         for work in (reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            application = await _unless_stopped(composition.create_application(settings, addresses, resources), stop)
+            starting = composition.create_application(settings, addresses, events, resources)
+            application = await _unless_stopped(starting, stop)
             if application is not None:
                 freeze_heap()
                 await server.ready(application)

@@ -18,7 +18,6 @@ from patchserve_server.fronts.remote_references import RemoteReferences
 from patchserve_server.fronts.remote_scoring import RemoteScoring
 from patchserve_server.fronts.remote_transfer import RemoteTransfer
 from patchserve_server.fronts.values import from_json_bytes
-from patchserve_server.serving.drift.watch import Told as Drifted
 
 Told = Callable[[Head, bytes], None]
 
@@ -28,18 +27,11 @@ class RemoteEngine:
 
     Args:
         pixels: the memory that this front shares with it; None: it is on another machine.
-        events: hears of changes of references; None: nobody listens.
+        events: hears of changes of references, and of their drift.
         told: takes what the engine tells of the wall.
-        drifted: takes what it tells of drift.
     """
 
-    def __init__(
-        self,
-        pixels: SharedPixels | None,
-        events: Events | None,
-        told: Told,
-        drifted: Drifted = lambda _id, _revision, _drift: None,
-    ) -> None:
+    def __init__(self, pixels: SharedPixels | None, events: Events, told: Told) -> None:
         self._told = told
         self._is_connected = False
         self.lost = asyncio.Event()
@@ -48,7 +40,7 @@ class RemoteEngine:
         self.scoring = RemoteScoring(self.link, pixels)
         self.loads = RemoteLoads(self.link)
         self.transfer = RemoteTransfer(self.link)
-        self.drift = RemoteDrift(self.link, drifted)
+        self.drift = RemoteDrift(self.link, events.drifted)
         self.reference_images = RemoteReferenceImages(self.link, self.references)
 
     async def connect(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
@@ -19,11 +20,12 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionNotKeptError,
 )
-from patchserve_server.domain.events import Events
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
+from patchserve_server.domain.work_events import ReferenceOpened, reason_of
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
@@ -44,7 +46,7 @@ class Catalog:
         storage: the pool that saves and deletes.
         opening: the pool that loads and opens. As many references are opened at once as it has threads.
         max_bytes: the memory limit of all open references together.
-        events: hears of every change; None: nobody listens.
+        events: hears of every change and every opening.
         known: the descriptions of all references.
         everybody_knows: returns when all who have a copy of them know of every change.
     """
@@ -57,7 +59,7 @@ class Catalog:
         storage: Executor,
         opening: Executor,
         max_bytes: int,
-        events: Events | None = None,
+        events: Events = NOBODY,
         known: KnownReferences | None = None,
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -324,10 +326,20 @@ class Catalog:
 
     def _notify(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
         self._listeners.notify(reference_id, info)
-        if self._events is not None:
-            self._events.reference_changed(reference_id, info)
+        self._events.reference_changed(reference_id, info)
 
     async def _load_and_open(self, info: ReferenceInfo) -> Scorer:
+        started_at_s, reason = time.perf_counter(), ""
+        try:
+            return await self._read_and_open(info)
+        except BaseException as error:
+            reason = reason_of(error)
+            raise
+        finally:
+            duration_s = time.perf_counter() - started_at_s
+            self._events.reference_opened(ReferenceOpened(info.reference_id, reason, started_at_s, duration_s))
+
+    async def _read_and_open(self, info: ReferenceInfo) -> Scorer:
         reference_id = info.reference_id
         try:
             reference = await asyncio.get_running_loop().run_in_executor(self._opening, self._store.load, reference_id)

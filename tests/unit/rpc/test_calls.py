@@ -15,8 +15,13 @@ from grpc import aio
 
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.rpc.calls import Endings, IncomingCall
+from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
+
+METHOD = "/patchserve.v1.PatchCoreService/Infer"
 
 
 class FakeContext:
@@ -45,9 +50,13 @@ class FakeContext:
         raise self.raised
 
 
+def entrance(pacing: RefusalPacing | None = None) -> Entrance:
+    return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog())
+
+
 def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
     call: Any = context
-    return IncomingCall("Infer", call, Endings(FailureLog(), RefusalPacing(0), 60, has_tls=True), is_audited=is_audited)
+    return IncomingCall(METHOD, call, Endings(entrance(), 60, has_tls=True), is_audited=is_audited)
 
 
 async def succeed() -> None:
@@ -107,7 +116,7 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     pacing, context = RefusalPacing(max_delayed=1), FakeContext()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None
@@ -122,7 +131,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
     pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
     call: Any = FakeContext()
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
     refused.until_answered.callback(released.set)
     task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
     await until(lambda: pacing.delayed == 1)

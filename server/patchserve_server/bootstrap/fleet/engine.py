@@ -19,6 +19,7 @@ from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.serving.drift import DriftWatch
+from patchserve_server.serving.event_fan_out import EventFanOut
 from patchserve_server.serving.reference_images import ReferenceImages
 
 _log = logging.getLogger(__name__)
@@ -35,8 +36,9 @@ async def run_engine(assignment: Assignment) -> None:
         for work in (commands.listen(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
-        fronts, admissions = ConnectedFronts(), open_admissions(settings, None)  # the fronts admit
-        local = await composition.open_engine(settings, pools, admissions, resources, fronts=fronts)
+        events, fronts = EventFanOut(), ConnectedFronts()
+        admissions = open_admissions(settings, events)  # the fronts admit
+        local = await composition.open_engine(settings, pools, admissions, resources, events=events, fronts=fronts)
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,

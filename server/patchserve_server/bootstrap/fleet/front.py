@@ -12,6 +12,7 @@ from typing import Final
 from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import listening_address
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
@@ -28,6 +29,7 @@ from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
+from patchserve_server.serving.event_fan_out import EventFanOut
 from patchserve_server.serving.wall import Wall
 
 _RECONNECT_S: Final = 0.1
@@ -46,7 +48,8 @@ async def run_front(assignment: Assignment) -> None:
     reloader = Reloader(credentials.reloading)
     commands = Commands(reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
-    server = composition.create_server(own_settings, credentials, shares_port=True)
+    events = EventFanOut()
+    server = create_server(own_settings, credentials, events, shares_port=True)
     with ExitStack() as resources:
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
@@ -55,7 +58,8 @@ async def run_front(assignment: Assignment) -> None:
             scheme = "http" if credentials.identity is None else "https"
             url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
             addresses = Addresses(addresses.grpc, url)
-        front = _Front(assignment, own_settings, addresses, server, resources, has_wall=settings.http_port is not None)
+        has_wall = settings.http_port is not None
+        front = _Front(assignment, own_settings, addresses, server, events, resources=resources, has_wall=has_wall)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
         try:
@@ -77,8 +81,9 @@ class _Front:
         settings: Settings,
         addresses: Addresses,
         server: Server,
-        resources: ExitStack,
+        events: EventFanOut,
         *,
+        resources: ExitStack,
         has_wall: bool,
     ) -> None:
         threads = max(1, settings.threads // assignment.fronts)
@@ -90,7 +95,9 @@ class _Front:
         self._pools: Pools = open_pools(self._settings, resources)
         self._wall = Wall(self._pools.images)
         self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
-        self._events: Events | None = self._relay or (self._wall if has_wall else None)
+        self._events = events
+        if has_wall:
+            events.add(self._relay or self._wall)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._is_ready = False
 
@@ -110,7 +117,7 @@ class _Front:
             await asyncio.sleep(_RECONNECT_S)
 
     def _told(self, message: Head, body: bytes) -> None:
-        if self._events is self._wall:
+        if self._relay is None:
             pass_on(message, body, self._wall)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
@@ -150,6 +157,7 @@ class _Front:
             wall=self._wall,
             drift=engine.drift,
             transfer=engine.transfer,
+            events=self._events,
         )
         await self._server.ready(application)
         if not self._is_ready:
@@ -159,9 +167,7 @@ class _Front:
         return True
 
 
-def _share_admissions(
-    assignment: Assignment, settings: Settings, events: Events | None, resources: ExitStack
-) -> Admissions:
+def _share_admissions(assignment: Assignment, settings: Settings, events: Events, resources: ExitStack) -> Admissions:
     memory = open_ledgers(assignment.ledgers, assignment.fronts, settings)
     resources.callback(memory.close)
     bells = assignment.bells

@@ -1,0 +1,64 @@
+"""A store whose operations are told."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from patchserve_server.domain.events import Events
+from patchserve_server.domain.ports import KeptRevision, ReferenceStore
+from patchserve_server.domain.reference import Reference, ReferenceInfo
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.work_events import StoreUsed, reason_of
+
+T = TypeVar("T")
+
+
+class ObservedStore:
+    """Implements `ports.ReferenceStore` with another one, and tells how each operation of it ended.
+
+    Args:
+        store: does the work.
+        events: hears of it.
+    """
+
+    def __init__(self, store: ReferenceStore, events: Events) -> None:
+        self._store = store
+        self._events = events
+        self.is_durable = store.is_durable
+
+    def save(self, reference: Reference) -> KeptRevision | None:
+        return self._told("save", reference.reference_id, lambda: self._store.save(reference))
+
+    def load(self, reference_id: ReferenceId) -> Reference:
+        return self._told("load", reference_id, lambda: self._store.load(reference_id))
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        return self._told("load_previous", reference_id, lambda: self._store.load_previous(reference_id))
+
+    def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
+        return self._told("describe_previous", reference_id, lambda: self._store.describe_previous(reference_id))
+
+    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+        return self._told("restore", reference_id, lambda: self._store.restore(reference_id, revision))
+
+    def forget_previous(self, reference_id: ReferenceId) -> None:
+        self._told("forget_previous", reference_id, lambda: self._store.forget_previous(reference_id))
+
+    def list_ids(self) -> Sequence[ReferenceId]:
+        return self._told("list_ids", None, self._store.list_ids)
+
+    def delete(self, reference_id: ReferenceId) -> None:
+        self._told("delete", reference_id, lambda: self._store.delete(reference_id))
+
+    def _told(self, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
+        started_at_s, reason = time.perf_counter(), ""
+        try:
+            return work()
+        except BaseException as error:
+            reason = reason_of(error)
+            raise
+        finally:
+            duration_s = time.perf_counter() - started_at_s
+            self._events.store_used(StoreUsed(operation, reference_id, reason, started_at_s, duration_s))

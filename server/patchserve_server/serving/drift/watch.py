@@ -15,7 +15,6 @@ from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.drift.comparison import WINDOWS, Comparison, compare, is_comparable
-from patchserve_server.serving.tasks import retrieve_error
 
 MAX_REFERENCES: Final = 1000  # those inspected last
 COMPARED_EVERY: Final = 16  # images
@@ -65,29 +64,27 @@ class DriftWatch:
         self._recent: dict[ReferenceId, _Recent] = {}  # the reference inspected last comes last
         self._comparing: set[asyncio.Task[None]] = set()
 
-    def __len__(self) -> int:
-        """How many references it remembers."""
-        return len(self._recent)
-
     def add(self, reference_id: ReferenceId, revision: Revision, raw_score: float) -> None:
-        """Takes the score of an inspection. Of a revision that is no longer current, nothing is kept."""
-        recent = self._recent.pop(reference_id, None)
+        """Takes the finite score of an inspection. Of a revision that is no longer current, nothing is kept."""
+        recent = self._recent.get(reference_id)
         if recent is None or recent.revision != revision:
             info = self._find(reference_id)
             if info is None or info.revision != revision:
-                if recent is not None:
-                    self._recent[reference_id] = recent
                 return
             if recent is not None:
                 self._told(reference_id, revision, UNKNOWN)
             recent = _Recent(revision, info.calibration)
-            if len(self._recent) >= MAX_REFERENCES:
-                del self._recent[next(iter(self._recent))]
-        self._recent[reference_id] = recent
+        self._remember(reference_id, recent)
         recent.scores.append(raw_score)
         recent.images += 1
         if recent.images % COMPARED_EVERY == 0 and not recent.is_comparing:
             self._begin_to_compare(reference_id, recent)
+
+    def _remember(self, reference_id: ReferenceId, recent: _Recent) -> None:
+        self._recent.pop(reference_id, None)
+        if len(self._recent) >= MAX_REFERENCES:
+            del self._recent[next(iter(self._recent))]
+        self._recent[reference_id] = recent
 
     def drift_of(self, reference: ReferenceInfo) -> Drift:
         """What is known of the current revision of a reference."""
@@ -101,13 +98,12 @@ class DriftWatch:
 
     def _begin_to_compare(self, reference_id: ReferenceId, recent: _Recent) -> None:
         if len(recent.scores) < WINDOWS[0] or not is_comparable(recent.calibration):
-            self._learn(reference_id, recent, None)
+            self._learn(reference_id, recent, len(recent.scores), None)
             return
         recent.is_comparing = True
         task = asyncio.create_task(self._compare(reference_id, recent))
         self._comparing.add(task)
         task.add_done_callback(self._comparing.discard)
-        task.add_done_callback(retrieve_error)
 
     async def _compare(self, reference_id: ReferenceId, recent: _Recent) -> None:
         scores = tuple(recent.scores)
@@ -117,10 +113,10 @@ class DriftWatch:
         finally:
             recent.is_comparing = False
         if self._recent.get(reference_id) is recent:
-            self._learn(reference_id, recent, compared)
+            self._learn(reference_id, recent, len(scores), compared)
 
-    def _learn(self, reference_id: ReferenceId, recent: _Recent, compared: Comparison | None) -> None:
-        count, before = len(recent.scores), recent.drift
+    def _learn(self, reference_id: ReferenceId, recent: _Recent, count: int, compared: Comparison | None) -> None:
+        before = recent.drift
         if compared is None:
             recent.drift = Drift(DriftState.TOO_FEW_IMAGES, count)
         else:

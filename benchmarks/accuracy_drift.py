@@ -41,7 +41,7 @@ from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
 from patchserve_server.serving.drift.comparison import WINDOWS, compare
 from patchserve_server.serving.drift.watch import COMPARED_EVERY
 
-COUNTS: Final = {4: 10, 12: 10, 120: 1}  # reference images -> draws
+COUNTS: Final = {4: 5, 12: 5, 120: 1}  # reference images -> draws
 LENGTH: Final = WINDOWS[-1]
 CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
     "darker by 10 %": lambda image: ImageEnhance.Brightness(image).enhance(0.9),

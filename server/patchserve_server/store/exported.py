@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -81,9 +81,9 @@ def _start_of(reference: Reference, manifest_bytes: int, bank_bytes: int) -> byt
 class OutgoingReference:
     """Implements `domain.ports.OutgoingFile`."""
 
-    def __init__(self, start: bytes, parts: list[BinaryIO], parts_bytes: int) -> None:
+    def __init__(self, start: bytes, parts: Sequence[BinaryIO], parts_bytes: int) -> None:
         self._start = start
-        self._parts = parts
+        self._parts = list(parts)
         self._digest = hashlib.sha256()
         self._is_ended = False
         self.size_bytes = len(start) + parts_bytes + _DIGEST_BYTES
@@ -115,7 +115,7 @@ class IncomingReference:
         size_bytes: of the whole file.
     """
 
-    def __init__(self, folder: Path, files: list[BinaryIO], size_bytes: int) -> None:
+    def __init__(self, folder: Path, files: Sequence[BinaryIO], size_bytes: int) -> None:
         self._folder = folder
         self._files = files
         self._size_bytes = size_bytes

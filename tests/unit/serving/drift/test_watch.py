@@ -58,7 +58,7 @@ def bench() -> Iterator[Bench]:
 
 
 def like_normal(count: int) -> list[float]:
-    return np.random.default_rng(0).choice(NORMAL, count).tolist()
+    return [*map(float, np.random.default_rng(0).choice(NORMAL, count))]
 
 
 async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -62,24 +62,28 @@ def like_normal(count: int) -> list[float]:
 
 
 async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger=watch.__name__)
+
+    def logged() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == watch.__name__]
+
     belt = bench.use(info())
     assert bench.watch.drift_of(belt) == UNKNOWN
     assert await bench.inspect(belt, *like_normal(16)) == Drift(DriftState.TOO_FEW_IMAGES, 16)
     drift = await bench.inspect(belt, *like_normal(48))
     assert (drift.state, drift.image_count) == (DriftState.NONE, 64)
-    assert not caplog.records  # a beginning is no news
+    assert not logged()  # a beginning is no news
     drift = await bench.inspect(belt, *[30.0] * WINDOWS[0])
     assert drift.state is DriftState.SCENE_CHANGED
     assert drift.since is not None
-    (record,) = caplog.records
+    (record,) = logged()
     assert (record.levelname, "'belt'" in record.getMessage()) == ("WARNING", True)
     again = await bench.inspect(belt, *[30.0] * 32)
     assert again.since == drift.since
     assert [(reading.labels, reading.value) for reading in bench.watch.readings()] == [(("belt",), 1.0)]
-    assert len(caplog.records) == 1  # nothing new
+    assert len(logged()) == 1  # nothing new
     assert (await bench.inspect(belt, *like_normal(WINDOWS[-1]))).state is DriftState.NONE
-    assert caplog.records[-1].levelname == "INFO"
+    assert logged()[-1].levelname == "INFO"
 
 
 async def test_another_revision_begins_again(bench: Bench) -> None:

@@ -17,7 +17,7 @@ from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ReferenceInfo, ScoreSpread
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.drift import DriftWatch, watch
-from patchserve_server.serving.drift.comparison import WINDOWS
+from patchserve_server.serving.drift.comparison import MIN_RECENT, WINDOW
 from patchserve_server.serving.drift.watch import COMPARED_EVERY
 
 NORMAL = tuple(np.linspace(10, 14, 12).tolist())
@@ -73,7 +73,7 @@ async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog:
     drift = await bench.inspect(belt, *like_normal(48))
     assert (drift.state, drift.image_count) == (DriftState.NONE, 64)
     assert not logged()  # a beginning is no news
-    drift = await bench.inspect(belt, *[30.0] * WINDOWS[0])
+    drift = await bench.inspect(belt, *[30.0] * MIN_RECENT)
     assert drift.state is DriftState.SCENE_CHANGED
     assert drift.since is not None
     (record,) = logged()
@@ -82,13 +82,13 @@ async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog:
     assert again.since == drift.since
     assert [(reading.labels, reading.value) for reading in bench.watch.readings()] == [(("belt",), 1.0)]
     assert len(logged()) == 1  # nothing new
-    assert (await bench.inspect(belt, *like_normal(WINDOWS[-1]))).state is DriftState.NONE
+    assert (await bench.inspect(belt, *like_normal(WINDOW))).state is DriftState.NONE
     assert logged()[-1].levelname == "INFO"
 
 
 async def test_another_revision_begins_again(bench: Bench) -> None:
     old = bench.use(info())
-    await bench.inspect(old, *[30.0] * WINDOWS[0])
+    await bench.inspect(old, *[30.0] * MIN_RECENT)
     assert bench.told[-1][2].state is DriftState.SCENE_CHANGED
     new = bench.use(info(revision="b"))
     assert bench.watch.drift_of(new) == UNKNOWN
@@ -101,7 +101,7 @@ async def test_another_revision_begins_again(bench: Bench) -> None:
 
 async def test_a_comparison_that_a_new_revision_overtakes_tells_nothing(bench: Bench) -> None:
     old = bench.use(info())
-    for _ in range(WINDOWS[0]):
+    for _ in range(MIN_RECENT):
         bench.watch.add(old.reference_id, old.revision, 30.0)
     new = bench.use(info(revision="b"))
     bench.watch.add(new.reference_id, new.revision, 12.0)
@@ -131,4 +131,4 @@ async def test_scores_of_a_reference_that_is_gone_are_not_kept(bench: Bench) -> 
 
 async def test_a_window_is_bounded(bench: Bench) -> None:
     belt = bench.use(info())
-    assert (await bench.inspect(belt, *like_normal(2 * WINDOWS[-1]))).image_count == WINDOWS[-1]
+    assert (await bench.inspect(belt, *like_normal(2 * WINDOW))).image_count == WINDOW

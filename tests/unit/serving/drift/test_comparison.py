@@ -33,7 +33,7 @@ def drawn(rng: np.random.Generator, count: int) -> Scores:
     return rng.gumbel(20.0, 1.5, count)
 
 
-def state_after(change: Callable[[Scores], Scores], references: int, seed: int = 1) -> DriftState:
+def state_with(change: Callable[[Scores], Scores], references: int, seed: int = 1) -> DriftState:
     rng = np.random.default_rng(seed)
     normal, recent = drawn(rng, references), drawn(rng, WINDOW)
     return compare(tuple(change(recent)), calibration(normal)).state
@@ -41,7 +41,7 @@ def state_after(change: Callable[[Scores], Scores], references: int, seed: int =
 
 @pytest.mark.parametrize("references", COUNTS)
 def test_images_like_those_of_the_reference_are_rarely_called_otherwise(references: int) -> None:
-    states = [state_after(lambda scores: scores, references, seed) for seed in range(200)]
+    states = [state_with(lambda scores: scores, references, seed) for seed in range(200)]
     assert sum(state is DriftState.SCENE_CHANGED for state in states) == 0
     assert sum(state is not DriftState.NONE for state in states) <= 8  # of 2 windows, 1 % each: 4 are expected at most
 
@@ -49,7 +49,7 @@ def test_images_like_those_of_the_reference_are_rarely_called_otherwise(referenc
 @pytest.mark.parametrize("references", COUNTS)
 @pytest.mark.parametrize("change", [lambda scores: 1.6 * scores, lambda scores: 0.5 * scores], ids=["up", "down"])
 def test_a_shift_of_all_scores_is_another_scene(change: Callable[[Scores], Scores], references: int) -> None:
-    assert state_after(change, references) is DriftState.SCENE_CHANGED
+    assert state_with(change, references) is DriftState.SCENE_CHANGED
 
 
 @pytest.mark.parametrize("references", COUNTS)
@@ -65,7 +65,7 @@ def test_more_images_far_above_the_others_are_more_damage(references: int, share
         scores[: int(share * len(scores))] += 20
         return np.random.default_rng(0).permutation(scores)
 
-    assert state_after(damaged, references) is DriftState.MORE_DAMAGE
+    assert state_with(damaged, references) is DriftState.MORE_DAMAGE
 
 
 @pytest.mark.parametrize("references", COUNTS)
@@ -74,7 +74,7 @@ def test_damage_of_up_to_half_of_the_images_is_no_other_scene(references: int) -
         scores[: len(scores) // 2] += 20
         return np.random.default_rng(0).permutation(scores)
 
-    states = [state_after(damaged, references, seed) for seed in range(100)]
+    states = [state_with(damaged, references, seed) for seed in range(100)]
     assert sum(state is DriftState.SCENE_CHANGED for state in states) <= 2
 
 

@@ -59,6 +59,8 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `watch`": extras["watch"],
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
+        "Extra `metrics`": extras["metrics"],
+        "Extra `otel`": extras["otel"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
         "Development": development,
@@ -159,13 +161,13 @@ def third_party_imports(path: Path) -> Iterator[str]:
     [
         (
             "client/patchserve_client",
-            ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
+            ["The client (base install)", "Extra `evaluate`", "Extra `otel`", "Extra `video`", "Extra `watch`"],
         ),
         (
             "server/patchserve_server",
             [
                 "The client (base install)",
-                *(f"Extra `{name}`" for name in ("server", "http", "metrics", "int8", "timm")),
+                *(f"Extra `{name}`" for name in ("server", "http", "int8", "metrics", "otel", "timm")),
             ],
         ),
     ],

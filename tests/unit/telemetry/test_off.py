@@ -9,7 +9,7 @@ PROGRAM = """
 import sys
 import patchserve_server.bootstrap.composition, patchserve_server.bootstrap.lifecycle
 import patchserve_server.bootstrap.fleet.engine, patchserve_server.bootstrap.fleet.front
-print([name for name in sys.modules if "prometheus" in name or "patchserve_server.telemetry" in name])
+print([name for name in sys.modules if "prometheus" in name or "patchserve_server.telemetry.metrics" in name])
 """
 
 

@@ -42,7 +42,16 @@ from patchserve_client._errors import (
     Unimplemented,
 )
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
-from patchserve_client._server_types import Health, Limits, ServerInfo
+from patchserve_client._server_types import (
+    CallCount,
+    DurationHistogram,
+    FailureCount,
+    Health,
+    Limits,
+    ReferenceStats,
+    ServerInfo,
+    ServerStats,
+)
 from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
     AnomalyScore,
@@ -74,14 +83,17 @@ __all__ = [
     "BoundingBox",
     "Calibration",
     "CalibrationMethod",
+    "CallCount",
     "Cancelled",
     "Client",
     "DamageScore",
     "DeadlineExceeded",
+    "DurationHistogram",
     "EncodedOverlay",
     "EncodedReferenceImage",
     "ErrorDetails",
     "FailedPrecondition",
+    "FailureCount",
     "FieldViolation",
     "Frame",
     "FrameResult",
@@ -109,6 +121,7 @@ __all__ = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceStats",
     "ReferenceViews",
     "Region",
     "ResourceExhausted",
@@ -116,6 +129,7 @@ __all__ = [
     "ScoreSpread",
     "ScoringProfile",
     "ServerInfo",
+    "ServerStats",
     "StreamNotice",
     "StreamOptions",
     "Timing",

@@ -42,6 +42,7 @@ from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
@@ -75,6 +76,8 @@ async def create_application(
     wall = Wall(pools.images)
     if settings.http_port is not None:  # only the HTTP face shows the wall
         events.add(wall)
+    statistics = ServerStatistics()
+    events.add(statistics)
     admissions = open_admissions(settings, events)
     engine = await open_engine(settings, pools, admissions, resources, events=events)
     limits = engine.limits
@@ -94,6 +97,7 @@ async def create_application(
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        statistics=statistics,
         events=events,
     )
 
@@ -110,6 +114,7 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    statistics: ServerStatistics,
     events: Events,
 ) -> Application:
     """The application, of an engine in this process or in another one."""
@@ -129,6 +134,7 @@ def assemble(
         images=admissions.images,
         loads=admissions.loads,
         wall=wall,
+        statistics=statistics,
     )
 
 

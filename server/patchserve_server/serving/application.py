@@ -22,6 +22,7 @@ from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, 
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
 
@@ -84,6 +85,7 @@ class Application:
     images: Admission  # of single calls, streams and loads together
     loads: Admission
     wall: Wall
+    statistics: ServerStatistics
 
     async def infer(
         self,

@@ -30,6 +30,7 @@ from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
 from patchserve_server.serving.event_fan_out import EventFanOut
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.wall import Wall
 
 _RECONNECT_S: Final = 0.1
@@ -98,6 +99,8 @@ class _Front:
         self._events = events
         if has_wall:
             events.add(self._relay or self._wall)
+        self._statistics = ServerStatistics(processes=assignment.fronts)
+        events.add(self._statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._is_ready = False
 
@@ -154,6 +157,7 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            statistics=self._statistics,
             events=self._events,
         )
         await self._server.ready(application)

@@ -18,12 +18,14 @@ from patchserve_server.bootstrap.limits import (
     open_admissions,
     server_limits,
 )
+from patchserve_server.bootstrap.metrics import build_readings
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, DetectorInfo, ReferenceStore
+from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
@@ -32,10 +34,11 @@ from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References, Scoring
-from patchserve_server.serving.event_fan_out import EventFanOut
+from patchserve_server.serving.engine_readings import engine_readings
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import Inspector, LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 from patchserve_server.serving.outputs import Outputs
@@ -65,24 +68,25 @@ def read_credentials(settings: Settings) -> Credentials:
 
 
 async def create_application(
-    settings: Settings, addresses: Addresses, events: EventFanOut, resources: ExitStack
+    settings: Settings, addresses: Addresses, observation: Observation, resources: ExitStack
 ) -> Application:
     """The application, ready to serve at these addresses. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    pools = open_pools(settings, resources)
+    pools, events = open_pools(settings, resources), observation.events
     wall = Wall(pools.images)
     if settings.http_port is not None:  # only the HTTP face shows the wall
         events.add(wall)
     statistics = ServerStatistics()
     events.add(statistics)
     admissions = open_admissions(settings, events)
-    engine = await open_engine(settings, pools, admissions, resources, events=events)
+    engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
     outputs = await _open_outputs(settings, pools, resources)
     turns = create_turns(settings, limits)
+    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
     )
@@ -155,7 +159,7 @@ async def open_engine(
     admissions: Admissions,
     resources: ExitStack,
     *,
-    events: Events,
+    observation: Observation,
     fronts: ConnectedFronts | None = None,
 ) -> LocalEngine:
     """The engine, with the references of the store and the preloaded one. Of an engine process: with its fronts.
@@ -163,7 +167,7 @@ async def open_engine(
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    loop = asyncio.get_running_loop()
+    loop, events = asyncio.get_running_loop(), observation.events
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     limits = server_limits(settings, admissions, max_batch_size=batch_size(settings, detector.info.device))
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
@@ -197,6 +201,8 @@ async def open_engine(
         max_bytes=limits.max_bank_bytes,
         events=events,
     )
+    observation.readings.add(build_readings(detector.info))
+    observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)

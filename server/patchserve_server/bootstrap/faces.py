@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from patchserve_server.access import Credentials, check_exposure
+from patchserve_server.access.expiries import expiries_of
 from patchserve_server.bootstrap.limits import MIB, http_connections, reading_limits
 from patchserve_server.bootstrap.server import HttpFace, Server
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.domain.events import Events
+from patchserve_server.domain.readings import Reading
 from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
@@ -20,7 +22,9 @@ from patchserve_server.web.listening import HttpListening
 _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
 
 
-def create_server(settings: Settings, credentials: Credentials, events: Events, *, shares_port: bool = False) -> Server:
+def create_server(
+    settings: Settings, credentials: Credentials, observation: Observation, *, shares_port: bool = False
+) -> Server:
     """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
     entrance = Entrance(
@@ -28,8 +32,11 @@ def create_server(settings: Settings, credentials: Credentials, events: Events, 
         Reception(settings.max_idle_streams),
         RefusalPacing(_DELAYED_REFUSALS_PER_CALL * settings.max_calls),
         FailureLog(),
-        events,
+        observation.events,
     )
+    readiness = entrance.readiness
+    observation.readings.add(lambda: [Reading("ready", int(readiness.is_serving))])
+    observation.readings.add(expiries_of(credentials))
     identity = credentials.identity
     listening = Listening(
         settings.host,

@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from patchserve_server.domain.call_events import Work
@@ -151,6 +153,19 @@ class StoreUsed:
     reason: str  # of the error; empty: none
     started_at_s: float
     duration_s: float
+
+
+@contextmanager
+def told(tell: Callable[[str, float, float], None]) -> Iterator[None]:
+    """Tells how the block ended: the reason of its error (empty: none), when it started, how long it took."""
+    started_at_s, reason = time.perf_counter(), ""
+    try:
+        yield
+    except BaseException as error:
+        reason = reason_of(error)
+        raise
+    finally:
+        tell(reason, started_at_s, time.perf_counter() - started_at_s)
 
 
 def reason_of(error: BaseException) -> str:

@@ -71,8 +71,8 @@ class Batcher:
 
     @property
     def waiting(self) -> int:
-        """How many images wait for a batch."""
-        return sum(1 for _ in self._queue)
+        """How many images wait for a batch. Any thread may ask."""
+        return len(self._queue)
 
     async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
         """The raw scores of one model input, (H, W, 3) uint8."""

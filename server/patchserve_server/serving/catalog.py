@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, suppress
@@ -25,7 +24,7 @@ from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStor
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
-from patchserve_server.domain.work_events import ReferenceOpened, reason_of
+from patchserve_server.domain.work_events import ReferenceOpened, told
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
@@ -111,6 +110,15 @@ class Catalog:
     def damaged_count(self) -> int:
         """How many references of the store cannot be used."""
         return self._known.damaged_count
+
+    def bytes_by_state(self) -> dict[str, int]:
+        """The memory of all revisions that are held, see `OpenReferences`."""
+        return self._open.bytes_by_state()
+
+    @property
+    def mismatched_count(self) -> int:
+        """How many references this detector cannot open, as far as is known."""
+        return len(self._mismatched)
 
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
@@ -311,15 +319,8 @@ class Catalog:
         self._events.reference_changed(reference_id, info)
 
     async def _load_and_open(self, info: ReferenceInfo) -> Scorer:
-        started_at_s, reason = time.perf_counter(), ""
-        try:
+        with told(lambda *how: self._events.reference_opened(ReferenceOpened(info.reference_id, *how))):
             return await self._read_and_open(info)
-        except BaseException as error:
-            reason = reason_of(error)
-            raise
-        finally:
-            duration_s = time.perf_counter() - started_at_s
-            self._events.reference_opened(ReferenceOpened(info.reference_id, reason, started_at_s, duration_s))
 
     async def _read_and_open(self, info: ReferenceInfo) -> Scorer:
         reference_id = info.reference_id

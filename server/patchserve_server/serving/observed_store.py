@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -10,7 +9,7 @@ from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.domain.work_events import StoreUsed, reason_of
+from patchserve_server.domain.work_events import StoreUsed, told
 
 T = TypeVar("T")
 
@@ -50,12 +49,5 @@ class ObservedStore:
         self._told("delete", reference_id, lambda: self._store.delete(reference_id))
 
     def _told(self, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
-        started_at_s, reason = time.perf_counter(), ""
-        try:
+        with told(lambda *how: self._events.store_used(StoreUsed(operation, reference_id, *how))):
             return work()
-        except BaseException as error:
-            reason = reason_of(error)
-            raise
-        finally:
-            duration_s = time.perf_counter() - started_at_s
-            self._events.store_used(StoreUsed(operation, reference_id, reason, started_at_s, duration_s))

@@ -11,7 +11,7 @@ from patchserve_server.bootstrap import composition, lifecycle
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.domain.events import Events
+from patchserve_server.serving.observation import Observation
 
 
 class FakeServer:
@@ -41,7 +41,7 @@ class Start:
         monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
 
     async def _create_application(
-        self, _settings: Settings, _addresses: Addresses, _events: Events, resources: Any
+        self, _settings: Settings, _addresses: Addresses, _observation: Observation, resources: Any
     ) -> Any:
         resources.callback(self.closed.set)
         if self.failure is not None:

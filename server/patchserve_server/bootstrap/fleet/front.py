@@ -18,18 +18,21 @@ from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
+from patchserve_server.domain.readings import Reading
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
-from patchserve_server.serving.event_fan_out import EventFanOut
+from patchserve_server.serving.fairness import FairSemaphore
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.wall import Wall
 
@@ -49,9 +52,10 @@ async def run_front(assignment: Assignment) -> None:
     reloader = Reloader(credentials.reloading)
     commands = Commands(reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
-    events = EventFanOut()
-    server = create_server(own_settings, credentials, events, shares_port=True)
+    observation = Observation()
+    server = create_server(own_settings, credentials, observation, shares_port=True)
     with ExitStack() as resources:
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
@@ -60,7 +64,7 @@ async def run_front(assignment: Assignment) -> None:
             url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
             addresses = Addresses(addresses.grpc, url)
         has_wall = settings.http_port is not None
-        front = _Front(assignment, own_settings, addresses, server, events, resources=resources, has_wall=has_wall)
+        front = _Front(assignment, own_settings, addresses, server, observation, resources=resources, has_wall=has_wall)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
         try:
@@ -82,7 +86,7 @@ class _Front:
         settings: Settings,
         addresses: Addresses,
         server: Server,
-        events: EventFanOut,
+        observation: Observation,
         *,
         resources: ExitStack,
         has_wall: bool,
@@ -96,13 +100,18 @@ class _Front:
         self._pools: Pools = open_pools(self._settings, resources)
         self._wall = Wall(self._pools.images)
         self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
-        self._events = events
+        self._events = observation.events
         if has_wall:
-            events.add(self._relay or self._wall)
+            self._events.add(self._relay or self._wall)
         self._statistics = ServerStatistics(processes=assignment.fronts)
-        events.add(self._statistics)
+        self._events.add(self._statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._is_ready = False
+        self._turns: FairSemaphore | None = None  # of the engine that is connected
+        observation.readings.add(self._read)
+
+    def _read(self) -> list[Reading]:
+        return [] if self._turns is None else [Reading("queue_images", self._turns.waiting)]
 
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
@@ -138,12 +147,13 @@ class _Front:
             self._relay.tell = engine.link.tell
         most = batch_size(self._settings, detector.device)
         limits = server_limits(self._settings, self._admissions, max_batch_size=most)
+        self._turns = composition.create_turns(self._settings, limits)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
             self._pools,
             limits,
-            turns=composition.create_turns(self._settings, limits),
+            turns=self._turns,
             events=self._events,
         )
         application = composition.assemble(

@@ -84,8 +84,8 @@ def _reference_cells(
 
 def drift_of(reference: ReferenceInfo | None) -> str | None:
     """The state of the drift; None: not known."""
-    drift = getattr(reference, "drift", None)
-    return None if drift is None else str(drift.state)
+    drift = None if reference is None else reference.drift
+    return None if drift is None else (drift.state or "unknown").replace("_", " ")
 
 
 def failures_line(sample: Sample) -> str | None:

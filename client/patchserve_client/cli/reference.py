@@ -1,4 +1,4 @@
-"""`patchserve reference load|capture|loads|list|show|images|tune|restore|delete`."""
+"""`patchserve reference`: everything that lists, shows and changes references."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOptio
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._cost import cost_text
+from patchserve_client.cli._drift_text import drift_text
 from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._formats import TEXT, OutputFormat, OutputOption, columns_of, print_results
 from patchserve_client.cli._histogram import print_histogram
+from patchserve_client.cli._history import history
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
@@ -31,16 +33,18 @@ from patchserve_client.cli._loading import (
 )
 from patchserve_client.cli._output import print_facts, print_line, print_note, print_table
 from patchserve_client.cli._reference_images import TITLES, cells, summary
+from patchserve_client.cli._reference_table import REFERENCE_TITLES, reference_cells
 from patchserve_client.cli._restoring import restore
 from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
 from patchserve_client.cli._squeezed_tiles import squeezed_tiles_note
+from patchserve_client.cli._transferring import copy, export, import_
 from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
     cls=Group,
-    help="Load, capture, list, show, tune, restore and delete references.\n\n"
+    help="Load, capture, list, show, tune, restore, copy, export, import and delete references.\n\n"
     "A reference is a named set of images of undamaged items.",
     rich_markup_mode=None,
 )
@@ -232,36 +236,7 @@ def list_(settings: Settings, output: OutputOption = TEXT) -> None:
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        print_table(_TITLES, [_reference_cells(reference) for reference in references])
-
-
-_TITLES = [
-    "id",
-    "images",
-    "patches",
-    "profile",
-    "input",
-    "sensitivity",
-    "raw threshold",
-    "bank MiB",
-    "updated",
-    "revision",
-]
-
-
-def _reference_cells(reference: ReferenceInfo) -> list[str]:
-    return [
-        reference.reference_id,
-        str(reference.image_count),
-        str(reference.patch_count),
-        reference.profile or "unknown",
-        input_text(reference),
-        f"{reference.sensitivity:g}",
-        f"{reference.threshold:.4g}",
-        f"{reference.bank_bytes / 2**20:.1f}",
-        f"{reference.update_time:%Y-%m-%d %H:%M:%SZ}",
-        reference.revision[:12],
-    ]
+        print_table(REFERENCE_TITLES, list(map(reference_cells, references)))
 
 
 @app.command(cls=Command)
@@ -279,6 +254,7 @@ def show(
         print_results(output, facts, columns=columns_of(ReferenceInfo))
         return
     del facts["cost"]  # only a load measures it
+    facts["drift"] = drift_text(reference.drift)
     facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
@@ -329,7 +305,11 @@ def tune(
     )
 
 
+app.command(cls=Command)(connected(history))
 app.command(cls=Command)(connected(restore))
+app.command(cls=Command)(connected(export))
+app.command("import", cls=Command)(connected(import_))
+app.command(cls=Command)(connected(copy))
 
 
 @app.command(cls=Command)

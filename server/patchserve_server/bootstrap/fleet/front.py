@@ -154,6 +154,7 @@ class _Front:
             self._pools,
             limits,
             turns=self._turns,
+            drifts=engine.drift,
             events=self._events,
         )
         application = composition.assemble(
@@ -168,6 +169,8 @@ class _Front:
             reference_images=engine.reference_images,
             wall=self._wall,
             statistics=self._statistics,
+            drift=engine.drift,
+            transfer=engine.transfer,
             events=self._events,
         )
         await self._server.ready(application)

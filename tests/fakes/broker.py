@@ -32,7 +32,9 @@ class Broker:
         """Start it, and wait until it listens."""
         conf = self.folder / "mosquitto.conf"
         user = f"user {getpass.getuser()}"  # otherwise root becomes a user who cannot read keys
-        conf.write_text(f"{user}\nlistener {self.port} 127.0.0.1\n{self.extra or 'allow_anonymous true'}\n")
+        conf.write_text(
+            f"{user}\nlog_type all\nlistener {self.port} 127.0.0.1\n{self.extra or 'allow_anonymous true'}\n"
+        )
         with (self.folder / "mosquitto.log").open("ab") as log:
             self.process = subprocess.Popen([program("mosquitto"), "-c", str(conf)], stdout=log, stderr=log)
         wait_until(self._listens)
@@ -53,6 +55,10 @@ class Broker:
         """It goes on."""
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
+
+    def published(self) -> int:
+        """How many messages it has got since it was started for the first time."""
+        return (self.folder / "mosquitto.log").read_text().count("Received PUBLISH ")
 
     def url(self, topic: str) -> str:
         return f"mqtt://localhost:{self.port}/{topic}"

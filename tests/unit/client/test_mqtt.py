@@ -61,8 +61,7 @@ def test_a_broker_that_is_away_gets_the_messages_when_it_comes(tmp_path: Path) -
                 delivery.add(message)
             wait_until(lambda: bool(told))
             broker.start()
-            with subscribed(broker.port, "t") as received:
-                wait_until(lambda: len(received) == 3)
+        assert broker.published() == 3  # and confirmed: otherwise the end would be an error
     assert told == [
         f"{broker.url('t')}: Connection refused. Trying again.",
         f"{broker.url('t')} takes messages again.",
@@ -74,16 +73,14 @@ def test_a_broker_that_dies_gets_the_rest_when_it_is_back(broker: Broker) -> Non
     receiver = MqttBroker(broker.url("t"))
     with Delivery(receiver, lambda _, text: told.append(text), jitter=lambda: 0.02) as delivery:
         first, second, third = messages(3)
-        with subscribed(broker.port, "t") as received:
-            delivery.add(first)
-            wait_until(lambda: len(received) == 1)
+        delivery.add(first)
+        wait_until(lambda: broker.published() == 1)
         broker.kill()
         delivery.add(second)
         delivery.add(third)
         wait_until(lambda: bool(told))
         broker.start()
-        with subscribed(broker.port, "t") as later:
-            wait_until(lambda: {body for _, body in later} == {b"1", b"2"})
+    assert broker.published() >= 3  # the first one again, if its confirmation was lost
 
 
 def test_a_broker_that_stops_answering_does_not_hold_the_stream_up(
@@ -98,9 +95,8 @@ def test_a_broker_that_stops_answering_does_not_hold_the_stream_up(
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(fake.requests["frame"]) == 60)  # although nothing was delivered
     broker.thaw()
-    with subscribed(broker.port, "t") as received:
-        stdout, stderr = process.communicate(timeout=60)
-        wait_until(lambda: len(received) == 60)
+    stdout, stderr = process.communicate(timeout=60)
+    assert broker.published() == 60
     assert (process.returncode, stderr) == (0, "")
     assert "60 frames in" in stdout
 

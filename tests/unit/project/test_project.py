@@ -59,6 +59,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `watch`": extras["watch"],
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
+        "Extra `metrics`": extras["metrics"],
         "Extra `mqtt`": extras["mqtt"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
@@ -160,7 +161,7 @@ def third_party_imports(path: Path) -> Iterator[str]:
     [
         (
             "client/patchserve_client",
-            ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
+            ["The client (base install)", "Extra `evaluate`", "Extra `mqtt`", "Extra `video`", "Extra `watch`"],
         ),
         (
             "server/patchserve_server",

@@ -22,11 +22,12 @@ from patchserve_client.top.watched_server import Sample, WatchedServer
 FILE = Path(__file__).resolve().parents[1] / "docs" / "images" / "top.png"
 INTERVAL_S = 2.0
 LOOKS = 6
+WIDTH = 132
 
 
 def main() -> None:
-    console = Console(width=112, height=24, record=True, file=io.StringIO(), force_terminal=True)
-    console.print(drawn(asyncio.run(look(sys.argv[1:])), 24))
+    console = Console(width=WIDTH, height=24, record=True, file=io.StringIO(), force_terminal=True)
+    console.print(drawn(asyncio.run(look(sys.argv[1:])), WIDTH, 24))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1200, "height": 700})

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from itertools import zip_longest
 from typing import Final
 
 from rich import box
@@ -27,7 +26,9 @@ from patchserve_client.cli._top_table import (
 )
 from patchserve_client.top.watched_server import Sample
 
-_ROWS_AROUND: Final = 12  # titles, lines and margins
+_ROWS_AROUND: Final = 13  # titles, lines and margins
+_WIDE: Final = 130  # columns of the terminal; a narrower one does not show all
+_LEFT_OUT: Final = frozenset(("streams", "loads", "p90 ms", "failed/s"))
 _TEXT_COLUMNS: Final = {"server", "state", "reference", "drift"}
 
 
@@ -36,19 +37,12 @@ def on_screen() -> Iterator[Output]:
     """Yields what shows a look. At the end, the terminal is as it was before."""
     console = Console()
     with Live(Text("Asking..."), console=console, screen=True, auto_refresh=False) as live:
-        yield lambda samples: live.update(drawn(samples, console.height), refresh=True)
+        yield lambda samples: live.update(drawn(samples, console.width, console.height), refresh=True)
 
 
-def drawn(samples: Sequence[Sample], height: int) -> RenderableType:
-    """A look at all servers in `height` lines."""
-    servers = _table(SERVER_TITLES)
-    for sample in samples:
-        cells = [_plain(cell) for cell in server_cells(sample)]
-        cells[1].stylize(COLORS[sample.state])
-        if sample.stats is None:  # the message would make its column as wide
-            cells = cells[:2]
-        servers.add_row(*(cell or "" for cell, _ in zip_longest(cells, SERVER_TITLES)))
-    parts: list[RenderableType] = [servers]
+def drawn(samples: Sequence[Sample], width: int, height: int) -> RenderableType:
+    """A look at all servers in so many columns and lines."""
+    parts: list[RenderableType] = [_servers(samples, frozenset() if width >= _WIDE else _LEFT_OUT)]
     messages = [f"{sample.server}: {sample.message}" for sample in samples if sample.message]
     lines = filter(None, [*messages, *map(failures_line, samples), *map(fronts_line, samples)])
     parts.extend(map(_plain, lines))
@@ -65,11 +59,23 @@ def drawn(samples: Sequence[Sample], height: int) -> RenderableType:
     return Group(*parts)
 
 
+def _servers(samples: Sequence[Sample], left_out: frozenset[str]) -> Table:
+    titles = [title for title in SERVER_TITLES if title not in left_out]
+    table = _table(titles)
+    for sample in samples:
+        cells = dict(zip(SERVER_TITLES, map(_plain, server_cells(sample)), strict=False))
+        cells["state"].stylize(COLORS[sample.state])
+        if sample.stats is None:  # the third one is the message, which has a line of its own
+            cells = {title: cells[title] for title in ("server", "state")}
+        table.add_row(*(cells.get(title, "") for title in titles))
+    return table
+
+
 def _table(titles: Sequence[str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for title in titles:
         is_text = title in _TEXT_COLUMNS
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=True, overflow="ellipsis")
+        table.add_column(title, justify="left" if is_text else "right")  # a title may have two lines
     return table
 
 

@@ -135,7 +135,8 @@ def test_what_is_wrong_with_a_server_is_told_apart(fake: FakeServer, fault: Faul
     assert sample.state is state
 
 
-def test_the_screen_fits_and_shows_text_of_others_as_text(fake: FakeServer) -> None:
+@pytest.mark.parametrize("width", [80, 140])
+def test_the_screen_fits_and_shows_text_of_others_as_text(fake: FakeServer, width: int) -> None:
     fake.stats.clear()
     fake.stats.extend(server_stats(10 * number, uptime_s=1 + number) for number in range(6))
     for number in range(40):
@@ -143,11 +144,13 @@ def test_the_screen_fits_and_shows_text_of_others_as_text(fake: FakeServer) -> N
     fake.references["[red]\x1b[2J"] = reference("[red]\x1b[2J", 1)
     *_, sample = looked_at(fake, 3)
     away = Sample(f"localhost:{free_port()}", sample.time, State.AWAY, "No server answers. " * 20)
-    console = Console(width=100, height=30, record=True, force_terminal=True, file=None)
+    console = Console(width=width, height=30, force_terminal=True)
     with console.capture() as capture:
-        console.print(drawn([sample, away], 30), height=30)
+        console.print(drawn([sample, away], width, 30))
     text = capture.get()
     assert len(text.splitlines()) <= 30
     assert "\x1b[2J" not in text
     assert "more" in text
     assert "away" in text
+    assert fake.address[-5:] in text
+    assert ("streams" in text) == (width == 140)

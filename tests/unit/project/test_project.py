@@ -60,6 +60,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
         "Extra `metrics`": extras["metrics"],
+        "Extra `mqtt`": extras["mqtt"],
         "Extra `otel`": extras["otel"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
@@ -161,7 +162,14 @@ def third_party_imports(path: Path) -> Iterator[str]:
     [
         (
             "client/patchserve_client",
-            ["The client (base install)", "Extra `evaluate`", "Extra `otel`", "Extra `video`", "Extra `watch`"],
+            [
+                "The client (base install)",
+                "Extra `evaluate`",
+                "Extra `mqtt`",
+                "Extra `otel`",
+                "Extra `video`",
+                "Extra `watch`",
+            ],
         ),
         (
             "server/patchserve_server",

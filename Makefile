@@ -106,6 +106,18 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
+.PHONY: deploy-check
+deploy-check: $(STAMP) ## check deploy/: alert rules and their tests, the systemd unit; and the Dockerfile
+	$(call debian-packages,prometheus systemd)
+	promtool check rules deploy/helm/patchserve/files/alerts.yml
+	promtool test rules deploy/prometheus/tests/alerts.yml
+	@mkdir -p out
+	sed 's|/opt/patchserve/bin/|$(CURDIR)/$(BIN)/|' deploy/systemd/patchserve.service > out/patchserve.service
+	systemd-analyze verify out/patchserve.service
+	@systemd-analyze security --offline=true --threshold=20 --no-pager out/patchserve.service >out/exposure.txt || \
+		{ cat out/exposure.txt; exit 1; }
+	$(BIN)/hadolint Dockerfile
+
 .PHONY: format
 format: $(STAMP) ## format the code and the contract, and apply ruff's fixes
 	$(BIN)/ruff check --fix-only
@@ -231,10 +243,13 @@ define debian-packages
 		{ echo "Install these first: apt-get install $(1)"; exit 1; }
 endef
 
+SBOM := $(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
+
 .PHONY: sbom
-sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: every package of the server, from the lock (CycloneDX)
+sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json and out/sbom-cpu.json: every package of the two images (CycloneDX)
 	@mkdir -p out
-	$(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o out/sbom.json requirements/server.txt
+	$(SBOM) -o out/sbom.json requirements/server.txt
+	$(AUDIT_VENV)/bin/python tools/install_lock.py requirements/server.txt --show | $(SBOM) -o out/sbom-cpu.json -
 
 # Strict: fail if the advisory source does not know a package.
 .PHONY: audit

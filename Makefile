@@ -70,6 +70,8 @@ page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs c
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
 	$(PEERS) benchmarks/bench_search.py
+	$(PEERS) benchmarks/bench_metrics.py
+	$(PEERS) benchmarks/bench_metrics.py --stub
 	$(PEERS) -m throughput $(ARGS)
 
 .PHONY: reliability
@@ -271,12 +273,12 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra http --extra int8 --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
-	$(LOCK) pyproject.toml --extra server --extra http -c requirements/dev.txt -o requirements/server.txt
+	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra http --extra metrics -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
 	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --group test --resolution lowest-direct -o requirements/oldest.txt
-	$(LOCK) pyproject.toml --extra server --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
+	$(LOCK) pyproject.toml --extra server --extra metrics --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt
 	$(LOCK) --group test requirements/kserve.in -o requirements/kserve.txt

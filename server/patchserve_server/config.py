@@ -99,6 +99,13 @@ class Settings(BaseSettings):
     http_allowed_origins: Annotated[str | None, AfterValidator(_checked_origins)] = None
     """Other sites whose pages may use the HTTP face (CORS), separated by commas, such as https://line.example.com. They
     send tokens in headers. Default: none."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Port for Prometheus, with the path /metrics; 0 picks a free one. Needs the extra metrics. Certificates and tokens
+    are those of the other ports; any valid token may read it. Default: no metrics."""
+    metrics_host: str | None = Field(default=None, min_length=1)
+    """Address of --metrics-port. Default: --host, or 127.0.0.1 if that is a Unix socket."""
+    metrics_max_references: int = Field(default=100, ge=0, le=10_000)
+    """Number of references that have series of their own; the others share one with the name "other"."""
     tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""
     tls_key: _UserPath | None = None

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import grpc
 from e2e.in_process import running_server
-from e2e.proxies import free_port
 from fakes.certificates import Authority
 
 from patchserve_client import Client, TlsConfig
@@ -24,12 +24,20 @@ class Monitored:
     """Where it listens, and what its callers need."""
 
     address: str  # localhost:PORT
-    metrics: str  # HOST:PORT, in plain text
+    metrics: str  # HOST:PORT of the metrics
     ca_file: Path
     token: str
 
     def client(self) -> Client:
         return Client(self.address, tls=TlsConfig(ca_file=self.ca_file), token=self.token)
+
+    def scrape_access(self) -> dict[str, Any]:
+        """What Prometheus needs to scrape it."""
+        return {
+            "scheme": "https",
+            "tls_config": {"ca_file": str(self.ca_file)},
+            "authorization": {"credentials": self.token},
+        }
 
     def channel(self) -> grpc.Channel:
         """A channel of gRPC that sends the token."""
@@ -47,7 +55,6 @@ def monitored_server(folder: Path, **settings: Any) -> Iterator[Monitored]:
     tokens = folder / "tokens"
     token, line = new_token("line", {Scope.INFER, Scope.MANAGE}, datetime.now(UTC) + timedelta(days=1))
     tokens.write_text(f"{line}\n")
-    port = free_port()
     files = {"tls_cert": cert, "tls_key": key, "auth_tokens": tokens, "store": folder / "store"}
-    with running_server(metrics_port=port, **files, **settings) as server:
-        yield Monitored(server.address, f"127.0.0.1:{port}", ca_file, token)
+    with running_server(metrics_port=0, **files, **settings) as server:
+        yield Monitored(server.address, urlsplit(server.metrics_url).netloc, ca_file, token)

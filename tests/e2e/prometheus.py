@@ -1,139 +1,123 @@
-"""A real Prometheus with the alert rules of deploy/, and the queries of the dashboard."""
+"""A real Prometheus that scrapes servers under test."""
 
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import promql_parser
-import requests
-import yaml
-from e2e.proxies import free_port, program
+import pytest
 from fakes.waiting import wait_until
 
-CHART_FILES = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "patchserve" / "files"
-RULES: dict[str, Any] = yaml.safe_load((CHART_FILES / "alerts.yml").read_text())
-DASHBOARD: dict[str, Any] = json.loads((CHART_FILES / "dashboard.json").read_text())
-INTERVAL_S = 0.2
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A panel of the dashboard with its queries for every server and every reference."""
-
-    title: str
-    kind: str  # of Grafana: timeseries, stat, heatmap, table
-    place: dict[str, int]  # x, y, w, h in cells
-    unit: str
-    queries: Sequence[tuple[str, str]]  # expression, name of its lines
-
-
-def panels(interval: str = "1m") -> list[Panel]:
-    """All panels that have queries."""
-    return [
-        Panel(
-            panel["title"],
-            panel["type"],
-            panel["gridPos"],
-            panel.get("fieldConfig", {}).get("defaults", {}).get("unit", "short"),
-            [
-                (_filled_in(target["expr"], interval), target.get("legendFormat", ""))
-                for target in panel.get("targets", [])
-            ],
-        )
-        for panel in DASHBOARD["panels"]
-        if panel["type"] != "row"
-    ]
-
-
-def _filled_in(expression: str, interval: str) -> str:
-    """What Grafana sends if all values of a variable are chosen."""
-    return re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", interval))
-
-
-def selectors(expression: str) -> list[promql_parser.VectorSelector]:
-    """Every series that an expression reads.
-
-    Raises:
-        ValueError: it is not PromQL.
-    """
-    found: list[promql_parser.VectorSelector] = []
-
-    def visit(node: object) -> None:
-        if isinstance(node, promql_parser.VectorSelector):
-            found.append(node)
-
-    promql_parser.walk(promql_parser.parse(expression), visit)
-    return found
+PROGRAM = shutil.which("prometheus")
+needs_prometheus = pytest.mark.skipif(
+    PROGRAM is None and not os.environ.get("CI"), reason="needs Prometheus (apt-get install prometheus)"
+)
 
 
 class Prometheus:
-    """Scrapes servers of this machine and evaluates the rules five times a second, without their `for`."""
+    """Where a Prometheus of this test answers."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query: labels in `metric`, time and value in `value`."""
-        answer = requests.get(f"{self._url}/api/v1/query", {"query": expression}, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return list(answer["data"]["result"])
+    def _ask(self, path: str, **query: str) -> Any:
+        with urllib.request.urlopen(f"{self._url}/api/v1/{path}?{urllib.parse.urlencode(query)}", timeout=30) as answer:
+            return json.load(answer)["data"]
 
-    def query_range(self, expression: str, start_s: float, end_s: float, step_s: float) -> list[dict[str, Any]]:
-        """The same over a span of time, with `values`."""
-        span = {"query": expression, "start": start_s, "end": end_s, "step": step_s}
-        answer = requests.get(f"{self._url}/api/v1/query_range", span, timeout=10).json()
-        assert answer["status"] == "success", answer
-        return list(answer["data"]["result"])
+    def query(self, expression: str) -> dict[tuple[tuple[str, str], ...], float]:
+        """The value of each series now, by its labels."""
+        result = self._ask("query", query=expression)["result"]
+        return {tuple(sorted(each["metric"].items())): float(each["value"][1]) for each in result}
 
-    def firing(self) -> dict[str, dict[str, str]]:
-        """The alerts that fire: their labels by name."""
-        alerts = requests.get(f"{self._url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
-        return {alert["labels"]["alertname"]: alert["labels"] for alert in alerts if alert["state"] == "firing"}
+    def value(self, expression: str) -> float:
+        """The value of a single series; 0 if there is none."""
+        return sum(self.query(expression).values())
+
+    def over(self, expression: str, start_s: float, end_s: float, step_s: float) -> list[Mapping[str, Any]]:
+        """The values of each series between two times: `metric` has its labels, `values` times and values."""
+        span = {"start": str(start_s), "end": str(end_s), "step": str(step_s)}
+        return list(self._ask("query_range", query=expression, **span)["result"])
+
+    def firing(self) -> dict[str, Mapping[str, str]]:
+        """The labels of each alert that fires, by its name."""
+        alerts = [alert for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"]
+        return {alert["labels"]["alertname"]: alert["labels"] for alert in alerts}
+
+    def targets(self) -> list[Mapping[str, Any]]:
+        """What is scraped, and how that went."""
+        return list(self._ask("targets")["activeTargets"])
+
+    def names(self) -> set[str]:
+        """The names of all series."""
+        return set(self._ask("label/__name__/values"))
+
+    def exemplars(self, expression: str) -> list[Mapping[str, Any]]:
+        found = self._ask("query_exemplars", query=expression, start="0", end="9999999999")
+        return [exemplar for each in found for exemplar in each["exemplars"]]
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._url}/-/ready", timeout=5):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
 
 
 @contextmanager
-def prometheus(folder: Path, *targets: str) -> Iterator[Prometheus]:
-    """A Prometheus that has scraped all of these HOST:PORTs once."""
-    binary = program("prometheus")
-    (folder / "alerts.yml").write_text(yaml.safe_dump(_without_waiting(RULES)))
-    interval = f"{round(1000 * INTERVAL_S)}ms"
-    configuration = {
-        "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
-        "rule_files": ["alerts.yml"],
-        "scrape_configs": [{"job_name": "patchserve", "static_configs": [{"targets": list(targets)}]}],
-    }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    address = f"127.0.0.1:{free_port()}"
-    command = [binary, f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
-    with (folder / "prometheus.log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address={address}"], stderr=log, stdout=log)
+def prometheus(
+    targets: Sequence[str], folder: Path, *, rules: Sequence[Path] = (), access: Mapping[str, Any] | None = None
+) -> Iterator[Prometheus]:
+    """A Prometheus that scrapes these HOST:PORT twice a second.
+
+    Args:
+        targets: what it scrapes.
+        folder: where it stores everything.
+        rules: files of rules, evaluated as often.
+        access: more of the configuration of the scrape, such as certificates.
+    """
+    assert PROGRAM is not None
+    config = folder / "prometheus.json"  # YAML has all of JSON
+    config.write_text(
+        json.dumps(
+            {
+                "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
+                "rule_files": [str(path) for path in rules],
+                "scrape_configs": [
+                    {"job_name": "patchserve", "static_configs": [{"targets": list(targets)}], **(access or {})}
+                ],
+            }
+        )
+    )
+    command = [PROGRAM, f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}"]
+    command += ["--web.listen-address=127.0.0.1:0", "--enable-feature=exemplar-storage", "--log.level=info"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    lines: list[str] = []
+    reading = threading.Thread(target=lambda: lines.extend(process.stderr or ()), daemon=True)
+    reading.start()
     try:
-        running = Prometheus(f"http://{address}")
-        wait_until(lambda: _has_scraped(running, process, folder / "prometheus.log", len(targets)))
+        wait_until(lambda: process.poll() is not None or _address_in(lines) != "")
+        assert process.poll() is None, "".join(lines)
+        running = Prometheus(f"http://{_address_in(lines)}")
+        wait_until(running.is_ready)
         yield running
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(30)
+        reading.join(5)
 
 
-def _has_scraped(running: Prometheus, process: subprocess.Popen[bytes], log: Path, target_count: int) -> bool:
-    assert process.poll() is None, log.read_text()
-    try:
-        return len(running.query("up == 1")) == target_count
-    except requests.ConnectionError:
-        return False
-
-
-def _without_waiting(rules: dict[str, Any]) -> dict[str, Any]:
-    groups = [
-        {**group, "rules": [{key: value for key, value in rule.items() if key != "for"} for rule in group["rules"]]}
-        for group in rules["groups"]
-    ]
-    return {"groups": groups}
+def _address_in(lines: list[str]) -> str:
+    """Where it listens: with port 0 it says so only in its log."""
+    found = re.findall(r"msg=\"?Listening on\"? address=(127\.0\.0\.1:[1-9]\d*)", "".join(lines))
+    return found[0] if found else ""

@@ -51,7 +51,7 @@ def _parse_identity(chain: bytes, key: bytes, client_ca: bytes | None = None) ->
     expires = certificate.not_valid_after_utc
     if expires < datetime.now(UTC):
         _log.warning("--tls-cert: the certificate expired on %s; clients will reject it", expires)
-    return TlsIdentity(chain, key, client_ca)
+    return TlsIdentity(chain, key, client_ca, expires)
 
 
 def _parse_certificates(flag: str, pem: bytes) -> list[x509.Certificate]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 import signal
@@ -13,12 +14,15 @@ from typing import Any, TypeVar
 
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import open_metrics
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
+from patchserve_server.serving.observation import Observation
 
 T = TypeVar("T")
 
@@ -36,13 +40,17 @@ async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
     reload_on_hangup(reloader)
-    server = composition.create_server(settings, credentials)
+    observation = Observation()
+    server = create_server(settings, credentials, observation)
     addresses = await server.start()
     with ExitStack() as resources:
         for work in (reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            application = await _unless_stopped(composition.create_application(settings, addresses, resources), stop)
+            metrics_url = open_metrics(settings, credentials, observation, resources)
+            addresses = dataclasses.replace(addresses, metrics_url=metrics_url)
+            starting = composition.create_application(settings, addresses, observation, resources)
+            application = await _unless_stopped(starting, stop)
             if application is not None:
                 freeze_heap()
                 await server.ready(application)
@@ -90,11 +98,13 @@ async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future
 def ready_line(server_version: str, addresses: Addresses, detector: str, has: str) -> str:
     """What is printed when the server is ready: where it listens, on what it computes, and what it has."""
     http = f" and {addresses.http_url}" if addresses.http_url else ""
-    line = f"patchserve {server_version} listening on {addresses.grpc}{http} ({detector}), {has}"
-    if not addresses.http_url:
-        return line
+    lines = [f"patchserve {server_version} listening on {addresses.grpc}{http} ({detector}), {has}"]
     local = addresses.on_this_machine
-    return f"{line}\nFor people, in a browser: {local.http_url}\nFor programs, by gRPC: {local.grpc}"
+    if addresses.http_url:
+        lines += [f"For people, in a browser: {local.http_url}", f"For programs, by gRPC: {local.grpc}"]
+    if addresses.metrics_url:
+        lines.append(f"For Prometheus: {local.metrics_url}")
+    return "\n".join(lines)
 
 
 def _ready_line_of(addresses: Addresses, application: Application) -> str:

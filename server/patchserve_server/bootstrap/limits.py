@@ -39,15 +39,14 @@ class Admissions:
 
 
 def open_admissions(
-    settings: Settings, events: Events | None, ledgers: Callable[[int], Ledger | None] = lambda _: None
+    settings: Settings, events: Events, ledgers: Callable[[int], Ledger | None] = lambda _: None
 ) -> Admissions:
     """The admissions. `ledgers`: those that are shared with other processes, by number."""
     share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
     images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
-    on_rejection = None if events is None else events.refused
     return Admissions(
         calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single, ledger=ledgers(0)),
-        images=Admission("image", images, share=share, largest=message, on_rejection=on_rejection, ledger=ledgers(1)),
+        images=Admission("image", images, share=share, largest=message, on_rejection=events.refused, ledger=ledgers(1)),
         loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single, ledger=ledgers(2)),
     )
 

@@ -11,6 +11,7 @@ from patchserve_server.bootstrap import composition, lifecycle
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.serving.observation import Observation
 
 
 class FakeServer:
@@ -34,12 +35,14 @@ class Start:
         self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.running, self.closed, self.cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.failure: Exception | None = None
-        monkeypatch.setattr(composition, "create_server", lambda *_: self.server)
+        monkeypatch.setattr(lifecycle, "create_server", lambda *_: self.server)
         monkeypatch.setattr(composition, "create_application", self._create_application)
         monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: self.stop)
         monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
 
-    async def _create_application(self, _settings: Settings, _addresses: Addresses, resources: Any) -> Any:
+    async def _create_application(
+        self, _settings: Settings, _addresses: Addresses, _observation: Observation, resources: Any
+    ) -> Any:
         resources.callback(self.closed.set)
         if self.failure is not None:
             raise self.failure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.prometheus import DASHBOARD, RULES, Panel, panels, selectors
+from e2e.dashboard import DASHBOARD, RULES, Panel, panels, selectors
 
 REPO = Path(__file__).resolve().parents[3]
 ENTRIES = [rule for group in RULES["groups"] for rule in group["rules"]]

@@ -13,10 +13,17 @@ import pytest
 from fakes.waiting import until
 from grpc import aio
 
+from patchserve_server.domain.call_events import CallEnd, CallInfo, current_call
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.rpc.calls import Endings, IncomingCall
+from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
+
+METHOD = "/patchserve.v1.PatchCoreService/Infer"
 
 
 class FakeContext:
@@ -45,9 +52,13 @@ class FakeContext:
         raise self.raised
 
 
-def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
+def entrance(pacing: RefusalPacing | None = None, events: Events = NOBODY) -> Entrance:
+    return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog(), events)
+
+
+def incoming(context: FakeContext, *, is_audited: bool = False, events: Events = NOBODY) -> IncomingCall:
     call: Any = context
-    return IncomingCall("Infer", call, Endings(FailureLog(), RefusalPacing(0), 60, has_tls=True), is_audited=is_audited)
+    return IncomingCall(METHOD, call, Endings(entrance(events=events), 60, has_tls=True), is_audited=is_audited)
 
 
 async def succeed() -> None:
@@ -107,7 +118,7 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     pacing, context = RefusalPacing(max_delayed=1), FakeContext()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None
@@ -122,7 +133,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
     pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
     call: Any = FakeContext()
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
     refused.until_answered.callback(released.set)
     task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
     await until(lambda: pacing.delayed == 1)
@@ -180,3 +191,71 @@ async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memo
         assert bank_reference() is None
     finally:
         gc.enable()
+
+
+class Heard(Events):
+    """Remembers calls that began, and the ends of calls that ended."""
+
+    def __init__(self) -> None:
+        self.began: list[CallInfo] = []
+        self.ended: list[tuple[CallInfo, CallEnd]] = []
+
+    def call_began(self, call: CallInfo) -> None:
+        self.began.append(call)
+
+    def call_ended(self, call: CallInfo, end: CallEnd) -> None:
+        self.ended.append((call, end))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (None, "OK", ""),
+        (ReferenceNotFoundError("box"), "NOT_FOUND", "REFERENCE_NOT_FOUND"),
+        (QueueFullError("full", 0.5), "RESOURCE_EXHAUSTED", "QUEUE_FULL"),
+        (ValueError("a bug"), "INTERNAL", "INTERNAL"),
+    ],
+)
+async def test_a_call_is_told_at_its_begin_and_once_at_its_end(error: Exception | None, code: str, reason: str) -> None:
+    heard = Heard()
+    call = incoming(FakeContext(), events=heard)
+    await asyncio.create_task(call.run(succeed() if error is None else fail(error)))
+    assert heard.began == [call]
+    [(ended, end)] = heard.ended
+    assert ended is call
+    assert (end.code, end.reason) == (code, reason)
+    assert (call.service, call.method_name) == ("patchserve.v1.PatchCoreService", "Infer")
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "code"), [(None, "CANCELLED"), (5.0, "CANCELLED"), (-0.01, "DEADLINE_EXCEEDED")]
+)
+async def test_a_cancelled_call_was_left_by_its_caller_unless_its_deadline_is_over(
+    remaining_s: float | None, code: str
+) -> None:
+    heard, context = Heard(), FakeContext()
+    context.time_remaining = lambda: remaining_s  # type: ignore[method-assign]
+    call = incoming(context, events=heard)
+    running = asyncio.create_task(call.run(asyncio.Event().wait()))  # type: ignore[arg-type] # what it returns is ignored
+    await until(lambda: bool(heard.began))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    [(_, end)] = heard.ended
+    assert (end.code, end.reason) == (code, "")
+
+
+async def test_what_runs_for_a_call_knows_it_and_what_runs_for_nobody_does_not() -> None:
+    seen: list[CallInfo | None] = []
+
+    async def look() -> None:
+        seen.append(current_call.get())
+        await asyncio.create_task(look_on())
+
+    async def look_on() -> None:
+        seen.append(current_call.get())
+
+    heard_call, unheard_call = incoming(FakeContext(), events=Heard()), incoming(FakeContext())
+    for call in (heard_call, unheard_call):
+        await asyncio.create_task(call.run(look()))
+    assert seen == [heard_call, heard_call, None, None]

@@ -23,6 +23,7 @@ class Assignment:
         ledgers: the file of the ledgers.
         pixels: the file of the pixels of each front.
         bells: an eventfd of each front, which wakes it.
+        metrics: the path of the socket where the parent reads the metrics of the child; empty: there are none.
     """
 
     role: Literal["engine", "front"]
@@ -33,6 +34,7 @@ class Assignment:
     ledgers: int
     pixels: tuple[int, ...]
     bells: tuple[int, ...]
+    metrics: str = ""
 
     @property
     def name(self) -> str:

@@ -12,12 +12,14 @@ from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
 
 _log = logging.getLogger(__name__)
@@ -34,8 +36,12 @@ async def run_engine(assignment: Assignment) -> None:
         for work in (commands.listen(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
-        fronts, admissions = ConnectedFronts(), open_admissions(settings, None)  # the fronts admit
-        local = await composition.open_engine(settings, pools, admissions, resources, fronts=fronts)
+        observation, fronts = Observation(), ConnectedFronts()
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        admissions = open_admissions(settings, observation.events)  # the fronts admit
+        local = await composition.open_engine(
+            settings, pools, admissions, resources, observation=observation, fronts=fronts
+        )
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,

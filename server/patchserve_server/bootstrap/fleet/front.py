@@ -12,22 +12,27 @@ from typing import Final
 from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import listening_address
 from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
+from patchserve_server.domain.readings import Reading
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
+from patchserve_server.serving.fairness import FairSemaphore
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.wall import Wall
 
 _RECONNECT_S: Final = 0.1
@@ -46,8 +51,10 @@ async def run_front(assignment: Assignment) -> None:
     reloader = Reloader(credentials.reloading)
     commands = Commands(reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
-    server = composition.create_server(own_settings, credentials, shares_port=True)
+    observation = Observation()
+    server = create_server(own_settings, credentials, observation, shares_port=True)
     with ExitStack() as resources:
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
@@ -55,7 +62,8 @@ async def run_front(assignment: Assignment) -> None:
             scheme = "http" if credentials.identity is None else "https"
             url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
             addresses = Addresses(addresses.grpc, url)
-        front = _Front(assignment, own_settings, addresses, server, resources, has_wall=settings.http_port is not None)
+        has_wall = settings.http_port is not None
+        front = _Front(assignment, own_settings, addresses, server, observation, resources=resources, has_wall=has_wall)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
         try:
@@ -77,8 +85,9 @@ class _Front:
         settings: Settings,
         addresses: Addresses,
         server: Server,
-        resources: ExitStack,
+        observation: Observation,
         *,
+        resources: ExitStack,
         has_wall: bool,
     ) -> None:
         threads = max(1, settings.threads // assignment.fronts)
@@ -90,9 +99,16 @@ class _Front:
         self._pools: Pools = open_pools(self._settings, resources)
         self._wall = Wall(self._pools.images)
         self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
-        self._events: Events | None = self._relay or (self._wall if has_wall else None)
+        self._events = observation.events
+        if has_wall:
+            self._events.add(self._relay or self._wall)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._is_ready = False
+        self._turns: FairSemaphore | None = None  # of the engine that is connected
+        observation.readings.add(self._read)
+
+    def _read(self) -> list[Reading]:
+        return [] if self._turns is None else [Reading("queue_images", self._turns.waiting)]
 
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
@@ -110,7 +126,7 @@ class _Front:
             await asyncio.sleep(_RECONNECT_S)
 
     def _told(self, message: Head, body: bytes) -> None:
-        if self._events is self._wall:
+        if self._relay is None:
             pass_on(message, body, self._wall)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
@@ -128,12 +144,13 @@ class _Front:
             self._relay.tell = engine.link.tell
         most = batch_size(self._settings, detector.device)
         limits = server_limits(self._settings, self._admissions, max_batch_size=most)
+        self._turns = composition.create_turns(self._settings, limits)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
             self._pools,
             limits,
-            turns=composition.create_turns(self._settings, limits),
+            turns=self._turns,
             events=self._events,
         )
         application = composition.assemble(
@@ -147,6 +164,7 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            events=self._events,
         )
         await self._server.ready(application)
         if not self._is_ready:
@@ -156,9 +174,7 @@ class _Front:
         return True
 
 
-def _share_admissions(
-    assignment: Assignment, settings: Settings, events: Events | None, resources: ExitStack
-) -> Admissions:
+def _share_admissions(assignment: Assignment, settings: Settings, events: Events, resources: ExitStack) -> Admissions:
     memory = open_ledgers(assignment.ledgers, assignment.fronts, settings)
     resources.callback(memory.close)
     bells = assignment.bells

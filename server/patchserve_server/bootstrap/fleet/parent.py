@@ -16,11 +16,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from patchserve_server.access import Reloader
+from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.fleet.ports import reserve_port
 from patchserve_server.bootstrap.lifecycle import ready_line, stop_on_signals
+from patchserve_server.bootstrap.metrics import collect_metrics
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.words import counted
@@ -87,17 +90,24 @@ class _Fleet:
             role="engine",
             number=0,
             fronts=fronts,
-            socket=f"unix:{folder / 'engine'}",
+            socket=f"unix:{folder / 'link'}",
             settings=self._settings.model_dump(mode="json"),
             ledgers=ledgers,
             pixels=pixels,
             bells=tuple(self._bells),
         )
-        self._engine = ChildKeeper(engine, self._engine_ended)
-        self._fronts = [
-            ChildKeeper(dataclasses.replace(engine, role="front", number=number), self._front_ended)
-            for number in range(fronts)
-        ]
+        assignments = [engine, *(dataclasses.replace(engine, role="front", number=number) for number in range(fronts))]
+        self._metrics_url = ""
+        self._reloader: Reloader | None = None  # of the credentials of the port for metrics
+        if settings.metrics_port is not None:
+            assignments = [dataclasses.replace(each, metrics=str(folder / each.name)) for each in assignments]
+            credentials = composition.read_credentials(settings)
+            self._reloader = Reloader(credentials.reloading)
+            resources.callback(asyncio.create_task(self._reloader.run()).cancel)
+            paths = [Path(each.metrics) for each in assignments]
+            self._metrics_url = collect_metrics(settings, credentials, paths, resources)
+        self._engine = ChildKeeper(assignments[0], self._engine_ended)
+        self._fronts = [ChildKeeper(front, self._front_ended) for front in assignments[1:]]
         self._keeping: list[asyncio.Task[None]] = []
 
     async def start(self, stop: asyncio.Future[None], announce: Callable[[str], None]) -> None:
@@ -124,12 +134,15 @@ class _Fleet:
         if first.addresses is None:
             raise AssertionError("The first front has addresses.")
         words = f"{counted(engine.references, 'reference')}, {counted(len(self._fronts), 'front')}"
-        return ready_line(version("patchserve"), first.addresses, engine.detector, words)
+        addresses = dataclasses.replace(first.addresses, metrics_url=self._metrics_url)
+        return ready_line(version("patchserve"), addresses, engine.detector, words)
 
     def reload(self) -> None:
         """Lets the fronts read their files again."""
         for front in self._fronts:
             front.reload()
+        if self._reloader is not None:
+            self._reloader.request()
 
     async def stop(self, limit_s: float) -> None:
         """Drains the fronts, then ends the engine."""

@@ -1,4 +1,4 @@
-"""TLS for the HTTP port, with the same certificates as gRPC."""
+"""TLS for the ports of HTTP, with the same certificates as gRPC."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TlsContexts:
             try:
                 self._context = _context(latest)
             except StartupError as error:
-                _log.error("%s HTTP uses the previous one.", error.message)
+                _log.error("%s New connections over HTTP use the previous one.", error.message)
         return self._context
 
 

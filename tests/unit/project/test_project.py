@@ -163,7 +163,10 @@ def third_party_imports(path: Path) -> Iterator[str]:
         ),
         (
             "server/patchserve_server",
-            ["The client (base install)", "Extra `server`", "Extra `http`", "Extra `int8`", "Extra `timm`"],
+            [
+                "The client (base install)",
+                *(f"Extra `{name}`" for name in ("server", "http", "metrics", "int8", "timm")),
+            ],
         ),
     ],
 )

@@ -16,7 +16,8 @@ from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _aio_stream, _calls
 from patchserve_client import _types as types
 from patchserve_client._aio_status import server_status_first
-from patchserve_client._base import BaseClient, OpenChannel
+from patchserve_client._aio_transfer import AsyncTransferCalls
+from patchserve_client._base import OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._server_types import Health, ServerInfo
@@ -25,7 +26,7 @@ from patchserve_client._silence import SilenceLimit
 _T = TypeVar("_T")
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(AsyncTransferCalls):
     """`Client` for asyncio: the same arguments, calls and errors, awaited.
 
     It belongs to the event loop of its first call, and can be created outside of it.
@@ -172,6 +173,12 @@ class AsyncClient(BaseClient):
         """Like `Client.restore_reference`."""
         call = _calls.restore_reference(reference_id, revision, expected_revision)
         return await self._run(call, self._load_deadline_s(timeout_s))
+
+    async def reference_history(
+        self, reference_id: str = "default", *, timeout_s: float | None = None
+    ) -> list[types.KeptRevision]:
+        """Like `Client.reference_history`."""
+        return await self._run(_calls.reference_history(reference_id), timeout_s)
 
     async def reference_image(
         self,

@@ -29,6 +29,7 @@ from patchserve_client._types import (
     Frame,
     ImageSource,
     InferenceResult,
+    KeptRevision,
     LoadProgress,
     ReferenceInfo,
 )
@@ -95,6 +96,11 @@ def restore_reference(reference_id: str, revision: str, expected_revision: str) 
         reference_id=reference_id, revision=revision, expected_revision=expected_revision
     )
     return Call("RestoreReference", request, lambda response: _results.reference_info(response.reference))
+
+
+def reference_history(reference_id: str) -> Call[list[KeptRevision]]:
+    request = reference_pb2.GetReferenceHistoryRequest(reference_id=reference_id)
+    return Call("GetReferenceHistory", request, _results.kept_revisions)
 
 
 def reference_image(reference_id: str, index: int, expected_revision: str) -> Call[EncodedReferenceImage]:

@@ -14,6 +14,7 @@ from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _calls, _stream
 from patchserve_client._base import OpenChannel
 from patchserve_client._client_references import ReferenceCalls
+from patchserve_client._client_transfer import TransferCalls
 from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._server_types import Health, ServerInfo
@@ -31,7 +32,7 @@ from patchserve_client._upload import upload
 _T = TypeVar("_T")
 
 
-class Client(ReferenceCalls):
+class Client(ReferenceCalls, TransferCalls):
     """A connection to a patchserve server. Threads may share it. Close it, or use it in a `with` statement.
 
     Every call has a deadline: its own `timeout_s`, or the client's. Calls that are safe to repeat are retried up to

@@ -95,7 +95,31 @@ def reference_info(
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
         cost=None if cost is None else _copied(types.LoadCost, cost),
+        drift=_drift(message.drift) if message.HasField("drift") else None,
     )
+
+
+def _drift(message: reference_pb2.Drift) -> types.Drift:
+    return _copied(
+        types.Drift,
+        message,
+        state=from_wire(choices.DriftState, message.state, reference_pb2.DriftState),
+        shift=message.shift if message.HasField("shift") else None,
+        outlier_share=message.outlier_share if message.HasField("outlier_share") else None,
+        since=message.since.ToDatetime(UTC) if message.HasField("since") else None,
+    )
+
+
+def kept_revisions(message: reference_pb2.GetReferenceHistoryResponse) -> list[types.KeptRevision]:
+    return [
+        _copied(
+            types.KeptRevision,
+            revision,
+            reference=reference_info(revision.reference),
+            operation=from_wire(choices.ReferenceOperation, revision.operation, reference_pb2.ReferenceOperation),
+        )
+        for revision in message.revisions
+    ]
 
 
 def _input_options(message: reference_pb2.InputOptions) -> dict[str, Any]:

@@ -47,6 +47,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
     images: dict[str, list[reference_pb2.ReferenceImage]] = field(default_factory=dict)  # of a reference
     image_name: str | None = None  # of every image of a reference; None: its number
+    file_bytes: int = 3  # what ExportReference says
     loads: list[reference_pb2.Load] = field(default_factory=list)  # what ListLoads returns
     polls_before_ready: int = 0  # a load ends after so many ListLoads calls
     stream_ended: threading.Event = field(default_factory=threading.Event)
@@ -162,6 +163,29 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         restored = self.references[request.reference_id]
         restored.revision, restored.previous_revision = restored.previous_revision, restored.revision
         return reference_pb2.RestoreReferenceResponse(reference=restored)
+
+    async def GetReferenceHistory(  # noqa: N802
+        self, request: Any, context: Context
+    ) -> reference_pb2.GetReferenceHistoryResponse:
+        await self._enter("GetReferenceHistory", request, context)
+        if request.reference_id not in self.references:
+            await not_found(request.reference_id).abort(context)
+        current = reference_pb2.KeptRevision(reference=self.references[request.reference_id], is_current=True)
+        return reference_pb2.GetReferenceHistoryResponse(revisions=[current])
+
+    async def ExportReference(  # noqa: N802
+        self, request: Any, context: Context
+    ) -> AsyncIterator[reference_pb2.ExportReferenceResponse]:
+        await self._enter("ExportReference", request, context)
+        start = reference_pb2.ReferenceFile(reference=self.references[request.reference_id], size_bytes=self.file_bytes)
+        yield reference_pb2.ExportReferenceResponse(start=start)
+        yield reference_pb2.ExportReferenceResponse(chunk=b"123")
+
+    async def ImportReference(  # noqa: N802
+        self, requests: AsyncIterator[Any], context: Context
+    ) -> reference_pb2.ImportReferenceResponse:
+        await self._enter("ImportReference", [message async for message in requests], context)
+        return reference_pb2.ImportReferenceResponse(reference=reference("imported", 1))
 
     async def GetReferenceImage(self, request: Any, context: Context) -> reference_pb2.GetReferenceImageResponse:  # noqa: N802
         await self._enter("GetReferenceImage", request, context)

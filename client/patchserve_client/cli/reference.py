@@ -1,4 +1,4 @@
-"""`patchserve reference load|capture|loads|list|show|images|tune|restore|delete`."""
+"""`patchserve reference`: everything that lists, shows and changes references."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from patchserve_client.cli._capture import CaptureCountOption, CaptureEveryOptio
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._cost import cost_text
+from patchserve_client.cli._drift_text import drift_text
 from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
 from patchserve_client.cli._histogram import print_histogram
+from patchserve_client.cli._history import history
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
 from patchserve_client.cli._input_options import input_text
 from patchserve_client.cli._load_progress import shown_load
@@ -34,12 +36,13 @@ from patchserve_client.cli._restoring import restore
 from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
 from patchserve_client.cli._squeezed_tiles import squeezed_tiles_note
+from patchserve_client.cli._transferring import copy, export, import_
 from patchserve_client.cli._verdict_options import SENSITIVITY
 from patchserve_client.cli._video_frames import CountOption, EveryOption, frames_as_files
 
 app = typer.Typer(
     cls=Group,
-    help="Load, capture, list, show, tune, restore and delete references.\n\n"
+    help="Load, capture, list, show, tune, restore, copy, export, import and delete references.\n\n"
     "A reference is a named set of images of undamaged items.",
     rich_markup_mode=None,
 )
@@ -270,6 +273,7 @@ def show(
         print_json(facts)
         return
     del facts["cost"]  # only a load measures it
+    facts["drift"] = drift_text(reference.drift)
     facts["images"] = summary(reference.images)
     calibration = facts.pop("calibration")
     normal_scores = calibration.pop("normal_scores")
@@ -320,7 +324,11 @@ def tune(
     )
 
 
+app.command(cls=Command)(connected(history))
 app.command(cls=Command)(connected(restore))
+app.command(cls=Command)(connected(export))
+app.command("import", cls=Command)(connected(import_))
+app.command(cls=Command)(connected(copy))
 
 
 @app.command(cls=Command)

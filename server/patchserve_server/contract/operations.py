@@ -36,17 +36,18 @@ async def get_reference(
     request: reference_pb2.GetReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.GetReferenceResponse:
     info = call.application.catalog.info(requests.reference_id(request.reference_id))
-    images = map(responses.image_message, info.images)
-    return reference_pb2.GetReferenceResponse(reference=responses.reference_message(info), images=images)
+    reference = responses.reference_with_drift(info, call.application.drift.drift_of(info))
+    return reference_pb2.GetReferenceResponse(reference=reference, images=map(responses.image_message, info.images))
 
 
 async def list_references(
     request: reference_pb2.ListReferencesRequest, call: AdmittedCall
 ) -> reference_pb2.ListReferencesResponse:
     after_id, size = requests.page(request)
+    drift = call.application.drift
     references, has_more = call.application.catalog.page(after_id, size)
     return reference_pb2.ListReferencesResponse(
-        references=[responses.reference_message(reference) for reference in references],
+        references=[responses.reference_with_drift(each, drift.drift_of(each)) for each in references],
         next_page_token=responses.page_token(references[-1].reference_id) if has_more else "",
     )
 
@@ -73,6 +74,18 @@ async def restore_reference(
     expected = requests.expected_revision(request.expected_revision)
     reference = await call.application.catalog.restore(reference_id, revision, expected)
     return reference_pb2.RestoreReferenceResponse(reference=responses.reference_message(reference))
+
+
+async def get_reference_history(
+    request: reference_pb2.GetReferenceHistoryRequest, call: AdmittedCall
+) -> reference_pb2.GetReferenceHistoryResponse:
+    current, *previous = await call.application.catalog.history(requests.reference_id(request.reference_id))
+    return reference_pb2.GetReferenceHistoryResponse(
+        revisions=[
+            responses.kept_revision_message(current, is_current=True),
+            *(responses.kept_revision_message(each, is_current=False) for each in previous),
+        ]
+    )
 
 
 async def get_reference_image(
@@ -160,6 +173,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "ListLoads": list_loads,
     "TuneReference": tune_reference,
     "RestoreReference": restore_reference,
+    "GetReferenceHistory": get_reference_history,
     "GetReferenceImage": get_reference_image,
     "DeleteReference": delete_reference,
     "Infer": infer,

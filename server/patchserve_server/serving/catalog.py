@@ -205,6 +205,24 @@ class Catalog:
         self._notify(reference_id, info)
         return info
 
+    async def history(self, reference_id: ReferenceId) -> list[ReferenceInfo]:
+        """The revisions that are kept: the current one, then the previous one.
+
+        Raises:
+            ReferenceNotFoundError: there is no such reference.
+            ReferenceDamagedError: the current or the previous revision is damaged.
+            StorageUnavailableError: the previous one cannot be read.
+        """
+        loop = asyncio.get_running_loop()
+        while True:
+            current, revisions = self.info(reference_id), list[ReferenceInfo]()
+            if current.previous_revision is not None:
+                with suppress(RevisionNotKeptError, ReferenceNotFoundError):  # it has changed meanwhile
+                    describe = self._store.describe_previous
+                    revisions.append(await loop.run_in_executor(self._opening, describe, reference_id))
+            if self.find(reference_id) is current:
+                return [current, *revisions]
+
     async def tune(
         self, reference_id: ReferenceId, sensitivity: float, expected_revision: Revision | None = None
     ) -> ReferenceInfo:

@@ -1,6 +1,7 @@
 """Stores of references: in memory, or in a folder as docs/format.md specifies."""
 
 from patchserve_server.store.check import CheckedGeneration, CheckedReference, check_store
+from patchserve_server.store.exported import ExportedFiles
 from patchserve_server.store.folder import FolderReferenceStore
 from patchserve_server.store.memory import MemoryReferenceStore
 from patchserve_server.store.restore import restore
@@ -8,6 +9,7 @@ from patchserve_server.store.restore import restore
 __all__ = [
     "CheckedGeneration",
     "CheckedReference",
+    "ExportedFiles",
     "FolderReferenceStore",
     "MemoryReferenceStore",
     "check_store",

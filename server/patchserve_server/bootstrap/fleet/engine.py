@@ -19,6 +19,7 @@ from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
 
@@ -51,6 +52,8 @@ async def run_engine(assignment: Assignment) -> None:
             reference_images=ReferenceImages(
                 local.catalog, pools.images, composition.create_turns(settings, local.limits)
             ),
+            transfer=local.transfer,
+            drift=DriftWatch(local.catalog.find, pools.images, fronts.tell_drift),
             fronts=fronts,
             pixels=[SharedPixels(file) for file in assignment.pixels],
         )

@@ -151,6 +151,7 @@ class _Front:
             self._pools,
             limits,
             turns=self._turns,
+            drifts=engine.drift,
             events=self._events,
         )
         application = composition.assemble(
@@ -164,6 +165,8 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            drift=engine.drift,
+            transfer=engine.transfer,
             events=self._events,
         )
         await self._server.ready(application)

@@ -47,6 +47,7 @@ def test_all_routes_are_different() -> None:
         ("POST", "/v1/references/x:infer", "Infer"),
         ("POST", "/v1/references/x:tune", "TuneReference"),
         ("POST", "/v1/references/x:restore", "RestoreReference"),
+        ("GET", "/v1/references/x/history", "GetReferenceHistory"),
         ("GET", "/v1/references/x/images/0", "GetReferenceImage"),
         ("GET", "/v1/loads", "ListLoads"),
     ],

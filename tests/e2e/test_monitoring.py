@@ -94,8 +94,9 @@ def put_to_use(scene: Scene) -> None:
     """Some of everything that the dashboard shows."""
     images = [gray_png(level) for level in NORMAL_LEVELS]
     scene.stub.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="parcels", images=images))
-    scene.infer(100, times=8)
-    scene.infer(250, times=2)
+    for level in NORMAL_LEVELS:
+        scene.infer(level, times=5)
+    scene.infer(250)
     refused = [
         lambda: scene.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[b"no image"])),
         lambda: scene.stub.Infer(inference_pb2.InferRequest(image=b"no image")),
@@ -144,9 +145,9 @@ def test_calls_over_a_limit_fire(scene: Scene) -> None:
 
 
 def test_scores_that_drift_fire(scene: Scene) -> None:
-    assert "PatchserveScoresDrift" not in scene.watching.firing()
+    assert "PatchserveSceneChanged" not in scene.watching.firing()
     scene.infer(130, times=80)
-    assert scene.fires("PatchserveScoresDrift")["reference"] == "parcels"
+    assert scene.fires("PatchserveSceneChanged")["reference"] == "parcels"
     assert scene.fires("PatchserveMostlyAnomalous")["reference"] == "parcels"
 
 

@@ -18,7 +18,7 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_input, gray_png
 from fakes.waiting import settle, until
 
-from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
+from patchserve_server.domain.drift import UNKNOWN, DriftState
 from patchserve_server.domain.errors import (
     EngineLostError,
     InvalidInputError,
@@ -30,7 +30,7 @@ from patchserve_server.domain.errors import (
     RevisionNotKeptError,
     UndecodableImageError,
 )
-from patchserve_server.domain.events import NOBODY, Events
+from patchserve_server.domain.events import NOBODY
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.reference import CalibrationMethod, ReferenceOperation, ScoreSpread
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
@@ -55,14 +55,6 @@ from patchserve_server.store import ExportedFiles, MemoryReferenceStore
 BELT = ReferenceId("belt")
 VERSION = "1"
 MAX_BYTES = 2**22
-
-
-class HeardDrifts(Events):
-    def __init__(self) -> None:
-        self.told: list[Drift] = []
-
-    def drifted(self, reference_id: ReferenceId, revision: Revision, drift: Drift) -> None:
-        self.told.append(drift)
 
 
 class EngineBench:
@@ -112,11 +104,9 @@ class EngineBench:
         if not self._address.startswith("unix"):
             self._address = f"localhost:{server.sockets[0].getsockname()[1]}"
 
-    async def front(
-        self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True, events: Events = NOBODY
-    ) -> RemoteEngine:
+    async def front(self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True) -> RemoteEngine:
         pixels = SharedPixels(self._files[number]) if shares_memory else None
-        front = RemoteEngine(pixels, events, lambda _head, _body: None)
+        front = RemoteEngine(pixels, NOBODY, lambda _head, _body: None)
         self._stack.callback(front.close)
         info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
         assert info == self.detector.info
@@ -420,9 +410,7 @@ async def test_an_export_that_its_front_does_not_finish_is_released(
 
 
 async def test_the_scores_of_all_fronts_are_compared_together_and_all_know_the_outcome(bench: EngineBench) -> None:
-    heard = HeardDrifts()
-    one = await bench.front(0, events=heard)
-    other = await bench.front(1)
+    one, other = await bench.front(0), await bench.front(1)
     loaded = (await load(one, 10, 20, 30)).info
     calibrated = dataclasses.replace(
         loaded.calibration, method=CalibrationMethod.LEAVE_ONE_OUT, normal_scores=ScoreSpread.of([10, 11, 12, 13])
@@ -431,9 +419,12 @@ async def test_the_scores_of_all_fronts_are_compared_together_and_all_know_the_o
     for front in (one, other):
         for _ in range(16):
             front.drift.add(BELT, loaded.revision, 40.0)
-    await until(lambda: any(drift.state is DriftState.SCENE_CHANGED for drift in heard.told))
-    assert one.drift.drift_of(loaded) == other.drift.drift_of(loaded) == heard.told[-1]
-    assert heard.told[-1].image_count == 32
+    for front in (one, other):
+        await until(lambda front=front: front.drift.drift_of(loaded).state is DriftState.SCENE_CHANGED)  # type: ignore[misc]
+    known = one.drift.drift_of(loaded)
+    assert known == other.drift.drift_of(loaded) == bench.engine.drift.drift_of(loaded)
+    assert known.image_count == 32
+    assert [(reading.labels, reading.value) for reading in bench.engine.drift.readings()] == [(("belt",), 1.0)]
     later = await bench.front(0)
-    assert later.drift.drift_of(loaded) == heard.told[-1]
+    assert later.drift.drift_of(loaded) == known
     assert later.drift.drift_of(dataclasses.replace(loaded, revision=Revision("0" * 64))) == UNKNOWN

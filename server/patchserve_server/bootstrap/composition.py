@@ -85,7 +85,8 @@ async def create_application(
     limits = engine.limits
     outputs = await _open_outputs(settings, pools, resources)
     turns = create_turns(settings, limits)
-    drift = DriftWatch(engine.catalog.find, pools.images, events.drifted)
+    drift = DriftWatch(engine.catalog.find, pools.images)
+    observation.readings.add(drift.readings)
     observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events

@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo
-from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import BatchScored, ImageProcessed, LoadEnded, ReferenceOpened, StoreUsed
 
 
@@ -98,9 +97,6 @@ class Events:
 
     def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
         """The reference has this new revision; None: it was deleted."""
-
-    def drifted(self, reference_id: ReferenceId, revision: Revision, drift: Drift) -> None:
-        """Its recent scores were compared, or those of a new revision begin. Told in every front."""
 
     def store_used(self, event: StoreUsed) -> None:
         """Told in the thread that has used the store."""

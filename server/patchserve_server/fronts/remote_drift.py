@@ -10,7 +10,6 @@ from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.values import body_of, from_json_bytes
-from patchserve_server.serving.drift.watch import Told
 
 MAX_REFERENCES: Final = 2000  # more than the engine remembers
 
@@ -21,16 +20,10 @@ def drift_message(reference_id: ReferenceId, revision: Revision, drift: Drift) -
 
 
 class RemoteDrift:
-    """Implements `engine_ports.Drifts` in a front: passes scores on, and has a copy of what the engine makes of them.
+    """Implements `engine_ports.Drifts` in a front: passes scores on, and copies what the engine makes of them."""
 
-    Args:
-        link: to the engine.
-        told: called with what the engine tells.
-    """
-
-    def __init__(self, link: Link, told: Told) -> None:
+    def __init__(self, link: Link) -> None:
         self._link = link
-        self._told = told
         self._known: dict[ReferenceId, tuple[Revision, Drift]] = {}
 
     def add(self, reference_id: ReferenceId, revision: Revision, raw_score: float) -> None:
@@ -44,7 +37,6 @@ class RemoteDrift:
         if len(self._known) >= MAX_REFERENCES:
             del self._known[next(iter(self._known))]
         self._known[reference_id] = revision, drift  # the one told last comes last
-        self._told(reference_id, revision, drift)
 
     def drift_of(self, reference: ReferenceInfo) -> Drift:
         revision, drift = self._known.get(reference.reference_id, ("", UNKNOWN))

@@ -27,7 +27,7 @@ class RemoteEngine:
 
     Args:
         pixels: the memory that this front shares with it; None: it is on another machine.
-        events: hears of changes of references, and of their drift.
+        events: hears of changes of references.
         told: takes what the engine tells of the wall.
     """
 
@@ -40,7 +40,7 @@ class RemoteEngine:
         self.scoring = RemoteScoring(self.link, pixels)
         self.loads = RemoteLoads(self.link)
         self.transfer = RemoteTransfer(self.link)
-        self.drift = RemoteDrift(self.link, events.drifted)
+        self.drift = RemoteDrift(self.link)
         self.reference_images = RemoteReferenceImages(self.link, self.references)
 
     async def connect(

@@ -7,10 +7,9 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo
-from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed
 from patchserve_server.domain.reference import ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import BatchScored, ImageProcessed, LoadEnded, ReferenceOpened, StoreUsed
 
 T = TypeVar("T")
@@ -70,9 +69,6 @@ class EventFanOut(Events):
 
     def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
         self._tell(lambda listener: listener.reference_changed(reference_id, reference))
-
-    def drifted(self, reference_id: ReferenceId, revision: Revision, drift: Drift) -> None:
-        self._tell(lambda listener: listener.drifted(reference_id, revision, drift))
 
     def store_used(self, event: StoreUsed) -> None:
         self._tell(lambda listener: listener.store_used(event))

@@ -43,6 +43,8 @@ async def run_engine(assignment: Assignment) -> None:
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
         )
+        drift = DriftWatch(local.catalog.find, pools.images, fronts.tell_drift)
+        observation.readings.add(drift.readings)
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,
@@ -53,7 +55,7 @@ async def run_engine(assignment: Assignment) -> None:
                 local.catalog, pools.images, composition.create_turns(settings, local.limits)
             ),
             transfer=local.transfer,
-            drift=DriftWatch(local.catalog.find, pools.images, fronts.tell_drift),
+            drift=drift,
             fronts=fronts,
             pixels=[SharedPixels(file) for file in assignment.pixels],
         )

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
+from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.drift.comparison import WINDOWS, Comparison, compare, is_comparable
@@ -25,6 +26,8 @@ _WORDS: Final = {
     DriftState.MORE_DAMAGE: "more images than before are anomalous; the others are like those of the reference",
     DriftState.SCENE_CHANGED: "most recent images differ from those of the reference: light, camera or product",
 }
+
+_READINGS: Final = {DriftState.NONE: 0.0, DriftState.MORE_DAMAGE: 0.5, DriftState.SCENE_CHANGED: 1.0}
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,13 @@ class DriftWatch:
         """What all comparisons have said."""
         for reference_id, recent in self._recent.items():
             yield reference_id, recent.revision, recent.drift
+
+    def readings(self) -> Iterator[Reading]:
+        """For whoever watches the server: 1, another scene; 0.5, more damage; 0, neither. Any thread may ask."""
+        for reference_id, recent in self._recent.copy().items():
+            info, value = self._find(reference_id), _READINGS.get(recent.drift.state)
+            if value is not None and info is not None and info.revision == recent.revision:
+                yield Reading("reference_drift", value, (reference_id,))
 
     def _begin_to_compare(self, reference_id: ReferenceId, recent: _Recent) -> None:
         if len(recent.scores) < WINDOWS[0] or not is_comparable(recent.calibration):

@@ -76,6 +76,7 @@ async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog:
     assert (record.levelname, "'belt'" in record.getMessage()) == ("WARNING", True)
     again = await bench.inspect(belt, *[30.0] * 32)
     assert again.since == drift.since
+    assert [(reading.labels, reading.value) for reading in bench.watch.readings()] == [(("belt",), 1.0)]
     assert len(caplog.records) == 1  # nothing new
     assert (await bench.inspect(belt, *like_normal(WINDOWS[-1]))).state is DriftState.NONE
     assert caplog.records[-1].levelname == "INFO"
@@ -87,6 +88,7 @@ async def test_another_revision_begins_again(bench: Bench) -> None:
     assert bench.told[-1][2].state is DriftState.SCENE_CHANGED
     new = bench.use(info(revision="b"))
     assert bench.watch.drift_of(new) == UNKNOWN
+    assert not list(bench.watch.readings())
     bench.watch.add(new.reference_id, new.revision, 12.0)
     assert bench.told[-1] == (new.reference_id, new.revision, UNKNOWN)  # whoever shows the old state hears of it
     bench.watch.add(old.reference_id, old.revision, 30.0)  # of a stream that keeps its revision

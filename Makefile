@@ -66,6 +66,10 @@ serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50
 page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs chromium); ARGS=folder: every screen, phone and dark too
 	PYTHONPATH=tests $(BIN)/python tools/page_pictures.py $(ARGS)
 
+.PHONY: dashboard-picture
+dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
+	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py

@@ -55,6 +55,6 @@ def monitored_server(folder: Path, **settings: Any) -> Iterator[Monitored]:
     tokens = folder / "tokens"
     token, line = new_token("line", {Scope.INFER, Scope.MANAGE}, datetime.now(UTC) + timedelta(days=1))
     tokens.write_text(f"{line}\n")
-    files = {"tls_cert": cert, "tls_key": key, "auth_tokens": tokens, "store": folder / "store"}
+    files: dict[str, Any] = {"tls_cert": cert, "tls_key": key, "auth_tokens": tokens, "store": folder / "store"}
     with running_server(metrics_port=0, **files, **settings) as server:
         yield Monitored(server.address, urlsplit(server.metrics_url).netloc, ca_file, token)

@@ -18,17 +18,21 @@ from e2e.harness import Stub
 from e2e.monitored import Monitored, monitored_server
 from e2e.prometheus import Prometheus, needs_prometheus, prometheus
 from e2e.streaming import Feed, config, frame
-from fakes.detector import FakeDetector
+from fakes.calibrated_detector import CalibratedDetector
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
 
 from patchserve.v1 import inference_pb2, reference_pb2
 
-NORMAL_LEVELS = (98, 99, 100, 101, 102, 103, 104, 105)
+LEVELS = (96, 98, 100, 102, 104)  # of the reference, in gray
 RECORDED = {rule["record"] for group in RULES["groups"] for rule in group["rules"] if "record" in rule}
 OF_PROMETHEUS = {"up"}
 
 pytestmark = needs_prometheus
+
+
+def inspection(level: int) -> inference_pb2.InferRequest:
+    return inference_pb2.InferRequest(reference_id="parcels", image=gray_png(level))
 
 
 @dataclass(frozen=True)
@@ -37,20 +41,18 @@ class Scene:
 
     server: Monitored
     stub: Stub
-    detector: FakeDetector
+    detector: CalibratedDetector
     store: Path
     watching: Prometheus
 
-    def infer(self, level: int, times: int = 1) -> None:
-        request = inference_pb2.InferRequest(reference_id="parcels", image=gray_png(level))
-        for _ in range(times):
-            self.stub.Infer(request)
+    def infer(self, *levels: int) -> None:
+        for level in levels:
+            self.stub.Infer(inspection(level))
 
     def hold_up(self, call_count: int, hold_s: float) -> None:
         """Calls that wait this long for the detector; the last one's caller leaves."""
         self.detector.gate.clear()
-        request = inference_pb2.InferRequest(reference_id="parcels", image=gray_png(100))
-        calls = [self.stub.Infer.future(request) for _ in range(call_count)]
+        calls = [self.stub.Infer.future(inspection(LEVELS[number % 5])) for number in range(call_count)]
         time.sleep(hold_s)
         calls[-1].cancel()
         self.detector.gate.set()
@@ -67,7 +69,7 @@ class Scene:
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("monitoring")
     rules = write_impatient_rules(folder / "alerts.yml")
-    detector = FakeDetector()
+    detector = CalibratedDetector()
     limits = {"max_pending_images": 8, "client_share": 1, "max_batch_size": 1}
     with (
         monitored_server(folder, detector=detector, **limits) as server,
@@ -92,22 +94,16 @@ def wait_for_scrape(watching: Prometheus) -> None:
 
 def put_to_use(scene: Scene) -> None:
     """Some of everything that the dashboard shows."""
-    images = [gray_png(level) for level in NORMAL_LEVELS]
+    images = [gray_png(level) for level in LEVELS]
     scene.stub.LoadReference(reference_pb2.LoadReferenceRequest(reference_id="parcels", images=images))
-    for level in NORMAL_LEVELS:
-        scene.infer(level, times=5)
-    scene.infer(250)
-    refused = [
-        lambda: scene.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[b"no image"])),
-        lambda: scene.stub.Infer(inference_pb2.InferRequest(image=b"no image")),
-        lambda: scene.stub.Infer(inference_pb2.InferRequest(reference_id="parcels", image=images[0]), timeout=1e-4),
-    ]
-    for call in refused:
-        with suppress(grpc.RpcError):
-            call()
-    feed = Feed(config("parcels"), *(frame(number, images[0]) for number in range(6)), frame(6, b"no image"))
+    scene.infer(*LEVELS * 8, 250)
+    with suppress(grpc.RpcError):
+        scene.stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[b"no image"]))
+    with suppress(grpc.RpcError):
+        scene.stub.Infer(inspection(100), timeout=1e-4)
+    feed = Feed(config("parcels"), *map(frame, range(5), images), frame(5, b"no image"))
     feed.close()
-    assert len(list(scene.stub.InferStream(iter(feed)))) == 8
+    assert len(list(scene.stub.InferStream(iter(feed)))) == 7  # one says that the stream is ready
     scene.hold_up(12, hold_s=0.2)  # four of them are rejected
 
 
@@ -146,7 +142,7 @@ def test_calls_over_a_limit_fire(scene: Scene) -> None:
 
 def test_scores_that_drift_fire(scene: Scene) -> None:
     assert "PatchserveSceneChanged" not in scene.watching.firing()
-    scene.infer(130, times=80)
+    scene.infer(*[130] * 300)  # more than all others
     assert scene.fires("PatchserveSceneChanged")["reference"] == "parcels"
     assert scene.fires("PatchserveMostlyAnomalous")["reference"] == "parcels"
 
@@ -160,7 +156,7 @@ def test_a_store_that_is_lost_fires(scene: Scene) -> None:
 
 def assert_exists(watching: Prometheus, selector: promql_parser.VectorSelector) -> None:
     """There is such a series with these labels. The value of a label need not exist: nothing may have failed yet."""
-    name = selector.name
+    name = str(selector.name)
     if name in RECORDED | OF_PROMETHEUS:
         return
     found = {label for labels in watching.query(name) for label, _ in labels}

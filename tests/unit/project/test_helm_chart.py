@@ -47,13 +47,18 @@ def pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return template
 
 
+def flag_of(text: str) -> tuple[str, str | bool]:
+    """--max-bank-mib=8 as the name of the setting and its value; --insecure is True."""
+    name, equals, value = text.removeprefix("--").partition("=")
+    return name.replace("-", "_"), value if equals else True
+
+
 def settings_in(pod: dict[str, Any]) -> Settings:
     """The settings that the container gives to the server. Fails if it names one that the server does not have."""
     (container,) = pod["spec"]["containers"]
     command, *flags = container["args"]
     assert command == "serve"
-    named = dict(re.fullmatch(r"--([a-z0-9-]+)(?:=(.*))?", flag).groups() for flag in flags)  # type: ignore[union-attr]
-    given = {name.replace("-", "_"): True if value is None else value for name, value in named.items()}
+    given = dict(map(flag_of, flags))
     variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
     of_variables = {name.removeprefix("PATCHSERVE_").lower(): value for name, value in variables.items()}
     assert not set(given) & set(of_variables)

@@ -66,6 +66,10 @@ serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50
 page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs chromium); ARGS=folder: every screen, phone and dark too
 	PYTHONPATH=tests $(BIN)/python tools/page_pictures.py $(ARGS)
 
+.PHONY: dashboard-picture
+dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
+	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
@@ -107,6 +111,18 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tools/mypy_windows.ini
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: deploy-check
+deploy-check: $(STAMP) ## check deploy/: alert rules and their tests, the systemd unit; and the Dockerfile
+	$(call debian-packages,prometheus systemd)
+	promtool check rules deploy/helm/patchserve/files/alerts.yml
+	promtool test rules deploy/prometheus/tests/alerts.yml
+	@mkdir -p out
+	sed 's|/opt/patchserve/bin/|$(CURDIR)/$(BIN)/|' deploy/systemd/patchserve.service > out/patchserve.service
+	systemd-analyze verify out/patchserve.service
+	@systemd-analyze security --offline=true --threshold=20 --no-pager out/patchserve.service >out/exposure.txt || \
+		{ cat out/exposure.txt; exit 1; }
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
@@ -234,10 +250,13 @@ define debian-packages
 		{ echo "Install these first: apt-get install $(1)"; exit 1; }
 endef
 
+SBOM := $(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
+
 .PHONY: sbom
-sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: every package of the server, from the lock (CycloneDX)
+sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json and out/sbom-cpu.json: every package of the two images (CycloneDX)
 	@mkdir -p out
-	$(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o out/sbom.json requirements/server.txt
+	$(SBOM) -o out/sbom.json requirements/server.txt
+	$(AUDIT_VENV)/bin/python tools/install_lock.py requirements/server.txt --show | $(SBOM) -o out/sbom-cpu.json -
 
 # Strict: fail if the advisory source does not know a package.
 .PHONY: audit

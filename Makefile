@@ -66,6 +66,16 @@ serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50
 page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs chromium); ARGS=folder: every screen, phone and dark too
 	PYTHONPATH=tests $(BIN)/python tools/page_pictures.py $(ARGS)
 
+SITE := tools/site
+
+.PHONY: site
+site: $(STAMP) $(SITE)/node_modules/.package-lock.json ## build the documentation site, strictly: out/site/index.html opens without a server (needs Node.js)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict $(if $(MAKE_TERMOUT),,--quiet)
+
+$(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
+	cd $(SITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund
+	@touch $@
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py

@@ -29,6 +29,7 @@ PAGES = (
 )
 OF_THE_BROWSER = {".jpg", ".png", ".svg", ".webp", ".css", ".js", ".html"}  # shown as they are
 OURS = (  # mkdocs.yml names them
+    "script.js",
     "style.css",
     "node_modules/@mermaid-js/tiny/dist/mermaid.tiny.js",  # draws diagrams
     "node_modules/iframe-worker/shim/index.js",  # lets the search work in a site that was opened from a folder
@@ -49,6 +50,13 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in files:
         file.dest_uri = file.dest_uri.removeprefix("docs/")
     return files
+
+
+def on_post_page(output: str, **_: object) -> str:
+    """Gives the search box of the theme a name, for those who hear the page."""
+    return output.replace(
+        'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
+    )
 
 
 def _targets(page: Path) -> list[Path]:

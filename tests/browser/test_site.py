@@ -1,4 +1,4 @@
-"""The documentation site, built strictly: it loads nothing from elsewhere, finds words, and can be read by everybody."""
+"""The documentation site is built strictly, loads nothing from elsewhere, finds words, and can be read by everybody."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Runs the blocks of a tutorial in their order, as a reader would, and compares what they print with what the page shows.
+"""Runs the blocks of a tutorial in their order, as a reader would, and compares what they print with the page.
 
 - `sh` blocks run in bash, in one folder with the samples; `python` blocks run as programs, those with a title become a
   file of this name.
-- A `text` block right after one of these is its output. In it, `…` stands for anything, and numbers may differ a little:
+- A `text` block after one of these is its output. In it, `…` stands for anything, and numbers may differ a little:
   another processor rounds differently. Numbers of a time may be any.
 - Blocks that are indented are not run: the server and its commands.
 """
@@ -67,13 +67,19 @@ def run_tutorial(name: str, server: ServerProcess, folder: Path) -> None:
         done = subprocess.run(
             [*program, code],
             cwd=folder,
-            env={**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "PATCHSERVE_SERVER": server.address},
-            capture_output=True,
+            env={
+                **os.environ,
+                "PATH": f"{TOOLS}:{os.environ['PATH']}",
+                "PATCHSERVE_SERVER": server.address,
+                "PYTHONUNBUFFERED": "1",
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
             timeout=TIMEOUT_S,
             check=False,
         )
-        assert done.returncode == 0, f"{code}\n{done.stdout}{done.stderr}"
+        assert done.returncode == 0, f"{code}\n{done.stdout}"
         if block.shown:
             assert_same_output(block.shown, done.stdout)
 
@@ -99,7 +105,17 @@ def assert_same_output(shown: str, printed: str) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    """The lines that are not empty, with single spaces and without the times of tables."""
+    lines: list[str] = []
+    heads: list[str] = []
+    for line in text.splitlines():
+        cells = re.split(r"\s{2,}", line.strip())
+        if "ms" in cells:
+            heads = cells
+        elif heads and len(cells) == len(heads):
+            cells[heads.index("ms")] = "-"
+        lines.append(" ".join(" ".join(cells).split()))
+    return [line for line in lines if line]
 
 
 def _is_same(shown: str, printed: str) -> bool:
@@ -108,7 +124,7 @@ def _is_same(shown: str, printed: str) -> bool:
     if (match := re.fullmatch(pattern, printed)) is None:
         return False
     pairs = zip(_NUMBER.findall(shown), match.groups(), words[1:], strict=True)
-    return all(_is_close(a, b) or re.match(r" m?s\b", unit) for a, b, unit in pairs)
+    return all(_is_close(a, b) or re.match(r" m?s\b|/s\b", unit) for a, b, unit in pairs)
 
 
 def _is_close(shown: str, printed: str) -> bool:

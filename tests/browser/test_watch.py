@@ -177,6 +177,31 @@ def test_what_was_changed_again_can_no_longer_be_undone(tab: Tab, server: Runnin
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
 
 
+def test_events_of_earlier_changes_do_not_hide_the_answer_to_a_later_one(tab: Tab) -> None:
+    revisions = tab.page.evaluate(
+        """async () => {
+            const { WallState } = await import("./assets/wall_state.js");
+            const state = new WallState();
+            const hear = (revision) => state.update({
+                changes: [{ reference_id: "gray", revision, image_count: 1 }], tiles: [], failures: [],
+                inspected: 0, failed: 0, refused: 0, not_shown: 0,
+            });
+            const seen = [];
+            const look = () => seen.push(state.references.get("gray").revision);
+            hear("a");
+            const take = state.awaitAnswer("gray");
+            take({ revision: "c", imageCount: 1 });
+            for (const revision of ["b", "c", "d"]) { hear(revision); look(); }
+            const takeLate = state.awaitAnswer("gray");
+            for (const revision of ["e", "f"]) hear(revision);
+            takeLate({ revision: "e", imageCount: 1 });
+            look();
+            return seen;
+        }"""
+    )
+    assert revisions == ["c", "c", "d", "f"]
+
+
 def test_an_image_that_is_still_above_the_threshold_needs_a_lower_sensitivity(tab: Tab, server: RunningServer) -> None:
     with connect(server.address) as stub:
         stub.TuneReference(reference_pb2.TuneReferenceRequest(reference_id=GRAY, sensitivity=2))

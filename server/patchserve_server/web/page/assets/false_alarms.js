@@ -81,7 +81,9 @@ export class FalseAlarms {
     try {
       const image = await original(tile);
       const before = await this.#currentRevision(id);
+      const take = this.#state.awaitAnswer(id);
       const { reference } = await load(id, [image], { append: true, expectedRevision: before });
+      take(reference);
       finish();
       const title = [element("strong", {}, `${tileName(tile)} is now an image of ${id}`), `, which has ${counted(reference.imageCount, "image")}.`];
       await this.#changed({ tile, report, reference, before, title });
@@ -99,8 +101,9 @@ export class FalseAlarms {
 
   /** Somebody else has changed the reference. */
   async #offerAgain(tile, report) {
+    const take = this.#state.awaitAnswer(tile.referenceId);
     const { reference } = await getReference(tile.referenceId);
-    this.#state.change(reference.id, reference.revision, reference.imageCount);
+    take(reference);
     replace(report,
       notice("info", `Somebody else has just changed ${reference.id}: it has ${counted(reference.imageCount, "image")} now. Nothing was added. `,
         "Add this image to the reference as it is now?"),
@@ -112,7 +115,6 @@ export class FalseAlarms {
   /** A change is made: shows it, what it means, and how to undo it. @param {Change} change */
   async #changed(change) {
     const { tile, reference, before } = change;
-    this.#state.change(reference.id, reference.revision, reference.imageCount);
     const { text, offer } = this.#show(change);
     this.#say(`Done. ${reference.id} has ${counted(reference.imageCount, "image")}.`);
     setText(text, "Inspecting the last images again…");
@@ -165,7 +167,9 @@ export class FalseAlarms {
     const finish = showProgress(report, reference.id, `Setting the sensitivity of ${reference.id}`);
     this.#undoable.delete(reference.id);
     try {
+      const take = this.#state.awaitAnswer(reference.id);
       const tuned = await tune(reference.id, sensitivity, reference.revision);
+      take(tuned);
       const title = [element("strong", {}, `${tuned.id} has the sensitivity ${sensitivity.toFixed(2)} now`), `, and ${counted(tuned.imageCount, "image")}.`];
       await this.#changed({ tile, report, reference: tuned, before: reference.revision, title });
     } finally {
@@ -179,8 +183,9 @@ export class FalseAlarms {
     const finish = showProgress(report, reference.id, `Putting back ${reference.id} as it was`);
     this.#undoable.delete(reference.id);
     try {
+      const take = this.#state.awaitAnswer(reference.id);
       const restored = await restore(reference.id, before, reference.revision);
-      this.#state.change(restored.id, restored.revision, restored.imageCount);
+      take(restored);
       const text = `Undone: ${restored.id} is as it was, with ${counted(restored.imageCount, "image")}.`;
       replace(report, element("p", {}, text), element("div", { class: "row" }, this.#dismissal(report)));
       this.#say(text);

@@ -7,6 +7,7 @@ const MAX_TILES = 60;
 const MAX_ANOMALIES = 100;
 const MAX_POINTS = 1500;
 const MAX_FAILURES = 20;
+const MAX_HEARD = 32;
 const LATENCY_MS = 60_000;
 const RATE_MS = 10_000;
 
@@ -36,6 +37,8 @@ const RATE_MS = 10_000;
  * @property {string} revision "": it was deleted
  * @property {number} imageCount
  * @property {Point[]} points
+ * @property {string[]} heard the revisions of the last events
+ * @property {string} awaited the revision of an answer whose event has not come yet; "": none
  */
 
 export class WallState {
@@ -72,7 +75,10 @@ export class WallState {
       const points = pointsOf(each.scores);
       const first = points[0]?.timeMs ?? Infinity;
       const earlier = this.references.get(each.reference_id)?.points.filter((point) => point.timeMs < first) ?? [];
-      this.#change(each).points = [...earlier, ...points];
+      const reference = this.#reference(each.reference_id);
+      reference.awaited = ""; // a snapshot has no earlier changes
+      this.#change(each);
+      reference.points = [...earlier, ...points];
     }
     const kept = new Set(json.tiles.map((tile) => tile.id));
     for (const tile of this.#all()) tile.isKept &&= kept.has(tile.id);
@@ -131,15 +137,28 @@ export class WallState {
     this.anomalies = [];
   }
 
+  /**
+   * A call begins whose answer has the reference. Until the event of that revision comes, events are older than the answer.
+   * @param {string} id
+   * @returns {(reference: import("./messages.js").Reference) => void} takes the answer
+   */
+  awaitAnswer(id) {
+    const known = this.#reference(id);
+    known.heard = [];
+    return ({ revision, imageCount }) => {
+      if (known.heard.includes(revision)) return; // the events are as new as the answer, or newer
+      known.awaited = revision;
+      this.#setRevision(known, revision, imageCount);
+    };
+  }
+
   /** A reference has this revision now. Verdicts with others no longer count. */
-  change(id, revision, imageCount) {
-    const reference = this.#reference(id);
+  #setRevision(reference, revision, imageCount) {
     reference.revision = revision;
     reference.imageCount = imageCount;
     for (const tile of this.#all()) {
-      if (tile.referenceId === id && tile.again?.revision !== revision) tile.again = null;
+      if (tile.referenceId === reference.id && tile.again?.revision !== revision) tile.again = null;
     }
-    return reference;
   }
 
   #all() {
@@ -156,13 +175,17 @@ export class WallState {
   }
 
   #reference(id) {
-    const known = this.references.get(id) ?? { id, revision: "", imageCount: 0, points: [] };
+    const known = this.references.get(id) ?? { id, revision: "", imageCount: 0, points: [], heard: [], awaited: "" };
     this.references.set(id, known);
     return known;
   }
 
-  #change(json) {
-    return this.change(json.reference_id, json.revision, json.image_count ?? 0);
+  #change({ reference_id: id, revision, image_count: imageCount }) {
+    const reference = this.#reference(id);
+    reference.heard = [...reference.heard, revision].slice(-MAX_HEARD);
+    if (reference.awaited && reference.awaited !== revision) return;
+    reference.awaited = "";
+    this.#setRevision(reference, revision, imageCount ?? 0);
   }
 
   #trim() {

@@ -113,6 +113,7 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform win32 server client/patchserve_client client/patchserve_command tools
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
@@ -266,7 +267,7 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra http --extra int8 --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra http --extra int8 --extra otel --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --extra http -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt

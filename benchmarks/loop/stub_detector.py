@@ -64,6 +64,9 @@ class StubDetector:
     def warm_up(self) -> None:
         pass
 
+    def device_memory(self) -> None:
+        """It computes in the memory of the process."""
+
     def spec_of(self, _shape: InputShape) -> EmbeddingSpec:
         return _SPEC
 

@@ -11,6 +11,7 @@ import grpc
 
 from patchserve_client._address import Address
 from patchserve_client._tls import TlsConfig, credentials
+from patchserve_client._tracing import trace_headers
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_LOAD_TIMEOUT_S = 600.0
@@ -104,9 +105,12 @@ class Connection:
         return None if self.tls is None else credentials(self.tls)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token as a plain header. gRPC's call credentials cannot send it unencrypted, for example to a sidecar."""
+        """The token, and the trace that the caller is in.
+
+        The token is a plain header: gRPC's call credentials cannot send it unencrypted, for example to a sidecar.
+        """
         token = checked_token(self.token()) if callable(self.token) else self.token
-        return (("authorization", f"Bearer {token}"),) if token else ()
+        return ((("authorization", f"Bearer {token}"),) if token else ()) + trace_headers()
 
 
 def checked_token(token: str) -> str:

@@ -27,6 +27,7 @@ from patchserve_server.domain.errors import (
     RevisionNotKeptError,
     UndecodableImageError,
 )
+from patchserve_server.domain.events import NOBODY
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.reference_image import NamedImage
@@ -97,7 +98,7 @@ class EngineBench:
 
     async def front(self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True) -> RemoteEngine:
         pixels = SharedPixels(self._files[number]) if shares_memory else None
-        front = RemoteEngine(pixels, None, lambda _head, _body: None)
+        front = RemoteEngine(pixels, NOBODY, lambda _head, _body: None)
         self._stack.callback(front.close)
         info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
         assert info == self.detector.info

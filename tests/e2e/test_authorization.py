@@ -280,4 +280,5 @@ def test_the_log_names_the_certificate_of_a_caller_without_a_token(
     ):
         found = outcome(channel, METHODS["DeleteReference"], ())
     assert found == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
-    assert r"DeleteReference camera-3\n\x1b[2J " in caplog.text
+    clients = {record.__dict__["client"] for record in caplog.records if "DeleteReference" in record.message}
+    assert clients == {r"certificate camera-3\n\x1b[2J"}

@@ -20,9 +20,9 @@ from fakes.raw_http import RawConnection, form
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from patchserve_server.access import binding
 from patchserve_server.bootstrap import composition
 from patchserve_server.domain.errors import StartupError
-from patchserve_server.web import binding
 from patchserve_server.web import server as web_server
 
 FORM, BODY = form(SMALL)

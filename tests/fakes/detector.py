@@ -53,6 +53,9 @@ class FakeDetector:
     def info(self) -> DetectorInfo:
         return DetectorInfo("fake", "0" * 64, "made up", "", "cpu", "fp32", INPUT_SIZE_PX, 1, 3, "fp32", 1)
 
+    def device_memory(self) -> None:
+        """It computes in the memory of the process."""
+
     def spec_of(self, _shape: InputShape) -> EmbeddingSpec:
         return SPEC
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from patchserve_server.access.authenticator import Authenticator, Verify
 from patchserve_server.access.reloading import Reloading
-from patchserve_server.access.tokens import TokenVerifier, reloading_tokens
+from patchserve_server.access.tokens import Entries, TokenVerifier, reloading_tokens
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
 
@@ -20,6 +20,7 @@ class Credentials:
     identity: Reloading[TlsIdentity] | None  # None: no TLS
     authenticator: Authenticator | None  # None: calls need no token
     reloading: tuple[Reloading[Any], ...]  # everything that is read from files
+    tokens: Reloading[Entries] | None = None  # of the token file
 
 
 def open_credentials(
@@ -42,7 +43,7 @@ def open_credentials(
     tokens = reloading_tokens(auth_tokens) if auth_tokens else None
     verify_token = TokenVerifier(tokens).verify if tokens else None
     authenticator = Authenticator(verify_token, verify_jwt) if verify_token or verify_jwt else None
-    return Credentials(identity, authenticator, tuple(value for value in (identity, keys, tokens) if value))
+    return Credentials(identity, authenticator, tuple(value for value in (identity, keys, tokens) if value), tokens)
 
 
 # cryptography and PyJWT take time to import. A server without TLS and JWTs does not import them.

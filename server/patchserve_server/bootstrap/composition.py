@@ -6,57 +6,49 @@ import asyncio
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
-from patchserve_server.access import Credentials, check_exposure, open_credentials
+from patchserve_server.access import Credentials, open_credentials
+from patchserve_server.bootstrap.folders import measurements_folder, networks_folder
 from patchserve_server.bootstrap.limits import (
-    MIB,
     Admissions,
     batch_size,
-    http_connections,
     open_admissions,
-    reading_limits,
     server_limits,
 )
+from patchserve_server.bootstrap.live_settings import LiveSettings
+from patchserve_server.bootstrap.metrics import build_readings
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
-from patchserve_server.bootstrap.server import Addresses, HttpFace, Server
+from patchserve_server.bootstrap.run_time import folder_limits
+from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
-from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
 from patchserve_server.domain.ports import Detector, DetectorInfo, ReferenceStore
+from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.words import counted
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.imaging import ImageLimits
-from patchserve_server.rpc.server import GrpcServer
-from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References, Scoring
-from patchserve_server.serving.entrance import Entrance
-from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.engine_readings import engine_readings
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import Inspector, LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
-from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
+from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.observed_store import ObservedStore
+from patchserve_server.serving.output_folder import OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
-from patchserve_server.serving.readiness import Readiness
-from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
-from patchserve_server.serving.refusal_pacing import RefusalPacing
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
-from patchserve_server.web.listening import HttpListening
-
-_DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what its caller has sent unread
-_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -73,76 +65,25 @@ def read_credentials(settings: Settings) -> Credentials:
     )
 
 
-def create_server(settings: Settings, credentials: Credentials, *, shares_port: bool = False) -> Server:
-    """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
-    check_exposure(settings.host, credentials, insecure=settings.insecure)
-    entrance = Entrance(
-        Readiness(),
-        Reception(settings.max_idle_streams),
-        RefusalPacing(_DELAYED_REFUSALS_PER_CALL * settings.max_calls),
-        FailureLog(),
-    )
-    identity = credentials.identity
-    listening = Listening(
-        settings.host,
-        settings.port,
-        settings.max_message_mib * MIB,
-        settings.max_calls,
-        settings.stream_write_timeout_s,
-        settings.max_reference_images,
-        reading_limits(settings),
-        settings.max_connection_age_s,
-        identity=(lambda: identity.value) if identity else None,
-        shares_port=shares_port,
-    )
-    grpc = GrpcServer(listening, entrance, credentials.authenticator)
-    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
-
-
-def _create_http_face(
-    settings: Settings, entrance: Entrance, credentials: Credentials, *, shares_port: bool
-) -> HttpFace | None:
-    if settings.http_port is None:
-        return None
-    try:
-        from patchserve_server.web.server import HttpServer  # noqa: PLC0415 - only if it is used: an extra
-    except ModuleNotFoundError as error:
-        raise StartupError(
-            f"--http-port needs the extra http ({error.name} is missing): install patchserve[http]."
-        ) from None
-    identity = credentials.identity
-    listening = HttpListening(
-        host=settings.host,
-        port=settings.http_port,
-        max_message_bytes=settings.max_message_mib * MIB,
-        first_message_timeout_s=settings.first_message_timeout_s,
-        write_timeout_s=settings.stream_write_timeout_s,
-        max_connections=http_connections(settings),
-        client_share=settings.client_share,
-        large_messages=reading_limits(settings).large_places,
-        max_connection_age_s=settings.max_connection_age_s,
-        identity=(lambda: identity.value) if identity else None,
-        shares_port=shares_port,
-        allowed_origins=words_of(settings.http_allowed_origins),
-        allowed_hosts=words_of(settings.http_allowed_hosts),
-    )
-    return HttpServer(listening, entrance, credentials.authenticator)
-
-
-async def create_application(settings: Settings, addresses: Addresses, resources: ExitStack) -> Application:
+async def create_application(
+    live: LiveSettings, addresses: Addresses, observation: Observation, resources: ExitStack
+) -> Application:
     """The application, ready to serve at these addresses. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    pools = open_pools(settings, resources)
+    settings = live.now
+    pools, events = open_pools(settings, resources), observation.events
     wall = Wall(pools.images)
-    events = None if settings.http_port is None else wall  # only the HTTP face shows the wall
+    if settings.http_port is not None:  # only the HTTP face shows the wall
+        events.add(wall)
     admissions = open_admissions(settings, events)
-    engine = await open_engine(settings, pools, admissions, resources, events=events)
+    engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
-    outputs = await _open_outputs(settings, pools, resources)
+    outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
+    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
     )
@@ -157,6 +98,7 @@ async def create_application(settings: Settings, addresses: Addresses, resources
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        events=events,
     )
 
 
@@ -172,6 +114,7 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    events: Events,
 ) -> Application:
     """The application, of an engine in this process or in another one."""
     return Application(
@@ -185,7 +128,7 @@ def assemble(
         builder=builder,
         inspector=inspector,
         reference_images=reference_images,
-        streams=Streams(catalog, inspector, admissions.images, max_active=limits.max_batch_size),
+        streams=Streams(catalog, inspector, admissions.images, max_active=limits.max_batch_size, events=events),
         calls=admissions.calls,
         images=admissions.images,
         loads=admissions.loads,
@@ -210,7 +153,7 @@ async def open_engine(
     admissions: Admissions,
     resources: ExitStack,
     *,
-    events: Events | None = None,
+    observation: Observation,
     fronts: ConnectedFronts | None = None,
 ) -> LocalEngine:
     """The engine, with the references of the store and the preloaded one. Of an engine process: with its fronts.
@@ -218,12 +161,12 @@ async def open_engine(
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    loop = asyncio.get_running_loop()
+    loop, events = asyncio.get_running_loop(), observation.events
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     limits = server_limits(settings, admissions, max_batch_size=batch_size(settings, detector.info.device))
     store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
     catalog = Catalog(
-        store,
+        ObservedStore(store, events),
         detector,
         storage=pools.storage,
         opening=pools.opening,
@@ -240,6 +183,7 @@ async def open_engine(
         workers=INFERENCE_WORKERS,
         max_batch_size=limits.max_batch_size,
         max_queue_delay_s=settings.max_queue_delay_ms / 1000,
+        events=events,
     )
     builder = ReferenceBuilder(
         detector,
@@ -249,7 +193,10 @@ async def open_engine(
         limits=_image_limits(limits),
         max_images=limits.max_reference_images,
         max_bytes=limits.max_bank_bytes,
+        events=events,
     )
+    observation.readings.add(build_readings(detector.info))
+    observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
@@ -259,7 +206,7 @@ async def open_engine(
 def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - a front needs no torch
-    from patchserve_server.engine.measurements import Measurements, user_cache_folder  # noqa: PLC0415 - as above
+    from patchserve_server.engine.measurements import Measurements  # noqa: PLC0415 - as above
 
     detector = create_detector(
         backbone=settings.backbone,
@@ -267,11 +214,11 @@ def open_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
-        cache=settings.store and settings.store / _NETWORKS,
+        cache=networks_folder(settings),
         threads=settings.threads,
         search_product=settings.search_product,
         search_threads=settings.search_threads,
-        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
+        measurements=Measurements(measurements_folder(settings)),
     )
     detector.warm_up()
     return detector
@@ -293,18 +240,18 @@ def _log_found(settings: Settings, catalog: Catalog) -> None:
         _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
 
 
-async def _open_outputs(settings: Settings, pools: Pools, resources: ExitStack) -> Outputs | None:
-    if settings.save_outputs is None:
+async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:
+    if live.now.save_outputs is None:
         return None
-    limits = FolderLimits(
-        settings.save_outputs_max_count,
-        timedelta(days=settings.save_outputs_max_days),
-        settings.save_outputs_max_mib * MIB,
-    )
     loop = asyncio.get_running_loop()
-    folder = await loop.run_in_executor(pools.outputs, OutputFolder, settings.save_outputs, limits)
-    outputs = Outputs(folder, pools.outputs, only_anomalous=settings.save_outputs_keep == "anomalous")
+    folder = await loop.run_in_executor(pools.outputs, OutputFolder, live.now.save_outputs, folder_limits(live.now))
+    outputs = Outputs(folder, pools.outputs, only_anomalous=live.now.save_outputs_keep == "anomalous")
     resources.callback(asyncio.create_task(outputs.prune_periodically()).cancel)
+    live.on_change(
+        lambda settings: outputs.change(
+            folder_limits(settings), only_anomalous=settings.save_outputs_keep == "anomalous"
+        )
+    )
     return outputs
 
 
@@ -323,7 +270,7 @@ def create_inspector(
     *,
     turns: FairSemaphore,
     outputs: Outputs | None = None,
-    events: Events | None,
+    events: Events,
 ) -> LocalInspector:
     return LocalInspector(
         scoring,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Final, Protocol
 
 from patchserve_server.domain.errors import PatchserveError
@@ -35,11 +35,12 @@ class Addresses:
 
     grpc: str  # HOST:PORT or unix:PATH
     http_url: str  # empty: no HTTP face
+    metrics_url: str = ""  # empty: no metrics
 
     @property
     def on_this_machine(self) -> Addresses:
         """The same for somebody at this machine: not every program can connect to 0.0.0.0."""
-        return Addresses(*(_EVERY_ADDRESS.sub(r"\1localhost", address) for address in (self.grpc, self.http_url)))
+        return Addresses(*(_EVERY_ADDRESS.sub(r"\1localhost", address) for address in astuple(self)))
 
 
 class Server:
@@ -67,6 +68,10 @@ class Server:
         """Starts to serve calls."""
         self._entrance.readiness.serve(application)
         self._grpc.report_readiness()
+
+    def replace(self, application: Application) -> None:
+        """Serves later calls with this application, which has other limits. Calls in progress keep theirs."""
+        self._entrance.readiness.serve(application)
 
     def suspend(self, error: PatchserveError) -> None:
         """Serves no calls until `ready` is called again. Open streams end with this error."""

@@ -22,6 +22,7 @@ from patchserve_server.contract.enums import (
     VIEWS,
     enum_value,
 )
+from patchserve_server.domain.call_events import note_reference
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.input_options import DEFAULT_TILE_OVERLAP, InputOptions
@@ -57,15 +58,17 @@ def in_field(name: str) -> Iterator[None]:
 
 
 def reference_id(text: str, field: str = "reference_id") -> ReferenceId:
-    """The id, or `default` if the field is empty.
+    """The id, or `default` if the field is empty. Whoever hears of the call learns it.
 
     Raises:
         InvalidInputError: it is not a reference id.
     """
     try:
-        return ReferenceId(text) if text else DEFAULT_REFERENCE_ID
+        named = ReferenceId(text) if text else DEFAULT_REFERENCE_ID
     except InvalidInputError as error:
         raise error.with_field(field) from error
+    note_reference(named)
+    return named
 
 
 def expected_revision(text: str, field: str = "expected_revision") -> Revision | None:

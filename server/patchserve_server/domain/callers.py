@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Final
 
 _MAX_NAME_LENGTH: Final = 64
@@ -31,11 +32,15 @@ class Caller:
 
 @dataclass(frozen=True, slots=True)
 class TlsIdentity:
-    """Certificate chain and key (PEM). With `client_ca`, clients need a certificate from one of these authorities."""
+    """Certificate chain and key (PEM), and when the first certificate expires.
+
+    With `client_ca`, clients need a certificate from one of these authorities.
+    """
 
     certificate_chain: bytes
     key: bytes = field(repr=False)
     client_ca: bytes | None = None
+    expires: datetime | None = None  # None: it is not known
 
 
 def client_of(token_name: str, certificate_name: str, address: str) -> str:

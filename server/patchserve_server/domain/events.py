@@ -1,15 +1,17 @@
-"""What happened, as `serving` tells it to whoever listens. Nobody has to listen; then it costs nothing."""
+"""What happened, as the faces and `serving` tell it to whoever listens. Nobody has to listen; then it costs nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final
 
+from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.work_events import BatchScored, ImageProcessed, LoadEnded, ReferenceOpened, StoreUsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +51,32 @@ class InspectionFailed:
     message: str
 
 
-class Events(Protocol):
-    """Hears what happened. Called on the event loop, in the middle of a call: it returns at once and raises nothing."""
+class Events:
+    """Hears what happened; this one ignores it. A listener overrides what it wants to hear.
+
+    Called on the event loop, in the task of the call or the frame, unless a method says otherwise: it returns at once
+    and raises nothing. Whatever begins also ends, exactly once.
+    """
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether somebody listens. If not, events need not be made."""
+        return True
+
+    def call_began(self, call: CallInfo) -> None:
+        """A face has begun to answer a call. It is not authorized yet."""
+
+    def call_ended(self, call: CallInfo, end: CallEnd) -> None:
+        """Its outcome is known; perhaps it is not sent yet."""
+
+    def frame_began(self, frame: FrameInfo) -> None:
+        """A frame of a stream was accepted. Told in the task that reads the frames of the stream."""
+
+    def frame_ended(self, frame: FrameInfo, end: FrameEnd) -> None:
+        """It has an outcome, or will never have one. Told in any task of its call."""
+
+    def processed(self, event: ImageProcessed) -> None:
+        """An image has left the queues, whatever became of it. Told before `inspected` and `failed`."""
 
     def inspected(self, event: ImageInspected) -> None: ...
 
@@ -59,5 +85,28 @@ class Events(Protocol):
     def refused(self) -> None:
         """There was no capacity for an image, so it was not read."""
 
+    def batch_scored(self, event: BatchScored) -> None:
+        """Told in a task of its own: a batch has images of several calls."""
+
+    def load_began(self, reference_id: ReferenceId) -> None: ...
+
+    def load_ended(self, event: LoadEnded) -> None: ...
+
+    def reference_opened(self, event: ReferenceOpened) -> None:
+        """Told in a task of its own: several calls may wait for it."""
+
     def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
         """The reference has this new revision; None: it was deleted."""
+
+    def store_used(self, event: StoreUsed) -> None:
+        """Told in the thread that has used the store."""
+
+
+class _Nobody(Events):
+    @property
+    def is_heard(self) -> bool:
+        return False
+
+
+NOBODY: Final[Events] = _Nobody()
+"""Nobody listens."""

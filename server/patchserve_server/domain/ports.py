@@ -36,6 +36,15 @@ class DetectorInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """The memory of a device that has its own."""
+
+    used_bytes: int  # by this process
+    free_bytes: int
+    total_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class ScoringTimes:
     """The time of each step of one batch, from its beginning until a result was there."""
 
@@ -83,6 +92,9 @@ class Detector(Protocol):
 
     @property
     def info(self) -> DetectorInfo: ...
+
+    def device_memory(self) -> DeviceMemory | None:
+        """The memory of the device; None: it has that of the process."""
 
     def spec_of(self, shape: InputShape) -> EmbeddingSpec:
         """The spec that a bank of model inputs of this shape must have to be opened by this detector."""

@@ -14,7 +14,7 @@ from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.ports import DetectorInfo, Progress, ScoredPart, Scorer
+from patchserve_server.domain.ports import DetectorInfo, DeviceMemory, Progress, ScoredPart, Scorer
 from patchserve_server.domain.reference import (
     Bank,
     Calibration,
@@ -26,6 +26,7 @@ from patchserve_server.domain.reference import (
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
+from patchserve_server.engine.backbone.devices import memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.calibration import calibrate
@@ -84,6 +85,9 @@ class PatchCoreDetector:
             search_product=self._search.product.value,
             search_threads=self._search.threads,
         )
+
+    def device_memory(self) -> DeviceMemory | None:
+        return memory_of(self._backbone.device)
 
     def spec_of(self, shape: InputShape) -> EmbeddingSpec:
         backbone = self._backbone

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -68,13 +68,20 @@ class Measurements:
             name: of the measurement, with everything that the times depend on beside processor and versions.
             functions: what is measured. Kept times of others do not count.
         """
-        path = None if self._folder is None else self._folder / f"{_key(name)}.json"
-        if path is not None and (kept := _read(path, set(functions))) is not None:
+        if (kept := self.kept_ms(name, functions)) is not None:
             return kept
         times_ms = self._timer(functions)
-        if path is not None:
+        if (path := self._path(name)) is not None:
             _write(path, {"name": name, **_processor(), "times_ms": times_ms})
         return times_ms
+
+    def kept_ms(self, name: str, functions: Collection[str]) -> Mapping[str, float] | None:
+        """The kept times of functions with these names; None: they were not measured here."""
+        path = self._path(name)
+        return None if path is None else _read(path, set(functions))
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{_key(name)}.json"
 
 
 def _processor() -> dict[str, object]:

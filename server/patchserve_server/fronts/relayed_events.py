@@ -10,8 +10,7 @@ from typing import Final
 from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import EncodedOverlay, Inspection
-from patchserve_server.domain.reference import Calibration, ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference import Calibration
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.values import body_of, from_json
 
@@ -28,8 +27,8 @@ class _Inspected:
     calibration: Calibration
 
 
-class RelayedEvents:
-    """Implements `domain.events.Events` in a front that does not show the wall: verdicts and failures, no pictures."""
+class RelayedEvents(Events):
+    """Listens in a front that does not show the wall, and passes on verdicts and failures, no pictures."""
 
     def __init__(self) -> None:
         self.tell: Tell | None = None  # None: the engine is lost
@@ -43,9 +42,6 @@ class RelayedEvents:
 
     def refused(self) -> None:
         self._happened("refused", None)
-
-    def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
-        """The front with the wall hears of it itself."""
 
     def _happened(self, what: str, event: object) -> None:
         if self.tell is not None:

@@ -25,11 +25,11 @@ class RemoteEngine:
 
     Args:
         pixels: the memory that this front shares with it; None: it is on another machine.
-        events: hears of changes of references; None: nobody listens.
+        events: hears of changes of references.
         told: takes what the engine tells of the wall.
     """
 
-    def __init__(self, pixels: SharedPixels | None, events: Events | None, told: Told) -> None:
+    def __init__(self, pixels: SharedPixels | None, events: Events, told: Told) -> None:
         self._told = told
         self._is_connected = False
         self.lost = asyncio.Event()

@@ -43,10 +43,10 @@ class RemoteReferences:
 
     Args:
         link: to the engine.
-        events: hears of every change; None: nobody listens.
+        events: hears of every change.
     """
 
-    def __init__(self, link: Link, events: Events | None) -> None:
+    def __init__(self, link: Link, events: Events) -> None:
         self._link = link
         self._events = events
         self._known = KnownReferences()
@@ -71,8 +71,7 @@ class RemoteReferences:
         self._known.set(reference_id, known)
         if is_news and not isinstance(known, PatchserveError) and known != before:
             self._listeners.notify(reference_id, known)
-            if self._events is not None:
-                self._events.reference_changed(reference_id, known)
+            self._events.reference_changed(reference_id, known)
 
     @asynccontextmanager
     async def use(

@@ -45,7 +45,7 @@ class MethodAdapter(grpc.GenericRpcHandler):
             entrance,
             authenticator,
             listening,
-            Endings(entrance.failures, entrance.pacing, listening.write_timeout_s, listening.identity is not None),
+            Endings(entrance, listening.write_timeout_s, listening.identity is not None),
             Reading(listening.reading, entrance.reception.waiting),
         )
         self._handlers: dict[str, Handler] = {}  # by full name of the method
@@ -93,7 +93,7 @@ class _AdaptedMethod:
     """
 
     def __init__(self, full_name: str, method: Method, handler: Any, shared: _Shared) -> None:  # noqa: ANN401 - gRPC's
-        self._name = full_name.rpartition("/")[2]
+        self._full_name = full_name
         self._method = method
         self._handler = handler
         self._shared = shared
@@ -107,7 +107,9 @@ class _AdaptedMethod:
         )
 
     async def answer(self, _: AsyncIterator[Any], context: Context) -> None:
-        incoming = IncomingCall(self._name, context, self._shared.endings, is_audited=self._method.is_audited)
+        method = self._method
+        is_stream = self._handler.stream_stream is not None and not method.always_answered
+        incoming = IncomingCall(self._full_name, context, self._shared.endings, method, is_stream=is_stream)
         await incoming.run(self._answer(incoming))
 
     async def _answer(self, incoming: IncomingCall) -> None:

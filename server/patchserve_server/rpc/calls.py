@@ -14,10 +14,11 @@ from grpc_status import rpc_status
 
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.incoming import IncomingCallBase
+from patchserve_server.contract.methods import Method
+from patchserve_server.domain.call_events import Face
 from patchserve_server.domain.callers import printable_name
 from patchserve_server.rpc.reset import reset_current_call
-from patchserve_server.serving.failure_log import FailureLog
-from patchserve_server.serving.refusal_pacing import RefusalPacing
+from patchserve_server.serving.entrance import Entrance
 
 _log = logging.getLogger(__name__)
 
@@ -36,37 +37,46 @@ class Endings:
     """How calls end.
 
     Args:
-        failures: logs those that fail.
-        pacing: when a refusal is answered.
+        entrance: what all faces share.
         status_timeout_s: how long the status of a failed call may wait for a caller that does not read.
         has_tls: whether callers may have certificates.
     """
 
-    failures: FailureLog
-    pacing: RefusalPacing
+    entrance: Entrance
     status_timeout_s: float
     has_tls: bool
 
 
 class IncomingCall(IncomingCallBase):
-    """A call over gRPC before it is admitted."""
+    """A call over gRPC before it is admitted; `full_name` is that of its method, such as `/SERVICE/Infer`."""
 
-    def __init__(self, method_name: str, context: Context, endings: Endings, *, is_audited: bool) -> None:
+    def __init__(
+        self, full_name: str, context: Context, endings: Endings, method: Method, *, is_stream: bool = False
+    ) -> None:
+        _, service, method_name = full_name.split("/")
         super().__init__(
-            method_name,
-            context.peer().rpartition(":")[0],  # now: later, gRPC may not know it any more
-            _certificate_name(context) if endings.has_tls else "",
-            endings.failures,
-            endings.pacing,
-            is_audited=is_audited,
+            endings.entrance,
+            face=Face.GRPC,
+            service=service,
+            method_name=method_name,
+            address=context.peer().rpartition(":")[0],  # now: later, gRPC may not know it any more
+            certificate_name=_certificate_name(context) if endings.has_tls else "",
+            is_audited=method.is_audited,
+            is_probe=method.always_answered,
+            is_stream=is_stream,
         )
-        self.method_name = method_name
         self.context = context
         self._status_timeout_s = endings.status_timeout_s
 
     @property
     def remaining_s(self) -> float | None:
         return self.context.time_remaining()
+
+    def header(self, name: str) -> str:
+        for key, value in self.context.invocation_metadata() or ():
+            if key == name:
+                return value if isinstance(value, str) else ""
+        return ""
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Awaits `work`, logs the end of the call and sends an error as a status. CancelledError is raised again."""
@@ -79,14 +89,14 @@ class IncomingCall(IncomingCallBase):
             async with asyncio.timeout(self._status_timeout_s):
                 await self.context.abort_with_status(rpc_status.to_status(failure))
         except TimeoutError:
-            _log.debug("%s: the caller has not read its status, so the call is reset", self.request_id)
+            _log.debug("The caller has not read its status, so the call is reset")
             reset_current_call()
         except aio.AbortError as sent:
             # gRPC keeps this exception with the call, and raises it again by itself. Its traceback would refer to this
             # frame, and so to the call: a cycle.
             sent.__traceback__ = None
         except aio.InternalError:
-            _log.debug("%s: the caller has left, or its deadline has passed", self.request_id)
+            _log.debug("The caller has left, or its deadline has passed")
 
 
 def _certificate_name(context: Context) -> str:

@@ -125,15 +125,23 @@ class Admission:
     ) -> None:
         self._unit = unit
         self._on_rejection = on_rejection
-        self.limit = limit
-        self.client_limit = limit.share(share, largest)
         self._share, self._largest = share, largest
-        self._stream_limit = limit.share(0.5, largest)
-        self._call_limit = limit - self._stream_limit  # while a stream waits
-        self._client_stream_limit = self.client_limit.share(0.5, largest)
         self._ledger = ledger or LocalLedger()
+        self._set_limit(limit)
         self._pending: FairQueue[_PendingPermit] = FairQueue()  # of this process
         self._rejections = LogInterval(_LOG_INTERVAL_S)
+
+    def _set_limit(self, limit: Capacity) -> None:
+        self.limit = limit
+        self.client_limit = limit.share(self._share, self._largest)
+        self._stream_limit = limit.share(0.5, self._largest)
+        self._call_limit = limit - self._stream_limit  # while a stream waits
+        self._client_stream_limit = self.client_limit.share(0.5, self._largest)
+
+    def change_limit(self, limit: Capacity) -> None:
+        """Has another limit from now on. What is held stays, also above it."""
+        self._set_limit(limit)
+        self.grant_pending()
 
     @property
     def held(self) -> Capacity:
@@ -248,8 +256,10 @@ class Admission:
         with self.exclusive():
             while (due := self._due()) is not None:
                 capacity, flow, elsewhere = due
-                held_by_streams = self._ledger.held(streams=True) + capacity
-                if not held_by_streams.fits(self._stream_limit):
+                held = self._ledger.held(streams=True)
+                held_by_streams = held + capacity
+                # What waited when the limit became lower may exceed it, and is granted alone.
+                if held != NOTHING and not held_by_streams.fits(self._stream_limit):
                     return
                 if not (held_by_streams + self._ledger.held(streams=False)).fits(self.limit):
                     return

@@ -6,13 +6,17 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextvars import Context
 from dataclasses import dataclass
 
 import numpy as np
 
+from patchserve_server.domain.call_events import Work, current_work
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer, ScoringTimes
+from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.fairness import FairQueue, FlowKey
 
 _FULL_BATCH_BYTES = 16 * 2**20
@@ -34,6 +38,7 @@ class _QueuedInput:
     model_input: ModelInputs  # (H, W, 3)
     result: asyncio.Future[BatchedScores]
     queued_at_s: float
+    work: Work
 
 
 class Batcher:
@@ -46,7 +51,14 @@ class Batcher:
     """
 
     def __init__(
-        self, detector: Detector, executor: Executor, *, workers: int, max_batch_size: int, max_queue_delay_s: float
+        self,
+        detector: Detector,
+        executor: Executor,
+        *,
+        workers: int,
+        max_batch_size: int,
+        max_queue_delay_s: float,
+        events: Events = NOBODY,
     ) -> None:
         self._detector = detector
         self._executor = executor
@@ -56,11 +68,18 @@ class Batcher:
         self._wake_up: asyncio.TimerHandle | None = None
         self._queue: FairQueue[_QueuedInput] = FairQueue()
         self._batches: set[asyncio.Task[None]] = set()
+        self._events = events
+
+    @property
+    def waiting(self) -> int:
+        """How many images wait for a batch. Any thread may ask."""
+        return len(self._queue)
 
     async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
         """The raw scores of one model input, (H, W, 3) uint8."""
         result: asyncio.Future[BatchedScores] = asyncio.get_running_loop().create_future()
-        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, model_input, result, time.perf_counter()))
+        work = current_work() if self._events.is_heard else None
+        self._queue.push(flow, _QueuedInput(scorer, scorer.batch_key, model_input, result, time.perf_counter(), work))
         self._dispatch()
         return await result
 
@@ -69,7 +88,8 @@ class Batcher:
             if self._waits_for_more(key):
                 return
             self._free_workers -= 1
-            task = asyncio.create_task(self._run(self._take_batch(key)))
+            # Of no call: it has images of several.
+            task = asyncio.create_task(self._run(self._take_batch(key)), context=Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 
@@ -108,7 +128,7 @@ class Batcher:
 
     async def _run(self, batch: list[_QueuedInput]) -> None:
         loop, started_s = asyncio.get_running_loop(), time.perf_counter()
-        parts = _by_scorer(batch)
+        parts, failed = _by_scorer(batch), False
 
         def score() -> None:
             inputs = [(part[0].scorer, np.stack([entry.model_input for entry in part])) for part in parts]
@@ -118,12 +138,16 @@ class Batcher:
         try:
             await loop.run_in_executor(self._executor, score)
         except Exception as error:  # noqa: BLE001 - each caller gets it
+            failed = True
             _fail(batch, error)
         else:
             _fail(batch, RuntimeError("The detector gave no scores."))  # has no effect on those that have some
         finally:
             self._free_workers += 1
             self._dispatch()
+            if self._events.is_heard:
+                works, duration_s = tuple(entry.work for entry in batch), time.perf_counter() - started_s
+                self._events.batch_scored(BatchScored(works, len(parts), started_s, duration_s, failed))
 
 
 def _by_scorer(batch: Sequence[_QueuedInput]) -> list[list[_QueuedInput]]:

@@ -19,11 +19,12 @@ from patchserve_server.domain.errors import (
     ReferenceNotFoundError,
     RevisionNotKeptError,
 )
-from patchserve_server.domain.events import Events
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.ports import Detector, KeptRevision, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
+from patchserve_server.domain.work_events import ReferenceOpened, told
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
@@ -44,7 +45,7 @@ class Catalog:
         storage: the pool that saves and deletes.
         opening: the pool that loads and opens. As many references are opened at once as it has threads.
         max_bytes: the memory limit of all open references together.
-        events: hears of every change; None: nobody listens.
+        events: hears of every change and every opening.
         known: the descriptions of all references.
         everybody_knows: returns when all who have a copy of them know of every change.
     """
@@ -57,7 +58,7 @@ class Catalog:
         storage: Executor,
         opening: Executor,
         max_bytes: int,
-        events: Events | None = None,
+        events: Events = NOBODY,
         known: KnownReferences | None = None,
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -109,6 +110,15 @@ class Catalog:
     def damaged_count(self) -> int:
         """How many references of the store cannot be used."""
         return self._known.damaged_count
+
+    def bytes_by_state(self) -> dict[str, int]:
+        """The memory of all revisions that are held, see `OpenReferences`."""
+        return self._open.bytes_by_state()
+
+    @property
+    def mismatched_count(self) -> int:
+        """How many references this detector cannot open, as far as is known."""
+        return len(self._mismatched)
 
     def open_ids(self) -> list[ReferenceId]:
         """The references that are open, the least recently used first."""
@@ -306,10 +316,13 @@ class Catalog:
 
     def _notify(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
         self._listeners.notify(reference_id, info)
-        if self._events is not None:
-            self._events.reference_changed(reference_id, info)
+        self._events.reference_changed(reference_id, info)
 
     async def _load_and_open(self, info: ReferenceInfo) -> Scorer:
+        with told(lambda *how: self._events.reference_opened(ReferenceOpened(info.reference_id, *how))):
+            return await self._read_and_open(info)
+
+    async def _read_and_open(self, info: ReferenceInfo) -> Scorer:
         reference_id = info.reference_id
         try:
             reference = await asyncio.get_running_loop().run_in_executor(self._opening, self._store.load, reference_id)

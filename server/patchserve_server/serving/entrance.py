@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
@@ -19,9 +20,11 @@ class Entrance:
         reception: gives calls their permits.
         pacing: when a refusal is answered.
         failures: logs the calls that fail.
+        events: hears of all calls.
     """
 
     readiness: Readiness
     reception: Reception
     pacing: RefusalPacing
     failures: FailureLog
+    events: Events = NOBODY

@@ -36,9 +36,11 @@ class FairQueue(Generic[T]):
     def __init__(self) -> None:
         # Both dicts are in the order of turns: a client or stream that was served moves to the end.
         self._clients: dict[str, dict[int, deque[T]]] = {}
+        self._count = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._clients)
+    def __len__(self) -> int:
+        """How many items there are. Any thread may ask."""
+        return self._count
 
     def __iter__(self) -> Iterator[T]:
         """All items: client by client, stream by stream."""
@@ -48,6 +50,7 @@ class FairQueue(Generic[T]):
 
     def push(self, flow: FlowKey, item: T) -> None:
         self._clients.setdefault(flow.client, {}).setdefault(flow.stream, deque()).append(item)
+        self._count += 1
 
     def discard(self, flow: FlowKey, item: T) -> None:
         """Removes an item, if it is still in the queue. A flow with other items keeps its turn."""
@@ -55,6 +58,7 @@ class FairQueue(Generic[T]):
         items = streams.get(flow.stream, deque())
         if item in items:
             items.remove(item)
+            self._count -= 1
             if not items:
                 del streams[flow.stream]
             if not streams:
@@ -159,6 +163,11 @@ class FairSemaphore:
         self._held = 0  # turns
         self._held_by: dict[str, int] = {}  # the same, by client
         self._queue: FairQueue[Turn] = FairQueue()
+
+    @property
+    def waiting(self) -> int:
+        """How many turns are waited for. Any thread may ask."""
+        return len(self._queue)
 
     def turn(self, flow: FlowKey, weight: int = 1) -> Turn:
         """A turn to wait for and to hold.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Self
 
+from patchserve_server.domain.call_events import FrameEnd, FrameResult, current_frame
 from patchserve_server.domain.errors import FrameDroppedError, PatchserveError
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.stream import (
     CaptureTime,
@@ -18,6 +21,7 @@ from patchserve_server.domain.stream import (
     StreamConfig,
     StreamNotice,
 )
+from patchserve_server.domain.work_events import reason_of
 from patchserve_server.serving.admission import Admission, Capacity, Permit
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.time_limits import within
@@ -25,14 +29,15 @@ from patchserve_server.serving.time_limits import within
 Inspect = Callable[[Frame], Awaitable[Inspection]]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Entry:
-    """A frame from its acceptance until its outcome is sent."""
+    """A frame from its acceptance until its outcome is sent. Implements `domain.call_events.FrameInfo`."""
 
     sequence: int
     frame_id: str
     capture_time: CaptureTime | None
     permit: Permit
+    accepted_at_s: float
     inspection: asyncio.Task[None] | None = None  # None once there is an outcome
     is_started: bool = False  # a frame that has started is not dropped
     outcome: FrameOutcome | None = None
@@ -51,7 +56,14 @@ class FrameQueue:
     """
 
     def __init__(
-        self, config: StreamConfig, inspect: Inspect, *, max_active: int, admission: Admission, flow: FlowKey
+        self,
+        config: StreamConfig,
+        inspect: Inspect,
+        *,
+        max_active: int,
+        admission: Admission,
+        flow: FlowKey,
+        events: Events = NOBODY,
     ) -> None:
         self._config = config
         self._inspect = inspect
@@ -66,16 +78,18 @@ class FrameQueue:
         self._undelivered = 0
         self._events: asyncio.Queue[FrameOutcome | StreamNotice | None] = asyncio.Queue()
         self._closed = False
+        self._told = events
 
     async def put(self, frame: Frame) -> None:
         """Accepts a frame as soon as there is capacity for it and its outcome."""
         await self._unsent_slots.acquire()
         permit = await self._acquire(frame)
-        entry = _Entry(self._next_sequence, frame.frame_id, frame.capture_time, permit)
+        entry = _Entry(self._next_sequence, frame.frame_id, frame.capture_time, permit, time.perf_counter())
         is_full = sum(other.inspection is not None for other in self._entries.values()) >= self._config.max_in_flight
         self._entries[entry.sequence] = entry
         self._next_sequence += 1
         self._undelivered += 1
+        self._told.frame_began(entry)
         if self._drops and is_full:
             self._drop_oldest()
         if entry.outcome is None:
@@ -117,6 +131,8 @@ class FrameQueue:
             if entry.inspection is not None:
                 entry.inspection.cancel()
                 entry.inspection = None  # the traceback of its cancellation refers to the entry: a cycle
+            if entry.outcome is None:
+                self._tell_end(entry, FrameResult.ABANDONED, "")
             entry.permit.release()
         self._entries.clear()
 
@@ -135,6 +151,8 @@ class FrameQueue:
 
     async def _answer(self, entry: _Entry, frame: Frame) -> None:
         result: Inspection | Exception
+        if self._told.is_heard:
+            current_frame.set(entry)  # in the frame's own task
         try:
             limit_s = self._config.frame_timeout_s
             async with (
@@ -154,12 +172,21 @@ class FrameQueue:
     def _finish(self, entry: _Entry, result: Inspection | Exception) -> None:
         entry.inspection = None
         entry.outcome = FrameOutcome(entry.frame_id, entry.capture_time, entry.sequence, result)
+        if isinstance(result, Inspection):
+            self._tell_end(entry, FrameResult.INSPECTED, "")
+        else:
+            was_dropped = isinstance(result, FrameDroppedError)
+            self._tell_end(entry, FrameResult.DROPPED if was_dropped else FrameResult.FAILED, reason_of(result))
         if self._config.ordering is ResultOrdering.COMPLETION:
             self._deliver(entry.outcome)
             return
         while (next_entry := self._entries.get(self._next_delivered)) is not None and next_entry.outcome is not None:
             self._next_delivered += 1
             self._deliver(next_entry.outcome)
+
+    def _tell_end(self, entry: _Entry, result: FrameResult, reason: str) -> None:
+        if self._told.is_heard:
+            self._told.frame_ended(entry, FrameEnd(result, reason, time.perf_counter() - entry.accepted_at_s))
 
     def _deliver(self, outcome: FrameOutcome) -> None:
         self._events.put_nowait(outcome)

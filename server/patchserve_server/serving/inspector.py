@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import PatchserveError
-from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
+from patchserve_server.domain.events import NOBODY, Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import ModelInputs, SentImage
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.inspection import (
@@ -28,6 +28,7 @@ from patchserve_server.domain.inspection import (
 )
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
+from patchserve_server.domain.work_events import ImageProcessed, Stage, StepLog, Wait
 from patchserve_server.serving.engine_ports import ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.outputs import Outputs
@@ -84,8 +85,6 @@ class _DecodedImage:
     model_input: ModelInputs  # (H, W, 3)
     size_px: tuple[int, int]  # (width, height)
     canvas: imaging.Canvas | None  # None: no overlay was requested
-    waited_ms: float = 0.0  # for a thread
-    took_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +118,7 @@ class LocalInspector:
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         outputs: saves inspections; None: nothing is saved.
-        events: hears of every inspection; None: nobody listens.
+        events: hears of every inspection.
     """
 
     def __init__(
@@ -133,7 +132,7 @@ class LocalInspector:
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
         outputs: Outputs | None,
-        events: Events | None = None,
+        events: Events = NOBODY,
     ) -> None:
         self._scoring = scoring
         self._images = images
@@ -167,7 +166,7 @@ class LocalInspector:
         except Exception as error:
             self._tell_failure(origin, reference, error)
             raise
-        if self._outputs is None and self._events is None:
+        if self._outputs is None and not self._events.is_heard:
             return inspected.answer
         inspection = inspected.inspection
         event = ImageInspected(
@@ -185,8 +184,7 @@ class LocalInspector:
                 inspection.verdict,
             ),
         )
-        if self._events is not None:
-            self._events.inspected(event)
+        self._events.inspected(event)
         if self._outputs is not None:
             await self._outputs.save(event)
         return inspected.answer
@@ -199,10 +197,10 @@ class LocalInspector:
 
     async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
         async with self._turns.turn(flow):
-            return await self._on_pool(flow, lambda _: work())
+            return await self._on_pool(flow, StepLog(), work)
 
     def _tell_failure(self, origin: Origin, reference: ReferenceInUse, error: Exception) -> None:
-        if self._events is None:
+        if not self._events.is_heard:
             return
         reason, message = "INTERNAL", "Internal error; the server's log has details."
         if isinstance(error, PatchserveError):
@@ -217,9 +215,16 @@ class LocalInspector:
         flow: FlowKey,
         answer: Callable[[Inspection], T],
     ) -> _Inspected[T]:
-        arrived_at_s = time.perf_counter()
-        async with self._turns.turn(flow, _turns_of(reference.info.input_shape)):
-            return await self._inspect(reference, image, options, flow, answer, arrived_at_s=arrived_at_s)
+        log = StepLog()
+        log.enter(Wait.TURN)
+        try:
+            async with self._turns.turn(flow, _turns_of(reference.info.input_shape)):
+                return await self._inspect(reference, image, options, flow, answer, log=log)
+        finally:
+            if self._events.is_heard:
+                log.enter(None)
+                steps = tuple(log.steps)
+                self._events.processed(ImageProcessed(reference.info.reference_id, flow.is_stream, steps))
 
     async def _inspect(
         self,
@@ -229,16 +234,24 @@ class LocalInspector:
         flow: FlowKey,
         answer: Callable[[Inspection], T],
         *,
-        arrived_at_s: float,
+        log: StepLog,
     ) -> _Inspected[T]:
-        waited_ms = _ms_since(arrived_at_s)
         info = reference.info
-        decoded = await self._on_pool(flow, partial(self._decode_timed, image, info.input_shape, options))
-        scores = await self._scoring.score(reference, decoded.model_input, flow)
 
-        def finish(waited_for_thread_ms: float) -> _Inspected[T]:
-            started_at_s = time.perf_counter()
-            judged = self._judge(decoded, scores.raw, info.thresholds(options.sensitivity), options)
+        def decode() -> _DecodedImage:
+            log.enter(Stage.DECODE)
+            decoded = self._decode(image, info.input_shape, options)
+            log.enter(None)
+            return decoded
+
+        decoded = await self._on_pool(flow, log, decode)
+        log.enter(Wait.BATCH)
+        scores = await self._scoring.score(reference, decoded.model_input, flow)
+        log.end_batch(scores.queue_ms / 1000, scores.times.embed_ms / 1000, scores.times.search_ms / 1000)
+
+        def finish() -> _Inspected[T]:
+            started_at_s = log.enter(Stage.RENDER)
+            judged = self._judge(decoded, scores.raw, info.thresholds(options.sensitivity), options, log)
             inspection = Inspection(
                 reference_id=info.reference_id,
                 reference_revision=info.revision,
@@ -248,24 +261,19 @@ class LocalInspector:
                 overlay=judged.overlay,
                 score_map=scores.raw.anomaly_map if options.score_map else None,
                 timing=Timing(
-                    queue_ms=waited_ms + decoded.waited_ms + scores.queue_ms + waited_for_thread_ms,
-                    decode_ms=decoded.took_ms,
+                    queue_ms=1000 * log.waited_s,
+                    decode_ms=1000 * log.took_s(Stage.DECODE),
                     embed_ms=scores.times.embed_ms,
                     search_ms=scores.times.search_ms,
                     render_ms=_ms_since(started_at_s),
-                    total_ms=_ms_since(arrived_at_s),
+                    total_ms=_ms_since(log.began_at_s),
                 ),
             )
-            return _Inspected(inspection, answer(inspection), scores.raw, judged.small_input)
+            inspected = _Inspected(inspection, answer(inspection), scores.raw, judged.small_input)
+            log.enter(None)
+            return inspected
 
-        return await self._on_pool(flow, finish)
-
-    def _decode_timed(
-        self, image: SentImage, shape: InputShape, options: OutputOptions, waited_ms: float
-    ) -> _DecodedImage:
-        started_at_s = time.perf_counter()
-        decoded = self._decode(image, shape, options)
-        return replace(decoded, waited_ms=waited_ms, took_ms=_ms_since(started_at_s))
+        return await self._on_pool(flow, log, finish)
 
     def _decode(self, image: SentImage, shape: InputShape, options: OutputOptions) -> _DecodedImage:
         pil_image = imaging.open_image(image, self._limits)
@@ -281,19 +289,22 @@ class LocalInspector:
         return canvas
 
     def _judge(
-        self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions
+        self, image: _DecodedImage, raw: RawScores, thresholds: Calibration, options: OutputOptions, log: StepLog
     ) -> _JudgedImage:
         verdict = judge(raw, thresholds)
         regions: tuple[Region, ...] = ()
         if options.max_regions:
             regions = imaging.find_regions(raw.anomaly_map, verdict, image.size_px, options.max_regions)
+        # A thumbnail is drawn later. Until then nothing holds a large model input.
+        small_input = imaging.shrink_for_thumbnail(image.model_input)
         overlay = None
         if image.canvas is not None:
             threshold = verdict.pixel_threshold
             pixels = imaging.render_overlay(image.canvas, raw.anomaly_map, pixel_threshold=threshold, regions=regions)
+            log.enter(Stage.ENCODE)
             overlay = imaging.encode_overlay(pixels, options.overlay_format, self._max_overlay_bytes)
-        # A thumbnail is drawn later. Until then nothing holds a large model input.
-        return _JudgedImage(verdict, imaging.shrink_for_thumbnail(image.model_input), regions, overlay)
+        log.enter(Stage.ENCODE)
+        return _JudgedImage(verdict, small_input, regions, overlay)
 
     def _operators_overlay(
         self, info: ReferenceInfo, raw: RawScores, sensitivity: float | None, image: SentImage
@@ -306,18 +317,16 @@ class LocalInspector:
             overlay_max_side_px=_OPERATORS_SIDE_PX,
         )
         decoded = self._decode(image, info.input_shape, options)
-        overlay = self._judge(decoded, raw, info.thresholds(sensitivity), options).overlay
+        overlay = self._judge(decoded, raw, info.thresholds(sensitivity), options, StepLog()).overlay
         if overlay is None:
             raise AssertionError("It was requested.")
         return overlay
 
-    async def _on_pool(self, flow: FlowKey, work: Callable[[float], T]) -> T:
-        """Does work that blocks; it gets how long it has waited for a thread, in ms."""
-        submitted_at_s = time.perf_counter()
+    async def _on_pool(self, flow: FlowKey, log: StepLog, work: Callable[[], T]) -> T:
+        """Does work that blocks, and enters its first step itself."""
+        log.enter(Wait.THREAD)
         async with self._pool_turns.turn(flow):  # the pool itself works in the order of arrival
-            return await asyncio.get_running_loop().run_in_executor(
-                self._images, lambda: work(_ms_since(submitted_at_s))
-            )
+            return await asyncio.get_running_loop().run_in_executor(self._images, work)
 
 
 def _turns_of(shape: InputShape) -> int:

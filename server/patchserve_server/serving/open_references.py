@@ -214,6 +214,17 @@ class OpenReferences:
             del self._current[entry.reference_id]
         self._release(entry)
 
+    def bytes_by_state(self) -> dict[str, int]:
+        """The memory of current, retired and previous revisions, and what is reserved. Any thread may ask."""
+        current = {id(entry.memory): entry.nbytes for entry in list(self._current.values())}
+        retired = {id(entry.memory): entry.nbytes for entry in list(self._retired)}
+        return {
+            "open": sum(current.values()),
+            "retired": sum(nbytes for memory, nbytes in retired.items() if memory not in current),
+            "previous": sum(list(self._previous.values())),
+            "reserved": self._reserved,
+        }
+
     def _release(self, entry: _Entry) -> None:
         if entry.is_idle:
             self._retired.discard(entry)

@@ -20,6 +20,7 @@ from patchserve_server.domain.errors import (
     MemoryBudgetError,
     PreconditionError,
 )
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import AspectRatio, InputShape
 from patchserve_server.domain.load_cost import LoadCost, LoadedReference
@@ -80,8 +81,9 @@ class ReferenceBuilder:
         limits: imaging.ImageLimits,
         max_images: int,
         max_bytes: int,
+        events: Events = NOBODY,
     ) -> None:
-        """`max_bytes`: the memory of one load while it builds the bank."""
+        """`max_bytes`: the memory of one load while it builds the bank. `events` hear of every load."""
         self._detector = detector
         self._catalog = catalog
         self._images = images
@@ -89,7 +91,7 @@ class ReferenceBuilder:
         self._limits = limits
         self._max_images = max_images
         self._max_bytes = max_bytes
-        self._tracker = LoadTracker()
+        self._tracker = LoadTracker(events)
 
     def active_loads(self, reference_id: ReferenceId | None = None) -> list[LoadProgress]:
         """The progress of the loads of this reference, or of all loads; the oldest first."""
@@ -117,7 +119,7 @@ class ReferenceBuilder:
             MemoryBudgetError: the images need too much memory while the bank is built; raised before it is spent.
             ExhaustedError: too little space for the bank, in memory or in the store.
         """
-        with self._tracker.track(options.reference_id, image_total) as load:
+        with self._tracker.track(options.reference_id, image_total, appends=options.append) as load:
             if options.append:
                 async with self._catalog.use(options.reference_id, options.expected_revision) as base:
                     _check_same_options(options, base.info)
@@ -216,6 +218,7 @@ class ReferenceBuilder:
             load.reached(stage, done, total)
 
         def fit() -> _Fitted:
+            load.begin_to_fit()
             stacked = np.stack(inputs)  # (N, H, W, 3)
             inputs.clear()  # one copy is enough
             if base is None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Self
 
 from patchserve_server.domain.errors import DrainingError, InvalidInputError, PatchserveError, ReferenceNotFoundError
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import Inspection
 from patchserve_server.domain.reference import ReferenceInfo
@@ -32,11 +33,20 @@ MAX_FRAME_ID_BYTES = 128
 class Streams:
     """Runs all streams. Each keeps the revision that it started with."""
 
-    def __init__(self, catalog: References, inspector: Inspector, admission: Admission, *, max_active: int) -> None:
+    def __init__(
+        self,
+        catalog: References,
+        inspector: Inspector,
+        admission: Admission,
+        *,
+        max_active: int,
+        events: Events = NOBODY,
+    ) -> None:
         self._catalog = catalog
         self._inspector = inspector
         self._admission = admission
         self._max_active = max_active
+        self._events = events
         self._open: set[_Stream] = set()
         self._draining = False
 
@@ -57,6 +67,7 @@ class Streams:
                 max_active=self._max_active,
                 admission=self._admission,
                 flow=flow,
+                events=self._events,
             )
             with (
                 queue,

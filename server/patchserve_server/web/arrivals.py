@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Final, cast
 
+from patchserve_server.access.tls import TlsContexts
 from patchserve_server.domain.errors import QueueFullError
 from patchserve_server.web.connections import ConnectionPlace, Connections
 from patchserve_server.web.http_connection import LINGER_S, HttpConnection
 from patchserve_server.web.peers import address_text
 from patchserve_server.web.refusals import TOO_MANY_CONNECTIONS
 from patchserve_server.web.shared import Shared
-from patchserve_server.web.tls import TlsContexts
 
 HANDSHAKE_TIMEOUT_S: Final = 20.0
 

@@ -144,7 +144,7 @@ class Calls:
         """
 
         async def answer(websocket: WebSocket) -> None:
-            incoming = IncomingCall(name, method, websocket, self._authenticator, self._entrance)
+            incoming = IncomingCall(name, method, websocket, self._authenticator, self._entrance, is_stream=True)
             socket = Socket(websocket, incoming, self._entrance.reception.waiting)
             with incoming.until_answered:
                 await socket.open()

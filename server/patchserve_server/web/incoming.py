@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 from patchserve_server.access import Authenticator
 from patchserve_server.contract.incoming import IncomingCallBase
 from patchserve_server.contract.methods import Method
+from patchserve_server.domain.call_events import Face
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.web.authorization import Authorization
 from patchserve_server.web.deadlines import timeout_of
@@ -22,6 +23,7 @@ class IncomingCall(IncomingCallBase):
         request: Starlette's.
         authenticator: None: callers need no token.
         entrance: what all faces of the server share.
+        is_stream: whether images come in and results go out until one side ends it.
     """
 
     def __init__(
@@ -31,15 +33,20 @@ class IncomingCall(IncomingCallBase):
         request: HTTPConnection,
         authenticator: Authenticator | None,
         entrance: Entrance,
+        *,
+        is_stream: bool = False,
     ) -> None:
         self.peer = peer_of(request.scope)
         super().__init__(
-            f"HTTP {name}",
-            self.peer.address,
-            self.peer.certificate_name,
-            entrance.failures,
-            entrance.pacing,
+            entrance,
+            face=Face.HTTP,
+            service="",
+            method_name=name,
+            address=self.peer.address,
+            certificate_name=self.peer.certificate_name,
             is_audited=method.is_audited,
+            is_probe=method.always_answered,
+            is_stream=is_stream,
         )
         self.method = method
         self.request = request
@@ -49,6 +56,9 @@ class IncomingCall(IncomingCallBase):
     @property
     def remaining_s(self) -> float | None:
         return self.timeout_s
+
+    def header(self, name: str) -> str:
+        return self.request.headers.get(name, "")
 
     def authorize(self) -> None:
         """Checks the token and the caller's time limit.

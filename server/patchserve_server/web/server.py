@@ -13,18 +13,18 @@ import uvicorn
 
 from patchserve_server.access import Authenticator
 from patchserve_server.access.addresses import listening_address
+from patchserve_server.access.binding import BACKLOG, bind
+from patchserve_server.access.tls import TlsContexts
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.reading_places import ReadingPlaces, places_of_one_client
 from patchserve_server.web.application import create_web_application
 from patchserve_server.web.arrivals import Arrivals
-from patchserve_server.web.binding import BACKLOG, bind
 from patchserve_server.web.bodies import KEEPS_S
 from patchserve_server.web.connections import Connections
 from patchserve_server.web.http_connection import HttpConnection
 from patchserve_server.web.listening import HttpListening
 from patchserve_server.web.shared import Shared
 from patchserve_server.web.socket_protocol import socket_options
-from patchserve_server.web.tls import TlsContexts
 
 KEEP_ALIVE_S: Final = 75  # load balancers keep connections for up to 60 s, and must close them first
 _AT_ONCE: Final = 32

@@ -8,6 +8,7 @@ import pytest
 
 from patchserve_server.bootstrap.limits import batch_size, open_admissions, server_limits
 from patchserve_server.config import Settings
+from patchserve_server.domain.events import NOBODY
 from patchserve_server.serving.application import ServerLimits
 
 MIB = 2**20
@@ -15,7 +16,7 @@ MIB = 2**20
 
 def limits(**settings: Any) -> ServerLimits:
     chosen = Settings(**settings)
-    return server_limits(chosen, open_admissions(chosen, events=None), max_batch_size=4)
+    return server_limits(chosen, open_admissions(chosen, NOBODY), max_batch_size=4)
 
 
 def test_a_message_of_the_largest_size_is_always_admitted() -> None:

@@ -157,3 +157,14 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert user_cache_folder() is None
+
+
+def test_kept_times_can_be_looked_up_without_measuring(tmp_path: Path) -> None:
+    def never(_: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        raise AssertionError
+
+    assert Measurements(None, never).kept_ms("a", ("x",)) is None
+    assert Measurements(tmp_path, never).kept_ms("a", ("x",)) is None
+    Measurements(tmp_path, lambda _: {"x": 2.0}).times_ms("a", {"x": int})
+    assert Measurements(tmp_path, never).kept_ms("a", ("x",)) == {"x": 2.0}
+    assert Measurements(tmp_path, never).kept_ms("a", ("x", "y")) is None

@@ -59,6 +59,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `watch`": extras["watch"],
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
+        "Extra `otel`": extras["otel"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
         "Development": development,

@@ -7,23 +7,36 @@ import gc
 import logging
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from fakes.waiting import until
 from grpc import aio
 
+from patchserve_server.contract.methods import Method
+from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallInfo, current_call
+from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.rpc.calls import Endings, IncomingCall
+from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.readiness import Readiness
+from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
+
+METHOD = "/patchserve.v1.PatchCoreService/Infer"
+INFER, PROBE, AUDITED = Method(Scope.INFER), Method("open", always_answered=True), Method("any", is_audited=True)
 
 
 class FakeContext:
     """A call from 10.0.0.1, with or without a client certificate; keeps the status that is sent, as gRPC does."""
 
-    def __init__(self, certificate: bytes = b"", *, has_left: bool = False) -> None:
+    def __init__(
+        self, certificate: bytes = b"", *, has_left: bool = False, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._certificate = certificate
+        self._metadata = metadata
         self._has_left = has_left
         self.status: Any = None
         self.raised: aio.AbortError | None = None
@@ -33,6 +46,9 @@ class FakeContext:
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_common_name": [self._certificate]} if self._certificate else {}
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._metadata
 
     def time_remaining(self) -> float | None:
         return None
@@ -45,9 +61,13 @@ class FakeContext:
         raise self.raised
 
 
-def incoming(context: FakeContext, *, is_audited: bool = False) -> IncomingCall:
+def entrance(pacing: RefusalPacing | None = None) -> Entrance:
+    return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog())
+
+
+def incoming(context: FakeContext, method: Method = INFER) -> IncomingCall:
     call: Any = context
-    return IncomingCall("Infer", call, Endings(FailureLog(), RefusalPacing(0), 60, has_tls=True), is_audited=is_audited)
+    return IncomingCall(METHOD, call, Endings(entrance(), 60, has_tls=True), method)
 
 
 async def succeed() -> None:
@@ -71,16 +91,33 @@ def test_a_certificates_name_is_short_printable_ascii() -> None:
     assert len(incoming(FakeContext(b"a" * 1000)).client) == len("certificate ") + 64
 
 
-@pytest.mark.parametrize(("is_audited", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
-async def test_only_a_call_that_is_audited_is_logged_at_info(
-    is_audited: bool, level: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("method", "logger", "level"),
+    [(INFER, OK_LOG, logging.INFO), (PROBE, OK_LOG, logging.DEBUG), (AUDITED, CALL_LOG, logging.INFO)],
+    ids=["usual", "probe", "audited"],
+)
+async def test_a_call_that_succeeds_has_a_line_at_a_level_that_fits(
+    method: Method, logger: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    call = incoming(FakeContext(b"camera-3"), is_audited=is_audited)
-    await call.run(succeed())
+    await incoming(FakeContext(), method).run(succeed())
     (record,) = caplog.records
-    assert record.levelno == level
-    assert record.getMessage().startswith(f"{call.request_id} Infer camera-3 ")
+    assert (record.name, record.levelno, record.getMessage()) == (logger, level, "Infer OK")
+    assert {"code": "OK"}.items() <= record.__dict__.items()
+    assert record.__dict__["duration_ms"] >= 0
+
+
+async def test_what_runs_in_a_call_knows_the_call_and_its_trace() -> None:
+    seen: list[CallInfo | None] = []
+
+    async def work() -> None:
+        seen.append(current_call.get())
+
+    call = incoming(FakeContext(metadata=[("traceparent", f"00-{'ab' * 16}-{'cd' * 8}-01")]))
+    await asyncio.create_task(call.run(work()))
+    assert seen == [call]
+    assert call.trace_id == "ab" * 16
+    assert current_call.get() is None
 
 
 @pytest.mark.parametrize(
@@ -95,7 +132,7 @@ async def test_an_error_is_sent_as_a_status_and_logged(
     await incoming(context).run(fail(error))
     assert context.status.details == str(error)
     assert [record.levelno for record in caplog.records] == [level]
-    assert caplog.records[0].getMessage().endswith(f" ms: {error}")
+    assert caplog.records[0].getMessage().endswith(f": {error}")
 
 
 async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
@@ -107,7 +144,7 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     pacing, context = RefusalPacing(max_delayed=1), FakeContext()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), INFER)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None
@@ -122,7 +159,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
     pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
     call: Any = FakeContext()
-    refused = IncomingCall("Infer", call, Endings(FailureLog(), pacing, 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), INFER)
     refused.until_answered.callback(released.set)
     task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
     await until(lambda: pacing.delayed == 1)

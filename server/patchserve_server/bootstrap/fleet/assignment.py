@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from patchserve_server.bootstrap.server import Addresses
@@ -23,6 +23,7 @@ class Assignment:
         ledgers: the file of the ledgers.
         pixels: the file of the pixels of each front.
         bells: an eventfd of each front, which wakes it.
+        metrics: the path of the socket where the parent reads the metrics of the child; empty: there are none.
     """
 
     role: Literal["engine", "front"]
@@ -33,6 +34,7 @@ class Assignment:
     ledgers: int
     pixels: tuple[int, ...]
     bells: tuple[int, ...]
+    metrics: str = ""
 
     @property
     def name(self) -> str:
@@ -41,6 +43,10 @@ class Assignment:
     @property
     def files(self) -> tuple[int, ...]:
         return (self.ledgers, *self.pixels, *self.bells)
+
+    def with_settings(self, settings: Settings) -> Self:
+        """The same with other settings."""
+        return replace(self, settings=settings.model_dump(mode="json"))
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

@@ -11,13 +11,17 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
+from patchserve_server.bootstrap.listeners import open_listeners
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
+from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import open_pools
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
 
 _log = logging.getLogger(__name__)
@@ -29,13 +33,19 @@ async def run_engine(assignment: Assignment) -> None:
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    settings, commands = assignment.read_settings(), Commands()
+    live = LiveSettings(assignment.read_settings())
+    settings, commands = live.now, Commands(live)
     with ExitStack() as resources:
         for work in (commands.listen(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
-        fronts, admissions = ConnectedFronts(), open_admissions(settings, None)  # the fronts admit
-        local = await composition.open_engine(settings, pools, admissions, resources, fronts=fronts)
+        observation, fronts = Observation(), ConnectedFronts()
+        open_listeners(settings, observation.events, resources, assignment.name)
+        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        admissions = open_admissions(settings, observation.events)  # the fronts admit
+        local = await composition.open_engine(
+            settings, pools, admissions, resources, observation=observation, fronts=fronts
+        )
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,
@@ -55,6 +65,6 @@ async def run_engine(assignment: Assignment) -> None:
         report(Ready(f"{detector.backbone}, {detector.precision}, {detector.device}", local.catalog.usable_count))
         await commands.stop
         with suppress(TimeoutError):  # after the end of the parent, the fronts drain by themselves
-            async with asyncio.timeout(settings.drain_delay_s + settings.drain_grace_s):
+            async with asyncio.timeout(live.now.drain_delay_s + live.now.drain_grace_s):
                 await fronts.all_gone()
         _log.info("Stopped")

@@ -7,8 +7,6 @@ import dataclasses
 import logging
 import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -16,12 +14,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 
+from patchserve_server.access import Reloader
+from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.fleet.ports import reserve_port
-from patchserve_server.bootstrap.lifecycle import ready_line, stop_on_signals
+from patchserve_server.bootstrap.lifecycle import ready_line, reload_on_hangup, stop_on_signals
+from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
+from patchserve_server.bootstrap.metrics import collect_metrics
+from patchserve_server.bootstrap.process import set_log_level
 from patchserve_server.config import Settings
+from patchserve_server.config.changes import with_run_time_settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.words import counted
 from patchserve_server.fronts.ledger_memory import LedgerMemory
@@ -32,39 +36,30 @@ _END_S: Final = 5.0  # more than the grace time: then what has not ended is kill
 _log = logging.getLogger(__name__)
 
 
-async def serve_fleet(settings: Settings, fronts: int, announce: Callable[[str], None]) -> None:
+async def serve_fleet(
+    live: LiveSettings, fronts: int, announce: Callable[[str], None], read_again: Callable[[], Settings]
+) -> None:
     """Run the server as several processes until SIGTERM or SIGINT, then drain. `announce` gets the ready line.
 
     Raises:
         StartupError: the server cannot start with these settings.
     """
-    check_settings(settings)
     stop = stop_on_signals()
     with ExitStack() as resources:
-        fleet = _Fleet(settings, fronts, resources)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fleet.reload)
+        fleet = _Fleet(live.now, fronts, resources)
+        reloader = SettingsReloader(live, read_again)
+        resources.callback(asyncio.create_task(reloader.run()).cancel)
+        reload_on_hangup(reloader.request, fleet.reload)
+        live.on_change(set_log_level)
+        live.on_change(fleet.change)
         try:
             await fleet.start(stop, announce)
             if not stop.done():
                 await stop
-            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", live.now.drain_delay_s)
         finally:
-            await fleet.stop(settings.drain_delay_s + settings.drain_grace_s + _END_S)
+            await fleet.stop(live.now.drain_delay_s + live.now.drain_grace_s + _END_S)
         _log.info("Stopped")
-
-
-def check_settings(settings: Settings) -> None:
-    """Check what several fronts cannot do.
-
-    Raises:
-        StartupError: it is set.
-    """
-    if sys.platform != "linux":
-        raise StartupError("--fronts above 1 needs Linux. Leave it out elsewhere.")
-    if settings.host.startswith("unix"):
-        raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
-    if settings.save_outputs is not None:
-        raise StartupError("--save-outputs works with one front only: its limits are those of one process.")
 
 
 class _Fleet:
@@ -87,17 +82,24 @@ class _Fleet:
             role="engine",
             number=0,
             fronts=fronts,
-            socket=f"unix:{folder / 'engine'}",
+            socket=f"unix:{folder / 'link'}",
             settings=self._settings.model_dump(mode="json"),
             ledgers=ledgers,
             pixels=pixels,
             bells=tuple(self._bells),
         )
-        self._engine = ChildKeeper(engine, self._engine_ended)
-        self._fronts = [
-            ChildKeeper(dataclasses.replace(engine, role="front", number=number), self._front_ended)
-            for number in range(fronts)
-        ]
+        assignments = [engine, *(dataclasses.replace(engine, role="front", number=number) for number in range(fronts))]
+        self._metrics_url = ""
+        self._reloader: Reloader | None = None  # of the credentials of the port for metrics
+        if settings.metrics_port is not None:
+            assignments = [dataclasses.replace(each, metrics=str(folder / each.name)) for each in assignments]
+            credentials = composition.read_credentials(settings)
+            self._reloader = Reloader(credentials.reloading)
+            resources.callback(asyncio.create_task(self._reloader.run()).cancel)
+            paths = [Path(each.metrics) for each in assignments]
+            self._metrics_url = collect_metrics(settings, credentials, paths, resources)
+        self._engine = ChildKeeper(assignments[0], self._engine_ended)
+        self._fronts = [ChildKeeper(front, self._front_ended) for front in assignments[1:]]
         self._keeping: list[asyncio.Task[None]] = []
 
     async def start(self, stop: asyncio.Future[None], announce: Callable[[str], None]) -> None:
@@ -124,12 +126,21 @@ class _Fleet:
         if first.addresses is None:
             raise AssertionError("The first front has addresses.")
         words = f"{counted(engine.references, 'reference')}, {counted(len(self._fronts), 'front')}"
-        return ready_line(version("patchserve"), first.addresses, engine.detector, words)
+        addresses = dataclasses.replace(first.addresses, metrics_url=self._metrics_url)
+        return ready_line(version("patchserve"), addresses, engine.detector, words)
 
     def reload(self) -> None:
         """Lets the fronts read their files again."""
         for front in self._fronts:
             front.reload()
+        if self._reloader is not None:
+            self._reloader.request()
+
+    def change(self, settings: Settings) -> None:
+        """Gives every child the settings that may change at run time."""
+        self._settings = with_run_time_settings(self._settings, settings)
+        for child in (self._engine, *self._fronts):
+            child.change(self._settings)
 
     async def stop(self, limit_s: float) -> None:
         """Drains the fronts, then ends the engine."""

@@ -7,6 +7,7 @@ import re
 import torch
 
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.ports import DeviceMemory
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -35,6 +36,14 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished its work, so that a clock can be read after it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def memory_of(device: torch.device) -> DeviceMemory | None:
+    """The memory of a device; None: it has that of the process."""
+    if device.type != "cuda":
+        return None
+    free_bytes, total_bytes = torch.cuda.mem_get_info(device)
+    return DeviceMemory(torch.cuda.memory_reserved(device), free_bytes, total_bytes)
 
 
 def _make_cuda_reproducible() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from patchserve_server.domain.errors import ImageNotKeptError, QueueFullError
-from patchserve_server.domain.events import ImageInspected, InspectionFailed
+from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.words import counted
@@ -53,8 +53,8 @@ class WallSnapshot:
     missed: int  # inspections since the last event that the watcher has seen, if it has seen one
 
 
-class Wall:
-    """Implements `domain.events.Events`. Draws and keeps images only while somebody watches; keeps scores always.
+class Wall(Events):
+    """Hears of inspections. Draws and keeps images only while somebody watches; keeps scores always.
 
     It works beside the calls: it takes no permit and no turn of theirs.
 

@@ -7,7 +7,7 @@ from contextlib import closing
 
 import pytest
 
-from patchserve_server.web.binding import bind
+from patchserve_server.access.binding import bind
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])

@@ -1,10 +1,11 @@
-"""Where the HTTP face listens: TCP only."""
+"""Where servers of HTTP listen: TCP only."""
 
 from __future__ import annotations
 
 import errno
 import socket
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final
 
 from patchserve_server.access.addresses import is_unix_socket, listening_address
@@ -14,24 +15,38 @@ UNSENT_BYTES: Final = 128 * 2**10  # of a connection: what the system takes thou
 BACKLOG: Final = 1024  # connections that wait; of more, the system drops some, and they try again after a second
 _ANY_IPV6: Final = "::"
 _CAUSES: Final = {
-    errno.EADDRINUSE: "the port is in use already. Choose another with --http-port.",
-    errno.EADDRNOTAVAIL: "this machine does not have this address. Choose another with --host.",
-    errno.EACCES: "the system does not allow this port. Choose one above 1023 with --http-port.",
+    errno.EADDRINUSE: "the port is in use already. Choose another with {port_flag}.",
+    errno.EADDRNOTAVAIL: "this machine does not have this address. Choose another with {host_flag}.",
+    errno.EACCES: "the system does not allow this port. Choose one above 1023 with {port_flag}.",
 }
 
 
-def bind(host: str, port: int, *, shares_port: bool = False) -> list[socket.socket]:
+@dataclass(frozen=True, slots=True)
+class Purpose:
+    """What a port is for, and the flags that set it, for error messages."""
+
+    what: str
+    host_flag: str
+    port_flag: str
+
+
+HTTP: Final = Purpose("HTTP", "--host", "--http-port")
+
+
+def bind(host: str, port: int, *, purpose: Purpose = HTTP, shares_port: bool = False) -> list[socket.socket]:
     """Sockets that listen on every address of the host, with one port; 0 picks a free one.
 
     Args:
         host, port: where.
+        purpose: of the port.
         shares_port: with a process that has reserved the port for this one.
 
     Raises:
         StartupError: one cannot be bound. None stays bound then.
     """
     if is_unix_socket(host):
-        raise StartupError(f"--http-port needs an address with ports, such as --host 127.0.0.1; {host} has none.")
+        flag = f"{purpose.host_flag} 127.0.0.1"
+        raise StartupError(f"{purpose.port_flag} needs an address with ports, such as {flag}; {host} has none.")
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     with ExitStack() as on_failure:
         sockets: list[socket.socket] = []
@@ -56,6 +71,8 @@ def bind(host: str, port: int, *, shares_port: bool = False) -> list[socket.sock
                 port = bound.getsockname()[1]
         except (OSError, UnicodeError) as error:
             cause = _CAUSES.get(getattr(error, "errno", 0) or 0, _CAUSES[errno.EADDRNOTAVAIL])
-            raise StartupError(f"Cannot listen for HTTP on {listening_address(host, port)}: {cause}") from error
+            cause = cause.format(host_flag=purpose.host_flag, port_flag=purpose.port_flag)
+            address = listening_address(host, port)
+            raise StartupError(f"Cannot listen for {purpose.what} on {address}: {cause}") from error
         on_failure.pop_all()
         return sockets

@@ -1,0 +1,35 @@
+"""What can be read of an engine: its references, their memory, its queue, its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from patchserve_server.domain.ports import Detector
+from patchserve_server.domain.readings import Reading, Source
+from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.catalog import Catalog
+
+
+def engine_readings(detector: Detector, catalog: Catalog, batcher: Batcher, max_bank_bytes: int) -> Source:
+    """Reads an engine with this limit for open references."""
+
+    def read() -> Iterator[Reading]:
+        yield from _references(catalog)
+        for state, nbytes in catalog.bytes_by_state().items():
+            yield Reading("bank_bytes", nbytes, (state,))
+        yield Reading("bank_limit_bytes", max_bank_bytes)
+        yield Reading("queue_images", batcher.waiting)
+        if (memory := detector.device_memory()) is not None:
+            yield Reading("device_memory_bytes", memory.used_bytes, (detector.info.device, "used"))
+            yield Reading("device_memory_bytes", memory.free_bytes, (detector.info.device, "free"))
+            yield Reading("device_memory_bytes", memory.total_bytes, (detector.info.device, "total"))
+
+    return read
+
+
+def _references(catalog: Catalog) -> Iterator[Reading]:
+    open_count, mismatched = len(catalog.open_ids()), catalog.mismatched_count
+    closed = max(0, catalog.usable_count - open_count - mismatched)
+    counts = {"open": open_count, "closed": closed, "mismatched": mismatched, "damaged": catalog.damaged_count}
+    for state, count in counts.items():
+        yield Reading("references", count, (state,))

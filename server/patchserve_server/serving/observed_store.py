@@ -1,0 +1,53 @@
+"""A store whose operations are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from patchserve_server.domain.events import Events
+from patchserve_server.domain.ports import KeptRevision, ReferenceStore
+from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.work_events import StoreUsed, told
+
+T = TypeVar("T")
+
+
+class ObservedStore:
+    """Implements `ports.ReferenceStore` with another one, and tells how each operation of it ended.
+
+    Args:
+        store: does the work.
+        events: hears of it.
+    """
+
+    def __init__(self, store: ReferenceStore, events: Events) -> None:
+        self._store = store
+        self._events = events
+        self.is_durable = store.is_durable
+
+    def save(self, reference: Reference) -> KeptRevision | None:
+        return self._told("save", reference.reference_id, lambda: self._store.save(reference))
+
+    def load(self, reference_id: ReferenceId) -> Reference:
+        return self._told("load", reference_id, lambda: self._store.load(reference_id))
+
+    def load_previous(self, reference_id: ReferenceId) -> Reference:
+        return self._told("load_previous", reference_id, lambda: self._store.load_previous(reference_id))
+
+    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+        return self._told("restore", reference_id, lambda: self._store.restore(reference_id, revision))
+
+    def forget_previous(self, reference_id: ReferenceId) -> None:
+        self._told("forget_previous", reference_id, lambda: self._store.forget_previous(reference_id))
+
+    def list_ids(self) -> Sequence[ReferenceId]:
+        return self._told("list_ids", None, self._store.list_ids)
+
+    def delete(self, reference_id: ReferenceId) -> None:
+        self._told("delete", reference_id, lambda: self._store.delete(reference_id))
+
+    def _told(self, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
+        with told(lambda *how: self._events.store_used(StoreUsed(operation, reference_id, *how))):
+            return work()

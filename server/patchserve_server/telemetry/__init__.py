@@ -1,0 +1,1 @@
+"""How the server is watched from outside: adapters of the port `domain.events`. What is off is not imported."""

@@ -1,0 +1,104 @@
+"""Counts what happens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo
+from patchserve_server.domain.events import Events, ImageInspected
+from patchserve_server.domain.work_events import (
+    BatchScored,
+    ImageProcessed,
+    LoadEnded,
+    ReferenceOpened,
+    Stage,
+    StoreUsed,
+)
+from patchserve_server.telemetry.metrics.instruments import Instruments
+from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
+from patchserve_server.telemetry.metrics.trace_ids import SentTraceIds
+
+_REJECTIONS: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+_ABSENT: Final = frozenset({"REFERENCE_NOT_FOUND", "REVISION_NOT_KEPT"})
+_CANCELLED: Final = "CANCELLED"
+
+
+class MetricsListener(Events):
+    """Counts what happens.
+
+    Args:
+        instruments: that count.
+        names: of references.
+        trace_id: of the trace that is active; None: there are only those that callers send.
+    """
+
+    def __init__(
+        self, instruments: Instruments, names: ReferenceNames, trace_id: Callable[[], str] | None = None
+    ) -> None:
+        self._count = instruments
+        self._names = names
+        self._sent = SentTraceIds()
+        self._trace_id = trace_id or self._sent.current
+
+    def call_began(self, call: CallInfo) -> None:
+        self._sent.begin(call)
+        self._count.rpc_in_flight.inc()
+        if call.is_stream:
+            self._count.streams_open.inc()
+
+    def call_ended(self, call: CallInfo, end: CallEnd) -> None:
+        exemplar = self._exemplar()
+        self._sent.end(call)
+        self._count.rpc_in_flight.dec()
+        if call.is_stream:
+            self._count.streams_open.dec()
+        self._count.rpc_requests.of(call.face, call.method_name, end.code).inc(1, exemplar)
+        self._count.rpc_duration.of(call.face, call.method_name).observe(end.duration_s, exemplar)
+        if end.code in _REJECTIONS:
+            self._count.rejected.of(end.reason).inc(1, exemplar)
+        elif end.code == _CANCELLED:
+            self._count.cancelled.of().inc(1, exemplar)
+
+    def frame_ended(self, frame: FrameInfo, end: FrameEnd) -> None:  # noqa: ARG002 - all frames count alike
+        self._count.frames.of(end.result, end.reason).inc(1, self._exemplar())
+
+    def processed(self, event: ImageProcessed) -> None:
+        exemplar, waited_s = self._exemplar(), 0.0
+        for step in event.steps:
+            if isinstance(step.what, Stage):
+                self._count.stage_duration.of(step.what).observe(step.duration_s, exemplar)
+            else:
+                waited_s += step.duration_s
+        self._count.queue_wait.of("frame" if event.is_frame else "call").observe(waited_s, exemplar)
+
+    def inspected(self, event: ImageInspected) -> None:
+        exemplar, anomaly = self._exemplar(), event.inspection.verdict.anomaly
+        reference = self._names.label(event.inspection.reference_id)
+        self._count.verdicts.of(reference, "anomalous" if anomaly.is_anomalous else "intact").inc(1, exemplar)
+        self._count.anomaly_score.of(reference).observe(anomaly.score, exemplar)
+
+    def batch_scored(self, event: BatchScored) -> None:
+        self._count.batch_images.of().observe(event.image_count)
+
+    def load_ended(self, event: LoadEnded) -> None:
+        mode, exemplar = "append" if event.appends else "replace", self._exemplar()
+        self._count.load_duration.of(mode, _outcome(event.reason)).observe(event.duration_s, exemplar)
+        self._count.queue_wait.of("load").observe(event.waited_s, exemplar)
+
+    def reference_opened(self, event: ReferenceOpened) -> None:
+        self._count.load_duration.of("open", _outcome(event.reason)).observe(event.duration_s)
+
+    def store_used(self, event: StoreUsed) -> None:
+        outcome = "absent" if event.reason in _ABSENT else _outcome(event.reason)
+        self._count.store_duration.of(event.operation, outcome).observe(event.duration_s)
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._trace_id()
+        return {"trace_id": trace_id} if trace_id else None
+
+
+def _outcome(reason: str) -> str:
+    if not reason:
+        return "ok"
+    return "cancelled" if reason == _CANCELLED else "error"

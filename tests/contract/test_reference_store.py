@@ -19,6 +19,7 @@ from hypothesis.extra import numpy as npst
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import (
     Bank,
@@ -39,6 +40,7 @@ from patchserve_server.domain.reference_options import (
     ScoringProfile,
 )
 from patchserve_server.domain.subspace import Subspace
+from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 
 
@@ -50,10 +52,13 @@ class Subject:
     reopen: Callable[[], ReferenceStore] | None = None
 
 
-@pytest.fixture(params=["memory", "folder"])
+@pytest.fixture(params=["memory", "folder", "observed"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "memory":
         yield Subject(MemoryReferenceStore())
+        return
+    if request.param == "observed":
+        yield Subject(ObservedStore(MemoryReferenceStore(), Events()))
         return
     stores = [FolderReferenceStore(tmp_path / "store")]
 

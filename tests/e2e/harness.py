@@ -33,6 +33,11 @@ def addresses_in(ready_line: str) -> tuple[str, str]:
     return words[0], words[2] if words[1] == "and" else ""
 
 
+def metrics_url_in(ready_lines: str) -> str:
+    """The URL that Prometheus scrapes; empty if there is none."""
+    return ready_lines.rpartition("For Prometheus: ")[2].split()[0] if "For Prometheus: " in ready_lines else ""
+
+
 class ServerProcess:
     """`patchserve-server serve`, with the embedded backbone and port 0 unless the flags say otherwise.
 

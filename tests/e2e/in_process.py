@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from e2e.harness import addresses_in
+from e2e.harness import addresses_in, metrics_url_in
 from fakes.detector import FakeDetector
 
 from patchserve_server.bootstrap import composition, lifecycle
@@ -32,6 +32,7 @@ class RunningServer:
 
     address: str  # of gRPC, localhost:PORT
     http_url: str  # without a slash at its end; empty without `http_port`
+    metrics_url: str = ""  # empty without `metrics_port`
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def running_server(
         line = ready.result(START_TIMEOUT_S)
     try:
         address, http_url = addresses_in(line)
-        yield RunningServer(f"localhost:{address.rpartition(':')[2]}", http_url)
+        yield RunningServer(f"localhost:{address.rpartition(':')[2]}", http_url, metrics_url_in(line))
     finally:
         stop.set()
         server.result(STOP_TIMEOUT_S)

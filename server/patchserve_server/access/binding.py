@@ -72,7 +72,7 @@ def bind(host: str, port: int, *, purpose: Purpose = HTTP, shares_port: bool = F
         except (OSError, UnicodeError) as error:
             cause = _CAUSES.get(getattr(error, "errno", 0) or 0, _CAUSES[errno.EADDRNOTAVAIL])
             cause = cause.format(host_flag=purpose.host_flag, port_flag=purpose.port_flag)
-            address = listening_address(host, port)
-            raise StartupError(f"Cannot listen for {purpose.what} on {address}: {cause}") from error
+            where = listening_address(host, port)
+            raise StartupError(f"Cannot listen for {purpose.what} on {where}: {cause}") from error
         on_failure.pop_all()
         return sockets

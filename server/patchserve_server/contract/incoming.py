@@ -121,7 +121,8 @@ class IncomingCallBase(ABC):
     def _code_of_cancellation(self) -> int:
         """The caller has left, or gRPC has ended the call at the caller's own deadline."""
         remaining_s = self.remaining_s
-        return code_pb2.CANCELLED if remaining_s is None or remaining_s > 0 else code_pb2.DEADLINE_EXCEEDED
+        is_over = remaining_s is not None and remaining_s <= 0
+        return int(code_pb2.DEADLINE_EXCEEDED if is_over else code_pb2.CANCELLED)
 
     def _log_success(self) -> None:
         if self._is_audited:

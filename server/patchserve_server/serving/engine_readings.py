@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from patchserve_server.domain.ports import Detector
 from patchserve_server.domain.readings import Reading, Source
+from patchserve_server.serving import process_memory
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 
@@ -19,10 +20,7 @@ def engine_readings(detector: Detector, catalog: Catalog, batcher: Batcher, max_
             yield Reading("bank_bytes", nbytes, (state,))
         yield Reading("bank_limit_bytes", max_bank_bytes)
         yield Reading("queue_images", batcher.waiting)
-        if (memory := detector.device_memory()) is not None:
-            yield Reading("device_memory_bytes", memory.used_bytes, (detector.info.device, "used"))
-            yield Reading("device_memory_bytes", memory.free_bytes, (detector.info.device, "free"))
-            yield Reading("device_memory_bytes", memory.total_bytes, (detector.info.device, "total"))
+        yield from _device_memory(detector)
 
     return read
 
@@ -33,3 +31,13 @@ def _references(catalog: Catalog) -> Iterator[Reading]:
     counts = {"open": open_count, "closed": closed, "mismatched": mismatched, "damaged": catalog.damaged_count}
     for state, count in counts.items():
         yield Reading("references", count, (state,))
+
+
+def _device_memory(detector: Detector) -> Iterator[Reading]:
+    memory, device = detector.device_memory(), detector.info.device
+    kinds = {"used": process_memory.used_bytes(), "total": process_memory.total_bytes()}
+    if memory is not None:
+        kinds = {"used": memory.used_bytes, "free": memory.free_bytes, "total": memory.total_bytes}
+    for kind, nbytes in kinds.items():
+        if nbytes is not None:
+            yield Reading("device_memory_bytes", nbytes, (device, kind))

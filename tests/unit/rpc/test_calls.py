@@ -15,9 +15,10 @@ from fakes.waiting import until
 from grpc import aio
 
 from patchserve_server.contract.methods import Method
-from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallInfo, current_call
+from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallEnd, CallInfo, current_call
 from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
+from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.rpc.calls import Endings, IncomingCall
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
@@ -61,13 +62,13 @@ class FakeContext:
         raise self.raised
 
 
-def entrance(pacing: RefusalPacing | None = None) -> Entrance:
-    return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog())
+def entrance(pacing: RefusalPacing | None = None, events: Events = NOBODY) -> Entrance:
+    return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog(), events)
 
 
-def incoming(context: FakeContext, method: Method = INFER) -> IncomingCall:
+def incoming(context: FakeContext, method: Method = INFER, *, events: Events = NOBODY) -> IncomingCall:
     call: Any = context
-    return IncomingCall(METHOD, call, Endings(entrance(), 60, has_tls=True), method)
+    return IncomingCall(METHOD, call, Endings(entrance(events=events), 60, has_tls=True), method)
 
 
 async def succeed() -> None:
@@ -217,3 +218,71 @@ async def test_a_failed_call_that_grpc_keeps_does_not_keep_its_arguments_in_memo
         assert bank_reference() is None
     finally:
         gc.enable()
+
+
+class Heard(Events):
+    """Remembers calls that began, and the ends of calls that ended."""
+
+    def __init__(self) -> None:
+        self.began: list[CallInfo] = []
+        self.ended: list[tuple[CallInfo, CallEnd]] = []
+
+    def call_began(self, call: CallInfo) -> None:
+        self.began.append(call)
+
+    def call_ended(self, call: CallInfo, end: CallEnd) -> None:
+        self.ended.append((call, end))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "reason"),
+    [
+        (None, "OK", ""),
+        (ReferenceNotFoundError("box"), "NOT_FOUND", "REFERENCE_NOT_FOUND"),
+        (QueueFullError("full", 0.5), "RESOURCE_EXHAUSTED", "QUEUE_FULL"),
+        (ValueError("a bug"), "INTERNAL", "INTERNAL"),
+    ],
+)
+async def test_a_call_is_told_at_its_begin_and_once_at_its_end(error: Exception | None, code: str, reason: str) -> None:
+    heard = Heard()
+    call = incoming(FakeContext(), events=heard)
+    await asyncio.create_task(call.run(succeed() if error is None else fail(error)))
+    assert heard.began == [call]
+    [(ended, end)] = heard.ended
+    assert ended is call
+    assert (end.code, end.reason) == (code, reason)
+    assert (call.service, call.method_name) == ("patchserve.v1.PatchCoreService", "Infer")
+
+
+@pytest.mark.parametrize(
+    ("remaining_s", "code"), [(None, "CANCELLED"), (5.0, "CANCELLED"), (-0.01, "DEADLINE_EXCEEDED")]
+)
+async def test_a_cancelled_call_was_left_by_its_caller_unless_its_deadline_is_over(
+    remaining_s: float | None, code: str
+) -> None:
+    heard, context = Heard(), FakeContext()
+    context.time_remaining = lambda: remaining_s  # type: ignore[method-assign]
+    call = incoming(context, events=heard)
+    running = asyncio.create_task(call.run(asyncio.Event().wait()))  # type: ignore[arg-type] # what it returns is ignored
+    await until(lambda: bool(heard.began))
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    [(_, end)] = heard.ended
+    assert (end.code, end.reason) == (code, "")
+
+
+async def test_what_runs_for_a_call_knows_it_and_what_runs_for_nobody_does_not() -> None:
+    seen: list[CallInfo | None] = []
+
+    async def look() -> None:
+        seen.append(current_call.get())
+        await asyncio.create_task(look_on())
+
+    async def look_on() -> None:
+        seen.append(current_call.get())
+
+    heard_call, unheard_call = incoming(FakeContext(), events=Heard()), incoming(FakeContext())
+    for call in (heard_call, unheard_call):
+        await asyncio.create_task(call.run(look()))
+    assert seen == [heard_call, heard_call, None, None]

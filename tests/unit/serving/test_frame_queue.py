@@ -11,7 +11,9 @@ from fakes.waiting import settle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchserve_server.domain.call_events import FrameEnd, FrameInfo, FrameResult
 from patchserve_server.domain.errors import DeadlineError, FrameDroppedError, UndecodableImageError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import OutputOptions
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.domain.stream import (
@@ -32,10 +34,32 @@ CONFIG = StreamConfig(DEFAULT_REFERENCE_ID, None, OutputOptions(), max_in_flight
 
 def frame_queue(config: StreamConfig, inspect: Inspect, *, max_active: int, max_images: int = 1000) -> FrameQueue:
     admission = Admission("image", Capacity(2 * max_images, 2**20), share=1, largest=Capacity(1, 2**19))
-    return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=FlowKey("a", 1))
+    flow = FlowKey("a", 1)
+    return FrameQueue(config, inspect, max_active=max_active, admission=admission, flow=flow, events=Balance())
+
+
+class Balance(Events):
+    """Every frame that begins ends, once."""
+
+    def __init__(self) -> None:
+        self.open: list[FrameInfo] = []
+        self.ends: list[tuple[int, FrameResult]] = []
+
+    def frame_began(self, frame: FrameInfo) -> None:
+        self.open.append(frame)
+
+    def frame_ended(self, frame: FrameInfo, end: FrameEnd) -> None:
+        self.open.remove(frame)
+        self.ends.append((frame.sequence, end.result))
+
+
+def told(queue: FrameQueue) -> Balance:
+    assert isinstance(queue._told, Balance)
+    return queue._told
 
 
 def assert_nothing_is_held(queue: FrameQueue) -> None:
+    assert not told(queue).open
     assert queue._admission.held == NOTHING
     assert not vars(queue._admission._ledger)["_held_by_client"]
 
@@ -140,6 +164,9 @@ async def test_drop_oldest_drops_the_oldest_frame_that_has_not_started() -> None
     assert [outcome.frame_id for outcome in outcomes] == [f"f{number}" for number in range(6)]
     dropped = [outcome.frame_id for outcome in outcomes if isinstance(outcome.result, FrameDroppedError)]
     assert dropped == ["f1", "f2"]
+    dropped_frames = [sequence for sequence, result in told(queue).ends if result is FrameResult.DROPPED]
+    assert dropped_frames == [1, 2]
+    assert not told(queue).open
 
 
 async def test_drop_oldest_drops_the_new_frame_if_all_others_have_started() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import io
@@ -18,16 +19,18 @@ import pytest
 from fakes.detector import FakeDetector
 from fakes.gray import gray_png, open_reference, reference
 from fakes.images import encoded, noise
+from fakes.waiting import until
 from PIL import Image
 
 from patchserve_server import imaging
 from patchserve_server.domain.errors import ImageTooLargeError, ResponseTooLargeError, UndecodableImageError
-from patchserve_server.domain.events import Events, ImageInspected, InspectionFailed, Origin
+from patchserve_server.domain.events import NOBODY, Events, ImageInspected, InspectionFailed, Origin
 from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, OutputOptions, OverlayFormat
 from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.work_events import ImageProcessed, Stage, Wait
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.inspector import LocalInspector
@@ -40,12 +43,16 @@ LIMITS = FolderLimits(100, timedelta(days=1), 10**8)
 FUNCTIONS = ("prepare_canvas", "find_regions", "heat_levels", "render_overlay", "encode_overlay")
 
 
-class Heard:
+class Heard(Events):
     """Remembers what happened."""
 
     def __init__(self) -> None:
         self.inspections: list[ImageInspected] = []
         self.failures: list[InspectionFailed] = []
+        self.processed_images: list[ImageProcessed] = []
+
+    def processed(self, event: ImageProcessed) -> None:
+        self.processed_images.append(event)
 
     def inspected(self, event: ImageInspected) -> None:
         self.inspections.append(event)
@@ -64,7 +71,7 @@ class Heard:
 async def inspector(
     outputs: Path | None = None,
     max_overlay_bytes: int = 2**26,
-    events: Events | None = None,
+    events: Events = NOBODY,
     detector: FakeDetector | None = None,
 ) -> AsyncIterator[LocalInspector]:
     with ThreadPoolExecutor(1) as inference, ThreadPoolExecutor(2) as images, ThreadPoolExecutor(1) as writing:
@@ -271,3 +278,42 @@ async def test_an_answer_is_made_where_the_inspection_was_made() -> None:
         )
     assert inspection.verdict.anomaly.is_anomalous
     assert thread != threading.get_ident()
+
+
+async def test_the_steps_of_an_image_follow_each_other_and_are_those_of_its_timing() -> None:
+    heard = Heard()
+    async with inspector(events=heard) as local:
+        opened, image = open_reference(reference(level=100)), SentImage(gray_png(160))
+        inspection = await local.inspect(opened, image, OutputOptions(overlay=True), FLOW)
+    [event] = heard.processed_images
+    assert [step.what for step in event.steps] == [
+        Wait.TURN,
+        Wait.THREAD,
+        Stage.DECODE,
+        Wait.BATCH,
+        Stage.EMBED,
+        Stage.SEARCH,
+        Wait.THREAD,
+        Stage.RENDER,
+        Stage.ENCODE,
+    ]
+    waited_s = sum(step.duration_s for step in event.steps if isinstance(step.what, Wait))
+    assert inspection.timing.queue_ms == pytest.approx(1000 * waited_s)
+    assert (event.reference_id, event.is_frame) == ("default", False)
+
+
+async def test_what_an_image_has_waited_is_told_also_if_its_caller_leaves() -> None:
+    heard, detector = Heard(), FakeDetector()
+    detector.gate.clear()
+    async with inspector(events=heard, detector=detector) as local:
+        opened, image = open_reference(reference()), SentImage(gray_png(100))
+        waiting = asyncio.create_task(local.inspect(opened, image, OutputOptions(), FlowKey.of_stream("a")))
+        await until(lambda: len(detector.batches) == 1)
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        detector.gate.set()
+    [event] = heard.processed_images
+    assert [step.what for step in event.steps][-1] is Wait.BATCH
+    assert event.is_frame
+    assert heard.inspections == heard.failures == []

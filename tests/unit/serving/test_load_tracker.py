@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 
+import pytest
+
+from patchserve_server.domain.errors import MemoryBudgetError
+from patchserve_server.domain.events import Events
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.work_events import LoadEnded
 from patchserve_server.serving.load_tracker import LoadTracker
 
 LOADS = 4
@@ -89,3 +95,41 @@ def test_readers_get_consistent_snapshots_while_loads_are_updated() -> None:
         for future in [*(pool.submit(write, number) for number in range(LOADS)), pool.submit(read)]:
             future.result(60)
     assert tracker.active_loads() == []
+
+
+class Heard(Events):
+    """Remembers which loads began and how they ended."""
+
+    def __init__(self) -> None:
+        self.began: list[ReferenceId] = []
+        self.ended: list[LoadEnded] = []
+
+    def load_began(self, reference_id: ReferenceId) -> None:
+        self.began.append(reference_id)
+
+    def load_ended(self, event: LoadEnded) -> None:
+        self.ended.append(event)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(None, ""), (MemoryBudgetError("large"), "MEMORY_BUDGET"), (asyncio.CancelledError(), "CANCELLED")],
+)
+def test_a_load_is_told_with_its_stages_whatever_its_end_is(error: BaseException | None, reason: str) -> None:
+    heard = Heard()
+    tracker = LoadTracker(heard)
+    with suppress(MemoryBudgetError, asyncio.CancelledError), tracker.track(ReferenceId("a"), 2, appends=True) as load:
+        load.received(2)
+        load.reached(LoadStage.EMBED, 0, 2)
+        load.begin_to_fit()
+        load.reached(LoadStage.EMBED, 2, 2)
+        load.reached(LoadStage.SAVE, 0, 1)
+        if error is not None:
+            raise error
+    assert heard.began == ["a"]
+    [end] = heard.ended
+    assert (end.reference_id, end.appends, end.reason) == ("a", True, reason)
+    assert [step.stage for step in end.steps] == [LoadStage.RECEIVE, LoadStage.EMBED, LoadStage.SAVE]
+    assert end.waited_s >= 0
+    measured_s = sum(step.duration_s for step in end.steps) + end.waited_s
+    assert measured_s == pytest.approx(end.duration_s, abs=0.05)

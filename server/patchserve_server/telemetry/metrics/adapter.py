@@ -30,7 +30,8 @@ def observe(observation: Observation, process: str, max_references: int) -> Regi
     Returns:
         What a scrape gets.
     """
-    prometheus_client.disable_created_metrics()  # else each series has another one, with the time of its first value
+    # Else each series has another one, with the time of its first value.
+    prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]
     registry, names = Registry(), ReferenceNames(max_references)
     observation.events.add(MetricsListener(Instruments(registry), names))
     registry.register(ReadingCollector(observation.readings, names))

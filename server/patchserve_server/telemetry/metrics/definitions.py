@@ -6,6 +6,9 @@ import enum
 from dataclasses import dataclass
 from typing import Final
 
+from patchserve_server.domain import errors
+from patchserve_server.domain.work_events import Stage
+
 PREFIX: Final = "patchserve_"
 
 _SHORT_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -14,6 +17,18 @@ _LOAD_S: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 
 _BATCH: Final = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0, 64.0)
 # Fine around the threshold, 0.5: a score of exactly 0.5 is intact.
 _SCORE: Final = (0.2, 0.3, 0.35, 0.4, 0.425, 0.45, 0.475, 0.5, 0.525, 0.55, 0.575, 0.6, 0.65, 0.7, 0.8, 1.0)
+
+# The errors below these are rejections; contract/status.py gives them RESOURCE_EXHAUSTED and UNAVAILABLE.
+REJECTIONS: Final = (
+    errors.QueueFullError,
+    errors.IdleCallError,
+    errors.MemoryBudgetError,
+    errors.StorageFullError,
+    errors.NotReadyError,
+    errors.DrainingError,
+    errors.EngineLostError,
+    errors.StorageUnavailableError,
+)
 
 
 class Kind(enum.StrEnum):
@@ -38,6 +53,8 @@ class Metric:
         name: without the prefix, and without the `_total` of a counter.
         tells: what it is.
         advice: what to look for, and what to do then.
+        known: the values of its labels that are known before anything happens. Those series begin at 0, so that a
+            query finds them and sees the first event.
     """
 
     name: str
@@ -48,6 +65,7 @@ class Metric:
     unit: str = ""
     buckets: tuple[float, ...] = ()
     merge: Merge = Merge.SUM
+    known: tuple[tuple[str, ...], ...] = ()
 
     @property
     def full_name(self) -> str:
@@ -55,8 +73,8 @@ class Metric:
         return PREFIX + self.name + ("_total" if self.kind is Kind.COUNTER else "")
 
 
-def _counter(name: str, labels: tuple[str, ...], tells: str, advice: str) -> Metric:
-    return Metric(name, Kind.COUNTER, tells, advice, labels)
+def _counter(name: str, labels: tuple[str, ...], tells: str, advice: str, *known: tuple[str, ...]) -> Metric:
+    return Metric(name, Kind.COUNTER, tells, advice, labels, known=known)
 
 
 def _gauge(
@@ -66,9 +84,15 @@ def _gauge(
 
 
 def _histogram(
-    name: str, labels: tuple[str, ...], buckets: tuple[float, ...], tells: str, advice: str, *, unit: str = "seconds"
+    name: str,
+    labels: tuple[str, ...],
+    buckets: tuple[float, ...],
+    tells: str,
+    advice: str,
+    *known: tuple[str, ...],
+    unit: str = "seconds",
 ) -> Metric:
-    return Metric(name, Kind.HISTOGRAM, tells, advice, labels, unit, buckets)
+    return Metric(name, Kind.HISTOGRAM, tells, advice, labels, unit, buckets, known=known)
 
 
 RPC_REQUESTS: Final = _counter(
@@ -105,6 +129,9 @@ FRAMES: Final = _counter(
     "`reason` is that of the error, see errors.md.",
     "dropped: the camera sends more than the server inspects; lower its rate or add a replica. failed: the reason says "
     "what is wrong with the frames.",
+    ("inspected", ""),
+    ("dropped", "FRAME_DROPPED"),
+    ("abandoned", ""),
 )
 STAGE_DURATION: Final = _histogram(
     "stage_duration_seconds",
@@ -113,6 +140,7 @@ STAGE_DURATION: Final = _histogram(
     "One stage of one image: decode, embed and search (both with its batch), render (verdict, regions, overlay), "
     "encode (overlay and response).",
     "embed and search fill the machine when it is busy. decode above them: send smaller images, or JPEG.",
+    *((stage.value,) for stage in Stage),
 )
 QUEUE_WAIT: Final = _histogram(
     "queue_wait_seconds",
@@ -122,6 +150,9 @@ QUEUE_WAIT: Final = _histogram(
     "(a whole load, for its thread). Also of images whose callers left, or whose time was over.",
     "The signal to scale on. If the 95th percentile of calls is above the time that an image itself takes, add a "
     "replica, or a GPU.",
+    ("call",),
+    ("frame",),
+    ("load",),
 )
 QUEUE_IMAGES: Final = _gauge(
     "queue_images",
@@ -144,6 +175,7 @@ REJECTED: Final = _counter(
     "`reason` as in errors.md: QUEUE_FULL, MEMORY_BUDGET, STORAGE_FULL, DRAINING and so on.",
     "QUEUE_FULL: more is sent than is served; add a replica, or let callers wait. STORAGE_FULL: make room. A few of "
     "NOT_READY and DRAINING belong to every rollout.",
+    *((error.reason,) for error in REJECTIONS),
 )
 CANCELLED: Final = _counter(
     "cancelled",

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.metrics import MetricWrapperBase
 
 from patchserve_server.telemetry.metrics import definitions
 from patchserve_server.telemetry.metrics.definitions import PREFIX, Metric
 
-M = TypeVar("M", Counter, Histogram)
+M = TypeVar("M", bound=MetricWrapperBase)
 
 
 class Series(Generic[M]):
     """The series of one metric. prometheus_client takes a lock and makes texts to find one; this remembers it."""
 
-    def __init__(self, metric: M) -> None:
+    def __init__(self, metric: M, known: Iterable[tuple[str, ...]]) -> None:
         self._metric = metric
         self._series: dict[tuple[str, ...], M] = {}
+        for labels in known:
+            self.of(*labels)
 
     def of(self, *labels: str) -> M:
         """The one with these values of its labels."""
@@ -32,14 +36,14 @@ class Instruments:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(metric: Metric) -> Series[Counter]:
-            return Series(Counter(PREFIX + metric.name, metric.tells, metric.labels, registry=registry))
+            return Series(Counter(PREFIX + metric.name, metric.tells, metric.labels, registry=registry), metric.known)
 
         def gauge(metric: Metric) -> Gauge:
             return Gauge(PREFIX + metric.name, metric.tells, registry=registry)
 
         def histogram(metric: Metric) -> Series[Histogram]:
             name, tells, labels = PREFIX + metric.name, metric.tells, metric.labels
-            return Series(Histogram(name, tells, labels, registry=registry, buckets=metric.buckets))
+            return Series(Histogram(name, tells, labels, registry=registry, buckets=metric.buckets), metric.known)
 
         self.rpc_requests = counter(definitions.RPC_REQUESTS)
         self.rpc_duration = histogram(definitions.RPC_DURATION)

@@ -22,6 +22,7 @@ from patchserve_server.telemetry.metrics.trace_ids import SentTraceIds
 _REJECTIONS: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 _ABSENT: Final = frozenset({"REFERENCE_NOT_FOUND", "REVISION_NOT_KEPT"})
 _CANCELLED: Final = "CANCELLED"
+_VERDICTS: Final = ("intact", "anomalous")
 
 
 class MetricsListener(Events):
@@ -75,7 +76,8 @@ class MetricsListener(Events):
     def inspected(self, event: ImageInspected) -> None:
         exemplar, anomaly = self._exemplar(), event.inspection.verdict.anomaly
         reference = self._names.label(event.inspection.reference_id)
-        self._count.verdicts.of(reference, "anomalous" if anomaly.is_anomalous else "intact").inc(1, exemplar)
+        by_verdict = [self._count.verdicts.of(reference, verdict) for verdict in _VERDICTS]  # both exist from now on
+        by_verdict[anomaly.is_anomalous].inc(1, exemplar)
         self._count.anomaly_score.of(reference).observe(anomaly.score, exemplar)
 
     def batch_scored(self, event: BatchScored) -> None:

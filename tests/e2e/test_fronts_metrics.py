@@ -1,0 +1,41 @@
+"""With several fronts, one port has the metrics of all processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from e2e.fleet import fleet_process
+from e2e.harness import load, metrics_url_in
+from fakes.gray import gray_png
+from fakes.scrape import scrape
+from fakes.waiting import wait_until
+
+from patchserve.v1.inference_pb2 import InferRequest
+
+REQUEST = InferRequest(reference_id="belt", image=gray_png(100))
+
+
+def test_one_scrape_has_all_processes_and_what_an_ended_front_has_counted() -> None:
+    with fleet_process("--metrics-port", "0") as fleet:
+        assert fleet.process.stdout is not None
+        url = metrics_url_in(fleet.process.stdout.readline())
+        for front in range(2):
+            with fleet.stub_at(front) as stub:
+                load(stub, "belt")
+                for _ in range(3):
+                    stub.Infer(REQUEST)
+        found = scrape(url)
+        assert found.total("rpc_requests_total", method="Infer", code="OK") == 6
+        assert found.total("verdicts_total", reference="belt") == 6
+        assert found.total("batch_images_sum") == 6  # of the engine
+        assert found.total("references", state="open") == 1
+        assert len(found.matching("build_info")) == 1
+        assert found.total("ready") == 1
+        names = {sample.labels["process"] for sample in found.matching("process_resident_memory_bytes")}
+        assert names == {"parent", "engine", "front 0", "front 1"}
+        ended = fleet.pid_of("front 1")
+        os.kill(ended, signal.SIGKILL)
+        wait_until(lambda: fleet.pid_of("front 1") not in (0, ended))
+        wait_until(lambda: scrape(url).total("process_start_time_seconds", process="front 1") > 0)
+        assert scrape(url).total("rpc_requests_total", method="Infer", code="OK") == 6

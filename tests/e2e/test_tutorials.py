@@ -2,20 +2,49 @@
 
 from __future__ import annotations
 
+import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.harness import ServerProcess
-from e2e.tutorials import TUTORIALS, assert_same_output, blocks_of, run_tutorial
+from e2e.harness import server_process
+from e2e.proxies import program
+from e2e.tutorials import (
+    GRPC,
+    HTTP,
+    METRICS,
+    PROMETHEUS,
+    TUTORIALS,
+    assert_same_output,
+    blocks_of,
+    run_tutorial,
+)
 
 NAMES = sorted(path.name for path in TUTORIALS.glob("*.md") if path.name != "README.md")
 
 
-@pytest.mark.usefixtures("default_reference")
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
+
+
+@pytest.fixture(scope="module")
+def addresses() -> Iterator[dict[str, str]]:
+    """Those of the pages, and those of a server that has all ports."""
+    metrics = free_port()
+    with server_process("--http-port", "0", "--metrics-port", str(metrics)) as server:
+        http = server.http_url.removeprefix("http://")
+        yield {GRPC: server.address, HTTP: http, METRICS: f"localhost:{metrics}", PROMETHEUS: str(free_port())}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tutorial_runs_and_prints_what_it_shows(name: str, server: ServerProcess, tmp_path: Path) -> None:
+def test_a_tutorial_runs_and_prints_what_it_shows(name: str, addresses: dict[str, str], tmp_path: Path) -> None:
+    if name == "metrics.md":
+        program("prometheus")
     assert any(block.shown for block in blocks_of(name))
-    run_tutorial(name, server, tmp_path)
+    run_tutorial(name, addresses, tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Runs the blocks of a tutorial in their order, as a reader would, and compares what they print with the page.
 
-- `sh` blocks run in bash, in one folder with the samples; `python` blocks run as programs, those with a title become a
-  file of this name.
+- `sh` blocks run in bash, in one folder with the samples; `python` blocks run as programs. A block with a title
+  becomes a file of this name.
 - A `text` block after one of these is its output. In it, `…` stands for anything, and numbers may differ a little:
   another processor rounds differently. Numbers of a time may be any.
 - Blocks that are indented are not run: the server and its commands.
@@ -13,16 +13,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-
-from e2e.harness import ServerProcess
 
 REPO = Path(__file__).resolve().parents[2]
 TUTORIALS = REPO / "docs" / "tutorials"
 TOOLS = Path(sys.executable).parent
 TIMEOUT_S = 120
-_BLOCK = re.compile(r"^```(sh|python|text)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+GRPC, HTTP, METRICS, PROMETHEUS = "localhost:50051", "localhost:8080", "localhost:9464", "9090"  # on the pages
+_BLOCK = re.compile(r"^```(sh|python|yaml|text)(?: title=\"([^\"]+)\")?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d+(?:,\d{3})*(?:\.\d+)?")
 _TOLERANCE = 0.05  # of a number
 _ROUNDING = 0.03
@@ -49,17 +49,25 @@ def blocks_of(name: str) -> list[Block]:
     return found
 
 
-def run_tutorial(name: str, server: ServerProcess, folder: Path) -> None:
+def run_tutorial(name: str, addresses: Mapping[str, str], folder: Path) -> None:
     """Run all blocks in a folder that looks like a checkout.
+
+    Args:
+        name: of the file.
+        addresses: an address of the page, and the one to use in its place.
+        folder: an empty one.
 
     Raises:
         AssertionError: a block failed, or printed something else than the page shows.
     """
-    for entry in ("samples", "docs"):
+    for entry in ("deploy", "docs", "samples"):
         (folder / entry).symlink_to(REPO / entry)
+    environment = {**os.environ, "PATH": f"{TOOLS}:{os.environ['PATH']}", "PYTHONUNBUFFERED": "1"}
+    environment |= {"PATCHSERVE_SERVER": addresses[GRPC]}
     for block in blocks_of(name):
-        code = block.code.replace("localhost:50051", server.address)
-        code = code.replace("localhost:8080", server.http_url.removeprefix("http://"))
+        code = block.code
+        for shown, used in addresses.items():
+            code = code.replace(shown, used)
         if block.title:
             (folder / block.title).write_text(code)
             continue
@@ -67,12 +75,7 @@ def run_tutorial(name: str, server: ServerProcess, folder: Path) -> None:
         done = subprocess.run(
             [*program, code],
             cwd=folder,
-            env={
-                **os.environ,
-                "PATH": f"{TOOLS}:{os.environ['PATH']}",
-                "PATCHSERVE_SERVER": server.address,
-                "PYTHONUNBUFFERED": "1",
-            },
+            env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
+from mkdocs.structure.pages import Page
 from site_commands import command_pages
 
 HERE = Path(__file__).resolve().parent
@@ -35,6 +36,7 @@ OURS = (  # mkdocs.yml names them
     "node_modules/iframe-worker/shim/index.js",  # lets the search work in a site that was opened from a folder
 )
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
+LINK_TEXT = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -50,6 +52,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     for file in files:
         file.dest_uri = file.dest_uri.removeprefix("docs/")
     return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
+    """Leaves the text of links to folders, which a forge lists and a site cannot."""
+    folder = (REPO / page.file.src_uri).parent
+    return LINK_TEXT.sub(lambda link: link[1] if (folder / link[2]).is_dir() else link[0], markdown)
 
 
 def on_post_page(output: str, **_: object) -> str:

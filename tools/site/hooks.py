@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files, InclusionLevel
@@ -37,6 +38,23 @@ OURS = (  # mkdocs.yml names them
 )
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 LINK_TEXT = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)\)")
+
+
+def on_config(config: MkDocsConfig) -> None:
+    """Puts the pages that fit in the place of a pattern of the navigation."""
+    config.nav = _expanded(config.nav)
+
+
+def _expanded(nav: Any) -> Any:  # noqa: ANN401 - lists and mappings of titles, as YAML has them
+    if isinstance(nav, dict):
+        return {title: _expanded(below) for title, below in nav.items()}
+    if not isinstance(nav, list):
+        return nav
+    return [page for entry in nav for page in (_fitting(entry) if isinstance(entry, str) else [_expanded(entry)])]
+
+
+def _fitting(name: str) -> list[str]:
+    return [path.relative_to(REPO).as_posix() for path in sorted(REPO.glob(name))] if "*" in name else [name]
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

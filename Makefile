@@ -70,6 +70,16 @@ page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs c
 dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
 	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
 
+SITE := tools/site
+
+.PHONY: site
+site: $(STAMP) $(SITE)/node_modules/.package-lock.json ## build the documentation site, strictly: out/site/index.html opens without a server (needs Node.js)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, warnings would pass
+
+$(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
+	cd $(SITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund
+	@touch $@
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py

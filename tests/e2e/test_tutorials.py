@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 from e2e.harness import server_process
-from e2e.proxies import program
 from e2e.tutorials import (
     GRPC,
     HTTP,
@@ -19,6 +18,7 @@ from e2e.tutorials import (
     blocks_of,
     run_tutorial,
 )
+from fakes.programs import program
 
 NAMES = sorted(path.name for path in TUTORIALS.glob("*.md") if path.name != "README.md")
 

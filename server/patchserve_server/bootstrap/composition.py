@@ -89,7 +89,7 @@ async def create_application(
     outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
     observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
-    drift = DriftWatch(engine.catalog.find, pools.images, events.drifted)
+    drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -79,8 +80,8 @@ def test_what_is_measured_beside_other_programs_is_not_kept(
 
 
 def test_threads_that_get_half_a_core_are_not_calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = measurements.time.thread_time
-    monkeypatch.setattr(measurements.time, "thread_time", lambda: real() / 2)
+    real = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: real() / 2)
     assert not measurements.is_calm()
 
 

@@ -48,6 +48,7 @@ from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
 from patchserve_server.store import ExportedFiles, FolderReferenceStore, MemoryReferenceStore
@@ -80,14 +81,16 @@ async def create_application(
     wall = Wall(pools.images)
     if settings.http_port is not None:  # only the HTTP face shows the wall
         events.add(wall)
+    statistics = ServerStatistics()
+    events.add(statistics)
     admissions = open_admissions(settings, events)
     engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
     outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
+    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
-    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
     )
@@ -102,6 +105,7 @@ async def create_application(
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        statistics=statistics,
         drift=drift,
         transfer=engine.transfer,
         events=events,
@@ -120,6 +124,7 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    statistics: ServerStatistics,
     drift: Drifts,
     transfer: Transfer,
     events: Events,
@@ -141,6 +146,7 @@ def assemble(
         images=admissions.images,
         loads=admissions.loads,
         wall=wall,
+        statistics=statistics,
         drift=drift,
         transfer=transfer,
     )

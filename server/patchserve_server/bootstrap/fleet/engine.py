@@ -42,7 +42,7 @@ async def run_engine(assignment: Assignment) -> None:
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
         open_listeners(settings, observation.events, resources, assignment.name)
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         admissions = open_admissions(settings, observation.events)  # the fronts admit
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts

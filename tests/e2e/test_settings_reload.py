@@ -48,15 +48,16 @@ def info(stub: Stub) -> GetServerInfoResponse:
 
 def limits(stub: Stub) -> tuple[int, int, float]:
     found = info(stub).limits
-    return found.max_pending_images, found.max_in_flight, found.default_timeout.ToNanoseconds() / 1e9
+    return found.max_pending_images, found.max_in_flight, found.default_timeout_s
 
 
 def reload(fleet: Fleet, says: str) -> str:
-    """Sends SIGHUP; returns the line of the log with these words."""
+    """Sends SIGHUP; returns the message of the log with these words."""
     before = len(fleet.log)
     fleet.process.send_signal(signal.SIGHUP)
     wait_until(lambda: says in fleet.log[before:])
-    return next(line for line in fleet.log[before:].splitlines() if says in line)
+    line = next(line for line in fleet.log[before:].splitlines() if says in line)
+    return str(json.loads(line)["event"])
 
 
 @pytest.mark.parametrize("fronts", [1, 2])
@@ -109,8 +110,7 @@ def test_a_front_that_is_started_again_has_the_settings_of_now(file: Path) -> No
 
 
 def test_the_doctor_sees_a_running_server(tmp_path: Path) -> None:
-    flags = ("--store", str(tmp_path / "references"), "--http-port", "0")
-    with fleet_process(*flags) as fleet:
+    with fleet_process("--store", str(tmp_path / "references"), "--http-port", "0") as fleet:
         ports = ("--port", fleet.address.rpartition(":")[2], "--http-port", fleet.http_url.rpartition(":")[2])
         command = (sys.executable, "-c", "from patchserve_server.cli import main; main()", "doctor", "--output", "json")
         flags = ("--store", str(tmp_path / "references"), "--backbone", "efficientnet_lite2", *ports)

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 import pytest
 import requests
+from e2e.fleet import fleet_process
 from e2e.harness import connect
 from e2e.in_process import running_server
 from e2e.streaming import config, frame, results
@@ -292,6 +293,25 @@ def test_no_call_waits_for_a_collector_that_does_not_answer(monkeypatch: pytest.
         with running_server(otel=True, http_port=None) as server, connect(server.address) as stub:
             for _ in range(50):
                 stub.GetServerInfo(server_info_pb2.GetServerInfoRequest(), timeout=10)
+
+
+def test_with_several_processes_the_spans_of_the_engine_belong_to_the_call_of_a_front(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with collector() as collected:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collected.address)
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
+        with fleet_process("--otel") as fleet, connect(fleet.address) as stub:
+            load_id, metadata = headers(800)
+            stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[IMAGE]), metadata=tuple(metadata))
+            infer_id, metadata = headers(801)
+            stub.Infer(inference_pb2.InferRequest(image=IMAGE), metadata=tuple(metadata))
+            load = collected.trace(load_id, 3)
+            infer = collected.trace(infer_id, 1 + len(STEPS))
+            call = root_of(infer)
+            collected.wait_for(lambda spans: any(span.links == (call.span_id,) for span in spans))
+    assert {"load", "store save"} <= set(names(children(load, root_of(load))))
+    assert names(children(infer, call)) == STEPS
 
 
 def test_without_it_nothing_of_opentelemetry_is_imported() -> None:

@@ -13,6 +13,7 @@ import os
 import pkgutil
 import signal
 import socket
+import socketserver
 import sys
 from collections.abc import Iterator
 from importlib.abc import MetaPathFinder
@@ -20,7 +21,10 @@ from types import ModuleType
 from typing import Any, Final
 
 ONLY_UNIX: Final = ("fcntl", "resource", "pwd", "grp", "termios", "uvloop")
-ONLY_LINUX: Final = ("patchserve_server.bootstrap.fleet.", "patchserve_server.fronts.")
+ONLY_LINUX: Final = (
+    "patchserve_server.bootstrap.fleet.", "patchserve_server.fronts.", "patchserve_server.telemetry.metrics.fleet",
+    "patchserve_server.telemetry.metrics.snapshots",
+)  # fmt: skip
 FLEETS: Final = frozenset({"patchserve_server.bootstrap.fleet.count", "patchserve_server.fronts.connected_fronts"})
 _ATTRIBUTES: Final = {
     os: (
@@ -29,6 +33,7 @@ _ATTRIBUTES: Final = {
     ),
     signal: ("SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"),
     socket: ("SO_REUSEPORT",),
+    socketserver: ("ThreadingUnixStreamServer", "UnixStreamServer"),
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -223,11 +224,7 @@ class Admission:
 
     def _rejection(self, reason: str) -> QueueFullError:
         if (due := self._rejections.count()) is not None:
-            count, since_s = due
-            if count == 1:
-                _log.warning("Rejected 1 call: %s limit reached", self._unit)
-            else:
-                _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, self._unit)
+            Context().run(_log_rejections, self._unit, *due)  # outside of this call: it is about many
         if self._on_rejection is not None:
             self._on_rejection()
         return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
@@ -317,3 +314,10 @@ class Admission:
     def _limit_text(self, limit: Capacity) -> str:
         size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""
         return f"{counted(limit.count, self._unit)}{size}"
+
+
+def _log_rejections(unit: str, count: int, since_s: float) -> None:
+    if count == 1:
+        _log.warning("Rejected 1 call: %s limit reached", unit)
+    else:
+        _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, unit)

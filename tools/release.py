@@ -24,6 +24,7 @@ VERSION_PATTERNS = {
     ),
     "client/node/README.md": r"(?<=patchserve-client-)[0-9.]+(?=\.tgz)",
     "docs/deployment/kubernetes.yaml": r"(?<=image: patchserve:)\S+",
+    "deploy/helm/patchserve/Chart.yaml": r"(?m)(?<=^version: )\S+|(?<=^appVersion: )\S+",
 }
 
 

@@ -16,16 +16,17 @@ from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
 from patchserve_client import _aio_stream, _calls
 from patchserve_client import _types as types
 from patchserve_client._aio_status import server_status_first
-from patchserve_client._base import BaseClient, OpenChannel
+from patchserve_client._aio_transfer import AsyncTransferCalls
+from patchserve_client._base import OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
-from patchserve_client._server_types import Health, ServerInfo
+from patchserve_client._server_types import Health, ServerInfo, ServerStats
 from patchserve_client._silence import SilenceLimit
 
 _T = TypeVar("_T")
 
 
-class AsyncClient(BaseClient):
+class AsyncClient(AsyncTransferCalls):
     """`Client` for asyncio: the same arguments, calls and errors, awaited.
 
     It belongs to the event loop of its first call, and can be created outside of it.
@@ -173,6 +174,12 @@ class AsyncClient(BaseClient):
         call = _calls.restore_reference(reference_id, revision, expected_revision)
         return await self._run(call, self._load_deadline_s(timeout_s))
 
+    async def reference_history(
+        self, reference_id: str = "default", *, timeout_s: float | None = None
+    ) -> list[types.KeptRevision]:
+        """Like `Client.reference_history`."""
+        return await self._run(_calls.reference_history(reference_id), timeout_s)
+
     async def reference_image(
         self,
         reference_id: str = "default",
@@ -193,6 +200,10 @@ class AsyncClient(BaseClient):
     async def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Like `Client.server_info`."""
         return await self._run(_calls.server_info(), timeout_s)
+
+    async def server_stats(self, *, timeout_s: float | None = None) -> ServerStats:
+        """Like `Client.server_stats`."""
+        return await self._run(_calls.server_stats(), timeout_s)
 
     async def health(self, *, timeout_s: float | None = None) -> Health:
         """Like `Client.health`."""

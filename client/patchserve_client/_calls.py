@@ -22,13 +22,14 @@ from patchserve_client._backoff import Backoff
 from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
-from patchserve_client._server_types import ServerInfo
+from patchserve_client._server_types import ServerInfo, ServerStats
 from patchserve_client._stream_state import StreamState
 from patchserve_client._types import (
     EncodedReferenceImage,
     Frame,
     ImageSource,
     InferenceResult,
+    KeptRevision,
     LoadProgress,
     ReferenceInfo,
 )
@@ -97,6 +98,11 @@ def restore_reference(reference_id: str, revision: str, expected_revision: str) 
     return Call("RestoreReference", request, lambda response: _results.reference_info(response.reference))
 
 
+def reference_history(reference_id: str) -> Call[list[KeptRevision]]:
+    request = reference_pb2.GetReferenceHistoryRequest(reference_id=reference_id)
+    return Call("GetReferenceHistory", request, _results.kept_revisions)
+
+
 def reference_image(reference_id: str, index: int, expected_revision: str) -> Call[EncodedReferenceImage]:
     request = reference_pb2.GetReferenceImageRequest(
         reference_id=reference_id, index=index, expected_revision=expected_revision
@@ -111,6 +117,10 @@ def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:
 
 def server_info() -> Call[ServerInfo]:
     return Call("GetServerInfo", server_info_pb2.GetServerInfoRequest(), _results.server_info)
+
+
+def server_stats() -> Call[ServerStats]:
+    return Call("GetServerStats", server_info_pb2.GetServerStatsRequest(), _results.server_stats)
 
 
 def health(service: str) -> Call[bool]:

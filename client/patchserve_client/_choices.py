@@ -58,6 +58,24 @@ class CalibrationMethod(enum.StrEnum):
     AUGMENTED_VIEWS = "augmented_views"
 
 
+class DriftState(enum.StrEnum):
+    """What the comparison of recent scores with the normal scores of a calibration says."""
+
+    TOO_FEW_IMAGES = "too_few_images"
+    NONE = "none"
+    MORE_DAMAGE = "more_damage"
+    SCENE_CHANGED = "scene_changed"
+
+
+class ReferenceOperation(enum.StrEnum):
+    """What made a revision of a reference."""
+
+    LOAD = "load"
+    APPEND = "append"
+    TUNE = "tune"
+    IMPORT = "import"
+
+
 class HeatmapScale(enum.StrEnum):
     """How raw distances become colors: stretched for each image, or fixed around the threshold."""
 

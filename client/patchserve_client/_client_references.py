@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from patchserve_client import _calls
 from patchserve_client._base import BaseClient
-from patchserve_client._types import EncodedReferenceImage, LoadProgress, ReferenceInfo
+from patchserve_client._types import EncodedReferenceImage, KeptRevision, LoadProgress, ReferenceInfo
 
 _T = TypeVar("_T")
 
@@ -93,6 +93,16 @@ class ReferenceCalls(BaseClient):
         """
         call = _calls.restore_reference(reference_id, revision, expected_revision)
         return self._run(call, self._load_deadline_s(timeout_s))
+
+    def reference_history(self, reference_id: str = "default", *, timeout_s: float | None = None) -> list[KeptRevision]:
+        """The revisions that the server keeps: the current one, then the one that `restore_reference` puts back.
+
+        Needs the scope `manage`.
+
+        Raises:
+            NotFound: there is no such reference.
+        """
+        return self._run(_calls.reference_history(reference_id), timeout_s)
 
     def reference_image(
         self,

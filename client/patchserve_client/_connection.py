@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import grpc
@@ -60,6 +60,7 @@ class Connection:
     token: TokenSource = field(repr=False)
     max_message_mib: int
     insecure_token: bool = False
+    is_shared: bool = True  # with the other clients of this process that have the same settings
 
     def __post_init__(self) -> None:
         is_protected = self.tls is not None or self.address.is_on_this_machine or self.insecure_token
@@ -77,6 +78,10 @@ class Connection:
         """The address for gRPC and for messages."""
         return self.address.target
 
+    def alone(self) -> Connection:
+        """The same settings, for a connection of its own."""
+        return replace(self, is_shared=False)
+
     def options(self) -> list[tuple[str, Any]]:
         max_message_bytes = self.max_message_mib * 1024 * 1024
         return [
@@ -93,6 +98,7 @@ class Connection:
             # Reconnect to a restarted server soon.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
+            ("grpc.use_local_subchannel_pool", int(not self.is_shared)),
         ]
 
     def credentials(self) -> grpc.ChannelCredentials | None:

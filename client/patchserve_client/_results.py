@@ -95,7 +95,31 @@ def reference_info(
         ),
         images=tuple(_copied(types.ReferenceImage, image) for image in images),
         cost=None if cost is None else _copied(types.LoadCost, cost),
+        drift=_drift(message.drift) if message.HasField("drift") else None,
     )
+
+
+def _drift(message: reference_pb2.Drift) -> types.Drift:
+    return _copied(
+        types.Drift,
+        message,
+        state=from_wire(choices.DriftState, message.state, reference_pb2.DriftState),
+        shift=message.shift if message.HasField("shift") else None,
+        outlier_share=message.outlier_share if message.HasField("outlier_share") else None,
+        since=message.since.ToDatetime(UTC) if message.HasField("since") else None,
+    )
+
+
+def kept_revisions(message: reference_pb2.GetReferenceHistoryResponse) -> list[types.KeptRevision]:
+    return [
+        _copied(
+            types.KeptRevision,
+            revision,
+            reference=reference_info(revision.reference),
+            operation=from_wire(choices.ReferenceOperation, revision.operation, reference_pb2.ReferenceOperation),
+        )
+        for revision in message.revisions
+    ]
 
 
 def _input_options(message: reference_pb2.InputOptions) -> dict[str, Any]:
@@ -127,6 +151,23 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> server_types.
         heatmap_scale=from_wire(choices.HeatmapScale, message.heatmap_scale, inference_pb2.HeatmapScale),
         limits=_copied(server_types.Limits, message.limits),
     )
+
+
+def server_stats(message: server_info_pb2.GetServerStatsResponse) -> server_types.ServerStats:
+    return _copied(
+        server_types.ServerStats,
+        message,
+        start_time=message.start_time.ToDatetime(UTC),
+        calls=tuple(_copied(server_types.CallCount, one) for one in message.calls),
+        failures=tuple(_copied(server_types.FailureCount, one) for one in message.failures),
+        wait=_histogram(message.wait),
+        inspection=_histogram(message.inspection),
+        references=tuple(_copied(server_types.ReferenceStats, one) for one in message.references),
+    )
+
+
+def _histogram(message: server_info_pb2.DurationHistogram) -> server_types.DurationHistogram:
+    return server_types.DurationHistogram(tuple(message.bounds_s), tuple(message.counts), message.sum_s)
 
 
 def stream_event(message: stream_pb2.InferStreamResponse) -> types.FrameResult | types.StreamNotice | None:

@@ -15,8 +15,10 @@ from patchserve_client import _saving
 from patchserve_client._choices import (
     AspectRatio,
     CalibrationMethod,
+    DriftState,
     LoadStage,
     NoticeKind,
+    ReferenceOperation,
     ReferenceViews,
     ScoringProfile,
 )
@@ -145,7 +147,7 @@ class InferenceResult:
         return _saving.as_dict(self)
 
     def save(self, folder: str | os.PathLike[str], name: str = "result") -> list[Path]:
-        """Write <name>.json, and what was requested of <name>_overlay.png (or .jpg, .webp) and <name>_score_map.npy.
+        """Write NAME.json, and what was requested of NAME_overlay.png (or .jpg, .webp) and NAME_score_map.npy.
 
         Creates the folder and replaces earlier files. Returns the files.
 
@@ -191,6 +193,17 @@ class ReferenceImage:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How recent scores compare with the normal scores of the calibration, as of the last comparison."""
+
+    state: DriftState | None  # None: unknown to this client
+    image_count: int  # recent images that were compared
+    shift: float | None  # the probability that a recent score is above a normal one; None: nothing was compared
+    outlier_share: float | None  # of recent images that are anomalous, and above all normal scores; None: as `shift`
+    since: datetime | None  # UTC, when this state began
+
+
+@dataclass(frozen=True, slots=True)
 class ReferenceInfo:
     """The description of a reference on the server."""
 
@@ -228,10 +241,20 @@ class ReferenceInfo:
     previous_revision: str  # that `restore_reference` puts back; empty: none is kept
     images: tuple[ReferenceImage, ...] = field(compare=False)  # from `get_reference` only; otherwise empty
     cost: LoadCost | None = field(compare=False)  # from `load_reference` only; otherwise None
+    drift: Drift | None = field(compare=False)  # from `get_reference` and `list_references` only; otherwise None
 
     def __repr__(self) -> str:
         images = counted(self.image_count, "image")
         return f"<ReferenceInfo {self.reference_id!r}: {images}, revision {self.revision[:12]}>"
+
+
+@dataclass(frozen=True, slots=True)
+class KeptRevision:
+    """A revision of a reference that the server keeps."""
+
+    reference: ReferenceInfo  # as it is or was; its update_time is when this revision was made
+    operation: ReferenceOperation | None  # that made it; None: not known
+    is_current: bool
 
 
 @dataclass(frozen=True, slots=True)

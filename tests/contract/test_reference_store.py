@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes.references import content, make_model, make_reference, named
+from fakes.references import content, make_model, make_reference, make_subspace_model, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -254,8 +254,20 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
     if previous is None:
         with pytest.raises(RevisionNotKeptError, match="no previous revision is kept"):
             store.load_previous(parcel)
+        with pytest.raises(RevisionNotKeptError, match="no previous revision is kept"):
+            store.describe_previous(parcel)
     else:
         assert content(store.load_previous(parcel)) == content(previous)
+        described = store.describe_previous(parcel)
+        assert described == previous.info
+        assert described.operation is previous.operation
+
+
+def test_a_previous_subspace_is_described_too(store: ReferenceStore) -> None:
+    first, second = named(make_subspace_model(1)), named(make_subspace_model(2))
+    store.save(first)
+    store.save(second)
+    assert store.describe_previous(ReferenceId("parcel")) == first.info
 
 
 def test_a_restored_reference_is_as_it_was(store: ReferenceStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -17,11 +18,13 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_input, gray_png
 from fakes.waiting import settle, until
 
+from patchserve_server.domain.drift import UNKNOWN, DriftState
 from patchserve_server.domain.errors import (
     EngineLostError,
     InvalidInputError,
     PatchserveError,
     PreconditionError,
+    ReferenceFileError,
     ReferenceNotFoundError,
     RevisionMismatchError,
     RevisionNotKeptError,
@@ -29,7 +32,8 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.events import NOBODY
 from patchserve_server.domain.load_cost import LoadedReference
-from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.reference import CalibrationMethod, ReferenceOperation, ScoreSpread
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.domain.reference_options import RequestedOptions, ScoringProfile
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
@@ -41,10 +45,12 @@ from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
-from patchserve_server.store import MemoryReferenceStore
+from patchserve_server.serving.reference_transfer import ImportOptions, ReferenceTransfer
+from patchserve_server.store import ExportedFiles, MemoryReferenceStore
 
 BELT = ReferenceId("belt")
 VERSION = "1"
@@ -84,6 +90,8 @@ class EngineBench:
             batcher=Batcher(self.detector, pool, workers=1, max_batch_size=4, max_queue_delay_s=0),
             builder=builder,
             reference_images=ReferenceImages(self.catalog, pool, FairSemaphore(4)),
+            transfer=ReferenceTransfer(self.catalog, self.detector, ExportedFiles(None), pool, max_bytes=MAX_BYTES),
+            drift=DriftWatch(self.catalog.find, pool, self.fronts.tell_drift),
             fronts=self.fronts,
             pixels=[SharedPixels(file) for file in self._files],
         )
@@ -350,3 +358,73 @@ async def test_an_engine_on_another_machine_needs_certificates_of_both(tmp_path:
         bench.client_tls = None
         with pytest.raises(ValueError, match="only with TLS"):
             await bench.front(shares_memory=False)
+
+
+async def _all(chunks: AsyncIterator[bytes]) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+async def _one(data: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(data), 1000):
+        yield data[start : start + 1000]
+
+
+async def test_references_are_exported_through_one_front_and_imported_through_another(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    loaded = (await load(one, 10, 20)).info
+    async with one.transfer.export(BELT, loaded.revision) as export:
+        assert export.info == loaded
+        data = await _all(export.chunks)
+    assert len(data) == export.size_bytes
+    copied = await other.transfer.import_reference(ImportOptions(len(data), ReferenceId("copy")), _one(data))
+    assert (copied.revision, copied.images) == (loaded.revision, loaded.images)
+    assert one.references.info(ReferenceId("copy")) == copied  # known by all when it is answered
+    history = await one.references.history(BELT)
+    assert history == [loaded]
+    assert history[0].operation is ReferenceOperation.LOAD
+
+
+async def test_a_bad_file_through_a_front_ends_with_the_error_of_the_engine(bench: EngineBench) -> None:
+    front = await bench.front()
+    with pytest.raises(ReferenceFileError, match="does not begin as one"):
+        await front.transfer.import_reference(ImportOptions(5000), _one(b"x" * 5000))
+    with pytest.raises(ReferenceNotFoundError):
+        async with front.transfer.export(BELT, None):
+            pass
+
+
+async def test_an_export_that_its_front_does_not_finish_is_released(
+    bench: EngineBench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.engine.transfer, "_files", ExportedFiles(tmp_path / "files"))
+    (tmp_path / "files").mkdir()
+    front = await bench.front()
+    await load(front, 10)
+    async with front.transfer.export(BELT, None):
+        assert list((tmp_path / "files").iterdir())
+    await until(lambda: not list((tmp_path / "files").iterdir()))
+    leaving = await bench.front(1)
+    async with leaving.transfer.export(BELT, None):
+        leaving.close()
+        await until(lambda: not list((tmp_path / "files").iterdir()))
+
+
+async def test_the_scores_of_all_fronts_are_compared_together_and_all_know_the_outcome(bench: EngineBench) -> None:
+    one, other = await bench.front(0), await bench.front(1)
+    loaded = (await load(one, 10, 20, 30)).info
+    calibrated = dataclasses.replace(
+        loaded.calibration, method=CalibrationMethod.LEAVE_ONE_OUT, normal_scores=ScoreSpread.of([10, 11, 12, 13])
+    )
+    bench.fronts.known.set(BELT, dataclasses.replace(loaded, calibration=calibrated))
+    for front in (one, other):
+        for _ in range(16):
+            front.drift.add(BELT, loaded.revision, 40.0)
+    for front in (one, other):
+        await until(lambda front=front: front.drift.drift_of(loaded).state is DriftState.SCENE_CHANGED)  # type: ignore[misc]
+    known = one.drift.drift_of(loaded)
+    assert known == other.drift.drift_of(loaded) == bench.engine.drift.drift_of(loaded)
+    assert known.image_count == 32
+    assert [(reading.labels, reading.value) for reading in bench.engine.drift.readings()] == [(("belt",), 1.0)]
+    later = await bench.front(0)
+    assert later.drift.drift_of(loaded) == known
+    assert later.drift.drift_of(dataclasses.replace(loaded, revision=Revision("0" * 64))) == UNKNOWN

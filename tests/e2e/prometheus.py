@@ -44,6 +44,16 @@ class Prometheus:
         """The value of a single series; 0 if there is none."""
         return sum(self.query(expression).values())
 
+    def over(self, expression: str, start_s: float, end_s: float, step_s: float) -> list[Mapping[str, Any]]:
+        """The values of each series between two times: `metric` has its labels, `values` times and values."""
+        span = {"start": str(start_s), "end": str(end_s), "step": str(step_s)}
+        return list(self._ask("query_range", query=expression, **span)["result"])
+
+    def firing(self) -> dict[str, Mapping[str, str]]:
+        """The labels of each alert that fires, by its name."""
+        alerts = [alert for alert in self._ask("alerts")["alerts"] if alert["state"] == "firing"]
+        return {alert["labels"]["alertname"]: alert["labels"] for alert in alerts}
+
     def targets(self) -> list[Mapping[str, Any]]:
         """What is scraped, and how that went."""
         return list(self._ask("targets")["activeTargets"])
@@ -65,13 +75,16 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus(targets: Sequence[str], folder: Path, *, rules: Sequence[Path] = ()) -> Iterator[Prometheus]:
+def prometheus(
+    targets: Sequence[str], folder: Path, *, rules: Sequence[Path] = (), access: Mapping[str, Any] | None = None
+) -> Iterator[Prometheus]:
     """A Prometheus that scrapes these HOST:PORT twice a second.
 
     Args:
         targets: what it scrapes.
         folder: where it stores everything.
         rules: files of rules, evaluated as often.
+        access: more of the configuration of the scrape, such as certificates.
     """
     assert PROGRAM is not None
     config = folder / "prometheus.json"  # YAML has all of JSON
@@ -80,7 +93,9 @@ def prometheus(targets: Sequence[str], folder: Path, *, rules: Sequence[Path] = 
             {
                 "global": {"scrape_interval": "500ms", "scrape_timeout": "500ms", "evaluation_interval": "500ms"},
                 "rule_files": [str(path) for path in rules],
-                "scrape_configs": [{"job_name": "patchserve", "static_configs": [{"targets": list(targets)}]}],
+                "scrape_configs": [
+                    {"job_name": "patchserve", "static_configs": [{"targets": list(targets)}], **(access or {})}
+                ],
             }
         )
     )

@@ -84,8 +84,10 @@ def test_answers_have_the_schemas_of_the_document(server: RunningServer, documen
         ("Infer", "post", "/v1/references/a:infer", {"image": IMAGES[0], "output": every_output}),
         ("TuneReference", "post", "/v1/references/a:tune", {"sensitivity": 2}),
         ("RestoreReference", "post", "/v1/references/a:restore", {}),
+        ("GetReferenceHistory", "get", "/v1/references/a/history", None),
         ("GetReferenceImage", "get", "/v1/references/a/images/0", None),
         ("GetServerInfo", "get", "/v1/server", None),
+        ("GetServerStats", "get", "/v1/server/stats", None),
         ("DeleteReference", "delete", "/v1/references/a", None),
     ]
     assert {name for name, *_ in calls} == {method.name for method in UNARY}

@@ -10,7 +10,7 @@ PICKLE = b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94."
 
 IMAGE: dict[str, object] = {"name": "", "media_type": "image/png", "width_px": 1, "height_px": 1, "size_bytes": 1}
 
-KEPT: dict[str, object] = {"revision": OTHER.revision, "update_time": "2025-01-01T00:00:00Z"}
+KEPT: dict[str, object] = {"revision": OTHER.revision, "update_time": "2025-01-01T00:00:00Z", "operation": "load"}
 
 NOT_THE_JSON = {
     f"{file.__name__} {what}": (words, write(file, data))
@@ -32,7 +32,7 @@ NOT_THE_JSON = {
 
 VERSIONS = {
     f"{file.__name__} version {value!r}": (f"format_version: {words}", edit(file, "format_version", value))
-    for file, versions in ((manifest, "versions 1 to 5"), (pointer, "versions 1 and 2"))
+    for file, versions in ((manifest, "versions 1 to 5"), (pointer, "versions 1 to 3"))
     for value, words in (
         (0, f"this server reads {versions} only"),
         (6, f"this server reads {versions} only"),
@@ -60,9 +60,19 @@ POINTERS = {
     "pointer a number": ("revision: Input should be a valid string", edit(pointer, "revision", 5)),
     **{
         f"pointer without {key}": (f"{key}: Field required", drop(pointer, key))
-        for key in ("format_version", "reference_id", "revision", "create_time", "update_time", "previous")
+        for key in ("format_version", "reference_id", "revision", "create_time", "update_time", "operation", "previous")
     },
-    "pointer of version 1 with a previous revision": ("previous: Extra inputs", edit(pointer, "format_version", 1)),
+    "pointer of version 1 with an operation": ("operation: Extra inputs", edit(pointer, "format_version", 1)),
+    "pointer of version 2 with an operation": ("operation: Extra inputs", edit(pointer, "format_version", 2)),
+    **{
+        f"pointer operation {value!r}": (words, edit(pointer, "operation", value))
+        for value, words in (
+            ("LOAD", "operation: Input should be 'load', 'append', 'tune' or 'import'"),
+            ("", "operation: Input should be"),
+            (1, "operation: Input should be"),
+            ([], "operation: Input should be"),
+        )
+    },
     **{
         f"pointer previous {value!r}": (words, edit(pointer, "previous", value))
         for value, words in (
@@ -74,6 +84,7 @@ POINTERS = {
             (KEPT | {"revision": ".."}, "previous.revision: String should match"),
             (KEPT | {"revision": None}, "previous.revision: Input should be a valid string"),
             (KEPT | {"update_time": 0}, "previous.update_time: "),
+            (KEPT | {"operation": "restore"}, "previous.operation: Input should be"),
             (KEPT | {"update_time": "2025-01-01T00:00:00.5Z"}, "a field in another form"),
             (KEPT | {"revision": VICTIM.revision}, "previous is the current revision"),
         )

@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from fakes.detector import FakeDetector
+from fakes.calibrated_detector import CalibratedDetector
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet import child
 from patchserve_server.config import Settings
@@ -21,7 +21,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer
 
 
-class SlowDetector(FakeDetector):
+class SlowDetector(CalibratedDetector):
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
         time.sleep(float(os.environ.get("FAKE_SCORE_S", "0")))
         return super().score_batch(batch)

@@ -15,6 +15,7 @@ from patchserve_server.domain.reference import (
     MemoryBank,
     Reference,
     ReferenceModel,
+    ReferenceOperation,
     ScoreSpread,
 )
 from patchserve_server.domain.reference_id import ReferenceId
@@ -56,8 +57,9 @@ def make_subspace_model(seed: int = 0) -> ReferenceModel:
 
 
 def make_reference(reference_id: str = "parcel", seed: int = 0, **sizes: int) -> Reference:
-    """`seed` determines the content and the update_time."""
-    return named(make_model(seed, **sizes), reference_id, EPOCH + timedelta(seconds=seed))
+    """`seed` determines the content, the update_time and the operation."""
+    made = named(make_model(seed, **sizes), reference_id, EPOCH + timedelta(seconds=seed))
+    return dataclasses.replace(made, operation=[*ReferenceOperation, None][seed % 5])
 
 
 def named(model: ReferenceModel, reference_id: str = "parcel", update_time: datetime = EPOCH) -> Reference:
@@ -72,5 +74,6 @@ def model_content(model: ReferenceModel) -> tuple[object, ...]:
 
 
 def content(reference: Reference) -> tuple[object, ...]:
-    names = (reference.reference_id, reference.revision, reference.create_time, reference.update_time)
+    times = (reference.create_time, reference.update_time)
+    names = (reference.reference_id, reference.revision, *times, reference.operation)
     return (names, reference.images, model_content(reference.model))

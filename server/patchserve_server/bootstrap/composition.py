@@ -34,7 +34,8 @@ from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
-from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References, Scoring
+from patchserve_server.serving.drift import DriftWatch
+from patchserve_server.serving.engine_ports import Drifts, Loads, ReferenceImageReader, References, Scoring, Transfer
 from patchserve_server.serving.engine_readings import engine_readings
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import Inspector, LocalInspector
@@ -46,9 +47,11 @@ from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_transfer import ReferenceTransfer
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
-from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.store import ExportedFiles, FolderReferenceStore, MemoryReferenceStore
 
 _log = logging.getLogger(__name__)
 
@@ -78,14 +81,18 @@ async def create_application(
     wall = Wall(pools.images)
     if settings.http_port is not None:  # only the HTTP face shows the wall
         events.add(wall)
+    statistics = ServerStatistics()
+    events.add(statistics)
     admissions = open_admissions(settings, events)
     engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
     outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
     observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
+    drift = DriftWatch(engine.catalog.find, pools.images)
+    observation.readings.add(drift.readings)
     inspector = create_inspector(
-        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, events=events
+        settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
     )
     return assemble(
         settings,
@@ -98,6 +105,9 @@ async def create_application(
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        statistics=statistics,
+        drift=drift,
+        transfer=engine.transfer,
         events=events,
     )
 
@@ -114,6 +124,9 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    statistics: ServerStatistics,
+    drift: Drifts,
+    transfer: Transfer,
     events: Events,
 ) -> Application:
     """The application, of an engine in this process or in another one."""
@@ -133,6 +146,9 @@ def assemble(
         images=admissions.images,
         loads=admissions.loads,
         wall=wall,
+        statistics=statistics,
+        drift=drift,
+        transfer=transfer,
     )
 
 
@@ -145,6 +161,7 @@ class LocalEngine:
     catalog: Catalog
     batcher: Batcher
     builder: ReferenceBuilder
+    transfer: ReferenceTransfer
 
 
 async def open_engine(
@@ -200,7 +217,9 @@ async def open_engine(
     if settings.preload is not None:
         stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
-    return LocalEngine(detector.info, limits, catalog, batcher, builder)
+    files = ExportedFiles(settings.store)
+    transfer = ReferenceTransfer(catalog, detector, files, pools.opening, max_bytes=limits.max_bank_bytes)
+    return LocalEngine(detector.info, limits, catalog, batcher, builder, transfer)
 
 
 def open_detector(settings: Settings) -> Detector:
@@ -270,6 +289,7 @@ def create_inspector(
     *,
     turns: FairSemaphore,
     outputs: Outputs | None = None,
+    drifts: Drifts,
     events: Events,
 ) -> LocalInspector:
     return LocalInspector(
@@ -281,6 +301,7 @@ def create_inspector(
         max_overlay_bytes=limits.max_message_bytes,
         default_scale=HeatmapScale(settings.heatmap_scale),
         outputs=outputs,
+        drifts=drifts,
         events=events,
     )
 

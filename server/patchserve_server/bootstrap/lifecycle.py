@@ -55,7 +55,7 @@ async def serve(live: LiveSettings, announce: Callable[[str], None], read_again:
         for work in (settings_reloader.run(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            metrics_url = open_metrics(settings, credentials, observation, resources)
+            metrics_url = open_metrics(live, credentials, observation, resources)
             addresses = dataclasses.replace(addresses, metrics_url=metrics_url)
             starting = composition.create_application(live, addresses, observation, resources)
             application = await _unless_stopped(starting, stop)

@@ -146,7 +146,7 @@ class Settings(BaseSettings):
     are those of the other ports; any valid token may read it. Default: no metrics."""
     metrics_host: str | None = Field(default=None, min_length=1)
     """Address of --metrics-port. Default: --host, or 127.0.0.1 if that is a Unix socket."""
-    metrics_max_references: int = Field(default=100, ge=0, le=10_000)
+    metrics_max_references: Annotated[int, AT_RUN_TIME] = Field(default=100, ge=0, le=10_000)
     """Number of references that have series of their own; the others share one with the name "other"."""
     tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""

@@ -30,6 +30,8 @@ class TomlFile:
         self.path = path
         try:
             self._text = path.read_text(encoding="utf-8")  # for the lines
+            if self._text.startswith("\ufeff"):
+                raise self._unusable("it begins with a byte order mark; save it as UTF-8 without one.", 1)
             self._content = TomlConfigSettingsSource(Settings, toml_file=path).toml_data
         except OSError as error:
             raise self._unusable(f"{error.strerror}. Name a file that the server's user can read.") from error

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Final, TypeVar
 
 from patchserve.v1 import inference_pb2, reference_pb2, stream_pb2
+from patchserve_server.domain.drift import DriftState
 from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.domain.input_options import AspectRatio
 from patchserve_server.domain.inspection import HeatmapScale, OverlayFormat
 from patchserve_server.domain.load_progress import LoadStage
-from patchserve_server.domain.reference import CalibrationMethod
+from patchserve_server.domain.reference import CalibrationMethod, ReferenceOperation
 from patchserve_server.domain.reference_options import ReferenceViews, ScoringProfile
 from patchserve_server.domain.stream import NoticeKind, OverflowPolicy, ResultOrdering
 
@@ -44,6 +45,19 @@ VIEWS: Final = {
     reference_pb2.REFERENCE_VIEWS_NONE: ReferenceViews.NONE,
     reference_pb2.REFERENCE_VIEWS_AUTO: ReferenceViews.AUTO,
     reference_pb2.REFERENCE_VIEWS_ALL: ReferenceViews.ALL,
+}
+DRIFTS: Final = {
+    DriftState.TOO_FEW_IMAGES: reference_pb2.DRIFT_STATE_TOO_FEW_IMAGES,
+    DriftState.NONE: reference_pb2.DRIFT_STATE_NONE,
+    DriftState.MORE_DAMAGE: reference_pb2.DRIFT_STATE_MORE_DAMAGE,
+    DriftState.SCENE_CHANGED: reference_pb2.DRIFT_STATE_SCENE_CHANGED,
+}
+OPERATIONS: Final = {
+    None: reference_pb2.REFERENCE_OPERATION_UNSPECIFIED,
+    ReferenceOperation.LOAD: reference_pb2.REFERENCE_OPERATION_LOAD,
+    ReferenceOperation.APPEND: reference_pb2.REFERENCE_OPERATION_APPEND,
+    ReferenceOperation.TUNE: reference_pb2.REFERENCE_OPERATION_TUNE,
+    ReferenceOperation.IMPORT: reference_pb2.REFERENCE_OPERATION_IMPORT,
 }
 METHODS: Final = {
     CalibrationMethod.LEAVE_ONE_OUT: reference_pb2.CALIBRATION_METHOD_LEAVE_ONE_OUT,

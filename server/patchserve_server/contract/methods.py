@@ -101,6 +101,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/Infer": _IMAGE,
     f"/{SERVICE}/InferStream": _IMAGES,
     f"/{SERVICE}/GetServerInfo": _INFER,
+    f"/{SERVICE}/GetServerStats": _INFER,
     f"/{SERVICE}/GetReference": _INFER,
     f"/{SERVICE}/ListReferences": _INFER,
     f"/{SERVICE}/LoadReference": _LOAD,
@@ -110,6 +111,11 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/TuneReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
     # It is read, verified and opened.
     f"/{SERVICE}/RestoreReference": Method(Scope.MANAGE, time_limit=TimeLimit.LOAD, is_audited=True),
+    # A token that may change a reference sees what it would go back to.
+    f"/{SERVICE}/GetReferenceHistory": _MANAGE,
+    # The file has the images that the reference was built from. It takes space on a disk, and time, as a load does.
+    f"/{SERVICE}/ExportReference": Method(Scope.MANAGE, InitialPermit.LOAD, TimeLimit.LOAD),
+    f"/{SERVICE}/ImportReference": _LOAD,
     # An infer token may be in a camera: it can ask what a picture is like, but sees none of others.
     f"/{SERVICE}/GetReferenceImage": Method(Scope.MANAGE, InitialPermit.IMAGE),
     f"/{SERVICE}/DeleteReference": Method(Scope.MANAGE, is_audited=True),

@@ -14,6 +14,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve_server.contract import requests, responses, serialized
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.response_size import check_response_size
+from patchserve_server.contract.server_stats import server_stats
 from patchserve_server.domain.errors import ResponseTooLargeError
 from patchserve_server.domain.inspection import Inspection
 
@@ -36,17 +37,18 @@ async def get_reference(
     request: reference_pb2.GetReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.GetReferenceResponse:
     info = call.application.catalog.info(requests.reference_id(request.reference_id))
-    images = map(responses.image_message, info.images)
-    return reference_pb2.GetReferenceResponse(reference=responses.reference_message(info), images=images)
+    reference = responses.reference_with_drift(info, call.application.drift.drift_of(info))
+    return reference_pb2.GetReferenceResponse(reference=reference, images=map(responses.image_message, info.images))
 
 
 async def list_references(
     request: reference_pb2.ListReferencesRequest, call: AdmittedCall
 ) -> reference_pb2.ListReferencesResponse:
     after_id, size = requests.page(request)
+    drift = call.application.drift
     references, has_more = call.application.catalog.page(after_id, size)
     return reference_pb2.ListReferencesResponse(
-        references=[responses.reference_message(reference) for reference in references],
+        references=[responses.reference_with_drift(each, drift.drift_of(each)) for each in references],
         next_page_token=responses.page_token(references[-1].reference_id) if has_more else "",
     )
 
@@ -73,6 +75,18 @@ async def restore_reference(
     expected = requests.expected_revision(request.expected_revision)
     reference = await call.application.catalog.restore(reference_id, revision, expected)
     return reference_pb2.RestoreReferenceResponse(reference=responses.reference_message(reference))
+
+
+async def get_reference_history(
+    request: reference_pb2.GetReferenceHistoryRequest, call: AdmittedCall
+) -> reference_pb2.GetReferenceHistoryResponse:
+    current, *previous = await call.application.catalog.history(requests.reference_id(request.reference_id))
+    return reference_pb2.GetReferenceHistoryResponse(
+        revisions=[
+            responses.kept_revision_message(current, is_current=True),
+            *(responses.kept_revision_message(each, is_current=False) for each in previous),
+        ]
+    )
 
 
 async def get_reference_image(
@@ -153,6 +167,12 @@ async def get_server_info(
     return responses.server_info(call.application)
 
 
+async def get_server_stats(
+    _: server_info_pb2.GetServerStatsRequest, call: AdmittedCall
+) -> server_info_pb2.GetServerStatsResponse:
+    return server_stats(call.application)
+
+
 OPERATIONS: Final[dict[str, Operation]] = {
     "LoadReference": load_reference,
     "GetReference": get_reference,
@@ -160,9 +180,11 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "ListLoads": list_loads,
     "TuneReference": tune_reference,
     "RestoreReference": restore_reference,
+    "GetReferenceHistory": get_reference_history,
     "GetReferenceImage": get_reference_image,
     "DeleteReference": delete_reference,
     "Infer": infer,
     "GetServerInfo": get_server_info,
+    "GetServerStats": get_server_stats,
 }
 """All unary methods of PatchCoreService, by name."""

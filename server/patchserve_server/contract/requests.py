@@ -38,6 +38,7 @@ from patchserve_server.domain.reference_options import (
 from patchserve_server.domain.stream import Frame, StreamConfig
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.reference_builder import LoadOptions
+from patchserve_server.serving.reference_transfer import ImportOptions
 from patchserve_server.serving.streams import MAX_FRAME_ID_BYTES
 
 DEFAULT_PAGE_SIZE: Final = 100
@@ -103,6 +104,16 @@ def load_options(request: reference_pb2.LoadReferenceRequest) -> LoadOptions:
         expected_revision=expected_revision(request.expected_revision),
         sensitivity=request.sensitivity if request.HasField("sensitivity") else None,
     )
+
+
+def import_options(start: reference_pb2.ImportStart) -> ImportOptions:
+    """How a file is imported."""
+    with in_field("start"):
+        return ImportOptions(
+            size_bytes=start.size_bytes,
+            reference_id=reference_id(start.reference_id) if start.reference_id else None,
+            expected_revision=expected_revision(start.expected_revision),
+        )
 
 
 def named_images(request: reference_pb2.LoadReferenceRequest) -> list[NamedImage]:

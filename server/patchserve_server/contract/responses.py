@@ -12,8 +12,20 @@ import numpy as np
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, stream_pb2
-from patchserve_server.contract.enums import ASPECTS, METHODS, NOTICES, PROFILES, SCALES, STAGES, VIEWS, enum_number
+from patchserve_server.contract.enums import (
+    ASPECTS,
+    DRIFTS,
+    METHODS,
+    NOTICES,
+    OPERATIONS,
+    PROFILES,
+    SCALES,
+    STAGES,
+    VIEWS,
+    enum_number,
+)
 from patchserve_server.contract.status import status_of
+from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.input_options import InputOptions
 from patchserve_server.domain.inspection import Inspection, OverlayFormat, Region
@@ -81,6 +93,26 @@ def reference_message(info: ReferenceInfo) -> reference_pb2.Reference:
         false_alarm_rate=options.false_alarm_rate,
         sensitivity=info.sensitivity,
         previous_revision=info.previous_revision or "",
+    )
+
+
+def reference_with_drift(info: ReferenceInfo, drift: Drift) -> reference_pb2.Reference:
+    message = reference_message(info)
+    message.drift.CopyFrom(
+        reference_pb2.Drift(
+            state=DRIFTS[drift.state],
+            image_count=drift.image_count,
+            shift=drift.shift,
+            outlier_share=drift.outlier_share,
+            since=None if drift.since is None else _timestamp(drift.since),
+        )
+    )
+    return message
+
+
+def kept_revision_message(info: ReferenceInfo, *, is_current: bool) -> reference_pb2.KeptRevision:
+    return reference_pb2.KeptRevision(
+        reference=reference_message(info), operation=OPERATIONS[info.operation], is_current=is_current
     )
 
 

@@ -109,6 +109,15 @@ class StreamProtocolError(InvalidInputError):
         super().__init__(field, message)
 
 
+class ReferenceFileError(InvalidInputError):
+    """The bytes are not a whole and undamaged file of ExportReference."""
+
+    reason = "INVALID_REFERENCE_FILE"
+
+    def __init__(self, message: str, field: str = "chunk") -> None:
+        super().__init__(field, message)
+
+
 class ReferenceNotFoundError(PatchserveError):
     reason = "REFERENCE_NOT_FOUND"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from patchserve_server.domain.inspection import RawScores
 from patchserve_server.domain.load_progress import LoadStage
 from patchserve_server.domain.reference import EmbeddingSpec, Reference, ReferenceInfo, ReferenceModel
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
 
 Progress = Callable[[LoadStage, int, int], None]
@@ -149,6 +151,68 @@ class KeptRevision:
     nbytes: int  # of memory that only this revision uses; 0 if it is in files
 
 
+class OutgoingFile(Protocol):
+    """An exported reference. Blocking."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read(self, max_bytes: int) -> bytes:
+        """The next bytes; empty: there are no more."""
+
+
+class IncomingFile(Protocol):
+    """An exported reference that arrives. Blocking."""
+
+    def write(self, data: bytes) -> None:
+        """Takes the next bytes.
+
+        Raises:
+            ReferenceFileError: this is no such file, or it is longer than it says.
+            StorageFullError, StorageUnavailableError: it cannot be kept.
+        """
+
+    def finish(self) -> ImportedReference:
+        """The reference, after the last bytes. All of it is verified.
+
+        Raises:
+            ReferenceFileError: the file is not whole, or damaged.
+            StorageUnavailableError: it cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImportedReference:
+    """What an exported reference has."""
+
+    reference_id: ReferenceId  # that it had where it was exported
+    revision: Revision
+    model: ReferenceModel
+    images: tuple[ReferenceImage, ...]
+
+
+class ReferenceFiles(Protocol):
+    """Writes and reads references as single files. Blocking; called from several threads at once."""
+
+    def export(self, reference: Reference) -> AbstractContextManager[OutgoingFile]:
+        """The file of a reference, until the block ends.
+
+        Raises:
+            StorageFullError, StorageUnavailableError: it cannot be written.
+        """
+
+    def receive(self, size_bytes: int) -> AbstractContextManager[IncomingFile]:
+        """Takes a file of this size. What has arrived of it is removed when the block ends.
+
+        Raises:
+            ReferenceFileError: no such file has this size.
+            StorageFullError, StorageUnavailableError: it cannot be kept.
+        """
+
+    def largest_for(self, bank_bytes: int) -> int:
+        """The size of the largest file with such a bank, in bytes."""
+
+
 class ReferenceStore(Protocol):
     """Stores references, each with its previous revision. Blocking; called from several threads at once."""
 
@@ -183,6 +247,13 @@ class ReferenceStore(Protocol):
             RevisionNotKeptError: it has no previous revision.
             ReferenceDamagedError: the files of the previous revision, or those that name it, are damaged.
             StorageUnavailableError: it cannot be read.
+        """
+
+    def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
+        """The description of the previous revision, without reading its bank: that may be damaged.
+
+        Raises:
+            The errors of `load_previous`.
         """
 
     def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:

@@ -26,6 +26,15 @@ from patchserve_server.domain.subspace import Subspace
 MAX_NORMAL_SCORES: Final = 256  # enough for a histogram; a list of references must stay small
 
 
+class ReferenceOperation(enum.Enum):
+    """What made a revision the current one, in the first place: a restore makes none."""
+
+    LOAD = "load"
+    APPEND = "append"
+    TUNE = "tune"
+    IMPORT = "import"
+
+
 class CalibrationMethod(enum.Enum):
     """How the scores of normal images were measured."""
 
@@ -240,6 +249,7 @@ class ReferenceInfo:
     views_per_image: int | None
     # None: none is kept. It belongs to the id, not to this revision.
     previous_revision: Revision | None = field(default=None, compare=False)
+    operation: ReferenceOperation | None = field(default=None, compare=False)  # None: not known
 
     @property
     def image_count(self) -> int:
@@ -265,6 +275,7 @@ class Reference:
     model: ReferenceModel
     images: tuple[ReferenceImage, ...] = ()  # in the order of the bank's inputs; empty: nothing is known about them
     previous_revision: Revision | None = None  # that the store keeps besides this one; a save ignores it
+    operation: ReferenceOperation | None = None  # that made this revision; None: not known
 
     def __post_init__(self) -> None:
         if len(self.images) not in (0, len(self.model.bank.inputs)):
@@ -289,4 +300,5 @@ class Reference:
             bank_bytes=bank.nbytes,
             views_per_image=model.views_per_image,
             previous_revision=self.previous_revision,
+            operation=self.operation,
         )

@@ -6,11 +6,13 @@ import asyncio
 import logging
 from typing import Final
 
+from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.reference import ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.errors import error_to_json
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.remote_drift import drift_message
 from patchserve_server.fronts.values import body_of
 from patchserve_server.serving.known_references import Known, KnownReferences
 
@@ -43,6 +45,12 @@ class ConnectedFronts:
     async def all_gone(self) -> None:
         """Returns when no front is connected."""
         await self._none.wait()
+
+    def tell_drift(self, reference_id: ReferenceId, revision: Revision, drift: Drift) -> None:
+        """Tells all fronts what a comparison of scores says."""
+        message = drift_message(reference_id, revision, drift)
+        for link in self._links:
+            link.tell(*message)
 
     def tell_wall(self, event: Head, body: Body) -> None:
         """Passes on what happened in another front to the one that shows the wall."""

@@ -16,17 +16,21 @@ from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
+from patchserve_server.fronts.engine_transfers import EngineTransfers
 from patchserve_server.fronts.frames import Body, Head
-from patchserve_server.fronts.incoming_load import IncomingLoad
+from patchserve_server.fronts.incoming import Incoming
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.remote_drift import drift_message
 from patchserve_server.fronts.values import body_of, from_json_bytes
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
+from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
+from patchserve_server.serving.reference_transfer import ReferenceTransfer
 from patchserve_server.serving.reference_use import OpenReference
 
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
@@ -43,6 +47,8 @@ class Engine:
         batcher: scores, in turn between the clients of all fronts.
         builder: makes references.
         reference_images: reads the images of references.
+        transfer: writes and reads references as single files.
+        drift: gets the scores of all fronts.
         fronts: all that are connected.
         pixels: the memory that is shared with each front of this machine, by the front's number.
     """
@@ -53,6 +59,8 @@ class Engine:
     batcher: Batcher
     builder: ReferenceBuilder
     reference_images: ReferenceImages
+    transfer: ReferenceTransfer
+    drift: DriftWatch
     fronts: ConnectedFronts
     pixels: Sequence[SharedPixels]
 
@@ -70,10 +78,11 @@ class EngineSession:
         self._engine = engine
         self._front = 0
         self._pins: dict[int, _Pin] = {}
-        self._loads: dict[int, IncomingLoad] = {}
+        self._loads: dict[int, Incoming[NamedImage]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)
         self.link = Link(self, self._ended)
+        self._transfers = EngineTransfers(engine.transfer)
         self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
             "hello": self._hello,
             "pin": self._pin,
@@ -85,7 +94,9 @@ class EngineSession:
             "reference_image": self._reference_image,
             "tune": self._tune,
             "restore": self._restore,
+            "history": self._history,
             "delete": self._delete,
+            **self._transfers.answers,
         }
 
     async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
@@ -95,6 +106,11 @@ class EngineSession:
         match message["tell"]:
             case "unpin":
                 self._unpin(message["pin"])
+            case "scored":
+                reference_id, revision = ReferenceId(message["id"]), Revision(message["revision"])
+                self._engine.drift.add(reference_id, revision, message["score"])
+            case "export_end":
+                self._transfers.end_export(message["export"])
             case "happened":
                 self._engine.fronts.tell_wall(message, body)
 
@@ -103,6 +119,8 @@ class EngineSession:
             raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
         self._front = int(request["front"])
         self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
+        for known in self._engine.drift.known():
+            self.link.tell(*drift_message(*known))
         return {}, body_of(self._engine.detector)
 
     async def _pin(self, request: Head, _: bytes) -> tuple[Head, Body]:
@@ -142,9 +160,9 @@ class EngineSession:
 
     async def _load(self, request: Head, body: bytes) -> tuple[Head, Body]:
         options, number = from_json_bytes(LoadOptions, body), request["load"]
-        load = self._loads[number] = IncomingLoad()
+        load = self._loads[number] = Incoming[NamedImage]()
         try:
-            return {}, body_of(await self._engine.builder.load(options, load.images(), request["total"]))
+            return {}, body_of(await self._engine.builder.load(options, load.items(), request["total"]))
         finally:
             del self._loads[number]
 
@@ -177,12 +195,16 @@ class EngineSession:
         revision, expected = _revision(request["revision"]), _revision(request["expected"])
         return {}, body_of(await self._engine.catalog.restore(ReferenceId(request["id"]), revision, expected))
 
+    async def _history(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        return {}, body_of(await self._engine.catalog.history(ReferenceId(request["id"])))
+
     async def _delete(self, request: Head, _: bytes) -> tuple[Head, Body]:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
         return {"revision": await self._engine.catalog.delete(reference_id, expected)}, b""
 
     def _ended(self) -> None:
         self._engine.fronts.discard(self.link)
+        self._transfers.end_all()
         for number in list(self._pins):
             self._unpin(number)
 

@@ -12,9 +12,11 @@ from patchserve_server.fronts.endpoints import connect
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.fronts.remote_drift import RemoteDrift
 from patchserve_server.fronts.remote_loads import RemoteLoads, RemoteReferenceImages
 from patchserve_server.fronts.remote_references import RemoteReferences
 from patchserve_server.fronts.remote_scoring import RemoteScoring
+from patchserve_server.fronts.remote_transfer import RemoteTransfer
 from patchserve_server.fronts.values import from_json_bytes
 
 Told = Callable[[Head, bytes], None]
@@ -37,6 +39,8 @@ class RemoteEngine:
         self.references = RemoteReferences(self.link, events)
         self.scoring = RemoteScoring(self.link, pixels)
         self.loads = RemoteLoads(self.link)
+        self.transfer = RemoteTransfer(self.link)
+        self.drift = RemoteDrift(self.link)
         self.reference_images = RemoteReferenceImages(self.link, self.references)
 
     async def connect(
@@ -61,6 +65,8 @@ class RemoteEngine:
     def told(self, message: Head, body: bytes) -> None:
         if message["tell"] == "known":
             self.references.learn(message, body, is_news=self._is_connected)
+        elif message["tell"] == "drift":
+            self.drift.learn(message, body)
         else:
             self._told(message, body)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from patchserve_server.fronts.errors import error_from_json
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.remote_scoring import PinnedReference
-from patchserve_server.fronts.values import from_json_bytes
+from patchserve_server.fronts.values import from_json, from_json_bytes
 from patchserve_server.serving.known_references import Known, KnownReferences, Listener, Listeners
 from patchserve_server.serving.tasks import retrieve_error
 
@@ -141,6 +142,10 @@ class RemoteReferences:
         self, reference_id: ReferenceId, revision: Revision | None = None, expected_revision: Revision | None = None
     ) -> ReferenceInfo:
         return await self._change("restore", id=reference_id, revision=revision, expected=expected_revision)
+
+    async def history(self, reference_id: ReferenceId) -> list[ReferenceInfo]:
+        _, body = await self._link.ask({"do": "history", "id": reference_id})
+        return [from_json(ReferenceInfo, each) for each in json.loads(body)]
 
     async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str:
         answer, _ = await self._link.ask({"do": "delete", "id": reference_id, "expected": expected_revision})

@@ -10,6 +10,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service
 from patchserve_server import contract
 from patchserve_server.contract import operations
 from patchserve_server.contract.infer_stream import infer_stream
+from patchserve_server.contract.transfer import export_reference, import_reference
 from patchserve_server.domain.errors import StreamProtocolError
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.rpc.calls import Call
@@ -58,6 +59,21 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> reference_pb2.RestoreReferenceResponse:
         return await operations.restore_reference(request, call)
 
+    async def GetReferenceHistory(
+        self, request: reference_pb2.GetReferenceHistoryRequest, call: Call
+    ) -> reference_pb2.GetReferenceHistoryResponse:
+        return await operations.get_reference_history(request, call)
+
+    def ExportReference(
+        self, request: reference_pb2.ExportReferenceRequest, call: Call
+    ) -> AsyncIterator[reference_pb2.ExportReferenceResponse]:
+        return export_reference(request, call)
+
+    async def ImportReference(
+        self, request_iterator: AsyncIterator[reference_pb2.ImportReferenceRequest], call: Call
+    ) -> reference_pb2.ImportReferenceResponse:
+        return await import_reference(request_iterator, call)
+
     async def GetReferenceImage(
         self, request: reference_pb2.GetReferenceImageRequest, call: Call
     ) -> reference_pb2.GetReferenceImageResponse:
@@ -80,6 +96,11 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
         self, request: server_info_pb2.GetServerInfoRequest, call: Call
     ) -> server_info_pb2.GetServerInfoResponse:
         return await operations.get_server_info(request, call)
+
+    async def GetServerStats(
+        self, request: server_info_pb2.GetServerStatsRequest, call: Call
+    ) -> server_info_pb2.GetServerStatsResponse:
+        return await operations.get_server_stats(request, call)
 
 
 async def _images(

@@ -14,14 +14,17 @@ from patchserve_server.domain.images import SentImage
 from patchserve_server.domain.inspection import HeatmapScale, Inspection, OutputOptions
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.ports import DetectorInfo
+from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.imaging import ImageLimits, may_have_16_bits, to_png
 from patchserve_server.serving.admission import Admission, Capacity, Permit
-from patchserve_server.serving.engine_ports import Loads, ReferenceImageReader, References
+from patchserve_server.serving.engine_ports import Drifts, Loads, ReferenceImageReader, References, Transfer
 from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions
+from patchserve_server.serving.reference_transfer import ImportOptions
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
 
@@ -84,6 +87,9 @@ class Application:
     images: Admission  # of single calls, streams and loads together
     loads: Admission
     wall: Wall
+    statistics: ServerStatistics
+    drift: Drifts
+    transfer: Transfer
 
     async def infer(
         self,
@@ -200,6 +206,22 @@ class Application:
         """
         async with aclosing(images), aclosing(self._admitted(FlowKey.of_stream(client), images)) as admitted:
             return await self.builder.load(options, admitted)
+
+    async def import_reference(
+        self, client: str, options: ImportOptions, chunks: AsyncGenerator[bytes]
+    ) -> ReferenceInfo:
+        """Imports a file. Each chunk waits for its permit before the next is read.
+
+        Raises:
+            The errors of ReferenceTransfer.import_reference.
+        """
+        async with aclosing(chunks), aclosing(self._admitted_chunks(FlowKey.of_stream(client), chunks)) as admitted:
+            return await self.transfer.import_reference(options, admitted)
+
+    async def _admitted_chunks(self, flow: FlowKey, chunks: AsyncGenerator[bytes]) -> AsyncGenerator[bytes]:
+        async for chunk in chunks:
+            with await self.images.acquire_for_stream(flow, Capacity(1, len(chunk))):
+                yield chunk
 
     async def _admitted(self, flow: FlowKey, images: AsyncGenerator[NamedImage]) -> AsyncGenerator[NamedImage]:
         async for image in images:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Protocol
 
+from patchserve_server.domain.drift import Drift
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.load_cost import LoadedReference
 from patchserve_server.domain.load_progress import LoadProgress
@@ -18,6 +19,7 @@ from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.known_references import Listener
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.reference_images import EncodedReferenceImage
+from patchserve_server.serving.reference_transfer import Export, ImportOptions
 
 
 class ReferenceInUse(Protocol):
@@ -51,6 +53,8 @@ class References(Protocol):
         self, reference_id: ReferenceId, revision: Revision | None = None, expected_revision: Revision | None = None
     ) -> ReferenceInfo: ...
 
+    async def history(self, reference_id: ReferenceId) -> list[ReferenceInfo]: ...
+
     async def delete(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> str: ...
 
     def listen(self, reference_id: ReferenceId, listener: Listener) -> AbstractContextManager[None]: ...
@@ -71,6 +75,24 @@ class Loads(Protocol):
     ) -> LoadedReference: ...
 
     async def list_loads(self, reference_id: ReferenceId | None = None) -> Sequence[LoadProgress]: ...
+
+
+class Transfer(Protocol):
+    """References as single files: `ReferenceTransfer`, or that of the engine."""
+
+    def export(
+        self, reference_id: ReferenceId, expected_revision: Revision | None
+    ) -> AbstractAsyncContextManager[Export]: ...
+
+    async def import_reference(self, options: ImportOptions, chunks: AsyncIterator[bytes]) -> ReferenceInfo: ...
+
+
+class Drifts(Protocol):
+    """The drift of references: `DriftWatch`, or that of the engine."""
+
+    def add(self, reference_id: ReferenceId, revision: Revision, raw_score: float) -> None: ...
+
+    def drift_of(self, reference: ReferenceInfo) -> Drift: ...
 
 
 class ReferenceImageReader(Protocol):

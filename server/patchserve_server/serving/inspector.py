@@ -29,7 +29,7 @@ from patchserve_server.domain.inspection import (
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.verdict import judge
 from patchserve_server.domain.work_events import ImageProcessed, Stage, StepLog, Wait
-from patchserve_server.serving.engine_ports import ReferenceInUse, Scoring
+from patchserve_server.serving.engine_ports import Drifts, ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.outputs import Outputs
 
@@ -118,6 +118,7 @@ class LocalInspector:
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         outputs: saves inspections; None: nothing is saved.
+        drifts: gets the score of every inspection.
         events: hears of every inspection.
     """
 
@@ -132,6 +133,7 @@ class LocalInspector:
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
         outputs: Outputs | None,
+        drifts: Drifts,
         events: Events = NOBODY,
     ) -> None:
         self._scoring = scoring
@@ -142,6 +144,7 @@ class LocalInspector:
         self._max_overlay_bytes = max_overlay_bytes
         self._default_scale = default_scale
         self._outputs = outputs
+        self._drifts = drifts
         self._events = events
 
     async def inspect(
@@ -166,6 +169,7 @@ class LocalInspector:
         except Exception as error:
             self._tell_failure(origin, reference, error)
             raise
+        self._drifts.add(reference.info.reference_id, reference.info.revision, inspected.raw.image_score)
         if self._outputs is None and not self._events.is_heard:
             return inspected.answer
         inspection = inspected.inspection

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.work_events import StoreUsed, told
 
@@ -35,6 +35,9 @@ class ObservedStore:
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         return self._told("load_previous", reference_id, lambda: self._store.load_previous(reference_id))
+
+    def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
+        return self._told("describe_previous", reference_id, lambda: self._store.describe_previous(reference_id))
 
     def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
         return self._told("restore", reference_id, lambda: self._store.restore(reference_id, revision))

@@ -26,7 +26,7 @@ from patchserve_server.domain.input_options import AspectRatio, InputShape
 from patchserve_server.domain.load_cost import LoadCost, LoadedReference
 from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import Detector, Scorer
-from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel
+from patchserve_server.domain.reference import Reference, ReferenceInfo, ReferenceModel, ReferenceOperation
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage, ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions, RequestedOptions
@@ -158,6 +158,7 @@ class ReferenceBuilder:
             update_time=update_time,
             model=fitted.model,
             images=(*described, *new_images),
+            operation=ReferenceOperation.LOAD if base is None else ReferenceOperation.APPEND,
         )
         info = await self._catalog.publish(reference, fitted.scorer, replaces=replaces)
         return LoadedReference(info, fitted.cost)

@@ -10,14 +10,22 @@ from datetime import UTC, datetime
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.ports import Scorer
-from patchserve_server.domain.reference import Reference, ReferenceModel
+from patchserve_server.domain.reference import Reference, ReferenceModel, ReferenceOperation
 from patchserve_server.serving.reference_use import OpenReference
 
 
 def tuned(opened: OpenReference, sensitivity: float) -> Reference:
     """The revision with another sensitivity."""
     info, model = opened.info, replace(opened.scorer.model, sensitivity=sensitivity)
-    return Reference(info.reference_id, revision_of(model), info.create_time, datetime.now(UTC), model, info.images)
+    return Reference(
+        info.reference_id,
+        revision_of(model),
+        info.create_time,
+        datetime.now(UTC),
+        model,
+        info.images,
+        operation=ReferenceOperation.TUNE,
+    )
 
 
 def can_score(scorer: Scorer, reference: Reference) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +15,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference import Bank, MemoryBank
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.store.damage import DamageError, printable
@@ -26,6 +29,20 @@ _ARRAYS: Final[Mapping[type[MemoryBank | Subspace], Mapping[str, str]]] = {  # n
     MemoryBank: {"patches": "F32", "image_index": "I32", "grid_index": "I32", "spacing": "F32", "inputs": "U8"},
     Subspace: {"mean": "F32", "basis": "F32", "inputs": "U8"},
 }
+
+
+_ITEM_BYTES: Final = {"F32": 4, "I32": 4, "U8": 1}
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedBank:
+    """A bank whose arrays are not read."""
+
+    image_count: int
+    input_shape: InputShape
+    vector_count: int
+    feature_dim: int
+    nbytes: int
 
 
 def write_bank(path: Path, bank: Bank) -> None:
@@ -59,6 +76,23 @@ class BankFile:
             names = ", ".join(_ARRAYS[kind])
             raise DamageError(f"its {_WHAT} does not contain exactly the arrays {names} in their types")
         self._kind: type[MemoryBank | Subspace] = kind
+
+    def described(self) -> DescribedBank:
+        """What the shapes of the arrays say.
+
+        Raises:
+            DamageError: they are not those of a bank.
+        """
+        shapes = {name: self._file.get_slice(name).get_shape() for name in _ARRAYS[self._kind]}
+        nbytes = sum(_ITEM_BYTES[kind] * math.prod(shapes[name]) for name, kind in _ARRAYS[self._kind].items())
+        vectors = shapes["basis" if self._kind is Subspace else "patches"]
+        try:
+            rows, feature_dim = vectors
+            images, height_px, width_px, _ = shapes["inputs"]
+            shape = InputShape(height_px, width_px)
+        except ValueError:
+            raise DamageError(f"its {_WHAT} has an array in another shape") from None
+        return DescribedBank(images, shape, rows + (self._kind is Subspace), feature_dim, nbytes)
 
     def read(self) -> Bank:
         """The arrays, in new memory.

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from contextlib import ExitStack
-from datetime import datetime
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError, StartupError
 from patchserve_server.domain.ports import KeptRevision
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.damage import damage_errors
 from patchserve_server.store.folder_lock import FolderLock
@@ -20,7 +19,7 @@ from patchserve_server.store.os_errors import startup_errors, storage_errors
 from patchserve_server.store.pointer import find_pointer, read_pointer
 from patchserve_server.store.previous import pointer_after
 from patchserve_server.store.publishing import exchange, has_reference, publish, staged_reference, unpublish
-from patchserve_server.store.records import Pointer
+from patchserve_server.store.records import Pointer, PreviousRevision
 
 
 class FolderReferenceStore:
@@ -67,6 +66,7 @@ class FolderReferenceStore:
                 reference.revision,
                 create_time=reference.create_time,
                 update_time=reference.update_time,
+                operation=reference.operation,
             )
             publish(staged, folder, pointer)
             return _kept(folder, pointer)
@@ -91,9 +91,8 @@ class FolderReferenceStore:
                 generation = OpenGeneration(folder / pointer.revision)
                 kept = _kept(folder, pointer)
             content = generation.read()
-        return _reference(
-            pointer, pointer.revision, pointer.update_time, content, None if kept is None else kept.revision
-        )
+        previous = None if kept is None else kept.revision
+        return _reference(pointer, pointer, content, previous)
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         """The previous revision, verified by its digest.
@@ -104,16 +103,36 @@ class FolderReferenceStore:
             ReferenceDamagedError: its files, or the pointer, are damaged.
             StorageUnavailableError: its files cannot be read.
         """
-        folder = self._root / reference_id
+        with self._open_previous(reference_id) as (pointer, previous, generation):
+            content = generation.read()
+        return _reference(pointer, previous, content, None)
+
+    def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
+        """The description of the previous revision: its manifest is read, and of its arrays only the shapes.
+
+        Raises:
+            The errors of `load_previous`.
+        """
+        with self._open_previous(reference_id) as (pointer, previous, generation):
+            return ReferenceInfo(
+                reference_id=reference_id,
+                revision=Revision(previous.revision),
+                create_time=pointer.create_time,
+                update_time=previous.update_time,
+                operation=previous.operation,
+                **generation.described(),
+            )
+
+    @contextmanager
+    def _open_previous(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, PreviousRevision, OpenGeneration]]:
         what = f'The previous revision of reference "{reference_id}" cannot be restored'
         with storage_errors(f'read reference "{reference_id}"'), damage_errors(reference_id, what):
             with self._publishing:
                 pointer = self._pointer(reference_id)
                 if (previous := pointer.previous) is None:
                     raise RevisionNotKeptError(reference_id, None, None)
-                generation = OpenGeneration(folder / previous.revision)
-            content = generation.read()
-        return _reference(pointer, previous.revision, previous.update_time, content, None)
+                generation = OpenGeneration(self._root / reference_id / previous.revision)
+            yield pointer, previous, generation
 
     def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
         """Exchange the current and the previous revision: only the pointer changes.
@@ -176,14 +195,15 @@ def _kept(folder: Path, pointer: Pointer) -> KeptRevision | None:
 
 
 def _reference(
-    pointer: Pointer, revision: str, update_time: datetime, content: GenerationContent, previous: Revision | None
+    pointer: Pointer, made: Pointer | PreviousRevision, content: GenerationContent, previous: Revision | None
 ) -> Reference:
     return Reference(
         reference_id=ReferenceId(pointer.reference_id),
-        revision=Revision(revision),
+        revision=Revision(made.revision),
         create_time=pointer.create_time,
-        update_time=update_time,
+        update_time=made.update_time,
         model=content.model,
         images=content.images,
         previous_revision=previous,
+        operation=made.operation,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from patchserve_server.domain.digest import revision_of
 from patchserve_server.domain.reference import Bank, Reference, ReferenceModel
@@ -15,9 +16,9 @@ from patchserve_server.store.files import exists, is_plain_folder, read_small_fi
 from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_manifest, decode_record, encode_record
 from patchserve_server.system.disk import sync_folder
 
-_BANK = "bank.safetensors"
-_MANIFEST = "manifest.json"
-_MAX_MANIFEST_BYTES = 2**25
+BANK_NAME = "bank.safetensors"
+MANIFEST_NAME = "manifest.json"
+MAX_MANIFEST_BYTES = 2**25
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,12 +48,12 @@ def write_generation(folder: Path, reference: Reference) -> None:
             views_per_image=model.views_per_image,
         )
     )
-    if len(manifest) > _MAX_MANIFEST_BYTES:
+    if len(manifest) > MAX_MANIFEST_BYTES:
         raise ValueError("the manifest is too large")
     _verified_content(decode_record(Manifest, manifest), model.bank)
     folder.mkdir()
-    write_bank(folder / _BANK, model.bank)
-    write_synced(folder / _MANIFEST, manifest)
+    write_bank(folder / BANK_NAME, model.bank)
+    write_synced(folder / MANIFEST_NAME, manifest)
     sync_folder(folder)
 
 
@@ -63,7 +64,7 @@ def install_generation(written: Path, target: Path) -> None:
     separately, so that an intact generation is complete at every moment.
     """
     if is_plain_folder(target):
-        for name in (_BANK, _MANIFEST):
+        for name in (BANK_NAME, MANIFEST_NAME):
             if is_plain_folder(target / name):
                 try_remove(target / name)
             (written / name).replace(target / name)
@@ -75,7 +76,7 @@ def install_generation(written: Path, target: Path) -> None:
 
 def is_generation(folder: Path) -> bool:
     """Whether it is a folder with a file of a generation, intact or not. Other folders belong to somebody else."""
-    return is_plain_folder(folder) and (exists(folder / _MANIFEST) or exists(folder / _BANK))
+    return is_plain_folder(folder) and (exists(folder / MANIFEST_NAME) or exists(folder / BANK_NAME))
 
 
 def is_whole(folder: Path) -> bool:
@@ -93,7 +94,7 @@ def try_remove_generation(folder: Path) -> None:
     """Remove the files that `write_generation` wrote, and the folder if nothing else is in it."""
     if is_plain_folder(folder):
         with suppress(OSError):
-            for name in (_MANIFEST, _BANK):
+            for name in (MANIFEST_NAME, BANK_NAME):
                 (folder / name).unlink(missing_ok=True)
             folder.rmdir()
 
@@ -101,18 +102,42 @@ def try_remove_generation(folder: Path) -> None:
 class OpenGeneration:
     """A generation whose files are open. It can be read even after it was removed.
 
+    Args:
+        folder: of the files.
+        revision: what they must be; None: the folder's name.
+
     Raises:
         DamageError: the folder, the manifest or the header of the bank file breaks the format.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, revision: str | None = None) -> None:
         if folder.is_symlink():
             raise DamageError("its revision is a link to another folder")
-        manifest = read_small_file(folder / _MANIFEST, "manifest", _MAX_MANIFEST_BYTES)
+        manifest = read_small_file(folder / MANIFEST_NAME, "manifest", MAX_MANIFEST_BYTES)
         self._manifest = decode_manifest(manifest)
-        if self._manifest.revision != folder.name:
+        if self._manifest.revision != (folder.name if revision is None else revision):
             raise DamageError("its manifest belongs to another revision")
-        self._bank = BankFile(folder / _BANK)
+        self._bank = BankFile(folder / BANK_NAME)
+
+    def described(self) -> dict[str, Any]:
+        """The fields of a `ReferenceInfo` that are in the files. The arrays are not read, and no digest is checked.
+
+        Raises:
+            DamageError: the arrays do not have the shapes of a bank.
+        """
+        manifest, bank = self._manifest, self._bank.described()
+        return {
+            "spec": manifest.spec,
+            "options": manifest.options,
+            "calibration": manifest.calibration,
+            "sensitivity": manifest.sensitivity,
+            "views_per_image": manifest.views_per_image,
+            "images": manifest.images or (ReferenceImage(),) * bank.image_count,
+            "input_shape": bank.input_shape,
+            "patch_count": bank.vector_count,
+            "feature_dim": bank.feature_dim,
+            "bank_bytes": bank.nbytes,
+        }
 
     def read(self) -> GenerationContent:
         """The content. Its digest is checked against the revision.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
 from patchserve_server.domain.ports import KeptRevision
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 
@@ -64,6 +64,14 @@ class MemoryReferenceStore:
         if previous is None:
             raise RevisionNotKeptError(reference_id, None, None)
         return previous
+
+    def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
+        """The description of the previous revision.
+
+        Raises:
+            The errors of `load_previous`.
+        """
+        return self.load_previous(reference_id).info
 
     def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
         """Exchange the current and the previous revision.

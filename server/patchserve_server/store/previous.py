@@ -5,12 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from patchserve_server.domain.reference import ReferenceOperation
 from patchserve_server.store.generation import is_whole
 from patchserve_server.store.records import POINTER_VERSION, Pointer, PreviousRevision
 
 
 def pointer_after(
-    folder: Path, old: Pointer | None, revision: str, *, create_time: datetime, update_time: datetime
+    folder: Path,
+    old: Pointer | None,
+    revision: str,
+    *,
+    create_time: datetime,
+    update_time: datetime,
+    operation: ReferenceOperation | None,
 ) -> Pointer:
     """The pointer that makes this revision of the reference in `folder` the current one.
 
@@ -20,6 +27,7 @@ def pointer_after(
         revision: the new current revision.
         create_time: of the reference.
         update_time: of the revision.
+        operation: that made it; None: not known.
     """
     return Pointer(
         format_version=POINTER_VERSION,
@@ -27,13 +35,15 @@ def pointer_after(
         revision=revision,
         create_time=create_time,
         update_time=update_time,
+        operation=operation,
         previous=None if old is None else _to_keep(folder, old, revision),
     )
 
 
 def _to_keep(folder: Path, old: Pointer, revision: str) -> PreviousRevision | None:
     """The revision that was current. If it is the new one again, or damaged, the one that was kept besides it."""
-    for candidate in (PreviousRevision(revision=old.revision, update_time=old.update_time), old.previous):
+    current = PreviousRevision(revision=old.revision, update_time=old.update_time, operation=old.operation)
+    for candidate in (current, old.previous):
         if candidate is not None and candidate.revision != revision and is_whole(folder / candidate.revision):
             return candidate
     return None

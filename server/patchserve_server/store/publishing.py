@@ -110,7 +110,8 @@ def exchange(root: Path, folder: Path, old: Pointer, previous: PreviousRevision)
             **dict(old),
             "revision": previous.revision,
             "update_time": previous.update_time,
-            "previous": PreviousRevision(revision=old.revision, update_time=old.update_time),
+            "operation": previous.operation,
+            "previous": PreviousRevision(revision=old.revision, update_time=old.update_time, operation=old.operation),
         }
     )
     with staging_folder(root) as staged:

@@ -20,14 +20,15 @@ from pydantic import (
 )
 
 from patchserve_server.domain.errors import InvalidInputError
-from patchserve_server.domain.reference import Calibration, EmbeddingSpec
+from patchserve_server.domain.reference import Calibration, EmbeddingSpec, ReferenceOperation
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.domain.sensitivity import DEFAULT_SENSITIVITY, check_sensitivity
 from patchserve_server.store.damage import DamageError, printable
 
-POINTER_VERSION = 2
+POINTER_VERSION = 3
 MANIFEST_VERSION = 5
+HEAD_VERSION = 1
 REVISION_PATTERN = "^[0-9a-f]{64}$"
 
 
@@ -69,11 +70,15 @@ class _Record(_Part):
         return self.model_dump(mode="json", exclude=self._ABSENT)
 
 
-class PreviousRevision(_Part):
-    """The revision that was current before, and when it was made."""
-
+class _PreviousOfSecondPointer(_Part):
     revision: Revision
     update_time: UtcTime
+
+
+class PreviousRevision(_PreviousOfSecondPointer):
+    """The revision that was current before, when it was made, and by what."""
+
+    operation: ReferenceOperation | None
 
 
 class FirstPointer(_Record):
@@ -88,12 +93,12 @@ class FirstPointer(_Record):
     update_time: UtcTime
 
 
-class Pointer(FirstPointer):
-    """Which revision of a reference is current, and which one is kept besides."""
+class SecondPointer(FirstPointer):
+    """A pointer of version 2, from before it said what made a revision."""
 
-    VERSION = POINTER_VERSION
+    VERSION = 2
     _READABLE = "versions 1 and 2"
-    previous: PreviousRevision | None
+    previous: _PreviousOfSecondPointer | None
 
     @model_validator(mode="after")
     def _check_previous(self) -> Self:
@@ -101,10 +106,31 @@ class Pointer(FirstPointer):
             raise ValueError("previous is the current revision")
         return self
 
+
+class Pointer(SecondPointer):
+    """Which revision of a reference is current, and which one is kept besides."""
+
+    VERSION = POINTER_VERSION
+    _READABLE = "versions 1 to 3"
+    operation: ReferenceOperation | None
+    previous: PreviousRevision | None
+
     @property
     def revisions(self) -> frozenset[str]:
         """The revisions whose generations are kept."""
         return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
+
+
+class Head(_Record):
+    """What an exported reference is, and how long its parts are."""
+
+    NAME = "head"
+    VERSION = 1
+    _READABLE = "version 1"
+    reference_id: str
+    revision: Revision
+    manifest_bytes: Annotated[int, Field(ge=1)]
+    bank_bytes: Annotated[int, Field(ge=1)]
 
 
 _RATES: Final = {"false_alarm_rate": True, "false_alarm_rate_upper": True}
@@ -175,10 +201,15 @@ def decode_pointer(data: bytes) -> Pointer:
     Raises:
         DamageError: the bytes are not a pointer.
     """
-    if _version_in(data) != FirstPointer.VERSION:
-        return decode_record(Pointer, data)
-    first = decode_record(FirstPointer, data)
-    return Pointer(**{**dict(first), "format_version": POINTER_VERSION, "previous": None})
+    version = _version_in(data)
+    if version == FirstPointer.VERSION:
+        first = decode_record(FirstPointer, data)
+        return Pointer(**{**dict(first), "format_version": POINTER_VERSION, "operation": None, "previous": None})
+    if version == SecondPointer.VERSION:
+        second = decode_record(SecondPointer, data)
+        previous = None if second.previous is None else PreviousRevision(**dict(second.previous), operation=None)
+        return Pointer(**{**dict(second), "format_version": POINTER_VERSION, "operation": None, "previous": previous})
+    return decode_record(Pointer, data)
 
 
 def decode_manifest(data: bytes) -> Manifest:
@@ -202,7 +233,7 @@ def _version_in(data: bytes) -> object:
     return None
 
 
-def encode_record(record: Pointer | Manifest) -> bytes:
+def encode_record(record: Pointer | Manifest | Head) -> bytes:
     """The record as JSON in UTF-8."""
     return record.model_dump_json(indent=2).encode() + b"\n"
 

@@ -63,11 +63,14 @@ def _chosen(reference: CheckedReference, revision: str) -> CheckedGeneration:
 def _point_to(root: Path, folder: Path, generation: CheckedGeneration) -> None:
     old = find_pointer(folder)
     create_time = update_time = generation.save_time
+    operation = None
     if old is not None:
         create_time = old.create_time
         if old.previous is not None and old.previous.revision == generation.revision:
-            update_time = old.previous.update_time
-    new = pointer_after(folder, old, generation.revision, create_time=create_time, update_time=update_time)
+            update_time, operation = old.previous.update_time, old.previous.operation
+    new = pointer_after(
+        folder, old, generation.revision, create_time=create_time, update_time=update_time, operation=operation
+    )
     with staging_folder(root) as staged:
         write_pointer(staged, new)
         swap_pointer(staged, folder, old)

@@ -106,6 +106,7 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("port = 1\nhost = ", ["line 2: it is no valid TOML: Invalid value."]),
         ("port = 1\nhosts = [1,\n", ["line 2: it is no valid TOML: Invalid value."]),
         ("a = " + "[" * 10_000, ["it is no valid TOML: arrays or tables are nested too deeply."]),
+        ("\ufeffport = 1", ["line 1: it begins with a byte order mark; save it as UTF-8 without one."]),
         (b"host = '\xff'", ["it is no text in UTF-8, as TOML must be (byte 8)."]),
     ],
 )

@@ -54,7 +54,7 @@ def test_the_manifest_and_the_image_have_the_port_of_http() -> None:
     port = int(FLAGS["http-port"])
     assert number(r"name: http, containerPort: (\d+)") == number(r"name: http, port: (\d+)") == port
     image = (REPO / "Dockerfile").read_text()
-    assert f"EXPOSE 50051 {port}\n" in image
+    assert re.search(rf"^EXPOSE 50051 {port}\b", image, re.MULTILINE)
     assert f'"--http-port", "{port}"' in image
     assert f"--http-port {port} " in (REPO / "Makefile").read_text()
 

@@ -60,6 +60,7 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
         "Extra `metrics`": extras["metrics"],
+        "Extra `mqtt`": extras["mqtt"],
         "Extra `otel`": extras["otel"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
@@ -80,12 +81,16 @@ KSERVE = {"The kserve environment": requirements_in("kserve.in")}
 DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON | KSERVE
 
 
-def test_every_dependency_of_the_node_client_is_documented() -> None:
-    package = json.loads((REPO / "client/node/package.json").read_text())
-    section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
+@pytest.mark.parametrize(
+    ("folder", "title"),
+    [("client/node", "The clients in other languages"), ("tools/site", "The documentation site")],
+)
+def test_every_dependency_from_npm_is_documented_and_locked(folder: str, title: str) -> None:
+    package = json.loads((REPO / folder / "package.json").read_text())
+    section = (REPO / "docs/dependencies.md").read_text().split(f"\n## {title}\n")[1]
     rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
-    assert rows[2:] == [*package["dependencies"], *package["devDependencies"]]
-    lock = json.loads((REPO / "client/node/package-lock.json").read_text())
+    assert rows[2:] == [*package["dependencies"], *package.get("devDependencies", [])]
+    lock = json.loads((REPO / folder / "package-lock.json").read_text())
     assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
     assert all("integrity" in entry for name, entry in lock["packages"].items() if name)
 
@@ -161,7 +166,14 @@ def third_party_imports(path: Path) -> Iterator[str]:
     [
         (
             "client/patchserve_client",
-            ["The client (base install)", "Extra `evaluate`", "Extra `otel`", "Extra `video`", "Extra `watch`"],
+            [
+                "The client (base install)",
+                "Extra `evaluate`",
+                "Extra `mqtt`",
+                "Extra `otel`",
+                "Extra `video`",
+                "Extra `watch`",
+            ],
         ),
         (
             "server/patchserve_server",

@@ -66,7 +66,7 @@ def entrance(pacing: RefusalPacing | None = None, events: Events = NOBODY) -> En
     return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog(), events)
 
 
-def incoming(context: FakeContext, method: Method = INFER, events: Events = NOBODY) -> IncomingCall:
+def incoming(context: FakeContext, method: Method = INFER, *, events: Events = NOBODY) -> IncomingCall:
     call: Any = context
     return IncomingCall(METHOD, call, Endings(entrance(events=events), 60, has_tls=True), method)
 

@@ -16,7 +16,15 @@ from patchserve_server.rpc.reflection import REFLECTION_V1, V1_DESCRIPTOR
 from patchserve_server.rpc.wire import check_message
 
 HEALTH_CHECKS = {"Check", "Watch", "List"}
-LARGE = {"Infer", "InferStream", "LoadReference", "LoadReferenceStream", "ModelInfer", "ModelStreamInfer"}
+LARGE = {
+    "ImportReference",
+    "Infer",
+    "InferStream",
+    "LoadReference",
+    "LoadReferenceStream",
+    "ModelInfer",
+    "ModelStreamInfer",
+}
 FILES = (
     service_pb2.DESCRIPTOR,
     open_inference_pb2.DESCRIPTOR,
@@ -52,19 +60,32 @@ def test_only_probes_need_no_credentials() -> None:
 
 
 def test_methods_that_change_references_need_manage_and_are_audited() -> None:
-    changes = {"LoadReference", "LoadReferenceStream", "TuneReference", "RestoreReference", "DeleteReference"}
+    loads = {"LoadReference", "LoadReferenceStream", "ImportReference"}
+    changes = {*loads, "TuneReference", "RestoreReference", "DeleteReference"}
     assert names(is_audited=True) == changes
-    assert names(scope=Scope.MANAGE) == {*changes, "ListLoads", "GetReferenceImage"}
+    assert names(scope=Scope.MANAGE) == {
+        *changes,
+        "ListLoads",
+        "GetReferenceImage",
+        "GetReferenceHistory",
+        "ExportReference",
+    }
 
 
 def test_calls_with_images_take_capacity_before_they_are_read() -> None:
     assert names(initial_permit=InitialPermit.IMAGE) == {"Infer", "ModelInfer", "GetReferenceImage"}
-    assert names(initial_permit=InitialPermit.LOAD) == {"LoadReference", "LoadReferenceStream"}
+    assert names(initial_permit=InitialPermit.LOAD) == {
+        "LoadReference",
+        "LoadReferenceStream",
+        "ImportReference",
+        "ExportReference",
+    }
 
 
 def test_calls_that_save_or_read_a_bank_have_the_time_limit_of_a_load() -> None:
+    files = {"ImportReference", "ExportReference"}
     loads = {"LoadReference", "LoadReferenceStream", "TuneReference", "RestoreReference"}
-    assert names(time_limit=TimeLimit.LOAD) == loads
+    assert names(time_limit=TimeLimit.LOAD) == loads | files
 
 
 def test_health_and_reflection_and_probes_are_always_answered() -> None:

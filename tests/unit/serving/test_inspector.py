@@ -32,6 +32,7 @@ from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import ImageProcessed, Stage, Wait
 from patchserve_server.serving.batching import Batcher
+from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
 from patchserve_server.serving.inspector import LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
@@ -86,6 +87,7 @@ async def inspector(
             max_overlay_bytes=max_overlay_bytes,
             default_scale=HeatmapScale.RELATIVE,
             outputs=Outputs(OutputFolder(outputs, LIMITS), writing, only_anomalous=False) if outputs else None,
+            drifts=DriftWatch(lambda _: None, images),
             events=events,
         )
 

@@ -61,13 +61,30 @@ def test_saved_files_are_as_documented(store: FolderReferenceStore, root: Path) 
     }
     pointer = json.loads((root / "parcel/current.json").read_bytes())
     assert pointer == {
-        "format_version": 2,
+        "format_version": 3,
         "reference_id": "parcel",
         "revision": NEW.revision,
         "create_time": "2025-01-01T00:00:00Z",
         "update_time": "2025-01-01T00:00:02Z",
-        "previous": {"revision": OLD.revision, "update_time": "2025-01-01T00:00:01Z"},
+        "operation": "tune",
+        "previous": {"revision": OLD.revision, "update_time": "2025-01-01T00:00:01Z", "operation": "append"},
     }
+
+
+def test_a_pointer_from_before_operations_were_kept_loads(store: FolderReferenceStore, root: Path) -> None:
+    store.save(OLD)
+    store.save(NEW)
+    file = root / "parcel/current.json"
+    pointer = json.loads(file.read_bytes()) | {"format_version": 2}
+    del pointer["operation"], pointer["previous"]["operation"]
+    file.write_text(json.dumps(pointer))
+    parcel = ReferenceId("parcel")
+    assert content(store.load(parcel)) == content(dataclasses.replace(NEW, operation=None))
+    assert content(store.load_previous(parcel)) == content(dataclasses.replace(OLD, operation=None))
+    assert json.loads(file.read_bytes()) == pointer  # a reader changes nothing
+    store.restore(parcel, OLD.revision)
+    assert json.loads(file.read_bytes())["format_version"] == 3
+    assert store.load(parcel).operation is None
 
 
 def test_files_of_an_older_writer_that_follows_the_documentation_load(store: FolderReferenceStore, root: Path) -> None:
@@ -91,14 +108,18 @@ def test_files_of_an_older_writer_that_follows_the_documentation_load(store: Fol
     times = {"create_time": "2025-01-01T00:00:00Z", "update_time": "2025-01-01T00:00:01Z"}
     (root / "parcel/current.json").write_text(json.dumps(pointer | times))
     loaded = store.load(ReferenceId("parcel"))
-    assert content(loaded) == content(without_scores(OLD))
+    assert content(loaded) == content(dataclasses.replace(without_scores(OLD), operation=None))
     assert (loaded.revision, loaded.previous_revision) == (OLD.revision, None)
     with pytest.raises(RevisionNotKeptError, match="no previous revision is kept"):
         store.load_previous(ReferenceId("parcel"))
     store.save(NEW)
-    assert content(store.load_previous(ReferenceId("parcel"))) == content(without_scores(OLD))
+    assert content(store.load_previous(ReferenceId("parcel"))) == content(
+        dataclasses.replace(without_scores(OLD), operation=None)
+    )
     store.restore(ReferenceId("parcel"), OLD.revision)
-    assert content(store.load(ReferenceId("parcel"))) == content(without_scores(OLD))
+    assert content(store.load(ReferenceId("parcel"))) == content(
+        dataclasses.replace(without_scores(OLD), operation=None)
+    )
 
 
 def without_scores(reference: Reference) -> Reference:

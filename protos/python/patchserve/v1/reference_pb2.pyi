@@ -232,6 +232,78 @@ ASPECT_RATIO_KEEP: AspectRatio.ValueType  # 2
 """Model inputs have the proportions of the first reference image. For items that are always taken in the same format."""
 Global___AspectRatio: _TypeAlias = AspectRatio  # noqa: Y015
 
+class _DriftState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DriftStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DriftState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DRIFT_STATE_UNSPECIFIED: _DriftState.ValueType  # 0
+    """Never sent."""
+    DRIFT_STATE_TOO_FEW_IMAGES: _DriftState.ValueType  # 1
+    """Fewer than 32 images were inspected with this revision; or the calibration has fewer than three normal scores of
+    different images, and then it stays so.
+    """
+    DRIFT_STATE_NONE: _DriftState.ValueType  # 2
+    """Recent images are like those of the reference."""
+    DRIFT_STATE_MORE_DAMAGE: _DriftState.ValueType  # 3
+    """More images than false alarms explain score above all normal scores. Most images are like those of the reference."""
+    DRIFT_STATE_SCENE_CHANGED: _DriftState.ValueType  # 4
+    """Most images score otherwise than those of the reference, higher or lower: another light, a moved or blurred camera,
+    another product, or always the same image.
+    """
+
+class DriftState(_DriftState, metaclass=_DriftStateEnumTypeWrapper):
+    """What the comparison of recent scores with the normal scores of a calibration says."""
+
+DRIFT_STATE_UNSPECIFIED: DriftState.ValueType  # 0
+"""Never sent."""
+DRIFT_STATE_TOO_FEW_IMAGES: DriftState.ValueType  # 1
+"""Fewer than 32 images were inspected with this revision; or the calibration has fewer than three normal scores of
+different images, and then it stays so.
+"""
+DRIFT_STATE_NONE: DriftState.ValueType  # 2
+"""Recent images are like those of the reference."""
+DRIFT_STATE_MORE_DAMAGE: DriftState.ValueType  # 3
+"""More images than false alarms explain score above all normal scores. Most images are like those of the reference."""
+DRIFT_STATE_SCENE_CHANGED: DriftState.ValueType  # 4
+"""Most images score otherwise than those of the reference, higher or lower: another light, a moved or blurred camera,
+another product, or always the same image.
+"""
+Global___DriftState: _TypeAlias = DriftState  # noqa: Y015
+
+class _ReferenceOperation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ReferenceOperationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ReferenceOperation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFERENCE_OPERATION_UNSPECIFIED: _ReferenceOperation.ValueType  # 0
+    """Not known: it was made by a server that did not keep it."""
+    REFERENCE_OPERATION_LOAD: _ReferenceOperation.ValueType  # 1
+    """A load that replaced the images, or the first one."""
+    REFERENCE_OPERATION_APPEND: _ReferenceOperation.ValueType  # 2
+    """A load with APPEND."""
+    REFERENCE_OPERATION_TUNE: _ReferenceOperation.ValueType  # 3
+    """TuneReference."""
+    REFERENCE_OPERATION_IMPORT: _ReferenceOperation.ValueType  # 4
+    """ImportReference."""
+
+class ReferenceOperation(_ReferenceOperation, metaclass=_ReferenceOperationEnumTypeWrapper):
+    """What made a revision the current one."""
+
+REFERENCE_OPERATION_UNSPECIFIED: ReferenceOperation.ValueType  # 0
+"""Not known: it was made by a server that did not keep it."""
+REFERENCE_OPERATION_LOAD: ReferenceOperation.ValueType  # 1
+"""A load that replaced the images, or the first one."""
+REFERENCE_OPERATION_APPEND: ReferenceOperation.ValueType  # 2
+"""A load with APPEND."""
+REFERENCE_OPERATION_TUNE: ReferenceOperation.ValueType  # 3
+"""TuneReference."""
+REFERENCE_OPERATION_IMPORT: ReferenceOperation.ValueType  # 4
+"""ImportReference."""
+Global___ReferenceOperation: _TypeAlias = ReferenceOperation  # noqa: Y015
+
 @_typing.final
 class CoresetOptions(_message.Message):
     """Greedy k-center selection of the patches to keep. Set at most one field. Neither set: all patches are kept."""
@@ -741,6 +813,61 @@ class Calibration(_message.Message):
 Global___Calibration: _TypeAlias = Calibration  # noqa: Y015
 
 @_typing.final
+class Drift(_message.Message):
+    """How the recent scores of a revision compare with the normal scores of its calibration. All images count that any client
+    had inspected, except those that a person inspects again on the page.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    IMAGE_COUNT_FIELD_NUMBER: _builtins.int
+    SHIFT_FIELD_NUMBER: _builtins.int
+    OUTLIER_SHARE_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    state: Global___DriftState.ValueType
+    """What the comparison says. It is made after every 16 images."""
+    image_count: _builtins.int
+    """The number of recent images that were compared, at most 256: the last ones since this revision is in use or the server
+    was started.
+    """
+    shift: _builtins.float
+    """The probability that a recent score is above a normal one, 0 to 1: 0.5 if nothing has changed, 1 if all recent scores
+    are above all normal ones. Absent: nothing was compared.
+    """
+    outlier_share: _builtins.float
+    """The share of the recent images that are anomalous at sensitivity 1 and score above all normal scores, 0 to 1. Absent:
+    nothing was compared.
+    """
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """When this state began. Absent: with TOO_FEW_IMAGES."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___DriftState.ValueType = ...,
+        image_count: _builtins.int = ...,
+        shift: _builtins.float | None = ...,
+        outlier_share: _builtins.float | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_outlier_share", b"_outlier_share", "_shift", b"_shift", "outlier_share", b"outlier_share", "shift", b"shift", "since", b"since"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_outlier_share", b"_outlier_share", "_shift", b"_shift", "image_count", b"image_count", "outlier_share", b"outlier_share", "shift", b"shift", "since", b"since", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__outlier_share: _TypeAlias = _typing.Literal["outlier_share"]  # noqa: Y015
+    _WhichOneofArgType__outlier_share: _TypeAlias = _typing.Literal["_outlier_share", b"_outlier_share"]  # noqa: Y015
+    _WhichOneofReturnType__shift: _TypeAlias = _typing.Literal["shift"]  # noqa: Y015
+    _WhichOneofArgType__shift: _TypeAlias = _typing.Literal["_shift", b"_shift"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__outlier_share) -> _WhichOneofReturnType__outlier_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__shift) -> _WhichOneofReturnType__shift | None: ...
+
+Global___Drift: _TypeAlias = Drift  # noqa: Y015
+
+@_typing.final
 class Reference(_message.Message):
     """A loaded reference: images of undamaged items, and what was computed from them."""
 
@@ -774,6 +901,7 @@ class Reference(_message.Message):
     VIEWS_PER_IMAGE_FIELD_NUMBER: _builtins.int
     FALSE_ALARM_RATE_FIELD_NUMBER: _builtins.int
     WHITE_LEVEL_FIELD_NUMBER: _builtins.int
+    DRIFT_FIELD_NUMBER: _builtins.int
     reference_id: _builtins.str
     """The id of the reference."""
     revision: _builtins.str
@@ -852,6 +980,10 @@ class Reference(_message.Message):
     def input(self) -> Global___InputOptions:
         """The input options of the load. Absent: the defaults."""
 
+    @_builtins.property
+    def drift(self) -> Global___Drift:
+        """How recent images compare with it. Only in the responses of GetReference and ListReferences; absent in others."""
+
     def __init__(
         self,
         *,
@@ -883,10 +1015,11 @@ class Reference(_message.Message):
         views_per_image: _builtins.int | None = ...,
         false_alarm_rate: _builtins.float | None = ...,
         white_level: _builtins.int | None = ...,
+        drift: Global___Drift | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "views_per_image", b"views_per_image", "white_level", b"white_level"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "drift", b"drift", "false_alarm_rate", b"false_alarm_rate", "input", b"input", "search_radius", b"search_radius", "update_time", b"update_time", "views_per_image", b"views_per_image", "white_level", b"white_level"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "views_per_image", b"views_per_image", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate", "_search_radius", b"_search_radius", "_views_per_image", b"_views_per_image", "_white_level", b"_white_level", "approximate_search", b"approximate_search", "backbone", b"backbone", "bank_bytes", b"bank_bytes", "calibration", b"calibration", "coreset", b"coreset", "create_time", b"create_time", "drift", b"drift", "false_alarm_rate", b"false_alarm_rate", "feature_dim", b"feature_dim", "image_count", b"image_count", "input", b"input", "input_height_px", b"input_height_px", "input_width_px", b"input_width_px", "patch_count", b"patch_count", "precision", b"precision", "previous_revision", b"previous_revision", "profile", b"profile", "reference_id", b"reference_id", "region_of_interest", b"region_of_interest", "revision", b"revision", "scales", b"scales", "search_radius", b"search_radius", "sensitivity", b"sensitivity", "threshold", b"threshold", "update_time", b"update_time", "views", b"views", "views_per_image", b"views_per_image", "weights_digest", b"weights_digest", "white_level", b"white_level"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__false_alarm_rate: _TypeAlias = _typing.Literal["false_alarm_rate"]  # noqa: Y015
     _WhichOneofArgType__false_alarm_rate: _TypeAlias = _typing.Literal["_false_alarm_rate", b"_false_alarm_rate"]  # noqa: Y015
@@ -1384,3 +1517,253 @@ class DeleteReferenceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteReferenceResponse: _TypeAlias = DeleteReferenceResponse  # noqa: Y015
+
+@_typing.final
+class ExportReferenceRequest(_message.Message):
+    """The request of ExportReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: "default"."""
+    expected_revision: _builtins.str
+    """The revision to export. If the reference has another one, the call fails with FAILED_PRECONDITION. Empty: the current
+    revision.
+    """
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        expected_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "reference_id", b"reference_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportReferenceRequest: _TypeAlias = ExportReferenceRequest  # noqa: Y015
+
+@_typing.final
+class ExportReferenceResponse(_message.Message):
+    """One message of the response of ExportReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """All other messages: the next bytes of the file."""
+    @_builtins.property
+    def start(self) -> Global___ReferenceFile:
+        """The first message, sent once."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ReferenceFile | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "payload", b"payload", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "payload", b"payload", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___ExportReferenceResponse: _TypeAlias = ExportReferenceResponse  # noqa: Y015
+
+@_typing.final
+class ReferenceFile(_message.Message):
+    """A reference as one file, which any server with the same backbone, weights and precision can import."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    size_bytes: _builtins.int
+    """The size of the file, in bytes."""
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """The reference that it has."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___Reference | None = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceFile: _TypeAlias = ReferenceFile  # noqa: Y015
+
+@_typing.final
+class ImportStart(_message.Message):
+    """How ImportReference begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    EXPECTED_REVISION_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id that the reference gets here. Empty: the one in the file."""
+    size_bytes: _builtins.int
+    """The size of the file, in bytes. Required: a file that is too large is rejected before it is sent."""
+    expected_revision: _builtins.str
+    """The revision to replace. If the reference has another one, or there is none, the call fails with FAILED_PRECONDITION or
+    NOT_FOUND. Empty: any, or none.
+    """
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        expected_revision: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["expected_revision", b"expected_revision", "reference_id", b"reference_id", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportStart: _TypeAlias = ImportStart  # noqa: Y015
+
+@_typing.final
+class ImportReferenceRequest(_message.Message):
+    """One message of ImportReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """All other messages: the next bytes of the file, for example 1 MiB."""
+    @_builtins.property
+    def start(self) -> Global___ImportStart:
+        """The first message, sent once."""
+
+    def __init__(
+        self,
+        *,
+        start: Global___ImportStart | None = ...,
+        chunk: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "payload", b"payload", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "payload", b"payload", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_payload: _TypeAlias = _typing.Literal["start", "chunk"]  # noqa: Y015
+    _WhichOneofArgType_payload: _TypeAlias = _typing.Literal["payload", b"payload"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_payload) -> _WhichOneofReturnType_payload | None: ...
+
+Global___ImportReferenceRequest: _TypeAlias = ImportReferenceRequest  # noqa: Y015
+
+@_typing.final
+class ImportReferenceResponse(_message.Message):
+    """The response of ImportReference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """The reference, now in use. Its revision is that of the file."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___Reference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportReferenceResponse: _TypeAlias = ImportReferenceResponse  # noqa: Y015
+
+@_typing.final
+class GetReferenceHistoryRequest(_message.Message):
+    """The request of GetReferenceHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: "default"."""
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reference_id", b"reference_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceHistoryRequest: _TypeAlias = GetReferenceHistoryRequest  # noqa: Y015
+
+@_typing.final
+class KeptRevision(_message.Message):
+    """A revision that the server keeps."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    OPERATION_FIELD_NUMBER: _builtins.int
+    IS_CURRENT_FIELD_NUMBER: _builtins.int
+    operation: Global___ReferenceOperation.ValueType
+    """What made it."""
+    is_current: _builtins.bool
+    """Whether it is in use."""
+    @_builtins.property
+    def reference(self) -> Global___Reference:
+        """The reference as it is or was. Its update_time is when this revision was made."""
+
+    def __init__(
+        self,
+        *,
+        reference: Global___Reference | None = ...,
+        operation: Global___ReferenceOperation.ValueType = ...,
+        is_current: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reference", b"reference"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["is_current", b"is_current", "operation", b"operation", "reference", b"reference"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeptRevision: _TypeAlias = KeptRevision  # noqa: Y015
+
+@_typing.final
+class GetReferenceHistoryResponse(_message.Message):
+    """The response of GetReferenceHistory."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REVISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def revisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeptRevision]:
+        """The current revision, then the previous one if it is kept."""
+
+    def __init__(
+        self,
+        *,
+        revisions: _abc.Iterable[Global___KeptRevision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["revisions", b"revisions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetReferenceHistoryResponse: _TypeAlias = GetReferenceHistoryResponse  # noqa: Y015

@@ -79,6 +79,21 @@ class PatchCoreServiceStub(object):
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceResponse.FromString,
                 _registered_method=True)
+        self.GetReferenceHistory = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/GetReferenceHistory',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryResponse.FromString,
+                _registered_method=True)
+        self.ExportReference = channel.unary_stream(
+                '/patchserve.v1.PatchCoreService/ExportReference',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.ExportReferenceRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.ExportReferenceResponse.FromString,
+                _registered_method=True)
+        self.ImportReference = channel.stream_unary(
+                '/patchserve.v1.PatchCoreService/ImportReference',
+                request_serializer=patchserve_dot_v1_dot_reference__pb2.ImportReferenceRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_reference__pb2.ImportReferenceResponse.FromString,
+                _registered_method=True)
         self.GetReferenceImage = channel.unary_unary(
                 '/patchserve.v1.PatchCoreService/GetReferenceImage',
                 request_serializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageRequest.SerializeToString,
@@ -103,6 +118,11 @@ class PatchCoreServiceStub(object):
                 '/patchserve.v1.PatchCoreService/GetServerInfo',
                 request_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.FromString,
+                _registered_method=True)
+        self.GetServerStats = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/GetServerStats',
+                request_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.FromString,
                 _registered_method=True)
 
 
@@ -169,6 +189,30 @@ class PatchCoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetReferenceHistory(self, request, context):
+        """Lists the revisions of a reference that the server keeps: what RestoreReference would exchange.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportReference(self, request, context):
+        """Sends a reference as one file: with its bank and the images that the backbone saw. First one `start` message, then the
+        bytes of the file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportReference(self, request_iterator, context):
+        """Takes a reference from such a file: first one `start` message, then the bytes of the file. The file is checked, and
+        refused if it is damaged or was made with another backbone, other weights or another precision. Returns when the
+        revision is in use. Until then the previous revision stays in use.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetReferenceImage(self, request, context):
         """Returns one of the images that a reference was built from, as the backbone saw it.
         """
@@ -200,6 +244,13 @@ class PatchCoreServiceServicer(object):
 
     def GetServerInfo(self, request, context):
         """Describes the server: version, backbone, weights, device, precision and every limit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetServerStats(self, request, context):
+        """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -243,6 +294,21 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     request_deserializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_reference__pb2.RestoreReferenceResponse.SerializeToString,
             ),
+            'GetReferenceHistory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetReferenceHistory,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryResponse.SerializeToString,
+            ),
+            'ExportReference': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportReference,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.ExportReferenceRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.ExportReferenceResponse.SerializeToString,
+            ),
+            'ImportReference': grpc.stream_unary_rpc_method_handler(
+                    servicer.ImportReference,
+                    request_deserializer=patchserve_dot_v1_dot_reference__pb2.ImportReferenceRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_reference__pb2.ImportReferenceResponse.SerializeToString,
+            ),
             'GetReferenceImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetReferenceImage,
                     request_deserializer=patchserve_dot_v1_dot_reference__pb2.GetReferenceImageRequest.FromString,
@@ -267,6 +333,11 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetServerStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerStats,
+                    request_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -476,6 +547,87 @@ class PatchCoreService(object):
             _registered_method=True)
 
     @staticmethod
+    def GetReferenceHistory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/GetReferenceHistory',
+            patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.GetReferenceHistoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportReference(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/ExportReference',
+            patchserve_dot_v1_dot_reference__pb2.ExportReferenceRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.ExportReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportReference(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/patchserve.v1.PatchCoreService/ImportReference',
+            patchserve_dot_v1_dot_reference__pb2.ImportReferenceRequest.SerializeToString,
+            patchserve_dot_v1_dot_reference__pb2.ImportReferenceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def GetReferenceImage(request,
             target,
             options=(),
@@ -600,6 +752,33 @@ class PatchCoreService(object):
             '/patchserve.v1.PatchCoreService/GetServerInfo',
             patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.SerializeToString,
             patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/GetServerStats',
+            patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.SerializeToString,
+            patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

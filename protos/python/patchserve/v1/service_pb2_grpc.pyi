@@ -65,6 +65,17 @@ class PatchCoreServiceStub:
     """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
     twice gives the first state again. Until it is in use, the current revision stays in use.
     """
+    GetReferenceHistory: _grpc.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceHistoryRequest, _reference_pb2.GetReferenceHistoryResponse]
+    """Lists the revisions of a reference that the server keeps: what RestoreReference would exchange."""
+    ExportReference: _grpc.UnaryStreamMultiCallable[_reference_pb2.ExportReferenceRequest, _reference_pb2.ExportReferenceResponse]
+    """Sends a reference as one file: with its bank and the images that the backbone saw. First one `start` message, then the
+    bytes of the file.
+    """
+    ImportReference: _grpc.StreamUnaryMultiCallable[_reference_pb2.ImportReferenceRequest, _reference_pb2.ImportReferenceResponse]
+    """Takes a reference from such a file: first one `start` message, then the bytes of the file. The file is checked, and
+    refused if it is damaged or was made with another backbone, other weights or another precision. Returns when the
+    revision is in use. Until then the previous revision stays in use.
+    """
     GetReferenceImage: _grpc.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceImageRequest, _reference_pb2.GetReferenceImageResponse]
     """Returns one of the images that a reference was built from, as the backbone saw it."""
     DeleteReference: _grpc.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]
@@ -77,6 +88,8 @@ class PatchCoreServiceStub:
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]
     """Describes the server: version, backbone, weights, device, precision and every limit."""
+    GetServerStats: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerStatsRequest, _server_info_pb2.GetServerStatsResponse]
+    """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 @_typing.type_check_only
 class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
@@ -112,6 +125,17 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """Puts the revision back that was in use before the last change of a reference. The server keeps one, so restoring
     twice gives the first state again. Until it is in use, the current revision stays in use.
     """
+    GetReferenceHistory: _aio.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceHistoryRequest, _reference_pb2.GetReferenceHistoryResponse]  # type: ignore[assignment]
+    """Lists the revisions of a reference that the server keeps: what RestoreReference would exchange."""
+    ExportReference: _aio.UnaryStreamMultiCallable[_reference_pb2.ExportReferenceRequest, _reference_pb2.ExportReferenceResponse]  # type: ignore[assignment]
+    """Sends a reference as one file: with its bank and the images that the backbone saw. First one `start` message, then the
+    bytes of the file.
+    """
+    ImportReference: _aio.StreamUnaryMultiCallable[_reference_pb2.ImportReferenceRequest, _reference_pb2.ImportReferenceResponse]  # type: ignore[assignment]
+    """Takes a reference from such a file: first one `start` message, then the bytes of the file. The file is checked, and
+    refused if it is damaged or was made with another backbone, other weights or another precision. Returns when the
+    revision is in use. Until then the previous revision stays in use.
+    """
     GetReferenceImage: _aio.UnaryUnaryMultiCallable[_reference_pb2.GetReferenceImageRequest, _reference_pb2.GetReferenceImageResponse]  # type: ignore[assignment]
     """Returns one of the images that a reference was built from, as the backbone saw it."""
     DeleteReference: _aio.UnaryUnaryMultiCallable[_reference_pb2.DeleteReferenceRequest, _reference_pb2.DeleteReferenceResponse]  # type: ignore[assignment]
@@ -124,6 +148,8 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Describes the server: version, backbone, weights, device, precision and every limit."""
+    GetServerStats: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerStatsRequest, _server_info_pb2.GetServerStatsResponse]  # type: ignore[assignment]
+    """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Visual anomaly detection with PatchCore.
@@ -200,6 +226,35 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def GetReferenceHistory(
+        self,
+        request: _reference_pb2.GetReferenceHistoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.GetReferenceHistoryResponse, _abc.Awaitable[_reference_pb2.GetReferenceHistoryResponse]]:
+        """Lists the revisions of a reference that the server keeps: what RestoreReference would exchange."""
+
+    @_abc_1.abstractmethod
+    def ExportReference(
+        self,
+        request: _reference_pb2.ExportReferenceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reference_pb2.ExportReferenceResponse], _abc.AsyncIterator[_reference_pb2.ExportReferenceResponse]]:
+        """Sends a reference as one file: with its bank and the images that the backbone saw. First one `start` message, then the
+        bytes of the file.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportReference(
+        self,
+        request_iterator: _MaybeAsyncIterator[_reference_pb2.ImportReferenceRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_reference_pb2.ImportReferenceResponse, _abc.Awaitable[_reference_pb2.ImportReferenceResponse]]:
+        """Takes a reference from such a file: first one `start` message, then the bytes of the file. The file is checked, and
+        refused if it is damaged or was made with another backbone, other weights or another precision. Returns when the
+        revision is in use. Until then the previous revision stays in use.
+        """
+
+    @_abc_1.abstractmethod
     def GetReferenceImage(
         self,
         request: _reference_pb2.GetReferenceImageRequest,
@@ -240,5 +295,13 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_server_info_pb2.GetServerInfoResponse, _abc.Awaitable[_server_info_pb2.GetServerInfoResponse]]:
         """Describes the server: version, backbone, weights, device, precision and every limit."""
+
+    @_abc_1.abstractmethod
+    def GetServerStats(
+        self,
+        request: _server_info_pb2.GetServerStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_info_pb2.GetServerStatsResponse, _abc.Awaitable[_server_info_pb2.GetServerStatsResponse]]:
+        """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 def add_PatchCoreServiceServicer_to_server(servicer: PatchCoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -21,6 +21,7 @@ from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.endpoints import listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SharedPixels
+from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
 
@@ -41,11 +42,13 @@ async def run_engine(assignment: Assignment) -> None:
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
         open_listeners(settings, observation.events, resources, assignment.name)
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         admissions = open_admissions(settings, observation.events)  # the fronts admit
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
         )
+        drift = DriftWatch(local.catalog.find, pools.images, fronts.tell_drift)
+        observation.readings.add(drift.readings)
         engine = Engine(
             version=version("patchserve"),
             detector=local.detector,
@@ -55,6 +58,8 @@ async def run_engine(assignment: Assignment) -> None:
             reference_images=ReferenceImages(
                 local.catalog, pools.images, composition.create_turns(settings, local.limits)
             ),
+            transfer=local.transfer,
+            drift=drift,
             fronts=fronts,
             pixels=[SharedPixels(file) for file in assignment.pixels],
         )

@@ -38,6 +38,7 @@ from patchserve_server.fronts.shared_ledger import SharedLedger
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.wall import Wall
 
 _RECONNECT_S: Final = 0.1
@@ -61,7 +62,7 @@ async def run_front(assignment: Assignment) -> None:
     with ExitStack() as resources:
         open_listeners(settings, observation.events, resources, assignment.name)
         server = create_server(own_settings, credentials, observation, shares_port=True)
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
@@ -110,6 +111,8 @@ class _Front:
         self._events = observation.events
         if has_wall:
             self._events.add(self._relay or self._wall)
+        self._statistics = ServerStatistics(processes=assignment.fronts)
+        self._events.add(self._statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._application: Application | None = None  # None: there is no engine
         self._is_ready = False
@@ -169,6 +172,7 @@ class _Front:
             self._pools,
             limits,
             turns=self._turns,
+            drifts=engine.drift,
             events=self._events,
         )
         self._application = composition.assemble(
@@ -182,6 +186,9 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            statistics=self._statistics,
+            drift=engine.drift,
+            transfer=engine.transfer,
             events=self._events,
         )
         await self._server.ready(self._application)

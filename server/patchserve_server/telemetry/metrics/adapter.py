@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import prometheus_client
@@ -18,13 +18,13 @@ from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
 __all__ = ["Registry", "observe", "registry_of_fleet"]
 
 
-def observe(observation: Observation, process: str, max_references: int) -> Registry:
+def observe(observation: Observation, process: str, max_references: Callable[[], int]) -> Registry:
     """Counts what happens in this process from now on.
 
     Args:
         observation: who hears, and what can be read.
         process: its name, for its own figures.
-        max_references: how many references have series of their own.
+        max_references: how many references have series of their own; it may change.
 
     Returns:
         What a scrape gets.

@@ -202,8 +202,9 @@ ANOMALY_SCORE: Final = _histogram(
 REFERENCE_DRIFT: Final = _gauge(
     "reference_drift",
     ("reference",),
-    "How far the recent scores of a reference are from those of its calibration: 0, as then; 1, nothing in common.",
-    "Stays high: load the reference again with images of today, or undo what changed in the scene.",
+    "How recent scores of a reference compare with its normal scores: 0, alike; 0.5, more damage; 1, the scene has "
+    "changed. No series: too few images.",
+    "1: look at light, camera and product; then load the reference again with images of today. 0.5: look at the line.",
     merge=Merge.MAX,
 )
 REFERENCE_LOAD_DURATION: Final = _histogram(

@@ -40,6 +40,7 @@ def test_all_routes_are_different() -> None:
     [
         ("GET", "/v1/server", "GetServerInfo"),
         ("HEAD", "/v1/server", "GetServerInfo"),
+        ("GET", "/v1/server/stats", "GetServerStats"),
         ("GET", "/v1/references", "ListReferences"),
         ("GET", "/v1/references/x", "GetReference"),
         ("DELETE", "/v1/references/x", "DeleteReference"),
@@ -47,6 +48,7 @@ def test_all_routes_are_different() -> None:
         ("POST", "/v1/references/x:infer", "Infer"),
         ("POST", "/v1/references/x:tune", "TuneReference"),
         ("POST", "/v1/references/x:restore", "RestoreReference"),
+        ("GET", "/v1/references/x/history", "GetReferenceHistory"),
         ("GET", "/v1/references/x/images/0", "GetReferenceImage"),
         ("GET", "/v1/loads", "ListLoads"),
     ],

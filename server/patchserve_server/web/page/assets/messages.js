@@ -34,6 +34,8 @@
  * @property {number | null} whiteLevel null: what each file says
  * @property {number | null} requestedRate of false alarms; null: none was requested
  * @property {{rate: number, upper: number} | null} falseAlarms the expected share, and what it is at most; null: not known
+ * @property {{state: string, imageCount: number, outlierShare: number} | null} drift how recent images compare with it; null:
+ *   not in this answer
  */
 
 /** @returns {Reference} */
@@ -70,6 +72,11 @@ export function readReference(json) {
       aspect: (json.input?.aspect ?? "ASPECT_RATIO_SQUEEZE").replace("ASPECT_RATIO_", ""),
     },
     coreset: coresetOf(json.coreset),
+    drift: json.drift && {
+      state: json.drift.state.replace("DRIFT_STATE_", ""),
+      imageCount: json.drift.image_count,
+      outlierShare: json.drift.outlier_share ?? 0,
+    },
     searchRadius: json.search_radius ?? null,
     regionOfInterest: json.region_of_interest,
     approximateSearch: json.approximate_search,

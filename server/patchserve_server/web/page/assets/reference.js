@@ -225,12 +225,25 @@ function sizeText({ patchCount, profile }) {
   return counted(patchCount, "patch").replace(/patchs$/, "patches");
 }
 
+const DRIFTS = {
+  NONE: ["like those of the reference", ""],
+  MORE_DAMAGE: ["more damage", "More of them than false alarms explain score above all normal scores."],
+  SCENE_CHANGED: ["another scene", "Most of them differ from the reference: the light, the camera or the product has changed."],
+};
+
+function recentImages({ drift }) {
+  if (!drift) return []; // not in the answer to a change
+  const [text, note] = DRIFTS[drift.state] ?? ["not known", "Too few images were inspected, or the reference has too few."];
+  return fact("Recent images", text, note || `The last ${counted(drift.imageCount, "image")}.`);
+}
+
 function facts(reference) {
   return element(
     "dl",
     { class: "facts" },
     ...fact("Calibration", METHODS[reference.calibrationMethod] ?? "", `1 x is a raw score of ${reference.threshold.toPrecision(4)}`),
     ...falseAlarms(reference),
+    ...recentImages(reference),
     ...fact("Size", `${sizeText(reference)}, ${bytesText(reference.bankBytes)} without the search index`),
     ...fact("Network", `${reference.backbone}, ${reference.precision}`),
     ...fact("Profile", profileName(reference.profile)),

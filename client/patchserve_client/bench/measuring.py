@@ -10,7 +10,7 @@ from typing import Final
 
 from patchserve_client.bench.arrivals import Arrivals, arrival_times_s
 from patchserve_client.bench.load import Load, record_lag
-from patchserve_client.bench.step import Recorder, Step
+from patchserve_client.bench.step import Outcome, Recorder, Step
 
 _FEWEST_IMAGES: Final = 100  # for a 99th percentile
 _LONGEST_FACTOR: Final = 4.0
@@ -48,7 +48,13 @@ class Measuring:
     steps: list[Step] = field(default_factory=list)
 
     async def measure(self, rate: float) -> Step | None:
-        """One step. None: it was interrupted."""
+        """One step; a second one, which counts, if only a few images were too slow. None: it was interrupted."""
+        step = await self._measure_once(rate)
+        if step is None or step.outcome is not Outcome.TOO_SLOW or step.p90_ms is None:
+            return step
+        return await self._measure_once(rate) if step.p90_ms <= self.plan.objective_ms else step
+
+    async def _measure_once(self, rate: float) -> Step | None:
         plan = self.plan
         duration_s = min(max(plan.step_s, _FEWEST_IMAGES / rate), _LONGEST_FACTOR * plan.step_s)
         times_s = arrival_times_s(plan.arrivals, rate, duration_s, plan.seed + len(self.steps))

@@ -35,7 +35,7 @@ def write_plot(steps: Sequence[Step], plan: Plan, file: Path) -> None:
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - an extra, and slow to load
 
-    measured = sorted((step for step in steps if step.p50_ms is not None), key=lambda step: step.completed_rate)
+    measured = sorted((step for step in steps if step.p50_ms is not None), key=lambda step: step.rate)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     axes.set(xlabel="Images inspected a second", ylabel="Latency in ms", yscale="log")
@@ -51,7 +51,8 @@ def write_plot(steps: Sequence[Step], plan: Plan, file: Path) -> None:
             [step.completed_rate for step in broken], latencies_ms, "X", color="#333333", label="objective broken"
         )
     axes.axhline(plan.objective_ms, color="#333333", linestyle="--", linewidth=1.2, label="objective")
-    axes.yaxis.set_major_formatter(lambda time_ms, _: f"{time_ms:g}")
+    for set_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        set_formatter(lambda time_ms, _: f"{time_ms:g}")
     axes.set_xlim(left=0)
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(file, dpi=150)

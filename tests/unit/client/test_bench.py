@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from threading import Event
@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from patchserve_client import ResourceExhausted
 from patchserve_client.bench.arrivals import Arrivals, arrival_times_s
 from patchserve_client.bench.load import Connection, UnaryLoad, waited_until
+from patchserve_client.bench.measuring import Measuring, Plan
 from patchserve_client.bench.search import find_limit
 from patchserve_client.bench.step import Outcome, Recorder, Step, percentile_of
 from patchserve_client.cli._bench_chart import chart_lines
@@ -193,3 +194,35 @@ def test_the_chart_has_a_line_for_each_step_in_the_order_of_rates() -> None:
     assert first.index("o") < first.index("x") < first.index("|")
     assert second.index("|") < second.index("x")
     assert list(chart_lines([], 100)) == []
+
+
+class Slow:
+    """A load whose images have the latencies that it is told, step by step."""
+
+    is_paced_by_server = True
+
+    def __init__(self, *steps_s: list[float]) -> None:
+        self.steps_s = list(steps_s)
+
+    async def run(self, times_s: Iterable[float], recorder: Recorder, end: Event) -> None:
+        for latency_s in self.steps_s.pop(0):
+            recorder.sent(recorder.started_s)
+            recorder.completed(recorder.started_s - latency_s)
+
+
+@pytest.mark.parametrize(
+    ("slow", "steps", "outcome"),
+    [
+        ([*[0.0] * 30, 9.0], 2, Outcome.KEPT),  # one image: perhaps chance
+        ([9.0] * 30, 1, Outcome.TOO_SLOW),
+    ],
+)
+async def test_a_step_with_a_few_slow_images_is_measured_once_more(
+    slow: list[float], steps: int, outcome: Outcome
+) -> None:
+    plan = Plan(5000, 99, Arrivals.FIXED, 0.01, 0, 10, 10)
+    told: list[Step] = []
+    measuring = Measuring(plan, Slow(slow, [0.0] * 30), Event(), told.append)
+    result = await measuring.measure(10)
+    assert result is not None
+    assert (len(told), result.outcome) == (steps, outcome)

@@ -70,6 +70,16 @@ page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs c
 dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
 	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
 
+SITE := tools/site
+
+.PHONY: site
+site: $(STAMP) $(SITE)/node_modules/.package-lock.json ## build the documentation site, strictly: out/site/index.html opens without a server (needs Node.js)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict # with --quiet, warnings would pass
+
+$(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
+	cd $(SITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund
+	@touch $@
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
@@ -109,6 +119,7 @@ lint: $(STAMP) protos-check ## check style, types, layers, the contract, its gen
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tools/mypy_windows.ini
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/hadolint Dockerfile
 
@@ -277,11 +288,11 @@ lock-check: $(STAMP) ## check that the locks install from wheels on every Python
 
 .PHONY: lock
 lock: $(STAMP) ## pin every dependency with hashes; keeps pins that still fit (ARGS="--upgrade-package NAME")
-	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
+	$(LOCK) pyproject.toml --extra server --extra http --extra metrics --extra int8 --extra mqtt --extra otel --extra timm --extra evaluate --extra video --extra watch --group dev -o requirements/dev.txt
 	$(LOCK) pyproject.toml --extra server --extra http --extra metrics -c requirements/dev.txt -o requirements/server.txt
 	$(LOCK) pyproject.toml -c requirements/dev.txt -o requirements/client.txt
 	$(LOCK) --group build -c requirements/dev.txt -o requirements/build.txt
-	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --group test --resolution lowest-direct -o requirements/oldest.txt
+	$(LOCK) pyproject.toml --extra evaluate --extra video --extra watch --extra mqtt --group test --resolution lowest-direct -o requirements/oldest.txt
 	$(LOCK) pyproject.toml --extra server --extra metrics --extra evaluate requirements/peers.in -c requirements/dev.txt -o requirements/peers.txt
 	$(LOCK) requirements/protos.in -o requirements/protos.txt
 	$(LOCK) pyproject.toml --group test requirements/triton.in -o requirements/triton.txt

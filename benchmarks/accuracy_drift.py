@@ -38,11 +38,11 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
-from patchserve_server.serving.drift.comparison import WINDOWS, compare
+from patchserve_server.serving.drift.comparison import MIN_RECENT, WINDOW, compare, state_after
 from patchserve_server.serving.drift.watch import COMPARED_EVERY
 
 COUNTS: Final = {4: 5, 12: 5, 120: 1}  # reference images -> draws
-LENGTH: Final = WINDOWS[-1]
+LENGTH: Final = WINDOW
 CHANGES: Final[Mapping[str, Callable[[Image.Image], Image.Image]]] = {
     "darker by 10 %": lambda image: ImageEnhance.Brightness(image).enhance(0.9),
     "darker by 30 %": lambda image: ImageEnhance.Brightness(image).enhance(0.7),
@@ -128,12 +128,16 @@ def _scores(scorer: PatchCoreScorer, vectors: Vectors) -> Scores:
 
 
 def told(scores: Scores, first: int, calibration: Calibration) -> tuple[DriftState, int]:
-    """What is told first from the image with this number on, and after how many more images."""
-    start = max(first, WINDOWS[0] - COMPARED_EVERY) + COMPARED_EVERY
-    for end in range(start, len(scores) + 1, COMPARED_EVERY):
-        state = compare(tuple(scores[max(0, end - LENGTH) : end]), calibration).state
-        if state is not DriftState.NONE:
-            return state, end - first
+    """What is told from the image with this number on, and after how many more images: another scene before damage."""
+    told_at: dict[DriftState, int] = {}
+    state = found = DriftState.NONE
+    for end in range(max(first, MIN_RECENT - COMPARED_EVERY) + COMPARED_EVERY, len(scores) + 1, COMPARED_EVERY):
+        before, found = found, compare(tuple(scores[max(0, end - LENGTH) : end]), calibration).state
+        state = state_after(state, before, found)
+        told_at.setdefault(state, end - first)
+    for state in (DriftState.SCENE_CHANGED, DriftState.MORE_DAMAGE):
+        if state in told_at:
+            return state, told_at[state]
     return DriftState.NONE, len(scores) - first
 
 
@@ -150,6 +154,10 @@ class Row:
         return [*shares, f"{np.median(self.images):.0f}" if self.images else "-"]
 
 
+def _drawn(rng: np.random.Generator, scores: Scores) -> Scores:
+    return rng.choice(scores, LENGTH)
+
+
 def _damaged(rng: np.random.Generator, pool: Pools, share: float) -> Scores:
     is_damaged = rng.random(LENGTH) < share
     return np.where(is_damaged, rng.choice(pool.defective, LENGTH), rng.choice(pool.good, LENGTH))
@@ -159,8 +167,8 @@ def measure(all_pools: list[Pools], streams: int) -> dict[str, Row]:
     """A row for each change."""
     rng, rows = np.random.default_rng(1), dict[str, Row]()
     for pool in all_pools:
-        changes: dict[str, Callable[[], Scores]] = {"nothing": partial(rng.choice, pool.good, LENGTH)}
-        changes |= {name: partial(rng.choice, changed, LENGTH) for name, changed in pool.changed.items()}
+        changes: dict[str, Callable[[], Scores]] = {"nothing": partial(_drawn, rng, pool.good)}
+        changes |= {name: partial(_drawn, rng, changed) for name, changed in pool.changed.items()}
         changes |= {name: partial(_damaged, rng, pool, share) for name, share in DAMAGE.items()}
         for name, draw in changes.items():
             row = rows.setdefault(name, Row())

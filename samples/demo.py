@@ -35,6 +35,11 @@ STOP_TIMEOUT_S = 60
 LISTENING = " listening on "
 HTTP_PORT = 8080  # that of `make serve`
 
+if sys.platform == "win32":  # Ctrl-Break is the signal that one process can send to another
+    STOP, OWN_GROUP = signal.CTRL_BREAK_EVENT, {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    STOP, OWN_GROUP = signal.SIGTERM, {"start_new_session": True}
+
 console = Console(highlight=False, markup=False, soft_wrap=True, width=None if sys.stdout.isatty() else 100)
 
 
@@ -79,9 +84,7 @@ class Server:
         command += [] if http_port is None else ["--http-port", str(http_port)]
         with log.open("wb") as log_file:
             # Ctrl-C is for the demo, which stops the server.
-            self._process = subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=log_file, text=True, start_new_session=True
-            )
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log_file, text=True, **OWN_GROUP)
 
     def wait_ready(self) -> None:
         """Wait until the server is ready.
@@ -106,8 +109,8 @@ class Server:
         self._process.wait()
 
     def stop(self) -> int:
-        """Send SIGTERM, kill the server if it does not stop, and return its exit code."""
-        self._process.terminate()
+        """Stop the server, kill it if it does not end, and return its exit code."""
+        self._process.send_signal(STOP)
         try:
             return self._process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

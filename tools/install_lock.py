@@ -52,11 +52,11 @@ def main() -> None:
         _run([*pip, "--require-hashes", "-r", str(arguments.lock)])
         return
     rest, torch = split_lock(arguments.lock.read_text())
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as file:
-        file.write(rest)
-        file.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder) / "lock.txt"
+        part.write_text(rest)
         # Nothing is resolved: the lock is complete, and torch is not in this part of it.
-        _run([*pip, "--no-deps", "--require-hashes", "-r", file.name])
+        _run([*pip, "--no-deps", "--require-hashes", "-r", str(part)])
     if not torch:
         return
     checked = ["--require-hashes", "-r", arguments.torch_hashes] if arguments.torch_hashes else torch

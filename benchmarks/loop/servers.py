@@ -46,6 +46,13 @@ def start_echo(overlay: bool, folder: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def start_collector(folder: Path) -> Iterator[str]:
+    """A collector of OpenTelemetry; yields its address."""
+    with _start("loop.null_collector", checkout=ROOT, folder=folder) as server:
+        yield server.grpc
+
+
+@contextmanager
 def start_stub(checkout: Path, folder: Path, environment: dict[str, str]) -> Iterator[Server]:
     """The server of a checkout, without a network, and with one reference."""
     with _start("loop.stub_server", *_FLAGS, checkout=checkout, folder=folder, environment=environment) as server:

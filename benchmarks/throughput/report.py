@@ -30,6 +30,7 @@ _SCALING = {
 _STAGES = ("decode_ms", "embed_ms", "search_ms", "render_ms", "queue_ms", "total_ms")
 _COLORS = {PATCHSERVE: "#33658a", HTTP_FACE: "#5a9bc4", BARE: "#9a9a9a", ANOMALIB: "#e09f3e", FLASK: "#d1495b"}
 _DPI = 110
+_MET = {True: "yes", False: "no", None: ""}
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -37,8 +38,7 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [host_sentence(results["host"])]
     if results["ratios"]:
         rows = [
-            [name, ratio["value"], ratio["target"], "yes" if ratio["met"] else "no"]
-            for name, ratio in results["ratios"].items()
+            [name, ratio["value"], ratio["target"], _MET[ratio["met"]]] for name, ratio in results["ratios"].items()
         ]
         parts.append(_table(["ratio", "value", "target", "met"], rows))
     for backbone in dict.fromkeys(row["backbone"] for row in results["rows"]):

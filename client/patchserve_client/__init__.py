@@ -44,7 +44,16 @@ from patchserve_client._errors import (
     Unimplemented,
 )
 from patchserve_client._options import InferOptions, LoadOptions, OutputOptions, StreamOptions
-from patchserve_client._server_types import Health, Limits, ServerInfo
+from patchserve_client._server_types import (
+    CallCount,
+    DurationHistogram,
+    FailureCount,
+    Health,
+    Limits,
+    ReferenceStats,
+    ServerInfo,
+    ServerStats,
+)
 from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
     AnomalyScore,
@@ -78,16 +87,19 @@ __all__ = [
     "BoundingBox",
     "Calibration",
     "CalibrationMethod",
+    "CallCount",
     "Cancelled",
     "Client",
     "DamageScore",
     "DeadlineExceeded",
     "Drift",
     "DriftState",
+    "DurationHistogram",
     "EncodedOverlay",
     "EncodedReferenceImage",
     "ErrorDetails",
     "FailedPrecondition",
+    "FailureCount",
     "FieldViolation",
     "Frame",
     "FrameResult",
@@ -117,6 +129,7 @@ __all__ = [
     "ReferenceImage",
     "ReferenceInfo",
     "ReferenceOperation",
+    "ReferenceStats",
     "ReferenceViews",
     "Region",
     "ResourceExhausted",
@@ -124,6 +137,7 @@ __all__ = [
     "ScoreSpread",
     "ScoringProfile",
     "ServerInfo",
+    "ServerStats",
     "StreamNotice",
     "StreamOptions",
     "Timing",

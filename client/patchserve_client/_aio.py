@@ -20,7 +20,7 @@ from patchserve_client._aio_transfer import AsyncTransferCalls
 from patchserve_client._base import OpenChannel
 from patchserve_client._errors import Cancelled, NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
-from patchserve_client._server_types import Health, ServerInfo
+from patchserve_client._server_types import Health, ServerInfo, ServerStats
 from patchserve_client._silence import SilenceLimit
 
 _T = TypeVar("_T")
@@ -200,6 +200,10 @@ class AsyncClient(AsyncTransferCalls):
     async def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """Like `Client.server_info`."""
         return await self._run(_calls.server_info(), timeout_s)
+
+    async def server_stats(self, *, timeout_s: float | None = None) -> ServerStats:
+        """Like `Client.server_stats`."""
+        return await self._run(_calls.server_stats(), timeout_s)
 
     async def health(self, *, timeout_s: float | None = None) -> Health:
         """Like `Client.health`."""

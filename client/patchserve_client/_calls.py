@@ -22,7 +22,7 @@ from patchserve_client._backoff import Backoff
 from patchserve_client._image_files import images_in
 from patchserve_client._images import encoded
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
-from patchserve_client._server_types import ServerInfo
+from patchserve_client._server_types import ServerInfo, ServerStats
 from patchserve_client._stream_state import StreamState
 from patchserve_client._types import (
     EncodedReferenceImage,
@@ -117,6 +117,10 @@ def delete_reference(reference_id: str, expected_revision: str) -> Call[str]:
 
 def server_info() -> Call[ServerInfo]:
     return Call("GetServerInfo", server_info_pb2.GetServerInfoRequest(), _results.server_info)
+
+
+def server_stats() -> Call[ServerStats]:
+    return Call("GetServerStats", server_info_pb2.GetServerStatsRequest(), _results.server_stats)
 
 
 def health(service: str) -> Call[bool]:

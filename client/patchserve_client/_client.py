@@ -17,7 +17,7 @@ from patchserve_client._client_references import ReferenceCalls
 from patchserve_client._client_transfer import TransferCalls
 from patchserve_client._errors import NotFound, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
-from patchserve_client._server_types import Health, ServerInfo
+from patchserve_client._server_types import Health, ServerInfo, ServerStats
 from patchserve_client._silence import SilenceLimit
 from patchserve_client._types import (
     Frame,
@@ -229,6 +229,10 @@ class Client(ReferenceCalls, TransferCalls):
     def server_info(self, *, timeout_s: float | None = None) -> ServerInfo:
         """The server's version, backbone, device and limits."""
         return self._run(_calls.server_info(), timeout_s)
+
+    def server_stats(self, *, timeout_s: float | None = None) -> ServerStats:
+        """What the server has counted since its start: take the difference of two results."""
+        return self._run(_calls.server_stats(), timeout_s)
 
     def health(self, *, timeout_s: float | None = None) -> Health:
         """Whether the server is alive, and ready to inspect images (grpc.health.v1).

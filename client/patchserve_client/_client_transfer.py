@@ -108,7 +108,7 @@ class TransferCalls(BaseClient):
 
         Raises:
             NotFound: there is no such reference.
-            The errors of `import_reference`.
+            PatchserveError: as `import_reference`.
         """
         with self._exported(reference_id, expected_revision, timeout_s) as (exported, chunks):
             start = files.import_start(exported.size_bytes, new_id, "")

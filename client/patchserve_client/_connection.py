@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import grpc
 
 from patchserve_client._address import Address
 from patchserve_client._tls import TlsConfig, credentials
+from patchserve_client._tracing import trace_headers
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_LOAD_TIMEOUT_S = 600.0
@@ -59,6 +60,7 @@ class Connection:
     token: TokenSource = field(repr=False)
     max_message_mib: int
     insecure_token: bool = False
+    is_shared: bool = True  # with the other clients of this process that have the same settings
 
     def __post_init__(self) -> None:
         is_protected = self.tls is not None or self.address.is_on_this_machine or self.insecure_token
@@ -76,6 +78,10 @@ class Connection:
         """The address for gRPC and for messages."""
         return self.address.target
 
+    def alone(self) -> Connection:
+        """The same settings, for a connection of its own."""
+        return replace(self, is_shared=False)
+
     def options(self) -> list[tuple[str, Any]]:
         max_message_bytes = self.max_message_mib * 1024 * 1024
         return [
@@ -92,6 +98,7 @@ class Connection:
             # Reconnect to a restarted server soon.
             ("grpc.initial_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 5_000),
+            ("grpc.use_local_subchannel_pool", int(not self.is_shared)),
         ]
 
     def credentials(self) -> grpc.ChannelCredentials | None:
@@ -104,9 +111,12 @@ class Connection:
         return None if self.tls is None else credentials(self.tls)
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token as a plain header. gRPC's call credentials cannot send it unencrypted, for example to a sidecar."""
+        """The token, and the trace that the caller is in.
+
+        The token is a plain header: gRPC's call credentials cannot send it unencrypted, for example to a sidecar.
+        """
         token = checked_token(self.token()) if callable(self.token) else self.token
-        return (("authorization", f"Bearer {token}"),) if token else ()
+        return ((("authorization", f"Bearer {token}"),) if token else ()) + trace_headers()
 
 
 def checked_token(token: str) -> str:

@@ -153,6 +153,23 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> server_types.
     )
 
 
+def server_stats(message: server_info_pb2.GetServerStatsResponse) -> server_types.ServerStats:
+    return _copied(
+        server_types.ServerStats,
+        message,
+        start_time=message.start_time.ToDatetime(UTC),
+        calls=tuple(_copied(server_types.CallCount, one) for one in message.calls),
+        failures=tuple(_copied(server_types.FailureCount, one) for one in message.failures),
+        wait=_histogram(message.wait),
+        inspection=_histogram(message.inspection),
+        references=tuple(_copied(server_types.ReferenceStats, one) for one in message.references),
+    )
+
+
+def _histogram(message: server_info_pb2.DurationHistogram) -> server_types.DurationHistogram:
+    return server_types.DurationHistogram(tuple(message.bounds_s), tuple(message.counts), message.sum_s)
+
+
 def stream_event(message: stream_pb2.InferStreamResponse) -> types.FrameResult | types.StreamNotice | None:
     """The result or the notice in a message of a stream. None: neither, as for `ready`."""
     payload = message.WhichOneof("payload")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from patchserve_client._choices import HeatmapScale
 
@@ -66,3 +67,58 @@ class Health:
 
     alive: bool
     ready: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CallCount:
+    """How many calls of a method ended with a code."""
+
+    method: str
+    code: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """How many calls and frames failed for a reason."""
+
+    reason: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class DurationHistogram:
+    """Durations by classes: the last count is that of durations above all bounds."""
+
+    bounds_s: tuple[float, ...]
+    counts: tuple[int, ...]
+    sum_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStats:
+    """What was inspected with a reference."""
+
+    reference_id: str  # empty: all that have no entry of their own
+    intact: int
+    anomalous: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStats:
+    """What `GetServerStats` returns. Counts begin with the process and only grow: take differences."""
+
+    process_id: str  # with another one than before, all counts have begun again
+    processes: int  # that answer calls; each counts for itself
+    start_time: datetime  # UTC
+    uptime_s: float
+    calls_in_progress: int
+    images_in_progress: int
+    loads_in_progress: int
+    streams_open: int
+    calls: tuple[CallCount, ...]
+    failures: tuple[FailureCount, ...]
+    wait: DurationHistogram  # of images, for a turn, a thread or a batch
+    inspection: DurationHistogram  # of images, waits included
+    references: tuple[ReferenceStats, ...]

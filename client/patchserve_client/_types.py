@@ -147,7 +147,7 @@ class InferenceResult:
         return _saving.as_dict(self)
 
     def save(self, folder: str | os.PathLike[str], name: str = "result") -> list[Path]:
-        """Write <name>.json, and what was requested of <name>_overlay.png (or .jpg, .webp) and <name>_score_map.npy.
+        """Write NAME.json, and what was requested of NAME_overlay.png (or .jpg, .webp) and NAME_score_map.npy.
 
         Creates the folder and replaces earlier files. Returns the files.
 

@@ -15,6 +15,7 @@ from e2e.harness import addresses_in, metrics_url_in
 from fakes.detector import FakeDetector
 
 from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import new_event_loop
 from patchserve_server.config import Settings
 from patchserve_server.domain.ports import Detector
@@ -62,7 +63,7 @@ def running_server(
         if detector is not None or "backbone" not in settings:
             patch.setattr(composition, "open_detector", lambda _: detector or FakeDetector())
         patch.setattr(lifecycle, "stop_on_signals", lambda: asyncio.ensure_future(asyncio.to_thread(stop.wait)))
-        patch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
+        patch.setattr(lifecycle, "reload_on_hangup", lambda *_: None)
         server = asyncio.run_coroutine_threadsafe(_serve(chosen, ready, stop), _loop(chosen))
         line = ready.result(START_TIMEOUT_S)
     try:
@@ -75,7 +76,7 @@ def running_server(
 
 async def _serve(settings: Settings, ready: concurrent.futures.Future[str], stop: threading.Event) -> None:
     try:
-        await lifecycle.serve(settings, ready.set_result)
+        await lifecycle.serve(LiveSettings(settings), ready.set_result, lambda: settings)
     except BaseException as error:
         if ready.done():
             raise

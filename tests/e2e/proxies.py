@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import getpass
-import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-import pytest
 import requests
 from e2e.harness import MESSAGE_OPTIONS
 from fakes.certificates import Authority
+from fakes.programs import free_port, program
 from fakes.waiting import wait_until
 
 SAMPLES = Path(__file__).resolve().parents[2] / "docs" / "deployment"
@@ -48,18 +44,6 @@ class Proxy:
         """The process ids of the workers of nginx."""
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return children.read_text().split()
-
-
-def program(name: str) -> str:
-    """The path of a program. Without it the test is skipped, except in CI."""
-    found = shutil.which(
-        name, path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin"))
-    )
-    if found is None and "CI" in os.environ:
-        pytest.fail(f"CI runs the tests of {name}, which is not installed")
-    if found is None:
-        pytest.skip(f"{name} is not installed")
-    return found
 
 
 @contextmanager
@@ -162,9 +146,3 @@ def _wait_for_http(proxy: Proxy) -> None:
         return False
 
     wait_until(answers, START_TIMEOUT_S)
-
-
-def free_port() -> int:
-    """A port that is free now: neither proxy reports a port of its own choice."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])

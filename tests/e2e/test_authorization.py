@@ -26,6 +26,7 @@ from patchserve.v1 import service_pb2
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 from patchserve_server.rpc.methods import METHODS as TABLE
+from patchserve_server.telemetry.log_lines import fields_of, writer_of
 
 SERVICE = service_pb2.DESCRIPTOR.services_by_name["PatchCoreService"]
 KSERVE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
@@ -92,10 +93,11 @@ class Servers:
 def log() -> Iterator[list[str]]:
     """Everything that the servers log, from DEBUG up."""
     lines: list[str] = []
+    write = writer_of("json")
 
     class Keeping(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            lines.append(self.format(record))
+            lines.append(write(fields_of(record)))
 
     handler, logger = Keeping(), logging.getLogger()
     level = logger.level
@@ -280,4 +282,5 @@ def test_the_log_names_the_certificate_of_a_caller_without_a_token(
     ):
         found = outcome(channel, METHODS["DeleteReference"], ())
     assert found == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
-    assert r"DeleteReference camera-3\n\x1b[2J " in caplog.text
+    clients = {record.__dict__["client"] for record in caplog.records if "DeleteReference" in record.message}
+    assert clients == {r"certificate camera-3\n\x1b[2J"}

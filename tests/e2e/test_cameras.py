@@ -248,7 +248,9 @@ def test_the_command_has_a_white_level(server: RunningServer, tmp_path: Path) ->
     for command in ("infer", "stream"):
         (line,) = [
             line
-            for line in run(command, str(image), "--reference", "plain", "--white-level", "4095", "--json").splitlines()
+            for line in run(
+                command, str(image), "--reference", "plain", "--white-level", "4095", "--output=json"
+            ).splitlines()
             if "raw_score" in line
         ]
         assert f'"raw_score": {SCORE}.0' in line

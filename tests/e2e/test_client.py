@@ -70,7 +70,9 @@ def test_the_command_loads_and_inspects_a_folder(server: ServerProcess, tmp_path
         return result.exit_code, result.stdout
 
     assert run("reference", "load", str(folder), "--id", "client-command")[0] == 0
-    code, stdout = run("infer", str(folder), "--reference", "client-command", "--json", "--out", str(tmp_path / "out"))
+    code, stdout = run(
+        "infer", str(folder), "--reference", "client-command", "--output=json", "--out", str(tmp_path / "out")
+    )
     assert code == 0
     summary = json.loads(stdout)["summary"]
     assert summary.pop("elapsed_s") > 0

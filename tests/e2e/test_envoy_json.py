@@ -16,8 +16,9 @@ import pytest
 import requests
 from e2e.harness import connect
 from e2e.in_process import RunningServer, running_server
-from e2e.proxies import SAMPLES, START_TIMEOUT_S, free_port, program
+from e2e.proxies import SAMPLES, START_TIMEOUT_S
 from fakes.images import card, encoded
+from fakes.programs import free_port, program
 
 from patchserve.v1 import reference_pb2
 

@@ -20,9 +20,9 @@ def test_one_scrape_has_all_processes_and_what_an_ended_front_has_counted() -> N
     with fleet_process("--metrics-port", "0") as fleet:
         assert fleet.process.stdout is not None
         url = metrics_url_in(fleet.process.stdout.readline())
-        for front in range(2):
-            with fleet.stub_at(front) as stub:
-                load(stub, "belt")
+        with fleet.stub_at(0) as first, fleet.stub_at(1) as second:
+            load(first, "belt")
+            for stub in (first, second):
                 for _ in range(3):
                     stub.Infer(REQUEST)
         found = scrape(url)

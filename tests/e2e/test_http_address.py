@@ -18,7 +18,7 @@ def test_the_server_tells_clients_the_address_of_its_http_face() -> None:
         assert server.http_url.startswith("http://127.0.0.1:")
         assert client.server_info().http_url == server.http_url
         assert client.server_info().grpc_address == server.address.replace("localhost", "127.0.0.1")
-        run = CliRunner().invoke(app, ["--server", server.address, "info", "--json"])
+        run = CliRunner().invoke(app, ["--server", server.address, "info", "--output=json"])
         assert json.loads(run.stdout)["http_url"] == server.http_url
 
 

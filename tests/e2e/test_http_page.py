@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from e2e.harness import server_process
-from e2e.proxies import program
+from fakes.programs import program
 
 REPO = Path(__file__).resolve().parents[2]
 PAGE = (REPO / "docs" / "http.md").read_text()

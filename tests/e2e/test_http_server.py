@@ -21,7 +21,7 @@ from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from patchserve_server.access import binding
-from patchserve_server.bootstrap import composition
+from patchserve_server.bootstrap import faces
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.web import server as web_server
 
@@ -130,7 +130,7 @@ def test_connections_without_a_request_make_room_for_others() -> None:
 
 
 def test_connections_with_a_request_stay_and_others_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composition, "http_connections", lambda _: 8)
+    monkeypatch.setattr(faces, "http_connections", lambda _: 8)
     with ExitStack() as stack:
         server = CountedServer(stack, client_share=0.5, max_pending_images=16)
         server.load_default()

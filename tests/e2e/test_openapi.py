@@ -87,6 +87,7 @@ def test_answers_have_the_schemas_of_the_document(server: RunningServer, documen
         ("GetReferenceHistory", "get", "/v1/references/a/history", None),
         ("GetReferenceImage", "get", "/v1/references/a/images/0", None),
         ("GetServerInfo", "get", "/v1/server", None),
+        ("GetServerStats", "get", "/v1/server/stats", None),
         ("DeleteReference", "delete", "/v1/references/a", None),
     ]
     assert {name for name, *_ in calls} == {method.name for method in UNARY}

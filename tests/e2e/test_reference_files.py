@@ -132,7 +132,7 @@ def test_the_commands(run: Run, other: str, belt: str, tmp_path: Path) -> None:
     assert stdout.startswith("Exported belt: 2 images, raw threshold 10, revision ")
     assert stdout.endswith("to belt.patchserve, 0.0 MiB\n")
     assert (tmp_path / "belt.patchserve").is_file()
-    code, stdout, _ = run("reference", "import", "belt.patchserve", "--id", "again", "--json")
+    code, stdout, _ = run("reference", "import", "belt.patchserve", "--id", "again", "--output=json")
     assert (code, json.loads(stdout)["reference_id"]) == (0, "again")
     assert run("reference", "import", "belt.patchserve", "--server", other)[1].startswith("Imported belt: 2 images")
     assert run("reference", "copy", belt, "belt-2")[1].startswith("Copied belt-2: 2 images, ")
@@ -148,7 +148,7 @@ def test_the_commands(run: Run, other: str, belt: str, tmp_path: Path) -> None:
     assert table[0].split("  ")[0] == "revision"
     assert [line.split()[1] for line in table[1:]] == ["yes", "no"]
     assert [" tune " in table[1], " load " in table[2]] == [True, True]
-    document = json.loads(run("reference", "history", belt, "--json")[1])
+    document = json.loads(run("reference", "history", belt, "--output=json")[1])
     assert [revision["operation"] for revision in document] == ["tune", "load"]
     assert run("reference", "restore", belt)[0] == 0
     assert " load " in run("reference", "history", belt)[1].splitlines()[1]

@@ -43,7 +43,7 @@ def test_a_camera_is_captured_lost_and_inspected(server: ServerProcess, camera: 
     assert captured.stdout.startswith("Loaded belt: 10 images")
     camera.play(Connection(4), Connection(is_refused=True), Connection(3, freezes=True), Connection())
     results = tmp_path / "results.csv"
-    options = ["--limit", 16, "--frozen-after", "1s", "--results", results, "--json"]
+    options = ["--limit", 16, "--frozen-after", "1s", "--results", results, "--output=jsonl"]
     streamed = patchserve(server, "stream", camera.address, "--reference", "belt", *options)
     assert (streamed.returncode, streamed.stderr) == (0, "")
     events = [json.loads(line) for line in streamed.stdout.splitlines()]

@@ -31,6 +31,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     """Tests set its behavior before a call and read what happened after the call."""
 
     faults: dict[str, deque[Fault]] = field(default_factory=lambda: defaultdict(deque))  # by method, one for each call
+    late_faults: dict[str, tuple[int, Fault]] = field(default_factory=dict)  # by method, after so many calls
     delay_s: float = 0.0  # before a unary response
     build_s: float = 0.0  # how long a streamed load takes after its last image
     page_size: int = 2
@@ -44,11 +45,15 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
 
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    peers: set[str] = field(default_factory=set)  # the connections of single inspections
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
     images: dict[str, list[reference_pb2.ReferenceImage]] = field(default_factory=dict)  # of a reference
     image_name: str | None = None  # of every image of a reference; None: its number
     file_bytes: int = 3  # what ExportReference says
     loads: list[reference_pb2.Load] = field(default_factory=list)  # what ListLoads returns
+    stats: deque[server_info_pb2.GetServerStatsResponse] = field(
+        default_factory=lambda: deque([server_info_pb2.GetServerStatsResponse(process_id="a", processes=1)])
+    )  # one for each call; the last one stays
     polls_before_ready: int = 0  # a load ends after so many ListLoads calls
     stream_ended: threading.Event = field(default_factory=threading.Event)
     load_cancelled: bool = False
@@ -64,6 +69,10 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         """Let the next calls of a method fail."""
         self.faults[method].extend([fault] * times)
 
+    def fail_after(self, method: str, count: int, fault: Fault) -> None:
+        """Let all calls of a method fail that come after so many."""
+        self.late_faults[method] = (count, fault)
+
     def wait_for_request(self, method: str, count: int = 1) -> None:
         """Return when so many requests have arrived."""
         with self._received:
@@ -76,6 +85,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         self.metadata.append(dict(context.invocation_metadata() or ()))
         if self.faults[method]:
             await self.faults[method].popleft().abort(context)
+        count, fault = self.late_faults.get(method, (0, None))
+        if fault is not None and len(self.requests[method]) > count:
+            await fault.abort(context)
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
 
@@ -210,7 +222,11 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     async def GetServerInfo(self, request: Any, context: Context) -> server_info_pb2.GetServerInfoResponse:  # noqa: N802
         await self._enter("GetServerInfo", request, context)
         limits = server_info_pb2.Limits(
-            max_image_bytes=2**25, max_in_flight=64, default_timeout_s=30, max_reference_images=50
+            max_image_bytes=2**25,
+            max_in_flight=64,
+            default_timeout_s=30,
+            max_reference_images=50,
+            max_pending_images=64,
         )
         return server_info_pb2.GetServerInfoResponse(
             version="1.2.3",
@@ -220,8 +236,13 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             limits=limits,
         )
 
+    async def GetServerStats(self, request: Any, context: Context) -> server_info_pb2.GetServerStatsResponse:  # noqa: N802
+        await self._enter("GetServerStats", request, context)
+        return self.stats.popleft() if len(self.stats) > 1 else self.stats[0]
+
     async def Infer(self, request: Any, context: Context) -> inference_pb2.InferResponse:  # noqa: N802
         await self._enter("Infer", request, context)
+        self.peers.add(context.peer())
         response = inspected(request.reference_id, request.image, request.output)
         if isinstance(response, Fault):
             await response.abort(context)

@@ -2,7 +2,7 @@
 
 import typer
 
-from patchserve_client.cli import evaluate, infer, reference, server, stream
+from patchserve_client.cli import bench, evaluate, infer, reference, server, stream, top
 from patchserve_client.cli._commands import Command, Group
 from patchserve_client.cli._connection import read_settings
 
@@ -22,6 +22,8 @@ app.add_typer(reference.app, name="reference")
 app.command("infer", cls=Command)(infer.infer)
 app.command("stream", cls=Command)(stream.stream)
 app.command("evaluate", cls=Command)(evaluate.evaluate)
+app.command("bench", cls=Command)(bench.bench)
+app.command("top", cls=Command)(top.top)
 app.command("info", cls=Command)(server.info)
 app.command("health", cls=Command)(server.health)
 

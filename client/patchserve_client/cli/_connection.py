@@ -10,12 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from patchserve_client import Client, PatchserveError, TlsConfig
 from patchserve_client._address import DEFAULT_SERVER
+from patchserve_client._base import BaseClient
 from patchserve_client._connection import DEFAULT_LOAD_TIMEOUT_S, DEFAULT_TIMEOUT_S, TokenSource, checked_token
 from patchserve_client.cli._failures import exit_on_error
 from patchserve_client.cli._paths import EXISTING_FILE
@@ -25,6 +26,7 @@ from patchserve_client.cli._wording import in_shell_words
 _DEFAULT_TIMEOUTS = f"{DEFAULT_TIMEOUT_S:g}, for a load {DEFAULT_LOAD_TIMEOUT_S:g}"
 _PANEL: dict[str, Any] = {"rich_help_panel": "Connection"}
 _SUGGESTION_TIMEOUT_S = 2.0
+_C = TypeVar("_C", bound=BaseClient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +49,15 @@ class Settings:
         Raises:
             typer.BadParameter: the settings are not valid together.
         """
+        return self.client_of(Client)
+
+    def client_of(self, kind: type[_C]) -> _C:
+        """Like `client`, of another kind."""
         tls = None
         try:
             if self.tls or self.ca or self.cert or self.key:
                 tls = TlsConfig(self.ca, self.cert, self.key)
-            return Client(
+            return kind(
                 self.server,
                 timeout_s=self.timeout or DEFAULT_TIMEOUT_S,
                 load_timeout_s=self.timeout or DEFAULT_LOAD_TIMEOUT_S,

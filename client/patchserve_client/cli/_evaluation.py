@@ -13,9 +13,10 @@ from patchserve_client import Client, ReferenceInfo
 from patchserve_client.cli._connection import Settings
 from patchserve_client.cli._evaluation_plan import Plan
 from patchserve_client.cli._evaluation_text import advice, print_numbers
+from patchserve_client.cli._formats import TEXT, print_results
 from patchserve_client.cli._load_progress import shown_load
 from patchserve_client.cli._loading import rejected_file_named
-from patchserve_client.cli._output import as_json_text, print_json, progress
+from patchserve_client.cli._output import as_json_text, progress
 from patchserve_client.cli._report_file import write_page
 from patchserve_client.cli._sweep import run_sweep
 from patchserve_client.evaluation import (
@@ -58,8 +59,8 @@ def _evaluate(
         with progress("Inspecting", len(dataset.images)) as step:
             findings = inspect(client, dataset.images, reference, frame_timeout_s=frame_timeout_s, step=step)
         numbers = report(dataset, reference, client.server_info(), findings, damage=plan.damage)
-        if plan.as_json:
-            print_json(numbers)
+        if plan.output is not TEXT:
+            print_results(plan.output, numbers)
         else:
             print_numbers(numbers, plan.reference_id, keep=plan.keep)
         if plan.out is not None or plan.report is not None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchserve_client import LoadOptions
+from patchserve_client.cli._formats import OutputFormat
 from patchserve_client.cli._sweep_options import SweptValues
 
 
@@ -20,7 +21,7 @@ class Plan:
     load_options: LoadOptions
     sweep: SweptValues | None  # None: only these options
     keep: bool
-    as_json: bool
+    output: OutputFormat
     out: Path | None
     report: Path | None
     damage: bool  # whether to measure the notebook's measure, too

@@ -9,7 +9,8 @@ import typer
 
 from patchserve_client import KeptRevision
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._output import JsonOption, print_json, print_table
+from patchserve_client.cli._formats import TEXT, OutputOption, columns_of, print_results
+from patchserve_client.cli._output import print_table
 
 _TITLES = ["revision", "in use", "made", "by", "images", "sensitivity", "raw threshold"]
 
@@ -17,13 +18,13 @@ _TITLES = ["revision", "in use", "made", "by", "images", "sensitivity", "raw thr
 def history(
     settings: Settings,
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """List the revisions of a reference that the server keeps: the one in use, and the one that `restore` puts back."""
     with settings.client() as client:
         revisions = client.reference_history(reference_id)
-    if as_json:
-        print_json([dataclasses.asdict(revision) for revision in revisions])
+    if output is not TEXT:
+        print_results(output, list(map(dataclasses.asdict, revisions)), columns=columns_of(KeptRevision))
         return
     print_table(_TITLES, [_cells(revision) for revision in revisions])
 

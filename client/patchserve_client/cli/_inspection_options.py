@@ -14,7 +14,7 @@ import typer
 from patchserve_client import Client, InferenceResult, OutputOptions
 from patchserve_client._options import RequestOptions
 from patchserve_client.cli._durations import INTERVAL
-from patchserve_client.cli._output import JsonOption
+from patchserve_client.cli._formats import TEXT, OutputFormat, OutputOption
 from patchserve_client.cli._overlays import OverlayStyle, takes_overlay_style
 from patchserve_client.cli._paths import NEW_FOLDER
 from patchserve_client.cli._results_file import ResultsFile, results_path
@@ -45,7 +45,7 @@ class InspectionOptions:
     style: OverlayStyle | None  # None: none of its options was used
     verdicts: VerdictOptions
     white_level: int | None
-    as_json: bool
+    output: OutputFormat
     fail_on_anomaly: bool
     results_file: Path | None
     anomalies_folder: Path | None
@@ -154,7 +154,7 @@ def _inspection_options(
             **FILES_PANEL, **INTERVAL, show_default=f"{_SAVED_AGE_DAYS}d", help="Delete saved anomalies that are older."
         ),
     ] = None,
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
     fail_on_anomaly: Annotated[
         bool, typer.Option("--fail-on-anomaly", help="Exit with code 3 if an image is anomalous.")
     ] = False,
@@ -173,7 +173,7 @@ def _inspection_options(
         style=style,
         verdicts=verdicts,
         white_level=white_level,
-        as_json=as_json,
+        output=output,
         fail_on_anomaly=fail_on_anomaly,
         results_file=results,
         anomalies_folder=save_anomalies,

@@ -9,16 +9,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from patchserve_client.cli._text import escaped, width_of
-
-JsonOption = Annotated[
-    bool,
-    typer.Option("--json", help="Print JSON on stdout instead of text: a document; for `stream`, an object per line."),
-]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from datetime import datetime
 from typing import Any, TypeAlias
 
 from patchserve_client import InferenceResult, PatchserveError
@@ -14,6 +15,26 @@ from patchserve_client.cli._verdict_options import VerdictOptions
 
 Failure: TypeAlias = PatchserveError | OSError
 Outcome: TypeAlias = InferenceResult | Failure
+
+COLUMNS = (
+    "time",
+    "name",
+    "sequence",
+    "capture_time",
+    "verdict",
+    "ratio",
+    "threshold",
+    "score",
+    "raw_score",
+    "raw_threshold",
+    "anomalous_area_percentage",
+    "regions",
+    "reference_id",
+    "reference_revision",
+    "total_ms",
+    "error",
+)
+"""Of a result as CSV, in files and on stdout."""
 
 COLORS = {"intact": "green", "anomalous": "red", "error": "yellow", "dropped": "yellow"}
 
@@ -68,6 +89,39 @@ def as_json(outcome: Outcome, verdict: str, verdicts: VerdictOptions) -> dict[st
         **damage,
         "regions": [dataclasses.asdict(region) for region in outcome.regions],
         "timing": dataclasses.asdict(outcome.timing),
+    }
+
+
+def frame_event(
+    name: str, outcome: Outcome, verdicts: VerdictOptions, sequence: int | None, capture_time: datetime | None
+) -> dict[str, Any]:
+    """The outcome of a frame of a stream as JSON."""
+    return {
+        "event": "frame",
+        "sequence": sequence,
+        "frame_id": name,
+        "capture_time": capture_time,
+        **as_json(outcome, verdict_of(outcome), verdicts),
+    }
+
+
+def csv_cells(outcome: Outcome, verdict: str, threshold: float) -> dict[str, object]:
+    """The cells of COLUMNS that are known of the outcome. An image is anomalous if `ratio` is above `threshold`."""
+    if not isinstance(outcome, InferenceResult):
+        return {"verdict": verdict, "error": error_text(outcome)}
+    anomaly = outcome.anomaly
+    return {
+        "verdict": verdict,
+        "ratio": f"{anomaly.ratio * threshold:.6f}",
+        "threshold": f"{threshold:g}",
+        "score": f"{anomaly.score:.6f}",
+        "raw_score": f"{anomaly.raw_score:.6f}",
+        "raw_threshold": f"{anomaly.raw_threshold:.6f}",
+        "anomalous_area_percentage": f"{anomaly.anomalous_area_percentage:.4f}",
+        "regions": len(outcome.regions),
+        "reference_id": outcome.reference_id,
+        "reference_revision": outcome.reference_revision,
+        "total_ms": f"{outcome.timing.total_ms:.3f}",
     }
 
 

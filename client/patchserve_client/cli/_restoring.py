@@ -7,10 +7,11 @@ from typing import Annotated
 
 import typer
 
-from patchserve_client import Client
+from patchserve_client import Client, ReferenceInfo
 from patchserve_client._counted import counted
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._output import JsonOption, print_json, print_line
+from patchserve_client.cli._formats import TEXT, OutputOption, columns_of, print_results
+from patchserve_client.cli._output import print_line
 
 _REVISION_LENGTH = 64
 
@@ -27,7 +28,7 @@ def restore(
         str,
         typer.Option(metavar="REVISION", help="Fail unless this one is in use now. Its beginning is enough."),
     ] = "",
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Undo the last change of a reference: put the revision back that was in use before.
 
@@ -37,8 +38,8 @@ def restore(
     with settings.client() as client:
         revision, expected_revision = _whole(client, reference_id, revision, expected_revision)
         restored = client.restore_reference(reference_id, revision=revision, expected_revision=expected_revision)
-    if as_json:
-        print_json(dataclasses.asdict(restored))
+    if output is not TEXT:
+        print_results(output, dataclasses.asdict(restored), columns=columns_of(ReferenceInfo))
         return
     print_line(
         f"Restored {restored.reference_id}: {counted(restored.image_count, 'image')}, sensitivity "

@@ -12,7 +12,6 @@ from typing import Any, Self
 
 import typer
 
-from patchserve_client import InferenceResult
 from patchserve_client._counted import counted
 from patchserve_client.cli import _report
 from patchserve_client.cli._appended_lines import AppendedLines
@@ -20,24 +19,6 @@ from patchserve_client.cli._paths import path_from
 from patchserve_client.cli._verdict_options import VerdictOptions
 
 _SUFFIXES = (".csv", ".jsonl")
-COLUMNS = (
-    "time",
-    "name",
-    "sequence",
-    "capture_time",
-    "verdict",
-    "ratio",
-    "threshold",
-    "score",
-    "raw_score",
-    "raw_threshold",
-    "anomalous_area_percentage",
-    "regions",
-    "reference_id",
-    "reference_revision",
-    "total_ms",
-    "error",
-)
 
 
 def results_path(text: str) -> Path:
@@ -65,7 +46,7 @@ class ResultsFile:
     def __init__(self, path: Path, verdicts: VerdictOptions) -> None:
         self._path, self._verdicts = path, verdicts
         self._is_table = path.suffix.lower() == ".csv"
-        header = _table_line(dict(zip(COLUMNS, COLUMNS, strict=True)))
+        header = _table_line(dict(zip(_report.COLUMNS, _report.COLUMNS, strict=True)))
         first_line = _first_line(path) if self._is_table else b""
         if first_line.strip() not in (b"", header):
             raise typer.BadParameter(f"{path} has other columns. Choose another file for --results.")
@@ -94,7 +75,7 @@ class ResultsFile:
         facts = {"time": datetime.now(UTC), "name": name, "sequence": sequence, "capture_time": capture_time}
         verdict = _report.verdict_of(outcome)
         if self._is_table:
-            self._lines.append(_table_line({**facts, "verdict": verdict, **_cells(outcome, self._verdicts.threshold)}))
+            self._lines.append(_table_line({**facts, **_report.csv_cells(outcome, verdict, self._verdicts.threshold)}))
         else:
             document = {**facts, **_report.as_json(outcome, verdict, self._verdicts)}
             self._lines.append(json.dumps(document, default=datetime.isoformat).encode())
@@ -107,26 +88,8 @@ def _first_line(path: Path) -> bytes:
         return file.readline(2**16)
 
 
-def _cells(outcome: _report.Outcome, threshold: float) -> dict[str, Any]:
-    if not isinstance(outcome, InferenceResult):
-        return {"error": _report.error_text(outcome)}
-    anomaly = outcome.anomaly
-    return {
-        "ratio": f"{anomaly.ratio * threshold:.6f}",
-        "threshold": f"{threshold:g}",
-        "score": f"{anomaly.score:.6f}",
-        "raw_score": f"{anomaly.raw_score:.6f}",
-        "raw_threshold": f"{anomaly.raw_threshold:.6f}",
-        "anomalous_area_percentage": f"{anomaly.anomalous_area_percentage:.4f}",
-        "regions": len(outcome.regions),
-        "reference_id": outcome.reference_id,
-        "reference_revision": outcome.reference_revision,
-        "total_ms": f"{outcome.timing.total_ms:.3f}",
-    }
-
-
 def _table_line(values: dict[str, Any]) -> bytes:
-    cells = (values.get(column) for column in COLUMNS)
+    cells = (values.get(column) for column in _report.COLUMNS)
     text = io.StringIO()
     row = [cell.isoformat() if isinstance(cell, datetime) else cell for cell in cells]
     csv.writer(text, lineterminator="\r\n").writerow(row)  # a cell that has one of these characters is quoted

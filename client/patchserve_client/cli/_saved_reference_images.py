@@ -10,7 +10,8 @@ import typer
 
 from patchserve_client._counted import counted
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._output import JsonOption, print_json, print_line, progress
+from patchserve_client.cli._formats import TEXT, OutputOption, print_results
+from patchserve_client.cli._output import print_line, progress
 from patchserve_client.cli._paths import NEW_FOLDER
 
 _NOT_IN_NAMES = re.compile(r"[^\w.-]")
@@ -22,7 +23,7 @@ def images(
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference whose images to write.")] = "default",
     *,
     out: Annotated[Path, typer.Option("--out", **NEW_FOLDER, metavar="DIR", help="Folder to write them to.")],
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Write the images of a reference as PNG files, as the backbone saw them: scaled, and gray outside its region.
 
@@ -38,8 +39,10 @@ def images(
                 files.append(out / _file_name(index, reference.image_count, image.name))
                 files[-1].write_bytes(image.data)
                 step()
-    if as_json:
-        print_json({"reference_id": reference_id, "revision": reference.revision, "files": list(map(str, files))})
+    if output is not TEXT:
+        facts = {"reference_id": reference_id, "revision": reference.revision}
+        records = [{**facts, "file": str(file)} for file in files]
+        print_results(output, {**facts, "files": list(map(str, files))}, records)
         return
     print_line(f"Wrote {counted(len(files), 'image')} of {reference_id}, revision {reference.revision[:12]}, to {out}")
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from patchserve_client import FrameResult
+from patchserve_client.cli._deliveries import Deliveries
 from patchserve_client.cli._frames_in_flight import FramesInFlight
 from patchserve_client.cli._inspection_options import Records
 from patchserve_client.cli._overlay_files import OverlayFiles
@@ -26,6 +27,7 @@ class StreamResults:
     records: Records
     files: OverlayFiles | None
     video: AnnotatedVideo | None
+    deliveries: Deliveries | None = None
     lag: Lag = field(default_factory=Lag)
 
     def add_all(self, answers: Iterator[FrameResult]) -> None:
@@ -42,6 +44,8 @@ class StreamResults:
         self.report.unreadable(name, error)
         if self.records.results is not None:
             self.records.results.add(name, error)
+        if self.deliveries is not None:
+            self.deliveries.add(name, error)
 
     def end(self) -> None:
         """Print the summary."""
@@ -51,6 +55,8 @@ class StreamResults:
         outcome = frame.result or frame.error
         if outcome is None:
             return
+        if self.deliveries is not None:  # first: whoever acts on it should not wait for a disk
+            self.deliveries.frame(frame)
         if self.records.results is not None:
             self.records.results.add(frame.frame_id, outcome, frame.sequence, frame.capture_time)
         if self.records.saved is not None and image is not None:

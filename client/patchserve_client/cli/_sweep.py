@@ -11,8 +11,9 @@ from patchserve_client import Client, PatchserveError
 from patchserve_client._image_files import images_in
 from patchserve_client.cli._evaluation_plan import Plan
 from patchserve_client.cli._failures import INTERRUPTED, is_interrupt, message_of
+from patchserve_client.cli._formats import TEXT, print_results
 from patchserve_client.cli._loading import load_command
-from patchserve_client.cli._output import as_json_text, print_error, print_json, print_note
+from patchserve_client.cli._output import as_json_text, print_error, print_note
 from patchserve_client.cli._report_file import write_page
 from patchserve_client.cli._sweep_axes import axes, fixed_options
 from patchserve_client.cli._sweep_options import SweptValues
@@ -92,8 +93,8 @@ def _tell(result: SweepResult, sweep: Sweep, plan: Plan) -> None:
         return load_command(_images(sweep, setting), setting.options(sweep.fixed))
 
     document = sweep_document(result, command_of)
-    if plan.as_json:
-        print_json(document)
+    if plan.output is not TEXT:
+        print_results(plan.output, document, document["settings"])
     else:
         print_sweep(result, document["command"])
     if plan.out is not None:

@@ -12,7 +12,8 @@ import typer
 from patchserve_client import ReferenceInfo
 from patchserve_client._counted import counted
 from patchserve_client.cli._connection import Settings
-from patchserve_client.cli._output import JsonOption, print_json, print_line
+from patchserve_client.cli._formats import TEXT, OutputFormat, OutputOption, columns_of, print_results
+from patchserve_client.cli._output import print_line
 from patchserve_client.cli._paths import EXISTING_FILE, NEW_FILE
 
 ENDING = ".patchserve"
@@ -25,7 +26,7 @@ def export(
         Path | None, typer.Argument(**NEW_FILE, metavar="FILE", help=f"File to write.  [default: ID{ENDING}]")
     ] = None,
     *,
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Write a reference to one file, which any server with the same backbone, weights and precision can import.
 
@@ -34,8 +35,8 @@ def export(
     path = Path(f"{reference_id}{ENDING}") if path is None else path
     with settings.client() as client:
         exported = client.export_reference(reference_id, path)
-    if as_json:
-        print_json({"file": str(path), "reference": dataclasses.asdict(exported)})
+    if output is not TEXT:
+        print_results(output, {"file": str(path), "reference": dataclasses.asdict(exported)})
         return
     size_mib = path.stat().st_size / 2**20
     print_line(f"Exported {_text(exported)} to {path}, {size_mib:.1f} MiB")
@@ -48,7 +49,7 @@ def import_(
     reference_id: Annotated[
         str, typer.Option("--id", metavar="ID", help="Name of the reference.  [default: the one that it had]")
     ] = "",
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Take a reference from a file of `reference export`. Returns when the server uses it.
 
@@ -56,7 +57,7 @@ def import_(
     """
     with settings.client() as client:
         imported = client.import_reference(path, reference_id)
-    _print("Imported", imported, as_json=as_json)
+    _print("Imported", imported, output=output)
 
 
 def copy(
@@ -69,7 +70,7 @@ def copy(
     to: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Another server, with the same connection options.")
     ] = "",
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Copy a reference to another name, or to another server with the same backbone, weights and precision.
 
@@ -81,12 +82,12 @@ def copy(
         client = stack.enter_context(settings.client())
         target = stack.enter_context(dataclasses.replace(settings, server=to).client()) if to else None
         copied = client.copy_reference(reference_id, new_id or reference_id, to=target)
-    _print("Copied", copied, as_json=as_json)
+    _print("Copied", copied, output=output)
 
 
-def _print(done: str, reference: ReferenceInfo, *, as_json: bool) -> None:
-    if as_json:
-        print_json(dataclasses.asdict(reference))
+def _print(done: str, reference: ReferenceInfo, *, output: OutputFormat) -> None:
+    if output is not TEXT:
+        print_results(output, dataclasses.asdict(reference), columns=columns_of(ReferenceInfo))
         return
     print_line(f"{done} {_text(reference)}")
 

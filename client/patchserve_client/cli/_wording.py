@@ -19,6 +19,7 @@ _WORDS: Final = {
     "GetReferenceImage": "`patchserve reference images`",
     "ListLoads": "`patchserve reference loads`",
     "GetServerInfo": "`patchserve info`",
+    "GetServerStats": "`patchserve top`",
     "InferStream": "`patchserve stream`",
     "Infer": "`patchserve infer`",
     "Leave coreset out": "Leave the coreset options out",

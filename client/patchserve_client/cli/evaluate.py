@@ -11,8 +11,8 @@ from patchserve_client import LoadOptions
 from patchserve_client.cli._connection import Settings, connected
 from patchserve_client.cli._evaluation_plan import Plan
 from patchserve_client.cli._failures import fail
+from patchserve_client.cli._formats import TEXT, OutputOption
 from patchserve_client.cli._loading import DEFAULT_PROFILE, takes_load_options
-from patchserve_client.cli._output import JsonOption
 from patchserve_client.cli._paths import EXISTING_FOLDER, NEW_FILE, NEW_FOLDER
 from patchserve_client.cli._sweep_options import SweptValues, takes_sweep_options
 
@@ -40,7 +40,7 @@ def evaluate(
     options: LoadOptions,
     sweep: SweptValues | None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the reference on the server afterwards.")] = False,
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +90,7 @@ def evaluate(
         load_options=options,
         sweep=sweep,
         keep=keep,
-        as_json=as_json,
+        output=output,
         out=out,
         report=report,
         damage=damage,

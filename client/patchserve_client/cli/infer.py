@@ -7,6 +7,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from patchserve_client._counted import counted
 from patchserve_client._options import RequestOptions
 from patchserve_client.cli import _report
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._formats import TEXT, OutputFormat, print_results
 from patchserve_client.cli._image_files import ImagesArgument, named_images, read_image
 from patchserve_client.cli._inspection_options import InspectionOptions, takes_inspection_options
-from patchserve_client.cli._output import Column, Table, print_json, print_line, progress
+from patchserve_client.cli._output import Column, Table, print_line, progress
 from patchserve_client.cli._overlay_names import overlay_paths
 from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._saved_anomalies import SavedAnomalies
@@ -147,7 +149,9 @@ class _Report:
         self._started_s = time.monotonic()
         self._results_file, self._verdicts = results_file, options.verdicts
         self._overlays, self._out = overlays, options.out
-        self._results: list[dict[str, Any]] | None = [] if options.as_json else None
+        self._output = options.output
+        self._results: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []  # the same results as CSV
         file = Column("file", max(len("file"), *(width_of(escaped(str(file), sys.stdout)) for file in files)))
         overlay = (Column("overlay", 0),) if overlays else ()
         self._table = Table((file, *_report.columns(options.verdicts), *overlay))
@@ -158,21 +162,27 @@ class _Report:
         if self._results_file is not None:
             self._results_file.add(str(file), outcome)
         has_overlay = file in self._overlays and isinstance(outcome, InferenceResult)
-        if self._results is None:
+        if self._output is TEXT:
             overlay = [self._overlays[file].relative_to(self._out).as_posix()] if has_overlay and self._out else []
             cells = [str(file), *_report.cells(outcome, verdict, self._verdicts), *overlay]
             self._table.row(cells, {1: _report.COLORS[verdict]})
         else:
-            path = str(self._overlays[file]) if has_overlay else None
-            self._results.append(
-                {"file": str(file), **_report.as_json(outcome, verdict, self._verdicts), "overlay": path}
-            )
+            self._keep(file, outcome, verdict, str(self._overlays[file]) if has_overlay else None)
+
+    def _keep(self, file: Path, outcome: _report.Outcome, verdict: str, overlay: str | None) -> None:
+        if self._output is OutputFormat.CSV:
+            cells = _report.csv_cells(outcome, verdict, self._verdicts.threshold)
+            self._rows.append({"time": datetime.now(UTC), "name": str(file), **cells})
+        else:
+            described = _report.as_json(outcome, verdict, self._verdicts)
+            self._results.append({"file": str(file), **described, "overlay": overlay})
 
     def end(self) -> None:
         total, elapsed_s = sum(self.counts.values()), time.monotonic() - self._started_s
-        if self._results is not None:
+        if self._output is not TEXT:
             summary = {"images": total, **self.counts, "elapsed_s": elapsed_s}
-            print_json({"results": self._results, "summary": summary})
+            document = {"results": self._results, "summary": summary}
+            print_results(self._output, document, self._rows or self._results, columns=_report.COLUMNS)
             return
         verdicts = "{intact} intact, {anomalous} anomalous, {error} failed".format(**self.counts)
         print_line(f"{counted(total, 'image')} in {elapsed_s:.1f} s ({total / elapsed_s:.1f}/s): {verdicts}")

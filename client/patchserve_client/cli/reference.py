@@ -17,6 +17,7 @@ from patchserve_client.cli._cost import cost_text
 from patchserve_client.cli._drift_text import drift_text
 from patchserve_client.cli._false_alarms import expected_false_alarms, false_alarms_note
 from patchserve_client.cli._few_images import few_images_note
+from patchserve_client.cli._formats import TEXT, OutputFormat, OutputOption, columns_of, print_results
 from patchserve_client.cli._histogram import print_histogram
 from patchserve_client.cli._history import history
 from patchserve_client.cli._image_files import STDIN, ImagesArgument, images_in, read_image
@@ -30,8 +31,9 @@ from patchserve_client.cli._loading import (
     rejected_file_named,
     takes_load_options,
 )
-from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line, print_note, print_table
+from patchserve_client.cli._output import print_facts, print_line, print_note, print_table
 from patchserve_client.cli._reference_images import TITLES, cells, summary
+from patchserve_client.cli._reference_table import REFERENCE_TITLES, reference_cells
 from patchserve_client.cli._restoring import restore
 from patchserve_client.cli._saved_reference_images import images
 from patchserve_client.cli._skipping import Skipped, load_usable
@@ -83,7 +85,7 @@ def load(
     skip_bad: Annotated[
         bool, typer.Option("--skip-bad", help="Leave out files that cannot be used, and say which and why.")
     ] = False,
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
     count: CountOption = None,
     every: EveryOption = None,
     options: LoadOptions,
@@ -96,7 +98,7 @@ def load(
     """
     _complete(options, regions, sensitivity, append=append)
     with frames_as_files(images_in(paths), count, every) as files:
-        _load_files(settings, files, reference_id, options, skip_bad=skip_bad, as_json=as_json)
+        _load_files(settings, files, reference_id, options, skip_bad=skip_bad, output=output)
 
 
 @app.command(cls=Command)
@@ -113,7 +115,7 @@ def capture(
     out: KeepOption = None,
     reference_id: IdOption = "default",
     append: AppendOption = False,
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
     options: LoadOptions,
     regions: RegionOption = None,
     sensitivity: SensitivityOption = None,
@@ -128,7 +130,7 @@ def capture(
     if count > limit:
         raise typer.BadParameter(f"--count must be at most {limit}, the server's limit for a load.")
     with captured_files(source, count, every, out) as files:
-        _load_files(settings, files, reference_id, options, skip_bad=False, as_json=as_json)
+        _load_files(settings, files, reference_id, options, skip_bad=False, output=output)
 
 
 def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: float | None, *, append: bool) -> None:
@@ -141,7 +143,13 @@ def _complete(options: LoadOptions, regions: list[str] | None, sensitivity: floa
 
 
 def _load_files(
-    settings: Settings, files: list[Path], reference_id: str, options: LoadOptions, *, skip_bad: bool, as_json: bool
+    settings: Settings,
+    files: list[Path],
+    reference_id: str,
+    options: LoadOptions,
+    *,
+    skip_bad: bool,
+    output: OutputFormat,
 ) -> None:
     standard_input = read_image(STDIN) if STDIN in files else b""  # only once: --skip-bad may load again
     skipped: list[Skipped] = []
@@ -165,8 +173,10 @@ def _load_files(
     for note in (few_images_note(loaded), false_alarms_note(loaded), squeezed):
         if note is not None:
             print_note(note)
-    if as_json:
-        print_json({"reference": dataclasses.asdict(loaded), "skipped": [one.as_json() for one in skipped]})
+    if output is not TEXT:
+        facts = dataclasses.asdict(loaded)
+        document = {"reference": facts, "skipped": [one.as_json() for one in skipped]}
+        print_results(output, document, [facts], columns=columns_of(ReferenceInfo))
         return
     left_out = f"; skipped {counted(len(skipped), 'file')}" if skipped else ""
     print_line(
@@ -193,12 +203,12 @@ def _size_text(reference: ReferenceInfo) -> str:
 
 @app.command(cls=Command)
 @connected
-def loads(settings: Settings, as_json: JsonOption = False) -> None:
+def loads(settings: Settings, output: OutputOption = TEXT) -> None:
     """List the active loads and their progress."""
     with settings.client() as client:
         active_loads = client.list_loads()
-    if as_json:
-        print_json([dataclasses.asdict(load) for load in active_loads])
+    if output is not TEXT:
+        print_results(output, list(map(dataclasses.asdict, active_loads)), columns=columns_of(LoadProgress))
     elif not active_loads:
         print_line("There are no active loads.")
     else:
@@ -217,45 +227,16 @@ def _load_cells(load: LoadProgress) -> list[str]:
 
 @app.command("list", cls=Command)
 @connected
-def list_(settings: Settings, as_json: JsonOption = False) -> None:
+def list_(settings: Settings, output: OutputOption = TEXT) -> None:
     """List the references on the server."""
     with settings.client() as client:
         references = list(client.list_references())
-    if as_json:
-        print_json([dataclasses.asdict(reference) for reference in references])
+    if output is not TEXT:
+        print_results(output, list(map(dataclasses.asdict, references)), columns=columns_of(ReferenceInfo))
     elif not references:
         print_line("The server has no references. Load one with `patchserve reference load FILE|DIR...`.")
     else:
-        print_table(_TITLES, [_reference_cells(reference) for reference in references])
-
-
-_TITLES = [
-    "id",
-    "images",
-    "patches",
-    "profile",
-    "input",
-    "sensitivity",
-    "raw threshold",
-    "bank MiB",
-    "updated",
-    "revision",
-]
-
-
-def _reference_cells(reference: ReferenceInfo) -> list[str]:
-    return [
-        reference.reference_id,
-        str(reference.image_count),
-        str(reference.patch_count),
-        reference.profile or "unknown",
-        input_text(reference),
-        f"{reference.sensitivity:g}",
-        f"{reference.threshold:.4g}",
-        f"{reference.bank_bytes / 2**20:.1f}",
-        f"{reference.update_time:%Y-%m-%d %H:%M:%SZ}",
-        reference.revision[:12],
-    ]
+        print_table(REFERENCE_TITLES, list(map(reference_cells, references)))
 
 
 @app.command(cls=Command)
@@ -263,14 +244,14 @@ def _reference_cells(reference: ReferenceInfo) -> list[str]:
 def show(
     settings: Settings,
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to show.")] = "default",
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Show everything about a reference, and the images that it was built from."""
     with settings.client() as client:
         reference = client.get_reference(reference_id)
     facts = dataclasses.asdict(reference)
-    if as_json:
-        print_json(facts)
+    if output is not TEXT:
+        print_results(output, facts, columns=columns_of(ReferenceInfo))
         return
     del facts["cost"]  # only a load measures it
     facts["drift"] = drift_text(reference.drift)
@@ -307,7 +288,7 @@ def tune(
             help="Divide the calibrated thresholds by S: above 1 finds more, 1 restores them.",
         ),
     ],
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Set the sensitivity of a reference, for all requests that set none.
 
@@ -315,8 +296,8 @@ def tune(
     """
     with settings.client() as client:
         tuned = client.tune_reference(reference_id, sensitivity)
-    if as_json:
-        print_json(dataclasses.asdict(tuned))
+    if output is not TEXT:
+        print_results(output, dataclasses.asdict(tuned), columns=columns_of(ReferenceInfo))
         return
     print_line(
         f"Tuned {tuned.reference_id}: sensitivity {tuned.sensitivity:g}, raw threshold {tuned.threshold:.4g}, "
@@ -336,13 +317,13 @@ app.command(cls=Command)(connected(copy))
 def delete(
     settings: Settings,
     reference_id: Annotated[str, typer.Argument(metavar="ID", help="Reference to delete.")],
-    as_json: JsonOption = False,
+    output: OutputOption = TEXT,
 ) -> None:
     """Delete a reference from the server."""
     with settings.client() as client:
         revision = client.delete_reference(reference_id)
-    if as_json:
-        print_json({"reference_id": reference_id, "revision": revision})
+    if output is not TEXT:
+        print_results(output, {"reference_id": reference_id, "revision": revision})
         return
     known = f", revision {revision[:12]}" if revision else ""  # that of a damaged one is not known
     print_line(f"Deleted {reference_id}{known}")

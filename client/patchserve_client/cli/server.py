@@ -7,31 +7,32 @@ import dataclasses
 import typer
 
 from patchserve_client.cli._connection import Settings, connected
-from patchserve_client.cli._output import JsonOption, print_facts, print_json, print_line
+from patchserve_client.cli._formats import TEXT, OutputOption, print_results
+from patchserve_client.cli._output import print_facts, print_line
 
 
 @connected
-def info(settings: Settings, as_json: JsonOption = False) -> None:
+def info(settings: Settings, output: OutputOption = TEXT) -> None:
     """Show the server's version, backbone and limits."""
     with settings.client() as client:
         facts = dataclasses.asdict(client.server_info())
-    if as_json:
-        print_json(facts)
+    if output is not TEXT:
+        print_results(output, facts)
     else:
         limits = facts.pop("limits")
         print_facts({**facts, **limits})
 
 
 @connected
-def health(settings: Settings, as_json: JsonOption = False) -> None:
+def health(settings: Settings, output: OutputOption = TEXT) -> None:
     """Show whether the server is alive and ready.
 
     Exit codes: 0 ready; 1 not ready, or no answer.
     """
     with settings.client() as client:
         status = client.health()
-    if as_json:
-        print_json(dataclasses.asdict(status))
+    if output is not TEXT:
+        print_results(output, dataclasses.asdict(status))
     else:
         print_line(f"alive: {'yes' if status.alive else 'no'}")
         print_line(f"ready: {'yes' if status.ready else 'no'}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from patchserve_client import OverflowPolicy
 from patchserve_client.cli._connection import Settings, connected
+from patchserve_client.cli._deliveries import Receivers, takes_receivers
 from patchserve_client.cli._frames_in_flight import FramesInFlight
 from patchserve_client.cli._inspection_options import InspectionOptions, Records, takes_inspection_options
 from patchserve_client.cli._opened_source import local_path, opened_source
@@ -37,6 +38,7 @@ _LIVE_IN_FLIGHT = 4  # enough to keep the server busy; more frames would only wa
 
 @connected
 @takes_inspection_options
+@takes_receivers
 def stream(
     settings: Settings,
     source: SourceArgument,
@@ -51,6 +53,7 @@ def stream(
     reconnect_for: ReconnectOption = 300.0,
     resume_for: ResumeOption = 0.0,
     annotated_video: VideoOption = None,
+    receivers: Receivers,
 ) -> None:
     """Inspect frames as they arrive, until they end or Ctrl-C. A second Ctrl-C does not wait for results.
 
@@ -64,7 +67,7 @@ def stream(
     def unreadable(name: str, error: OSError) -> None:
         results.unreadable(name, error)
 
-    report = StreamReport(options.verdicts, as_json=options.as_json)
+    report = StreamReport(options.verdicts, options.output)
     with contextlib.ExitStack() as cleanup:
         client = cleanup.enter_context(settings.client())
         request = options.request(client, overlay=annotated_video is not None)
@@ -92,6 +95,7 @@ def stream(
         fit = ReferenceFit(shown(source), is_folder=bool((path := local_path(source)) and path.is_dir()))
         results = StreamResults(opened, fit, frames, report, records, files, video)
         cleanup.callback(results.end)
+        results.deliveries = cleanup.enter_context(receivers.opened(shown(source), options.verdicts, report.tell))
         answers = client.infer_stream(
             frames,
             options.reference,

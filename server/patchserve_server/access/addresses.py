@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -67,6 +68,8 @@ def private_socket_file(address: str) -> Iterator[None]:
 
 
 def _answers(path: str) -> bool:
+    if sys.platform == "win32":
+        raise StartupError("There are no Unix sockets here. Choose an address and a port with --host and --port.")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(1)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,15 +30,15 @@ def reloading_identity(cert: Path, key: Path, client_ca: Path | None) -> Reloadi
     if client_ca is not None:
         files["--tls-client-ca"] = client_ca
     identity = Reloading(files, _parse_identity)
-    if key.stat().st_mode & READABLE_BY_ALL:
+    if sys.platform != "win32" and key.stat().st_mode & READABLE_BY_ALL:
         _log.warning("--tls-key %s: every user of this machine can read it; restrict it with chmod 600", key)
     return identity
 
 
 def _parse_identity(chain: bytes, key: bytes, client_ca: bytes | None = None) -> TlsIdentity:
-    certificate = _parse_certificates("--tls-cert", chain)[0]
+    certificate = parse_certificates("--tls-cert", chain)[0]
     if client_ca is not None:
-        _parse_certificates("--tls-client-ca", client_ca)
+        parse_certificates("--tls-client-ca", client_ca)
     try:
         public = load_pem_private_key(key, password=None).public_key()
     except TypeError as error:
@@ -54,7 +55,7 @@ def _parse_identity(chain: bytes, key: bytes, client_ca: bytes | None = None) ->
     return TlsIdentity(chain, key, client_ca, expires)
 
 
-def _parse_certificates(flag: str, pem: bytes) -> list[x509.Certificate]:
+def parse_certificates(flag: str, pem: bytes) -> list[x509.Certificate]:
     try:
         return x509.load_pem_x509_certificates(pem)
     except ValueError as error:

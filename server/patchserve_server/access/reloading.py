@@ -112,4 +112,4 @@ class Reloader:
             for value, is_in_use in zip(self._values, in_use, strict=True)
         ]
         files = "; ".join(report) or "there is no file of tokens, keys or certificates"
-        _log.info("Read the files again: %s. All other settings are read only at the start.", files)
+        _log.info("Read the files again: %s.", files)

@@ -8,6 +8,7 @@ import ssl
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import StartupError
@@ -65,6 +66,7 @@ def _readable(content: bytes) -> Iterator[str]:
             file.write(content)
             yield f"/proc/self/fd/{file.fileno()}"
     else:
-        with tempfile.NamedTemporaryFile(buffering=0) as file:  # only its owner can read it
-            file.write(content)
-            yield file.name
+        with tempfile.TemporaryDirectory() as folder:  # only its owner can read it; Windows opens no open file again
+            path = Path(folder) / "pem"
+            path.write_bytes(content)
+            yield str(path)

@@ -7,7 +7,6 @@ that a token can be replaced while the old one is still valid.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import hmac
 import os
@@ -23,6 +22,7 @@ from typing import Final, TypeAlias
 from patchserve_server.access.reloading import Reloading
 from patchserve_server.domain.callers import Caller, Scope
 from patchserve_server.domain.errors import ExpiredCredentialsError, InvalidCredentialsError, StartupError
+from patchserve_server.system.file_locks import lock_file
 
 PREFIX: Final = "patchserve_"  # lets secret scanners find leaked tokens
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
@@ -96,7 +96,7 @@ def append_token(path: Path, line: str, *, another: bool = False) -> None:
     """
     try:
         with open(path, "a+b", buffering=0, opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock_file(file, waits=True)
             file.seek(0)
             content = file.read()
             *others, added = _with_line(path, content, line)

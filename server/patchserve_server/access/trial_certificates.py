@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -63,9 +64,8 @@ def create_trial_certificates(folder: Path, hosts: Sequence[x509.GeneralName], d
         folder.mkdir(parents=True, exist_ok=True)
         ca, cert, key = _sign(hosts, days)
         for path, content, mode in ((files.ca, ca, 0o644), (files.cert, cert, 0o644), (files.key, key, 0o600)):
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-            written.append(path)
-            with os.fdopen(descriptor, "wb") as file:
+            with open(path, "xb", opener=partial(os.open, mode=mode)) as file:
+                written.append(path)
                 file.write(content)
     except OSError as error:
         for path in written:

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from patchserve_server.bootstrap.fleet.count import count_fronts
+from patchserve_server.bootstrap.fleet.count import check_settings, count_fronts
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.config import Settings
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def serve(settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings]) -> None:
     """Run the server until a signal stops it: `lifecycle.serve`, imported when it is needed.
 
     Args:
         settings: all settings.
         announce: called with one line when the server is ready.
+        read_again: reads the settings again, for SIGHUP. Raises a ConfigurationError.
 
     Raises:
         StartupError: the server cannot start with these settings.
     """
     if (fronts := count_fronts(settings)) > 1:
+        check_settings(settings)
         from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
 
-        await serve_fleet(settings, fronts, announce)
+        await serve_fleet(LiveSettings(settings), fronts, announce, read_again)
         return
     from patchserve_server.bootstrap import lifecycle  # noqa: PLC0415 - imports torch
 
-    await lifecycle.serve(settings, announce)
+    await lifecycle.serve(LiveSettings(settings), announce, read_again)

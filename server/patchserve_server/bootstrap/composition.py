@@ -6,20 +6,21 @@ import asyncio
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 from patchserve_server.access import Credentials, open_credentials
+from patchserve_server.bootstrap.folders import measurements_folder, networks_folder
 from patchserve_server.bootstrap.limits import (
-    MIB,
     Admissions,
     batch_size,
     open_admissions,
     server_limits,
 )
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.metrics import build_readings
 from patchserve_server.bootstrap.pools import INFERENCE_WORKERS, Pools, open_pools
+from patchserve_server.bootstrap.run_time import folder_limits
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.events import Events
@@ -41,17 +42,16 @@ from patchserve_server.serving.inspector import Inspector, LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.observed_store import ObservedStore
-from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
+from patchserve_server.serving.output_folder import OutputFolder
 from patchserve_server.serving.outputs import Outputs
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import Wall
 from patchserve_server.store import ExportedFiles, FolderReferenceStore, MemoryReferenceStore
-
-_NETWORKS, _MEASUREMENTS = ".networks", ".measurements"  # in the store; no reference_id starts with a dot
 
 _log = logging.getLogger(__name__)
 
@@ -69,25 +69,28 @@ def read_credentials(settings: Settings) -> Credentials:
 
 
 async def create_application(
-    settings: Settings, addresses: Addresses, observation: Observation, resources: ExitStack
+    live: LiveSettings, addresses: Addresses, observation: Observation, resources: ExitStack
 ) -> Application:
     """The application, ready to serve at these addresses. `resources` closes the pools and the store.
 
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
+    settings = live.now
     pools, events = open_pools(settings, resources), observation.events
     wall = Wall(pools.images)
     if settings.http_port is not None:  # only the HTTP face shows the wall
         events.add(wall)
+    statistics = ServerStatistics()
+    events.add(statistics)
     admissions = open_admissions(settings, events)
     engine = await open_engine(settings, pools, admissions, resources, observation=observation)
     limits = engine.limits
-    outputs = await _open_outputs(settings, pools, resources)
+    outputs = await _open_outputs(live, pools, resources)
     turns = create_turns(settings, limits)
+    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     drift = DriftWatch(engine.catalog.find, pools.images)
     observation.readings.add(drift.readings)
-    observation.readings.add(lambda: [Reading("queue_images", turns.waiting)])
     inspector = create_inspector(
         settings, LocalScoring(engine.batcher), pools, limits, turns=turns, outputs=outputs, drifts=drift, events=events
     )
@@ -102,6 +105,7 @@ async def create_application(
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
         wall=wall,
+        statistics=statistics,
         drift=drift,
         transfer=engine.transfer,
         events=events,
@@ -120,6 +124,7 @@ def assemble(
     inspector: Inspector,
     reference_images: ReferenceImageReader,
     wall: Wall,
+    statistics: ServerStatistics,
     drift: Drifts,
     transfer: Transfer,
     events: Events,
@@ -141,6 +146,7 @@ def assemble(
         images=admissions.images,
         loads=admissions.loads,
         wall=wall,
+        statistics=statistics,
         drift=drift,
         transfer=transfer,
     )
@@ -219,7 +225,7 @@ async def open_engine(
 def open_detector(settings: Settings) -> Detector:
     """The detector, after a first run. Blocks."""
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - a front needs no torch
-    from patchserve_server.engine.measurements import Measurements, user_cache_folder  # noqa: PLC0415 - as above
+    from patchserve_server.engine.measurements import Measurements  # noqa: PLC0415 - as above
 
     detector = create_detector(
         backbone=settings.backbone,
@@ -227,11 +233,11 @@ def open_detector(settings: Settings) -> Detector:
         weights=settings.weights,
         device=settings.device,
         precision=settings.precision,
-        cache=settings.store and settings.store / _NETWORKS,
+        cache=networks_folder(settings),
         threads=settings.threads,
         search_product=settings.search_product,
         search_threads=settings.search_threads,
-        measurements=Measurements(settings.store / _MEASUREMENTS if settings.store else user_cache_folder()),
+        measurements=Measurements(measurements_folder(settings)),
     )
     detector.warm_up()
     return detector
@@ -253,18 +259,18 @@ def _log_found(settings: Settings, catalog: Catalog) -> None:
         _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
 
 
-async def _open_outputs(settings: Settings, pools: Pools, resources: ExitStack) -> Outputs | None:
-    if settings.save_outputs is None:
+async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:
+    if live.now.save_outputs is None:
         return None
-    limits = FolderLimits(
-        settings.save_outputs_max_count,
-        timedelta(days=settings.save_outputs_max_days),
-        settings.save_outputs_max_mib * MIB,
-    )
     loop = asyncio.get_running_loop()
-    folder = await loop.run_in_executor(pools.outputs, OutputFolder, settings.save_outputs, limits)
-    outputs = Outputs(folder, pools.outputs, only_anomalous=settings.save_outputs_keep == "anomalous")
+    folder = await loop.run_in_executor(pools.outputs, OutputFolder, live.now.save_outputs, folder_limits(live.now))
+    outputs = Outputs(folder, pools.outputs, only_anomalous=live.now.save_outputs_keep == "anomalous")
     resources.callback(asyncio.create_task(outputs.prune_periodically()).cancel)
+    live.on_change(
+        lambda settings: outputs.change(
+            folder_limits(settings), only_anomalous=settings.save_outputs_keep == "anomalous"
+        )
+    )
     return outputs
 
 

@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import os
-import signal
 from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -15,14 +14,18 @@ from typing import Any, TypeVar
 from patchserve_server.access import Reloader
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
+from patchserve_server.bootstrap.listeners import open_listeners
+from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import open_metrics
-from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.process import freeze_heap, set_log_level
+from patchserve_server.bootstrap.run_time import reconfigured
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.words import counted
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.observation import Observation
+from patchserve_server.system.signals import STOP_SIGNALS, handle, handle_reload
 
 T = TypeVar("T")
 
@@ -31,58 +34,67 @@ FORCED_EXIT_CODE = 130
 _log = logging.getLogger(__name__)
 
 
-async def serve(settings: Settings, announce: Callable[[str], None]) -> None:
+async def serve(live: LiveSettings, announce: Callable[[str], None], read_again: Callable[[], Settings]) -> None:
     """Do the work of `bootstrap.serve`: run until SIGTERM or SIGINT, then drain.
 
-    A second one ends the process at once with FORCED_EXIT_CODE. SIGHUP reads the files of credentials again.
+    A second one ends the process at once with FORCED_EXIT_CODE. SIGHUP reads the settings and the files of credentials
+    again.
     """
     stop = stop_on_signals()
+    settings = live.now
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
-    reload_on_hangup(reloader)
+    settings_reloader = SettingsReloader(live, read_again)
+    reload_on_hangup(settings_reloader.request, reloader.request)
+    live.on_change(set_log_level)
     observation = Observation()
-    server = create_server(settings, credentials, observation)
-    addresses = await server.start()
     with ExitStack() as resources:
-        for work in (reloader.run(), return_memory_periodically()):
+        open_listeners(settings, observation.events, resources)
+        server = create_server(settings, credentials, observation)
+        addresses = await server.start()
+        for work in (settings_reloader.run(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            metrics_url = open_metrics(settings, credentials, observation, resources)
+            metrics_url = open_metrics(live, credentials, observation, resources)
             addresses = dataclasses.replace(addresses, metrics_url=metrics_url)
-            starting = composition.create_application(settings, addresses, observation, resources)
+            starting = composition.create_application(live, addresses, observation, resources)
             application = await _unless_stopped(starting, stop)
             if application is not None:
                 freeze_heap()
-                await server.ready(application)
+                await server.ready(reconfigured(application, live.now))
+                live.on_change(lambda settings: server.replace(reconfigured(application, settings)))
                 announce(_ready_line_of(addresses, application))
                 await stop
-            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", live.now.drain_delay_s)
         except BaseException:  # the port must not stay open after a failed start
             await server.drain(delay_s=0, grace_s=0)
             raise
-        await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+        await server.drain(delay_s=live.now.drain_delay_s, grace_s=live.now.drain_grace_s)
         _log.info("Stopped")
 
 
 def stop_on_signals() -> asyncio.Future[None]:
     """A future that the first SIGTERM or SIGINT completes. The second ends the process at once."""
-    loop = asyncio.get_running_loop()
-    stop: asyncio.Future[None] = loop.create_future()
+    stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def on_signal() -> None:
         if stop.done():
             os._exit(FORCED_EXIT_CODE)
         stop.set_result(None)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
+    for number in STOP_SIGNALS:
+        handle(number, on_signal)
     return stop
 
 
-def reload_on_hangup(reloader: Reloader) -> None:
-    """Makes SIGHUP, which would end the process, reload files. Elsewhere than on Unix there is no such signal."""
-    if hasattr(signal, "SIGHUP"):
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.request)
+def reload_on_hangup(*requests: Callable[[], None]) -> None:
+    """Makes SIGHUP, which would end the process, request these. Elsewhere than on Unix there is no such signal."""
+
+    def on_signal() -> None:
+        for request in requests:
+            request()
+
+    handle_reload(on_signal)
 
 
 async def _unless_stopped(starting: Coroutine[Any, Any, T], stop: asyncio.Future[None]) -> T | None:

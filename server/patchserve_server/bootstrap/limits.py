@@ -12,11 +12,7 @@ from patchserve_server.rpc.reading import ReadingLimits
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.ledger import Ledger
-
-try:
-    import resource
-except ModuleNotFoundError:  # there is no such limit on Windows
-    resource = None  # type: ignore[assignment]
+from patchserve_server.system.limits import open_files_limit
 
 MIB = 2**20
 _MIN_LARGE_PLACES = 6
@@ -43,12 +39,17 @@ def open_admissions(
 ) -> Admissions:
     """The admissions. `ledgers`: those that are shared with other processes, by number."""
     share, single, message = settings.client_share, Capacity(1), Capacity(1, settings.max_message_mib * MIB)
-    images = Capacity(settings.max_pending_images, max(settings.max_pending_mib * MIB, message.bytes))
+    images = image_capacity(settings)
     return Admissions(
         calls=Admission("call", Capacity(settings.max_calls), share=share, largest=single, ledger=ledgers(0)),
         images=Admission("image", images, share=share, largest=message, on_rejection=events.refused, ledger=ledgers(1)),
         loads=Admission("load", Capacity(settings.max_pending_loads), share=share, largest=single, ledger=ledgers(2)),
     )
+
+
+def image_capacity(settings: Settings) -> Capacity:
+    """What all images in progress may hold together; at least one largest message."""
+    return Capacity(settings.max_pending_images, MIB * max(settings.max_pending_mib, settings.max_message_mib))
 
 
 def batch_size(settings: Settings, device: str) -> int:
@@ -108,7 +109,5 @@ def http_connections(settings: Settings) -> int:
     At most half of the files that the process may open: the others are for gRPC and the store.
     """
     wanted = settings.max_calls + _EXTRA_CONNECTIONS
-    if resource is None:
-        return wanted
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return wanted if files == resource.RLIM_INFINITY else min(wanted, max(2, files // 2))
+    files = open_files_limit()
+    return wanted if files is None else min(wanted, max(2, files // 2))

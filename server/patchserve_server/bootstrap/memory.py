@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
+import mmap
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ _STATM: Final = Path("/proc/self/statm")
 
 def resident_bytes() -> int:
     """The memory of this process that is in RAM. Linux only."""
-    return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return int(_STATM.read_text().split()[1]) * mmap.PAGESIZE
 
 
 def find_malloc_trim() -> Callable[[], object] | None:

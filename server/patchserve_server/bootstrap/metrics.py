@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from patchserve_server.access import Credentials, check_exposure
 from patchserve_server.access.addresses import is_unix_socket
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 _LOOPBACK = "127.0.0.1"
 
 
-def open_metrics(settings: Settings, credentials: Credentials, observation: Observation, resources: ExitStack) -> str:
+def open_metrics(live: LiveSettings, credentials: Credentials, observation: Observation, resources: ExitStack) -> str:
     """Counts what happens in this process, which is the whole server, and listens for scrapes.
 
     Returns:
@@ -32,16 +33,17 @@ def open_metrics(settings: Settings, credentials: Credentials, observation: Obse
     Raises:
         StartupError: the extra is missing, or the port cannot be used.
     """
+    settings = live.now
     if settings.metrics_port is None:
         return ""
     with _extra():
         from patchserve_server.telemetry.metrics.adapter import observe  # noqa: PLC0415 - an extra
 
-    registry = observe(observation, "server", settings.metrics_max_references)
+    registry = observe(observation, "server", lambda: live.now.metrics_max_references)
     return _listen(settings, credentials, registry, resources)
 
 
-def share_metrics(path: str, name: str, settings: Settings, observation: Observation, resources: ExitStack) -> None:
+def share_metrics(path: str, name: str, live: LiveSettings, observation: Observation, resources: ExitStack) -> None:
     """Counts what happens in this process, one of several, and hands it to the parent.
 
     Args:
@@ -53,7 +55,7 @@ def share_metrics(path: str, name: str, settings: Settings, observation: Observa
     from patchserve_server.telemetry.metrics.adapter import observe  # noqa: PLC0415 - an extra
     from patchserve_server.telemetry.metrics.snapshots import SnapshotServer  # noqa: PLC0415 - as above
 
-    registry = observe(observation, name, settings.metrics_max_references)
+    registry = observe(observation, name, lambda: live.now.metrics_max_references)
     resources.callback(SnapshotServer(Path(path), registry, lower_thread_priority).close)
 
 

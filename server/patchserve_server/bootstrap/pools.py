@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from contextvars import copy_context
 from dataclasses import dataclass
+from functools import partial
+from typing import ParamSpec, TypeVar
 
 from patchserve_server.bootstrap.process import lower_thread_priority
 from patchserve_server.config import Settings
 
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 OPENING_WORKERS = 4  # one slow opening does not delay the others
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class _Pool(ThreadPoolExecutor):
+    """Threads that work for the call that gave them the work: what they log names it."""
+
+    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        return super().submit(partial(copy_context().run, function, *args, **kwargs))
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +43,7 @@ def open_pools(settings: Settings, resources: ExitStack) -> Pools:
     """Threads are started when they are needed first."""
 
     def pool(name: str, threads: int, *, finishes: bool = False) -> ThreadPoolExecutor:
-        executor = ThreadPoolExecutor(threads, thread_name_prefix=name, initializer=lower_thread_priority)
+        executor = _Pool(threads, thread_name_prefix=name, initializer=lower_thread_priority)
         resources.callback(executor.shutdown, wait=finishes, cancel_futures=not finishes)
         return executor
 

@@ -10,6 +10,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
+from patchserve_server.telemetry.logs import set_levels
+
 if TYPE_CHECKING:
     from patchserve_server.config import Settings
 
@@ -46,6 +48,11 @@ def _is_of_interest(record: logging.LogRecord) -> bool:
     """
     error = record.exc_info[1] if record.exc_info else None
     return not (type(error).__name__ == "ExecuteBatchError" and str(error).startswith('Failed "execute_batch"'))
+
+
+def set_log_level(settings: Settings) -> None:
+    """Log what the settings say, from now on."""
+    set_levels(settings.log_level, settings.log_calls)
 
 
 def freeze_heap() -> None:

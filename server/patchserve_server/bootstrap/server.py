@@ -69,6 +69,10 @@ class Server:
         self._entrance.readiness.serve(application)
         self._grpc.report_readiness()
 
+    def replace(self, application: Application) -> None:
+        """Serves later calls with this application, which has other limits. Calls in progress keep theirs."""
+        self._entrance.readiness.serve(application)
+
     def suspend(self, error: PatchserveError) -> None:
         """Serves no calls until `ready` is called again. Open streams end with this error."""
         self._entrance.readiness.suspend(error)

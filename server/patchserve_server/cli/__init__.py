@@ -16,7 +16,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("patchserve"):
             raise
+        package = error.name.partition(".")[0]
         sys.exit(
-            f"{PROGRAM}: only the client of patchserve is installed here ({error.name} is missing). Install the server "
+            f"{PROGRAM}: only the client of patchserve is installed here ({package} is missing). Install the server "
             'with `pip install ".[server]"` in a checkout of patchserve.'
         )

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Container, Mapping
+import sys
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from patchserve_server.cli.parser import Parser
-from patchserve_server.config import Settings
+from patchserve_server.cli import PROGRAM
+from patchserve_server.cli.parser import Parser, path_argument
+from patchserve_server.config import Configuration, ConfigurationError, Settings, read_configuration
+from patchserve_server.config.problems import allowed_values
+from patchserve_server.config.reading import flag_of
+from patchserve_server.config.variables import FILE_VARIABLE
 
-_GROUP_FROM: Final = {
+_FILE: Final = "config_file"
+
+GROUP_FROM: Final = {
     "host": "listening",
     "auth_tokens": "callers",
     "backbone": "model",
@@ -29,51 +35,38 @@ _UNITS: Final = {"mib": "MIB", "s": "SECONDS", "ms": "MILLISECONDS", "megapixels
 
 
 def add_flags(parser: Parser) -> None:
-    """Add a flag for every setting. Its value stays a text, which Settings parses; absent flags are left out."""
+    """Add --config and a flag for every setting. Their values stay texts; absent flags are left out."""
+    help_text = f"TOML file with settings [variable: {FILE_VARIABLE}]"
+    parser.add_argument("--config", type=path_argument, dest=_FILE, metavar="FILE", help=help_text)
     group: argparse._ArgumentGroup | None = None
     for name, field in Settings.model_fields.items():
-        if name in _GROUP_FROM or group is None:
-            group = parser.add_argument_group(_GROUP_FROM.get(name, "settings"))
+        if name in GROUP_FROM or group is None:
+            group = parser.add_argument_group(GROUP_FROM.get(name, "settings"))
         options: dict[str, Any] = {"dest": name, "default": argparse.SUPPRESS, "help": _help(field)}
         if field.annotation is bool:
-            group.add_argument(_flag(name), action=argparse.BooleanOptionalAction, **options)
+            group.add_argument(flag_of(name), action=argparse.BooleanOptionalAction, **options)
         else:
-            group.add_argument(_flag(name), metavar=_metavar(name, field), **options)
+            group.add_argument(flag_of(name), metavar=_metavar(name, field), **options)
 
 
-def problem_text(problem: Mapping[str, Any], flags: Container[str]) -> str:
-    """What is wrong with a setting, and what is allowed. It names the flag or the variable that has the value."""
-    name = str(problem["loc"][0])
-    place = _flag(name) if name in flags else f"the variable PATCHSERVE_{name.upper()}"
-    if problem["type"] == "value_error":  # of a validator of ours
-        return f"{place} is {problem['input']!r}: {problem['ctx']['error']}"
-    return f"{place} is {problem['input']!r}; it must be {allowed_values(Settings.model_fields[name])}."
+def read(arguments: argparse.Namespace) -> Configuration:
+    """The settings of these flags, of variables and of the file.
+
+    Raises:
+        ConfigurationError: with every fault that was found.
+    """
+    flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
+    return read_configuration(flags, getattr(arguments, _FILE))
 
 
-def allowed_values(field: FieldInfo) -> str:
-    """The values of a setting in words."""
-    kind = int if field.annotation == int | None else field.annotation
-    if get_origin(kind) is Literal:
-        return f"one of {', '.join(get_args(kind))}"
-    if kind is bool:
-        return "true or false"
-    if kind in (int, float, int | None):
-        return " ".join(["a number" if kind is float else "a whole number", *_bounds(field)])
-    return f"one of {', '.join(map(str, field.examples))}" if field.examples else "a text that is not empty"
-
-
-def _bounds(field: FieldInfo) -> list[str]:
-    bounds = {
-        name: getattr(item, name) for item in field.metadata for name in ("gt", "ge", "le") if hasattr(item, name)
-    }
-    if "ge" in bounds and "le" in bounds:
-        return [f"from {bounds['ge']:g} to {bounds['le']:g}"]
-    words = {"gt": "above", "ge": "of at least", "le": "and at most"}
-    return [f"{words[name]} {bound:g}" for name, bound in bounds.items()]
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
+def read_or_exit(arguments: argparse.Namespace, command: str) -> Configuration:
+    """The same; if there is a fault, prints all of them and exits with code 2."""
+    try:
+        return read(arguments)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            print(f"{PROGRAM} {command}: {problem}", file=sys.stderr)  # noqa: T201
+        sys.exit(2)
 
 
 def _metavar(name: str, field: FieldInfo) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from patchserve_server.config import user_path
+from patchserve_server.config.problems import guess
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # noqa: SLF001 - argparse has no public name for it
 
@@ -28,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         if unknown:
             word = unknown[0].partition("=")[0]
             if word.startswith("-"):
-                self.error(f"there is no option {word}{_guess(word, self._option_string_actions)}")
+                self.error(f"there is no option {word}{guess(word, self._option_string_actions)}")
             self.error(f"{word!r} is one argument too many")
         return parsed, unknown
 
@@ -37,9 +36,9 @@ class Parser(argparse.ArgumentParser):
         if not choices or value in choices:
             return
         if action.option_strings:
-            message = f"{value!r} is not one of {', '.join(choices)}{_guess(value, choices)}"
+            message = f"{value!r} is not one of {', '.join(choices)}{guess(value, choices)}"
             raise argparse.ArgumentError(action, message)
-        self.error(f"there is no command {value!r}{_guess(value, choices) or '; there is ' + ', '.join(choices)}")
+        self.error(f"there is no command {value!r}{guess(value, choices) or '; there is ' + ', '.join(choices)}")
 
 
 def path_argument(text: str) -> Path:
@@ -48,9 +47,3 @@ def path_argument(text: str) -> Path:
         return user_path(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
-
-
-def _guess(word: str, known: Iterable[str]) -> str:
-    """`. Did you mean X?`, or nothing if no known word is similar."""
-    similar = difflib.get_close_matches(word, list(known), n=1)
-    return f". Did you mean {similar[0]}?" if similar else ""

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
-import signal
 import sys
 from functools import partial
-
-from pydantic import ValidationError
 
 from patchserve_server.bootstrap import serve
 from patchserve_server.bootstrap.process import configure_process, new_event_loop
 from patchserve_server.cli import PROGRAM
-from patchserve_server.cli.flags import add_flags, problem_text
+from patchserve_server.cli.flags import add_flags, read, read_or_exit
 from patchserve_server.cli.parser import Commands
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.system.signals import ignore_reload
+from patchserve_server.telemetry.logs import open_logs
 
 
 def add_to(commands: Commands) -> None:
@@ -28,24 +26,18 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings = _read_settings({name: value for name, value in vars(arguments).items() if name in Settings.model_fields})
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the server can reload its files
+    settings = read_or_exit(arguments, "serve").settings
+    ignore_reload()  # until the server can
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
-            runner.run(serve(settings, lambda line: print(line, flush=True)))  # noqa: T201
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
+            runner.run(serve(settings, _announce, lambda: read(arguments).settings))
     except StartupError as error:
         sys.exit(f"{PROGRAM}: {error.message}")
 
 
-def _read_settings(flags: dict[str, object]) -> Settings:
-    """The settings from these flags and from variables; exits if one is invalid."""
-    try:
-        return Settings(**flags)  # type: ignore[arg-type] # pydantic parses the texts
-    except ValidationError as error:
-        for problem in error.errors():
-            print(f"{PROGRAM} serve: {problem_text(problem, flags)}", file=sys.stderr)  # noqa: T201
-        sys.exit(2)
+def _announce(line: str) -> None:
+    print(line, flush=True)  # noqa: T201 - the ready line

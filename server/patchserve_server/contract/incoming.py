@@ -14,16 +14,17 @@ from typing import Any, Final
 from google.rpc import code_pb2, status_pb2
 
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.call_events import CallEnd, Face, current_call
+from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallEnd, Face, current_call
 from patchserve_server.domain.callers import client_of
 from patchserve_server.domain.errors import PermissionDeniedError, QueueFullError, UnauthenticatedError
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.domain.trace_parent import trace_id_of
 from patchserve_server.domain.work_events import reason_of
 from patchserve_server.serving.entrance import Entrance
 
 _REFUSALS: Final = (QueueFullError, UnauthenticatedError, PermissionDeniedError)  # they cost a caller nothing
 
-_log = logging.getLogger(__name__)
+_log, _ok_log = logging.getLogger(CALL_LOG), logging.getLogger(OK_LOG)
 
 
 class IncomingCallBase(ABC):
@@ -36,7 +37,8 @@ class IncomingCallBase(ABC):
         method_name: such as `Infer`.
         address: of the peer, without its port.
         certificate_name: of the client's certificate; empty without one.
-        is_audited: whether its success is logged for everybody to see.
+        is_audited: whether its success is logged whatever else is: it changes what other callers get.
+        is_probe: whether it comes all the time, so that its success is worth no line.
         is_stream: whether images come in and results go out until one side ends it.
     """
 
@@ -50,6 +52,7 @@ class IncomingCallBase(ABC):
         address: str,
         certificate_name: str,
         is_audited: bool,
+        is_probe: bool,
         is_stream: bool,
     ) -> None:
         self.request_id = secrets.token_hex(16)
@@ -61,11 +64,13 @@ class IncomingCallBase(ABC):
         self.address = address
         self.is_stream = is_stream
         self.reference_id: ReferenceId | None = None
+        self.trace_parent = ""
         self._certificate_name = certificate_name
         self._failures = entrance.failures
         self._pacing = entrance.pacing
         self._events = entrance.events
         self._is_audited = is_audited
+        self._is_probe = is_probe
         self._start_s = time.perf_counter()
 
     @property
@@ -84,8 +89,10 @@ class IncomingCallBase(ABC):
 
     async def failure_of(self, work: Coroutine[Any, Any, None]) -> status_pb2.Status | None:
         """Awaits `work`, logs and tells the end of the call; returns its failure. CancelledError is raised again."""
+        current_call.set(self)  # in the task of the call, which ends with it
+        trace_parent = self.header("traceparent")
+        self.trace_parent = trace_parent if trace_id_of(trace_parent) else ""
         if self._events.is_heard:
-            current_call.set(self)  # in the task of the call, which ends with it
             self._events.call_began(self)
         code, reason = code_pb2.CANCELLED, ""
         try:
@@ -93,14 +100,14 @@ class IncomingCallBase(ABC):
             code = code_pb2.OK
         except asyncio.CancelledError:
             code = self._code_of_cancellation()
-            self._log_end(logging.DEBUG)
+            self._log_end(_ok_log, logging.INFO, code)
             raise
         except Exception as error:  # noqa: BLE001 - the caller gets it
             failure, is_refusal = status_of(error, self.request_id), isinstance(error, _REFUSALS)
             code, reason = failure.code, reason_of(error)
-            self._log_failure(error, failure.message)
+            self._log_failure(error, failure)
         else:
-            self._log_end(logging.INFO if self._is_audited else logging.DEBUG)
+            self._log_success()
             return None
         finally:
             if self._events.is_heard:
@@ -118,18 +125,29 @@ class IncomingCallBase(ABC):
         is_over = remaining_s is not None and remaining_s <= 0
         return int(code_pb2.DEADLINE_EXCEEDED if is_over else code_pb2.CANCELLED)
 
-    def _log_end(self, level: int) -> None:
-        if _log.isEnabledFor(level):  # else its line is not made
-            _log.log(level, "%s", self._line())
-
-    def _log_failure(self, error: Exception, message: str) -> None:
-        if isinstance(error, QueueFullError):  # admission logs how many
-            _log.debug("%s: %s", self._line(), message)
+    def _log_success(self) -> None:
+        if self._is_audited:
+            self._log_end(_log, logging.INFO, code_pb2.OK)
         else:
-            self._failures.add(reason_of(error), self.client, f"{self._line()}: {message}")
+            self._log_end(_ok_log, logging.DEBUG if self._is_probe else logging.INFO, code_pb2.OK)
 
-    def _line(self) -> str:
-        caller = self.token_name or self._certificate_name or "-"
+    def _log_end(self, log: logging.Logger, level: int, code: int) -> None:
+        if log.isEnabledFor(level):  # else its line is not made
+            fields = self._fields(code)
+            log.log(level, "%s %s", self._name, fields["code"], extra=fields)
+
+    def _log_failure(self, error: Exception, failure: status_pb2.Status) -> None:
+        reason, fields = reason_of(error), self._fields(failure.code)
+        line = f"{self._name} {fields['code']}: {failure.message}"
+        if isinstance(error, QueueFullError):  # admission logs how many
+            _log.debug("%s", line, extra={"reason": reason, **fields})
+        else:
+            self._failures.add(reason, self.client, line, fields)
+
+    def _fields(self, code: int) -> dict[str, object]:
         took_ms = (time.perf_counter() - self._start_s) * 1000
-        name = self.method_name if self.face is Face.GRPC else f"HTTP {self.method_name}"
-        return f"{self.request_id} {name} {caller} {took_ms:.0f} ms"
+        return {"code": code_pb2.Code.Name(code), "duration_ms": round(took_ms, 1)}
+
+    @property
+    def _name(self) -> str:
+        return self.method_name if self.face is Face.GRPC else f"HTTP {self.method_name}"

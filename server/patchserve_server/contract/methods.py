@@ -101,6 +101,7 @@ METHODS: Final[dict[str, Method]] = {
     f"/{SERVICE}/Infer": _IMAGE,
     f"/{SERVICE}/InferStream": _IMAGES,
     f"/{SERVICE}/GetServerInfo": _INFER,
+    f"/{SERVICE}/GetServerStats": _INFER,
     f"/{SERVICE}/GetReference": _INFER,
     f"/{SERVICE}/ListReferences": _INFER,
     f"/{SERVICE}/LoadReference": _LOAD,

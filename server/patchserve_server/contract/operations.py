@@ -14,6 +14,7 @@ from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2
 from patchserve_server.contract import requests, responses, serialized
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.response_size import check_response_size
+from patchserve_server.contract.server_stats import server_stats
 from patchserve_server.domain.errors import ResponseTooLargeError
 from patchserve_server.domain.inspection import Inspection
 
@@ -166,6 +167,12 @@ async def get_server_info(
     return responses.server_info(call.application)
 
 
+async def get_server_stats(
+    _: server_info_pb2.GetServerStatsRequest, call: AdmittedCall
+) -> server_info_pb2.GetServerStatsResponse:
+    return server_stats(call.application)
+
+
 OPERATIONS: Final[dict[str, Operation]] = {
     "LoadReference": load_reference,
     "GetReference": get_reference,
@@ -178,5 +185,6 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "DeleteReference": delete_reference,
     "Infer": infer,
     "GetServerInfo": get_server_info,
+    "GetServerStats": get_server_stats,
 }
 """All unary methods of PatchCoreService, by name."""

@@ -9,6 +9,13 @@ from typing import Final, Protocol
 
 from patchserve_server.domain.reference_id import ReferenceId
 
+CALL_LOG: Final = "patchserve_server.calls"
+"""The logger of access lines: one for each call."""
+OK_LOG: Final = f"{CALL_LOG}.ok"
+"""That of calls which succeed: most lines, and so it has a level of its own."""
+FRAME_LOG: Final = f"{CALL_LOG}.frames"
+"""That of some frames of streams."""
+
 
 class Face(enum.StrEnum):
     """A way into the server."""
@@ -26,6 +33,7 @@ class CallInfo(Protocol):
     service: str  # of gRPC, such as patchserve.v1.PatchCoreService; empty over HTTP
     is_stream: bool  # images in and results out until one side ends it
     reference_id: ReferenceId | None  # as soon as it is known, see `note_reference`
+    trace_parent: str  # its span as `traceparent` names it, or that of its caller; empty: there is none
 
     @property
     def address(self) -> str:
@@ -37,6 +45,24 @@ class CallInfo(Protocol):
 
     def header(self, name: str) -> str:
         """A value of the caller's metadata (over HTTP, of its headers), name in lower case; empty: it sent none."""
+
+
+@dataclass(eq=False)
+class RelayedCall:
+    """A call that another process of the server got, and for which this one works. Implements CallInfo."""
+
+    request_id: str
+    face: Face
+    method_name: str
+    client: str
+    reference_id: ReferenceId | None
+    trace_parent: str
+    service: str = ""
+    is_stream: bool = False
+    address: str = ""
+
+    def header(self, name: str) -> str:
+        return self.trace_parent if name == "traceparent" else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +105,7 @@ class FrameEnd:
 
 
 current_call: Final[ContextVar[CallInfo | None]] = ContextVar("current_call", default=None)
-"""The call that the code which runs now works for, in every task of the call. None also if nobody listens."""
+"""The call that the code which runs now works for, in every task of the call and in the threads that work for it."""
 
 current_frame: Final[ContextVar[FrameInfo | None]] = ContextVar("current_frame", default=None)
 """The frame that the code which runs now works for, in the task of the frame."""

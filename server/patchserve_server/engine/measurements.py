@@ -7,8 +7,10 @@ import json
 import logging
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -22,6 +24,8 @@ Timer: TypeAlias = Callable[[Mapping[str, Callable[[], object]]], dict[str, floa
 
 _VERSIONS = ("patchserve", "torch", "openvino")  # whose kernels and code the times are of
 _REPEATS = 3
+_PROBED_BYTES = 2**25  # hashed in some 20 ms
+_LEAST_SHARE = 0.9  # of a core, for each thread
 _LARGEST_FILE_BYTES = 2**16
 
 _log = logging.getLogger(__name__)
@@ -38,6 +42,26 @@ def shortest_times_ms(functions: Mapping[str, Callable[[], object]]) -> dict[str
     return {name: min(times[1:]) for name, times in times_ms.items()}
 
 
+def is_calm() -> bool:
+    """Whether other programs leave this process all of its cores: what is measured beside them is often wrong."""
+    cores, data = usable_cores(), bytes(_PROBED_BYTES)
+    start = threading.Barrier(cores)
+
+    def share(_number: int) -> float:
+        start.wait()
+        started_s, used_s = time.perf_counter(), time.thread_time()
+        hashlib.sha256(data)  # without the interpreter's lock
+        return (time.thread_time() - used_s) / (time.perf_counter() - started_s)
+
+    with ThreadPoolExecutor(cores) as pool:
+        return min(pool.map(share, range(cores))) >= _LEAST_SHARE
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def user_cache_folder() -> Path | None:
     """Where measurements are kept if the server has no folder of its own; None: its user has no home folder."""
     folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
@@ -52,14 +76,17 @@ def user_cache_folder() -> Path | None:
 class Measurements:
     """One file for each measurement, processor and set of versions. Several servers may use the folder at once.
 
-    A file that is missing, damaged or of another form is measured again. One that cannot be written costs time at the
-    next start.
+    What is measured while other programs use the processor is not kept. A file that is missing, damaged or of another
+    form is measured again. One that cannot be written costs time at the next start.
     """
 
-    def __init__(self, folder: Path | None, timer: Timer = shortest_times_ms) -> None:
-        """`folder`: None keeps nothing."""
+    def __init__(
+        self, folder: Path | None, timer: Timer = shortest_times_ms, calm: Callable[[], bool] = is_calm
+    ) -> None:
+        """`folder`: None keeps nothing. `calm`: whether a measurement can be trusted; one that cannot is not kept."""
         self._folder = folder
         self._timer = timer
+        self._is_calm = calm
 
     def times_ms(self, name: str, functions: Mapping[str, Callable[[], object]]) -> Mapping[str, float]:
         """The time of each function in milliseconds: the kept ones, or they are measured now.
@@ -68,20 +95,30 @@ class Measurements:
             name: of the measurement, with everything that the times depend on beside processor and versions.
             functions: what is measured. Kept times of others do not count.
         """
-        path = None if self._folder is None else self._folder / f"{_key(name)}.json"
-        if path is not None and (kept := _read(path, set(functions))) is not None:
+        if (kept := self.kept_ms(name, functions)) is not None:
             return kept
+        path = self._path(name)
+        was_calm = path is not None and self._is_calm()
         times_ms = self._timer(functions)
-        if path is not None:
+        if path is not None and not (was_calm and self._is_calm()):
+            _log.warning("Other programs use the processor: the next start measures %s again", name)
+        elif path is not None:
             _write(path, {"name": name, **_processor(), "times_ms": times_ms})
         return times_ms
+
+    def kept_ms(self, name: str, functions: Collection[str]) -> Mapping[str, float] | None:
+        """The kept times of functions with these names; None: they were not measured here."""
+        path = self._path(name)
+        return None if path is None else _read(path, set(functions))
+
+    def _path(self, name: str) -> Path | None:
+        return None if self._folder is None else self._folder / f"{_key(name)}.json"
 
 
 def _processor() -> dict[str, object]:
     """The processor, as far as times depend on it, and the versions."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     capabilities = {name: value for name, value in torch.cpu.get_capabilities().items() if value}
-    return {"processor": capabilities, "cores": cores, "versions": {name: version(name) for name in _VERSIONS}}
+    return {"processor": capabilities, "cores": usable_cores(), "versions": {name: version(name) for name in _VERSIONS}}
 
 
 def _key(name: str) -> str:

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from patchserve_server.domain.call_events import Face, RelayedCall, current_call
 from patchserve_server.domain.errors import EngineLostError
 from patchserve_server.fronts.errors import error_from_json, error_to_json
 from patchserve_server.fronts.frames import Body, FrameConnection, Head
@@ -60,7 +61,7 @@ class Link:
             raise EngineLostError
         number = next(self._numbers)
         waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
-        self.connection.send(request | {"n": number}, body)
+        self.connection.send(request | {"n": number} | _call(), body)
         try:
             result: tuple[Head, bytes] = await waiting
         except asyncio.CancelledError:
@@ -112,6 +113,8 @@ class Link:
 
     async def _answer(self, number: int, request: Head, body: bytes) -> None:
         answer: tuple[Head, Body] = {}, b""
+        if (call := request.pop("call", None)) is not None:
+            current_call.set(RelayedCall(**call | {"face": Face(call["face"])}))  # in the task of this answer
         try:
             answer = await self._handlers.answer(request, body)
         except asyncio.CancelledError:  # the other side does not need it, or has gone
@@ -134,6 +137,15 @@ class Link:
         for task in list(self._answering.values()):
             task.cancel()
         self._ended()
+
+
+def _call() -> Head:
+    """For which call it is, so that the other side can name it too."""
+    call = current_call.get()
+    if call is None:
+        return {}
+    fields = ("request_id", "face", "method_name", "client", "reference_id", "trace_parent")
+    return {"call": {name: getattr(call, name) for name in fields}}
 
 
 def retrieve(future: asyncio.Future[Any]) -> None:

@@ -109,9 +109,7 @@ class _AdaptedMethod:
     async def answer(self, _: AsyncIterator[Any], context: Context) -> None:
         method = self._method
         is_stream = self._handler.stream_stream is not None and not method.always_answered
-        incoming = IncomingCall(
-            self._full_name, context, self._shared.endings, is_audited=method.is_audited, is_stream=is_stream
-        )
+        incoming = IncomingCall(self._full_name, context, self._shared.endings, method, is_stream=is_stream)
         await incoming.run(self._answer(incoming))
 
     async def _answer(self, incoming: IncomingCall) -> None:

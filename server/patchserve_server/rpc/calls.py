@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.incoming import IncomingCallBase
+from patchserve_server.contract.methods import Method
 from patchserve_server.domain.call_events import Face
 from patchserve_server.domain.callers import printable_name
 from patchserve_server.rpc.reset import reset_current_call
@@ -50,7 +51,7 @@ class IncomingCall(IncomingCallBase):
     """A call over gRPC before it is admitted; `full_name` is that of its method, such as `/SERVICE/Infer`."""
 
     def __init__(
-        self, full_name: str, context: Context, endings: Endings, *, is_audited: bool, is_stream: bool = False
+        self, full_name: str, context: Context, endings: Endings, method: Method, *, is_stream: bool = False
     ) -> None:
         _, service, method_name = full_name.split("/")
         super().__init__(
@@ -60,7 +61,8 @@ class IncomingCall(IncomingCallBase):
             method_name=method_name,
             address=context.peer().rpartition(":")[0],  # now: later, gRPC may not know it any more
             certificate_name=_certificate_name(context) if endings.has_tls else "",
-            is_audited=is_audited,
+            is_audited=method.is_audited,
+            is_probe=method.always_answered,
             is_stream=is_stream,
         )
         self.context = context
@@ -87,14 +89,14 @@ class IncomingCall(IncomingCallBase):
             async with asyncio.timeout(self._status_timeout_s):
                 await self.context.abort_with_status(rpc_status.to_status(failure))
         except TimeoutError:
-            _log.debug("%s: the caller has not read its status, so the call is reset", self.request_id)
+            _log.debug("The caller has not read its status, so the call is reset")
             reset_current_call()
         except aio.AbortError as sent:
             # gRPC keeps this exception with the call, and raises it again by itself. Its traceback would refer to this
             # frame, and so to the call: a cycle.
             sent.__traceback__ = None
         except aio.InternalError:
-            _log.debug("%s: the caller has left, or its deadline has passed", self.request_id)
+            _log.debug("The caller has left, or its deadline has passed")
 
 
 def _certificate_name(context: Context) -> str:

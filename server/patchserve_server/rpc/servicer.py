@@ -97,6 +97,11 @@ class PatchCoreServicer(service_pb2_grpc.PatchCoreServiceServicer):
     ) -> server_info_pb2.GetServerInfoResponse:
         return await operations.get_server_info(request, call)
 
+    async def GetServerStats(
+        self, request: server_info_pb2.GetServerStatsRequest, call: Call
+    ) -> server_info_pb2.GetServerStatsResponse:
+        return await operations.get_server_stats(request, call)
+
 
 async def _images(
     start: reference_pb2.LoadReferenceRequest,

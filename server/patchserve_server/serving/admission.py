@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from contextvars import Context
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -125,15 +126,23 @@ class Admission:
     ) -> None:
         self._unit = unit
         self._on_rejection = on_rejection
-        self.limit = limit
-        self.client_limit = limit.share(share, largest)
         self._share, self._largest = share, largest
-        self._stream_limit = limit.share(0.5, largest)
-        self._call_limit = limit - self._stream_limit  # while a stream waits
-        self._client_stream_limit = self.client_limit.share(0.5, largest)
         self._ledger = ledger or LocalLedger()
+        self._set_limit(limit)
         self._pending: FairQueue[_PendingPermit] = FairQueue()  # of this process
         self._rejections = LogInterval(_LOG_INTERVAL_S)
+
+    def _set_limit(self, limit: Capacity) -> None:
+        self.limit = limit
+        self.client_limit = limit.share(self._share, self._largest)
+        self._stream_limit = limit.share(0.5, self._largest)
+        self._call_limit = limit - self._stream_limit  # while a stream waits
+        self._client_stream_limit = self.client_limit.share(0.5, self._largest)
+
+    def change_limit(self, limit: Capacity) -> None:
+        """Has another limit from now on. What is held stays, also above it."""
+        self._set_limit(limit)
+        self.grant_pending()
 
     @property
     def held(self) -> Capacity:
@@ -215,11 +224,7 @@ class Admission:
 
     def _rejection(self, reason: str) -> QueueFullError:
         if (due := self._rejections.count()) is not None:
-            count, since_s = due
-            if count == 1:
-                _log.warning("Rejected 1 call: %s limit reached", self._unit)
-            else:
-                _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, self._unit)
+            Context().run(_log_rejections, self._unit, *due)  # outside of this call: it is about many
         if self._on_rejection is not None:
             self._on_rejection()
         return QueueFullError(f"{reason}. Try again shortly, or send less at once.", RETRY_AFTER_S)
@@ -248,8 +253,10 @@ class Admission:
         with self.exclusive():
             while (due := self._due()) is not None:
                 capacity, flow, elsewhere = due
-                held_by_streams = self._ledger.held(streams=True) + capacity
-                if not held_by_streams.fits(self._stream_limit):
+                held = self._ledger.held(streams=True)
+                held_by_streams = held + capacity
+                # What waited when the limit became lower may exceed it, and is granted alone.
+                if held != NOTHING and not held_by_streams.fits(self._stream_limit):
                     return
                 if not (held_by_streams + self._ledger.held(streams=False)).fits(self.limit):
                     return
@@ -307,3 +314,10 @@ class Admission:
     def _limit_text(self, limit: Capacity) -> str:
         size = f" and {limit.bytes / _MIB:.0f} MiB in total" if limit.bytes else ""
         return f"{counted(limit.count, self._unit)}{size}"
+
+
+def _log_rejections(unit: str, count: int, since_s: float) -> None:
+    if count == 1:
+        _log.warning("Rejected 1 call: %s limit reached", unit)
+    else:
+        _log.warning("Rejected %d calls in %.0f s: %s limit reached", count, since_s, unit)

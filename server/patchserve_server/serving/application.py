@@ -24,6 +24,7 @@ from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.reference_transfer import ImportOptions
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
 from patchserve_server.serving.wall import KeptImage, Wall
 
@@ -86,6 +87,7 @@ class Application:
     images: Admission  # of single calls, streams and loads together
     loads: Admission
     wall: Wall
+    statistics: ServerStatistics
     drift: Drifts
     transfer: Transfer
 

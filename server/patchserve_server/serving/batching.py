@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from concurrent.futures import Executor
+from contextvars import Context
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,8 @@ class Batcher:
             if self._waits_for_more(key):
                 return
             self._free_workers -= 1
-            task = asyncio.create_task(self._run(self._take_batch(key)))
+            # Of no call: it has images of several.
+            task = asyncio.create_task(self._run(self._take_batch(key)), context=Context())
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
 

@@ -27,6 +27,7 @@ from patchserve_server.domain.sensitivity import check_sensitivity
 from patchserve_server.domain.work_events import ReferenceOpened, told
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
+from patchserve_server.serving.reference_history import history_of
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
 from patchserve_server.serving.shared_scorer import can_score, tuned
 from patchserve_server.serving.tasks import retrieve_error
@@ -91,8 +92,7 @@ class Catalog:
                 _log.error("Reference %r cannot be used: %s", str(reference_id), error.message)
                 self._known.set(reference_id, error)
                 continue
-            info = reference.info
-            self._known.set(reference_id, info)
+            self._known.set(reference_id, info := reference.info)
             if self._open.has_room_for(info):
                 try:
                     self._open.add(OpenReference(info, await self._open_model(info, reference.model)))
@@ -206,22 +206,8 @@ class Catalog:
         return info
 
     async def history(self, reference_id: ReferenceId) -> list[ReferenceInfo]:
-        """The revisions that are kept: the current one, then the previous one.
-
-        Raises:
-            ReferenceNotFoundError: there is no such reference.
-            ReferenceDamagedError: the current or the previous revision is damaged.
-            StorageUnavailableError: the previous one cannot be read.
-        """
-        loop = asyncio.get_running_loop()
-        while True:
-            current, revisions = self.info(reference_id), list[ReferenceInfo]()
-            if current.previous_revision is not None:
-                with suppress(RevisionNotKeptError, ReferenceNotFoundError):  # it has changed meanwhile
-                    describe = self._store.describe_previous
-                    revisions.append(await loop.run_in_executor(self._opening, describe, reference_id))
-            if self.find(reference_id) is current:
-                return [current, *revisions]
+        """The revisions that are kept, as `history_of`."""
+        return await history_of(reference_id, self._known, self._store, self._opening)
 
     async def tune(
         self, reference_id: ReferenceId, sensitivity: float, expected_revision: Revision | None = None
@@ -305,14 +291,11 @@ class Catalog:
             revision = "" if is_damaged else self.info(reference_id, expected_revision).revision
             with suppress(ReferenceNotFoundError):  # somebody removed its files, but it still answers
                 await asyncio.get_running_loop().run_in_executor(self._storage, self._store.delete, reference_id)
-            self._end(reference_id)
+            self._mismatched.pop(reference_id, None)
+            self._known.set(reference_id, None)
+            self._open.retire(reference_id)
+            self._notify(reference_id, None)
             return revision
-
-    def _end(self, reference_id: ReferenceId) -> None:
-        self._mismatched.pop(reference_id, None)
-        self._known.set(reference_id, None)
-        self._open.retire(reference_id)
-        self._notify(reference_id, None)
 
     async def _finish(self, change: Coroutine[Any, Any, T]) -> T:
         """Awaits a change. The change continues even if its caller leaves."""

@@ -29,7 +29,7 @@ from patchserve_server.serving.time_limits import within
 Inspect = Callable[[Frame], Awaitable[Inspection]]
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class _Entry:
     """A frame from its acceptance until its outcome is sent. Implements `domain.call_events.FrameInfo`."""
 

@@ -66,6 +66,11 @@ class OutputFolder:
         self._nbytes = sum(sum(sizes.values()) for sizes in self._files.values())
         self.prune()
 
+    def change_limits(self, limits: FolderLimits) -> None:
+        """Has other limits from now on, and removes what is over them."""
+        self._limits = limits
+        self.prune()
+
     @property
     def count(self) -> int:
         """How many inspections there are."""

@@ -8,6 +8,7 @@ import json
 import logging
 import re
 from concurrent.futures import Executor
+from contextvars import Context
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -16,7 +17,7 @@ from patchserve_server.domain.inspection import OverlayFormat
 from patchserve_server.domain.words import counted
 from patchserve_server.imaging import encode_png, file_ending, to_rgb
 from patchserve_server.serving.log_interval import LogInterval
-from patchserve_server.serving.output_folder import OutputFolder
+from patchserve_server.serving.output_folder import FolderLimits, OutputFolder
 
 MAX_WAITING_BYTES: Final = 64 * 2**20
 MAX_WAITING: Final = 64
@@ -44,6 +45,11 @@ class Outputs:
         self._waiting_bytes = 0
         self._written = asyncio.Event()
         self._lost = LogInterval(_TELL_EVERY_S)
+
+    def change(self, limits: FolderLimits, *, only_anomalous: bool) -> None:
+        """Keeps other inspections, and within other limits, from now on."""
+        self._only_anomalous = only_anomalous
+        self._writing.submit(self._folder.change_limits, limits)
 
     async def save(self, inspected: ImageInspected) -> None:
         """Let the inspection be written, if it is one to keep. Raises nothing."""
@@ -76,7 +82,8 @@ class Outputs:
 
     def _add_lost(self, reason: str) -> None:
         if (due := self._lost.count()) is not None:
-            _log.error("--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
+            # Outside of this call: it is about many.
+            Context().run(_log.error, "--save-outputs: %s not saved: %s", counted(due[0], "inspection"), reason)
 
     def _write(self, inspected: ImageInspected) -> None:
         inspection = inspected.inspection

@@ -19,8 +19,9 @@ from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference import Bank, MemoryBank
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.store.damage import DamageError, printable
-from patchserve_server.store.files import open_plain_file, sync
+from patchserve_server.store.files import open_plain_file
 from patchserve_server.store.records import unique_keys
+from patchserve_server.system.disk import sync_file
 
 MAX_HEADER_BYTES = 4096
 _WHAT = "bank file"
@@ -51,7 +52,7 @@ def write_bank(path: Path, bank: Bank) -> None:
         save_file(arrays, path)
     except SafetensorError as error:
         raise _system_error(error) or OSError(str(error)) from error
-    sync(path)
+    sync_file(path)
 
 
 class BankFile:

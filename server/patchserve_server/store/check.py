@@ -9,7 +9,7 @@ from pathlib import Path
 
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import is_plain_folder
-from patchserve_server.store.generation import OpenGeneration
+from patchserve_server.store.generation import OpenGeneration, is_generation
 from patchserve_server.store.leftovers import is_reference_id
 from patchserve_server.store.os_errors import reason_of
 from patchserve_server.store.pointer import read_pointer
@@ -55,6 +55,29 @@ def check_store(root: Path) -> Iterator[CheckedReference]:
     for folder in sorted(path for path in root.iterdir() if not path.name.startswith(".")):
         if (checked := check_reference(folder)) is not None:
             yield checked
+
+
+def look_at_store(root: Path) -> dict[str, str]:
+    """What looks wrong with each reference; empty: nothing. Pointers and headers are read, arrays are not.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    folders = sorted(path for path in root.iterdir() if not path.name.startswith(".") and has_reference(path))
+    return {folder.name: _look_at(folder) for folder in folders}
+
+
+def _look_at(folder: Path) -> str:
+    try:
+        revision = read_pointer(folder).revision
+        if not is_generation(folder / revision):
+            return "its current revision is missing"
+        OpenGeneration(folder / revision)
+    except DamageError as error:
+        return str(error)
+    except OSError as error:
+        return _unreadable(error)
+    return "" if is_reference_id(folder.name) else "its folder's name is not the id of a reference"
 
 
 def check_reference(folder: Path) -> CheckedReference | None:

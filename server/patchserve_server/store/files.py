@@ -11,21 +11,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from patchserve_server.store.damage import DamageError
-
-
-def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+from patchserve_server.system.disk import OPEN_PLAIN, sync_file
 
 
 def write_synced(path: Path, data: bytes) -> None:
     """Write a file and wait until it is on disk."""
     path.write_bytes(data)
-    sync(path)
+    sync_file(path)
 
 
 def open_plain_file(path: Path, name: str) -> BinaryIO:
@@ -35,12 +27,11 @@ def open_plain_file(path: Path, name: str) -> BinaryIO:
         DamageError: it is missing or not a plain file.
     """
     try:
-        # O_NONBLOCK: opening a named pipe would otherwise wait for a writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        descriptor = os.open(path, OPEN_PLAIN)
     except (FileNotFoundError, NotADirectoryError):
         raise DamageError(f"its {name} is missing") from None
     except OSError as error:
-        if error.errno in {errno.ELOOP, errno.ENXIO}:
+        if error.errno in {errno.ELOOP, errno.ENXIO} or path.is_dir():  # Windows opens no folder
             raise DamageError(f"its {name} is not a plain file") from None
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 from pathlib import Path
 
 from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.store.os_errors import startup_errors
+from patchserve_server.system.file_locks import lock_file
 
 _LOCK = ".lock"  # no reference_id starts with a dot
 _log = logging.getLogger(__name__)
+
+
+def is_locked(root: Path) -> bool:
+    """Whether a server uses the folder now. It is not kept from starting at the same moment for longer than that."""
+    try:
+        with (root / _LOCK).open("rb+") as file:
+            lock_file(file, waits=False)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no lock, or it is not ours to lock
+        return False
+    return False
 
 
 class FolderLock:
@@ -28,7 +40,7 @@ class FolderLock:
             root.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("ab")
             try:
-                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock_file(self._file, waits=False)
             except BlockingIOError as error:
                 self._file.close()
                 raise StartupError(

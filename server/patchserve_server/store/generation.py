@@ -12,8 +12,9 @@ from patchserve_server.domain.reference import Bank, Reference, ReferenceModel
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.store.bank_file import BankFile, write_bank
 from patchserve_server.store.damage import DamageError
-from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
+from patchserve_server.store.files import exists, is_plain_folder, read_small_file, try_remove, write_synced
 from patchserve_server.store.records import MANIFEST_VERSION, Manifest, decode_manifest, decode_record, encode_record
+from patchserve_server.system.disk import sync_folder
 
 BANK_NAME = "bank.safetensors"
 MANIFEST_NAME = "manifest.json"
@@ -53,7 +54,7 @@ def write_generation(folder: Path, reference: Reference) -> None:
     folder.mkdir()
     write_bank(folder / BANK_NAME, model.bank)
     write_synced(folder / MANIFEST_NAME, manifest)
-    sync(folder)
+    sync_folder(folder)
 
 
 def install_generation(written: Path, target: Path) -> None:
@@ -67,7 +68,7 @@ def install_generation(written: Path, target: Path) -> None:
             if is_plain_folder(target / name):
                 try_remove(target / name)
             (written / name).replace(target / name)
-        sync(target)
+        sync_folder(target)
     else:
         try_remove(target)
         written.rename(target)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchserve_server.store.damage import DamageError
-from patchserve_server.store.files import exists, is_plain_folder, read_small_file, sync, try_remove, write_synced
+from patchserve_server.store.files import exists, is_plain_folder, read_small_file, try_remove, write_synced
 from patchserve_server.store.records import Pointer, decode_pointer, encode_record
+from patchserve_server.system.disk import sync_folder
 
 _CURRENT = "current.json"
 _DELETED = "deleted.json"
@@ -73,7 +74,7 @@ def swap_pointer(staged: Path, folder: Path, old: Pointer | None) -> None:
         try_remove(pointer)
     (staged / _CURRENT).replace(pointer)
     try:
-        sync(folder)
+        sync_folder(folder)
     except OSError:
         if old is None:
             pointer.unlink()
@@ -90,7 +91,7 @@ def retire_pointer(folder: Path) -> None:
     remove_retired_pointer(folder)
     (folder / _CURRENT).rename(folder / _DELETED)
     try:
-        sync(folder)
+        sync_folder(folder)
     except OSError:
         (folder / _DELETED).rename(folder / _CURRENT)
         raise

@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 from patchserve_server.domain.reference import Reference
-from patchserve_server.store.files import exists, is_plain_folder, sync, try_remove
+from patchserve_server.store.files import exists, is_plain_folder, try_remove
 from patchserve_server.store.generation import (
     install_generation,
     is_generation,
@@ -28,6 +28,7 @@ from patchserve_server.store.pointer import (
     write_pointer,
 )
 from patchserve_server.store.records import REVISION_PATTERN, Pointer, PreviousRevision
+from patchserve_server.system.disk import sync_folder
 
 _STAGING_PREFIX = ".patchserve-save-"  # no reference_id starts with a dot
 
@@ -65,7 +66,7 @@ def remove_staging_folders(root: Path) -> None:
 def publish(staged: Path, folder: Path, pointer: Pointer) -> None:
     """Make a staged revision the current one of the reference in `folder`, and remove those that are not kept."""
     write_pointer(staged, pointer)
-    sync(staged)
+    sync_folder(staged)
     if folder.is_symlink():
         folder.unlink()
     if exists(folder) and not folder.is_dir():
@@ -81,7 +82,7 @@ def _publish_first(folder: Path, staged: Path) -> None:
     """Move everything in one step, so that no kill can leave a generation without a pointer."""
     staged.rename(folder)
     try:
-        sync(folder.parent)
+        sync_folder(folder.parent)
     except OSError:
         folder.rename(staged)
         raise
@@ -92,12 +93,12 @@ def _publish_in(folder: Path, staged: Path, revision: str) -> None:
     is_new = not exists(folder / revision)
     try:
         install_generation(staged / revision, folder / revision)
-        sync(folder)
+        sync_folder(folder)
         swap_pointer(staged, folder, old)
     except OSError:
         if is_new:
             with suppress(OSError):
-                sync(folder)  # remove the new generation only when the old pointer is on disk
+                sync_folder(folder)  # remove the new generation only when the old pointer is on disk
                 try_remove_generation(folder / revision)
         raise
 
@@ -127,7 +128,7 @@ def unpublish(folder: Path) -> None:
     """
     if folder.is_symlink():
         folder.unlink()
-        sync(folder.parent)
+        sync_folder(folder.parent)
         return
     if has_pointer(folder):
         retire_pointer(folder)

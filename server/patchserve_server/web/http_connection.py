@@ -100,7 +100,7 @@ class HttpConnection(HttpToolsProtocol):
             self.cycle.keep_alive = False
             return
         client, error = self._peer.client, refusal.error
-        self._shared.entrance.failures.add(error.reason, client, f"- HTTP {client}: {error.message}")
+        self._shared.entrance.failures.add(error.reason, client, f"HTTP request refused: {error.message}")
         if cycle is None or cycle.response_complete or not cycle.response_started:
             self.transport.write(refusal.response)
         if cycle is not None:

@@ -45,6 +45,7 @@ class IncomingCall(IncomingCallBase):
             address=self.peer.address,
             certificate_name=self.peer.certificate_name,
             is_audited=method.is_audited,
+            is_probe=method.always_answered,
             is_stream=is_stream,
         )
         self.method = method

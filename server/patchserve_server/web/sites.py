@@ -97,7 +97,7 @@ class SiteGuard:
                 self._rules.check(HTTPConnection(scope))
             except (OtherSiteError, UnknownHostError) as error:
                 client = peer_of(scope).client
-                self._failures.add(error.reason, client, f"HTTP {client}: {error.message}")
+                self._failures.add(error.reason, client, f"HTTP request refused: {error.message}")
                 app = self._error_format(scope["path"])(status_of(error, ""))
         await app(scope, receive, send)
 

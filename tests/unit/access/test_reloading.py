@@ -112,7 +112,7 @@ async def test_a_request_reloads_at_once_and_says_what_is_in_use(
     await until(lambda: "Read the files again" in caplog.text)
     assert caplog.messages[-1] == (
         "Read the files again: --number: in use as they are now; --other, --key: cannot be used, the previous content "
-        "stays. All other settings are read only at the start."
+        "stays."
     )
     task.cancel()
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from patchserve_server.bootstrap import composition, lifecycle
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
@@ -38,10 +39,10 @@ class Start:
         monkeypatch.setattr(lifecycle, "create_server", lambda *_: self.server)
         monkeypatch.setattr(composition, "create_application", self._create_application)
         monkeypatch.setattr(lifecycle, "stop_on_signals", lambda: self.stop)
-        monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda _: None)
+        monkeypatch.setattr(lifecycle, "reload_on_hangup", lambda *_: None)
 
     async def _create_application(
-        self, _settings: Settings, _addresses: Addresses, _observation: Observation, resources: Any
+        self, _live: LiveSettings, _addresses: Addresses, _observation: Observation, resources: Any
     ) -> Any:
         resources.callback(self.closed.set)
         if self.failure is not None:
@@ -55,7 +56,8 @@ class Start:
 
     async def serve(self) -> None:
         async with asyncio.timeout(30):
-            await lifecycle.serve(Settings(drain_delay_s=1, drain_grace_s=2), self.announce)
+            settings = Settings(drain_delay_s=1, drain_grace_s=2)
+            await lifecycle.serve(LiveSettings(settings), self.announce, lambda: settings)
 
     def announce(self, line: str) -> None:
         raise AssertionError(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from patchserve_server.cli import flags, main
-from patchserve_server.config import Settings
+from patchserve_server.config import Settings, read_configuration
 
 
 @pytest.fixture(autouse=True)
 def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(f"PATCHSERVE_{name.upper()}", raising=False)
+    for name in [name for name in os.environ if name.startswith("PATCHSERVE_")]:
+        monkeypatch.delenv(name)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
@@ -28,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["serv"], "there is no command 'serv'. Did you mean serve?"),
-    (["zzz"], "there is no command 'zzz'; there is serve, token, cert"),
+    (["zzz"], "there is no command 'zzz'; there is serve, doctor, config, token, cert"),
     (["token", "creat"], "there is no command 'creat'. Did you mean create?"),
     ([], "the following arguments are required: COMMAND"),
     (["serve", "--prot", "3"], "there is no option --prot. Did you mean --port?"),
@@ -83,7 +84,7 @@ def test_a_wrong_variable_is_blamed_and_not_its_flag(
 def test_a_flag_wins_over_a_wrong_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Settings] = []
 
-    async def serve(settings: Settings, _: object) -> None:
+    async def serve(settings: Settings, *_: object) -> None:
         started.append(settings)
 
     monkeypatch.setattr("patchserve_server.cli.serve.serve", serve)
@@ -104,7 +105,7 @@ def test_every_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPat
     for name in path_settings():
         assert getattr(Settings(**{name: "~/x"}), name) == Path("/h/x")  # type: ignore[arg-type]
         monkeypatch.setenv(f"PATCHSERVE_{name.upper()}", "~/y")
-    settings = Settings()
+    settings = read_configuration({}).settings
     assert {getattr(settings, name) for name in path_settings()} == {Path("/h/y")}
     assert Settings(host="unix:~/x.sock").host == "unix:/h/x.sock"
     assert Settings(store="/a/~b").store == Path("/a/~b")  # type: ignore[arg-type]
@@ -119,11 +120,12 @@ def test_the_help_of_serve_has_every_flag_in_a_group_with_one_kind_of_metavar(
     assert "factory" not in text
     assert "default: the number of cores" in " ".join(text.split())
     options = re.findall(r"^  (--[a-z0-9-]+)(?: ([^\s,]+))?", text, re.MULTILINE)
-    assert [flag for flag, _ in options] == ["--" + name.replace("_", "-") for name in Settings.model_fields]
+    flags_of_settings = ["--" + name.replace("_", "-") for name in Settings.model_fields]
+    assert [flag for flag, _ in options] == ["--config", *flags_of_settings]
     for flag, metavar in options:
-        assert metavar.isupper() or flag == "--insecure", flag
+        assert metavar.isupper() or flag in ("--insecure", "--otel"), flag
     groups = re.findall(r"^([a-z ]+):$", text, re.MULTILINE)
-    assert groups == ["options", *flags._GROUP_FROM.values()]
+    assert groups == ["options", *flags.GROUP_FROM.values()]
 
 
 def test_the_version_and_the_list_of_commands(

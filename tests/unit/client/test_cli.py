@@ -88,7 +88,7 @@ def test_info_shows_the_server_and_health_its_readiness(run: Run, fake: FakeServ
     assert code == 0
     assert ["version", "1.2.3"] in rows(stdout)
     assert ["max_in_flight", "64"] in rows(stdout)
-    assert json.loads(run("info", "--json")[1])["limits"]["max_image_bytes"] == 2**25
+    assert json.loads(run("info", "--output=json")[1])["limits"]["max_image_bytes"] == 2**25
     assert run("health") == (0, "alive: yes\nready: yes\n", "")
     asyncio.run(fake.health.set(SERVICE, NOT_SERVING))
     assert run("health") == (1, "alive: yes\nready: no\n", "")

@@ -98,7 +98,7 @@ def test_frames_are_numbered_through_and_stamped_when_they_arrive(
     camera.pause_s = 0.1
     started = datetime.now(UTC)
     read_after(fake, camera, 10)
-    code, stdout, _ = run("stream", camera.address, "--limit", 8, "--json", "--block", "--max-in-flight", 1)
+    code, stdout, _ = run("stream", camera.address, "--limit", 8, "--output=jsonl", "--block", "--max-in-flight", 1)
     assert code == 0
     frames = events(stdout, "frame")
     assert [frame["frame_id"] for frame in frames] == [str(number) for number in range(8)]
@@ -111,7 +111,7 @@ def test_frames_are_numbered_through_and_stamped_when_they_arrive(
 
 def test_a_live_source_leaves_the_oldest_out_and_says_so(run: Run, fake: FakeServer, camera: MjpegCamera) -> None:
     read_after(fake, camera, 50)
-    code, stdout, _ = run("stream", camera.address, "--limit", 5, "--max-in-flight", 1, "--json")
+    code, stdout, _ = run("stream", camera.address, "--limit", 5, "--max-in-flight", 1, "--output=jsonl")
     assert code == 0
     (config,) = fake.requests["InferStream"]
     assert (config.overflow, config.max_in_flight) == (stream_pb2.OVERFLOW_POLICY_DROP_OLDEST, 1)
@@ -125,7 +125,7 @@ def test_a_live_source_leaves_the_oldest_out_and_says_so(run: Run, fake: FakeSer
 
 def test_block_loses_no_frame_of_a_live_source(run: Run, fake: FakeServer, camera: MjpegCamera) -> None:
     camera.pause_s = 0.0
-    code, stdout, _ = run("stream", camera.address, "--limit", 60, "--max-in-flight", 1, "--json", "--block")
+    code, stdout, _ = run("stream", camera.address, "--limit", 60, "--max-in-flight", 1, "--output=jsonl", "--block")
     assert code == 0
     (config,) = fake.requests["InferStream"]
     assert config.overflow == stream_pb2.OVERFLOW_POLICY_BLOCK

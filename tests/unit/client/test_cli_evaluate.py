@@ -76,7 +76,7 @@ def root(tmp_path: Path) -> Path:
 
 def measured(run_evaluate: Run, *arguments: object) -> tuple[dict[str, Any], str, str]:
     """The JSON document of a run, and the text and the errors of another one."""
-    json_code, document, _ = run_evaluate(*arguments, "--json")
+    json_code, document, _ = run_evaluate(*arguments, "--output=json")
     code, stdout, stderr = run_evaluate(*arguments)
     found: dict[str, Any] = json.loads(document)
     assert code == json_code == (1 if found["failed"] else 0)
@@ -215,7 +215,7 @@ def test_there_are_no_numbers_if_every_image_fails(
     run_evaluate: Run, fake: FakeServer, root: Path, tmp_path: Path
 ) -> None:
     fake.frame_faults.update(dict.fromkeys(range(6), bad_image()))
-    for as_json in ((), ("--json",)):
+    for as_json in ((), ("--output=json",)):
         code, stdout, stderr = run_evaluate(root, *as_json)
         assert (code, stdout) == (1, "")
         assert "The bytes are not an image." in stderr

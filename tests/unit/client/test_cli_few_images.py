@@ -46,6 +46,6 @@ def test_enough_images_need_no_note(run: Run, tmp_path: Path) -> None:
     code, _, stderr = run("reference", "load", tmp_path)
     assert (code, stderr) == (0, "")
     (tmp_path / "0.png").unlink()
-    code, stdout, stderr = run("reference", "load", tmp_path, "--json")
+    code, stdout, stderr = run("reference", "load", tmp_path, "--output=json")
     assert (code, stdout[0]) == (0, "{")
     assert stderr.startswith("Note: With 7 images")

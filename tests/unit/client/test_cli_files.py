@@ -28,7 +28,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_a_folder_stands_for_its_sub_folders_in_natural_order(run: Run, tree: Path) -> None:
-    code, stdout, _ = run("infer", tree, "--json")
+    code, stdout, _ = run("infer", tree, "--output=json")
     assert code == 0
     files = [Path(result["file"]).relative_to(tree).as_posix() for result in json.loads(stdout)["results"]]
     assert files == [
@@ -85,7 +85,7 @@ def test_a_pattern_in_quotes_is_expanded(run: Run, tree: Path, monkeypatch: pyte
 
 
 def test_a_dash_is_an_image_from_standard_input(fake: FakeServer, tmp_path: Path) -> None:
-    arguments = command("infer", "-", "--server", fake.address, "--out", tmp_path / "out", "--json")
+    arguments = command("infer", "-", "--server", fake.address, "--out", tmp_path / "out", "--output=json")
     done = subprocess.run(arguments, input=png("red"), capture_output=True, check=True)
     (result,) = json.loads(done.stdout)["results"]
     assert (result["file"], result["verdict"]) == ("-", "anomalous")

@@ -13,6 +13,7 @@ import typer
 from fakes.terminal import ENTRY, Run, command
 
 from patchserve_client.cli import app
+from patchserve_client.cli._formats import OutputFormat
 
 
 def commands(found: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -58,10 +59,11 @@ def test_every_option_and_argument_has_a_help_and_a_metavar(words: tuple[str, ..
 
 
 @pytest.mark.parametrize("words", RUNNABLE, ids=" ".join)
-def test_json_means_the_same_everywhere(words: tuple[str, ...]) -> None:
-    (json_option,) = [one for one in options_of(words) if "--json" in one.opts]
-    assert json_option.is_flag
-    assert json_option.help == "Print JSON on stdout instead of text: a document; for `stream`, an object per line."
+def test_every_command_has_the_same_option_for_its_output(words: tuple[str, ...]) -> None:
+    (output,) = [one for one in options_of(words) if "--output" in one.opts]
+    assert "text|json|csv|jsonl" in output.get_help_record(typer.Context(RUNNABLE[words]))[0]
+    assert output.default is OutputFormat.TEXT
+    assert output.help.startswith("Print results as text for people, one JSON document, CSV with a header")
 
 
 @pytest.mark.parametrize(

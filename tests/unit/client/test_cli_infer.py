@@ -32,14 +32,16 @@ def test_the_notebooks_damage_is_shown_on_request_only(run: Run, folder: Path) -
     _, stdout, _ = run("infer", folder / "a.png", "--damage")
     assert rows(stdout)[0][-2:] == ["damage", "ms"]
     assert rows(stdout)[1][-3:] == ["7.2", "%", "4.5"]
-    plain, asked = (json.loads(run("infer", folder / "a.png", "--json", *more)[1]) for more in ((), ("--damage",)))
+    plain, asked = (
+        json.loads(run("infer", folder / "a.png", "--output=json", *more)[1]) for more in ((), ("--damage",))
+    )
     assert "damage" not in plain["results"][0]
     assert asked["results"][0]["damage"] == {"damage_percentage": 7.25, "anomaly_detected": True, "threshold": 0.5}
 
 
 def test_a_threshold_moves_the_verdict_in_the_unit_of_the_ratios(run: Run, fake: FakeServer, folder: Path) -> None:
     fake.references["default"] = reference("default", 1)
-    _, stdout, _ = run("infer", folder / "a.png", "--threshold", 0.8, "--json")
+    _, stdout, _ = run("infer", folder / "a.png", "--threshold", 0.8, "--output=json")
     assert fake.requests["Infer"][0].output.sensitivity == pytest.approx(1.25)
     (found,) = json.loads(stdout)["results"]
     assert (found["ratio"], found["threshold"]) == (pytest.approx(0.4), 0.8)  # the fake ignores the sensitivity
@@ -75,7 +77,7 @@ def test_a_file_that_cannot_be_read_has_a_row(run: Run, folder: Path) -> None:
 
 def test_infer_json_has_the_documented_keys(run: Run, folder: Path, tmp_path: Path) -> None:
     (folder / "bad.png").write_bytes(b"")
-    code, stdout, _ = run("infer", folder, "--json", "--out", tmp_path / "out")
+    code, stdout, _ = run("infer", folder, "--output=json", "--out", tmp_path / "out")
     assert code == 1
     document = json.loads(stdout)
     assert document["summary"].pop("elapsed_s") > 0

@@ -81,5 +81,5 @@ def test_list_and_show_say_how_large_the_backbone_sees_images(run: Run, fake: Fa
     facts = dict(line.split(maxsplit=1) for line in run("reference", "show", "board")[1].splitlines())
     names = ("input_px", "aspect", "tile_px", "tile_overlap", "input_width_px", "input_height_px")
     assert [facts[name] for name in names] == ["-", "keep", "448", "0.25", "4192", "3040"]
-    document = json.loads(run("reference", "show", "board", "--json")[1])
+    document = json.loads(run("reference", "show", "board", "--output=json")[1])
     assert [document[name] for name in names] == [None, "keep", 448, 0.25, 4192, 3040]

@@ -89,14 +89,14 @@ def test_active_loads_are_listed(fake: FakeServer) -> None:
         return subprocess.run(asked, capture_output=True, text=True, check=True).stdout
 
     assert listed() == "There are no active loads.\n"
-    assert json.loads(listed("--json")) == []
+    assert json.loads(listed("--output=json")) == []
     fake.loads = [load("belt", "CORESET", 40, 90, image_count=12), load("box", "RECEIVE", 3, 0, image_count=3)]
     assert [line.split() for line in listed().splitlines()] == [
         ["id", "stage", "steps", "images", "started"],
         ["belt", "coreset", "40/90", "12", "2025-01-02", "03:04:05Z"],
         ["box", "receive", "3/?", "3", "2025-01-02", "03:04:05Z"],
     ]
-    first, _ = json.loads(listed("--json"))
+    first, _ = json.loads(listed("--output=json"))
     assert first == {
         "reference_id": "belt",
         "stage": "coreset",

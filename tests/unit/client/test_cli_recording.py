@@ -51,7 +51,7 @@ def frames(stdout: str) -> list[dict[str, object]]:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".avi"])
 def test_capture_times_are_positions_in_the_video(run: Run, tmp_path: Path, suffix: str) -> None:
-    code, stdout, stderr = run("stream", video(tmp_path / f"in{suffix}"), "--json")
+    code, stdout, stderr = run("stream", video(tmp_path / f"in{suffix}"), "--output=jsonl")
     assert code == 0, stderr
     times = [datetime.fromisoformat(str(frame["capture_time"])) for frame in frames(stdout)]
     assert len(times) == 30

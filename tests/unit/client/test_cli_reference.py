@@ -30,14 +30,14 @@ def test_a_reference_is_loaded_listed_shown_and_deleted(run: Run, fake: FakeServ
     fake.references["a-very-long-name-" * 3] = reference("a-very-long-name-" * 3, 12)
     code, stdout, _ = run("reference", "list")
     assert [row[0] for row in rows(stdout)] == ["id", "a-very-long-name-" * 3, "belt"]
-    assert [row["reference_id"] for row in json.loads(run("reference", "list", "--json")[1])] == [
+    assert [row["reference_id"] for row in json.loads(run("reference", "list", "--output=json")[1])] == [
         "a-very-long-name-" * 3,
         "belt",
     ]
     shown_text = run("reference", "show", "belt")[1]
     assert "calibration.method          leave_one_out" in shown_text
     assert "\ncost " not in shown_text  # only a load measures it
-    shown = json.loads(run("reference", "show", "belt", "--json")[1])
+    shown = json.loads(run("reference", "show", "belt", "--output=json")[1])
     assert shown["calibration"]["normal_scores"]["count"] == 4
     assert shown["create_time"] == "2025-01-02T03:04:05+00:00"
 
@@ -82,7 +82,7 @@ def test_skip_bad_loads_the_others_and_says_which_were_left_out_and_why(
 def test_skip_bad_adds_each_image_once(run: Run, fake: FakeServer, folder: Path) -> None:
     (folder / "b.png").write_bytes(b"no image")
     run("reference", "load", folder / "a.png")
-    code, stdout, _ = run("reference", "load", folder, "--append", "--skip-bad", "--json")
+    code, stdout, _ = run("reference", "load", folder, "--append", "--skip-bad", "--output=json")
     assert code == 0
     document = json.loads(stdout)
     assert document["reference"]["image_count"] == 1 + 2
@@ -112,9 +112,9 @@ def test_a_reference_id_like_the_typed_one_is_suggested(run: Run, fake: FakeServ
 
 
 def test_commands_that_change_references_print_json(run: Run, folder: Path) -> None:
-    loaded = json.loads(run("reference", "load", folder / "a.png", "--id", "belt", "--json")[1])
+    loaded = json.loads(run("reference", "load", folder / "a.png", "--id", "belt", "--output=json")[1])
     assert (loaded["reference"]["reference_id"], loaded["skipped"]) == ("belt", [])
-    deleted = json.loads(run("reference", "delete", "belt", "--json")[1])
+    deleted = json.loads(run("reference", "delete", "belt", "--output=json")[1])
     assert deleted == {"reference_id": "belt", "revision": loaded["reference"]["revision"]}
 
 
@@ -152,7 +152,7 @@ def test_a_search_radius_and_regions_are_sent_and_shown(run_reference: Run, fake
     facts = shown_facts(run_reference)
     assert facts["search_radius"] == "0.1"
     assert facts["region_of_interest"] == "0.1,0.0 0.9,0.0 0.9,1.0 0.1,1.0; 0.0,0.0 0.25,0.0 0.0,0.5"
-    document = json.loads(run_reference("show", "--json")[1])
+    document = json.loads(run_reference("show", "--output=json")[1])
     assert (document["search_radius"], len(document["region_of_interest"])) == (0.1, 2)
     assert document["region_of_interest"][1] == [[0, 0], [0.25, 0], [0, 0.5]]
 
@@ -228,7 +228,7 @@ def test_the_images_of_a_reference_are_shown(run_reference: Run, fake: FakeServe
     assert "\u202e" not in stdout
     assert lines[3].split() == ["number", "3", "PNG", "8", "x", "9", "70"]
     assert lines[4].split() == ["number", "4", "unknown", "-", "-"]
-    assert json.loads(run_reference("show", "--json")[1])["images"][0] == {
+    assert json.loads(run_reference("show", "--output=json")[1])["images"][0] == {
         "name": "belt 1.jpg",
         "media_type": "image/jpeg",
         "width_px": 1001,
@@ -259,7 +259,7 @@ def test_a_reference_is_restored_and_shows_what_is_kept(run: Run, fake: FakeServ
         0,
         "Restored belt: 3 images, sensitivity 1, raw threshold 10.5, revision 222222222222\n",
     )
-    restored = json.loads(run("reference", "restore", "belt", "--json")[1])
+    restored = json.loads(run("reference", "restore", "belt", "--output=json")[1])
     assert (restored["revision"], restored["previous_revision"]) == (now, before)
     code, _, stderr = run("reference", "restore", "nobody")
     assert (code, "NOT_FOUND" in stderr) == (1, True)
@@ -291,7 +291,7 @@ def test_the_images_of_a_reference_are_written(run: Run, fake: FakeServer, tmp_p
     assert names[-1] == "11_10.png"
     assert (tmp_path / "new/01_0.png").read_bytes() == png(size=(4, 4))
     assert {request.expected_revision for request in fake.requests["GetReferenceImage"]} == {"abc123"}
-    written = json.loads(run("reference", "images", "belt", "--out", tmp_path / "new", "--json")[1])
+    written = json.loads(run("reference", "images", "belt", "--out", tmp_path / "new", "--output=json")[1])
     assert written["files"][1] == str(tmp_path / "new/02_1.png")
 
 

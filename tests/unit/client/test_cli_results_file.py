@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from patchserve_client import ResourceExhausted
 from patchserve_client.cli._appended_lines import AppendedLines
-from patchserve_client.cli._results_file import COLUMNS, ResultsFile
+from patchserve_client.cli._report import COLUMNS
+from patchserve_client.cli._results_file import ResultsFile
 from patchserve_client.cli._verdict_options import VerdictOptions
 
 
@@ -61,7 +62,7 @@ def test_infer_appends_a_row_for_each_image(run: Run, folder: Path, tmp_path: Pa
 def test_stream_appends_an_object_for_each_frame(run: Run, folder: Path, tmp_path: Path) -> None:
     results = tmp_path / "results.jsonl"
     for _ in range(2):
-        code, stdout, _ = run("stream", folder, "--json", "--results", results)
+        code, stdout, _ = run("stream", folder, "--output=jsonl", "--results", results)
         assert code == 0
     written = [json.loads(line) for line in results.read_text().splitlines()]
     printed = [json.loads(line) for line in stdout.splitlines()][:3]

@@ -47,7 +47,7 @@ def test_stream_json_is_one_object_per_line(run: Run, fake: FakeServer, folder: 
     (folder / "b.png").unlink()
     (folder / "b.png").symlink_to("/proc/self/mem")
     (folder / "d.png").write_bytes(b"")
-    code, stdout, _ = run("stream", folder, "--json")
+    code, stdout, _ = run("stream", folder, "--output=jsonl")
     assert code == 1
     events = [json.loads(line) for line in stdout.splitlines()]
     assert [event for event in events if event["event"] == "notice"] == [
@@ -227,7 +227,7 @@ def test_a_reference_that_does_not_fit_is_told(run: Run, folder: Path, monkeypat
         (folder / f"x{number}.png").write_bytes(png())
     _, stdout, stderr = run("stream", folder)
     assert "13 of the first 13 frames score close to the threshold" in stderr
-    _, stdout, _ = run("stream", folder, "--json")
+    _, stdout, _ = run("stream", folder, "--output=jsonl")
     (warning,) = [event for event in map(json.loads, stdout.splitlines()) if event["event"] == "warning"]
     assert warning["kind"] == "reference"
 

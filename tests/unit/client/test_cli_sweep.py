@@ -40,7 +40,7 @@ def root(tmp_path: Path) -> Path:
 
 def swept(run: Run, *arguments: object, code: int = 0) -> dict[str, Any]:
     """The JSON document of a sweep."""
-    found, stdout, _ = run("evaluate", *arguments, "--json")
+    found, stdout, _ = run("evaluate", *arguments, "--output=json")
     assert found == code
     document: dict[str, Any] = json.loads(stdout)
     return document

@@ -65,7 +65,7 @@ def test_each_name_of_a_file_takes_one_line_without_control_characters(run: Run,
 def test_names_that_the_locale_cannot_encode_are_escaped(
     fake: FakeServer, odd: Path, environment: dict[str, str]
 ) -> None:
-    for arguments in (["infer", odd], ["infer", odd, "--json"], ["stream", odd], ["infer", odd / "nö\nne.png"]):
+    for arguments in (["infer", odd], ["infer", odd, "--output=json"], ["stream", odd], ["infer", odd / "nö\nne.png"]):
         done = subprocess.run(
             command(*arguments, "--server", fake.address),
             capture_output=True,
@@ -87,7 +87,7 @@ def test_text_of_a_server_is_escaped_where_it_leaves(run: Run, fake: FakeServer,
 
 
 def test_json_keeps_every_name(run: Run, odd: Path) -> None:
-    results = json.loads(run("infer", odd, "--json")[1])["results"]
+    results = json.loads(run("infer", odd, "--output=json")[1])["results"]
     assert [os.fsencode(Path(result["file"]).name) for result in results] == list(NAMES)
 
 

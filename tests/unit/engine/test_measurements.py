@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -32,13 +33,17 @@ def nothing() -> None:
     pass
 
 
+def calm() -> bool:
+    return True
+
+
 FUNCTIONS = {"a": nothing, "b": nothing}
 
 
 def test_a_measurement_is_made_once(tmp_path: Path) -> None:
     timer = FakeTimer(a=1.0, b=2.0)
-    assert Measurements(tmp_path, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
-    assert Measurements(tmp_path, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert Measurements(tmp_path, timer, calm).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert Measurements(tmp_path, timer, calm).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
     assert timer.calls == 1
     assert [path.suffix for path in tmp_path.iterdir()] == [".json"]
 
@@ -47,7 +52,7 @@ def test_another_name_other_functions_and_another_processor_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timer = FakeTimer(a=1.0, b=2.0)
-    kept = Measurements(tmp_path, timer)
+    kept = Measurements(tmp_path, timer, calm)
     for name, functions in (("x", FUNCTIONS), ("y", FUNCTIONS), ("x", {"a": nothing})):
         assert kept.times_ms(name, functions).keys() == functions.keys()
     assert timer.calls == 3
@@ -57,6 +62,27 @@ def test_another_name_other_functions_and_another_processor_are_measured(
     monkeypatch.setattr(measurements, "version", lambda _name: "99")
     kept.times_ms("x", {"a": nothing})
     assert timer.calls == 5
+
+
+@pytest.mark.parametrize("answers", [(False, True), (True, False), (False, False)])
+def test_what_is_measured_beside_other_programs_is_not_kept(
+    tmp_path: Path, answers: tuple[bool, bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    before_and_after = iter(answers)
+    timer = FakeTimer(a=1.0, b=2.0)
+    busy = Measurements(tmp_path, timer, lambda: next(before_and_after))
+    assert busy.times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+    assert "measures x again" in caplog.text
+    assert not list(tmp_path.iterdir())
+    Measurements(tmp_path, timer, calm).times_ms("x", FUNCTIONS)
+    assert Measurements(tmp_path, timer, calm).times_ms("x", FUNCTIONS)
+    assert timer.calls == 2
+
+
+def test_threads_that_get_half_a_core_are_not_calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = time.thread_time
+    monkeypatch.setattr(time, "thread_time", lambda: real() / 2)
+    assert not measurements.is_calm()
 
 
 DAMAGED = [
@@ -81,7 +107,7 @@ DAMAGED = [
 @pytest.mark.parametrize("content", DAMAGED)
 def test_a_damaged_file_is_measured_again_and_replaced(tmp_path: Path, content: bytes) -> None:
     timer = FakeTimer(a=1.0, b=2.0)
-    kept = Measurements(tmp_path, timer)
+    kept = Measurements(tmp_path, timer, calm)
     kept.times_ms("x", FUNCTIONS)
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
@@ -94,7 +120,7 @@ def test_a_damaged_file_is_measured_again_and_replaced(tmp_path: Path, content: 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 def test_a_start_does_not_wait_for_the_writer_of_a_pipe(tmp_path: Path) -> None:
     timer = FakeTimer(a=1.0, b=2.0)
-    kept = Measurements(tmp_path, timer)
+    kept = Measurements(tmp_path, timer, calm)
     kept.times_ms("x", FUNCTIONS)
     (path,) = tmp_path.iterdir()
     path.unlink()
@@ -111,7 +137,7 @@ def test_a_folder_that_cannot_be_written_costs_only_time(tmp_path: Path) -> None
     (tmp_path / "taken").touch()
     timer = FakeTimer(a=1.0, b=2.0)
     for folder in (tmp_path / "taken", tmp_path / "taken" / "below", None):
-        assert Measurements(folder, timer).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
+        assert Measurements(folder, timer, calm).times_ms("x", FUNCTIONS) == {"a": 1.0, "b": 2.0}
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,13 +145,13 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    assert Measurements(tmp_path, FakeTimer(a=1.0, b=2.0)).times_ms("x", FUNCTIONS)
+    assert Measurements(tmp_path, FakeTimer(a=1.0, b=2.0), calm).times_ms("x", FUNCTIONS)
     assert not list(tmp_path.iterdir())
 
 
 def test_servers_that_start_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     def start(number: int) -> Mapping[str, float]:
-        return Measurements(tmp_path, FakeTimer(a=number, b=2.0)).times_ms("x", FUNCTIONS)
+        return Measurements(tmp_path, FakeTimer(a=number, b=2.0), calm).times_ms("x", FUNCTIONS)
 
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(start, range(1, 33)))
@@ -157,3 +183,14 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", no_home)
     assert user_cache_folder() is None
+
+
+def test_kept_times_can_be_looked_up_without_measuring(tmp_path: Path) -> None:
+    def never(_: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        raise AssertionError
+
+    assert Measurements(None, never).kept_ms("a", ("x",)) is None
+    assert Measurements(tmp_path, never).kept_ms("a", ("x",)) is None
+    Measurements(tmp_path, lambda _: {"x": 2.0}).times_ms("a", {"x": int})
+    assert Measurements(tmp_path, never).kept_ms("a", ("x",)) == {"x": 2.0}
+    assert Measurements(tmp_path, never).kept_ms("a", ("x", "y")) is None

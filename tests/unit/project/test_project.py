@@ -59,6 +59,9 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `watch`": extras["watch"],
         "Extra `http`": extras["http"],
         "Extra `int8`": extras["int8"],
+        "Extra `metrics`": extras["metrics"],
+        "Extra `mqtt`": extras["mqtt"],
+        "Extra `otel`": extras["otel"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
         "Development": development,
@@ -78,12 +81,16 @@ KSERVE = {"The kserve environment": requirements_in("kserve.in")}
 DOCUMENTED = section_requirements() | PEERS | AUDIT | TRITON | KSERVE
 
 
-def test_every_dependency_of_the_node_client_is_documented() -> None:
-    package = json.loads((REPO / "client/node/package.json").read_text())
-    section = (REPO / "docs/dependencies.md").read_text().split("\n## The clients in other languages\n")[1]
+@pytest.mark.parametrize(
+    ("folder", "title"),
+    [("client/node", "The clients in other languages"), ("tools/site", "The documentation site")],
+)
+def test_every_dependency_from_npm_is_documented_and_locked(folder: str, title: str) -> None:
+    package = json.loads((REPO / folder / "package.json").read_text())
+    section = (REPO / "docs/dependencies.md").read_text().split(f"\n## {title}\n")[1]
     rows = re.findall(r"^\| (\S+) \| \S.* \|$", section.split("\n## ")[0], re.MULTILINE)
-    assert rows[2:] == [*package["dependencies"], *package["devDependencies"]]
-    lock = json.loads((REPO / "client/node/package-lock.json").read_text())
+    assert rows[2:] == [*package["dependencies"], *package.get("devDependencies", [])]
+    lock = json.loads((REPO / folder / "package-lock.json").read_text())
     assert not [name for name, entry in lock["packages"].items() if "resolved" in entry]
     assert all("integrity" in entry for name, entry in lock["packages"].items() if name)
 
@@ -159,13 +166,20 @@ def third_party_imports(path: Path) -> Iterator[str]:
     [
         (
             "client/patchserve_client",
-            ["The client (base install)", "Extra `evaluate`", "Extra `video`", "Extra `watch`"],
+            [
+                "The client (base install)",
+                "Extra `evaluate`",
+                "Extra `mqtt`",
+                "Extra `otel`",
+                "Extra `video`",
+                "Extra `watch`",
+            ],
         ),
         (
             "server/patchserve_server",
             [
                 "The client (base install)",
-                *(f"Extra `{name}`" for name in ("server", "http", "metrics", "int8", "timm")),
+                *(f"Extra `{name}`" for name in ("server", "http", "int8", "metrics", "otel", "timm")),
             ],
         ),
     ],
@@ -223,9 +237,10 @@ def test_files_that_pages_name_exist() -> None:
     missing = []
     for page in (path for path in project_files() if path.suffix == ".md"):
         code = " ".join(re.findall(r"```.*?```|`[^`]+`", page.read_text(), re.DOTALL))
+        made = re.findall(r'^```\w+ title="([^"]+)"$', page.read_text(), re.MULTILINE)  # by whoever reads the page
         for name in re.findall(r"(?<![\w./-])(?:[\w.-]+/)*[\w.-]+", code):
             if name.endswith(".py"):
-                exists = any(file.endswith(f"/{name}") for file in files)
+                exists = name in made or any(file.endswith(f"/{name}") for file in files)
             elif name.partition("/")[0] in folders and "/" in name:
                 exists = any((root / name).exists() for root in (*roots, page.parent))
             else:

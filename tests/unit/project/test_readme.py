@@ -54,7 +54,12 @@ def test_every_flag_and_variable_in_the_readme_exists() -> None:
     assert flags
     assert flags <= set(setting_rows())
     variables = set(re.findall(r"PATCHSERVE_([A-Z_]*[A-Z])", README + CONFIGURATION))
-    assert {name.lower() for name in variables} <= set(Settings.model_fields) | {"server", "test_data", "token"}
+    assert {name.lower() for name in variables} <= set(Settings.model_fields) | {
+        "config",
+        "server",
+        "test_data",
+        "token",
+    }
 
 
 def test_the_page_of_backbones_lists_their_patches() -> None:

@@ -7,13 +7,16 @@ import gc
 import logging
 import time
 import weakref
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 from fakes.waiting import until
 from grpc import aio
 
-from patchserve_server.domain.call_events import CallEnd, CallInfo, current_call
+from patchserve_server.contract.methods import Method
+from patchserve_server.domain.call_events import CALL_LOG, OK_LOG, CallEnd, CallInfo, current_call
+from patchserve_server.domain.callers import Scope
 from patchserve_server.domain.errors import QueueFullError, ReferenceNotFoundError, UnauthenticatedError
 from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.rpc.calls import Endings, IncomingCall
@@ -24,13 +27,17 @@ from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 METHOD = "/patchserve.v1.PatchCoreService/Infer"
+INFER, PROBE, AUDITED = Method(Scope.INFER), Method("open", always_answered=True), Method("any", is_audited=True)
 
 
 class FakeContext:
     """A call from 10.0.0.1, with or without a client certificate; keeps the status that is sent, as gRPC does."""
 
-    def __init__(self, certificate: bytes = b"", *, has_left: bool = False) -> None:
+    def __init__(
+        self, certificate: bytes = b"", *, has_left: bool = False, metadata: Sequence[tuple[str, str]] = ()
+    ) -> None:
         self._certificate = certificate
+        self._metadata = metadata
         self._has_left = has_left
         self.status: Any = None
         self.raised: aio.AbortError | None = None
@@ -40,6 +47,9 @@ class FakeContext:
 
     def auth_context(self) -> dict[str, list[bytes]]:
         return {"x509_common_name": [self._certificate]} if self._certificate else {}
+
+    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
+        return self._metadata
 
     def time_remaining(self) -> float | None:
         return None
@@ -56,9 +66,9 @@ def entrance(pacing: RefusalPacing | None = None, events: Events = NOBODY) -> En
     return Entrance(Readiness(), Reception(8), pacing or RefusalPacing(0), FailureLog(), events)
 
 
-def incoming(context: FakeContext, *, is_audited: bool = False, events: Events = NOBODY) -> IncomingCall:
+def incoming(context: FakeContext, method: Method = INFER, *, events: Events = NOBODY) -> IncomingCall:
     call: Any = context
-    return IncomingCall(METHOD, call, Endings(entrance(events=events), 60, has_tls=True), is_audited=is_audited)
+    return IncomingCall(METHOD, call, Endings(entrance(events=events), 60, has_tls=True), method)
 
 
 async def succeed() -> None:
@@ -82,16 +92,34 @@ def test_a_certificates_name_is_short_printable_ascii() -> None:
     assert len(incoming(FakeContext(b"a" * 1000)).client) == len("certificate ") + 64
 
 
-@pytest.mark.parametrize(("is_audited", "level"), [(True, logging.INFO), (False, logging.DEBUG)])
-async def test_only_a_call_that_is_audited_is_logged_at_info(
-    is_audited: bool, level: int, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("method", "logger", "level"),
+    [(INFER, OK_LOG, logging.INFO), (PROBE, OK_LOG, logging.DEBUG), (AUDITED, CALL_LOG, logging.INFO)],
+    ids=["usual", "probe", "audited"],
+)
+async def test_a_call_that_succeeds_has_a_line_at_a_level_that_fits(
+    method: Method, logger: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    call = incoming(FakeContext(b"camera-3"), is_audited=is_audited)
-    await call.run(succeed())
+    await incoming(FakeContext(), method).run(succeed())
     (record,) = caplog.records
-    assert record.levelno == level
-    assert record.getMessage().startswith(f"{call.request_id} Infer camera-3 ")
+    assert (record.name, record.levelno, record.getMessage()) == (logger, level, "Infer OK")
+    assert {"code": "OK"}.items() <= record.__dict__.items()
+    assert record.__dict__["duration_ms"] >= 0
+
+
+async def test_what_runs_in_a_call_knows_the_call_and_its_trace() -> None:
+    seen: list[CallInfo | None] = []
+
+    async def work() -> None:
+        seen.append(current_call.get())
+
+    trace_parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+    call = incoming(FakeContext(metadata=[("traceparent", trace_parent)]))
+    await asyncio.create_task(call.run(work()))
+    assert seen == [call]
+    assert call.trace_parent == trace_parent
+    assert current_call.get() is None
 
 
 @pytest.mark.parametrize(
@@ -106,7 +134,7 @@ async def test_an_error_is_sent_as_a_status_and_logged(
     await incoming(context).run(fail(error))
     assert context.status.details == str(error)
     assert [record.levelno for record in caplog.records] == [level]
-    assert caplog.records[0].getMessage().endswith(f" ms: {error}")
+    assert caplog.records[0].getMessage().endswith(f": {error}")
 
 
 async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:
@@ -118,7 +146,7 @@ async def test_a_refusal_waits_for_its_turn_and_leaves_with_its_caller() -> None
     pacing, context = RefusalPacing(max_delayed=1), FakeContext()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)  # so many refusals that the next one waits
     call: Any = context
-    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), INFER)
     task = asyncio.create_task(refused.run(fail(UnauthenticatedError())))
     await until(lambda: pacing.delayed == 1)
     assert context.status is None
@@ -133,7 +161,7 @@ async def test_a_refusal_that_waits_holds_nothing() -> None:
     pacing, released = RefusalPacing(max_delayed=1), asyncio.Event()
     pacing.take_turn("peer ipv4:10.0.0.1", time.monotonic() + 3600)
     call: Any = FakeContext()
-    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), is_audited=False)
+    refused = IncomingCall(METHOD, call, Endings(entrance(pacing), 60, has_tls=True), INFER)
     refused.until_answered.callback(released.set)
     task = asyncio.create_task(refused.run(fail(QueueFullError("full", 0.5))))
     await until(lambda: pacing.delayed == 1)
@@ -245,7 +273,7 @@ async def test_a_cancelled_call_was_left_by_its_caller_unless_its_deadline_is_ov
     assert (end.code, end.reason) == (code, "")
 
 
-async def test_what_runs_for_a_call_knows_it_and_what_runs_for_nobody_does_not() -> None:
+async def test_what_runs_for_a_call_knows_it() -> None:
     seen: list[CallInfo | None] = []
 
     async def look() -> None:
@@ -255,7 +283,8 @@ async def test_what_runs_for_a_call_knows_it_and_what_runs_for_nobody_does_not()
     async def look_on() -> None:
         seen.append(current_call.get())
 
-    heard_call, unheard_call = incoming(FakeContext(), events=Heard()), incoming(FakeContext())
-    for call in (heard_call, unheard_call):
+    for call in (incoming(FakeContext(), events=Heard()), incoming(FakeContext())):
         await asyncio.create_task(call.run(look()))
-    assert seen == [heard_call, heard_call, None, None]
+        assert seen == [call, call]
+        seen.clear()
+    assert current_call.get() is None

@@ -330,3 +330,33 @@ async def test_cancelling_at_any_moment_loses_no_capacity_and_exceeds_no_limit(s
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert not [result for result in results if isinstance(result, Exception)]
     assert images.held == Capacity(), "all capacity is free again"
+
+
+async def test_a_lower_limit_takes_nothing_away_and_a_higher_one_is_granted_at_once() -> None:
+    images = admission()
+    held = [images.acquire(client, MESSAGE) for client in "abcd"]
+    images.change_limit(Capacity(2, 200))
+    assert images.held == Capacity(4, 400)
+    with pytest.raises(QueueFullError, match="its limit of 2 images"):
+        images.acquire("e", MESSAGE)
+    waiting = [asyncio.create_task(images.acquire_for_stream(FlowKey.of_stream(name), MESSAGE)) for name in "xyz"]
+    await settle()
+    assert not any(task.done() for task in waiting)
+    images.change_limit(Capacity(20, 2000))
+    granted = await asyncio.gather(*waiting)
+    for permit in (*held, *granted):
+        permit.release()
+    assert images.held == Capacity()
+
+
+async def test_what_waits_when_the_limit_becomes_lower_holds_up_nobody_for_good() -> None:
+    images = admission(share=1)
+    first = await images.acquire_for_stream(FlowKey.of_stream("a"), Capacity(4, 400))
+    large = asyncio.create_task(images.acquire_for_stream(FlowKey.of_stream("b"), Capacity(4, 400)))
+    small = asyncio.create_task(images.acquire_for_stream(FlowKey.of_stream("c"), MESSAGE))
+    await settle()
+    images.change_limit(Capacity(4, 400))  # of which streams may hold half
+    assert not large.done()
+    first.release()
+    (await large).release()
+    (await small).release()

@@ -8,6 +8,7 @@ import logging
 import pytest
 from fakes.waiting import until
 
+from patchserve_server.domain.call_events import CALL_LOG
 from patchserve_server.serving import failure_log
 from patchserve_server.serving.failure_log import LINES, MAX_KINDS, FailureLog
 
@@ -51,7 +52,7 @@ async def test_many_callers_are_not_told_apart(
 
 
 async def test_at_level_debug_every_failure_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, failure_log.__name__)
+    caplog.set_level(logging.DEBUG, CALL_LOG)
     log = FailureLog()
     for _ in range(100):
         log.add("NO_CREDENTIALS", "peer ipv4:10.0.0.1", "line")

@@ -318,4 +318,4 @@ async def test_what_an_image_has_waited_is_told_also_if_its_caller_leaves() -> N
     [event] = heard.processed_images
     assert [step.what for step in event.steps][-1] is Wait.BATCH
     assert event.is_frame
-    assert heard.inspections == heard.failures == []
+    assert (heard.inspections, heard.failures) == ([], [])

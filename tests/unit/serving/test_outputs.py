@@ -188,3 +188,16 @@ async def test_a_call_that_waited_is_saved_when_there_is_room_again(
     await asyncio.gather(*saves)
     await finished(writing)
     assert file_count(tmp_path) == 12
+
+
+async def test_other_limits_hold_for_what_is_there_and_for_what_comes(
+    tmp_path: Path, writing: ThreadPoolExecutor
+) -> None:
+    outputs = saver(tmp_path, writing)
+    for _ in range(4):
+        await outputs.save(inspected(anomalous=False))
+    outputs.change(FolderLimits(2, timedelta(days=1), 10**9), only_anomalous=True)
+    await outputs.save(inspected(anomalous=False))
+    await outputs.save(inspected(anomalous=True))
+    names = await asyncio.to_thread(writing.submit(lambda: [path.name for path in tmp_path.glob("*.json")]).result)
+    assert sorted("anomalous" in name for name in names) == [False, True]

@@ -23,7 +23,7 @@ class Process:
 
     def __init__(self, path: Path, name: str) -> None:
         self.observation = Observation()
-        registry = observe(self.observation, name, 100)
+        registry = observe(self.observation, name, lambda: 100)
         self._server = SnapshotServer(path, registry, lambda: None)
 
     def score_batches(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""Without --metrics-port there is nothing of it."""
+"""Without --metrics-port and --otel there is nothing of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ PROGRAM = """
 import sys
 import patchserve_server.bootstrap.composition, patchserve_server.bootstrap.lifecycle
 import patchserve_server.bootstrap.fleet.engine, patchserve_server.bootstrap.fleet.front
-print([name for name in sys.modules if "prometheus" in name or "patchserve_server.telemetry" in name])
+parts = ("prometheus", "opentelemetry", "telemetry.metrics", "telemetry.otel", "telemetry.span")
+print([name for name in sys.modules if any(part in name for part in parts)])
 """
 
 

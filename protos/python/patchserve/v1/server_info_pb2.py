@@ -22,20 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from patchserve.v1 import inference_pb2 as patchserve_dot_v1_dot_inference__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpatchserve/v1/server_info.proto\x12\rpatchserve.v1\x1a\x1dpatchserve/v1/inference.proto\"\x16\n\x14GetServerInfoRequest\"\xb6\x05\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x1c\n\x14max_reference_images\x18\x04 \x01(\r\x12\x1a\n\x12max_pending_images\x18\x05 \x01(\r\x12\x15\n\rmax_in_flight\x18\x06 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_in_flight\x18\x07 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_timeout_s\x18\x08 \x01(\x01\x12\x16\n\x0emax_bank_bytes\x18\t \x01(\x04\x12\x16\n\x0eload_timeout_s\x18\n \x01(\x01\x12\x19\n\x11max_image_side_px\x18\x0b \x01(\r\x12\x19\n\x11max_pending_bytes\x18\x0c \x01(\x04\x12\x19\n\x11max_pending_loads\x18\r \x01(\r\x12\x11\n\tmax_calls\x18\x0e \x01(\r\x12!\n\x19max_client_pending_images\x18\x0f \x01(\r\x12 \n\x18max_client_pending_bytes\x18\x10 \x01(\x04\x12 \n\x18max_client_pending_loads\x18\x11 \x01(\r\x12\x18\n\x10max_client_calls\x18\x12 \x01(\r\x12\x16\n\x0emax_batch_size\x18\x13 \x01(\r\x12\x1e\n\x16stream_write_timeout_s\x18\x14 \x01(\x01\x12\x1c\n\x14max_connection_age_s\x18\x15 \x01(\x01\x12\x15\n\rmax_timeout_s\x18\x16 \x01(\x01\x12\x1a\n\x12max_load_timeout_s\x18\x17 \x01(\x01\x12\x1f\n\x17\x66irst_message_timeout_s\x18\x18 \x01(\x01\x12\x18\n\x10max_idle_streams\x18\x19 \x01(\r\"\x9c\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x16\n\x0eweights_source\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x15\n\rinput_size_px\x18\x08 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\t \x01(\r\x12\x32\n\rheatmap_scale\x18\n \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12%\n\x06limits\x18\x0b \x01(\x0b\x32\x15.patchserve.v1.Limits\x12\x10\n\x08http_url\x18\x0c \x01(\t\x12\x14\n\x0cgrpc_address\x18\r \x01(\t\x12\x15\n\rinput_step_px\x18\x0e \x01(\r\x12\x16\n\x0esearch_product\x18\x0f \x01(\t\x12\x16\n\x0esearch_threads\x18\x10 \x01(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fpatchserve/v1/server_info.proto\x12\rpatchserve.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dpatchserve/v1/inference.proto\"\x16\n\x14GetServerInfoRequest\"\xb6\x05\n\x06Limits\x12\x17\n\x0fmax_image_bytes\x18\x01 \x01(\x04\x12\x18\n\x10max_image_pixels\x18\x02 \x01(\x04\x12\x19\n\x11max_message_bytes\x18\x03 \x01(\x04\x12\x1c\n\x14max_reference_images\x18\x04 \x01(\r\x12\x1a\n\x12max_pending_images\x18\x05 \x01(\r\x12\x15\n\rmax_in_flight\x18\x06 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_in_flight\x18\x07 \x01(\r\x12\x19\n\x11\x64\x65\x66\x61ult_timeout_s\x18\x08 \x01(\x01\x12\x16\n\x0emax_bank_bytes\x18\t \x01(\x04\x12\x16\n\x0eload_timeout_s\x18\n \x01(\x01\x12\x19\n\x11max_image_side_px\x18\x0b \x01(\r\x12\x19\n\x11max_pending_bytes\x18\x0c \x01(\x04\x12\x19\n\x11max_pending_loads\x18\r \x01(\r\x12\x11\n\tmax_calls\x18\x0e \x01(\r\x12!\n\x19max_client_pending_images\x18\x0f \x01(\r\x12 \n\x18max_client_pending_bytes\x18\x10 \x01(\x04\x12 \n\x18max_client_pending_loads\x18\x11 \x01(\r\x12\x18\n\x10max_client_calls\x18\x12 \x01(\r\x12\x16\n\x0emax_batch_size\x18\x13 \x01(\r\x12\x1e\n\x16stream_write_timeout_s\x18\x14 \x01(\x01\x12\x1c\n\x14max_connection_age_s\x18\x15 \x01(\x01\x12\x15\n\rmax_timeout_s\x18\x16 \x01(\x01\x12\x1a\n\x12max_load_timeout_s\x18\x17 \x01(\x01\x12\x1f\n\x17\x66irst_message_timeout_s\x18\x18 \x01(\x01\x12\x18\n\x10max_idle_streams\x18\x19 \x01(\r\"\x9c\x03\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08\x62\x61\x63kbone\x18\x02 \x01(\t\x12\x16\n\x0eweights_digest\x18\x03 \x01(\t\x12\x16\n\x0eweights_source\x18\x04 \x01(\t\x12\x17\n\x0f\x66\x61llback_reason\x18\x05 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x06 \x01(\t\x12\x11\n\tprecision\x18\x07 \x01(\t\x12\x15\n\rinput_size_px\x18\x08 \x01(\r\x12\x13\n\x0b\x66\x65\x61ture_dim\x18\t \x01(\r\x12\x32\n\rheatmap_scale\x18\n \x01(\x0e\x32\x1b.patchserve.v1.HeatmapScale\x12%\n\x06limits\x18\x0b \x01(\x0b\x32\x15.patchserve.v1.Limits\x12\x10\n\x08http_url\x18\x0c \x01(\t\x12\x14\n\x0cgrpc_address\x18\r \x01(\t\x12\x15\n\rinput_step_px\x18\x0e \x01(\r\x12\x16\n\x0esearch_product\x18\x0f \x01(\t\x12\x16\n\x0esearch_threads\x18\x10 \x01(\r\"\x17\n\x15GetServerStatsRequest\"8\n\tCallCount\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\r\n\x05\x63ount\x18\x03 \x01(\x04\"-\n\x0c\x46\x61ilureCount\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x04\"D\n\x11\x44urationHistogram\x12\x10\n\x08\x62ounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\x12\r\n\x05sum_s\x18\x03 \x01(\x01\"Y\n\x0eReferenceStats\x12\x14\n\x0creference_id\x18\x01 \x01(\t\x12\x0e\n\x06intact\x18\x02 \x01(\x04\x12\x11\n\tanomalous\x18\x03 \x01(\x04\x12\x0e\n\x06\x66\x61iled\x18\x04 \x01(\x04\"\xda\x03\n\x16GetServerStatsResponse\x12\x12\n\nprocess_id\x18\x01 \x01(\t\x12\x11\n\tprocesses\x18\x02 \x01(\r\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08uptime_s\x18\x04 \x01(\x01\x12\x19\n\x11\x63\x61lls_in_progress\x18\x05 \x01(\r\x12\x1a\n\x12images_in_progress\x18\x06 \x01(\r\x12\x19\n\x11loads_in_progress\x18\x07 \x01(\r\x12\x14\n\x0cstreams_open\x18\x08 \x01(\r\x12\'\n\x05\x63\x61lls\x18\t \x03(\x0b\x32\x18.patchserve.v1.CallCount\x12-\n\x08\x66\x61ilures\x18\n \x03(\x0b\x32\x1b.patchserve.v1.FailureCount\x12.\n\x04wait\x18\x0b \x01(\x0b\x32 .patchserve.v1.DurationHistogram\x12\x34\n\ninspection\x18\x0c \x01(\x0b\x32 .patchserve.v1.DurationHistogram\x12\x31\n\nreferences\x18\r \x03(\x0b\x32\x1d.patchserve.v1.ReferenceStatsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'patchserve.v1.server_info_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GETSERVERINFOREQUEST']._serialized_start=81
-  _globals['_GETSERVERINFOREQUEST']._serialized_end=103
-  _globals['_LIMITS']._serialized_start=106
-  _globals['_LIMITS']._serialized_end=800
-  _globals['_GETSERVERINFORESPONSE']._serialized_start=803
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=1215
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=114
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=136
+  _globals['_LIMITS']._serialized_start=139
+  _globals['_LIMITS']._serialized_end=833
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=836
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=1248
+  _globals['_GETSERVERSTATSREQUEST']._serialized_start=1250
+  _globals['_GETSERVERSTATSREQUEST']._serialized_end=1273
+  _globals['_CALLCOUNT']._serialized_start=1275
+  _globals['_CALLCOUNT']._serialized_end=1331
+  _globals['_FAILURECOUNT']._serialized_start=1333
+  _globals['_FAILURECOUNT']._serialized_end=1378
+  _globals['_DURATIONHISTOGRAM']._serialized_start=1380
+  _globals['_DURATIONHISTOGRAM']._serialized_end=1448
+  _globals['_REFERENCESTATS']._serialized_start=1450
+  _globals['_REFERENCESTATS']._serialized_end=1539
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_start=1542
+  _globals['_GETSERVERSTATSRESPONSE']._serialized_end=2016
 # @@protoc_insertion_point(module_scope)

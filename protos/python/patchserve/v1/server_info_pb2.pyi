@@ -3,8 +3,11 @@
 isort:skip_file
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from google.protobuf.internal import containers as _containers
 from patchserve.v1 import inference_pb2 as _inference_pb2
 import builtins as _builtins
 import sys
@@ -253,3 +256,230 @@ class GetServerInfoResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetServerInfoResponse: _TypeAlias = GetServerInfoResponse  # noqa: Y015
+
+@_typing.final
+class GetServerStatsRequest(_message.Message):
+    """The request of GetServerStats."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerStatsRequest: _TypeAlias = GetServerStatsRequest  # noqa: Y015
+
+@_typing.final
+class CallCount(_message.Message):
+    """How many calls of a method ended with a code."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    METHOD_FIELD_NUMBER: _builtins.int
+    CODE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    method: _builtins.str
+    """The name of the method, such as "Infer"; of the HTTP face, the same name if it is a method of the contract."""
+    code: _builtins.str
+    """The name of the code, such as "OK" or "RESOURCE_EXHAUSTED"."""
+    count: _builtins.int
+    """The number of calls."""
+    def __init__(
+        self,
+        *,
+        method: _builtins.str = ...,
+        code: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "method", b"method"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CallCount: _TypeAlias = CallCount  # noqa: Y015
+
+@_typing.final
+class FailureCount(_message.Message):
+    """How many calls or frames failed for a reason."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """The reason of the error, such as "QUEUE_FULL"."""
+    count: _builtins.int
+    """The number of calls and frames."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailureCount: _TypeAlias = FailureCount  # noqa: Y015
+
+@_typing.final
+class DurationHistogram(_message.Message):
+    """Durations, counted in classes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOUNDS_S_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    SUM_S_FIELD_NUMBER: _builtins.int
+    sum_s: _builtins.float
+    """The sum of all durations, in seconds."""
+    @_builtins.property
+    def bounds_s(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The upper bounds of the classes, in seconds, the lowest first. A duration equal to a bound is in its class."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The number of durations of each class, and at the end that of durations above all bounds."""
+
+    def __init__(
+        self,
+        *,
+        bounds_s: _abc.Iterable[_builtins.float] | None = ...,
+        counts: _abc.Iterable[_builtins.int] | None = ...,
+        sum_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bounds_s", b"bounds_s", "counts", b"counts", "sum_s", b"sum_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DurationHistogram: _TypeAlias = DurationHistogram  # noqa: Y015
+
+@_typing.final
+class ReferenceStats(_message.Message):
+    """What was inspected with a reference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REFERENCE_ID_FIELD_NUMBER: _builtins.int
+    INTACT_FIELD_NUMBER: _builtins.int
+    ANOMALOUS_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    reference_id: _builtins.str
+    """The id of the reference. Empty: all references without an entry of their own, together."""
+    intact: _builtins.int
+    """The number of images with the verdict intact."""
+    anomalous: _builtins.int
+    """The number of images with the verdict anomalous."""
+    failed: _builtins.int
+    """The number of images that were admitted, but could not be inspected."""
+    def __init__(
+        self,
+        *,
+        reference_id: _builtins.str = ...,
+        intact: _builtins.int = ...,
+        anomalous: _builtins.int = ...,
+        failed: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["anomalous", b"anomalous", "failed", b"failed", "intact", b"intact", "reference_id", b"reference_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReferenceStats: _TypeAlias = ReferenceStats  # noqa: Y015
+
+@_typing.final
+class GetServerStatsResponse(_message.Message):
+    """The response of GetServerStats. Counts begin when the process starts and only grow: take differences."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PROCESS_ID_FIELD_NUMBER: _builtins.int
+    PROCESSES_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    UPTIME_S_FIELD_NUMBER: _builtins.int
+    CALLS_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    IMAGES_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    LOADS_IN_PROGRESS_FIELD_NUMBER: _builtins.int
+    STREAMS_OPEN_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
+    INSPECTION_FIELD_NUMBER: _builtins.int
+    REFERENCES_FIELD_NUMBER: _builtins.int
+    process_id: _builtins.str
+    """The process that counts. With another value than before, all counts have begun again. A server with several fronts has
+    one process for each; a connection stays with one of them.
+    """
+    processes: _builtins.int
+    """How many processes of the server answer calls. Each counts its own calls and images."""
+    uptime_s: _builtins.float
+    """How long it has been counting, in seconds: the time between two answers is the difference of their values."""
+    calls_in_progress: _builtins.int
+    """The number of calls in progress now, open streams included, probes excluded. Of all processes."""
+    images_in_progress: _builtins.int
+    """The number of images in progress now, those that wait included. Of all processes. Limits.max_pending_images bounds it."""
+    loads_in_progress: _builtins.int
+    """The number of active loads now. Of all processes."""
+    streams_open: _builtins.int
+    """The number of streams that are open now."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """When the process started."""
+
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallCount]:
+        """The calls that ended, by method and code."""
+
+    @_builtins.property
+    def failures(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailureCount]:
+        """The calls and frames that failed, by reason."""
+
+    @_builtins.property
+    def wait(self) -> Global___DurationHistogram:
+        """How long images waited for their turn, a thread or a batch."""
+
+    @_builtins.property
+    def inspection(self) -> Global___DurationHistogram:
+        """How long images took from the end of their upload to their result, waits included."""
+
+    @_builtins.property
+    def references(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReferenceStats]:
+        """What was inspected, for each of at most 100 references: those that were inspected with first. A deleted reference is
+        forgotten.
+        """
+
+    def __init__(
+        self,
+        *,
+        process_id: _builtins.str = ...,
+        processes: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        uptime_s: _builtins.float = ...,
+        calls_in_progress: _builtins.int = ...,
+        images_in_progress: _builtins.int = ...,
+        loads_in_progress: _builtins.int = ...,
+        streams_open: _builtins.int = ...,
+        calls: _abc.Iterable[Global___CallCount] | None = ...,
+        failures: _abc.Iterable[Global___FailureCount] | None = ...,
+        wait: Global___DurationHistogram | None = ...,
+        inspection: Global___DurationHistogram | None = ...,
+        references: _abc.Iterable[Global___ReferenceStats] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["inspection", b"inspection", "start_time", b"start_time", "wait", b"wait"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "calls_in_progress", b"calls_in_progress", "failures", b"failures", "images_in_progress", b"images_in_progress", "inspection", b"inspection", "loads_in_progress", b"loads_in_progress", "process_id", b"process_id", "processes", b"processes", "references", b"references", "start_time", b"start_time", "streams_open", b"streams_open", "uptime_s", b"uptime_s", "wait", b"wait"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetServerStatsResponse: _TypeAlias = GetServerStatsResponse  # noqa: Y015

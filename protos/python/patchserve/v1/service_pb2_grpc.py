@@ -119,6 +119,11 @@ class PatchCoreServiceStub(object):
                 request_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.SerializeToString,
                 response_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.FromString,
                 _registered_method=True)
+        self.GetServerStats = channel.unary_unary(
+                '/patchserve.v1.PatchCoreService/GetServerStats',
+                request_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.SerializeToString,
+                response_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.FromString,
+                _registered_method=True)
 
 
 class PatchCoreServiceServicer(object):
@@ -244,6 +249,13 @@ class PatchCoreServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerStats(self, request, context):
+        """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PatchCoreServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -321,6 +333,11 @@ def add_PatchCoreServiceServicer_to_server(servicer, server):
                     servicer.GetServerInfo,
                     request_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.FromString,
                     response_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'GetServerStats': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerStats,
+                    request_deserializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.FromString,
+                    response_serializer=patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -735,6 +752,33 @@ class PatchCoreService(object):
             '/patchserve.v1.PatchCoreService/GetServerInfo',
             patchserve_dot_v1_dot_server__info__pb2.GetServerInfoRequest.SerializeToString,
             patchserve_dot_v1_dot_server__info__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerStats(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/patchserve.v1.PatchCoreService/GetServerStats',
+            patchserve_dot_v1_dot_server__info__pb2.GetServerStatsRequest.SerializeToString,
+            patchserve_dot_v1_dot_server__info__pb2.GetServerStatsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -88,6 +88,8 @@ class PatchCoreServiceStub:
     """
     GetServerInfo: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]
     """Describes the server: version, backbone, weights, device, precision and every limit."""
+    GetServerStats: _grpc.UnaryUnaryMultiCallable[_server_info_pb2.GetServerStatsRequest, _server_info_pb2.GetServerStatsResponse]
+    """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 @_typing.type_check_only
 class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
@@ -146,6 +148,8 @@ class PatchCoreServiceAsyncStub(PatchCoreServiceStub):
     """
     GetServerInfo: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerInfoRequest, _server_info_pb2.GetServerInfoResponse]  # type: ignore[assignment]
     """Describes the server: version, backbone, weights, device, precision and every limit."""
+    GetServerStats: _aio.UnaryUnaryMultiCallable[_server_info_pb2.GetServerStatsRequest, _server_info_pb2.GetServerStatsResponse]  # type: ignore[assignment]
+    """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
     """Visual anomaly detection with PatchCore.
@@ -291,5 +295,13 @@ class PatchCoreServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_server_info_pb2.GetServerInfoResponse, _abc.Awaitable[_server_info_pb2.GetServerInfoResponse]]:
         """Describes the server: version, backbone, weights, device, precision and every limit."""
+
+    @_abc_1.abstractmethod
+    def GetServerStats(
+        self,
+        request: _server_info_pb2.GetServerStatsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_server_info_pb2.GetServerStatsResponse, _abc.Awaitable[_server_info_pb2.GetServerStatsResponse]]:
+        """Counts what the server does: calls, failures, durations, verdicts. Take differences of two responses."""
 
 def add_PatchCoreServiceServicer_to_server(servicer: PatchCoreServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self
 
 from patchserve_server.bootstrap.server import Addresses
@@ -43,6 +43,10 @@ class Assignment:
     @property
     def files(self) -> tuple[int, ...]:
         return (self.ledgers, *self.pixels, *self.bells)
+
+    def with_settings(self, settings: Settings) -> Self:
+        """The same with other settings."""
+        return replace(self, settings=settings.model_dump(mode="json"))
 
     def to_line(self) -> bytes:
         return json.dumps(asdict(self)).encode() + b"\n"

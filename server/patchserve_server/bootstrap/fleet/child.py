@@ -7,7 +7,7 @@ standard input, whose end means that the parent has gone.
 from __future__ import annotations
 
 import asyncio
-import logging
+import json
 import os
 import signal
 import sys
@@ -16,12 +16,16 @@ from functools import partial
 from typing import Final
 
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
-from patchserve_server.bootstrap.process import configure_process, new_event_loop
+from patchserve_server.bootstrap.live_settings import LiveSettings
+from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
+from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.telemetry.logs import open_logs
 
 FORCED_EXIT_CODE: Final = 130
 DRAIN: Final = b"drain\n"
 RELOAD: Final = b"reload\n"
+SETTINGS: Final = b"settings "  # and all of them, as JSON
 
 
 def report(message: Ready | Failed) -> None:
@@ -33,11 +37,14 @@ class Commands:
     """What the parent commands.
 
     Args:
+        live: the settings of this process, which the parent may change.
         reload: called when files are to be read again.
     """
 
-    def __init__(self, reload: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, live: LiveSettings, reload: Callable[[], None] = lambda: None) -> None:
+        self._live = live
         self._reload = reload
+        live.on_change(set_log_level)
         self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def listen(self) -> None:
@@ -47,6 +54,8 @@ class Commands:
         while line := await reader.readline():
             if line == RELOAD:
                 self._reload()
+            elif line.startswith(SETTINGS):
+                self._live.change(Settings(**json.loads(line.removeprefix(SETTINGS))))
             elif not self.stop.done():
                 self.stop.set_result(None)
         if self.stop.done():  # the parent has not waited for the end: a second signal
@@ -61,10 +70,11 @@ def main() -> None:
     assignment = Assignment.from_line(_first_line())
     settings = assignment.read_settings()
     configure_process()
-    logging.basicConfig(stream=sys.stderr, format=f"%(asctime)s %(levelname)s {assignment.name}: %(name)s: %(message)s")
-    logging.getLogger("patchserve_server").setLevel(settings.log_level.upper())
     try:
-        with asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner:
+        with (
+            open_logs(settings.log_level, settings.log_calls, settings.log_format, process=assignment.name),
+            asyncio.Runner(loop_factory=partial(new_event_loop, settings)) as runner,
+        ):
             runner.run(_run(assignment))
     except StartupError as error:
         report(Failed(error.message))

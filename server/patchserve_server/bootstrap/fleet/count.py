@@ -1,4 +1,4 @@
-"""How many fronts a server has."""
+"""How many fronts a server has, and whether it can have them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from patchserve_server.config import Settings, available_cores
+from patchserve_server.domain.errors import StartupError
 
 _CORES_PER_FRONT: Final = 8  # with a network on the other cores, a front is busy half of the time
 _CORES_PER_FRONT_OF_GPU: Final = 4  # one to receive and answer, the others to decode and draw
@@ -22,3 +23,17 @@ def count_fronts(settings: Settings) -> int:
         return 1
     uses_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and _GPU.exists())
     return max(1, min(_MOST, available_cores() // (_CORES_PER_FRONT_OF_GPU if uses_gpu else _CORES_PER_FRONT)))
+
+
+def check_settings(settings: Settings) -> None:
+    """Check what several fronts cannot do.
+
+    Raises:
+        StartupError: it is set.
+    """
+    if sys.platform != "linux":
+        raise StartupError("--fronts above 1 needs Linux. Leave it out elsewhere.")
+    if settings.host.startswith("unix"):
+        raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
+    if settings.save_outputs is not None:
+        raise StartupError("--save-outputs works with one front only: its limits are those of one process.")

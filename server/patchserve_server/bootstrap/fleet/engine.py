@@ -11,6 +11,8 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.limits import open_admissions
+from patchserve_server.bootstrap.listeners import open_listeners
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import open_pools
@@ -32,13 +34,15 @@ async def run_engine(assignment: Assignment) -> None:
     Raises:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
-    settings, commands = assignment.read_settings(), Commands()
+    live = LiveSettings(assignment.read_settings())
+    settings, commands = live.now, Commands(live)
     with ExitStack() as resources:
         for work in (commands.listen(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        open_listeners(settings, observation.events, resources, assignment.name)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         admissions = open_admissions(settings, observation.events)  # the fronts admit
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
@@ -66,6 +70,6 @@ async def run_engine(assignment: Assignment) -> None:
         report(Ready(f"{detector.backbone}, {detector.precision}, {detector.device}", local.catalog.usable_count))
         await commands.stop
         with suppress(TimeoutError):  # after the end of the parent, the fronts drain by themselves
-            async with asyncio.timeout(settings.drain_delay_s + settings.drain_grace_s):
+            async with asyncio.timeout(live.now.drain_delay_s + live.now.drain_grace_s):
                 await fronts.all_gone()
         _log.info("Stopped")

@@ -17,12 +17,16 @@ from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
+from patchserve_server.bootstrap.listeners import open_listeners
+from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.metrics import share_metrics
 from patchserve_server.bootstrap.pools import Pools, open_pools
 from patchserve_server.bootstrap.process import freeze_heap
+from patchserve_server.bootstrap.run_time import change_admissions, reconfigured
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
+from patchserve_server.config.changes import with_run_time_settings
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.readings import Reading
@@ -31,8 +35,10 @@ from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
+from patchserve_server.serving.application import Application
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.wall import Wall
 
 _RECONNECT_S: Final = 0.1
@@ -46,15 +52,17 @@ async def run_front(assignment: Assignment) -> None:
     Raises:
         StartupError: it cannot start with these settings.
     """
-    settings = assignment.read_settings()
+    live = LiveSettings(assignment.read_settings())
+    settings = live.now
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
-    commands = Commands(reloader.request)
+    commands = Commands(live, reloader.request)
     own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
     observation = Observation()
-    server = create_server(own_settings, credentials, observation, shares_port=True)
     with ExitStack() as resources:
-        share_metrics(assignment.metrics, assignment.name, settings, observation, resources)
+        open_listeners(settings, observation.events, resources, assignment.name)
+        server = create_server(own_settings, credentials, observation, shares_port=True)
+        share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
@@ -64,6 +72,7 @@ async def run_front(assignment: Assignment) -> None:
             addresses = Addresses(addresses.grpc, url)
         has_wall = settings.http_port is not None
         front = _Front(assignment, own_settings, addresses, server, observation, resources=resources, has_wall=has_wall)
+        live.on_change(front.change)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
         try:
@@ -73,7 +82,7 @@ async def run_front(assignment: Assignment) -> None:
         except BaseException:  # the port must not stay open after a failed start
             await server.drain(delay_s=0, grace_s=0)
             raise
-        await server.drain(delay_s=settings.drain_delay_s, grace_s=settings.drain_grace_s)
+        await server.drain(delay_s=live.now.drain_delay_s, grace_s=live.now.drain_grace_s)
 
 
 class _Front:
@@ -102,13 +111,24 @@ class _Front:
         self._events = observation.events
         if has_wall:
             self._events.add(self._relay or self._wall)
+        self._statistics = ServerStatistics(processes=assignment.fronts)
+        self._events.add(self._statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
+        self._application: Application | None = None  # None: there is no engine
         self._is_ready = False
         self._turns: FairSemaphore | None = None  # of the engine that is connected
         observation.readings.add(self._read)
 
     def _read(self) -> list[Reading]:
         return [] if self._turns is None else [Reading("queue_images", self._turns.waiting)]
+
+    def change(self, settings: Settings) -> None:
+        """Has other settings of those that may change at run time."""
+        self._settings = with_run_time_settings(self._settings, settings)
+        change_admissions(self._admissions, self._settings)
+        if self._application is not None:
+            self._application = reconfigured(self._application, self._settings)
+            self._server.replace(self._application)
 
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
@@ -118,6 +138,7 @@ class _Front:
                 if await self._connect(engine):
                     await engine.lost.wait()
                     _log.warning("The engine is lost; until it is back, calls are refused")
+                    self._application = None
                     self._server.suspend(EngineLostError())
             finally:
                 if self._relay is not None:
@@ -154,7 +175,7 @@ class _Front:
             drifts=engine.drift,
             events=self._events,
         )
-        application = composition.assemble(
+        self._application = composition.assemble(
             self._settings,
             self._addresses,
             limits,
@@ -165,11 +186,12 @@ class _Front:
             inspector=inspector,
             reference_images=engine.reference_images,
             wall=self._wall,
+            statistics=self._statistics,
             drift=engine.drift,
             transfer=engine.transfer,
             events=self._events,
         )
-        await self._server.ready(application)
+        await self._server.ready(self._application)
         if not self._is_ready:
             self._is_ready = True
             freeze_heap()

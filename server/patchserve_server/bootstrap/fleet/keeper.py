@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sys
 import time
@@ -12,7 +13,8 @@ from contextlib import suppress
 from typing import Final
 
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_of
-from patchserve_server.bootstrap.fleet.child import DRAIN, RELOAD
+from patchserve_server.bootstrap.fleet.child import DRAIN, RELOAD, SETTINGS
+from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.fleet.child")
@@ -94,6 +96,11 @@ class ChildKeeper:
     def reload(self) -> None:
         """Lets the child read its files again."""
         self._write(RELOAD)
+
+    def change(self, settings: Settings) -> None:
+        """Gives the child other settings, now and when it is started again."""
+        self._assignment = self._assignment.with_settings(settings)
+        self._write(SETTINGS + json.dumps(self._assignment.settings).encode() + b"\n")
 
     async def stop(self, limit_s: float) -> None:
         """Lets the child drain and end; kills it if it takes longer."""

@@ -7,8 +7,6 @@ import dataclasses
 import logging
 import os
 import shutil
-import signal
-import sys
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -22,9 +20,12 @@ from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.fleet.ports import reserve_port
-from patchserve_server.bootstrap.lifecycle import ready_line, stop_on_signals
+from patchserve_server.bootstrap.lifecycle import ready_line, reload_on_hangup, stop_on_signals
+from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
 from patchserve_server.bootstrap.metrics import collect_metrics
+from patchserve_server.bootstrap.process import set_log_level
 from patchserve_server.config import Settings
+from patchserve_server.config.changes import with_run_time_settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.words import counted
 from patchserve_server.fronts.ledger_memory import LedgerMemory
@@ -35,39 +36,30 @@ _END_S: Final = 5.0  # more than the grace time: then what has not ended is kill
 _log = logging.getLogger(__name__)
 
 
-async def serve_fleet(settings: Settings, fronts: int, announce: Callable[[str], None]) -> None:
+async def serve_fleet(
+    live: LiveSettings, fronts: int, announce: Callable[[str], None], read_again: Callable[[], Settings]
+) -> None:
     """Run the server as several processes until SIGTERM or SIGINT, then drain. `announce` gets the ready line.
 
     Raises:
         StartupError: the server cannot start with these settings.
     """
-    check_settings(settings)
     stop = stop_on_signals()
     with ExitStack() as resources:
-        fleet = _Fleet(settings, fronts, resources)
-        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, fleet.reload)
+        fleet = _Fleet(live.now, fronts, resources)
+        reloader = SettingsReloader(live, read_again)
+        resources.callback(asyncio.create_task(reloader.run()).cancel)
+        reload_on_hangup(reloader.request, fleet.reload)
+        live.on_change(set_log_level)
+        live.on_change(fleet.change)
         try:
             await fleet.start(stop, announce)
             if not stop.done():
                 await stop
-            _log.info("Stopping: no new work after %.1f s, accepted work is finished", settings.drain_delay_s)
+            _log.info("Stopping: no new work after %.1f s, accepted work is finished", live.now.drain_delay_s)
         finally:
-            await fleet.stop(settings.drain_delay_s + settings.drain_grace_s + _END_S)
+            await fleet.stop(live.now.drain_delay_s + live.now.drain_grace_s + _END_S)
         _log.info("Stopped")
-
-
-def check_settings(settings: Settings) -> None:
-    """Check what several fronts cannot do.
-
-    Raises:
-        StartupError: it is set.
-    """
-    if sys.platform != "linux":
-        raise StartupError("--fronts above 1 needs Linux. Leave it out elsewhere.")
-    if settings.host.startswith("unix"):
-        raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
-    if settings.save_outputs is not None:
-        raise StartupError("--save-outputs works with one front only: its limits are those of one process.")
 
 
 class _Fleet:
@@ -143,6 +135,12 @@ class _Fleet:
             front.reload()
         if self._reloader is not None:
             self._reloader.request()
+
+    def change(self, settings: Settings) -> None:
+        """Gives every child the settings that may change at run time."""
+        self._settings = with_run_time_settings(self._settings, settings)
+        for child in (self._engine, *self._fronts):
+            child.change(self._settings)
 
     async def stop(self, limit_s: float) -> None:
         """Drains the fronts, then ends the engine."""

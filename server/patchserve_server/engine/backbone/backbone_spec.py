@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from torch import nn
@@ -28,6 +29,10 @@ def _unchanged(state: StateDict) -> StateDict:
     return state
 
 
+def _not_stored() -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class BackboneSpec:
     """Architecture, used layers, preprocessing, and where the weights come from."""
@@ -43,6 +48,7 @@ class BackboneSpec:
     build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it uses no memory
     truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, H, W) -> layers, each (B, C, h, w)
     pretrained: Callable[[], Weights]  # raises DownloadError
+    stored: Callable[[], Path | None] = _not_stored  # the file that `pretrained` would read, if it is here already
     rename: Callable[[StateDict], StateDict] = _unchanged  # weights by the names of `build`, from their authors'
     has_plain_batch_norms: bool = True  # each follows its convolution, and includes no activation
     is_checked: bool = True  # by our tests: OpenVINO computes the same as torch; else a start compares them

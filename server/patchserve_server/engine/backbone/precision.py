@@ -103,7 +103,12 @@ def _times_ms(spec: BackboneSpec, runtimes: Mapping[str, Runtime], measurements:
     """How long each runtime takes for one image."""
     image = np.random.default_rng(0).integers(0, 256, (1, *InputShape.square().sides_px, 3), dtype=np.uint8)
     runs = {name: functools.partial(runtime.layers, image) for name, runtime in runtimes.items()}
-    return measurements.times_ms(f"backbone {spec.name}, {spec.feature_dim}, {torch.get_num_threads()} threads", runs)
+    return measurements.times_ms(measurement_name(spec, torch.get_num_threads()), runs)
+
+
+def measurement_name(spec: BackboneSpec, threads: int) -> str:
+    """The name of what is measured for `auto`: the time of one image in FP32 and BF16."""
+    return f"backbone {spec.name}, {spec.feature_dim}, {threads} threads"
 
 
 def _agrees(backbone: SharedBackbone[TorchRuntime]) -> bool:

@@ -19,7 +19,7 @@ from torch.nn import functional
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
-from patchserve_server.engine.backbone.downloads import DownloadError, download_from_hub
+from patchserve_server.engine.backbone.downloads import DownloadError, download_from_hub, downloaded_from_hub
 from patchserve_server.engine.backbone.timm_package import import_timm
 from patchserve_server.engine.backbone.weights import Weights
 
@@ -59,6 +59,7 @@ def timm_spec(name: str, layers: tuple[int, ...]) -> BackboneSpec:
         build=partial(_build_on_cpu, timm, name),
         truncate=partial(_TimmLayers, layers=layers),
         pretrained=partial(_pretrained, name, config.hf_hub_id),
+        stored=lambda: downloaded_from_hub(config.hf_hub_id or name),
         has_plain_batch_norms=False,
         is_checked=False,
     )

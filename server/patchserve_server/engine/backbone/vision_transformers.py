@@ -18,10 +18,16 @@ from torch.nn import functional
 
 from patchserve_server.engine.backbone.backbone_spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
 from patchserve_server.engine.backbone.dino_names import rename_dinov2, rename_dinov3
-from patchserve_server.engine.backbone.downloads import download_file, download_from_hub
+from patchserve_server.engine.backbone.downloads import (
+    download_file,
+    download_from_hub,
+    downloaded,
+    downloaded_from_hub,
+)
 from patchserve_server.engine.backbone.timm_package import import_timm
 
 _DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2"
+_DINOV3: Final = "timm/vit_small_patch16_dinov3.lvd1689m"
 _DINOV2_BLOCKS = (11,)
 _DINOV3_BLOCKS = (3, 6, 9, 11)
 
@@ -140,13 +146,15 @@ def _spec(
 
 
 def _dinov2(name: str, *, timm_name: str, file: str, sha256: str, has_registers: bool) -> BackboneSpec:
+    url = f"{_DINOV2_URL}/dinov2_vits14/{file}"
     return _spec(
         name,
         timm_name=timm_name,
         patch_px=14,
         feature_dim=384,
         truncate=partial(_DinoV2Layers, antialias=has_registers),
-        pretrained=lambda: download_file(f"{_DINOV2_URL}/dinov2_vits14/{file}", sha256, f"Meta's {file}"),
+        pretrained=lambda: download_file(url, sha256, f"Meta's {file}"),
+        stored=lambda: downloaded(url, sha256),
         rename=rename_dinov2,
     )
 
@@ -171,6 +179,7 @@ DINOV3_VITS16: Final = _spec(
     patch_px=16,
     feature_dim=4 * 384,
     truncate=_DinoV3Layers,
-    pretrained=lambda: download_from_hub("timm/vit_small_patch16_dinov3.lvd1689m"),
+    pretrained=lambda: download_from_hub(_DINOV3),
+    stored=lambda: downloaded_from_hub(_DINOV3),
     rename=rename_dinov3,
 )

@@ -5,11 +5,12 @@ torchvision has the same layers, but its import takes a second or two, for the c
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 from torch import Tensor, nn
 
-from patchserve_server.engine.backbone.downloads import download_weights
+from patchserve_server.engine.backbone.downloads import download_weights, downloaded
 from patchserve_server.engine.backbone.weights import Weights
 
 _WEIGHTS_URL: Final = "https://download.pytorch.org/models/wide_resnet50_2-95faca4d.pth"
@@ -75,6 +76,11 @@ class WideResNetLayers(nn.Module):
         stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         layer2 = self.layer2(self.layer1(stem))
         return layer2, self.layer3(layer2)
+
+
+def stored_weights() -> Path | None:
+    """The file of `pretrained_weights`, if it was downloaded."""
+    return downloaded(_WEIGHTS_URL)
 
 
 def pretrained_weights() -> Weights:

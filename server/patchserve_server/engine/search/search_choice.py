@@ -17,6 +17,7 @@ from patchserve_server.engine.search.search_product import SearchProduct, can_mu
 AUTO = "auto"
 
 _ROWS, _QUERIES, _NEIGHBORS = 4096, 784, 9
+_CLEARLY_LESS = 0.8
 _DIRECTIONS, _NOISE = 24, 0.15  # of the measured vectors: like those of an image, they are long in few directions
 
 _log = logging.getLogger(__name__)
@@ -55,8 +56,9 @@ def choose_search(
         fastest = _fastest({one.value: replace(choice, product=one) for one in possible}, dim, measurements)
         choice = replace(choice, product=fastest.product)
     if threads is None:
-        counts = sorted({1, max(1, cores // 2), cores})
-        fastest = _fastest({f"{count} threads": replace(choice, threads=count) for count in counts}, dim, measurements)
+        counts = sorted({1, max(1, cores // 2), cores}, reverse=True)
+        choices = {f"{count} threads": replace(choice, threads=count) for count in counts}
+        fastest = _fastest(choices, dim, measurements, preferred=f"{cores} threads")
         choice = replace(choice, threads=fastest.threads)
     return choice
 
@@ -72,7 +74,10 @@ def _checked(product: str, device: torch.device) -> SearchProduct:
     return SearchProduct(product)
 
 
-def _fastest(choices: dict[str, SearchChoice], dim: int, measurements: Measurements) -> SearchChoice:
+def _fastest(
+    choices: dict[str, SearchChoice], dim: int, measurements: Measurements, *, preferred: str = ""
+) -> SearchChoice:
+    """`preferred`: the one to choose unless another takes clearly less time."""
     if len(choices) == 1:
         return next(iter(choices.values()))
     queries, bank = _vectors(_QUERIES, dim, seed=1), _vectors(_ROWS, dim, seed=2)
@@ -86,6 +91,8 @@ def _fastest(choices: dict[str, SearchChoice], dim: int, measurements: Measureme
         for search in searches.values():
             search.close()
     fastest = min(times_ms, key=times_ms.__getitem__)
+    if preferred and times_ms[fastest] > _CLEARLY_LESS * times_ms[preferred]:
+        fastest = preferred
     _log.info("Search: %s is the fastest (%s)", fastest, ", ".join(f"{k} {ms:.1f} ms" for k, ms in times_ms.items()))
     return choices[fastest]
 

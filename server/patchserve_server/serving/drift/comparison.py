@@ -1,7 +1,7 @@
 """Compares recent scores with normal scores (docs/adr/0021).
 
-SciPy is imported at the first comparison, because that takes a second. Both tests need no assumption about the
-distribution of scores, and are exact for any number of normal scores.
+SciPy is imported at the first comparison, because that takes a second. Both tests know only ranks, so they hold for any
+distribution of scores, and for few normal scores as well as for many.
 """
 
 from __future__ import annotations
@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 from patchserve_server.domain.drift import DriftState
 from patchserve_server.domain.reference import Calibration, CalibrationMethod
 
-WINDOWS: Final = (32, 256)  # recent images: few tell of a large change soon, many of a small one
+WINDOW: Final = 256  # recent images that are kept
+MIN_RECENT: Final = 32
+SCENE_WINDOWS: Final = (16, 32, WINDOW)  # few images tell of a large change soon, many of a small one
+DAMAGE_WINDOWS: Final = (32, WINDOW)
 MIN_NORMAL_SCORES: Final = 3  # with fewer, no change of any size is significant
 SCENE_LEVEL: Final = 0.001  # the probability of each error, of one comparison
 DAMAGE_LEVEL: Final = 0.01
@@ -44,19 +47,30 @@ def compare(recent: Sequence[float], calibration: Calibration) -> Comparison:
     """Compares the latest scores, in their order, with the normal scores. Blocks for some milliseconds.
 
     Args:
-        recent: raw scores, the oldest first, at least as many as the smallest of WINDOWS.
+        recent: raw scores, the oldest first, at least MIN_RECENT.
         calibration: of the reference, one that is comparable.
     """
     normal = np.array(calibration.normal_scores.scores)
-    latest = [np.array(recent[-size:]) for size in WINDOWS if size == WINDOWS[0] or len(recent) > WINDOWS[0]]
+    scores = np.array(recent[-WINDOW:])
     limit = max(float(normal[-1]), calibration.image_threshold)
-    if any(scene_probability(scores, normal) < SCENE_LEVEL for scores in latest):
+    if any(scene_probability(scores[-size:], normal) < SCENE_LEVEL for size in SCENE_WINDOWS):
         state = DriftState.SCENE_CHANGED
-    elif any(damage_probability(scores, normal, limit) < DAMAGE_LEVEL for scores in latest):
+    elif any(damage_probability(scores[-size:], normal, limit) < DAMAGE_LEVEL for size in DAMAGE_WINDOWS):
         state = DriftState.MORE_DAMAGE
     else:
         state = DriftState.NONE
-    return Comparison(state, _shift(latest[-1], normal), float(np.mean(latest[-1] > limit)))
+    return Comparison(state, _shift(scores, normal), float(np.mean(scores > limit)))
+
+
+def state_after(told: DriftState, before: DriftState, found: DriftState) -> DriftState:
+    """What is told from now on. More damage must be found twice in a row: another scene begins by looking like it.
+
+    Args:
+        told: what was told until now.
+        before: what the comparison before has found.
+        found: what the last one has found.
+    """
+    return found if found in (before, told) or found is not DriftState.MORE_DAMAGE else told
 
 
 def scene_probability(recent: Scores, normal: Scores) -> float:

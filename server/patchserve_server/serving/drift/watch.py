@@ -15,7 +15,14 @@ from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
 from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.serving.drift.comparison import WINDOWS, Comparison, compare, is_comparable
+from patchserve_server.serving.drift.comparison import (
+    MIN_RECENT,
+    WINDOW,
+    Comparison,
+    compare,
+    is_comparable,
+    state_after,
+)
 
 MAX_REFERENCES: Final = 1000  # those inspected last
 COMPARED_EVERY: Final = 16  # images
@@ -40,9 +47,10 @@ class _Recent:
 
     revision: Revision
     calibration: Calibration
-    scores: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOWS[-1]))
+    scores: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     images: int = 0  # since the revision is in use
     drift: Drift = UNKNOWN
+    found: DriftState = DriftState.NONE  # by the last comparison
     is_comparing: bool = False
 
 
@@ -107,7 +115,7 @@ class DriftWatch:
                 yield Reading("reference_drift", value, (reference_id,))
 
     def _begin_to_compare(self, reference_id: ReferenceId, recent: _Recent) -> None:
-        if len(recent.scores) < WINDOWS[0] or not is_comparable(recent.calibration):
+        if len(recent.scores) < MIN_RECENT or not is_comparable(recent.calibration):
             self._learn(reference_id, recent, len(recent.scores), None)
             return
         recent.is_comparing = True
@@ -130,9 +138,11 @@ class DriftWatch:
         if compared is None:
             recent.drift = Drift(DriftState.TOO_FEW_IMAGES, count)
         else:
-            is_new = compared.state is not before.state
+            told = DriftState.NONE if before.state is DriftState.TOO_FEW_IMAGES else before.state
+            state, recent.found = state_after(told, recent.found, compared.state), compared.state
+            is_new = state is not before.state
             since = datetime.now(UTC) if is_new else before.since
-            recent.drift = Drift(compared.state, count, compared.shift, compared.outlier_share, since)
+            recent.drift = Drift(state, count, compared.shift, compared.outlier_share, since)
             if is_new:
                 _log_change(reference_id, before.state, recent.drift)
         self._told(reference_id, recent.revision, recent.drift)

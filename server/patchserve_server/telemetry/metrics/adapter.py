@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import prometheus_client
 from prometheus_client import CollectorRegistry as Registry
 
 from patchserve_server.serving.observation import Observation
-from patchserve_server.telemetry.metrics.fleet import FleetCollector
 from patchserve_server.telemetry.metrics.instruments import Instruments
 from patchserve_server.telemetry.metrics.listener import MetricsListener
 from patchserve_server.telemetry.metrics.process_figures import ProcessFigures
@@ -19,13 +18,13 @@ from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
 __all__ = ["Registry", "observe", "registry_of_fleet"]
 
 
-def observe(observation: Observation, process: str, max_references: int) -> Registry:
+def observe(observation: Observation, process: str, max_references: Callable[[], int]) -> Registry:
     """Counts what happens in this process from now on.
 
     Args:
         observation: who hears, and what can be read.
         process: its name, for its own figures.
-        max_references: how many references have series of their own.
+        max_references: how many references have series of their own; it may change.
 
     Returns:
         What a scrape gets.
@@ -41,6 +40,8 @@ def observe(observation: Observation, process: str, max_references: int) -> Regi
 
 def registry_of_fleet(paths: Sequence[Path]) -> Registry:
     """What a scrape gets of several processes, which share their metrics at these paths, and of this one."""
+    from patchserve_server.telemetry.metrics.fleet import FleetCollector  # noqa: PLC0415 - needs Unix sockets
+
     own, registry = Registry(), Registry()
     own.register(ProcessFigures("parent"))
     registry.register(FleetCollector(paths, own))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo
+from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo, current_call
 from patchserve_server.domain.events import Events, ImageInspected
+from patchserve_server.domain.trace_parent import is_recorded, trace_id_of
 from patchserve_server.domain.work_events import (
     BatchScored,
     ImageProcessed,
@@ -17,7 +17,6 @@ from patchserve_server.domain.work_events import (
 )
 from patchserve_server.telemetry.metrics.instruments import Instruments
 from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
-from patchserve_server.telemetry.metrics.trace_ids import SentTraceIds
 
 _REJECTIONS: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 _ABSENT: Final = frozenset({"REFERENCE_NOT_FOUND", "REVISION_NOT_KEPT"})
@@ -31,26 +30,19 @@ class MetricsListener(Events):
     Args:
         instruments: that count.
         names: of references.
-        trace_id: of the trace that is active; None: there are only those that callers send.
     """
 
-    def __init__(
-        self, instruments: Instruments, names: ReferenceNames, trace_id: Callable[[], str] | None = None
-    ) -> None:
+    def __init__(self, instruments: Instruments, names: ReferenceNames) -> None:
         self._count = instruments
         self._names = names
-        self._sent = SentTraceIds()
-        self._trace_id = trace_id or self._sent.current
 
     def call_began(self, call: CallInfo) -> None:
-        self._sent.begin(call)
         self._count.rpc_in_flight.inc()
         if call.is_stream:
             self._count.streams_open.inc()
 
     def call_ended(self, call: CallInfo, end: CallEnd) -> None:
-        exemplar = self._exemplar()
-        self._sent.end(call)
+        exemplar = _exemplar(call)
         self._count.rpc_in_flight.dec()
         if call.is_stream:
             self._count.streams_open.dec()
@@ -62,10 +54,10 @@ class MetricsListener(Events):
             self._count.cancelled.of().inc(1, exemplar)
 
     def frame_ended(self, frame: FrameInfo, end: FrameEnd) -> None:  # noqa: ARG002 - all frames count alike
-        self._count.frames.of(end.result, end.reason).inc(1, self._exemplar())
+        self._count.frames.of(end.result, end.reason).inc(1, _exemplar(current_call.get()))
 
     def processed(self, event: ImageProcessed) -> None:
-        exemplar, waited_s = self._exemplar(), 0.0
+        exemplar, waited_s = _exemplar(current_call.get()), 0.0
         for step in event.steps:
             if isinstance(step.what, Stage):
                 self._count.stage_duration.of(step.what).observe(step.duration_s, exemplar)
@@ -74,7 +66,7 @@ class MetricsListener(Events):
         self._count.queue_wait.of("frame" if event.is_frame else "call").observe(waited_s, exemplar)
 
     def inspected(self, event: ImageInspected) -> None:
-        exemplar, anomaly = self._exemplar(), event.inspection.verdict.anomaly
+        exemplar, anomaly = _exemplar(current_call.get()), event.inspection.verdict.anomaly
         reference = self._names.label(event.inspection.reference_id)
         by_verdict = [self._count.verdicts.of(reference, verdict) for verdict in _VERDICTS]  # both exist from now on
         by_verdict[anomaly.is_anomalous].inc(1, exemplar)
@@ -84,7 +76,7 @@ class MetricsListener(Events):
         self._count.batch_images.of().observe(event.image_count)
 
     def load_ended(self, event: LoadEnded) -> None:
-        mode, exemplar = "append" if event.appends else "replace", self._exemplar()
+        mode, exemplar = "append" if event.appends else "replace", _exemplar(current_call.get())
         self._count.load_duration.of(mode, _outcome(event.reason)).observe(event.duration_s, exemplar)
         self._count.queue_wait.of("load").observe(event.waited_s, exemplar)
 
@@ -95,9 +87,12 @@ class MetricsListener(Events):
         outcome = "absent" if event.reason in _ABSENT else _outcome(event.reason)
         self._count.store_duration.of(event.operation, outcome).observe(event.duration_s)
 
-    def _exemplar(self) -> dict[str, str] | None:
-        trace_id = self._trace_id()
-        return {"trace_id": trace_id} if trace_id else None
+
+def _exemplar(call: CallInfo | None) -> dict[str, str] | None:
+    """The trace in which this call can be seen, if there is one."""
+    if call is None or not is_recorded(call.trace_parent):
+        return None
+    return {"trace_id": trace_id_of(call.trace_parent)}
 
 
 def _outcome(reason: str) -> str:

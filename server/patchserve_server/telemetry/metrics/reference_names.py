@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 OTHER: Final = "other"
@@ -13,10 +14,10 @@ class ReferenceNames:
     A name is kept when its reference is deleted: else a caller could make new series without end.
 
     Args:
-        limit: how many have their own.
+        limit: how many have their own; asked for each new name, because it may change.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: Callable[[], int]) -> None:
         self._limit = limit
         self._names: dict[str, str] = {}
 
@@ -25,6 +26,6 @@ class ReferenceNames:
         name = self._names.get(reference_id)
         if name is not None:
             return name
-        if len(self._names) >= self._limit:
+        if len(self._names) >= self._limit():
             return OTHER
         return self._names.setdefault(reference_id, str(reference_id))

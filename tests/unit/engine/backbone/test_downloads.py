@@ -19,6 +19,8 @@ from patchserve_server.engine.backbone.downloads import (
     download_file,
     download_from_hub,
     download_weights,
+    downloaded,
+    downloaded_from_hub,
 )
 
 STATE = {"conv.weight": torch.arange(4096.0)}
@@ -84,6 +86,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[st
 
 def test_a_file_is_downloaded_once(server: tuple[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     url, cache = server
+    assert downloaded(url) is None
     first, again = (download_weights(url, "somewhere") for _ in range(2))
     assert DownloadHandler.requests == 1
     assert first.source == "somewhere"
@@ -92,7 +95,7 @@ def test_a_file_is_downloaded_once(server: tuple[str, Path], capsys: pytest.Capt
     assert "Downloading" in output.err
     assert "100" in output.err
     assert output.out == ""
-    assert len(list(cache.iterdir())) == 1
+    assert [downloaded(url)] == list(cache.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -136,10 +139,12 @@ def sha256_of(content: bytes) -> str:
 def test_a_file_with_a_known_checksum_is_downloaded_once(server: tuple[str, Path]) -> None:
     url, cache = server
     sha256 = sha256_of(DownloadHandler.content)
+    assert downloaded(url, sha256) is None
     first, again = (download_file(url, sha256, "somewhere") for _ in range(2))
     assert DownloadHandler.requests == 1
     assert torch.equal(first.state["conv.weight"], again.state["conv.weight"])
     assert [path.name for path in cache.iterdir()] == [f"{Path(url).stem}-{sha256[:8]}.pth"]
+    assert [downloaded(url, sha256)] == list(cache.iterdir())
 
 
 def test_a_file_with_another_checksum_is_rejected(server: tuple[str, Path]) -> None:
@@ -160,11 +165,12 @@ def hub(server: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_file_of_the_hub_is_checked_and_downloaded_once(hub: Path) -> None:
+    assert downloaded_from_hub(REPOSITORY) is None
     first, again = (download_from_hub(REPOSITORY) for _ in range(2))
     assert DownloadHandler.requests == 2  # one for the checksum, one for the file
     assert first.source == "owner/network of the Hub"
     assert all(torch.equal(each.state["conv.weight"], STATE["conv.weight"]) for each in (first, again))
-    assert len(list(hub.iterdir())) == 1
+    assert [downloaded_from_hub(REPOSITORY)] == list(hub.iterdir())
 
 
 @pytest.mark.parametrize(

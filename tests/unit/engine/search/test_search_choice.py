@@ -49,6 +49,12 @@ def test_the_fastest_number_of_threads_is_chosen(fastest: int) -> None:
     assert choose(timed(**times_ms), product="fp32") == SearchChoice(FP32, fastest)
 
 
+def test_all_cores_search_unless_fewer_take_clearly_less_time() -> None:
+    times_ms = {"1_threads": 7.5, "2_threads": 8.0, "4_threads": 9.0}
+    assert choose(timed(**times_ms), product="fp32").threads == 4
+    assert choose(timed(**{**times_ms, "2_threads": 7.0}), product="fp32").threads == 2
+
+
 def test_what_is_set_is_not_measured() -> None:
     assert choose(timed(), product="int8", threads=2) == SearchChoice(INT8, 2)
 

@@ -17,7 +17,7 @@ from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ReferenceInfo, ScoreSpread
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.serving.drift import DriftWatch, watch
-from patchserve_server.serving.drift.comparison import WINDOWS
+from patchserve_server.serving.drift.comparison import MIN_RECENT, WINDOW
 from patchserve_server.serving.drift.watch import COMPARED_EVERY
 
 NORMAL = tuple(np.linspace(10, 14, 12).tolist())
@@ -62,29 +62,33 @@ def like_normal(count: int) -> list[float]:
 
 
 async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger=watch.__name__)
+
+    def logged() -> list[logging.LogRecord]:
+        return [record for record in caplog.records if record.name == watch.__name__]
+
     belt = bench.use(info())
     assert bench.watch.drift_of(belt) == UNKNOWN
     assert await bench.inspect(belt, *like_normal(16)) == Drift(DriftState.TOO_FEW_IMAGES, 16)
     drift = await bench.inspect(belt, *like_normal(48))
     assert (drift.state, drift.image_count) == (DriftState.NONE, 64)
-    assert not caplog.records  # a beginning is no news
-    drift = await bench.inspect(belt, *[30.0] * WINDOWS[0])
+    assert not logged()  # a beginning is no news
+    drift = await bench.inspect(belt, *[30.0] * MIN_RECENT)
     assert drift.state is DriftState.SCENE_CHANGED
     assert drift.since is not None
-    (record,) = caplog.records
+    (record,) = logged()
     assert (record.levelname, "'belt'" in record.getMessage()) == ("WARNING", True)
     again = await bench.inspect(belt, *[30.0] * 32)
     assert again.since == drift.since
     assert [(reading.labels, reading.value) for reading in bench.watch.readings()] == [(("belt",), 1.0)]
-    assert len(caplog.records) == 1  # nothing new
-    assert (await bench.inspect(belt, *like_normal(WINDOWS[-1]))).state is DriftState.NONE
-    assert caplog.records[-1].levelname == "INFO"
+    assert len(logged()) == 1  # nothing new
+    assert (await bench.inspect(belt, *like_normal(WINDOW))).state is DriftState.NONE
+    assert logged()[-1].levelname == "INFO"
 
 
 async def test_another_revision_begins_again(bench: Bench) -> None:
     old = bench.use(info())
-    await bench.inspect(old, *[30.0] * WINDOWS[0])
+    await bench.inspect(old, *[30.0] * MIN_RECENT)
     assert bench.told[-1][2].state is DriftState.SCENE_CHANGED
     new = bench.use(info(revision="b"))
     assert bench.watch.drift_of(new) == UNKNOWN
@@ -97,7 +101,7 @@ async def test_another_revision_begins_again(bench: Bench) -> None:
 
 async def test_a_comparison_that_a_new_revision_overtakes_tells_nothing(bench: Bench) -> None:
     old = bench.use(info())
-    for _ in range(WINDOWS[0]):
+    for _ in range(MIN_RECENT):
         bench.watch.add(old.reference_id, old.revision, 30.0)
     new = bench.use(info(revision="b"))
     bench.watch.add(new.reference_id, new.revision, 12.0)
@@ -127,4 +131,4 @@ async def test_scores_of_a_reference_that_is_gone_are_not_kept(bench: Bench) -> 
 
 async def test_a_window_is_bounded(bench: Bench) -> None:
     belt = bench.use(info())
-    assert (await bench.inspect(belt, *like_normal(2 * WINDOWS[-1]))).image_count == WINDOWS[-1]
+    assert (await bench.inspect(belt, *like_normal(2 * WINDOW))).image_count == WINDOW

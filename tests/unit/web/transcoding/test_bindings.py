@@ -40,6 +40,7 @@ def test_all_routes_are_different() -> None:
     [
         ("GET", "/v1/server", "GetServerInfo"),
         ("HEAD", "/v1/server", "GetServerInfo"),
+        ("GET", "/v1/server/stats", "GetServerStats"),
         ("GET", "/v1/references", "ListReferences"),
         ("GET", "/v1/references/x", "GetReference"),
         ("DELETE", "/v1/references/x", "DeleteReference"),

@@ -1,4 +1,4 @@
-"""The server's settings: one frozen object, read once from flags and PATCHSERVE_* variables."""
+"""The server's settings: one frozen object."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import Annotated, Final, Literal, TypeAlias
 
-from pydantic import AfterValidator, Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, WithJsonSchema, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 MAX_FRONTS: Final = 64
 
@@ -72,18 +72,60 @@ def _checked_fronts(text: str) -> str:
     return text
 
 
+def _joined(words: object) -> object:
+    """Words as a file may list them, as one text."""
+    if isinstance(words, list) and all(isinstance(word, str | int) and "," not in str(word) for word in words):
+        return ",".join(map(str, words))
+    return words
+
+
 _UserPath: TypeAlias = Annotated[Path, AfterValidator(user_path)]
+_Words: TypeAlias = Annotated[str | None, BeforeValidator(_joined, json_schema_input_type=str | list[str | int])]
+"""Words that are separated by commas; in a file also an array."""
+
+
+class _AtRunTime:
+    """Marks a setting that may change while the server runs."""
+
+    def __repr__(self) -> str:
+        return "AT_RUN_TIME"
+
+
+AT_RUN_TIME: Final = _AtRunTime()
 
 
 class Settings(BaseSettings):
-    """Each setting is a flag (--max-message-mib) and a variable (PATCHSERVE_MAX_MESSAGE_MIB). The flag wins."""
+    """Each setting is a flag (--max-message-mib), a variable (PATCHSERVE_MAX_MESSAGE_MIB) and a key of the TOML file
+    (max_message_mib). The flag wins over the variable, and the variable over the file.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix="PATCHSERVE_",
         frozen=True,
         env_ignore_empty=True,
         use_attribute_docstrings=True,
+        coerce_numbers_to_str=True,  # `fronts = 2` in a file
     )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what is given: `read_configuration` reads the sources, and knows where each value comes from."""
+        return (init_settings,)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _check_truth(cls, value: object, info: ValidationInfo) -> object:
+        """`port = true` in a file is a mistake, and not the port 1."""
+        if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
+            raise ValueError("only switches are true or false")
+        return value
 
     host: Annotated[str, AfterValidator(_with_user_path)] = "127.0.0.1"
     """Address to listen on. 0.0.0.0 listens on every IPv4 address, unix:PATH on a Unix socket that only the server's
@@ -93,10 +135,10 @@ class Settings(BaseSettings):
     http_port: int | None = Field(default=None, ge=0, le=65535)
     """Port of the HTTP face, on the same host: the documented service, the contract as JSON, and the page to look at; 0
     picks a free one. Needs the extra http. Default: no HTTP."""
-    http_allowed_hosts: Annotated[str | None, AfterValidator(_checked_hosts)] = None
+    http_allowed_hosts: Annotated[_Words, AfterValidator(_checked_hosts)] = None
     """Names that HTTP requests may have in Host, separated by commas, such as inspect.example.com; localhost and IP
     addresses always may. Default: any name, but no other one on loopback without tokens."""
-    http_allowed_origins: Annotated[str | None, AfterValidator(_checked_origins)] = None
+    http_allowed_origins: Annotated[_Words, AfterValidator(_checked_origins)] = None
     """Other sites whose pages may use the HTTP face (CORS), separated by commas, such as https://line.example.com. They
     send tokens in headers. Default: none."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
@@ -104,7 +146,7 @@ class Settings(BaseSettings):
     are those of the other ports; any valid token may read it. Default: no metrics."""
     metrics_host: str | None = Field(default=None, min_length=1)
     """Address of --metrics-port. Default: --host, or 127.0.0.1 if that is a Unix socket."""
-    metrics_max_references: int = Field(default=100, ge=0, le=10_000)
+    metrics_max_references: Annotated[int, AT_RUN_TIME] = Field(default=100, ge=0, le=10_000)
     """Number of references that have series of their own; the others share one with the name "other"."""
     tls_cert: _UserPath | None = None
     """PEM file with the server's certificate and its chain. Reloaded when it changes."""
@@ -126,7 +168,7 @@ class Settings(BaseSettings):
     backbone: str = Field(default="wide_resnet50_2", min_length=1)
     """Feature extractor: wide_resnet50_2, efficientnet_lite2; with the extra timm dinov2_vits14, dinov2_vits14_reg,
     dinov3_vits16 and timm:NAME. auto: wide_resnet50_2, or efficientnet_lite2 if its weights cannot be obtained."""
-    backbone_layers: Annotated[str | None, AfterValidator(_checked_layers)] = None
+    backbone_layers: Annotated[_Words, AfterValidator(_checked_layers)] = None
     """Numbers of the used layers of timm:NAME, separated by commas, such as 1,2. Other backbones have their own."""
     weights: _UserPath | None = None
     """Weights file for the backbone (.pth or .safetensors). Default: the published weights, downloaded once."""
@@ -145,13 +187,13 @@ class Settings(BaseSettings):
     """Folder of images of undamaged items, loaded at start as reference "default". Its stored sensitivity stays."""
     save_outputs: _UserPath | None = None
     """Folder where inspections are saved: the original, an overlay and the result. Default: nothing is saved."""
-    save_outputs_keep: Literal["all", "anomalous"] = "all"
+    save_outputs_keep: Annotated[Literal["all", "anomalous"], AT_RUN_TIME] = "all"
     """Which inspections are saved there."""
-    save_outputs_max_count: int = Field(default=10_000, ge=1)
+    save_outputs_max_count: Annotated[int, AT_RUN_TIME] = Field(default=10_000, ge=1)
     """Largest number of inspections there; the oldest are removed first."""
-    save_outputs_max_days: float = Field(default=30.0, gt=0, le=36500)
+    save_outputs_max_days: Annotated[float, AT_RUN_TIME] = Field(default=30.0, gt=0, le=36500)
     """Age at which they are removed, in days."""
-    save_outputs_max_mib: int = Field(default=10_240, ge=1)
+    save_outputs_max_mib: Annotated[int, AT_RUN_TIME] = Field(default=10_240, ge=1)
     """Largest size of all of them together, in MiB."""
     heatmap_scale: Literal["relative", "calibrated"] = "relative"
     """Color scale of overlays for requests that do not set one."""
@@ -169,28 +211,28 @@ class Settings(BaseSettings):
     With --store, the least recently used references leave memory for others and are read again when needed; without it,
     previous revisions count too and leave first, and loads over this limit are rejected. A load may use as much again
     while it builds its bank; one that needs more is rejected before it does."""
-    max_pending_images: int = Field(default=64, ge=2)
+    max_pending_images: Annotated[int, AT_RUN_TIME] = Field(default=64, ge=2)
     """Largest number of images in progress, over all calls; streams get at most half."""
-    max_pending_mib: int = Field(default=256, ge=1)
+    max_pending_mib: Annotated[int, AT_RUN_TIME] = Field(default=256, ge=1)
     """Largest size of encoded images and responses in progress, in MiB; never less than --max-message-mib."""
-    max_pending_loads: int = Field(default=4, ge=1)
+    max_pending_loads: Annotated[int, AT_RUN_TIME] = Field(default=4, ge=1)
     """Largest number of loads in progress."""
     max_calls: int = Field(default=512, ge=2)
     """Largest number of calls in progress, open streams included."""
     client_share: float = Field(default=0.5, gt=0, le=1)
     """Share of these limits that one client gets of what others leave, half of it for its streams. Use 1 behind a proxy
     that makes all clients look like one."""
-    max_in_flight: int = Field(default=64, ge=1)
+    max_in_flight: Annotated[int, AT_RUN_TIME] = Field(default=64, ge=1)
     """Largest number of frames in progress in one stream."""
-    default_in_flight: int = Field(default=8, ge=1)
+    default_in_flight: Annotated[int, AT_RUN_TIME] = Field(default=8, ge=1)
     """Number of frames in progress in a stream that does not set one."""
-    default_timeout_s: float = Field(default=30.0, gt=0)
+    default_timeout_s: Annotated[float, AT_RUN_TIME] = Field(default=30.0, gt=0)
     """Deadline of unary calls that do not set one, in seconds."""
-    load_timeout_s: float = Field(default=600.0, gt=0)
+    load_timeout_s: Annotated[float, AT_RUN_TIME] = Field(default=600.0, gt=0)
     """Deadline of loads that do not set one, in seconds."""
-    max_timeout_s: float = Field(default=600.0, gt=0)
+    max_timeout_s: Annotated[float, AT_RUN_TIME] = Field(default=600.0, gt=0)
     """Longest deadline of unary calls, in seconds. A caller may set a later one, but is answered within this time."""
-    max_load_timeout_s: float = Field(default=7200.0, gt=0)
+    max_load_timeout_s: Annotated[float, AT_RUN_TIME] = Field(default=7200.0, gt=0)
     """The same for loads, in seconds."""
     first_message_timeout_s: float = Field(default=30.0, gt=0)
     """How long a call may take to send its first message, in seconds. The message of a slow connection must arrive in
@@ -211,12 +253,22 @@ class Settings(BaseSettings):
     threads: int = Field(default_factory=available_cores, ge=1)
     """Threads of the backbone, and as many again that decode and draw. Set it if a container limits CPU time: the
     server does not detect such a limit."""
-    fronts: Annotated[str, AfterValidator(_checked_fronts)] = "1"
+    fronts: Annotated[str, AfterValidator(_checked_fronts), WithJsonSchema({"type": ["string", "integer"]})] = "1"
     """Processes that receive, decode, draw and answer, beside one with the backbone; auto: by cores and device. 1: one
     process for all. More need Linux, and connections: each belongs to one front."""
-    drain_delay_s: float = Field(default=1.0, ge=0)
+    drain_delay_s: Annotated[float, AT_RUN_TIME] = Field(default=1.0, ge=0)
     """How long a stopping server accepts calls after its health turned to NOT_SERVING, in seconds."""
-    drain_grace_s: float = Field(default=30.0, ge=0)
+    drain_grace_s: Annotated[float, AT_RUN_TIME] = Field(default=30.0, ge=0)
     """How long accepted work may take after that, in seconds."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], AT_RUN_TIME] = "info"
     """Lowest level of messages that are logged to standard error."""
+    log_calls: Annotated[Literal["all", "failed"], AT_RUN_TIME] = "all"
+    """Which calls have a line in the log at level info: all, or those that fail or change a reference. Of callers whose
+    calls fail all the time, some lines and a number."""
+    log_frames: int = Field(default=100, ge=0)
+    """Of each stream, the first frame and then every n-th has a line too; 0: none."""
+    log_format: Literal["auto", "json", "text"] = "auto"
+    """Lines of the log: JSON, or text for people. auto: text on a terminal, else JSON."""
+    otel: bool = False
+    """Send traces, and the durations of calls, by OTLP (OpenTelemetry), as the variables OTEL_* say. Needs the extra
+    otel."""

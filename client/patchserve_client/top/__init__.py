@@ -1,0 +1,1 @@
+"""What running servers do now: the differences of what they have counted."""

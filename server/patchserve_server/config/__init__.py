@@ -1,0 +1,18 @@
+"""The settings, and where they come from: flags, PATCHSERVE_* variables, a TOML file, defaults."""
+
+from patchserve_server.config.problems import ConfigurationError, Problem
+from patchserve_server.config.reading import Configuration, Origin, read_configuration
+from patchserve_server.config.settings import MAX_FRONTS, Settings, available_cores, user_path, words_of
+
+__all__ = [
+    "MAX_FRONTS",
+    "Configuration",
+    "ConfigurationError",
+    "Origin",
+    "Problem",
+    "Settings",
+    "available_cores",
+    "read_configuration",
+    "user_path",
+    "words_of",
+]

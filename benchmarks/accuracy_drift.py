@@ -154,6 +154,10 @@ class Row:
         return [*shares, f"{np.median(self.images):.0f}" if self.images else "-"]
 
 
+def _drawn(rng: np.random.Generator, scores: Scores) -> Scores:
+    return rng.choice(scores, LENGTH)
+
+
 def _damaged(rng: np.random.Generator, pool: Pools, share: float) -> Scores:
     is_damaged = rng.random(LENGTH) < share
     return np.where(is_damaged, rng.choice(pool.defective, LENGTH), rng.choice(pool.good, LENGTH))
@@ -163,8 +167,8 @@ def measure(all_pools: list[Pools], streams: int) -> dict[str, Row]:
     """A row for each change."""
     rng, rows = np.random.default_rng(1), dict[str, Row]()
     for pool in all_pools:
-        changes: dict[str, Callable[[], Scores]] = {"nothing": partial(rng.choice, pool.good, LENGTH)}
-        changes |= {name: partial(rng.choice, changed, LENGTH) for name, changed in pool.changed.items()}
+        changes: dict[str, Callable[[], Scores]] = {"nothing": partial(_drawn, rng, pool.good)}
+        changes |= {name: partial(_drawn, rng, changed) for name, changed in pool.changed.items()}
         changes |= {name: partial(_damaged, rng, pool, share) for name, share in DAMAGE.items()}
         for name, draw in changes.items():
             row = rows.setdefault(name, Row())

@@ -1,7 +1,7 @@
 """The server with a detector without a network: `python -m loop.stub_server FLAGS` takes the flags of `serve`.
 
 With LOOP_ASYNCIO in the environment, it does without uvloop. With LOOP_BLOCKS, it prints at its end which callbacks of
-asyncio's own loop took the longest.
+asyncio's own loop took the longest. With LOOP_NETWORK, it has the network of its flags and variables.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ def main() -> None:
     from patchserve_server.bootstrap import composition  # noqa: PLC0415 - configure_process comes first
     from patchserve_server.cli import main as run  # noqa: PLC0415
 
-    composition.open_detector = lambda settings: StubDetector()  # noqa: ARG005 - its name is a part of the type
+    if "LOOP_NETWORK" not in os.environ:
+        composition.open_detector = lambda settings: StubDetector()  # noqa: ARG005 - its name is a part of the type
     sys.argv.insert(1, "serve")
     blocks = Blocks() if "LOOP_BLOCKS" in os.environ else None
     try:

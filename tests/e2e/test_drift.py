@@ -34,7 +34,7 @@ def test_a_darker_scene_is_told_and_a_new_revision_begins_again() -> None:
         assert state_after(list(LEVELS) * 3) is DriftState.TOO_FEW_IMAGES
         state_after(list(LEVELS) * 5)
         wait_until(lambda: drift_state() is DriftState.NONE)
-        state_after([40] * 32)
+        state_after([40] * 48)
         wait_until(lambda: drift_state() is DriftState.SCENE_CHANGED)
         (listed,) = client.list_references()
         assert listed.drift is not None

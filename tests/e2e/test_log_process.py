@@ -69,8 +69,8 @@ def test_on_a_terminal_lines_are_for_people(monkeypatch: pytest.MonkeyPatch, col
         process = subprocess.Popen(
             [*PROGRAM, "serve", "--port", "0", "--drain-delay-s", "0"], stdout=subprocess.PIPE, stderr=slave, text=True
         )
+        assert process.stdout is not None
         try:
-            assert process.stdout is not None
             ready = process.stdout.readline()
             with connect(addresses_in(ready)[0]) as stub:
                 call(stub)

@@ -42,7 +42,7 @@ def open_logs(
         return
     # No line has them, and finding them out costs as much as the rest of a record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    logging._srcfile = None  # type: ignore[attr-defined]  # noqa: SLF001 - the way that its documentation names
+    logging._srcfile = None  # noqa: SLF001 - the way that its documentation names
     handler = BackgroundHandler(stream, writer_of(_format(log_format, stream), process))
     root.addHandler(handler)
     try:

@@ -28,7 +28,7 @@ from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, Referenc
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.reference_transfer import ImportOptions, ReferenceTransfer
-from patchserve_server.store import ExportedFiles, MemoryReferenceStore, exported
+from patchserve_server.store import ExportedFiles, MemoryReferenceStore, exported, generation
 
 BELT = ReferenceId("belt")
 MAX_BYTES = 50_000
@@ -177,7 +177,7 @@ async def test_a_caller_who_leaves_while_the_file_is_written_leaves_nothing_behi
 ) -> None:
     await publish(bench.catalog, reference())
     began, gate = threading.Event(), threading.Event()
-    write = exported.write_generation
+    write = generation.write_generation
 
     def slow(*arguments: object) -> None:
         began.set()

@@ -1,7 +1,7 @@
 """Compares recent scores with normal scores (docs/adr/0021).
 
-SciPy is imported at the first comparison, because that takes a second. Both tests need no assumption about the
-distribution of scores, and are exact for any number of normal scores.
+SciPy is imported at the first comparison, because that takes a second. Both tests know only ranks, so they hold for any
+distribution of scores, and for few normal scores as well as for many.
 """
 
 from __future__ import annotations

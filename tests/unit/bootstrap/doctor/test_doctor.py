@@ -206,7 +206,8 @@ def test_what_auto_has_measured(tmp_path: Path) -> None:
     (first,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert (first.status, first.message) == (Status.OK, "auto: not measured here yet; the first start measures")
     name = "backbone wide_resnet50_2, 1536, 4 threads"
-    times = Measurements(tmp_path / "cache" / "patchserve" / "measurements", lambda _: {"fp32": 40.0, "bf16": 21.5})
+    folder = tmp_path / "cache" / "patchserve" / "measurements"
+    times = Measurements(folder, lambda _: {"fp32": 40.0, "bf16": 21.5}, lambda: True)
     times.times_ms(name, {"fp32": int, "bf16": int})
     (then,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert then.message == "auto: bf16 (fp32 takes 40.0 ms, bf16 takes 21.5 ms for an image, measured here)"

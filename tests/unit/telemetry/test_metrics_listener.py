@@ -23,7 +23,7 @@ class Counted:
 
     def __init__(self) -> None:
         observation = Observation()
-        self._registry = observe(observation, "server", 100)
+        self._registry = observe(observation, "server", lambda: 100)
         self.events = observation.events
 
     @property

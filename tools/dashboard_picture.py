@@ -39,8 +39,8 @@ LOAD_S = 120
 STEP_S = 2
 RELOAD_EVERY = 10  # mistakes
 WINDOW = "10s"  # of a rate
+DAMAGED_EVERY = 12  # parcels
 DARK_FROM = 0.75  # of the time: then somebody switches a lamp off
-DAMAGED_EVERY = 12  # images
 CELL_INCHES = (0.6, 0.28)
 UNITS = {"s": (1e3, "ms"), "bytes": (2**-20, "MiB"), "percentunit": (100, "%"), "reqps": (1, "/s"), "ops": (1, "/s")}
 
@@ -92,8 +92,8 @@ def line(until_s: float) -> Iterator[bytes]:
     for number in itertools.count():
         if time.time() > until_s:
             return
-        damaged = number % DAMAGED_EVERY == DAMAGED_EVERY - 1
-        path = DAMAGED[number // DAMAGED_EVERY % len(DAMAGED)] if damaged else INTACT[number % len(INTACT)]
+        nth, rest = divmod(number, DAMAGED_EVERY)
+        path = INTACT[number % len(INTACT)] if rest else DAMAGED[nth % len(DAMAGED)]
         is_dark = time.time() > until_s - (1 - DARK_FROM) * LOAD_S
         yield darkened(path) if is_dark else path.read_bytes()
 

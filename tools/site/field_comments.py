@@ -10,7 +10,7 @@ import griffe
 class FieldComments(griffe.Extension):
     """Gives attributes without a docstring the comment on their line."""
 
-    def on_attribute_instance(self, *, attr: griffe.Attribute, **_: Any) -> None:  # noqa: ANN401 - others' arguments
+    def on_attribute_instance(self, *, attr: griffe.Attribute, **_others: Any) -> None:  # noqa: ANN401 - others' arguments
         if attr.docstring is None and attr.lineno and attr.lineno == attr.endlineno:
             line = attr.lines_collection[attr.filepath][attr.lineno - 1]  # type: ignore[index] # a file, no folder
             _, mark, comment = line.partition("  # ")

@@ -47,7 +47,7 @@ def _of_typer(command: Any, parent: Any) -> Iterator[tuple[str, str]]:  # noqa: 
 
 
 def _of_argparse(parser: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
-    parser.formatter_class = functools.partial(parser.formatter_class, width=WIDTH)  # type: ignore[assignment]
+    parser.formatter_class = functools.partial(argparse.HelpFormatter, width=WIDTH)
     yield parser.prog, parser.format_help()
     for action in parser._actions:  # noqa: SLF001 - argparse has no public list
         if isinstance(action, argparse._SubParsersAction):  # noqa: SLF001

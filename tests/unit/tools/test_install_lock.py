@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import venv
@@ -47,6 +48,16 @@ def test_a_lock_is_split_into_torch_and_the_rest_without_cuda(
     assert "torchmetrics" not in removed
     assert rest.count("--hash=sha256:") > 100
     assert set(rest.splitlines()) <= set(lock.splitlines())
+
+
+def test_what_would_be_installed_from_another_index_is_shown() -> None:
+    lock = REPO / "requirements" / "server.txt"
+    command = [sys.executable, str(SCRIPT), str(lock), "--show"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    names = re.findall(r"^([a-z0-9._-]+)==", shown, re.MULTILINE)
+    assert "torch" in names
+    assert "numpy" in names
+    assert not [name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))]
 
 
 def wheel(folder: Path, name: str, version: str) -> Path:

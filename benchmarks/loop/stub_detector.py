@@ -92,5 +92,8 @@ class StubDetector:
         for number, (scorer, inputs) in enumerate(batch):
             yield ports.ScoredPart(number, *scorer.score(inputs))
 
+    def shared_nbytes(self, _shape: InputShape, _options: ReferenceOptions) -> int:
+        return 0
+
     def open_nbytes(self, _info: ReferenceInfo) -> int:
         return 0

@@ -82,6 +82,9 @@ class FakeDetector:
             raise BankMismatchError("", f"This reference was built with {model.spec}, but this server runs {SPEC}.")
         return self._scorer(model)
 
+    def shared_nbytes(self, _shape: InputShape, _options: ReferenceOptions) -> int:
+        return 0
+
     def open_nbytes(self, info: ReferenceInfo) -> int:
         return info.bank_bytes + self._extra_nbytes
 

@@ -206,7 +206,8 @@ class Settings(BaseSettings):
     max_reference_images: int = Field(default=1000, ge=1, le=50_000)
     """Largest number of images in one reference."""
     max_bank_mib: int = Field(default=4096, ge=1)
-    """Memory for all open references together, in MiB: banks, search indexes and, in int8, networks.
+    """Memory for all open references together, in MiB: banks, search indexes, the network's buffers for
+    inputs above 224 px and, in int8, networks.
 
     With --store, the least recently used references leave memory for others and are read again when needed; without it,
     previous revisions count too and leave first, and loads over this limit are rejected. A load may use as much again

@@ -132,6 +132,13 @@ class Detector(Protocol):
     def open_nbytes(self, info: ReferenceInfo) -> int:
         """The `nbytes` of the scorer that `open` would return, known before the memory is allocated."""
 
+    def shared_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
+        """The memory of the network's buffers for a reference of model inputs of this shape.
+
+        References share the buffers, which are as large as the largest of them has needed so far. `fit_nbytes`
+        includes them.
+        """
+
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
         """Scores the model inputs (B, H, W, 3) of several references, which share passes of the network.
 

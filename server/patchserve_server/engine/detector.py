@@ -115,7 +115,8 @@ class PatchCoreDetector:
         turned = takes_turned_views(options, images=image_count)
         views = len(views_of(turned=turned, scales=options.scales, is_square=shape.height_px == shape.width_px))
         copies = 3 if options.region_of_interest else 2  # while they are joined, and covered outside the region
-        inputs = 3 * shape.pixels * image_count * (copies + views - 1) + self._own_runtime_nbytes(shape, options)
+        inputs = 3 * shape.pixels * image_count * (copies + views - 1)
+        inputs += self._own_runtime_nbytes(shape, options) + self.shared_nbytes(shape, options)
         if options.profile is ScoringProfile.SUBSPACE:
             return inputs + subspace_fit_nbytes(spec.feature_dim)
         rows = image_count * views * spec.patches_of(shape)
@@ -186,10 +187,16 @@ class PatchCoreDetector:
         runtime = self._own_runtime_nbytes(info.input_shape, info.options)
         return info.bank_bytes - shared + index_nbytes + masks + runtime
 
+    def shared_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
+        return self._backbone.shared_bytes(self._seen_shape(shape, options))
+
     def _own_runtime_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
-        """The memory of a reference's own runtime, which sees tiles if there are any; 0 if references share one."""
-        tiling = Tiling.of(shape, options.input, self._backbone.spec)
-        return self._backbone.bytes_per_reference(tiling.tile_shape)
+        """The memory of a reference's own runtime; 0 if references share one."""
+        return self._backbone.bytes_per_reference(self._seen_shape(shape, options))
+
+    def _seen_shape(self, shape: InputShape, options: ReferenceOptions) -> InputShape:
+        """The shape of what the network sees: tiles, if there are any."""
+        return Tiling.of(shape, options.input, self._backbone.spec).tile_shape
 
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
         parts = list[Part]()

@@ -77,6 +77,7 @@ class Catalog:
         self._open = OpenReferences(
             self._load_and_open,
             detector.open_nbytes,
+            lambda info: detector.shared_nbytes(info.input_shape, info.options),
             self._forget_previous,
             max_bytes=max_bytes,
             may_close=store.is_durable,

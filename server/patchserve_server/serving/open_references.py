@@ -60,6 +60,7 @@ class OpenReferences:
     Args:
         open_reference: opens a revision. Called once for all who wait for it; openings do not wait for each other.
         nbytes_of: the memory that an open revision uses.
+        shared_nbytes_of: the memory that it shares with all others. The largest that was needed so far counts, once.
         forget_previous: frees the memory of a reference's previous revision.
         max_bytes: the limit.
         may_close: whether a closed reference can be opened again.
@@ -69,6 +70,7 @@ class OpenReferences:
         self,
         open_reference: Callable[[ReferenceInfo], Awaitable[Scorer]],
         nbytes_of: Callable[[ReferenceInfo], int],
+        shared_nbytes_of: Callable[[ReferenceInfo], int],
         forget_previous: Callable[[ReferenceId], None],
         *,
         max_bytes: int,
@@ -76,6 +78,7 @@ class OpenReferences:
     ) -> None:
         self._open_reference = open_reference
         self._nbytes_of = nbytes_of
+        self._shared_nbytes_of = shared_nbytes_of
         self._forget_previous = forget_previous
         self._max_bytes = max_bytes
         self._may_close = may_close
@@ -83,6 +86,7 @@ class OpenReferences:
         self._retired: set[_Entry] = set()  # replaced or deleted, but not idle yet
         self._previous: dict[ReferenceId, int] = {}  # bytes of previous revisions in memory, the oldest first
         self._reserved = 0  # bytes
+        self._shared = 0  # bytes
 
     def __iter__(self) -> Iterator[ReferenceId]:
         """The references that are open or being opened, the least recently used first."""
@@ -163,6 +167,7 @@ class OpenReferences:
 
     def add(self, opened: OpenReference) -> None:
         """Makes a revision that is already open the current one of its id."""
+        self._share(opened.info)
         self.retire(opened.info.reference_id)
         opening: asyncio.Future[OpenReference] = asyncio.get_running_loop().create_future()
         opening.set_result(opened)
@@ -242,9 +247,11 @@ class OpenReferences:
             needed_bytes = self._max_bytes + excess - closable_bytes
             message = (
                 f"With this reference, the open references would use {needed_bytes / 2**20:.0f} MiB; the server allows "
-                f"{self._max_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images or use a coreset."
+                f"{self._max_bytes / 2**20:.0f} MiB. Delete a reference, load fewer images, use a coreset or a smaller "
+                "input."
             )
             raise MemoryBudgetError(message)
+        self._share(info)
         excess = self._forget_oldest(excess, without=info.reference_id)
         for entry in idle:
             if excess <= 0:
@@ -252,14 +259,18 @@ class OpenReferences:
             del self._current[entry.reference_id]
             excess -= entry.nbytes
 
+    def _share(self, info: ReferenceInfo) -> None:
+        self._shared = max(self._shared, self._shared_nbytes_of(info))
+
     def _excess(self, info: ReferenceInfo) -> int:
         """How many bytes over the limit this revision would be, in place of the current one of its id."""
-        return self._held_bytes(info.reference_id) + self._nbytes_of(info) - self._max_bytes
+        further_shared = max(0, self._shared_nbytes_of(info) - self._shared)
+        return self._held_bytes(info.reference_id) + self._nbytes_of(info) + further_shared - self._max_bytes
 
     def _held_bytes(self, without: ReferenceId | None = None) -> int:
-        """All bytes but those of the current and the previous revision of this id."""
+        """All bytes, with the shared ones, but those of the current and the previous revision of this id."""
         scorers = {id(entry.memory): entry.nbytes for entry in (*self._others(without), *self._retired)}
-        return sum(scorers.values()) + self._previous_bytes(without) + self._reserved
+        return sum(scorers.values()) + self._previous_bytes(without) + self._reserved + self._shared
 
     def _previous_bytes(self, without: ReferenceId | None) -> int:
         return sum(nbytes for reference_id, nbytes in self._previous.items() if reference_id != without)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack, suppress
 
+import pytest
 from fakes.detector import FakeScorer
 from fakes.gray import reference, scorer
 from hypothesis import given, settings
@@ -31,7 +32,7 @@ class World:
         self._failing: set[str] = set()
         self._kept: set[str] = set()  # those whose previous revision is in memory
         self.references = OpenReferences(
-            self._open, lambda _: SIZE, self._kept.remove, max_bytes=capacity * SIZE, may_close=may_close
+            self._open, lambda _: SIZE, lambda _: 0, self._kept.remove, max_bytes=capacity * SIZE, may_close=may_close
         )
 
     async def _open(self, info: ReferenceInfo) -> Scorer:
@@ -120,3 +121,36 @@ def test_the_memory_limit_holds_and_all_memory_comes_back(
         await world.end()
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("shared", [{"a": 1, "b": 1}, {"a": 1, "b": 0}, {"a": 0, "b": 1}])
+def test_what_references_share_counts_once_and_stays(shared: dict[str, int]) -> None:
+    def add(name: str) -> None:
+        with references.room_for(REFERENCES[name].info, None):
+            references.add(OpenReference(REFERENCES[name].info, scorer(REFERENCES[name])))
+
+    def shared_nbytes_of(info: ReferenceInfo) -> int:
+        return SIZE * shared.get(info.reference_id, 0)
+
+    async def run() -> None:
+        add("a")
+        add("b")
+        with pytest.raises(MemoryBudgetError, match="a smaller input"):
+            add("c")
+        assert not references.has_room_for(REFERENCES["c"].info)
+        references.retire(ReferenceId("a"))
+        references.retire(ReferenceId("b"))
+        add("c")
+        add("d")
+        assert set(references) == {"c", "d"}
+        with pytest.raises(MemoryBudgetError):  # the network keeps its buffers
+            add("a")
+
+    references = OpenReferences(
+        _never_opened, lambda _: SIZE, shared_nbytes_of, lambda _: None, max_bytes=3 * SIZE, may_close=False
+    )
+    asyncio.run(run())
+
+
+async def _never_opened(_info: ReferenceInfo) -> Scorer:
+    raise AssertionError

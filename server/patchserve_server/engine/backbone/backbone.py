@@ -11,7 +11,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
-from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.backbone.runtime import BF16, Runtime
 
 R_co = TypeVar("R_co", bound=Runtime, covariant=True)
 
@@ -45,6 +45,12 @@ class Backbone(Protocol):
 
     def bytes_per_reference(self, shape: InputShape, /) -> int:
         """Main memory of a reference's own runtime for images of this shape; 0 if all references share one runtime."""
+
+    def shared_bytes(self, shape: InputShape, /) -> int:
+        """Main memory of the shared runtime's buffers for images of this shape, beyond those for 224 x 224 px.
+
+        They are allocated for the largest image so far, and kept. 0 if no runtime is shared.
+        """
 
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> Runtime:
         """The runtime for a reference of these images (N, H, W, 3) uint8. May take seconds.
@@ -111,6 +117,11 @@ class SharedBackbone(IdentifiedBackbone, Generic[R_co]):
 
     def bytes_per_reference(self, _shape: InputShape, /) -> int:
         return 0
+
+    def shared_bytes(self, shape: InputShape, /) -> int:
+        further_px = max(0, shape.pixels - InputShape.square().pixels)
+        nbytes = self.spec.bytes_per_px * further_px * self._runtime.streams
+        return nbytes // 2 if self.precision == BF16 else nbytes
 
     def runtime_for(self, _inputs: ModelInputs, _progress: Progress, /) -> Runtime:
         return self._runtime

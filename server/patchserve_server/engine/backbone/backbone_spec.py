@@ -44,6 +44,7 @@ class BackboneSpec:
     mean: tuple[float, float, float]  # of RGB values from 0 to 1
     std: tuple[float, float, float]
     feature_dim: int  # the sum of the channels of all layers
+    bytes_per_px: int  # main memory of its fp32 buffers for each pixel of an image, for each image that runs at once
     int8: Int8Recipe | None  # None: not measured, and refused
     build: Callable[[], nn.Module]  # the full network; called on torch's meta device, where it uses no memory
     truncate: Callable[[nn.Module], nn.Module]  # the used layers of it: (B, 3, H, W) -> layers, each (B, C, h, w)

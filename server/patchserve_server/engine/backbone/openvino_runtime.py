@@ -53,6 +53,7 @@ class OpenVinoRuntime:
         self.precision = precision
         self.device = torch.device("cpu")
         self.nbytes = nbytes
+        self.streams = stream_count(threads)
         core = openvino.Core()
 
         def compile_for(streams: int) -> openvino.CompiledModel:

@@ -29,5 +29,9 @@ class Runtime(Protocol):
     def nbytes(self) -> int:
         """Main memory of this runtime for one reference; 0 if all references share it."""
 
+    @property
+    def streams(self) -> int:
+        """How many images have buffers of their own in main memory."""
+
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         """Feature maps, each (B, C, H, W) float32 on the device, finest first, of inputs (B, H, W, 3) uint8."""

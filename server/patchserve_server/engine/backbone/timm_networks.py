@@ -25,6 +25,7 @@ from patchserve_server.engine.backbone.weights import Weights
 
 PREFIX: Final = "timm:"
 
+_BYTES_PER_PX = 400  # not measured: that of wide_resnet50_2, a large one
 _SUGGESTIONS = 3
 _FLAG = "--backbone-layers"
 
@@ -55,6 +56,7 @@ def timm_spec(name: str, layers: tuple[int, ...]) -> BackboneSpec:
         mean=config.mean,
         std=config.std,
         feature_dim=sum(channels for channels, _, _ in shapes),
+        bytes_per_px=_BYTES_PER_PX,
         int8=None,
         build=partial(_build_on_cpu, timm, name),
         truncate=partial(_TimmLayers, layers=layers),

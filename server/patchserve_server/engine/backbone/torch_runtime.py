@@ -29,6 +29,10 @@ class TorchRuntime:
     def nbytes(self) -> int:
         return 0
 
+    @property
+    def streams(self) -> int:
+        return 0 if self.device.type != "cpu" else 1  # it sees large images one by one
+
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         images = torch.from_numpy(np.array(inputs, order="C"))  # torch accepts no reversed or read-only array
         layers: tuple[Tensor, ...] = self.module(images.to(self.device, non_blocking=True))

@@ -28,6 +28,7 @@ from patchserve_server.engine.backbone.timm_package import import_timm
 
 _DINOV2_URL = "https://dl.fbaipublicfiles.com/dinov2"
 _DINOV3: Final = "timm/vit_small_patch16_dinov3.lvd1689m"
+_BYTES_PER_PX = 400
 _DINOV2_BLOCKS = (11,)
 _DINOV3_BLOCKS = (3, 6, 9, 11)
 
@@ -138,6 +139,7 @@ def _spec(
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
         feature_dim=feature_dim,
+        bytes_per_px=_BYTES_PER_PX,
         int8=None,
         build=build,
         truncate=truncate,

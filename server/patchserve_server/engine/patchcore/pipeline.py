@@ -25,6 +25,7 @@ from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
+    highest_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -295,9 +296,10 @@ class Pipeline:
         """The image scores (B,) from the distances of the patches that count."""
         mask = self._counted(scores.positions)
         counted = slice(None) if mask is None else mask
-        score = verdict_score if self.options.profile is ScoringProfile.VERDICT else spaced_score
-        per_tile = math.prod(self.tiling.tile_grid)
-        return score(scores.distances[:, counted], scores.spacing[:, counted], patches_per_tile=per_tile)
+        distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
+        if self.options.profile is not ScoringProfile.VERDICT:
+            return spaced_score(distances, spacing, patches_per_tile=math.prod(self.tiling.tile_grid))
+        return verdict_score(distances, spacing) if self.tiling.is_whole else highest_score(distances, spacing)
 
     def _on_grid(self, values: Tensor, positions: Tensor) -> Tensor:
         """Values (B, P) at their positions (P,) in the grid: (B, rows, columns)."""

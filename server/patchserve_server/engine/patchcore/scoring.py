@@ -50,8 +50,8 @@ def spaced_score(patch_scores: Tensor, spacing: Tensor, *, patches_per_tile: int
     return _highest(patch_scores, spacing, _TOP_SHARE, patches_per_tile).mean(dim=1)
 
 
-def verdict_score(patch_scores: Tensor, spacing: Tensor, *, patches_per_tile: int) -> Tensor:
-    """The raw image score (B,) of the VERDICT profile: of damage of any area (docs/adr/0016).
+def verdict_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the VERDICT profile without tiles: of damage of any area (docs/adr/0016).
 
     The mean of the A highest patch scores shows damage of A patches best. A is not known, so this is the mean over all
     areas from one patch to a fifth of the image, in which each doubling of the area counts the same.
@@ -59,11 +59,20 @@ def verdict_score(patch_scores: Tensor, spacing: Tensor, *, patches_per_tile: in
     Args:
         patch_scores: (B, Q).
         spacing: (B, Q) of the neighbors of each patch, 1 on average; all 1 if the reference does not use it.
-        patches_per_tile: as for `spaced_score`.
     """
-    highest = _highest(patch_scores, spacing, _LARGEST_AREA, patches_per_tile)
+    highest = _highest(patch_scores, spacing, _LARGEST_AREA, patch_scores.shape[1])
     areas = torch.arange(1, highest.shape[1] + 1, device=highest.device)
     return (highest.cumsum(dim=1) / areas / areas).sum(dim=1) / areas.reciprocal().sum()
+
+
+def highest_score(patch_scores: Tensor, spacing: Tensor) -> Tensor:
+    """The raw image score (B,) of the VERDICT profile with tiles: that of the highest patch (docs/adr/0016).
+
+    Args:
+        patch_scores: (B, Q).
+        spacing: (B, Q), as for `verdict_score`.
+    """
+    return (patch_scores / spacing.pow(_SPACING_POWER)).amax(dim=1)
 
 
 def _highest(patch_scores: Tensor, spacing: Tensor, share: float, patches_per_tile: int) -> Tensor:

@@ -139,3 +139,13 @@ def test_bf16_needs_both_the_processor_and_openvino(monkeypatch: pytest.MonkeyPa
 
 def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     assert_no_telemetry("import patchserve_server.engine.factory", tmp_path)
+
+
+def test_the_buffers_for_larger_images_are_counted_for_each_stream(
+    backbones: Backbones, two_threads: OpenVinoRuntime
+) -> None:
+    in_torch = backbones["efficientnet_lite2"]
+    shared = SharedBackbone(in_torch.identity, two_threads).shared_bytes
+    assert shared(InputShape.square(192)) == shared(InputShape.square()) == 0
+    assert shared(InputShape(448, 640)) == 240 * (448 * 640 - 224**2) * 3  # one model has one stream, the other two
+    assert in_torch.shared_bytes(InputShape(448, 640)) == 240 * (448 * 640 - 224**2)

@@ -65,6 +65,7 @@ class FakeBf16Runtime:
     precision: str = "bf16"
     device: torch.device = CPU
     nbytes: int = 0
+    streams: int = 1
 
     def layers(self, inputs: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         return tuple(self.change(layer) for layer in TorchRuntime(self.module, CPU).layers(inputs))

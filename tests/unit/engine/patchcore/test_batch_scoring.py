@@ -90,7 +90,7 @@ class CountingRuntime:
     runtime: Runtime
     passes: list[int]
 
-    precision, nbytes = "fp32", 0
+    precision, nbytes, streams = "fp32", 0, 1
     device = torch.device("cpu")
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:

@@ -85,7 +85,7 @@ def test_scores_with_a_lighter_tail_exceed_it_more_rarely(count: int) -> None:
 
 
 def test_the_rate_is_the_integral_over_locations_and_scales() -> None:
-    """Written out on a grid of locations and scales, as docs/adr/0016 defines it."""
+    """Written out on a grid of locations and scales, as docs/accuracy.md defines it."""
     scores, limit = np.array([1.0, 1.3, 0.8, 2.1, 1.2]), 2.5
     scales = np.exp(np.linspace(-4, 5, 401))[:, None]
     locations = np.linspace(-50, 20, 2801)

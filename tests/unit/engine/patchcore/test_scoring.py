@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.patchcore.scoring import (
+    highest_score,
     mean_of_nearest,
     mean_spacing,
     notebook_map,
@@ -57,26 +56,31 @@ def test_the_verdict_score_is_the_mean_over_all_areas() -> None:
     scores = np.random.default_rng(3).gamma(2, 1, 100)
     highest, areas = np.sort(scores)[::-1], np.arange(1, 21)  # up to a fifth of 100
     expected = np.average([highest[:area].mean() for area in areas], weights=1 / areas)
-    score = verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100), patches_per_tile=100)
+    score = verdict_score(torch.from_numpy(scores)[None], torch.ones(1, 100))
     assert score.item() == pytest.approx(expected)
-    assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3), patches_per_tile=3).tolist() == [5.0]
+    assert verdict_score(torch.tensor([[1.0, 5.0, 3.0]]), torch.ones(1, 3)).tolist() == [5.0]
 
 
 def test_the_verdict_score_sees_one_patch_in_a_large_image() -> None:
     scores = torch.ones(2, 64 * 48)
     scores[1, 17] = 3
-    few, one = verdict_score(scores, torch.ones_like(scores), patches_per_tile=64 * 48).tolist()
+    few, one = verdict_score(scores, torch.ones_like(scores)).tolist()
     assert few == pytest.approx(1)
     assert one > 1.3
 
 
-@pytest.mark.parametrize("score", [spaced_score, verdict_score])
-def test_damage_counts_in_a_large_image_as_in_one_of_a_tiles_size(score: Callable[..., Tensor]) -> None:
+def test_the_score_of_tiles_is_the_highest_patch_in_its_spacing() -> None:
+    scores = torch.tensor([[1.0, 5.0, 3.0], [2.0, 2.0, 1.0]])
+    spacing = torch.tensor([[1.0, 32.0, 1.0], [1.0, 1.0, 1.0]])
+    assert highest_score(scores, spacing).tolist() == pytest.approx([3.0, 2.0])  # 32 ** 0.4 = 4
+
+
+def test_damage_counts_in_a_large_image_as_in_one_of_a_tiles_size() -> None:
     small, large = torch.ones(1, 100), torch.ones(1, 5000)
     small[0, 40:46] = large[0, 3040:3046] = 3.0
-    of_both = [score(scores, torch.ones_like(scores), patches_per_tile=100).item() for scores in (small, large)]
+    of_both = [spaced_score(scores, torch.ones_like(scores), patches_per_tile=100).item() for scores in (small, large)]
     assert of_both == pytest.approx([of_both[0]] * 2)
-    assert score(large, torch.ones_like(large), patches_per_tile=5000).item() < 0.9 * of_both[0]
+    assert spaced_score(large, torch.ones_like(large), patches_per_tile=5000).item() < 0.9 * of_both[0]
 
 
 def test_mean_spacing_is_of_the_rows_that_are_there() -> None:

@@ -35,6 +35,7 @@ class MeanColors:
     precision: str = "fp32"
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     nbytes: int = 0
+    streams: int = 1
     seen: int = 0
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:

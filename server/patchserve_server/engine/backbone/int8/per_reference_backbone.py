@@ -66,6 +66,9 @@ class PerReferenceBackbone(IdentifiedBackbone):
         further_px = max(0, shape.pixels - InputShape.square().pixels)
         return self._recipe.network_bytes + self._recipe.bytes_per_px * further_px * stream_count(self._threads)
 
+    def shared_bytes(self, _shape: InputShape, /) -> int:
+        return 0
+
     def runtime_for(self, inputs: ModelInputs, progress: Progress, /) -> OpenVinoRuntime:
         key = self._key(inputs)
         with self._lock:

@@ -28,6 +28,8 @@ EXPORTED = [
     "Client",
     "DamageScore",
     "DeadlineExceeded",
+    "Drift",
+    "DriftState",
     "DurationHistogram",
     "EncodedOverlay",
     "EncodedReferenceImage",
@@ -44,6 +46,7 @@ EXPORTED = [
     "InferenceResult",
     "Internal",
     "InvalidArgument",
+    "KeptRevision",
     "Limits",
     "LoadCost",
     "LoadMode",
@@ -61,6 +64,7 @@ EXPORTED = [
     "PreconditionViolation",
     "ReferenceImage",
     "ReferenceInfo",
+    "ReferenceOperation",
     "ReferenceStats",
     "ReferenceViews",
     "Region",
@@ -124,7 +128,11 @@ def test_both_clients_have_the_same_methods_arguments_and_options() -> None:
 
     def plain(annotation: str) -> str:
         both_kinds = "AsyncIterable[Frame | ImageSource] | Iterable[Frame | ImageSource]"
-        return annotation.replace("types.", "").replace(both_kinds, "Iterable[Frame | ImageSource]")
+        return (
+            annotation.replace("types.", "")
+            .replace("AsyncClient", "Client")
+            .replace(both_kinds, "Iterable[Frame | ImageSource]")
+        )
 
     of_sync, of_asyncio = public_methods(Client), public_methods(AsyncClient)
     assert of_sync.keys() == of_asyncio.keys()

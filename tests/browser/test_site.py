@@ -50,7 +50,7 @@ def page(browser: Browser, site: Path) -> Iterator[Page]:
 
 def test_its_search_finds_words_without_a_server(page: Page, site: Path) -> None:
     page.goto((site / "index.html").as_uri())
-    page.get_by_label("Search", exact=True).first.fill("QUEUE_FULL")
+    page.get_by_role("textbox", name="Search").fill("QUEUE_FULL")
     expect(page.locator(".md-search-result__item").first).to_be_visible()
     page.locator(".md-search-result__link").first.click()
     expect(page.get_by_text("The server has reached its limit of")).to_be_visible()

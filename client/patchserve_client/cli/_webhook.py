@@ -100,10 +100,11 @@ class Webhook:
 
 def _connection(url: SplitResult) -> http.client.HTTPConnection:
     host = str(url.hostname)
+    # Without a port, http.client would look for one in the host, and find it in an address of IPv6.
     if url.scheme == "http":
-        return http.client.HTTPConnection(host, url.port, timeout=_TIMEOUT_S)
+        return http.client.HTTPConnection(host, url.port or http.client.HTTP_PORT, timeout=_TIMEOUT_S)
     context = ssl.create_default_context()  # verifies; SSL_CERT_FILE names other authorities
-    return http.client.HTTPSConnection(host, url.port, timeout=_TIMEOUT_S, context=context)
+    return http.client.HTTPSConnection(host, url.port or http.client.HTTPS_PORT, timeout=_TIMEOUT_S, context=context)
 
 
 def _key(secret: str) -> bytes:

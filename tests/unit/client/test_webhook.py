@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -64,6 +65,36 @@ def test_without_a_secret_nothing_is_signed_and_any_text_is_one(hook: HookServer
     plain, signed = hook.posted
     assert "webhook-signature" not in plain.headers
     assert signed.headers["webhook-signature"] == signature(signed, b"a plain secret")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://[::1]/belt", ("::1", 80)),
+        ("https://[::1]/belt", ("::1", 443)),
+        ("http://[::1]:8080", ("::1", 8080)),
+        ("https://factory", ("factory", 443)),
+    ],
+)
+def test_the_port_is_that_of_the_url_or_of_its_scheme(
+    url: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(at: tuple[str, int], *_: object) -> None:
+        asked.append(at)
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(DeliveryError, match="Connection refused"):
+        Webhook(url).send(MESSAGE)
+    assert asked == [address]
+
+
+@pytest.mark.parametrize("host", ["a" * 64, "belt..factory"])
+def test_a_host_that_cannot_be_looked_up_is_told_before_the_first_frame(host: str) -> None:
+    with pytest.raises(ValueError, match="not a URL"):
+        Webhook(f"http://{host}/belt")
 
 
 def test_all_outcomes_are_posted_when_they_are_wanted(run: Run, hook: HookServer, folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from fakes.events import inspected
 from fakes.scrape import Scrape
+from fakes.waiting import wait_until
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
@@ -125,6 +126,15 @@ def test_all_processes_together_name_no_more_references_than_one_may(
         assert verdicts() == {"a": 3, "b": 1, "other": 6, "g": 1}, "no sum shrinks"
     finally:
         again.end()
+
+
+def test_a_process_that_cannot_read_its_metrics_logs_why(
+    paths: list[Path], processes: list[Process], caplog: pytest.LogCaptureFixture
+) -> None:
+    processes[0].observation.readings.add(lambda: [Reading("no metric", 1)])
+    found = scrape(registry_of_fleet(paths, lambda: 100))
+    assert {sample.labels["process"] for sample in found.matching("process_cpu_seconds_total")} == {"front 1", "parent"}
+    wait_until(lambda: "The metrics of this process could not be sent" in caplog.text)
 
 
 def test_before_any_process_has_started_there_are_the_figures_of_the_parent(paths: list[Path]) -> None:

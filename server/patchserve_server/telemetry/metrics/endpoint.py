@@ -170,7 +170,13 @@ class _Handler(MetricsHandler):
             except UnauthenticatedError as error:
                 self._refuse(HTTPStatus.UNAUTHORIZED, error.message, {"www-authenticate": "Bearer"})
                 return
-        super().do_GET()
+        try:
+            super().do_GET()
+        except OSError:  # the other side has gone
+            raise
+        except Exception:  # noqa: BLE001 - a bug, which happens before anything is sent
+            _log.exception("The metrics cannot be read")
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The metrics cannot be read; the server's log has details.")
 
     def _refuse(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
         body = f"{message}\n".encode()

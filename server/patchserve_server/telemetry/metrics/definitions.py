@@ -226,7 +226,7 @@ BANK_BYTES: Final = _gauge(
     "bank_bytes",
     ("place",),
     "Memory of references: open, retired (replaced, but still in use), previous (kept in memory for RestoreReference), "
-    "reserved (for one that comes).",
+    "shared (by all of them), reserved (for one that comes).",
     "Near `patchserve_bank_limit_bytes`, loads are rejected, or references push each other out: use a coreset, or "
     "raise --max-bank-mib.",
     unit="bytes",

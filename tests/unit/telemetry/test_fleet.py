@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from patchserve_server.domain.readings import Reading
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.observation import Observation
 from patchserve_server.telemetry.metrics.adapter import observe, registry_of_fleet
@@ -34,7 +35,7 @@ class Process:
 
     def inspect(self, *reference_ids: str) -> None:
         for reference_id in reference_ids:
-            self.observation.events.inspected(inspected(reference_id=reference_id))
+            self.observation.events.inspected(inspected(ReferenceId(reference_id)))
 
     def end(self) -> None:
         self._server.close()

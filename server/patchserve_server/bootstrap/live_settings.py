@@ -52,7 +52,10 @@ class SettingsReloader:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            await self._reload()
+            try:
+                await self._reload()
+            except Exception:  # noqa: BLE001 - a bug, or a file that nobody has thought of: the next request must be heard
+                _log.exception("The settings could not be read again")
 
     async def _reload(self) -> None:
         """Applies what may change at run time, and logs what is different. After a fault, all stays as it is."""

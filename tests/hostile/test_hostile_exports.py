@@ -148,3 +148,30 @@ def test_what_is_made_up_is_refused_by_name(data: bytes, tmp_path: Path, harm: s
 def test_bytes_after_the_end_are_refused_at_once(data: bytes, tmp_path: Path) -> None:
     with ExportedFiles(tmp_path).receive(len(data)) as file, pytest.raises(ReferenceFileError, match="after its end"):
         file.write(data + b"x")
+
+
+def with_manifest(data: bytes, manifest: bytes) -> bytes:
+    """The file with another manifest, and with sizes and a digest that are right."""
+    head_at = HEAD_AT + int.from_bytes(data[len(MAGIC) : HEAD_AT], "little")
+    head = json.loads(data[HEAD_AT:head_at])
+    bank = data[head_at + head["manifest_bytes"] : -32]
+    changed = json.dumps({**head, "manifest_bytes": len(manifest)}, indent=2).encode() + b"\n"
+    content = MAGIC + len(changed).to_bytes(8, "little") + changed + manifest + bank
+    return content + hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        (b"[" + b"1," * 2**20 + b"1]", "its manifest has more than 1,048,576 values"),
+        (b'{"x":' + b"[]," * 2**20 + b"0}", "its manifest has more than 1,048,576 values"),
+        (b'["' + b"," * 2**21 + b'"]', "its manifest cannot be read"),  # one value
+        (b'"' + b'\\"' * 2**22, "its manifest cannot be read"),  # a text without an end
+    ],
+    ids=["numbers", "arrays", "text", "endless"],
+)
+def test_a_manifest_of_very_many_values_is_not_parsed(
+    data: bytes, tmp_path: Path, manifest: bytes, reason: str
+) -> None:
+    with pytest.raises(ReferenceFileError, match=reason):
+        imported(with_manifest(data, manifest), tmp_path, chunk_bytes=2**20)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fakes.references import make_reference, make_subspace_model, model_content, named
+from fakes.references import make_model, make_reference, make_subspace_model, model_content, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import ReferenceFileError
 from patchserve_server.domain.ports import ImportedReference
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.store import ExportedFiles
 from patchserve_server.store.exported import MAGIC
 
@@ -175,3 +177,20 @@ def test_a_manifest_of_very_many_values_is_not_parsed(
 ) -> None:
     with pytest.raises(ReferenceFileError, match=reason):
         imported(with_manifest(data, manifest), tmp_path, chunk_bytes=2**20)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e20])
+@pytest.mark.parametrize(
+    ("model", "array"), [(make_model(), "patches"), (make_subspace_model(), "mean"), (make_subspace_model(), "basis")]
+)
+def test_vectors_that_no_backbone_makes_are_refused(
+    tmp_path: Path, model: ReferenceModel, array: str, value: float
+) -> None:
+    """Their revision is right, because whoever makes them up computes it; their scores would be no numbers."""
+    changed = getattr(model.bank, array).copy()
+    changed.flat[-1] = value
+    made_up = named(dataclasses.replace(model, bank=dataclasses.replace(model.bank, **{array: changed})))
+    with pytest.raises(
+        ReferenceFileError, match=rf"its array {array} has a value that is not finite, or beyond 1e\+15"
+    ):
+        imported(exported(made_up, tmp_path), tmp_path)

@@ -86,3 +86,16 @@ async def test_a_change_of_the_log_level_is_logged_in_either_direction(caplog: p
     assert 'log_level is "error" (was "info")' in await reload(test, Settings(log_level="error"), caplog)
     assert logging.getLogger("patchserve_server").level == logging.ERROR
     assert 'log_level is "debug" (was "error")' in await reload(test, Settings(log_level="debug"), caplog)
+
+
+async def test_after_a_bug_the_next_request_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    test = Reload()
+    running = asyncio.create_task(test.reloader.run())
+    test.read = RuntimeError("a bug")
+    test.reloader.request()
+    await until(lambda: "The settings could not be read again" in caplog.messages)
+    test.read = Settings(max_in_flight=5)
+    test.reloader.request()
+    await until(lambda: bool(test.heard))
+    running.cancel()
+    assert test.live.now.max_in_flight == 5

@@ -125,6 +125,12 @@ def test_garbage_ends_its_own_connection_only() -> None:
         assert Scrape(get(url)).total("ready") == 1
 
 
+def test_a_target_that_is_no_url_gets_an_answer() -> None:
+    with endpoint() as url, socket.create_connection(("127.0.0.1", port_of(url))) as connection:
+        connection.sendall(b"GET http://[/metrics HTTP/1.1\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.0 404 ")
+
+
 def identity_of(authority: Authority, folder: Path, *, needs_client: bool = False) -> TlsIdentity:
     cert, key = authority.write(folder, "server")
     return TlsIdentity(cert.read_bytes(), key.read_bytes(), authority.certificate if needs_client else None)

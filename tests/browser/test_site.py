@@ -61,6 +61,18 @@ def test_its_diagrams_are_drawn(page: Page, site: Path) -> None:
     expect(page.locator("div.mermaid")).to_have_count(2)
 
 
+def test_long_names_in_tables_are_broken_after_an_underscore(page: Page, site: Path) -> None:
+    page.goto((site / "metrics.html").as_uri())
+    name = page.locator("td code", has_text="patchserve_rpc_requests_total").first
+    expect(name).to_have_text("patchserve_rpc_requests_total")
+    parts = name.evaluate(
+        """code => [...code.childNodes].filter(node => node.nodeType === Node.TEXT_NODE).flatMap(node => {
+            const range = document.createRange(); range.selectNode(node);
+            return [range.getClientRects().length]; })"""
+    )
+    assert parts == [1, 1, 1, 1]  # each part is on one line
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", ["desktop", "phone"])
 def test_everybody_can_read_it(browser: Browser, site: Path, scheme: Any, device: str) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import threading
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -47,7 +48,7 @@ def scrapes(url: str) -> Iterator[None]:
 
 def window(served: Served, images: list[bytes], window_s: float) -> Window:
     with Load(served.address, images, CLIENTS) as load:
-        measure(served.pid, load, SETTLES_S)
+        time.sleep(SETTLES_S)
         return measure(served.pid, load, window_s)
 
 

@@ -12,8 +12,11 @@ from patchserve_server.config.settings import Settings
 PREFIX: Final = "PATCHSERVE_"
 FILE_VARIABLE: Final = "PATCHSERVE_CONFIG"
 OF_CLIENTS: Final = frozenset(
-    f"{PREFIX}{name}" for name in ("SERVER", "TLS", "CA", "CERT", "KEY", "TOKEN", "TOKEN_FILE")
-)
+    f"{PREFIX}{name}"
+    for name in (
+        "SERVER", "TLS", "CA", "CERT", "KEY", "TOKEN", "TOKEN_FILE", "WEBHOOK_SECRET", "MQTT_USER", "MQTT_PASSWORD",
+    )
+)  # fmt: skip
 """Those of the command `patchserve`, which the same shell may have."""
 
 # Kubernetes sets these for a Service that is called `patchserve` or `patchserve-...`, unless a pod refuses them.

@@ -77,7 +77,7 @@ def fault_of(command: str) -> str:
     words = shlex.split(text)
     path = (words.pop(0),)
     while words and (*path, words[0]) in COMMANDS:
-        path = (*path, words.pop(0))
+        path: tuple[str, ...] = (*path, words.pop(0))
     found = COMMANDS[path]
     while words:
         word, _, value = words.pop(0).partition("=")

@@ -75,9 +75,9 @@ def fault_of(command: str) -> str:
     """What is wrong with it; empty: nothing."""
     text = command.partition(" #")[0].replace("[", "").replace("]", "").replace("…", "").replace("...", "")
     words = shlex.split(text)
-    path = (words.pop(0),)
+    path: tuple[str, ...] = (words.pop(0),)
     while words and (*path, words[0]) in COMMANDS:
-        path: tuple[str, ...] = (*path, words.pop(0))
+        path = (*path, words.pop(0))
     found = COMMANDS[path]
     while words:
         word, _, value = words.pop(0).partition("=")

@@ -48,7 +48,7 @@ define make-venv
 endef
 
 .PHONY: setup
-setup: $(STAMP) ## make .venv with everything locked (about 6 GB, most of it torch); TORCH_INDEX=URL: torch from there
+setup: $(STAMP) ## make .venv with everything locked (about 8 GB, most of it torch); TORCH_INDEX=URL: torch from there
 $(STAMP): requirements/dev.txt pyproject.toml
 	$(make-venv)
 	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation -e .
@@ -167,7 +167,7 @@ $(OLDEST_VENV)/.installed: requirements/oldest.txt
 	@touch $@
 
 .PHONY: test-python
-test-python: $(PYTHON_VENV)/.installed ## test on another Python: PYTHON=python3.14 (another 6 GB, .venv-python3.14)
+test-python: $(PYTHON_VENV)/.installed ## test on another Python: PYTHON=python3.14 (another 8 GB, .venv-python3.14)
 	$(PYTHON_VENV)/bin/python $(PYTEST) $(or $(ARGS),$(MEASURED))
 
 $(PYTHON_VENV)/.installed: requirements/dev.txt pyproject.toml

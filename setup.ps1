@@ -1,6 +1,6 @@
 <#
 .SYNOPSIS
-Makes .venv with everything locked, as `make setup` does elsewhere: about 6 GB, most of it torch.
+Makes .venv with everything locked, as `make setup` does elsewhere: about 8 GB, most of it torch.
 
 .DESCRIPTION
 Does nothing if .venv is newer than the lock. If it is interrupted, run it again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,17 @@ def test_its_search_finds_words_without_a_server(page: Page, site: Path) -> None
 def test_its_diagrams_are_drawn(page: Page, site: Path) -> None:
     page.goto((site / "architecture.html").as_uri())
     expect(page.locator("div.mermaid")).to_have_count(2)
+
+
+def test_long_names_in_tables_are_broken_after_an_underscore(page: Page, site: Path) -> None:
+    page.goto((site / "metrics.html").as_uri())
+    name = page.locator("td code", has_text=re.compile(r"^patchserve_rpc_requests_total$")).first
+    parts = name.evaluate(
+        """code => [...code.childNodes].filter(node => node.nodeType === Node.TEXT_NODE).flatMap(node => {
+            const range = document.createRange(); range.selectNode(node);
+            return [range.getClientRects().length]; })"""
+    )
+    assert parts == [1, 1, 1, 1]  # each part is on one line
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -52,6 +52,7 @@ def test_a_tutorial_runs_and_prints_what_it_shows(name: str, addresses: dict[str
     [
         ("000.jpg anomalous 1.37 x", "000.jpg   anomalous  1.38 x\n"),
         ("12 images in 0.3 s", "12 images in 4.1 s"),
+        ("7.6 MiB of memory in use, 58 ms an image", "6.4 MiB of memory in use, 51 ms an image"),
         ("ready: …", "ready: anything, 17 of it"),
         ("first\n…\nlast", "first\nsecond\nthird\nlast"),
     ],

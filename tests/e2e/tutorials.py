@@ -3,7 +3,7 @@
 - `sh` blocks run in bash, in one folder with the samples; `python` blocks run as programs. A block with a title
   becomes a file of this name.
 - A `text` block after one of these is its output. In it, `…` stands for anything, and numbers may differ a little:
-  another processor rounds differently. Numbers of a time may be any.
+  another processor rounds differently. Times may be any, and so may memory: it depends on which search is the fastest.
 - Blocks that are indented are not run: the server and its commands.
 """
 
@@ -127,7 +127,7 @@ def _is_same(shown: str, printed: str) -> bool:
     if (match := re.fullmatch(pattern, printed)) is None:
         return False
     pairs = zip(_NUMBER.findall(shown), match.groups(), words[1:], strict=True)
-    return all(_is_close(a, b) or re.match(r" m?s\b|/s\b", unit) for a, b, unit in pairs)
+    return all(_is_close(a, b) or re.match(r" m?s\b|/s\b| MiB of memory\b", unit) for a, b, unit in pairs)
 
 
 def _is_close(shown: str, printed: str) -> bool:

@@ -36,6 +36,8 @@ OURS = (  # mkdocs.yml names them
     "node_modules/@mermaid-js/tiny/dist/mermaid.tiny.js",  # draws diagrams
     "node_modules/iframe-worker/shim/index.js",  # lets the search work in a site that was opened from a folder
 )
+TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+TEXT = re.compile(r">[^<]+<")
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 LINK_TEXT = re.compile(r"\[([^\]]+)\]\(([^)#\s]+)\)")
 
@@ -79,7 +81,8 @@ def on_page_markdown(markdown: str, page: Page, **_: object) -> str:
 
 
 def on_post_page(output: str, **_: object) -> str:
-    """Gives the search box of the theme a name, for those who hear the page."""
+    """Gives the search box of the theme a name, for those who hear the page; in tables, lines end after a `_`."""
+    output = TABLE.sub(lambda table: TEXT.sub(lambda text: text[0].replace("_", "_<wbr>"), table[0]), output)
     return output.replace(
         'data-md-component="search" role="dialog"', 'data-md-component="search" role="dialog" aria-label="Search"'
     )

@@ -38,6 +38,8 @@ def _existing_folder(text: str | Path) -> Path:
 
 def _new_file(text: str | Path) -> Path:
     path = path_from(text)
+    if str(text) == "-":  # for other commands the standard output: a file of this name would surprise
+        raise typer.BadParameter("It cannot be written to the standard output: name a file.")
     if path.is_dir():
         raise typer.BadParameter(f"{path} is a folder, not a file.")
     return path

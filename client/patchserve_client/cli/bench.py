@@ -34,7 +34,10 @@ def bench(
         float, typer.Option(**INTERVAL, show_default="200ms", help="Largest latency at --percentile.")
     ] = 0.2,
     percentile: Annotated[
-        float, typer.Option(min=1, max=100, metavar="P", help="Percentile of the latency that --objective limits.")
+        float,
+        typer.Option(
+            min=1, max=100, metavar="P", show_default="99", help="Percentile of the latency that --objective limits."
+        ),
     ] = 99.0,
     stream: Annotated[
         bool, typer.Option("--stream", **_PANEL, help="Send frames of one stream a channel instead of single calls.")
@@ -52,7 +55,9 @@ def bench(
             help="Images a second of the first step.",
         ),
     ] = None,
-    max_rate: Annotated[float, typer.Option(**_PANEL, min=0.05, metavar="N", help="No step is faster.")] = 10_000.0,
+    max_rate: Annotated[
+        float, typer.Option(**_PANEL, min=0.05, metavar="N", show_default="10000", help="No step is faster.")
+    ] = 10_000.0,
     step: Annotated[
         float,
         typer.Option(

@@ -118,7 +118,7 @@ def _check(arguments: argparse.Namespace) -> None:
     try:
         count = check_file(file)
     except ConfigurationError as error:
-        problems = sorted(error.problems, key=lambda problem: problem.line)
+        problems = list(error.problems)
     else:
         problems = []
     if arguments.output == "json":

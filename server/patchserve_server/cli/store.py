@@ -33,7 +33,9 @@ def add_to(commands: Commands) -> None:
         "reference is damaged."
     )
     check = subcommands.add_parser("check", help="say what is intact", description=description)
-    check.add_argument("--json", action="store_true", dest="as_json", help="print a JSON document")
+    check.add_argument(
+        "--output", choices=("text", "json"), default="text", metavar="FORMAT", help="text or json [default: text]"
+    )
     check.set_defaults(run=_check)
     description = "Make an intact revision of a reference current again. Removes nothing; no server may use the folder."
     restoring = subcommands.add_parser("restore", help="make an intact revision current", description=description)
@@ -65,7 +67,7 @@ def _check(arguments: argparse.Namespace) -> None:
         references = list(check_store(arguments.store))
     except OSError as error:
         sys.exit(f"{PROGRAM} store check: {arguments.store}: {error.strerror}")
-    if arguments.as_json:
+    if arguments.output == "json":
         document = {"references": [_document(reference) for reference in references]}
         _print(json.dumps(document, indent=2, default=datetime.isoformat))
     else:

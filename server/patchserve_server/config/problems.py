@@ -36,7 +36,7 @@ class ConfigurationError(Exception):
     """Settings cannot be used. It has every fault that was found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))  # of the file, from its top
         super().__init__("; ".join(map(str, self.problems)))
 
 

@@ -92,7 +92,7 @@ def test_a_damaged_reference_is_described_and_restored(run: Run, root: Path, mon
     assert code == 1
     assert "\nparcel: damaged: its pointer cannot be read (revision: Field required)\n" in stdout
     assert f"patchserve-server store restore --store {root} parcel --revision REVISION\n" in stdout
-    document = json.loads(run("check", "--json")[1])
+    document = json.loads(run("check", "--output", "json")[1])
     other, parcel = document["references"]
     assert (other["is_intact"], parcel["is_intact"], parcel["revision"]) == (True, False, "")
     assert parcel["problem"] == "its pointer cannot be read (revision: Field required)"
@@ -133,7 +133,7 @@ def test_a_check_says_which_revision_is_the_previous_one(run: Run, root: Path) -
     _, stdout, _ = run("check", "--store", root)
     assert f"  {OLD.revision[:12]} (current) intact, 3 images" in stdout
     assert f"  {NEW.revision[:12]} (previous) intact, 1 image" in stdout
-    parcel = json.loads(run("check", "--store", root, "--json")[1])["references"][1]
+    parcel = json.loads(run("check", "--store", root, "--output", "json")[1])["references"][1]
     assert (parcel["revision"], parcel["previous_revision"]) == (OLD.revision, NEW.revision)
     (root / "parcel" / NEW.revision / "bank.safetensors").write_bytes(b"")
     code, stdout, _ = run("check", "--store", root)

@@ -230,3 +230,15 @@ def test_a_reader_that_closes_the_output_ends_the_command_without_a_word(fake: F
     assert process.stderr.read() == b""
     assert process.wait(30) == 1
     process.stderr.close()
+
+
+@pytest.mark.parametrize(
+    "words", [("reference", "export", "belt", "-"), ("stream", "tree", "--annotated-video", "-")], ids=" ".join
+)
+def test_no_file_gets_the_name_that_elsewhere_is_standard_input(
+    run: Run, tree: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tree.parent)
+    code, _, stderr = run(*words)
+    assert (code, "name a file" in stderr) == (2, True)
+    assert not (tree.parent / "-").exists()

@@ -70,16 +70,18 @@ def test_only_reading_looks_at_the_environment(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file.write_text("prot = 1\nmax_calls = 1\nheatmap_scale = 'warm'\n")
+    file.write_text("prot = 1\nmax_calls = 1\nheatmap_scale = 'warm'\nstor = 's'\n")
     monkeypatch.setenv("PATCHSERVE_THREADS", "0")
     monkeypatch.setenv("PATCHSERVE_MAX_CALS", "3")
     with pytest.raises(ConfigurationError) as caught:
         read_configuration({"port": "abc"}, file)
+    assert [problem.line for problem in caught.value.problems if problem.line] == [1, 2, 3, 4]
     assert sorted(map(str, caught.value.problems)) == sorted(
         [
             f"{file}, line 1: there is no setting 'prot'. Did you mean port?",
             f"{file}, line 2: max_calls is 1; it must be a whole number of at least 2.",
             f"{file}, line 3: heatmap_scale is 'warm'; it must be one of relative, calibrated.",
+            f"{file}, line 4: there is no setting 'stor'. Did you mean store?",
             "the variable PATCHSERVE_THREADS is '0'; it must be a whole number of at least 1.",
             "the variable PATCHSERVE_MAX_CALS is no setting. Did you mean PATCHSERVE_MAX_CALLS?",
             "--port is 'abc'; it must be a whole number from 0 to 65535.",

@@ -191,6 +191,6 @@ def test_kept_times_can_be_looked_up_without_measuring(tmp_path: Path) -> None:
 
     assert Measurements(None, never).kept_ms("a", ("x",)) is None
     assert Measurements(tmp_path, never).kept_ms("a", ("x",)) is None
-    Measurements(tmp_path, lambda _: {"x": 2.0}).times_ms("a", {"x": int})
+    Measurements(tmp_path, lambda _: {"x": 2.0}, calm).times_ms("a", {"x": int})
     assert Measurements(tmp_path, never).kept_ms("a", ("x",)) == {"x": 2.0}
     assert Measurements(tmp_path, never).kept_ms("a", ("x", "y")) is None

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.words import counted
 from patchserve_server.engine.measurements import Measurements
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.parallel import ParallelSearch
@@ -57,8 +58,8 @@ def choose_search(
         choice = replace(choice, product=fastest.product)
     if threads is None:
         counts = sorted({1, max(1, cores // 2), cores}, reverse=True)
-        choices = {f"{count} threads": replace(choice, threads=count) for count in counts}
-        fastest = _fastest(choices, dim, measurements, preferred=f"{cores} threads")
+        choices = {counted(count, "thread"): replace(choice, threads=count) for count in counts}
+        fastest = _fastest(choices, dim, measurements, preferred=counted(cores, "thread"))
         choice = replace(choice, threads=fastest.threads)
     return choice
 
@@ -85,15 +86,15 @@ def _fastest(
     for name, choice in choices.items():
         searches[name] = _MeasuredSearch(queries, bank, choice)
     try:
-        given = sorted({(choice.product.value, choice.threads) for choice in choices.values()})
-        times_ms = measurements.times_ms(f"search of {dim} features, {given}", dict(searches))
+        given = sorted({f"{choice.product} on {counted(choice.threads, 'thread')}" for choice in choices.values()})
+        times_ms = measurements.times_ms(f"search of {dim} features, {', '.join(given)}", dict(searches))
     finally:
         for search in searches.values():
             search.close()
     fastest = min(times_ms, key=times_ms.__getitem__)
     if preferred and times_ms[fastest] > _CLEARLY_LESS * times_ms[preferred]:
         fastest = preferred
-    _log.info("Search: %s is the fastest (%s)", fastest, ", ".join(f"{k} {ms:.1f} ms" for k, ms in times_ms.items()))
+    _log.info("Search is fastest with %s (%s)", fastest, ", ".join(f"{k} {ms:.1f} ms" for k, ms in times_ms.items()))
     return choices[fastest]
 
 

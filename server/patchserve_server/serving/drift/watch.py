@@ -53,6 +53,7 @@ class _Recent:
     drift: Drift = UNKNOWN
     found: DriftState = DriftState.NONE  # by the last comparison
     is_comparing: bool = False
+    is_due: bool = False  # another comparison, after the one that runs
 
 
 class DriftWatch:
@@ -89,8 +90,11 @@ class DriftWatch:
         self._remember(reference_id, recent)
         recent.scores.append(raw_score)
         recent.images += 1
-        if recent.images % COMPARED_EVERY == 0 and not recent.is_comparing:
-            self._begin_to_compare(reference_id, recent)
+        if recent.images % COMPARED_EVERY == 0:
+            if recent.is_comparing:
+                recent.is_due = True
+            else:
+                self._begin_to_compare(reference_id, recent)
 
     def _remember(self, reference_id: ReferenceId, recent: _Recent) -> None:
         self._recent.pop(reference_id, None)
@@ -119,7 +123,7 @@ class DriftWatch:
         if len(recent.scores) < MIN_RECENT or not is_comparable(recent.calibration):
             self._learn(reference_id, recent, len(recent.scores), None)
             return
-        recent.is_comparing = True
+        recent.is_comparing, recent.is_due = True, False
         # Of no call: what it finds is about the images of many.
         task = asyncio.create_task(self._compare(reference_id, recent), context=Context())
         self._comparing.add(task)
@@ -134,6 +138,8 @@ class DriftWatch:
             recent.is_comparing = False
         if self._recent.get(reference_id) is recent:
             self._learn(reference_id, recent, len(scores), compared)
+            if recent.is_due:
+                self._begin_to_compare(reference_id, recent)
 
     def _learn(self, reference_id: ReferenceId, recent: _Recent, count: int, compared: Comparison | None) -> None:
         before = recent.drift

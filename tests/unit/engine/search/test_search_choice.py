@@ -45,12 +45,13 @@ def test_the_fastest_product_is_chosen(fastest: SearchProduct) -> None:
 
 @pytest.mark.parametrize("fastest", [1, 2, 4])
 def test_the_fastest_number_of_threads_is_chosen(fastest: int) -> None:
-    times_ms = {f"{count}_threads": 9.0 for count in (1, 2, 4)} | {f"{fastest}_threads": 5.0}
+    names = {1: "1_thread", 2: "2_threads", 4: "4_threads"}
+    times_ms = dict.fromkeys(names.values(), 9.0) | {names[fastest]: 5.0}
     assert choose(timed(**times_ms), product="fp32") == SearchChoice(FP32, fastest)
 
 
 def test_all_cores_search_unless_fewer_take_clearly_less_time() -> None:
-    times_ms = {"1_threads": 7.5, "2_threads": 8.0, "4_threads": 9.0}
+    times_ms = {"1_thread": 7.5, "2_threads": 8.0, "4_threads": 9.0}
     assert choose(timed(**times_ms), product="fp32").threads == 4
     assert choose(timed(**{**times_ms, "2_threads": 7.0}), product="fp32").threads == 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -70,6 +71,17 @@ async def test_what_a_comparison_finds_names_no_call(bench: Bench, monkeypatch: 
 
 def like_normal(count: int) -> list[float]:
     return [*map(float, np.random.default_rng(0).choice(NORMAL, count))]
+
+
+async def test_images_that_come_during_a_comparison_are_compared_after_it() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        bench, is_free = Bench(pool), threading.Event()
+        pool.submit(is_free.wait)
+        belt = bench.use(info())
+        for score in like_normal(4 * COMPARED_EVERY):
+            bench.watch.add(belt.reference_id, belt.revision, score)
+        is_free.set()
+        await until(lambda: bench.watch.drift_of(belt).image_count == 4 * COMPARED_EVERY)
 
 
 async def test_too_few_images_then_none_then_another_scene(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:

@@ -257,6 +257,19 @@ def test_a_damaged_reference(folder: Path) -> None:
 # -- ports
 
 
+def test_a_port_that_is_given_twice() -> None:
+    settings = Settings(host="0.0.0.0", port=47113, http_port=47113, metrics_port=47113, metrics_host="127.0.0.1")
+    first, *others = check_ports(settings)
+    assert first.message == "0.0.0.0:47113 is free"
+    assert [(finding.status, finding.message, finding.advice) for finding in others] == [
+        (Status.FAULT, "--http-port and --port are both 47113", "Set another --http-port."),
+        (Status.FAULT, "--metrics-port and --port are both 47113", "Set another --metrics-port."),
+    ]
+    apart = Settings(host="127.0.0.1", port=47113, metrics_port=47113, metrics_host="127.0.0.2")
+    assert [finding.status for finding in check_ports(apart)] == [Status.OK, Status.OK]
+    assert [finding.status for finding in check_ports(Settings(port=0, http_port=0, metrics_port=0))] == [Status.OK] * 3
+
+
 def test_a_port_of_another_program() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from patchserve_server.bootstrap.doctor import limits
 from patchserve_server.config import Settings
 from patchserve_server.contract.methods import SERVICE
 
@@ -78,6 +79,19 @@ def test_every_object_has_the_schema_of_kubernetes(objects: dict[str, dict[str, 
     for kind, each in objects.items():
         if kind not in OF_OPERATOR:
             kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_the_doctor_finds_nothing_in_the_limits_of_the_container(
+    pod: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = pod["spec"]["containers"][0]["resources"]
+    memory_gib, cores = int(resources["limits"]["memory"].removesuffix("Gi")), int(resources["requests"]["cpu"])
+    monkeypatch.setattr(limits, "cgroup_bytes", lambda: memory_gib * 2**30)
+    monkeypatch.setattr(limits, "machine_bytes", lambda: 2**40)
+    monkeypatch.setattr(limits, "cgroup_cores", lambda: None)
+    monkeypatch.setattr(limits, "available_cores", lambda: cores)
+    found = {finding.subject: finding.advice for finding in limits.check_limits(settings_in(pod))}
+    assert (found["memory"], found["processor"]) == ("", "")
 
 
 def test_every_flag_and_variable_is_a_setting_of_the_server(pod: dict[str, Any]) -> None:

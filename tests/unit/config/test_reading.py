@@ -98,6 +98,8 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("\n[limits]\nmax_calls = 5", ["line 2: there is no table 'limits'; settings, such as max_calls, are in no"]),
         ("[port]\nx = 5", ["line 1: port is a table; it must be a whole number from 0 to 65535."]),
         ("port = true", ["line 1: port is True: only switches are true or false"]),
+        ("drain_grace_s = inf", ["line 1: drain_grace_s is inf; it must be a number of at least 0."]),
+        ("max_timeout_s = nan", ["line 1: max_timeout_s is nan; it must be a number above 0."]),
         ("store = 5", ["line 1: store is 5; it must be a path."]),
         ("store = ['a']", ["line 1: store is ['a']; it must be a path."]),
         ("host = 1979-05-27", ["line 1: host is datetime.date(1979, 5, 27); it must be a text"]),

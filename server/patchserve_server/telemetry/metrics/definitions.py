@@ -30,6 +30,10 @@ REJECTIONS: Final = (
     errors.StorageUnavailableError,
 )
 
+STORE_OPERATIONS: Final = (
+    "save", "load", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids", "delete",
+)  # fmt: skip
+
 
 class Kind(enum.StrEnum):
     COUNTER = "counter"
@@ -239,6 +243,7 @@ STORE_OPERATION_DURATION: Final = _histogram(
     "Operations of the store: save, load, load_previous, describe_previous, restore, forget_previous, list_ids, "
     "delete. `outcome`: ok, absent (there is no such reference), error.",
     "error: the log names the cause; the disk is full, read-only or slow.",
+    *((operation, "error") for operation in STORE_OPERATIONS),
 )
 DEVICE_MEMORY: Final = _gauge(
     "device_memory_bytes",

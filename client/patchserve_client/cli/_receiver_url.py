@@ -18,7 +18,6 @@ def checked_url(url: str, schemes: Sequence[str]) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
-        (parts.hostname or "").encode("idna")  # as it is looked up: labels of at most 63 characters
     except ValueError as error:
         raise ValueError(f"This is not a URL: {error}.") from error
     if parts.scheme not in schemes or not parts.hostname:

@@ -141,7 +141,8 @@ def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> Non
 
 def test_of_very_many_unknown_keys_the_first_are_named(file: Path) -> None:
     found = faults(file, "".join(f"k{number} = 1\n" for number in range(10_000)))
-    assert found[99:] == [", line 100: there is no setting 'k99'", ": there are 9900 more keys that are no settings."]
+    assert len(found) == 101
+    assert {", line 100: there is no setting 'k99'", ": there are 9900 more keys that are no settings."} < set(found)
 
 
 def test_a_file_may_write_numbers_and_words_as_such(file: Path) -> None:

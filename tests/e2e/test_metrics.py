@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import queue
@@ -24,11 +25,13 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_png
 from fakes.scrape import Scrape, scrape
 from fakes.waiting import wait_until
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from patchserve.v1 import stream_pb2
 from patchserve.v1.inference_pb2 import InferRequest
 from patchserve.v1.reference_pb2 import DeleteReferenceRequest, LoadReferenceRequest
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.rpc.server import GrpcServer
 from patchserve_server.telemetry.metrics.definitions import METRICS
 
 IMAGE = gray_png(100)
@@ -80,6 +83,26 @@ def outcome(call: Any) -> Any:
     with suppress(grpc.RpcError, grpc.FutureCancelledError):
         call.result(60)
     return call.code()
+
+
+def test_a_call_that_begins_while_the_server_starts_counts_from_its_begin(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, watches = GrpcServer.start, []
+
+    async def start_and_watch(self: GrpcServer) -> str:
+        address = await start(self)
+        channel = grpc.aio.insecure_channel(f"localhost:{address.rpartition(':')[2]}")
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await watch.read()  # it has begun
+        watches.append((watch, channel, asyncio.get_running_loop()))
+        return address
+
+    monkeypatch.setattr(GrpcServer, "start", start_and_watch)
+    with watched() as server:
+        assert server.value("rpc_in_flight") == 1
+        watch, channel, loop = watches[0]
+        loop.call_soon_threadsafe(watch.cancel)
+        server.wait_for(0, "rpc_in_flight")
+        asyncio.run_coroutine_threadsafe(channel.close(), loop).result(30)
 
 
 def test_calls_count_by_face_method_and_code(server: Watched) -> None:

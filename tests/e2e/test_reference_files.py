@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from patchserve.v1 import reference_pb2
 from patchserve_client import AsyncClient, Client, InvalidArgument, NotFound, ReferenceOperation
 from patchserve_client.cli import app
+from patchserve_server.serving.reference_transfer import ReferenceTransfer
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -115,6 +117,22 @@ async def test_asyncio_copies_too(address: str, other: str, belt: str) -> None:
         assert await client.copy_reference(belt, "far", to=target) == await target.get_reference("far")
         with pytest.raises(NotFound):
             await client.copy_reference("nobody", "far", to=target)
+
+
+def test_an_export_that_is_read_slowly_ends_at_the_time_limit_of_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would hold a place, a copy of the bank on a disk and the revision as long as its caller likes."""
+
+    async def chunks(_self: ReferenceTransfer, _file: object) -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await asyncio.sleep(0.01)
+
+    monkeypatch.setattr(ReferenceTransfer, "_chunks", chunks)
+    with in_process_server(max_load_timeout_s=0.5) as address, connect(address) as stub:
+        stub.LoadReference(reference_pb2.LoadReferenceRequest(images=[gray_png(100)]))
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.ExportReference(reference_pb2.ExportReferenceRequest(), timeout=60))
+        assert refusal(caught.value)[:2] == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE")
 
 
 def test_the_history_says_what_made_each_revision(address: str, belt: str, call: CallMethod) -> None:

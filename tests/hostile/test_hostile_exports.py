@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
-from fakes.references import make_reference, make_subspace_model, model_content, named
+from fakes.references import make_model, make_reference, make_subspace_model, model_content, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchserve_server.domain.errors import ReferenceFileError
 from patchserve_server.domain.ports import ImportedReference
-from patchserve_server.domain.reference import Reference
+from patchserve_server.domain.reference import Reference, ReferenceModel
 from patchserve_server.store import ExportedFiles
 from patchserve_server.store.exported import MAGIC
 
@@ -148,3 +150,47 @@ def test_what_is_made_up_is_refused_by_name(data: bytes, tmp_path: Path, harm: s
 def test_bytes_after_the_end_are_refused_at_once(data: bytes, tmp_path: Path) -> None:
     with ExportedFiles(tmp_path).receive(len(data)) as file, pytest.raises(ReferenceFileError, match="after its end"):
         file.write(data + b"x")
+
+
+def with_manifest(data: bytes, manifest: bytes) -> bytes:
+    """The file with another manifest, and with sizes and a digest that are right."""
+    head_at = HEAD_AT + int.from_bytes(data[len(MAGIC) : HEAD_AT], "little")
+    head = json.loads(data[HEAD_AT:head_at])
+    bank = data[head_at + head["manifest_bytes"] : -32]
+    changed = json.dumps({**head, "manifest_bytes": len(manifest)}, indent=2).encode() + b"\n"
+    content = MAGIC + len(changed).to_bytes(8, "little") + changed + manifest + bank
+    return content + hashlib.sha256(content).digest()
+
+
+@pytest.mark.parametrize(
+    ("manifest", "reason"),
+    [
+        (b"[" + b"1," * 2**20 + b"1]", "its manifest has more than 1,048,576 values"),
+        (b'{"x":' + b"[]," * 2**20 + b"0}", "its manifest has more than 1,048,576 values"),
+        (b'["' + b"," * 2**21 + b'"]', "its manifest cannot be read"),  # one value
+        (b'"' + b'\\"' * 2**22, "its manifest cannot be read"),  # a text without an end
+    ],
+    ids=["numbers", "arrays", "text", "endless"],
+)
+def test_a_manifest_of_very_many_values_is_not_parsed(
+    data: bytes, tmp_path: Path, manifest: bytes, reason: str
+) -> None:
+    with pytest.raises(ReferenceFileError, match=reason):
+        imported(with_manifest(data, manifest), tmp_path, chunk_bytes=2**20)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e20])
+@pytest.mark.parametrize(
+    ("model", "array"), [(make_model(), "patches"), (make_subspace_model(), "mean"), (make_subspace_model(), "basis")]
+)
+def test_vectors_that_no_backbone_makes_are_refused(
+    tmp_path: Path, model: ReferenceModel, array: str, value: float
+) -> None:
+    """Their revision is right, because whoever makes them up computes it; their scores would be no numbers."""
+    changed = getattr(model.bank, array).copy()
+    changed.flat[-1] = value
+    made_up = named(dataclasses.replace(model, bank=dataclasses.replace(model.bank, **{array: changed})))
+    with pytest.raises(
+        ReferenceFileError, match=rf"its array {array} has a value that is not finite, or beyond 1e\+15"
+    ):
+        imported(exported(made_up, tmp_path), tmp_path)

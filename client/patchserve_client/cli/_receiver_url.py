@@ -24,6 +24,10 @@ def checked_url(url: str, schemes: Sequence[str]) -> SplitResult:
         raise ValueError(f"The URL must begin with {allowed} and a host, not {url.partition('?')[0]!r}.")
     if parts.username is not None:
         raise ValueError("Leave the user and the password out of the URL, which other processes can see.")
+    try:
+        parts.hostname.encode("idna")  # as the system's resolver will get it
+    except UnicodeError as error:
+        raise ValueError(f"The host {parts.hostname[:300]!r} has a part that is empty, or longer than 63.") from error
     if port == 0 or parts.fragment:
         raise ValueError("The URL must have no fragment, and another port than 0.")
     return parts

@@ -21,6 +21,8 @@ SECRET_VARIABLE: Final = "PATCHSERVE_WEBHOOK_SECRET"  # noqa: S105 - its name
 _TIMEOUT_S: Final = 10.0
 _PREFIX: Final = "whsec_"
 _MAX_ANSWER_BYTES: Final = 64 * 1024
+_READ_BYTES: Final = 8192
+_PORTS: Final = {"http": 80, "https": 443}
 _TEMPORARY: Final = (408, 425, 429)
 
 
@@ -78,10 +80,21 @@ class Webhook:
             target += f"?{self._url.query}"
         self._connection.request("POST", target, message.body, self._headers(message))
         response = self._connection.getresponse()
-        if len(response.read(_MAX_ANSWER_BYTES)) == _MAX_ANSWER_BYTES:
-            self._connection.close()  # the rest is not wanted
+        self._skip(response)
         after = response.headers.get("Retry-After", "")
         return response.status, float(after) if after.isascii() and after.isdecimal() else None
+
+    def _skip(self, response: http.client.HTTPResponse) -> None:
+        """Read the rest of an answer, so that the connection can be used again; if it is too long or slow, close it."""
+        left_bytes, deadline_s = _MAX_ANSWER_BYTES, time.monotonic() + _TIMEOUT_S
+        while left_bytes > 0 and time.monotonic() < deadline_s:
+            # Not read(): of a chunk that says it has a negative size, it reads all that ever comes.
+            data = response.read1(_READ_BYTES)
+            if not data:
+                response.close()  # of Python 3.11, read1() leaves it open
+                return
+            left_bytes -= len(data)
+        self._connection.close()
 
     def _headers(self, message: Message) -> dict[str, str]:
         timestamp = str(int(self._clock()))
@@ -99,11 +112,12 @@ class Webhook:
 
 
 def _connection(url: SplitResult) -> http.client.HTTPConnection:
-    host = str(url.hostname)
+    # Without a port, http.client looks for one in the host, and finds one in an IPv6 address.
+    host, port = str(url.hostname), url.port or _PORTS[url.scheme]
     if url.scheme == "http":
-        return http.client.HTTPConnection(host, url.port, timeout=_TIMEOUT_S)
+        return http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
     context = ssl.create_default_context()  # verifies; SSL_CERT_FILE names other authorities
-    return http.client.HTTPSConnection(host, url.port, timeout=_TIMEOUT_S, context=context)
+    return http.client.HTTPSConnection(host, port, timeout=_TIMEOUT_S, context=context)
 
 
 def _key(secret: str) -> bytes:

@@ -51,12 +51,12 @@ async def serve(live: LiveSettings, announce: Callable[[str], None], read_again:
     with ExitStack() as resources:
         open_listeners(settings, observation.events, resources)
         server = create_server(settings, credentials, observation)
-        addresses = await server.start()
+        # Before any call can begin: whoever counts hears of the begin and of the end, or of neither.
+        metrics_url = open_metrics(live, credentials, observation, resources)
+        addresses = dataclasses.replace(await server.start(), metrics_url=metrics_url)
         for work in (settings_reloader.run(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         try:
-            metrics_url = open_metrics(live, credentials, observation, resources)
-            addresses = dataclasses.replace(addresses, metrics_url=metrics_url)
             starting = composition.create_application(live, addresses, observation, resources)
             application = await _unless_stopped(starting, stop)
             if application is not None:

@@ -52,7 +52,10 @@ class SettingsReloader:
         while True:
             await self._requested.wait()
             self._requested.clear()
-            await self._reload()
+            try:
+                await self._reload()
+            except Exception:  # noqa: BLE001 - a bug: else nothing would be read again for good, without a word
+                _log.exception("The settings cannot be read again, or not all of the server has them")
 
     async def _reload(self) -> None:
         """Applies what may change at run time, and logs what is different. After a fault, all stays as it is."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -59,8 +59,21 @@ def share_metrics(path: str, name: str, live: LiveSettings, observation: Observa
     resources.callback(SnapshotServer(Path(path), registry, lower_thread_priority).close)
 
 
-def collect_metrics(settings: Settings, credentials: Credentials, paths: Sequence[Path], resources: ExitStack) -> str:
+def collect_metrics(
+    settings: Settings,
+    credentials: Credentials,
+    paths: Sequence[Path],
+    resources: ExitStack,
+    max_references: Callable[[], int],
+) -> str:
     """Listens for scrapes in the parent of several processes, which share their metrics at these paths.
+
+    Args:
+        settings: at the start.
+        credentials: of the port.
+        paths: of the sockets of the processes.
+        resources: closes the port.
+        max_references: how many references have series of their own; it may change.
 
     Returns:
         The URL.
@@ -71,7 +84,7 @@ def collect_metrics(settings: Settings, credentials: Credentials, paths: Sequenc
     with _extra():
         from patchserve_server.telemetry.metrics.adapter import registry_of_fleet  # noqa: PLC0415 - an extra
 
-    return _listen(settings, credentials, registry_of_fleet(paths), resources)
+    return _listen(settings, credentials, registry_of_fleet(paths, max_references), resources)
 
 
 @contextmanager

@@ -105,6 +105,7 @@ class Settings(BaseSettings):
         env_ignore_empty=True,
         use_attribute_docstrings=True,
         coerce_numbers_to_str=True,  # `fronts = 2` in a file
+        allow_inf_nan=False,  # JSON cannot show them, and a time without an end is none
     )
 
     @classmethod

@@ -9,7 +9,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/@\s]+(?=@)")
+_CREDENTIALS: Final = re.compile(r"(?<=://)[^/\s]+(?=@)")  # a password may have an @ itself
 HIDDEN: Final = "***"
 
 Shown = str | int | float | bool | None

@@ -53,7 +53,7 @@ class Method:
     Args:
         scope: the scope that the caller's token needs.
         initial_permit: the permit that a call needs at its start.
-        time_limit: for a call with one response. A stream of responses has no time limit.
+        time_limit: for a call with one request. A stream in both directions has no time limit.
         request_size: the largest message that a caller may send.
         always_answered: a probe, answered also while the server starts or is full. It needs no permit, does not count
             for `--max-calls`, and has its own short time limit.

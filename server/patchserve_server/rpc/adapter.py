@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -22,7 +22,7 @@ from patchserve_server.rpc.receiving import ReceivedMessages, Requests
 from patchserve_server.rpc.response_writer import ResponseWriter
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
-from patchserve_server.serving.time_limits import deadline
+from patchserve_server.serving.time_limits import deadline, within
 
 _PROBE_TIMEOUT_S: Final = 10.0
 
@@ -136,14 +136,14 @@ class _AdaptedMethod:
     async def _respond(self, requests: Requests, call: Call | Context, timeouts_s: tuple[float, float]) -> None:
         handler, context = self._handler, call.context if isinstance(call, Call) else call
         writer = ResponseWriter(context, self._shared.listening.write_timeout_s)
-        if handler.response_streaming:
-            if handler.request_streaming:
-                stream = handler.stream_stream(requests, call)
-            else:
-                stream = handler.unary_stream(await _single(requests), call)
-            async with aclosing(stream) as responses:
-                async for response in responses:
-                    await writer.write(response)
+        if handler.stream_stream is not None:
+            await _write_all(handler.stream_stream(requests, call), writer)
+            return
+        if handler.unary_stream is not None:
+            # A download: it holds what it takes until it has ended, however slowly its caller reads.
+            limit = within(None, "") if self._method.stays_open else deadline(context.time_remaining(), *timeouts_s)
+            async with limit:
+                await _write_all(handler.unary_stream(await _single(requests), call), writer)
             return
         async with deadline(context.time_remaining(), *timeouts_s):
             if handler.stream_unary is not None:
@@ -151,6 +151,12 @@ class _AdaptedMethod:
             else:
                 response = await handler.unary_unary(await _single(requests), call)
         await writer.write(response)
+
+
+async def _write_all(stream: AsyncGenerator[Any], writer: ResponseWriter) -> None:
+    async with aclosing(stream) as responses:
+        async for response in responses:
+            await writer.write(response)
 
 
 async def _single(requests: Requests) -> Any:  # noqa: ANN401

@@ -254,9 +254,9 @@ class Admission:
             while (due := self._due()) is not None:
                 capacity, flow, elsewhere = due
                 held = self._ledger.held(streams=True)
-                held_by_streams = held + capacity
-                # What waited when the limit became lower may exceed it, and is granted alone.
-                if held != NOTHING and not held_by_streams.fits(self._stream_limit):
+                # What exceeds the limit, because that was higher when its stream began, is granted alone.
+                held_by_streams = held + capacity if held != NOTHING else capacity.at_most(self._stream_limit)
+                if not held_by_streams.fits(self._stream_limit):
                     return
                 if not (held_by_streams + self._ledger.held(streams=False)).fits(self.limit):
                     return
@@ -299,11 +299,12 @@ class Admission:
 
     def _is_within_share(self, more: Capacity, by_streams: Capacity, by_calls: Capacity) -> bool:
         """Whether the share of a client, which holds this much, allows this much more for its streams."""
+        # A batch of the Open Inference Protocol that needs more than half of the share, or more than a share that has
+        # become smaller, is admitted alone.
+        if by_streams == NOTHING:
+            return (more.at_most(self.client_limit) + by_calls).fits(self.client_limit)
         held_after = by_streams + more
-        # A batch of the Open Inference Protocol that needs more than half of the share is admitted alone.
-        if by_streams != NOTHING and not held_after.fits(self._client_stream_limit):
-            return False
-        return (held_after + by_calls).fits(self.client_limit)
+        return held_after.fits(self._client_stream_limit) and (held_after + by_calls).fits(self.client_limit)
 
     def _held_by(self, client: str) -> Capacity:
         return self._held(client, streams=False) + self._held(client, streams=True)

@@ -22,6 +22,9 @@ class Capacity:
     def at_least(self, other: Capacity) -> Capacity:
         return Capacity(max(self.count, other.count), max(self.bytes, other.bytes))
 
+    def at_most(self, other: Capacity) -> Capacity:
+        return Capacity(min(self.count, other.count), min(self.bytes, other.bytes))
+
     def fits(self, limit: Capacity) -> bool:
         return self.count <= limit.count and self.bytes <= limit.bytes
 

@@ -220,13 +220,17 @@ class OpenReferences:
         self._release(entry)
 
     def bytes_by_state(self) -> dict[str, int]:
-        """The memory of current, retired and previous revisions, and what is reserved. Any thread may ask."""
+        """The memory of current, retired and previous revisions, what they share, and what is reserved.
+
+        Together, this is what the limit holds. Any thread may ask.
+        """
         current = {id(entry.memory): entry.nbytes for entry in list(self._current.values())}
         retired = {id(entry.memory): entry.nbytes for entry in list(self._retired)}
         return {
             "open": sum(current.values()),
             "retired": sum(nbytes for memory, nbytes in retired.items() if memory not in current),
             "previous": sum(list(self._previous.values())),
+            "shared": self._shared,
             "reserved": self._reserved,
         }
 

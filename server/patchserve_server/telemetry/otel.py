@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -82,8 +83,9 @@ class OpenTelemetry:
         endings = [threading.Thread(target=end, name="OpenTelemetry ends", daemon=True) for end in self._endings]
         for ending in endings:
             ending.start()
+        deadline_s = time.monotonic() + _END_S  # of all of them together
         for ending in endings:
-            ending.join(_END_S)
+            ending.join(max(0.0, deadline_s - time.monotonic()))
 
 
 def _resource(version: str, process: str) -> Resource:

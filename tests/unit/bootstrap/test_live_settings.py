@@ -26,7 +26,7 @@ class Reload:
     """Settings that a test changes, and a reloader that runs."""
 
     def __init__(self) -> None:
-        self.read: Settings | ConfigurationError = Settings()
+        self.read: Settings | Exception = Settings()
         self.live = LiveSettings(Settings())
         self.heard: list[Settings] = []
         self.live.on_change(set_log_level)
@@ -34,18 +34,19 @@ class Reload:
         self.reloader = SettingsReloader(self.live, self._read_again)
 
     def _read_again(self) -> Settings:
-        if isinstance(self.read, ConfigurationError):
+        if isinstance(self.read, Exception):
             raise self.read
         return self.read
 
 
-async def reload(reload: Reload, read: Settings | ConfigurationError, caplog: pytest.LogCaptureFixture) -> str:
+async def reload(reload: Reload, read: Settings | Exception, caplog: pytest.LogCaptureFixture) -> str:
     """Reads these settings; returns the line of the log."""
     caplog.clear()
     reload.read = read
     running = asyncio.create_task(reload.reloader.run())
     reload.reloader.request()
     await until(lambda: bool(caplog.messages) and not reload.reloader._requested.is_set())
+    assert not running.done(), "it waits for the next request"
     running.cancel()
     (message,) = caplog.messages
     return message
@@ -67,9 +68,16 @@ async def test_after_a_fault_nobody_hears_of_anything(caplog: pytest.LogCaptureF
     test = Reload()
     fault = ConfigurationError([Problem("port is 'x'", "port", "a.toml", 3), Problem("--threads is '0'")])
     message = await reload(test, fault, caplog)
-    assert message.endswith("stay as they are: a.toml, line 3: port is 'x'; --threads is '0'")
+    assert message.endswith("stay as they are: --threads is '0'; a.toml, line 3: port is 'x'")
     assert not test.heard
     assert test.live.now == Settings()
+
+
+async def test_a_bug_is_logged_and_the_next_request_is_obeyed(caplog: pytest.LogCaptureFixture) -> None:
+    test = Reload()
+    assert "cannot be read again" in await reload(test, RuntimeError("a bug"), caplog)
+    assert test.live.now == Settings()
+    assert "max_in_flight is 5" in await reload(test, Settings(max_in_flight=5), caplog)
 
 
 async def test_a_change_of_the_log_level_is_logged_in_either_direction(caplog: pytest.LogCaptureFixture) -> None:
@@ -78,3 +86,16 @@ async def test_a_change_of_the_log_level_is_logged_in_either_direction(caplog: p
     assert 'log_level is "error" (was "info")' in await reload(test, Settings(log_level="error"), caplog)
     assert logging.getLogger("patchserve_server").level == logging.ERROR
     assert 'log_level is "debug" (was "error")' in await reload(test, Settings(log_level="debug"), caplog)
+
+
+async def test_after_a_bug_the_next_request_is_heard(caplog: pytest.LogCaptureFixture) -> None:
+    test = Reload()
+    running = asyncio.create_task(test.reloader.run())
+    test.read = RuntimeError("a bug")
+    test.reloader.request()
+    await until(lambda: any("cannot be read again" in message for message in caplog.messages))
+    test.read = Settings(max_in_flight=5)
+    test.reloader.request()
+    await until(lambda: bool(test.heard))
+    running.cancel()
+    assert test.live.now.max_in_flight == 5

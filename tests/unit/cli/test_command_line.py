@@ -149,3 +149,14 @@ def test_without_the_packages_of_the_server_the_command_says_how_to_install_them
         "patchserve-server: only the client of patchserve is installed here (pydantic is missing). Install the server "
         'with `pip install ".[server]"` in a checkout of patchserve.\n'
     )
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a shell of Unix closes the streams")
+def test_standard_streams_that_are_closed_are_opened_again(tmp_path: Path) -> None:
+    """Else the first socket is standard error, and the log has no stream."""
+    code = (
+        "import os, sys; from patchserve_server import cli; cli._open_closed_streams(); print(1, file=sys.stderr); "
+        f"open({str(tmp_path / 'names')!r}, 'w').write(' '.join(os.readlink(f'/proc/self/fd/{{n}}') for n in range(3)))"
+    )
+    subprocess.run(["/bin/sh", "-c", '"$@" <&- >&- 2>&-', "sh", sys.executable, "-c", code], check=True)
+    assert set((tmp_path / "names").read_text().split()) == {os.devnull}

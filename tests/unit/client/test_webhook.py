@@ -6,9 +6,12 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,30 @@ def test_without_a_secret_nothing_is_signed_and_any_text_is_one(hook: HookServer
     plain, signed = hook.posted
     assert "webhook-signature" not in plain.headers
     assert signed.headers["webhook-signature"] == signature(signed, b"a plain secret")
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("http://[::1]/belt", ("::1", 80)),
+        ("https://[::1]/belt", ("::1", 443)),
+        ("http://[::1]:8080", ("::1", 8080)),
+        ("https://factory", ("factory", 443)),
+    ],
+)
+def test_the_port_is_that_of_the_url_or_of_its_scheme(
+    url: str, address: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def refuse(at: tuple[str, int], *_: object) -> None:
+        asked.append(at)
+        raise OSError(111, "Connection refused")
+
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    with pytest.raises(DeliveryError, match="Connection refused"):
+        Webhook(url).send(MESSAGE)
+    assert asked == [address]
 
 
 def test_all_outcomes_are_posted_when_they_are_wanted(run: Run, hook: HookServer, folder: Path) -> None:
@@ -212,3 +239,37 @@ def test_what_is_told_is_an_event_as_json(run: Run, hook: HookServer, folder: Pa
     }
     assert events[-1]["event"] == "summary"
     assert (code, stderr) == (1, f"Error: 1 message did not reach {hook.url}: 1 rejected.\n")
+
+
+def answering(answer: bytes) -> int:
+    """A port where one request gets these bytes."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with listener, listener.accept()[0] as connection, suppress(OSError):
+            connection.recv(65_536)
+            connection.sendall(answer)
+            connection.recv(1)  # until the other side closes it
+
+    threading.Thread(target=serve, daemon=True).start()
+    return int(listener.getsockname()[1])
+
+
+def test_of_an_answer_that_lies_about_its_size_only_the_beginning_is_read() -> None:
+    """http.client's own read() takes all that comes, and waits for more."""
+    start = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    webhook = Webhook(f"http://127.0.0.1:{answering(start + b'-1' + bytes([13, 10]) + bytes(2**18))}/")
+    webhook.send(MESSAGE)
+    assert webhook._connection.sock is None  # closed: what follows is no answer
+
+
+@pytest.mark.parametrize("url", ["http://a..b/", f"https://{'x' * 64}.example/"])
+def test_a_host_that_no_resolver_takes_is_refused_at_once(url: str) -> None:
+    with pytest.raises(ValueError, match="has a part that is empty, or longer than 63"):
+        Webhook(url)
+
+
+@pytest.mark.parametrize(("url", "port"), [("http://[::1]/", 80), ("https://[::1]/", 443), ("http://[::1]:5/", 5)])
+def test_an_address_of_ipv6_needs_no_port(url: str, port: int) -> None:
+    connection = Webhook(url)._connection
+    assert (connection.host, connection.port) == ("::1", port)

@@ -27,4 +27,5 @@ def test_what_may_change_at_run_time_are_limits_and_times_but_no_place() -> None
 
 def test_a_secret_in_a_url_is_not_shown() -> None:
     assert shown_value("https://line:secret@host.example/x") == "https://***@host.example/x"
+    assert shown_value("https://line:p@ss@host.example/x@y") == "https://***@host.example/x@y"
     assert toml_value('a\x7f"\n') == '"a\\u007f\\"\\n"'

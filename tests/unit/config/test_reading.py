@@ -98,6 +98,8 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("\n[limits]\nmax_calls = 5", ["line 2: there is no table 'limits'; settings, such as max_calls, are in no"]),
         ("[port]\nx = 5", ["line 1: port is a table; it must be a whole number from 0 to 65535."]),
         ("port = true", ["line 1: port is True: only switches are true or false"]),
+        ("drain_grace_s = inf", ["line 1: drain_grace_s is inf; it must be a number of at least 0."]),
+        ("max_timeout_s = nan", ["line 1: max_timeout_s is nan; it must be a number above 0."]),
         ("store = 5", ["line 1: store is 5; it must be a path."]),
         ("store = ['a']", ["line 1: store is ['a']; it must be a path."]),
         ("host = 1979-05-27", ["line 1: host is datetime.date(1979, 5, 27); it must be a text"]),
@@ -109,6 +111,8 @@ def test_every_fault_is_found_in_one_go(file: Path, monkeypatch: pytest.MonkeyPa
         ("port = 1\nhosts = [1,\n", ["line 2: it is no valid TOML: Invalid value."]),
         ("a = " + "[" * 10_000, ["it is no valid TOML: arrays or tables are nested too deeply."]),
         ("\ufeffport = 1", ["line 1: it begins with a byte order mark; save it as UTF-8 without one."]),
+        pytest.param(f"port = {'9' * 5000}", ["it has a number with too many digits."], id="digits"),
+        pytest.param(f"#{'x' * 2**18}", ["it has more than 262,144 bytes."], id="large"),
         (b"host = '\xff'", ["it is no text in UTF-8, as TOML must be (byte 8)."]),
     ],
 )
@@ -125,6 +129,19 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for path, reason in ((tmp_path / "none.toml", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(ConfigurationError, match=rf"{re.escape(str(path))}: {reason}.*can read\."):
             read_configuration({}, path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="only Unix has named pipes")
+def test_a_pipe_or_a_device_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(ConfigurationError, match=rf"{re.escape(str(path))}: it is no plain file"):
+            read_configuration({}, path)
+
+
+def test_of_very_many_unknown_keys_the_first_are_named(file: Path) -> None:
+    found = faults(file, "".join(f"k{number} = 1\n" for number in range(10_000)))
+    assert found[99:] == [", line 100: there is no setting 'k99'", ": there are 9900 more keys that are no settings."]
 
 
 def test_a_file_may_write_numbers_and_words_as_such(file: Path) -> None:

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from e2e.dashboard import DASHBOARD, RULES, Panel, panels, selectors
+from e2e.dashboard import DASHBOARD, FILES, RULES, Panel, panels, selectors
+
+from patchserve_server.rpc.methods import METHODS, REFLECTION
+from patchserve_server.rpc.reflection import REFLECTION_V1
 
 REPO = Path(__file__).resolve().parents[3]
 ENTRIES = [rule for group in RULES["groups"] for rule in group["rules"]]
@@ -30,6 +33,17 @@ def test_every_alert_says_how_bad_it_is_and_what_happened() -> None:
 def test_every_alert_fires_in_a_unit_test() -> None:
     cases = [case for test in UNIT_TESTS for case in test["alert_rule_test"]]
     assert {case["alertname"] for case in cases if case["exp_alerts"]} == {rule["alert"] for rule in ALERTS}
+
+
+def test_probes_are_no_calls_whose_errors_count() -> None:
+    probes = {"GET /health"}
+    for path, method in METHODS.items():
+        service, name = path.strip("/").split("/")
+        if method.always_answered and service not in (REFLECTION, REFLECTION_V1):
+            probes.add(name)
+    texts = "".join((FILES / name).read_text() for name in ("alerts.yml", "dashboard.json"))
+    (pattern,) = set(re.findall(r'method!~\\?"([^"\\]+)', texts))
+    assert set(pattern.split("|")) == probes
 
 
 def test_every_rule_that_an_expression_reads_is_recorded() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from patchserve_server.bootstrap.doctor import limits
 from patchserve_server.config import Settings
 from patchserve_server.contract.methods import SERVICE
 
@@ -30,6 +31,16 @@ def test_the_flags_in_the_manifest_are_settings() -> None:
     assert settings.insecure
 
 
+def test_the_doctor_finds_nothing_in_the_limits_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(**{name.replace("-", "_"): value or True for name, value in FLAGS.items()})  # type: ignore[arg-type]
+    monkeypatch.setattr(limits, "cgroup_bytes", lambda: number(r"limits: \{ memory: (\d+)Gi \}") * 2**30)
+    monkeypatch.setattr(limits, "machine_bytes", lambda: 2**40)
+    monkeypatch.setattr(limits, "cgroup_cores", lambda: None)
+    monkeypatch.setattr(limits, "available_cores", lambda: number(r'requests: \{ cpu: "(\d+)"'))
+    found = {finding.subject: finding.advice for finding in limits.check_limits(settings)}
+    assert (found["memory"], found["processor"]) == ("", "")
+
+
 def test_kubernetes_waits_for_the_drain_before_it_kills_the_server() -> None:
     drain_s = int(FLAGS["drain-delay-s"]) + int(FLAGS["drain-grace-s"])
     assert number(r"terminationGracePeriodSeconds: (\d+)") > drain_s
@@ -40,6 +51,7 @@ def test_kubernetes_notices_the_drain_before_calls_are_refused() -> None:
     period_s, failures = number(r"periodSeconds: (\d+)", readiness), number(r"failureThreshold: (\d+)", readiness)
     timeout_s = number(r"timeoutSeconds: (\d+)", readiness)
     assert int(FLAGS["drain-delay-s"]) > period_s * failures + timeout_s
+    assert failures > 1, "one late answer of a busy server is no reason to send its callers away"
 
 
 def test_the_probes_use_the_servers_port_and_service() -> None:

@@ -12,6 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from patchserve_server.bootstrap.doctor import limits
 from patchserve_server.config import Settings
 from patchserve_server.contract.methods import SERVICE
 
@@ -25,10 +26,10 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def rendered(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The objects of a release named `line`, by kind."""
+def rendered(values: dict[str, Any], release: str = "line") -> dict[str, dict[str, Any]]:
+    """The objects of a release, by kind."""
     with helm.Chart.load(CHART) as chart:
-        texts = chart.render(values, name="line", namespace="vision")
+        texts = chart.render(values, name=release, namespace="vision")
     manifests = [text for name, text in texts.items() if not name.endswith("NOTES.txt")]
     objects = [each for text in manifests for each in yaml.safe_load_all(text) if each]
     kinds = {each["kind"]: each for each in objects}
@@ -80,6 +81,19 @@ def test_every_object_has_the_schema_of_kubernetes(objects: dict[str, dict[str, 
             kubernetes_validate.validate(each, version, strict=True)
 
 
+def test_the_doctor_finds_nothing_in_the_limits_of_the_container(
+    pod: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resources = pod["spec"]["containers"][0]["resources"]
+    memory_gib, cores = int(resources["limits"]["memory"].removesuffix("Gi")), int(resources["requests"]["cpu"])
+    monkeypatch.setattr(limits, "cgroup_bytes", lambda: memory_gib * 2**30)
+    monkeypatch.setattr(limits, "machine_bytes", lambda: 2**40)
+    monkeypatch.setattr(limits, "cgroup_cores", lambda: None)
+    monkeypatch.setattr(limits, "available_cores", lambda: cores)
+    found = {finding.subject: finding.advice for finding in limits.check_limits(settings_in(pod))}
+    assert (found["memory"], found["processor"]) == ("", "")
+
+
 def test_every_flag_and_variable_is_a_setting_of_the_server(pod: dict[str, Any]) -> None:
     settings = settings_in(pod)
     assert settings.insecure == (settings.tls_cert is None)
@@ -96,6 +110,7 @@ def test_kubernetes_notices_the_drain_before_calls_are_refused(pod: dict[str, An
     probe = pod["spec"]["containers"][0]["readinessProbe"]
     noticed_s = probe["periodSeconds"] * probe["failureThreshold"] + probe["timeoutSeconds"]
     assert settings_in(pod).drain_delay_s > noticed_s
+    assert probe["failureThreshold"] > 1, "one late answer of a busy server is no reason to send its callers away"
 
 
 def test_readiness_asks_the_service_and_liveness_does_not(pod: dict[str, Any]) -> None:
@@ -186,7 +201,30 @@ def test_the_operator_scrapes_with_the_certificates_and_the_token_that_the_port_
     assert endpoint["tlsConfig"]["keySecret"] == {"name": "patchserve-probe", "key": "tls.key"}
     assert endpoint["authorization"]["credentials"] == {"name": "patchserve-metrics-token", "key": "token"}
     (plain,) = rendered(CASES["watched-values.yaml"])["ServiceMonitor"]["spec"]["endpoints"]
-    assert plain == {"port": "metrics", "interval": "15s"}
+    assert (plain["port"], plain["interval"]) == ("metrics", "15s")
+    assert {"scheme", "tlsConfig", "authorization"} & plain.keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("release", "override"), [("line", ""), ("patchserve", ""), ("line", "inspection"), ("a", "my-patchserve-2")]
+)
+def test_the_alert_rules_know_the_servers_whatever_the_release_is_called(release: str, override: str) -> None:
+    values = {"fullnameOverride": override, "metrics": {"serviceMonitor": {"enabled": True}}}
+    objects = rendered(values, release)
+    (endpoint,) = objects["ServiceMonitor"]["spec"]["endpoints"]
+    (relabeling,) = endpoint["relabelings"]
+    assert relabeling["targetLabel"] == "job"
+    assert objects["Service"]["metadata"]["name"] in relabeling["replacement"], "two releases are two jobs"
+    rules = (CHART / "files" / "alerts.yml").read_text()
+    for pattern in re.findall(r'job=~"([^"]+)"', rules):
+        assert re.fullmatch(pattern, relabeling["replacement"])
+
+
+def test_whoever_may_call_somebody_may_ask_for_the_address() -> None:
+    collector = {"to": [{"podSelector": {}}], "ports": [{"port": 4317}]}
+    opened = rendered({"networkPolicy": {"egress": [collector]}})["NetworkPolicy"]["spec"]["egress"]
+    assert opened == [collector, {"ports": [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]}]
+    assert rendered({})["NetworkPolicy"]["spec"]["egress"] == []
 
 
 def test_the_autoscaler_scales_the_servers_and_nobody_else_does() -> None:

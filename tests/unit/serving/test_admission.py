@@ -360,3 +360,21 @@ async def test_what_waits_when_the_limit_becomes_lower_holds_up_nobody_for_good(
     first.release()
     (await large).release()
     (await small).release()
+
+
+@pytest.mark.parametrize("limit", [Capacity(2, 200), Capacity(3, 300), Capacity(4, 350)])
+async def test_a_stream_that_began_with_a_higher_limit_goes_on_beside_others(limit: Capacity) -> None:
+    images = admission()
+    images.change_limit(limit)
+    calls = images.acquire("caller", MESSAGE)
+    for _ in range(2):
+        async with asyncio.timeout(10):
+            batch = await images.acquire_for_stream(FlowKey.of_stream("a"), Capacity(4, 400))
+        small = asyncio.create_task(images.acquire_for_stream(FlowKey.of_stream("b"), MESSAGE))
+        await settle()
+        assert not small.done(), "what exceeds the limit has all of it"
+        batch.release()
+        async with asyncio.timeout(10):
+            (await small).release()
+    calls.release()
+    assert images.held == Capacity()

@@ -93,6 +93,7 @@ class World:
         scorers = {id(entry.memory) for entry in entries}
         # Revisions that were replaced while they were in use count on top.
         assert len(scorers) <= self.capacity + len(in_use)
+        assert sum(self.references.bytes_by_state().values()) == self.references._held_bytes()
         assert set(self.references._previous) == self._kept
         if self._kept:  # they are the first to go
             assert len(scorers) + len(self._kept) <= self.capacity
@@ -143,6 +144,8 @@ def test_what_references_share_counts_once_and_stays(shared: dict[str, int]) -> 
         add("c")
         add("d")
         assert set(references) == {"c", "d"}
+        places = {"open": 2 * SIZE, "retired": 0, "previous": 0, "shared": SIZE, "reserved": 0}
+        assert references.bytes_by_state() == places, "all that the limit counts"
         with pytest.raises(MemoryBudgetError):  # the network keeps its buffers
             add("a")
 

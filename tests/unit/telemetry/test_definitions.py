@@ -7,7 +7,8 @@ import re
 from patchserve_server.contract.status import CODES
 from patchserve_server.domain import errors
 from patchserve_server.domain.errors import PatchserveError
-from patchserve_server.telemetry.metrics.definitions import METRICS, REJECTIONS, Kind
+from patchserve_server.serving.observed_store import ObservedStore
+from patchserve_server.telemetry.metrics.definitions import METRICS, REJECTIONS, STORE_OPERATIONS, Kind
 
 
 def test_names_and_units_are_those_that_prometheus_asks_for() -> None:
@@ -30,3 +31,8 @@ def test_every_rejection_begins_at_zero() -> None:
     kinds -= {errors.FrameDroppedError}  # of a frame; a call goes on
     assert {kind.reason for kind in REJECTIONS} == {kind.reason for kind in kinds}
     assert {CODES[errors.ExhaustedError], CODES[errors.UnavailableError]} == {8, 14}
+
+
+def test_the_errors_of_every_operation_of_the_store_begin_at_zero() -> None:
+    operations = {name for name, each in vars(ObservedStore).items() if callable(each) and not name.startswith("_")}
+    assert set(STORE_OPERATIONS) == operations

@@ -15,6 +15,8 @@ import pytest
 from fakes.certificates import Authority
 from fakes.scrape import Scrape, get
 from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from patchserve_server.access import Authenticator
 from patchserve_server.domain.callers import Caller, Scope, TlsIdentity
@@ -23,9 +25,11 @@ from patchserve_server.telemetry.metrics.endpoint import MetricsEndpoint, Metric
 
 
 @contextmanager
-def endpoint(**listening: Any) -> Iterator[str]:
+def endpoint(collector: Collector | None = None, **listening: Any) -> Iterator[str]:
     registry = CollectorRegistry()
     Gauge("patchserve_ready", "here", registry=registry).set(1)
+    if collector is not None:
+        registry.register(collector)
     served = MetricsEndpoint(MetricsListening(**{"host": "127.0.0.1", "port": 0, **listening}), registry)
     url = served.open()
     try:
@@ -60,6 +64,26 @@ def test_nothing_else_is_there(path: str) -> None:
     with endpoint() as url:
         code, text = status_of(url.replace("/metrics", path))
         assert (code, text) == (404, "Metrics are at /metrics.\n")
+
+
+class Broken(Collector):
+    def __init__(self) -> None:
+        self.is_broken = False  # prometheus_client reads it once when it is registered
+
+    def collect(self) -> Iterator[Metric]:
+        if self.is_broken:
+            raise KeyError("a bug")
+        yield from ()
+
+
+def test_a_bug_is_told_to_who_scrapes_and_to_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    collector = Broken()
+    with endpoint(collector) as url:
+        collector.is_broken = True
+        assert status_of(url) == (500, "The metrics cannot be read; the server's log has details.\n")
+        assert [record.levelname for record in caplog.records] == ["ERROR"]
+        collector.is_broken = False
+        assert Scrape(get(url)).total("ready") == 1
 
 
 @pytest.mark.parametrize("method", ["POST", "DELETE", "PUT"])
@@ -99,6 +123,12 @@ def test_garbage_ends_its_own_connection_only() -> None:
                 while connection.recv(65536):
                     pass
         assert Scrape(get(url)).total("ready") == 1
+
+
+def test_a_target_that_is_no_url_gets_an_answer() -> None:
+    with endpoint() as url, socket.create_connection(("127.0.0.1", port_of(url))) as connection:
+        connection.sendall(b"GET http://[/metrics HTTP/1.1\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.0 404 ")
 
 
 def identity_of(authority: Authority, folder: Path, *, needs_client: bool = False) -> TlsIdentity:

@@ -7,11 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from fakes.events import inspected
 from fakes.scrape import Scrape
+from fakes.waiting import wait_until
 from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.exposition import generate_latest
 
 from patchserve_server.domain.readings import Reading
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.domain.work_events import BatchScored
 from patchserve_server.serving.observation import Observation
 from patchserve_server.telemetry.metrics.adapter import observe, registry_of_fleet
@@ -29,6 +32,10 @@ class Process:
     def score_batches(self, count: int) -> None:
         for _ in range(count):
             self.observation.events.batch_scored(BatchScored((None, None), 1, 0.0, 0.1, failed=False))
+
+    def inspect(self, *reference_ids: str) -> None:
+        for reference_id in reference_ids:
+            self.observation.events.inspected(inspected(ReferenceId(reference_id)))
 
     def end(self) -> None:
         self._server.close()
@@ -53,7 +60,7 @@ def scrape(registry: CollectorRegistry) -> Scrape:
 
 
 def test_counts_are_summed_and_gauges_as_the_table_says(paths: list[Path], processes: list[Process]) -> None:
-    registry = registry_of_fleet(paths)
+    registry = registry_of_fleet(paths, lambda: 100)
     for number, process in enumerate(processes):
         process.score_batches(number + 1)
         readings = [
@@ -76,7 +83,7 @@ def test_counts_are_summed_and_gauges_as_the_table_says(paths: list[Path], proce
 def test_what_an_ended_process_has_counted_still_counts_and_its_gauges_do_not(
     paths: list[Path], processes: list[Process]
 ) -> None:
-    registry = registry_of_fleet(paths)
+    registry = registry_of_fleet(paths, lambda: 100)
     processes[0].score_batches(5)
     processes[1].score_batches(2)
     for process in processes:
@@ -95,6 +102,42 @@ def test_what_an_ended_process_has_counted_still_counts_and_its_gauges_do_not(
         again.end()
 
 
+def test_all_processes_together_name_no_more_references_than_one_may(
+    paths: list[Path], processes: list[Process]
+) -> None:
+    limit = 2
+    registry = registry_of_fleet(paths, lambda: limit)
+
+    def verdicts() -> dict[str, float]:
+        found = scrape(registry)
+        names = {sample.labels["reference"] for sample in found.matching("verdicts_total")}
+        assert names == {sample.labels["reference"] for sample in found.matching("anomaly_score_count")}
+        return {name: found.total("verdicts_total", reference=name) for name in names}
+
+    processes[0].inspect("a", "b", "c")
+    processes[1].inspect("d", "a", "e", "e")
+    assert verdicts() == {"a": 2, "b": 1, "other": 4}
+    processes[1].end()
+    again = Process(paths[1], "front 1")
+    again.inspect("f", "a")
+    try:
+        assert verdicts() == {"a": 3, "b": 1, "other": 5}
+        limit = 3
+        again.inspect("c", "g")
+        assert verdicts() == {"a": 3, "b": 1, "other": 6, "g": 1}, "no sum shrinks"
+    finally:
+        again.end()
+
+
+def test_a_process_that_cannot_read_its_metrics_logs_why(
+    paths: list[Path], processes: list[Process], caplog: pytest.LogCaptureFixture
+) -> None:
+    processes[0].observation.readings.add(lambda: [Reading("no metric", 1)])
+    found = scrape(registry_of_fleet(paths, lambda: 100))
+    assert {sample.labels["process"] for sample in found.matching("process_cpu_seconds_total")} == {"front 1", "parent"}
+    wait_until(lambda: "The metrics of this process could not be sent" in caplog.text)
+
+
 def test_before_any_process_has_started_there_are_the_figures_of_the_parent(paths: list[Path]) -> None:
-    found = scrape(registry_of_fleet(paths))
+    found = scrape(registry_of_fleet(paths, lambda: 100))
     assert {family.name for family in found.families} >= {"process_cpu_seconds"}

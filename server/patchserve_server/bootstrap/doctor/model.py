@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from patchserve_server.bootstrap.doctor.finding import Finding, fault, ok, warning
+from patchserve_server.bootstrap.doctor.finding import Finding, Status, fault, ok, warning
 from patchserve_server.bootstrap.folders import measurements_folder
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
@@ -49,6 +49,8 @@ def check_precision(settings: Settings) -> Iterator[Finding]:
     from patchserve_server.engine.measurements import Measurements  # noqa: PLC0415 - imports torch
     from patchserve_server.engine.preflight import find_precision  # noqa: PLC0415 - as above
 
+    if any(finding.status is Status.FAULT for finding in check_device(settings)):
+        return  # there is a line for it, and another precision would not help
     measurements = Measurements(measurements_folder(settings))
     try:
         found = find_precision(

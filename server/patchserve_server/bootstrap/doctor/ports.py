@@ -44,14 +44,25 @@ class _Port:
         bare = self.host.strip("[]")
         return listening_address(_LOCAL.get(bare, bare), self.number or 0)
 
+    def collides_with(self, other: _Port) -> bool:
+        """Whether only one of both can be listened on. A free port, 0, is always another one."""
+        hosts = {self.host.strip("[]"), other.host.strip("[]")}
+        return bool(self.number) and self.number == other.number and (len(hosts) == 1 or not hosts.isdisjoint(_LOCAL))
+
 
 def check_ports(settings: Settings) -> Iterator[Finding]:
     """Whether each port can be listened on, or who listens there."""
+    before: list[_Port] = []
     for port in _ports(settings):
         if is_unix_socket(port.host):
             yield _check_socket_file(port.host)
+        elif other := next((each for each in before if each.collides_with(port)), None):
+            yield fault(
+                port.subject, f"{port.flag} and {other.flag} are both {port.number}", f"Set another {port.flag}."
+            )
         elif port.number is not None:
             yield _check_port(port, settings.tls_cert)
+        before.append(port)
 
 
 def _ports(settings: Settings) -> Iterator[_Port]:

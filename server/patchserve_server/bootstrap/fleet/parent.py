@@ -97,7 +97,9 @@ class _Fleet:
             self._reloader = Reloader(credentials.reloading)
             resources.callback(asyncio.create_task(self._reloader.run()).cancel)
             paths = [Path(each.metrics) for each in assignments]
-            self._metrics_url = collect_metrics(settings, credentials, paths, resources)
+            self._metrics_url = collect_metrics(
+                settings, credentials, paths, resources, lambda: self._settings.metrics_max_references
+            )
         self._engine = ChildKeeper(assignments[0], self._engine_ended)
         self._fronts = [ChildKeeper(front, self._front_ended) for front in assignments[1:]]
         self._keeping: list[asyncio.Task[None]] = []

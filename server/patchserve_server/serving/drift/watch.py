@@ -7,6 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
+from contextvars import Context
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -123,7 +124,8 @@ class DriftWatch:
             self._learn(reference_id, recent, len(recent.scores), None)
             return
         recent.is_comparing, recent.is_due = True, False
-        task = asyncio.create_task(self._compare(reference_id, recent))
+        # Of no call: what it finds is about the images of many.
+        task = asyncio.create_task(self._compare(reference_id, recent), context=Context())
         self._comparing.add(task)
         task.add_done_callback(self._comparing.discard)
 

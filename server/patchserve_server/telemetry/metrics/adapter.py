@@ -38,11 +38,16 @@ def observe(observation: Observation, process: str, max_references: Callable[[],
     return registry
 
 
-def registry_of_fleet(paths: Sequence[Path]) -> Registry:
-    """What a scrape gets of several processes, which share their metrics at these paths, and of this one."""
+def registry_of_fleet(paths: Sequence[Path], max_references: Callable[[], int]) -> Registry:
+    """What a scrape gets of several processes, which share their metrics at these paths, and of this one.
+
+    Args:
+        paths: of their sockets.
+        max_references: as of `observe`, of all processes together.
+    """
     from patchserve_server.telemetry.metrics.fleet import FleetCollector  # noqa: PLC0415 - needs Unix sockets
 
     own, registry = Registry(), Registry()
     own.register(ProcessFigures("parent"))
-    registry.register(FleetCollector(paths, own))
+    registry.register(FleetCollector(paths, own, ReferenceNames(max_references)))
     return registry

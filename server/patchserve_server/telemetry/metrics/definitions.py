@@ -30,6 +30,10 @@ REJECTIONS: Final = (
     errors.StorageUnavailableError,
 )
 
+STORE_OPERATIONS: Final = (
+    "save", "load", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids", "delete",
+)  # fmt: skip
+
 
 class Kind(enum.StrEnum):
     COUNTER = "counter"
@@ -226,7 +230,7 @@ BANK_BYTES: Final = _gauge(
     "bank_bytes",
     ("place",),
     "Memory of references: open, retired (replaced, but still in use), previous (kept in memory for RestoreReference), "
-    "reserved (for one that comes).",
+    "shared (by all of them), reserved (for one that comes).",
     "Near `patchserve_bank_limit_bytes`, loads are rejected, or references push each other out: use a coreset, or "
     "raise --max-bank-mib.",
     unit="bytes",
@@ -236,9 +240,10 @@ STORE_OPERATION_DURATION: Final = _histogram(
     "store_operation_duration_seconds",
     ("operation", "outcome"),
     (*_SHORT_S, 30.0),
-    "Operations of the store: save, load, load_previous, restore, forget_previous, list_ids, delete. `outcome`: ok, "
-    "absent (there is no such reference), error.",
+    "Operations of the store: save, load, load_previous, describe_previous, restore, forget_previous, list_ids, "
+    "delete. `outcome`: ok, absent (there is no such reference), error.",
     "error: the log names the cause; the disk is full, read-only or slow.",
+    *((operation, "error") for operation in STORE_OPERATIONS),
 )
 DEVICE_MEMORY: Final = _gauge(
     "device_memory_bytes",

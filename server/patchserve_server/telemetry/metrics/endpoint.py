@@ -161,7 +161,7 @@ class _Handler(MetricsHandler):
         return self.server.registry
 
     def do_GET(self) -> None:  # noqa: N802 - the method of HTTP
-        if urlsplit(self.path).path != PATH:
+        if _path_of(self.path) != PATH:
             self._refuse(HTTPStatus.NOT_FOUND, f"Metrics are at {PATH}.")
             return
         if (authenticator := self.server.authenticator) is not None:
@@ -170,7 +170,13 @@ class _Handler(MetricsHandler):
             except UnauthenticatedError as error:
                 self._refuse(HTTPStatus.UNAUTHORIZED, error.message, {"www-authenticate": "Bearer"})
                 return
-        super().do_GET()
+        try:
+            super().do_GET()
+        except OSError:  # the other side has gone
+            raise
+        except Exception:  # noqa: BLE001 - a bug, which happens before anything is sent
+            _log.exception("The metrics cannot be read")
+            self._refuse(HTTPStatus.INTERNAL_SERVER_ERROR, "The metrics cannot be read; the server's log has details.")
 
     def _refuse(self, status: HTTPStatus, message: str, headers: dict[str, str] | None = None) -> None:
         body = f"{message}\n".encode()
@@ -182,3 +188,11 @@ class _Handler(MetricsHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401 - as in http.server
         _log.debug(format, *args)
+
+
+def _path_of(target: str) -> str:
+    """The path of a request; empty if its target is no URL."""
+    try:
+        return urlsplit(target).path
+    except ValueError:
+        return ""

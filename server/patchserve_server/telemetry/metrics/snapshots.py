@@ -7,6 +7,7 @@ import logging
 import secrets
 import socket
 import socketserver
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -96,7 +97,8 @@ class SnapshotServer(socketserver.ThreadingUnixStreamServer):
         self.serve_forever(_POLL_S)
 
     def handle_error(self, _request: Any, _address: Any) -> None:  # noqa: ANN401 - as in socketserver
-        _log.debug("The metrics could not be sent", exc_info=True)
+        level = logging.DEBUG if isinstance(sys.exception(), OSError) else logging.ERROR  # else it is a bug
+        _log.log(level, "The metrics of this process could not be sent", exc_info=True)
 
     def close(self) -> None:
         self.shutdown()

@@ -11,9 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes.calls import FakeCall
 from fakes.gray import reference
 from fakes.waiting import until
 
+from patchserve_server.domain.call_events import CallInfo, current_call
 from patchserve_server.domain.drift import UNKNOWN, Drift, DriftState
 from patchserve_server.domain.reference import Calibration, CalibrationMethod, ReferenceInfo, ScoreSpread
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -56,6 +58,15 @@ class Bench:
 def bench() -> Iterator[Bench]:
     with ThreadPoolExecutor(1) as pool:
         yield Bench(pool)
+
+
+async def test_what_a_comparison_finds_names_no_call(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[CallInfo | None] = []
+    monkeypatch.setattr(watch, "_log_change", lambda *_: calls.append(current_call.get()))
+    current_call.set(FakeCall())
+    drift = await bench.inspect(bench.use(info()), *np.linspace(30, 40, WINDOW).tolist())
+    assert drift.state is DriftState.SCENE_CHANGED
+    assert calls == [None]
 
 
 def like_normal(count: int) -> list[float]:

@@ -68,7 +68,7 @@ page-pictures: $(STAMP) ## take the pictures of the page in docs/images (needs c
 
 .PHONY: dashboard-picture
 dashboard-picture: $(STAMP) ## draw docs/images/dashboard.png: a real Prometheus watches a server for two minutes
-	PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
+	GRPC_VERBOSITY=NONE PYTHONPATH=tests $(BIN)/python tools/dashboard_picture.py
 
 SITE := tools/site
 

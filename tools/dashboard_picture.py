@@ -145,6 +145,7 @@ def draw_panel(axes: Axes, panel: Panel, watching: Prometheus, start_s: float, e
     if panel.kind in ("stat", "table"):
         draw_values(axes, panel, watching, factor)
         return
+    axes.xaxis.set_major_formatter("{x:.0f} s")
     if panel.kind == "heatmap":
         draw_heatmap(axes, watching.over(panel.queries[0][0], start_s, end_s, STEP_S), start_s)
         return
@@ -153,7 +154,8 @@ def draw_panel(axes: Axes, panel: Panel, watching: Prometheus, start_s: float, e
         times, values = zip(*((at - start_s, float(value) * factor) for at, value in line["values"]), strict=True)
         axes.plot(times, values, linewidth=1.2, label=named(name, line["metric"]))
     axes.set_xlim(0, end_s - start_s)
-    axes.set_ylim(0, 1.35 * axes.get_ylim()[1] or 1)  # room for the legend
+    top = 1.35 * axes.get_ylim()[1] or 1  # room for the legend
+    axes.set_ylim(0, min(top, 105) if panel.unit == "percentunit" else top)
     axes.grid(alpha=0.25)
     if len(lines) > 1:
         axes.legend(fontsize=6, frameon=False, loc="upper left", ncols=2)

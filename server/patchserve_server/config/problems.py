@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ class ConfigurationError(Exception):
     """Settings cannot be used. It has every fault that was found."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(sorted(problems, key=lambda problem: problem.line))  # of the file, from its top
+        self.problems = tuple(sorted(problems, key=lambda problem: problem.line or math.inf))  # from the file's top
         super().__init__("; ".join(map(str, self.problems)))
 
 

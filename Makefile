@@ -81,7 +81,7 @@ $(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
 	@touch $@
 
 .PHONY: bench
-bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 minutes (another 7 GB, .venv-peers)
+bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 to 50 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
 	$(PEERS) benchmarks/bench_search.py
 	$(PEERS) benchmarks/bench_metrics.py

@@ -11,8 +11,8 @@ from fakes.fake_server import FakeServer
 
 pytest.importorskip("opentelemetry.sdk")  # the environment of the oldest dependencies has none
 
-from opentelemetry import baggage, context  # noqa: E402 - as above
-from opentelemetry.sdk.trace import TracerProvider  # noqa: E402
+from opentelemetry import baggage, context
+from opentelemetry.sdk.trace import TracerProvider
 
 
 def test_a_call_inside_a_span_names_it(fake: FakeServer, call: CallMethod) -> None:

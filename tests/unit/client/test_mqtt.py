@@ -69,16 +69,15 @@ def test_a_broker_that_is_away_gets_the_messages_when_it_comes(tmp_path: Path) -
 
 
 def test_a_broker_that_dies_gets_the_rest_when_it_is_back(broker: Broker) -> None:
-    told: list[str] = []
+    """Whether the client has noticed the end when it is given the next messages is chance."""
     receiver = MqttBroker(broker.url("t"))
-    with Delivery(receiver, lambda _, text: told.append(text), jitter=lambda: 0.02) as delivery:
+    with Delivery(receiver, lambda *_: None, jitter=lambda: 0.02) as delivery:
         first, second, third = messages(3)
         delivery.add(first)
         wait_until(lambda: broker.published() == 1)
         broker.kill()
         delivery.add(second)
         delivery.add(third)
-        wait_until(lambda: bool(told))
         broker.start()
     assert broker.published() >= 3  # the first one again, if its confirmation was lost
 

@@ -62,7 +62,7 @@ POINTERS = {
         f"pointer without {key}": (f"{key}: Field required", drop(pointer, key))
         for key in ("format_version", "reference_id", "revision", "create_time", "update_time", "operation", "previous")
     },
-    "pointer of version 1 with an operation": ("operation: Extra inputs", edit(pointer, "format_version", 1)),
+    "pointer of version 1 with what later ones have": ("Extra inputs", edit(pointer, "format_version", 1)),
     "pointer of version 2 with an operation": ("operation: Extra inputs", edit(pointer, "format_version", 2)),
     **{
         f"pointer operation {value!r}": (words, edit(pointer, "operation", value))

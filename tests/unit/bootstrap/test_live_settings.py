@@ -68,7 +68,7 @@ async def test_after_a_fault_nobody_hears_of_anything(caplog: pytest.LogCaptureF
     test = Reload()
     fault = ConfigurationError([Problem("port is 'x'", "port", "a.toml", 3), Problem("--threads is '0'")])
     message = await reload(test, fault, caplog)
-    assert message.endswith("stay as they are: --threads is '0'; a.toml, line 3: port is 'x'")
+    assert message.endswith("stay as they are: a.toml, line 3: port is 'x'; --threads is '0'")
     assert not test.heard
     assert test.live.now == Settings()
 

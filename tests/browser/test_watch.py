@@ -178,9 +178,9 @@ def test_what_was_changed_again_can_no_longer_be_undone(tab: Tab, server: Runnin
 
 
 def test_events_of_earlier_changes_do_not_hide_the_answer_to_a_later_one(tab: Tab) -> None:
-    revisions = tab.page.evaluate(
+    revisions = watch(tab).evaluate(
         """async () => {
-            const { WallState } = await import("./assets/wall_state.js");
+            const { WallState } = await import("/page/wall_state.js");
             const state = new WallState();
             const hear = (revision) => state.update({
                 changes: [{ reference_id: "gray", revision, image_count: 1 }], tiles: [], failures: [],

@@ -107,6 +107,9 @@ def reference(info: ReferenceInfo) -> Json:
     coreset = {"ratio": fields.pop("coreset_ratio"), "max_patches": fields.pop("coreset_max_patches")}
     fields["coreset"] = {name: value for name, value in coreset.items() if value}
     fields["input"] = input_message(fields)
+    if info.drift is not None:
+        fields["drift"]["state"] = info.drift.state and f"DRIFT_STATE_{info.drift.state.name}"
+        fields["drift"] = {name: value for name, value in fields["drift"].items() if value and name != "since"}
     left_out = (
         "create_time",
         "update_time",

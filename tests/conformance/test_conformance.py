@@ -134,6 +134,15 @@ def cases_of_all() -> list[Any]:
     ]
 
 
+def without_drift(value: Any) -> Any:
+    """The runners share a server, whose references drift with the images that the runners before have sent."""
+    if isinstance(value, list):
+        return [without_drift(item) for item in value]
+    if isinstance(value, dict):
+        return {key: without_drift(item) for key, item in value.items() if key != "drift"}
+    return value
+
+
 @pytest.mark.parametrize("language", LANGUAGES, ids=lambda language: language.name)
 @pytest.mark.parametrize(("suite", "case"), cases_of_all())
 def test_every_client_sees_the_same(run: Run, suite: str, case: Json, language: Language) -> None:
@@ -143,4 +152,4 @@ def test_every_client_sees_the_same(run: Run, suite: str, case: Json, language: 
     found = facts(case, line)
     assert not unmet(case, found), line["error"]
     if case.get("compare", True):
-        assert not differences(facts(case, run(LANGUAGES[0], suite, case["name"])), found)
+        assert not differences(without_drift(facts(case, run(LANGUAGES[0], suite, case["name"]))), found)

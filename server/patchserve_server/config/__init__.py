@@ -2,7 +2,7 @@
 
 from patchserve_server.config.problems import ConfigurationError, Problem
 from patchserve_server.config.reading import Configuration, Origin, read_configuration
-from patchserve_server.config.settings import MAX_FRONTS, Settings, available_cores, user_path, words_of
+from patchserve_server.config.settings import MAX_FRONTS, Settings, user_path, words_of
 
 __all__ = [
     "MAX_FRONTS",
@@ -11,7 +11,6 @@ __all__ = [
     "Origin",
     "Problem",
     "Settings",
-    "available_cores",
     "read_configuration",
     "user_path",
     "words_of",

@@ -19,6 +19,8 @@ from typing import TypeAlias
 
 import torch
 
+from patchserve_server.system.limits import available_cores
+
 Timer: TypeAlias = Callable[[Mapping[str, Callable[[], object]]], dict[str, float]]
 """Measures each function; returns its time in milliseconds."""
 
@@ -44,7 +46,7 @@ def shortest_times_ms(functions: Mapping[str, Callable[[], object]]) -> dict[str
 
 def is_calm() -> bool:
     """Whether other programs leave this process all of its cores: what is measured beside them is often wrong."""
-    cores, data = usable_cores(), bytes(_PROBED_BYTES)
+    cores, data = available_cores(), bytes(_PROBED_BYTES)
     start = threading.Barrier(cores)
 
     def share(_number: int) -> float:
@@ -55,11 +57,6 @@ def is_calm() -> bool:
 
     with ThreadPoolExecutor(cores) as pool:
         return min(pool.map(share, range(cores))) >= _LEAST_SHARE
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def user_cache_folder() -> Path | None:
@@ -118,7 +115,11 @@ class Measurements:
 def _processor() -> dict[str, object]:
     """The processor, as far as times depend on it, and the versions."""
     capabilities = {name: value for name, value in torch.cpu.get_capabilities().items() if value}
-    return {"processor": capabilities, "cores": usable_cores(), "versions": {name: version(name) for name in _VERSIONS}}
+    return {
+        "processor": capabilities,
+        "cores": available_cores(),
+        "versions": {name: version(name) for name in _VERSIONS},
+    }
 
 
 def _key(name: str) -> str:

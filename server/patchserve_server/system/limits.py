@@ -37,6 +37,13 @@ else:
             return None
 
 
+def available_cores() -> int:
+    """The cores that this process may use; in a container they can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def cgroup_bytes(cgroups: Path = _CGROUPS, own: Path = _OWN) -> int | None:
     """The memory limit of the container or the service; None: no limit."""
     found = [_number(folder / name) for folder, name in _files(cgroups, own, "memory.max", "memory.limit_in_bytes")]

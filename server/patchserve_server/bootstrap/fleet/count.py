@@ -6,8 +6,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from patchserve_server.config import Settings, available_cores
+from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
+from patchserve_server.system.limits import available_cores
 
 _CORES_PER_FRONT: Final = 8  # with a network on the other cores, a front is busy half of the time
 _CORES_PER_FRONT_OF_GPU: Final = 4  # one to receive and answer, the others to decode and draw

@@ -3,6 +3,7 @@
 from patchserve_server.store.objects.address import is_url
 from patchserve_server.store.objects.memory import MemoryObjectStorage
 from patchserve_server.store.objects.opening import open_object_storage
+from patchserve_server.store.objects.probe import probe
 from patchserve_server.store.objects.storage import (
     ListedObject,
     ObjectChangedError,
@@ -28,4 +29,5 @@ __all__ = [
     "Version",
     "is_url",
     "open_object_storage",
+    "probe",
 ]

@@ -27,11 +27,14 @@ class ObservedStore:
         self._events = events
         self.is_durable = store.is_durable
 
-    def save(self, reference: Reference) -> KeptRevision | None:
-        return self._told("save", reference.reference_id, lambda: self._store.save(reference))
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
+        return self._told("save", reference.reference_id, lambda: self._store.save(reference, base))
 
     def load(self, reference_id: ReferenceId) -> Reference:
         return self._told("load", reference_id, lambda: self._store.load(reference_id))
+
+    def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
+        return self._told("describe", reference_id, lambda: self._store.describe(reference_id))
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         return self._told("load_previous", reference_id, lambda: self._store.load_previous(reference_id))
@@ -39,8 +42,10 @@ class ObservedStore:
     def describe_previous(self, reference_id: ReferenceId) -> ReferenceInfo:
         return self._told("describe_previous", reference_id, lambda: self._store.describe_previous(reference_id))
 
-    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
-        return self._told("restore", reference_id, lambda: self._store.restore(reference_id, revision))
+    def restore(
+        self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
+    ) -> KeptRevision | None:
+        return self._told("restore", reference_id, lambda: self._store.restore(reference_id, revision, base))
 
     def forget_previous(self, reference_id: ReferenceId) -> None:
         self._told("forget_previous", reference_id, lambda: self._store.forget_previous(reference_id))
@@ -48,8 +53,8 @@ class ObservedStore:
     def list_ids(self) -> Sequence[ReferenceId]:
         return self._told("list_ids", None, self._store.list_ids)
 
-    def delete(self, reference_id: ReferenceId) -> None:
-        self._told("delete", reference_id, lambda: self._store.delete(reference_id))
+    def delete(self, reference_id: ReferenceId, revision: Revision | None = None) -> None:
+        self._told("delete", reference_id, lambda: self._store.delete(reference_id, revision))
 
     def _told(self, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
         with told(lambda *how: self._events.store_used(StoreUsed(operation, reference_id, *how))):

@@ -34,10 +34,10 @@ class FailingStore(MemoryReferenceStore):
         self.full = False
         self.damaged: set[str] = set()
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         if self.full:
             raise StorageFullError("The disk is full.")
-        return super().save(reference)
+        return super().save(reference, base)
 
     def load(self, reference_id: ReferenceId) -> Reference:
         if reference_id in self.damaged:

@@ -222,9 +222,9 @@ class SlowStore(FolderReferenceStore):
         for gate in self.gates:
             gate.set()
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         self._pass(0)
-        kept = super().save(reference)
+        kept = super().save(reference, base)
         self._pass(1)
         self.is_at = -1
         return kept

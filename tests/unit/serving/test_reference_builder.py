@@ -61,9 +61,9 @@ class ObservedStore(MemoryReferenceStore):
 
     before_save: Callable[[], object] = staticmethod(lambda: None)
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         self.before_save()
-        return super().save(reference)
+        return super().save(reference, base)
 
 
 class Bench:

@@ -30,7 +30,7 @@ from patchserve_server.domain.inspection import OutputOptions
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import Reference
-from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import Application
@@ -53,8 +53,8 @@ class CopyingStore(MemoryReferenceStore):
         self.banks: list[weakref.ref[np.ndarray]] = []
         self.fails = False
 
-    def save(self, reference: Reference) -> KeptRevision | None:
-        kept = super().save(reference)
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
+        kept = super().save(reference, base)
         return None if kept is None else replace(kept, nbytes=0)
 
     def load(self, reference_id: ReferenceId) -> Reference:

@@ -230,7 +230,9 @@ async def test_a_revision_of_another_backbone_can_be_undone(store: ReferenceStor
 
 
 class FullStore(MemoryReferenceStore):
-    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+    def restore(
+        self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
+    ) -> KeptRevision | None:
         raise StorageFullError("The disk is full.")
 
 

@@ -10,7 +10,13 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 
-from patchserve_server.domain.errors import BankMismatchError, PatchserveError
+from patchserve_server.domain.errors import (
+    BankMismatchError,
+    PatchserveError,
+    QueueFullError,
+    ReferenceDamagedError,
+    ReferenceNotFoundError,
+)
 from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo
@@ -185,6 +191,25 @@ class Catalog:
     def find(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The same, of a reference that was described before; None: there is none, or it was not."""
         return self._view.find(reference_id)
+
+    async def current(self, reference_id: ReferenceId) -> ReferenceInfo | None:
+        """The description of the current revision; None: there is none that can be read.
+
+        Raises:
+            StorageUnavailableError: a shared store must be asked, and cannot.
+        """
+        try:
+            return await self._view.info(reference_id)
+        except (ReferenceNotFoundError, ReferenceDamagedError, QueueFullError):
+            return None
+
+    def check_reachable(self) -> None:
+        """Before work whose result will be published.
+
+        Raises:
+            StorageUnavailableError: the store cannot be reached now.
+        """
+        self._view.check_reachable()
 
     async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
         """Up to `size` references with greater ids, in order, and whether more may follow."""

@@ -17,7 +17,7 @@ Listener = Callable[[ReferenceInfo | None], None]
 """Called on the event loop with the new revision of a reference, or None when the reference was deleted."""
 
 
-def _nobody(_id: ReferenceId, _known: Known, _is_news: bool) -> None:  # noqa: FBT001 - as it is called
+def _nobody(_id: ReferenceId, _known: Known, _is_news: bool) -> None:
     pass
 
 

@@ -128,7 +128,7 @@ class ReferenceChanges:
             with self._open.room_for(info, scorer):
                 if scorer is None:
                     scorer = await self._opener.open_model(info, previous.model)
-                kept = await self._stored(self._store.restore, reference_id, info.revision)
+                kept = await self._stored(self._store.restore, reference_id, info.revision, self._view.base_of(current))
                 is_news = self._serve(info, scorer, kept)
             return self._changed(info, kept, is_news=is_news)
 

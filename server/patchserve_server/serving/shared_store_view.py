@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
+from itertools import islice
 from typing import Final
 
 from patchserve_server.domain.errors import (
@@ -18,9 +20,9 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
     StorageUnavailableError,
 )
-from patchserve_server.domain.ports import SharedReferences
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.shared_references import SharedReferences
 from patchserve_server.serving.known_references import Known, KnownReferences
 from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.rate_limit import RateLimit
@@ -62,7 +64,7 @@ class SharedStoreView:
     """Implements `StoreView`. Of all references their revisions are known, as the last poll has told them.
 
     A reference is described when it is asked for first. From then on the description is kept in step: if a poll tells
-    another revision, the reference is looked up, because what a poll tells may be older than what was looked up before.
+    a change, the reference is looked up, because what a poll tells may be older than what was looked up before.
     A name that is not known, or a revision that is expected and not known, is looked up at once.
 
     Args:
@@ -173,7 +175,7 @@ class SharedStoreView:
         before = self._known.find(reference_id)
         self._learn(reference_id, info, is_news=True)
         # It is known already if it was looked up between its commit and now.
-        return info is None or before is None or (before.revision, before.update_time) != (info.revision, info.update_time)
+        return info is None or before is None or _identity(before) != _identity(info)
 
     async def learn_unusable(self, reference_id: ReferenceId, error: PatchserveError) -> None:
         if isinstance(error, ReferenceNotFoundError):
@@ -212,10 +214,9 @@ class SharedStoreView:
 
     def _take(self, changes: Mapping[ReferenceId, Revision | None], reading: _Reading) -> None:
         for reference_id, revision in changes.items():
-            known = self._known.find(reference_id)
-            if reference_id in reading.touched or known is not None or self._is_held(reference_id):
-                if known is None or known.revision != revision:
-                    self._unsure.add(reference_id)
+            is_described = self._known.find(reference_id) is not None
+            if is_described or reference_id in reading.touched or self._is_held(reference_id):
+                self._unsure.add(reference_id)
             else:
                 self._know(reference_id, revision)
                 if self._known.damage_of(reference_id) is not None:
@@ -231,16 +232,9 @@ class SharedStoreView:
             self._readings.discard(reading)
 
     async def _look_up(self, reference_id: ReferenceId) -> ReferenceInfo | None:
-        loop = asyncio.get_running_loop()
         while True:
-            found: Known
             with self._reading() as reading:
-                try:
-                    found = await loop.run_in_executor(self._sharing.looking_up, self._sharing.references.look_up, reference_id)
-                except StorageUnavailableError:
-                    raise
-                except PatchserveError as error:
-                    found = error.copy()
+                found = await self._read(reference_id)
             if reference_id not in reading.touched:
                 break
         if self._learn(reference_id, found, is_news=False) and self._everybody_knows is not None:
@@ -248,6 +242,15 @@ class SharedStoreView:
         if isinstance(found, PatchserveError):
             raise found
         return found
+
+    async def _read(self, reference_id: ReferenceId) -> Known:
+        look_up = self._sharing.references.look_up
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._sharing.looking_up, look_up, reference_id)
+        except StorageUnavailableError:
+            raise
+        except PatchserveError as error:
+            return error.copy()
 
     def _learn(self, reference_id: ReferenceId, known: Known, *, is_news: bool) -> bool:
         """Knows this from now on. Returns whether another server had changed it; `is_news`: this one has."""
@@ -279,12 +282,9 @@ class SharedStoreView:
         """Forgets the oldest descriptions of references that nobody uses."""
         excess = len(self._known) - self._max_described
         if excess > 0:
-            idle = (info.reference_id for info in self._described_oldest_first() if not self._is_held(info.reference_id))
-            for reference_id in list(_first(excess, idle)):
+            idle = (reference_id for reference_id, _ in self._known if not self._is_held(reference_id))
+            for reference_id in list(islice(idle, excess)):
                 self._known.set(reference_id, None, is_news=False)
-
-    def _described_oldest_first(self) -> Iterator[ReferenceInfo]:
-        return (known for _, known in self._known if isinstance(known, ReferenceInfo))
 
     def _forget_damage_later(self, reference_id: ReferenceId) -> None:
         damage = self._known.damage_of(reference_id)
@@ -296,5 +296,5 @@ class SharedStoreView:
         asyncio.get_running_loop().call_later(_DAMAGED_S, forget)
 
 
-def _first(count: int, items: Iterable[ReferenceId]) -> Iterator[ReferenceId]:
-    return (item for _, item in zip(range(count), items, strict=False))
+def _identity(info: ReferenceInfo) -> tuple[Revision, datetime]:
+    return info.revision, info.update_time

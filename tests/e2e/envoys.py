@@ -50,18 +50,14 @@ class Envoy(Proxy):
         (cluster,) = self._admin("clusters?format=json")["cluster_statuses"]
         return {_address(each): _host(each) for each in cluster.get("host_statuses", [])}
 
-    def post(self, path: str) -> None:
-        """A command of Envoy's administration."""
-        url = f"http://{self._admin_address()}/{path}"
-        with urllib.request.urlopen(urllib.request.Request(url, method="POST"), timeout=10) as response:
-            assert response.status == 200
+    @property
+    def admin_port(self) -> int:
+        """The port of its administration."""
+        return int((self.folder / "admin").read_text().rpartition(":")[2])
 
     def _admin(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://{self._admin_address()}/{path}", timeout=10) as response:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/{path}", timeout=10) as response:
             return json.load(response)
-
-    def _admin_address(self) -> str:
-        return (self.folder / "admin").read_text().strip()
 
 
 @contextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -21,6 +24,7 @@ from patchserve.v1.server_info_pb2 import GetServerInfoRequest, GetServerStatsRe
 IMAGE = gray_png(100)
 NAMES = [f"part-{number}" for number in range(60)]
 SLOW_S = 0.7
+CHART = Path(__file__).resolve().parents[2] / "deploy" / "helm" / "patchserve"
 
 
 @pytest.fixture(scope="module")
@@ -137,9 +141,18 @@ def test_with_no_server_a_call_fails_at_once_and_with_the_next_one_it_works_agai
         assert stub.GetServerInfo(GetServerInfoRequest(), timeout=20).backbone == "fake"
 
 
-def test_an_envoy_that_drains_finishes_its_calls_and_takes_no_connections(slow: Replicas) -> None:
+def before_stop() -> str:
+    """What the Helm chart does in the pod of Envoy before it is stopped, without the wait."""
+    template = CHART / "templates" / "envoy.yaml"
+    (command,) = re.findall(r"exec 3<>/dev/tcp.*?(?=; sleep)", template.read_text(), re.DOTALL)
+    return " ".join(command.split())
+
+
+def test_an_envoy_that_drains_finishes_its_calls(slow: Replicas) -> None:
     with slow.stub() as stub, ThreadPoolExecutor() as pool:
         call = pool.submit(stub.Infer, InferRequest(reference_id="slow", image=IMAGE))
         working(slow)
-        slow.envoy.post("drain_listeners?graceful&skip_exit")
+        command = before_stop().replace("/127.0.0.1/9901", f"/127.0.0.1/{slow.envoy.admin_port}")
+        asked = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=20, check=True)
+        assert asked.stdout.strip() == "HTTP/1.1 200 OK"
         assert call.result(30).reference_id == "slow"

@@ -2,16 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.shared_references import SharedReferences
 from patchserve_server.domain.work_events import StoreUsed, told
 
 T = TypeVar("T")
+
+
+def _told(
+    events: Events, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]
+) -> T:
+    with told(lambda *how: events.store_used(StoreUsed(operation, reference_id, *how))):
+        return work()
+
+
+class ObservedSharedReferences:
+    """Implements `SharedReferences` in the same way.
+
+    Args:
+        shared: does the work.
+        events: hears of it.
+    """
+
+    def __init__(self, shared: SharedReferences, events: Events) -> None:
+        self._shared = shared
+        self._events = events
+        self.synced_age_s = shared.synced_age_s
+
+    def poll(self) -> Mapping[ReferenceId, Revision | None]:
+        return _told(self._events, "poll", None, self._shared.poll)
+
+    def look_up(self, reference_id: ReferenceId) -> ReferenceInfo | None:
+        return _told(self._events, "look_up", reference_id, lambda: self._shared.look_up(reference_id))
+
+    def maintain(self) -> None:
+        _told(self._events, "maintain", None, self._shared.maintain)
 
 
 class ObservedStore:
@@ -57,5 +88,4 @@ class ObservedStore:
         self._told("delete", reference_id, lambda: self._store.delete(reference_id, revision))
 
     def _told(self, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
-        with told(lambda *how: self._events.store_used(StoreUsed(operation, reference_id, *how))):
-            return work()
+        return _told(self._events, operation, reference_id, work)

@@ -110,7 +110,7 @@ async def test_references_of_another_detector_leave_memory(pool: ThreadPoolExecu
     with pytest.raises(BankMismatchError):
         async with catalog.use(ReferenceId("r0")):
             pass
-    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    catalog._opener._detector.openings.clear()  # type: ignore[attr-defined]
     await until(lambda: not alive(store.banks))  # the pool's thread lets go of its last task a moment later
 
 
@@ -152,9 +152,9 @@ async def test_a_restore_that_fails_keeps_no_bank(pool: ThreadPoolExecutor, fail
     store.fails = failure == "unreadable"
     with pytest.raises((BankMismatchError, MemoryBudgetError, StorageUnavailableError)):
         await catalog.restore(DEFAULT_REFERENCE_ID)
-    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    catalog._opener._detector.openings.clear()  # type: ignore[attr-defined]
     await until(lambda: not alive(store.banks))
-    assert catalog.info(DEFAULT_REFERENCE_ID) == new.info
+    assert await catalog.info(DEFAULT_REFERENCE_ID) == new.info
 
 
 async def test_what_was_served_before_a_restore_leaves_memory(pool: ThreadPoolExecutor) -> None:

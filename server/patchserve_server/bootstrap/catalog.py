@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,6 @@ from patchserve_server.bootstrap.pools import Pools
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.domain.ports import Detector
-from patchserve_server.domain.store_status import FOLDER, MEMORY
 from patchserve_server.domain.words import counted
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.serving.catalog import Catalog
@@ -25,8 +24,14 @@ from patchserve_server.serving.observed_store import ObservedSharedReferences, O
 from patchserve_server.serving.shared_store_view import Sharing
 from patchserve_server.serving.store_sync import StoreSync
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.store.objects import open_object_storage
+from patchserve_server.store.objects.store_file import open_store_file
 
+START_PATIENCE_S: Final = 30.0
+_RETRY_S: Final = 1.0
 _MIB: Final = 2**20
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +65,7 @@ async def open_catalog(
         return await _open_shared(settings.store_url, settings, catalog_of, pools, resources, observation)
     loop = asyncio.get_running_loop()
     store = await loop.run_in_executor(pools.storage, _open_own, settings.store_folder, resources)
-    status = MEMORY if settings.store_folder is None else FOLDER
-    catalog = catalog_of(ObservedStore(store, observation.events), status=lambda: status)
+    catalog = catalog_of(ObservedStore(store, observation.events))
     await catalog.load_all()
     if settings.store_folder is not None:
         damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
@@ -87,10 +91,43 @@ async def _open_shared(
     resources: ExitStack,
     observation: Observation,
 ) -> Catalog:
-    store = await _reached(partial(_open_bucket, url, settings, resources), pools)
-    shared = ObservedSharedReferences(store, observation.events)
-    sharing = Sharing(shared, pools.polling, pools.looking_up)
+    loop = asyncio.get_running_loop()
+    storage = open_object_storage(url)
+    resources.callback(storage.close)
+    cache = DigestCache(store_cache_folder(settings), settings.store_cache_mib * _MIB)
+    opening = partial(loop.run_in_executor, pools.storage, open_store_file, storage)
+    await _reached(storage.name, opening)
+    store = SharedReferenceStore(storage, cache)
+    sharing = Sharing(
+        storage.name, ObservedSharedReferences(store, observation.events), pools.polling, pools.looking_up
+    )
     catalog = catalog_of(ObservedStore(store, observation.events), sharing=sharing)
-    sync = StoreSync(url, shared, catalog.shared, pools.maintaining)
-    await sync.begin()
+    view = catalog.shared
+    await _reached(storage.name, view.poll)
+    _log.info("Found %s in %s", counted(catalog.usable_count, "reference"), storage.name)
+    observation.readings.add(view.readings)
+    sync = asyncio.create_task(StoreSync(sharing, view, pools.maintaining).run())
+    resources.callback(sync.cancel)
     return catalog
+
+
+async def _reached(name: str, attempt: Callable[[], Awaitable[T]]) -> T:
+    """What an attempt returns. It is repeated for a while if the store cannot be reached.
+
+    Raises:
+        StartupError: the store cannot be reached, or not be used.
+    """
+    give_up_at_s, is_first = time.monotonic() + START_PATIENCE_S, True
+    while True:
+        try:
+            return await attempt()
+        except StorageUnavailableError as error:
+            if time.monotonic() + _RETRY_S > give_up_at_s:
+                raise StartupError(
+                    f"--store {name}: {error.message} The server has tried for {START_PATIENCE_S:g} s. "
+                    "`patchserve-server doctor` says what is wrong."
+                ) from error
+            if is_first:
+                _log.warning("The store %s cannot be reached, which is tried again: %s", name, error.message)
+            is_first = False
+            await asyncio.sleep(_RETRY_S)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, TypeAlias, TypeVar, cast
 
 from patchserve_server.bootstrap.folders import store_cache_folder
 from patchserve_server.bootstrap.pools import Pools
@@ -21,17 +21,18 @@ from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.observed_store import ObservedSharedReferences, ObservedStore
-from patchserve_server.serving.shared_store_view import Sharing
+from patchserve_server.serving.shared_store_view import SharedStoreView, Sharing
 from patchserve_server.serving.store_sync import StoreSync
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
 from patchserve_server.store.objects import open_object_storage
-from patchserve_server.store.objects.store_file import open_store_file
+from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 START_PATIENCE_S: Final = 30.0
 _RETRY_S: Final = 1.0
 _MIB: Final = 2**20
 
 T = TypeVar("T")
+_CatalogOf: TypeAlias = Callable[..., Catalog]
 
 _log = logging.getLogger(__name__)
 
@@ -62,7 +63,9 @@ async def open_catalog(
         everybody_knows=None if fronts is None else fronts.everybody_knows,
     )
     if settings.store_url is not None:
-        return await _open_shared(settings.store_url, settings, catalog_of, pools, resources, observation)
+        return await _open_shared(
+            settings.store_url, settings, catalog_of, pools, resources=resources, observation=observation
+        )
     loop = asyncio.get_running_loop()
     store = await loop.run_in_executor(pools.storage, _open_own, settings.store_folder, resources)
     catalog = catalog_of(ObservedStore(store, observation.events))
@@ -86,29 +89,36 @@ def _open_own(folder: Path | None, resources: ExitStack) -> MemoryReferenceStore
 async def _open_shared(
     url: str,
     settings: Settings,
-    catalog_of: Callable[..., Catalog],
+    catalog_of: _CatalogOf,
     pools: Pools,
+    *,
     resources: ExitStack,
     observation: Observation,
 ) -> Catalog:
     loop = asyncio.get_running_loop()
-    storage = open_object_storage(url)
-    resources.callback(storage.close)
-    cache = DigestCache(store_cache_folder(settings), settings.store_cache_mib * _MIB)
-    opening = partial(loop.run_in_executor, pools.storage, open_store_file, storage)
-    await _reached(storage.name, opening)
-    store = SharedReferenceStore(storage, cache)
-    sharing = Sharing(
-        storage.name, ObservedSharedReferences(store, observation.events), pools.polling, pools.looking_up
-    )
+    store = await loop.run_in_executor(pools.storage, _open_bucket, url, settings, resources)
+    shared = ObservedSharedReferences(store, observation.events)
+    sharing = Sharing(url, shared, pools.polling, pools.looking_up)
     catalog = catalog_of(ObservedStore(store, observation.events), sharing=sharing)
-    view = catalog.shared
-    await _reached(storage.name, view.poll)
-    _log.info("Found %s in %s", counted(catalog.usable_count, "reference"), storage.name)
+    view = cast(SharedStoreView, catalog.shared)
+    await _reached(url, view.poll)
+    _log.info("Found %s in %s", counted(catalog.usable_count, "reference"), url)
     observation.readings.add(view.readings)
     sync = asyncio.create_task(StoreSync(sharing, view, pools.maintaining).run())
     resources.callback(sync.cancel)
     return catalog
+
+
+def _open_bucket(url: str, settings: Settings, resources: ExitStack) -> SharedReferenceStore:
+    folder = store_cache_folder(settings)
+    try:
+        cache = DigestCache(folder, settings.store_cache_mib * _MIB)
+    except OSError as error:
+        message = f"--store-cache {folder}: {error.strerror}. Name a folder that the server's user can write to."
+        raise StartupError(message) from error
+    store = SharedReferenceStore(open_object_storage(url), cache)
+    resources.callback(store.close)
+    return store
 
 
 async def _reached(name: str, attempt: Callable[[], Awaitable[T]]) -> T:

@@ -386,7 +386,7 @@ async def test_banks_leave_memory_for_others(memory: SharedMemory, factory: Cata
     other = Replica(memory, factory, max_bytes=2 * size)
     for name in (A, B, C):
         await publish(one.catalog, reference(name, images=3))
-    for name in "abca":
-        await current(other.catalog, name)
+    for used in "abca":
+        await current(other.catalog, used)
     assert other.catalog.open_ids() == ["c", "a"]
     assert other.store.loads == [A, B, C, A]

@@ -134,6 +134,8 @@ def main() -> None:
             replicas(
                 folder,
                 arguments.servers,
+                "--client-share",
+                "1",  # to a server, all callers behind Envoy have one address
                 store_url=store.url("fleet"),
                 policy=arguments.policy,
                 score_s=0.01,

@@ -103,7 +103,6 @@ async def _open_shared(
     view = cast(SharedStoreView, catalog.shared)
     await _reached(url, view.poll)
     _log.info("Found %s in %s", counted(catalog.usable_count, "reference"), url)
-    observation.readings.add(view.readings)
     sync = asyncio.create_task(StoreSync(sharing, view, pools.maintaining).run())
     resources.callback(sync.cancel)
     return catalog

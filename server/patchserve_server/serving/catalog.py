@@ -133,6 +133,11 @@ class Catalog:
         """How many references of the store cannot be used."""
         return self._view.damaged_count
 
+    @property
+    def store_synced_age_s(self) -> float:
+        """How long ago changes by other servers were last learned; 0 if the store is not shared. Any thread may ask."""
+        return self._view.status().synced_age_s
+
     def bytes_by_state(self) -> dict[str, int]:
         """The memory of all revisions that are held, see `OpenReferences`."""
         return self._open.bytes_by_state()

@@ -20,7 +20,6 @@ from patchserve_server.domain.errors import (
     RevisionMismatchError,
     StorageUnavailableError,
 )
-from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.shared_references import SharedReferences
@@ -136,10 +135,6 @@ class SharedStoreView:
             synced_age_s=self._sharing.references.synced_age_s(),
             is_reachable=self._is_reachable,
         )
-
-    def readings(self) -> Iterator[Reading]:
-        """For whoever watches the server. Any thread may ask."""
-        yield Reading("store_synced_age_seconds", self._sharing.references.synced_age_s())
 
     def check_reachable(self) -> None:
         if not self._is_reachable:

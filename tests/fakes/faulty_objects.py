@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ class FaultyObjectStorage:
     def __init__(self, storage: ObjectStorage, faults: Faults | None = None, seed: int = 0) -> None:
         self.storage, self.faults = storage, faults or Faults()
         self.calls: Counter[str] = Counter()
+        self.keys_of: defaultdict[str, list[str]] = defaultdict(list)  # by method, in the order of calls
         self.before_call: Callable[[str, str], None] = lambda _method, _key: None
         """Told the method and the key before each call: a test lets something else happen there."""
         self._random, self._counting = random.Random(seed), threading.Lock()
@@ -85,6 +86,7 @@ class FaultyObjectStorage:
     def _call(self, method: str, key: str, work: Callable[[], _Result]) -> _Result:
         with self._counting:
             self.calls[method] += 1
+            self.keys_of[method].append(key)
             faults, chance = self.faults, self._random.random()
             delay_s = self._random.uniform(*faults.delay_s)
         self.before_call(method, key)

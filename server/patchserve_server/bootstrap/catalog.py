@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
-from patchserve_server.bootstrap.folders import store_cache_folder
 from patchserve_server.bootstrap.pools import Pools
 from patchserve_server.config import Settings
-from patchserve_server.domain.errors import StartupError, StorageUnavailableError
 from patchserve_server.domain.ports import Detector
 from patchserve_server.domain.store_status import FOLDER, MEMORY
 from patchserve_server.domain.words import counted

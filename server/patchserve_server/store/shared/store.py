@@ -27,6 +27,7 @@ from patchserve_server.store.shared.pointer_changes import deleted, require_base
 from patchserve_server.store.shared.pointers import FoundPointer, Pointers
 from patchserve_server.store.shared.records import SharedPointer, StoredRevision, Tombstone
 from patchserve_server.store.shared.surroundings import Surroundings
+from patchserve_server.store.shared.sweep import SWEEP, SWEEP_EVERY, sweep
 from patchserve_server.store.shared.synchronizing import Synchronizing
 
 REPAIR: Final = "repair"
@@ -54,7 +55,10 @@ class SharedReferenceStore:
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
-        jobs = [Job(REPAIR, REPAIR_EVERY, self._sync.repair)]
+        jobs = [
+            Job(REPAIR, REPAIR_EVERY, self._sync.repair),
+            Job(SWEEP, SWEEP_EVERY, lambda: sweep(storage, self._surroundings)),
+        ]
         self._maintenance = Maintenance(jobs, Leases(storage, self._surroundings), self._surroundings)
 
     def close(self) -> None:

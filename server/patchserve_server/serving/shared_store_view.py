@@ -23,6 +23,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.shared_references import SharedReferences
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.serving.known_references import Known, KnownReferences
 from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.rate_limit import RateLimit
@@ -43,11 +44,13 @@ class Sharing:
     """What a catalog needs to share its store with other servers.
 
     Args:
+        url: of the store, without anything secret.
         references: the store, as several servers use it.
         polling: a thread that polls it.
         looking_up: threads that look up single references.
     """
 
+    url: str
     references: SharedReferences
     polling: Executor
     looking_up: Executor
@@ -65,7 +68,7 @@ class SharedStoreView:
 
     A reference is described when it is asked for first. From then on the description is kept in step: if a poll tells
     a change, the reference is looked up, because what a poll tells may be older than what was looked up before.
-    A name that is not known, or a revision that is expected and not known, is looked up at once.
+    A name that is not known, or a revision that is expected and not known, is looked up at once, up to a limit.
 
     Args:
         sharing: the store and the threads that ask it.
@@ -86,7 +89,7 @@ class SharedStoreView:
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
         max_described: int = MAX_DESCRIBED,
     ) -> None:
-        self.is_reachable = True  # at the last poll
+        self._is_reachable = True  # at the last poll
         self._sharing = sharing
         self._known = known
         self._is_held = is_held
@@ -98,7 +101,8 @@ class SharedStoreView:
         self._unsure: set[ReferenceId] = set()  # to be looked up after the next poll
         self._readings: set[_Reading] = set()
         self._look_ups = SingleFlight(self._look_up)
-        self._limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._name_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._revision_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
         self._refusals = LogInterval(_LOG_INTERVAL_S)
 
     @property
@@ -124,29 +128,52 @@ class SharedStoreView:
     def base_of(self, info: ReferenceInfo | None) -> Revision | None:
         return None if info is None else info.revision
 
+    def status(self) -> StoreStatus:
+        return StoreStatus(
+            kind=self._sharing.url.partition("://")[0],
+            url=self._sharing.url,
+            is_shared=True,
+            synced_age_s=self._sharing.references.synced_age_s(),
+            is_reachable=self._is_reachable,
+        )
+
     def check_reachable(self) -> None:
-        if not self.is_reachable:
+        if not self._is_reachable:
             message = "The store of references cannot be reached now, so only references that are open here are served."
             raise StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)
 
     async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         info = self._known.find(reference_id)
         if info is None or expected_revision not in (None, info.revision):
-            info = await self._described(reference_id, is_known=info is None and reference_id in self._revisions)
+            is_known = info is None and reference_id in self._revisions
+            if is_known or self._may_look_up(expected_revision):
+                info = await self._described(reference_id)
         if info is None:
             raise ReferenceNotFoundError(reference_id)
         if expected_revision not in (None, info.revision):
             raise RevisionMismatchError(reference_id, expected_revision or "", info.revision)
         return info
 
-    async def _described(self, reference_id: ReferenceId, *, is_known: bool) -> ReferenceInfo | None:
+    def _may_look_up(self, expected_revision: Revision | None) -> bool:
+        """Whether something that is not known here may be looked up now. If not, the last poll has the answer.
+
+        Raises:
+            QueueFullError: a revision is expected, so that what the last poll has told is no answer.
+            StorageUnavailableError: as for `check_reachable`.
+        """
+        self.check_reachable()
+        if (self._name_limit if expected_revision is None else self._revision_limit).take():
+            return True
+        if (refused := self._refusals.count()) is not None:
+            _log.warning("Callers ask for too much that is not known here; %d were not looked up", refused[0])
+        if expected_revision is not None:
+            raise QueueFullError("Too many revisions are looked up in the store; try again shortly.", 1.0)
+        return False
+
+    async def _described(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         if (damage := self._known.damage_of(reference_id)) is not None:
             raise damage.copy()
         self.check_reachable()
-        if not is_known and not self._limit.take():
-            if (refused := self._refusals.count()) is not None:
-                _log.warning("Callers ask for too many references that are not known here; %d refused", refused[0])
-            raise QueueFullError("Too many references are looked up in the store; try again shortly.", 1.0)
         return await self._look_ups.result(reference_id)
 
     async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
@@ -165,7 +192,7 @@ class SharedStoreView:
     async def _listed(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description, unless the reference was deleted meanwhile, or is damaged."""
         try:
-            return self._known.find(reference_id) or await self._described(reference_id, is_known=True)
+            return self._known.find(reference_id) or await self._described(reference_id)
         except StorageUnavailableError:
             raise
         except PatchserveError:
@@ -205,9 +232,9 @@ class SharedStoreView:
             with self._reading() as reading:
                 changes = await loop.run_in_executor(self._sharing.polling, self._sharing.references.poll)
         except PatchserveError:
-            self.is_reachable = False
+            self._is_reachable = False
             raise
-        self.is_reachable = True
+        self._is_reachable = True
         self._take(changes, reading)
         unsure, self._unsure = self._unsure, set()
         await asyncio.gather(*map(self.check, unsure))

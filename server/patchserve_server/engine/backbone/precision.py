@@ -1,4 +1,4 @@
-"""Chooses the fastest runtime that a precision allows."""
+"""Chooses the fastest runtime that a precision allows on a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from patchserve_server.domain.input_options import InputShape
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
-from patchserve_server.engine.backbone.device_precision import on_device
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache
 from patchserve_server.engine.backbone.int8.per_reference_backbone import PerReferenceBackbone
 from patchserve_server.engine.backbone.int8.quantizer import Quantizer
@@ -41,22 +40,20 @@ def with_precision(
     measurements: Measurements | None = None,
     cache: Path | None = None,
 ) -> Backbone:
-    """The same backbone in the fastest runtime for its device.
+    """The same backbone in the fastest runtime for this CPU.
 
     Args:
-        backbone: in torch, on the CPU or a CUDA device.
-        precision: on a CPU `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is measured to be faster and maps differ by
-            at most TOLERANCE, else fp32. On a GPU as `on_device` says.
+        backbone: in torch, on the CPU.
+        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is measured to be faster and maps differ by at
+            most TOLERANCE, else fp32.
         map_difference: compares another precision with fp32, for `auto`.
         measurements: of this processor, for `auto`; None measures without keeping anything.
         cache: the folder for quantized networks; None keeps them in memory only.
 
     Raises:
-        StartupError: the precision is unknown, or this device does not support it.
+        StartupError: the precision is unknown, or this processor does not support it.
     """
     measurements = measurements or Measurements(None)
-    if backbone.device.type != "cpu":
-        return on_device(backbone, precision, map_difference=map_difference, measurements=measurements)
     if precision in (TF32, FP16):
         raise StartupError(f"Precision {precision} needs a GPU. Use --precision {FP32} or --precision {AUTO}.")
     if precision not in (FP32, BF16, INT8, AUTO):

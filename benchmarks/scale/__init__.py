@@ -1,1 +1,1 @@
-"""Simulates a thousand servers on one store: the code that keeps references in step, with another clock and another store."""
+"""Simulates a thousand servers on one store: they run the real code, on another clock and with another store."""

@@ -141,8 +141,9 @@ class SimulatedStorage:
     def _request(
         self, key: str, work: Callable[[], _Result], *, written: int | None = None, is_list: bool = False
     ) -> _Result:
-        """One request, and again until the deadline if the service fails. A swap that may have been done counts as lost:
-        whoever swapped reads again.
+        """One request, and again until the deadline if the service fails.
+
+        A swap that may have been done counts as lost: whoever swapped reads again.
         """
         timeline, end_s, wait_s = self._bucket.timeline, self._bucket.timeline.now_s + self._policy.deadline_s, 0.0
         while True:

@@ -64,7 +64,7 @@ def starts(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
         "throttled",
     )
     cases = [(1, 0, references) for references in REFERENCES]
-    cases += [(arguments.servers, 60, arguments.references), (arguments.servers, 0, arguments.references)]
+    cases += [(arguments.servers, 60, arguments.references), (arguments.servers // 5, 0, arguments.references)]
     for count, within_s, references in cases:
         simulation = Simulation(servers=count, reference_count=references, seed=arguments.seed)
         try:

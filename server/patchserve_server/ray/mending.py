@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import Any, Final
 
@@ -15,12 +16,15 @@ _DETAILS: Final = "grpc-status-details-bin"
 _APPLICATION: Final = "application"  # the metadata that names one of Ray Serve's applications
 _RETRY_AFTER_S: Final = 1.0
 
+_log = logging.getLogger(__name__)
+
 
 def mend_status(context: Any) -> None:  # noqa: ANN401 - gRPC's
     """Replace a status that Ray has made. Those of replicas have details."""
     trailing = list(context.trailing_metadata() or ())
     if any(key == _DETAILS for key, _ in trailing) or (error := _error_of(context)) is None:
         return
+    _log.warning("Ray: %s: %s", context.code(), context.details())
     status = rpc_status.to_status(status_of(error, secrets.token_hex(16)))
     context.set_code(status.code)
     context.set_details(status.details)

@@ -31,10 +31,12 @@ class PortlessServer:
 
     Args:
         given: the settings that are not defaults.
+        has_several: whether there are to be other servers like this one.
     """
 
-    def __init__(self, given: Mapping[str, Any]) -> None:
+    def __init__(self, given: Mapping[str, Any], *, has_several: bool = False) -> None:
         self._settings = Settings(**given)
+        self._has_several = has_several
         self._resources = ExitStack()
 
     async def open(self) -> None:

@@ -6,15 +6,13 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+import grpc
 from grpc import aio
+from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from patchserve_server.ray.deadline import HEADER, seconds_of
-
-if TYPE_CHECKING:
-    import grpc
-    from ray.serve.grpc_util import RayServegRPCContext
 
 END: Final = b"\0"
 """The message after the last one of a stream that fails: it takes the status to the proxy, which drops it.
@@ -46,7 +44,7 @@ class RelayedCall:
         self._context = context
         self._timeout_s = seconds_of(self._header(HEADER))
         self._began_s = time.monotonic()
-        self._responses: asyncio.Queue[bytes | None] = asyncio.Queue(1)
+        self._responses: asyncio.Queue[bytes] = asyncio.Queue(1)
         self.has_failed = False
 
     def peer(self) -> str:
@@ -70,7 +68,7 @@ class RelayedCall:
         message = await anext(self._messages, None)
         if message is not None:
             return message
-        if getattr(self._messages, "is_cancelled", bool)():  # of Ray's streams
+        if isinstance(self._messages, gRPCInputStream) and self._messages.is_cancelled():
             raise asyncio.CancelledError
         return aio.EOF
 
@@ -88,13 +86,15 @@ class RelayedCall:
 
     async def responses(self, answering: asyncio.Task[None]) -> AsyncIterator[bytes]:
         """What `answering` writes, until it has ended."""
-        answering.add_done_callback(lambda _: self._closing())
-        while (message := await self._responses.get()) is not None:
-            yield message
-
-    def _closing(self) -> None:
-        closing = asyncio.ensure_future(self._responses.put(None))
-        closing.add_done_callback(lambda _: None)
+        while True:
+            coming = asyncio.ensure_future(self._responses.get())
+            try:
+                await asyncio.wait((coming, answering), return_when=asyncio.FIRST_COMPLETED)
+                if not coming.done() and self._responses.empty():
+                    return
+                yield await coming
+            finally:
+                coming.cancel()
 
     def _header(self, name: str) -> str:
         return next((str(value) for key, value in self._context.invocation_metadata() if key == name), "")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+import ray
+from ray import serve
+from ray.serve.grpc_util import RayServegRPCContext
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
 
 from patchserve_server.bootstrap.process import configure_process
 from patchserve_server.ray.methods import RELAYED, RelayedMethod
@@ -12,9 +18,6 @@ from patchserve_server.ray.portless_server import PortlessServer
 from patchserve_server.ray.relayed_call import END, Encoded, RelayedCall
 from patchserve_server.ray.router import OPEN
 from patchserve_server.ray.stopping import find_stop_flag
-
-if TYPE_CHECKING:
-    from ray.serve.grpc_util import RayServegRPCContext
 
 _MAX_OPEN_IDS: Final = 1000  # every proxy gets them every few seconds
 _STOP_POLL_S: Final = 0.2
@@ -29,7 +32,8 @@ class Replica:
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         configure_process()
-        self._server = PortlessServer(given)
+        has_several = serve.get_replica_context().world_size > 1
+        self._server = PortlessServer({"threads": _cores(), **given}, has_several=has_several)
         self._opening = asyncio.ensure_future(self._open())
 
     async def _open(self) -> None:
@@ -47,6 +51,10 @@ class Replica:
     async def record_routing_stats(self) -> dict[str, list[str]]:
         """What the routers of Ray know of this replica."""
         return {OPEN: self._server.open_ids()[-_MAX_OPEN_IDS:]}
+
+    async def __call__(self, _request: Request) -> PlainTextResponse:
+        """Answers what comes over HTTP, whose port Ray always opens."""
+        return PlainTextResponse("This application answers over gRPC only.", 404)
 
     def __del__(self) -> None:
         """Ray calls it at the end of a drain."""
@@ -77,6 +85,11 @@ class Replica:
                 yield Encoded(END)
         finally:
             answering.cancel()
+
+
+def _cores() -> int:
+    """The processor cores that Ray has reserved for this replica, as it divides a node by them."""
+    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)))
 
 
 def _method(method: RelayedMethod) -> Callable[..., Awaitable[Encoded] | AsyncIterator[Encoded]]:

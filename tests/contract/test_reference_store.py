@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.errors import ReferenceChangedError, ReferenceNotFoundError, RevisionNotKeptError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import (
@@ -28,6 +28,7 @@ from patchserve_server.domain.reference import (
     EmbeddingSpec,
     MemoryBank,
     Reference,
+    ReferenceInfo,
     ReferenceModel,
     ScoreSpread,
 )
@@ -241,6 +242,8 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
         with pytest.raises(ReferenceNotFoundError):
             store.load(parcel)
         with pytest.raises(ReferenceNotFoundError):
+            store.describe(parcel)
+        with pytest.raises(ReferenceNotFoundError):
             store.load_previous(parcel)
         with pytest.raises(ReferenceNotFoundError):
             store.restore(parcel, POSSIBLE[0].revision)
@@ -248,6 +251,7 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
     loaded = store.load(parcel)
     assert content(loaded) == content(current)
     assert loaded.previous_revision == (previous and previous.revision)
+    check_described(store.describe(parcel), loaded)
     for revision in {reference.revision for reference in POSSIBLE} - {previous and previous.revision}:
         with pytest.raises(RevisionNotKeptError):
             store.restore(parcel, revision)
@@ -261,6 +265,52 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
         described = store.describe_previous(parcel)
         assert described == previous.info
         assert described.operation is previous.operation
+
+
+def check_described(described: ReferenceInfo, loaded: Reference) -> None:
+    assert described == loaded.info
+    assert described.operation is loaded.operation
+    assert described.previous_revision == loaded.previous_revision
+
+
+def test_a_change_of_another_base_changes_nothing(store: ReferenceStore) -> None:
+    first, second, third = (make_reference(seed=seed) for seed in (1, 2, 3))
+    parcel = ReferenceId("parcel")
+    with pytest.raises(ReferenceChangedError, match='"parcel"'):
+        store.save(second, base=first.revision)
+    check_state(store, None, None)
+    store.save(first)
+    store.save(second, base=first.revision)
+    check_state(store, second, first)
+    for base in (first.revision, third.revision):
+        with pytest.raises(ReferenceChangedError):
+            store.save(third, base=base)
+        with pytest.raises(ReferenceChangedError):
+            store.restore(parcel, first.revision, base=base)
+        with pytest.raises(ReferenceChangedError):
+            store.delete(parcel, base)
+    check_state(store, second, first)
+    store.restore(parcel, first.revision, base=second.revision)
+    check_state(store, first, second)
+    store.delete(parcel, first.revision)
+    check_state(store, None, None)
+    with pytest.raises(ReferenceNotFoundError):
+        store.delete(parcel, first.revision)
+
+
+def test_of_many_changes_of_one_base_one_wins(store: ReferenceStore) -> None:
+    base, *changes = (make_reference(seed=seed) for seed in range(9))
+    store.save(base)
+
+    def save(reference: Reference) -> Reference | None:
+        with suppress(ReferenceChangedError):
+            store.save(reference, base=base.revision)
+            return reference
+        return None
+
+    with ThreadPoolExecutor(8) as threads:
+        (winner,) = filter(None, threads.map(save, changes))
+    check_state(store, winner, base)
 
 
 def test_a_previous_subspace_is_described_too(store: ReferenceStore) -> None:

@@ -43,6 +43,8 @@ from patchserve_server.domain.reference_options import (
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.store.objects import MemoryObjectStorage
+from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Subject:
     reopen: Callable[[], ReferenceStore] | None = None
 
 
-@pytest.fixture(params=["memory", "folder", "observed"])
+@pytest.fixture(params=["memory", "folder", "observed", "shared"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "memory":
         yield Subject(MemoryReferenceStore())
@@ -61,11 +63,22 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     if request.param == "observed":
         yield Subject(ObservedStore(MemoryReferenceStore(), Events()))
         return
-    stores = [FolderReferenceStore(tmp_path / "store")]
+    open_store: Callable[[], FolderReferenceStore | SharedReferenceStore]
+    if request.param == "folder":
+
+        def open_store() -> FolderReferenceStore:
+            return FolderReferenceStore(tmp_path / "store")
+    else:
+        storage = MemoryObjectStorage()
+
+        def open_store() -> SharedReferenceStore:
+            return SharedReferenceStore(storage, DigestCache(tmp_path / "cache", 2**20))
+
+    stores = [open_store()]
 
     def reopen() -> ReferenceStore:
         stores[-1].close()
-        stores.append(FolderReferenceStore(tmp_path / "store"))
+        stores.append(open_store())
         return stores[-1]
 
     yield Subject(stores[0], reopen)
@@ -425,7 +438,7 @@ def test_threads_can_save_different_references(store: ReferenceStore) -> None:
     assert store.list_ids() == [reference.reference_id for reference in saved]
 
 
-@pytest.mark.parametrize("subject", ["folder"], indirect=True)
+@pytest.mark.parametrize("subject", ["folder", "shared"], indirect=True)
 def test_saved_references_are_there_after_a_restart(subject: Subject) -> None:
     assert subject.reopen is not None
     current, deleted = make_reference("kept", 1), make_reference("deleted", 2)

@@ -18,8 +18,10 @@ from patchserve_server.bootstrap.memory import return_memory_periodically
 from patchserve_server.bootstrap.process import freeze_heap
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.ray.relayed_call import RelayedCall
 from patchserve_server.rpc.server import Services
+from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.observation import Observation
 from patchserve_server.telemetry.logs import open_logs
 
@@ -46,6 +48,11 @@ class PortlessServer:
             StartupError: the server cannot start with its settings.
         """
         settings, resources = self._settings, self._resources
+        if self._has_several and settings.store_url is None:
+            raise StartupError(
+                "Several replicas need a store that they share: set store to a URL, such as s3://bucket/prefix, or "
+                "num_replicas to 1."
+            )
         resources.enter_context(open_logs(settings.log_level, settings.log_calls, settings.log_format))
         credentials = composition.read_credentials(settings)
         check_exposure(_EVERYWHERE, credentials, insecure=settings.insecure)
@@ -57,6 +64,8 @@ class PortlessServer:
             resources.callback(asyncio.ensure_future(work).cancel)
         live, nowhere = LiveSettings(settings), Addresses("", "")
         application = await composition.create_application(live, nowhere, observation, resources)
+        assert isinstance(application.catalog, Catalog)  # noqa: S101 - there are no fronts
+        self._catalog = application.catalog
         freeze_heap()
         self._entrance.readiness.serve(application)
 
@@ -67,7 +76,7 @@ class PortlessServer:
 
     def open_ids(self) -> list[str]:
         """The references that are open, the least recently used first."""
-        return [str(reference_id) for reference_id in self._entrance.readiness.application.catalog.open_ids()]
+        return [str(reference_id) for reference_id in self._catalog.open_ids()]
 
     async def drain(self) -> None:
         """Ends streams, and refuses calls that have sent nothing. Accepted work is finished."""

@@ -7,7 +7,6 @@ from typing import Final
 
 from patchserve_server.domain.reference_id import ReferenceId
 
-MARK: Final = "patchserve.json"
 POINTERS: Final = "references/"
 BANKS: Final = "banks/"
 MANIFESTS: Final = "manifests/"

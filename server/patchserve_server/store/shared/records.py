@@ -22,7 +22,7 @@ from patchserve_server.store.records import (
 
 FORMAT_VERSION = 1
 MAX_POINTER_BYTES = 2**18
-MAX_SMALL_BYTES = 4096  # of the mark and of a lease
+MAX_SMALL_BYTES = 4096  # of a lease
 MAX_ROOT_BYTES = 2**16
 MAX_SHARD_BYTES = 2**26
 
@@ -41,13 +41,6 @@ class SharedRecord(Record):
 
     VERSION = FORMAT_VERSION
     _READABLE = "version 1"
-
-
-class Mark(SharedRecord):
-    """That a prefix of a bucket is a store, and which one."""
-
-    NAME = "mark"
-    store_id: Nonce
 
 
 class StoredFile(RecordPart):

@@ -27,6 +27,7 @@ from patchserve_server.store.shared.pointer_changes import deleted, require_base
 from patchserve_server.store.shared.pointers import FoundPointer, Pointers
 from patchserve_server.store.shared.records import SharedPointer, StoredRevision, Tombstone
 from patchserve_server.store.shared.surroundings import Surroundings
+from patchserve_server.store.shared.sweep import SWEEP, SWEEP_EVERY, sweep
 from patchserve_server.store.shared.synchronizing import Synchronizing
 
 REPAIR: Final = "repair"
@@ -54,7 +55,10 @@ class SharedReferenceStore:
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
-        jobs = [Job(REPAIR, REPAIR_EVERY, self._sync.repair)]
+        jobs = [
+            Job(REPAIR, REPAIR_EVERY, self._sync.repair),
+            Job(SWEEP, SWEEP_EVERY, lambda: sweep(storage, self._surroundings)),
+        ]
         self._maintenance = Maintenance(jobs, Leases(storage, self._surroundings), self._surroundings)
 
     def close(self) -> None:
@@ -178,7 +182,7 @@ class SharedReferenceStore:
         """What changed since the last call: one conditional request, if nothing did.
 
         Raises:
-            StartupError: it is no store of this format. Only the first call raises it.
+            StartupError: it is no store of this format, or its service ignores conditions. Until the first success.
             StorageUnavailableError: the store cannot be read.
         """
         return self._sync.poll()

@@ -11,11 +11,11 @@ from typing import Final
 from patchserve_server.domain.errors import StorageUnavailableError
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.store.objects.storage import ObjectStorage
+from patchserve_server.store.objects.store_file import open_store_file
 from patchserve_server.store.shared.index_objects import IndexObjects
 from patchserve_server.store.shared.index_view import IndexView
 from patchserve_server.store.shared.index_writer import IndexWriter
 from patchserve_server.store.shared.keys import POINTERS
-from patchserve_server.store.shared.mark import require_mark
 from patchserve_server.store.shared.pointers import FoundPointer
 from patchserve_server.store.shared.repair import repair_index
 from patchserve_server.store.shared.surroundings import Surroundings
@@ -59,7 +59,7 @@ class Synchronizing:
         """What changed since the last call, as `SharedReferences.poll`.
 
         Raises:
-            StartupError: it is no store of this format. Only the first call raises it.
+            StartupError: it is no store of this format, or its service ignores conditions. Until the first success.
             StorageUnavailableError: the store cannot be read.
         """
         with self._polling:
@@ -104,7 +104,7 @@ class Synchronizing:
 
     def _refresh(self) -> None:
         if self._is_new:
-            require_mark(self._storage, self._surroundings)
+            open_store_file(self._storage)
         self._view.refresh(self._changed)
         if self._is_new and not self._view.has_root and any(True for _ in self._storage.list(POINTERS)):
             self.repair()

@@ -87,7 +87,8 @@ class Soak:
             self._stop.wait(pause_s)
 
     def _repeat(self, kind: str, call: Callable[[bytes], object]) -> None:
-        for image in self._images_in_turn(LOAD_PAUSE_S if kind == "LoadReference" else PAUSE_S):
+        is_slow = kind == "LoadReference" and self._rounds is None
+        for image in self._images_in_turn(LOAD_PAUSE_S if is_slow else PAUSE_S):
             try:
                 call(image)
             except (PatchserveError, AssertionError) as error:

@@ -71,7 +71,7 @@ export async function soak(
   async function repeat(kind: string, call: (round: number) => Promise<unknown>): Promise<void> {
     for (let round = 0; round < rounds && !stop.signal.aborted; round++) {
       await call(round).then(() => counts.ok(kind), (error: unknown) => counts.failed(kind, error));
-      await pause(kind === "LoadReference" ? LOAD_PAUSE_MS : PAUSE_MS);
+      await pause(kind === "LoadReference" && rounds === Infinity ? LOAD_PAUSE_MS : PAUSE_MS);
     }
   }
 

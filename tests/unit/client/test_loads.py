@@ -111,7 +111,12 @@ def test_a_set_larger_than_one_message_is_streamed(
 
 
 @pytest.mark.parametrize("mode", ["replace", "append"])
-def test_nothing_is_loaded_if_an_image_cannot_be_drawn(fake: FakeServer, call: CallMethod, mode: str) -> None:
+def test_nothing_is_loaded_if_an_image_cannot_be_drawn(
+    fake: FakeServer, call: CallMethod, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode == "append":
+        monkeypatch.setattr(_loads, "HELD_BYTES", 0)
+
     def images() -> Iterator[bytes]:
         yield png()
         yield png()

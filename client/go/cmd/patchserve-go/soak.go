@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/signal"
 	"strconv"
@@ -150,7 +151,7 @@ func (s *soaking) run() error {
 
 func (s *soaking) repeat(kind string, call func(context.Context, []byte) error) {
 	pause := shortPause
-	if kind == "LoadReference" {
+	if kind == "LoadReference" && *rounds == math.MaxInt {
 		pause = loadPause
 	}
 	for round := 0; round < *rounds && s.stopped.Err() == nil; round++ {

@@ -28,9 +28,7 @@ def create_server(
     """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
     entrance = create_entrance(settings, credentials, observation)
-    grpc = GrpcServer(
-        listening_of(settings, credentials, shares_port=shares_port), entrance, credentials.authenticator
-    )
+    grpc = GrpcServer(listening_of(settings, credentials, shares_port=shares_port), entrance, credentials.authenticator)
     return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
 
 

@@ -10,7 +10,13 @@ import grpc
 from grpc_status import rpc_status
 
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import DeadlineError, EngineLostError, NotReadyError, PatchserveError, QueueFullError
+from patchserve_server.domain.errors import (
+    DeadlineError,
+    EngineLostError,
+    NotReadyError,
+    PatchserveError,
+    QueueFullError,
+)
 
 _DETAILS: Final = "grpc-status-details-bin"
 _APPLICATION: Final = "application"  # the metadata that names one of Ray Serve's applications

@@ -39,9 +39,7 @@ def _methods() -> Iterator[RelayedMethod]:
     for service in services:
         for method in service.methods:
             if method.name != _NOT_RELAYED:
-                yield RelayedMethod(
-                    service.full_name, method.name, method.client_streaming, method.server_streaming
-                )
+                yield RelayedMethod(service.full_name, method.name, method.client_streaming, method.server_streaming)
 
 
 RELAYED: Final = tuple(_methods())

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import grpc
 
-from patchserve_server.ray.methods import RELAYED, RelayedMethod
 from patchserve_server.ray.mending import mend_status
+from patchserve_server.ray.methods import RELAYED, RelayedMethod
 from patchserve_server.ray.proxied_call import Flow, ProxiedContext
 from patchserve_server.ray.relayed_call import END
 

@@ -61,7 +61,7 @@ class Replica:
         self._server.close()
 
     async def _drain_when_stopped(self, is_stopping: Callable[[], bool]) -> None:
-        while not is_stopping():
+        while not is_stopping():  # noqa: ASYNC110 - Ray sets a flag, and no event
             await asyncio.sleep(_STOP_POLL_S)
         await self._server.drain()
 

@@ -53,7 +53,6 @@ class Context(Protocol):
         """Ends the call with an error."""
 
 
-
 @dataclass(frozen=True, slots=True, eq=False)
 class Call(AdmittedCall):
     """An admitted call, with gRPC's context. Servicers get it in place of the context."""

@@ -17,6 +17,7 @@ from patchserve_server.domain.errors import (
     PatchserveError,
     QueueFullError,
 )
+from patchserve_server.rpc.pushback import pushback
 
 _DETAILS: Final = "grpc-status-details-bin"
 _APPLICATION: Final = "application"  # the metadata that names one of Ray Serve's applications
@@ -31,10 +32,11 @@ def mend_status(context: Any) -> None:  # noqa: ANN401 - gRPC's
     if any(key == _DETAILS for key, _ in trailing) or (error := _error_of(context)) is None:
         return
     _log.warning("Ray: %s: %s", context.code(), context.details())
-    status = rpc_status.to_status(status_of(error, secrets.token_hex(16)))
+    mended = status_of(error, secrets.token_hex(16))
+    status = rpc_status.to_status(mended)
     context.set_code(status.code)
     context.set_details(status.details)
-    context.set_trailing_metadata([*trailing, *status.trailing_metadata])
+    context.set_trailing_metadata([*trailing, *status.trailing_metadata, *pushback(mended)])
 
 
 def _error_of(context: Any) -> PatchserveError | None:  # noqa: ANN401

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import grpc
 from grpc import aio
+from ray.exceptions import RayActorError
 from ray.serve.grpc_util import RayServegRPCContext, gRPCInputStream
 
 from patchserve_server.ray.deadline import HEADER, seconds_of
@@ -65,7 +66,10 @@ class RelayedCall:
         Raises:
             CancelledError: the caller has left.
         """
-        message = await anext(self._messages, None)
+        try:
+            message = await anext(self._messages, None)
+        except RayActorError:  # the proxy has ended, and its connections with it
+            raise asyncio.CancelledError from None
         if message is not None:
             return message
         if isinstance(self._messages, gRPCInputStream) and self._messages.is_cancelled():
@@ -78,11 +82,13 @@ class RelayedCall:
     async def send_initial_metadata(self, initial_metadata: tuple[()]) -> None:
         """Nothing: the proxy sends them with the first message."""
 
-    async def abort_with_status(self, status: grpc.Status) -> None:
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
         self.has_failed = True
-        self._context.set_code(status.code)
-        self._context.set_details(status.details)
-        self._context.set_trailing_metadata(list(status.trailing_metadata or ()))
+        self._context.set_code(code)
+        self._context.set_details(details)
+        self._context.set_trailing_metadata(list(trailing_metadata))
 
     async def responses(self, answering: asyncio.Task[None]) -> AsyncIterator[bytes]:
         """What `answering` writes, until it has ended."""

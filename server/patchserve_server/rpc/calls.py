@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -49,7 +49,9 @@ class Context(Protocol):
     async def send_initial_metadata(self, initial_metadata: tuple[()]) -> None:
         """Sends what comes before the first message."""
 
-    async def abort_with_status(self, status: grpc.Status) -> None:
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
         """Ends the call with an error."""
 
 

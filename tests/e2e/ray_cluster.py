@@ -73,7 +73,11 @@ def ray_cluster(log: Path, **variables: str) -> Iterator[RayCluster]:
     folder = tempfile.mkdtemp(prefix="ray-")  # short: the paths of sockets are
     ports = {name: free_port() for name in ("grpc", "http", "second_grpc", "second_http")}
     paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
-    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 * 2**20)}
+    quiet = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_SERVE_GRPC_MAX_MESSAGE_SIZE": str(64 * 2**20),
+        "RAY_raylet_start_wait_time_s": "180",  # other tests may have the cores
+    }
     environment = {**os.environ, **variables, **quiet, "PYTHONPATH": paths}
     with log.open("w") as errors:
         process = subprocess.Popen(

@@ -88,7 +88,7 @@ class RelayedCall:
         self.has_failed = True
         self._context.set_code(code)
         self._context.set_details(details)
-        self._context.set_trailing_metadata(list(trailing_metadata))
+        self._context.set_trailing_metadata(list(trailing_metadata))  # type: ignore[arg-type] # bytes are fine
 
     async def responses(self, answering: asyncio.Task[None]) -> AsyncIterator[bytes]:
         """What `answering` writes, until it has ended."""

@@ -89,7 +89,8 @@ class Replica:
 
 def _cores() -> int:
     """The processor cores that Ray has reserved for this replica, as it divides a node by them."""
-    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)))
+    assigned = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(assigned.get("CPU", 0)))
 
 
 def _method(method: RelayedMethod) -> Callable[..., Awaitable[Encoded] | AsyncIterator[Encoded]]:

@@ -1,6 +1,9 @@
 """One bucket of an object store: a port, and its implementations."""
 
+from patchserve_server.store.objects.address import is_url
 from patchserve_server.store.objects.memory import MemoryObjectStorage
+from patchserve_server.store.objects.opening import open_object_storage
+from patchserve_server.store.objects.probe import probe
 from patchserve_server.store.objects.storage import (
     ListedObject,
     ObjectChangedError,
@@ -24,4 +27,7 @@ __all__ = [
     "ObjectTooLargeError",
     "StoredObject",
     "Version",
+    "is_url",
+    "open_object_storage",
+    "probe",
 ]

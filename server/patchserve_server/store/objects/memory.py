@@ -33,6 +33,8 @@ class _Object:
 class MemoryObjectStorage:
     """An ObjectStorage in memory. `now` is the clock of its service."""
 
+    service = "memory"
+
     def __init__(self, name: str = "memory://", now: Callable[[], datetime] = _now) -> None:
         self._name, self._now = name, now
         self._objects: dict[str, _Object] = {}

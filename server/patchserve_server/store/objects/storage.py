@@ -26,6 +26,12 @@ class Version:
         if self.e_tag is None and self.version is None:
             raise ValueError("a version of an object needs an ETag or a version")
 
+    def is_same(self, other: Version) -> bool:
+        """Whether both are of the same bytes. A list knows the ETag only."""
+        if self.e_tag is not None and other.e_tag is not None:
+            return self.e_tag == other.e_tag
+        return self.version is not None and self.version == other.version
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredObject:
@@ -90,6 +96,10 @@ class ObjectStorage(Protocol):
     @property
     def name(self) -> str:
         """Its URL, which contains nothing secret."""
+
+    @property
+    def service(self) -> str:
+        """Who answers: the kind of service, and its endpoint if that is not the provider's own."""
 
     def get(self, key: str, *, max_bytes: int, unless: Version | None = None) -> StoredObject | None:
         """The object; None if it is still at the version `unless`.

@@ -8,28 +8,25 @@ from contextlib import ExitStack
 from typing import Final, Self
 
 from patchserve_server.imaging import ImageLimits
-from patchserve_server.scan.errors import ScanError, UnreadableImageError
-from patchserve_server.store.objects import ObjectMissingError, ObjectStorage, ObjectTooLargeError
+from patchserve_server.scan.errors import UnreadableImageError
+from patchserve_server.store.objects import (
+    ObjectMissingError,
+    ObjectStorage,
+    ObjectTooLargeError,
+    open_object_storage,
+)
+from patchserve_server.store.objects.retrying import RetryPolicy
 
-SCHEMES: Final = ("s3://", "gs://", "az://", "memory://")
-
-
-def is_url(text: str) -> bool:
-    """Whether it is the URL of a bucket, or of an object in one."""
-    return text.startswith(SCHEMES)
+_PATIENCE: Final = RetryPolicy(deadline_s=300.0)  # a scan of hours does not end with a pause of the service
 
 
 def open_bucket(url: str) -> ObjectStorage:
     """The objects below a URL.
 
     Raises:
-        ScanError: there is no such service, or the package for it is missing.
+        StartupError: the URL is wrong, or the extra `store` is missing.
     """
-    try:
-        from patchserve_server.store.objects import open_object_storage  # noqa: PLC0415 - the extra `store`
-    except ModuleNotFoundError as error:
-        raise ScanError(f'{url} needs the extra store: `pip install ".[store]"` in a checkout.') from error
-    return open_object_storage(url)
+    return open_object_storage(url, _PATIENCE)
 
 
 class Buckets:
@@ -47,12 +44,13 @@ class Buckets:
         self._resources.close()
 
     def keys(self, url: str) -> Iterator[str]:
-        """The keys of the objects below a URL, in their order, without the URL.
+        """The keys of the objects below a URL, in their order.
 
         Raises:
             ScanError, StorageUnavailableError: they cannot be listed.
         """
-        return (found.key for found in self._bucket(url).list(""))
+        bucket, prefix = _split(url)
+        return (found.key for found in self._bucket(bucket).list(f"{prefix}/" if prefix else ""))
 
     def read(self, url: str, limits: ImageLimits) -> bytes:
         """The bytes of an object.
@@ -62,9 +60,8 @@ class Buckets:
             ImageTooLargeError: it has more bytes than allowed.
             StorageUnavailableError: the bucket does not answer.
         """
-        scheme, _, rest = url.partition("://")
-        name, _, key = rest.partition("/")
-        bucket = self._bucket(f"{scheme}://{name}")
+        name, key = _split(url)
+        bucket = self._bucket(name)
         try:
             found = bucket.get(key, max_bytes=limits.max_bytes)
         except ObjectMissingError as error:
@@ -83,3 +80,10 @@ class Buckets:
                 self._open[url] = bucket = open_bucket(url)
                 self._resources.callback(bucket.close)
             return self._open[url]
+
+
+def _split(url: str) -> tuple[str, str]:
+    """The bucket's URL, and what follows: any characters, which the URL of a store may not have."""
+    scheme, _, rest = url.partition("://")
+    name, _, key = rest.partition("/")
+    return f"{scheme}://{name}", key

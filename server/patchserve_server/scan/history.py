@@ -70,9 +70,9 @@ def check_same(begun: ScanOptions, options: ScanOptions, name: str) -> None:
     if replace(begun, revision=options.revision) == options:
         was, now, reference_id = begun.revision[:_SHORT], options.revision[:_SHORT], options.reference_id
         raise ScanError(
-            f'The results in {name} are verdicts of revision {was} of reference "{reference_id}", which is at {now} now. '
-            f"Name other results, to compare both; or go on with the old revision, --reference-file {name}/{REFERENCE}; "
-            f"{restart}."
+            f'The results in {name} are verdicts of revision {was} of reference "{reference_id}", which is at {now} '
+            f"now. Name other results, to compare both; or go on with the old revision: --reference-file "
+            f"{name}/{REFERENCE}; {restart}."
         )
     was_said, is_said = begun.to_json(), options.to_json()
     differences = ", ".join(

@@ -52,7 +52,7 @@ class Plan:
 
     image_count: int
     images_per_part: int
-    images_per_segment: int = SEGMENT_IMAGES
+    images_per_segment: int
 
     def __post_init__(self) -> None:
         if self.image_count < 0 or self.images_per_part < 1 or self.images_per_segment % self.images_per_part:
@@ -64,7 +64,7 @@ class Plan:
         images_per_part = _SMALLEST_PART
         while images_per_part < SEGMENT_IMAGES and image_count > images_per_part * _PARTS:
             images_per_part *= 2
-        return cls(image_count, images_per_part)
+        return cls(image_count, images_per_part, SEGMENT_IMAGES)
 
     @property
     def part_count(self) -> int:

@@ -7,8 +7,9 @@ import os
 from dataclasses import dataclass
 
 from patchserve_server.imaging import ImageLimits
-from patchserve_server.scan.buckets import Buckets, is_url
+from patchserve_server.scan.buckets import Buckets
 from patchserve_server.scan.errors import UnreadableImageError
+from patchserve_server.store.objects import is_url
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,10 @@ from typing import Final
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.scan.buckets import is_url
 from patchserve_server.scan.errors import ScanError
 from patchserve_server.scan.results import Results
 from patchserve_server.store import ExportedFiles, read_reference
+from patchserve_server.store.objects import is_url
 
 REFERENCE: Final = "reference.patchserve"
 _CHUNK_BYTES: Final = 2**20
@@ -27,9 +27,7 @@ def reference_of_store(store: str, reference_id: str) -> Reference:
         PatchserveError: it has no such reference, or the reference is damaged.
     """
     if is_url(store):
-        from patchserve_server.scan.shared_store import read_shared  # noqa: PLC0415 - the extra `store`
-
-        return read_shared(store, ReferenceId(reference_id))
+        raise ScanError("References are read from folders, files and servers.")
     if not Path(store).is_dir():
         raise ScanError(f"There is no store folder {store}.")
     return read_reference(Path(store).absolute(), ReferenceId(reference_id))

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Protocol
 
 from patchserve_server.scan.bucket_results import BucketResults
-from patchserve_server.scan.buckets import is_url, open_bucket
+from patchserve_server.scan.buckets import open_bucket
 from patchserve_server.scan.folder_results import FolderResults
+from patchserve_server.store.objects import is_url
 
 
 class Results(Protocol):

@@ -9,8 +9,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
-from patchserve_server.scan.buckets import Buckets, is_url
+from patchserve_server.scan.buckets import Buckets
 from patchserve_server.scan.errors import ScanError
+from patchserve_server.store.objects import is_url
 
 SUFFIXES: Final = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SORTED_AT_ONCE: Final = 100_000  # names of one folder; more would take memory without a bound
@@ -95,8 +96,9 @@ class _Bucket:
 
     def list(self) -> Iterator[str]:
         with Buckets() as buckets:
+            bucket = "/".join(self.name.split("/")[:3])
             for key in buckets.keys(self.name):
-                url = f"{self.name}/{key}"
+                url = f"{bucket}/{key}"
                 if key.lower().endswith(SUFFIXES) and not url.startswith(self._closed):
                     yield url
 

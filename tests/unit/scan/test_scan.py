@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes.references import make_reference
 from fakes.scans import FakeProgress, KilledError, KilledResults, rows_in, scan_options
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchserve_server.domain.inspection import OverlayFormat
@@ -89,6 +89,7 @@ def test_a_source_without_images_has_a_summary(results: Results) -> None:
     assert rows_in(results) == []
 
 
+@settings(max_examples=50)
 @given(
     count=st.integers(0, 25),
     kills=st.lists(st.tuples(st.integers(0, 16), st.booleans(), st.booleans()), max_size=8),

@@ -31,9 +31,9 @@ class ConnectedFronts:
         self.known = KnownReferences(self._tell_known)
 
     def add(self, link: Link, *, shows_wall: bool) -> None:
-        """Counts a front from now on, and tells it everything that is known."""
+        """Counts a front from now on, and tells it all that is known."""
         for known in self.known:
-            link.tell(*_known_message(*known))
+            link.tell(*_known_message(*known, is_news=False))
         self._links[link] = shows_wall
         self._none.clear()
 
@@ -58,8 +58,8 @@ class ConnectedFronts:
             if shows_wall:
                 link.tell(event, body)
 
-    def _tell_known(self, reference_id: ReferenceId, known: Known) -> None:
-        message = _known_message(reference_id, known)
+    def _tell_known(self, reference_id: ReferenceId, known: Known, is_news: bool) -> None:
+        message = _known_message(reference_id, known, is_news=is_news)
         for link in self._links:
             link.tell(*message)
 
@@ -78,7 +78,8 @@ class ConnectedFronts:
             _log.debug("A front left before it had acknowledged a change")
 
 
-def _known_message(reference_id: ReferenceId, known: Known) -> tuple[Head, Body]:
+def _known_message(reference_id: ReferenceId, known: Known, *, is_news: bool) -> tuple[Head, Body]:
+    head: Head = {"tell": "known", "id": reference_id, "is_news": is_news}
     if isinstance(known, ReferenceInfo):
-        return {"tell": "known", "id": reference_id}, body_of(known)
-    return {"tell": "known", "id": reference_id, "error": None if known is None else error_to_json(known)}, b""
+        return head, body_of(known)
+    return head | {"error": None if known is None else error_to_json(known)}, b""

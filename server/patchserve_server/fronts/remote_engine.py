@@ -33,7 +33,6 @@ class RemoteEngine:
 
     def __init__(self, pixels: SharedPixels | None, events: Events, told: Told) -> None:
         self._told = told
-        self._is_connected = False
         self.lost = asyncio.Event()
         self.link = Link(self, self.lost.set)
         self.references = RemoteReferences(self.link, events)
@@ -46,7 +45,7 @@ class RemoteEngine:
     async def connect(
         self, address: str, *, version: str, front: int, shows_wall: bool, tls: ssl.SSLContext | None = None
     ) -> DetectorInfo:
-        """Connects to the engine, and learns of all references. Returns the description of its detector.
+        """Connects to the engine, and learns of all references that it knows. Returns the description of its detector.
 
         Raises:
             OSError: nobody listens there.
@@ -54,8 +53,8 @@ class RemoteEngine:
         """
         await connect(self.link.connection, address, tls)
         hello: Head = {"do": "hello", "version": version, "front": front, "shows_wall": shows_wall}
-        _, body = await self.link.ask(hello)
-        self._is_connected = True
+        answer, body = await self.link.ask(hello)
+        self.references.knows_all = bool(answer["knows_all"])
         return from_json_bytes(DetectorInfo, body)
 
     async def answer(self, _request: Head, _body: bytes, /) -> tuple[Head, Body]:
@@ -64,7 +63,7 @@ class RemoteEngine:
 
     def told(self, message: Head, body: bytes) -> None:
         if message["tell"] == "known":
-            self.references.learn(message, body, is_news=self._is_connected)
+            self.references.learn(message, body)
         elif message["tell"] == "drift":
             self.drift.learn(message, body)
         else:

@@ -31,7 +31,8 @@ REJECTIONS: Final = (
 )
 
 STORE_OPERATIONS: Final = (
-    "save", "load", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids", "delete",
+    "save", "load", "describe", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids",
+    "delete",
 )  # fmt: skip
 
 
@@ -240,8 +241,8 @@ STORE_OPERATION_DURATION: Final = _histogram(
     "store_operation_duration_seconds",
     ("operation", "outcome"),
     (*_SHORT_S, 30.0),
-    "Operations of the store: save, load, load_previous, describe_previous, restore, forget_previous, list_ids, "
-    "delete. `outcome`: ok, absent (there is no such reference), error.",
+    "Operations of the store: save, load, describe, load_previous, describe_previous, restore, forget_previous, "
+    "list_ids, delete. `outcome`: ok, absent (there is no such reference), changed (another one is current), error.",
     "error: the log names the cause; the disk is full, read-only or slow.",
     *((operation, "error") for operation in STORE_OPERATIONS),
 )

@@ -23,6 +23,7 @@ from patchserve_server.domain.errors import (
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.shared_references import SharedReferences
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.serving.known_references import Known, KnownReferences
 from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.rate_limit import RateLimit
@@ -43,11 +44,13 @@ class Sharing:
     """What a catalog needs to share its store with other servers.
 
     Args:
+        url: of the store, without anything secret.
         references: the store, as several servers use it.
         polling: a thread that polls it.
         looking_up: threads that look up single references.
     """
 
+    url: str
     references: SharedReferences
     polling: Executor
     looking_up: Executor
@@ -86,7 +89,7 @@ class SharedStoreView:
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
         max_described: int = MAX_DESCRIBED,
     ) -> None:
-        self.is_reachable = True  # at the last poll
+        self._is_reachable = True  # at the last poll
         self._sharing = sharing
         self._known = known
         self._is_held = is_held
@@ -124,8 +127,17 @@ class SharedStoreView:
     def base_of(self, info: ReferenceInfo | None) -> Revision | None:
         return None if info is None else info.revision
 
+    def status(self) -> StoreStatus:
+        return StoreStatus(
+            kind=self._sharing.url.partition("://")[0],
+            url=self._sharing.url,
+            is_shared=True,
+            synced_age_s=self._sharing.references.synced_age_s(),
+            is_reachable=self._is_reachable,
+        )
+
     def check_reachable(self) -> None:
-        if not self.is_reachable:
+        if not self._is_reachable:
             message = "The store of references cannot be reached now, so only references that are open here are served."
             raise StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)
 
@@ -205,9 +217,9 @@ class SharedStoreView:
             with self._reading() as reading:
                 changes = await loop.run_in_executor(self._sharing.polling, self._sharing.references.poll)
         except PatchserveError:
-            self.is_reachable = False
+            self._is_reachable = False
             raise
-        self.is_reachable = True
+        self._is_reachable = True
         self._take(changes, reading)
         unsure, self._unsure = self._unsure, set()
         await asyncio.gather(*map(self.check, unsure))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.store.objects.storage import ListedObject, ObjectStorage, Version
+from patchserve_server.store.objects.storage import ListedObject, ObjectStorage
 from patchserve_server.store.shared.index_objects import Entry, IndexObjects
 from patchserve_server.store.shared.index_writer import IndexWriter, listed_pointers
 from patchserve_server.store.shared.keys import ALL_SHARDS, shard_of
@@ -38,11 +38,4 @@ def repair_index(
 
 
 def _is_same(entry: Entry | None, listed: ListedObject) -> bool:
-    return entry is not None and _agree(entry.version, listed.version)
-
-
-def _agree(written: Version, listed: Version) -> bool:
-    """Whether two versions are of the same object. A LIST may leave one of the two out."""
-    if written.version is not None and listed.version is not None:
-        return written.version == listed.version
-    return written.e_tag is not None and written.e_tag == listed.e_tag
+    return entry is not None and entry.version.is_same(listed.version)

@@ -182,7 +182,7 @@ class SharedReferenceStore:
         """What changed since the last call: one conditional request, if nothing did.
 
         Raises:
-            StartupError: it is no store of this format. Only the first call raises it.
+            StartupError: it is no store of this format, or its service ignores conditions. Until the first success.
             StorageUnavailableError: the store cannot be read.
         """
         return self._sync.poll()

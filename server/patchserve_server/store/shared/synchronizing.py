@@ -59,7 +59,7 @@ class Synchronizing:
         """What changed since the last call, as `SharedReferences.poll`.
 
         Raises:
-            StartupError: it is no store of this format. Only the first call raises it.
+            StartupError: it is no store of this format, or its service ignores conditions. Until the first success.
             StorageUnavailableError: the store cannot be read.
         """
         with self._polling:

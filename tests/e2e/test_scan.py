@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,9 @@ import pytest
 from e2e.in_process import in_process_server
 from fakes import scan_process
 from fakes.detector import FakeDetector
-from fakes.gray import gray_png
+from fakes.gray import gray_png, reference
+from fakes.object_servers import ObjectServer
+from fakes.scans import rows_in
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,6 +32,9 @@ from patchserve_client import Client, HeatmapScale, InferenceResult, OverlayForm
 from patchserve_command.commands import app
 from patchserve_server.bootstrap import composition
 from patchserve_server.domain.ports import Detector
+from patchserve_server.scan.results import open_results
+from patchserve_server.store.objects import open_object_storage
+from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 SAMPLES = Path(__file__).resolve().parents[2] / "samples" / "parcels"
 TESTS = Path(__file__).resolve().parents[1]
@@ -94,7 +102,8 @@ def assert_same(row: dict[str, Any], result: InferenceResult) -> None:
     """Every number of the row is that of the response, in every bit."""
     anomaly = result.anomaly
     assert row["verdict"] == ("anomalous" if anomaly.is_anomalous else "intact")
-    assert (row["score"], row["raw_score"], row["raw_threshold"]) == (
+    assert (row["ratio"], row["score"], row["raw_score"], row["raw_threshold"]) == (
+        anomaly.ratio,
         anomaly.score,
         anomaly.raw_score,
         anomaly.raw_threshold,
@@ -152,8 +161,8 @@ def test_rows_are_what_the_server_answers_with_its_overlays(
             verdicts.add(row["verdict"])
             assert (row["overlay"] is not None) == result.anomaly.is_anomalous
             if row["overlay"] is not None:
-                assert result.overlay_file is not None
-                assert (tmp_path / "results" / row["overlay"]).read_bytes() == result.overlay_file.data
+                assert result.encoded_overlay is not None
+                assert (tmp_path / "results" / row["overlay"]).read_bytes() == result.encoded_overlay.data
     assert verdicts == {"anomalous", "intact"}
     errors = {Path(row["path"]).name: (row["error_reason"], row["size_bytes"]) for row in rows if row["error"]}
     assert errors == {
@@ -176,6 +185,32 @@ def test_a_reference_comes_from_a_store_a_file_or_a_server(run: Run, store: Path
         assert document == json.loads((tmp_path / f"results{number}" / "summary.json").read_text())
     assert found[0] == found[1] == found[2]
     assert found[0]["images"] == 11
+
+
+def test_images_results_and_reference_may_be_in_a_bucket(
+    run: Run, photos: Path, tmp_path: Path, moto: ObjectServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.environment.items():
+        monkeypatch.setenv(name, value)
+    store, source, out = (moto.url(f"scan/{name}") for name in ("store", "photos", "photos/results"))
+    with closing(SharedReferenceStore(open_object_storage(store), DigestCache(tmp_path / "cache", 2**30))) as shared:
+        shared.save(reference("belt", 100))
+    with closing(open_object_storage(moto.url(""))) as bucket:
+        for path in photos.rglob("*.[jp][pn]g"):
+            if path.is_file():
+                bucket.put(f"scan/photos/{path.relative_to(photos).as_posix()}", path.read_bytes())
+    scan = ("scan", source, "--reference", "belt", "--store", store, "--out", out, "--overlays", "all")
+    code, stdout, stderr = run(*scan)
+    assert code == 0, stderr
+    with open_results(out) as results:
+        rows = rows_in(results)
+        assert {row["path"].removeprefix(f"{source}/") for row in rows} == {
+            path.relative_to(photos).as_posix() for path in photos.rglob("*.[jp][pn]g") if path.is_file()
+        }
+        assert sum(row["error"] is None for row in rows) == 8
+        assert all(results.read(row["overlay"]) for row in rows if row["overlay"])
+    code, stdout, _ = run(*scan)
+    assert (code, "0 of them in this run" in stdout) == (0, True)
 
 
 def test_sensitivity_regions_and_all_overlays_are_options(run: Run, photos: Path, tmp_path: Path) -> None:
@@ -282,3 +317,28 @@ def test_a_killed_scan_goes_on_where_it_was(store: Path, tmp_path: Path, number:
     assert published.items() <= {path.name: path.stat().st_mtime_ns for path in out.glob("verdicts/*.parquet")}.items()
     assert all((out / row["overlay"]).stat().st_size for row in rows)
     assert list((out / ".unfinished").iterdir()) == []
+
+
+@pytest.mark.usefixtures("address")
+def test_a_cluster_finishes_a_scan_although_a_worker_is_killed(store: Path, tmp_path: Path) -> None:
+    photos, out, sockets = tmp_path / "photos", tmp_path / "results", tempfile.mkdtemp(prefix="ray-")
+    photos.mkdir()
+    for index in range(120):
+        (photos / f"{index:03}.png").write_bytes(gray_png(80 + index))
+    program = [sys.executable, "-m", "e2e.scan_on_cluster", "worker", str(out), str(photos), "--reference", "belt"]
+    quiet = {"RAY_TMPDIR": sockets, "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [*program, "--store", str(store)],
+        env=environment() | quiet,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
+    shutil.rmtree(sockets, ignore_errors=True)
+    assert done.returncode == 0, done.stderr
+    assert "lost a worker" in done.stdout
+    assert "120 images compared with belt" in done.stdout
+    rows = rows_of(out)
+    assert [Path(row["path"]).name for row in rows] == [f"{index:03}.png" for index in range(120)]
+    assert all(row["verdict"] for row in rows)

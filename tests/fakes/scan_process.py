@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from fakes.detector import FakeDetector, FakeScorer
 from patchserve_server.bootstrap import composition
 from patchserve_server.config import Settings
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import ScoringTimes
+from patchserve_server.domain.ports import Scorer, ScoringTimes
+from patchserve_server.domain.reference import ReferenceModel
 from patchserve_server.scan import plan
 
 IMAGES_PER_PART = 4
-_SCORE_S = 0.01
+SCORE_S = 0.01
+PIDS = "SCAN_PIDS"
 
 
-def open_fake_detector(_: Settings) -> FakeDetector:
-    return FakeDetector()
+class SlowScorer(FakeScorer):
+    """Takes as long for an image as a network might."""
+
+    def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
+        time.sleep(SCORE_S * len(inputs))
+        return super().score(inputs)
 
 
-def _slowly(self: FakeScorer, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-    time.sleep(_SCORE_S * len(inputs))
-    return _score(self, inputs)
+class SlowDetector(FakeDetector):
+    """Opens slow scorers."""
+
+    def open(self, model: ReferenceModel) -> Scorer:
+        super().open(model)
+        return SlowScorer(model)
 
 
-_score = FakeScorer.score
+def open_slow_detector(_: Settings) -> SlowDetector:
+    """A slow detector. Its process leaves its id in the folder that PIDS names."""
+    if folder := os.environ.get(PIDS):
+        (Path(folder) / str(os.getpid())).touch()
+    return SlowDetector()
+
 
 if __name__ == "__main__":
-    composition.open_detector = open_fake_detector
+    composition.open_detector = open_slow_detector
     plan._SMALLEST_PART = IMAGES_PER_PART
-    FakeScorer.score = _slowly  # type: ignore[method-assign]
     from patchserve_command import main
 
     sys.argv[0] = "patchserve"

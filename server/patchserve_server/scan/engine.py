@@ -20,7 +20,7 @@ from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.scan.buckets import Buckets
 from patchserve_server.scan.inspecting import PartInspector
-from patchserve_server.scan.options import ScanOptions
+from patchserve_server.scan.options import Overlays, ScanOptions
 from patchserve_server.scan.overlays import OverlayFiles
 from patchserve_server.scan.reading import ImageReader
 from patchserve_server.scan.results import Results
@@ -82,7 +82,7 @@ def open_inspector(work: Work, reference: Reference, results: Results) -> Iterat
             limits=limits,
             max_overlay_bytes=settings.max_message_mib * MIB,
             default_scale=HeatmapScale.CALIBRATED,
-            outputs=overlays,
+            outputs=None if options.overlays is Overlays.NONE else overlays,
             drifts=_NoDrift(),
             operators_overlay=options.output(overlay=True),
         )

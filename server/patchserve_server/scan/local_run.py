@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
+from patchserve_server.bootstrap.process import freeze_heap, new_event_loop
 from patchserve_server.domain.reference import Reference
 from patchserve_server.scan.counts import Counts
 from patchserve_server.scan.engine import Work, open_inspector
@@ -48,7 +50,9 @@ def run_here(
                     task.cancel()
                 await asyncio.gather(*running, return_exceptions=True)
 
-        return asyncio.run(inspect_all())
+        freeze_heap()
+        with asyncio.Runner(loop_factory=partial(new_event_loop, work.settings)) as runner:
+            return runner.run(inspect_all())
 
 
 async def _first_done(running: set[asyncio.Task[Counts]]) -> Counts:

@@ -21,7 +21,7 @@ import ray
 import ray.data
 from numpy.typing import NDArray
 
-from patchserve_server.bootstrap.process import configure_process
+from patchserve_server.bootstrap.process import configure_process, freeze_heap, new_event_loop
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.scan.counts import Counts
 from patchserve_server.scan.engine import Work, open_inspector
@@ -60,7 +60,8 @@ def run_on_ray(work: Work, pool: Pool, numbers: Sequence[int], progress: Progres
     Raises:
         ScanError, PatchserveError: the cluster does not answer, or the scan cannot go on.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the libraries of Ray write to stderr
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     progress.opening()
     try:
         ray.init(pool.address, log_to_driver=False, logging_level=logging.ERROR)
@@ -75,7 +76,8 @@ def run_on_ray(work: Work, pool: Pool, numbers: Sequence[int], progress: Progres
 
 
 def _run(work: Work, pool: Pool, numbers: Sequence[int], progress: Progress) -> Counts:
-    threads, workers, gpus = _sizes(pool)
+    threads, fitting, gpus = _sizes(pool)
+    workers = min(fitting, len(numbers))
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     todo = ray.data.from_items([{"part": number} for number in numbers], override_num_blocks=len(numbers))
@@ -85,7 +87,9 @@ def _run(work: Work, pool: Pool, numbers: Sequence[int], progress: Progress) -> 
         num_cpus=threads,
         num_gpus=gpus,
         compute=ray.data.ActorPoolStrategy(
-            size=min(workers, len(numbers)),
+            min_size=1,  # when a node is lost, parts of its worker go on where another worker ends
+            max_size=workers,
+            initial_size=workers,
             max_tasks_in_flight_per_actor=2 * _PARTS_AT_ONCE,
             max_concurrent_calls_per_actor=_PARTS_AT_ONCE,
             enable_true_multi_threading=True,
@@ -125,7 +129,8 @@ class _Worker:
             raise ScanError(f"{work.results} has no plan on this node. All nodes must see the same results.")
         self._plan = plan
         self._inspector = self._resources.enter_context(open_inspector(work, reference, self._results))
-        self._loop = asyncio.new_event_loop()
+        freeze_heap()
+        self._loop = new_event_loop(work.settings)
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def __call__(self, batch: _Batch) -> _Batch:

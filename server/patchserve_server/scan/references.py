@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -10,13 +11,16 @@ from typing import Final
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.scan.buckets import open_bucket
 from patchserve_server.scan.errors import ScanError
 from patchserve_server.scan.results import Results
 from patchserve_server.store import ExportedFiles, read_reference
 from patchserve_server.store.objects import is_url
+from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 REFERENCE: Final = "reference.patchserve"
 _CHUNK_BYTES: Final = 2**20
+_CACHE_BYTES: Final = 2**40  # one reference is all that comes
 
 
 def reference_of_store(store: str, reference_id: str) -> Reference:
@@ -27,7 +31,10 @@ def reference_of_store(store: str, reference_id: str) -> Reference:
         PatchserveError: it has no such reference, or the reference is damaged.
     """
     if is_url(store):
-        raise ScanError("References are read from folders, files and servers.")
+        with tempfile.TemporaryDirectory() as cache:
+            shared = SharedReferenceStore(open_bucket(store), DigestCache(Path(cache), _CACHE_BYTES))
+            with closing(shared):
+                return shared.load(ReferenceId(reference_id))
     if not Path(store).is_dir():
         raise ScanError(f"There is no store folder {store}.")
     return read_reference(Path(store).absolute(), ReferenceId(reference_id))

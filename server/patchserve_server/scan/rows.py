@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
@@ -11,7 +12,7 @@ from typing import Any, Final, TypeAlias
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from patchserve_server.domain.inspection import Inspection, Region
+from patchserve_server.domain.inspection import AnomalyScore, Inspection, Region
 from patchserve_server.scan.counts import Counts
 from patchserve_server.scan.options import ScanOptions
 from patchserve_server.scan.reading import ReadImage
@@ -40,6 +41,7 @@ SCHEMA: Final = pa.schema(
         pa.field("reference_id", pa.string(), nullable=False),
         pa.field("revision", pa.string(), nullable=False),
         ("verdict", pa.string()),
+        ("ratio", pa.float64()),
         ("score", pa.float32()),
         ("raw_score", pa.float32()),
         ("raw_threshold", pa.float32()),
@@ -71,6 +73,7 @@ def inspected_row(
     return {
         **_row(options, path, image),
         "verdict": ANOMALOUS if verdict.anomaly.is_anomalous else INTACT,
+        "ratio": _ratio(verdict.anomaly),
         "score": verdict.anomaly.score,
         "raw_score": verdict.anomaly.raw_score,
         "raw_threshold": verdict.anomaly.raw_threshold,
@@ -84,6 +87,13 @@ def inspected_row(
         "embed_ms": timing.embed_ms,
         "search_ms": timing.search_ms,
     }
+
+
+def _ratio(anomaly: AnomalyScore) -> float:
+    """As of the clients: how many times the threshold the image reaches."""
+    if anomaly.raw_threshold == 0:
+        return math.inf if anomaly.raw_score > 0 else 0.0
+    return anomaly.raw_score / anomaly.raw_threshold
 
 
 def failed_row(options: ScanOptions, path: str, image: ReadImage | None, reason: str, message: str) -> Row:

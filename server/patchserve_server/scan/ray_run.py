@@ -26,10 +26,10 @@ from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.scan.counts import Counts
 from patchserve_server.scan.engine import Work, open_inspector
 from patchserve_server.scan.errors import ScanError
-from patchserve_server.scan.plan import read_plan
+from patchserve_server.scan.plan import Plan, read_plan
 from patchserve_server.scan.progress import Progress
 from patchserve_server.scan.references import kept_reference
-from patchserve_server.scan.results import join_results
+from patchserve_server.scan.results import Results, join_results
 from patchserve_server.scan.rows import counts_in
 
 _PARTS_AT_ONCE: Final = 2  # of one actor: while one ends, the next one keeps its engine busy
@@ -60,6 +60,7 @@ def run_on_ray(work: Work, pool: Pool, numbers: Sequence[int], progress: Progres
     Raises:
         ScanError, PatchserveError: the cluster does not answer, or the scan cannot go on.
     """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # the libraries of Ray write to stderr
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     progress.opening()
@@ -106,50 +107,71 @@ def _run(work: Work, pool: Pool, numbers: Sequence[int], progress: Progress) -> 
 
 
 def _sizes(pool: Pool) -> tuple[int, int, int]:
-    """The threads of a worker, how many workers fit, and the GPUs of each."""
+    """The threads of a worker, how many workers there are, and the GPUs of each."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    if not nodes:
-        raise ScanError(f"The Ray cluster at {pool.address} has no node with CPUs.")
-    threads = pool.threads or min(_THREADS, *(max(1, int(node["CPU"])) for node in nodes))
+    threads = pool.threads or min((_THREADS, *(max(1, int(node["CPU"])) for node in nodes)))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
-    if pool.uses_gpus or (pool.uses_gpus is None and gpus):
-        return threads, pool.workers or max(1, gpus), 1
-    return threads, pool.workers or max(1, sum(int(node["CPU"]) // threads for node in nodes)), 0
+    uses_gpus = gpus > 0 if pool.uses_gpus is None else pool.uses_gpus
+    fitting = [int(node["CPU"]) // threads for node in nodes]
+    if uses_gpus:
+        fitting = [min(count, int(node.get("GPU", 0))) for count, node in zip(fitting, nodes, strict=True)]
+    if not any(fitting):
+        needed = f"{threads} CPUs{' and a GPU' if uses_gpus else ''}"
+        raise ScanError(
+            f"No node of the Ray cluster at {pool.address} has {needed} for a worker; see --threads, --device."
+        )
+    return threads, pool.workers or sum(fitting), int(uses_gpus)
 
 
 class _Worker:
-    """An actor. Its event loop has a thread of its own, because Ray calls it from several threads."""
+    """An actor. Its event loop has a thread of its own, because Ray calls it from several threads.
+
+    What keeps it from working is raised by its first call: Ray makes a text of what a constructor raises.
+    """
 
     def __init__(self, work: Work) -> None:
         configure_process()
         self._resources = ExitStack()
-        self._results = join_results(work.results, self._resources)
-        reference, plan = kept_reference(self._results), read_plan(self._results)
-        if plan is None:
-            raise ScanError(f"{work.results} has no plan on this node. All nodes must see the same results.")
-        self._plan = plan
-        self._inspector = self._resources.enter_context(open_inspector(work, reference, self._results))
+        self._failure: Exception | None = None
+        try:
+            self._results = join_results(work.results, self._resources)
+            self._plan, reference = _plan_in(self._results), kept_reference(self._results)
+            self._inspector = self._resources.enter_context(open_inspector(work, reference, self._results))
+        except (ScanError, PatchserveError) as error:
+            self._failure = error
         freeze_heap()
         self._loop = new_event_loop(work.settings)
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
 
     def __call__(self, batch: _Batch) -> _Batch:
-        counts = [json.dumps(asdict(self._inspect(int(number)))) for number in batch["part"]]
+        try:
+            counts = [json.dumps(asdict(self._inspect(int(number)))) for number in batch["part"]]
+        except PatchserveError as error:
+            raise ScanError(error.message) from None  # an error of the domain cannot be sent to another process
         return {"counts": np.array(counts, dtype=object)}
 
     def _inspect(self, number: int) -> Counts:
+        if self._failure is not None:
+            raise self._failure
         (part,) = self._plan.parts([number], self._results)
         if (published := self._results.read(part.file)) is not None:  # by an actor that died before it could say so
             return counts_in(published)
         return asyncio.run_coroutine_threadsafe(self._inspector.inspect(part), self._loop).result()
 
 
-def _reason_of(error: BaseException) -> Exception:
+def _plan_in(results: Results) -> Plan:
+    plan = read_plan(results)
+    if plan is None:
+        raise ScanError(f"{results.name} has no plan on this node. All nodes must see the same results.")
+    return plan
+
+
+def _reason_of(error: BaseException) -> ScanError:
     """What has ended the work of an actor, as it would have ended a scan in this process."""
     cause: BaseException | None = error
     while cause is not None:
         for each in (cause, getattr(cause, "cause", None)):
-            if isinstance(each, ScanError | PatchserveError):
+            if isinstance(each, ScanError):
                 return each
         cause = cause.__cause__ or cause.__context__
     return ScanError(f"The scan has failed on the cluster: {error}")

@@ -89,7 +89,7 @@ def test_a_source_without_images_has_a_summary(results: Results) -> None:
     assert rows_in(results) == []
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(
     count=st.integers(0, 25),
     kills=st.lists(st.tuples(st.integers(0, 16), st.booleans(), st.booleans()), max_size=8),

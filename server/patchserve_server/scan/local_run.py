@@ -37,8 +37,9 @@ def run_here(
 
         async def inspect_all() -> Counts:
             running, found = set[asyncio.Task[Counts]](), Counts()
+            parts = plan.parts(numbers, results)
             try:
-                for part in plan.parts(numbers, results):
+                while (part := await asyncio.to_thread(next, parts, None)) is not None:
                     running.add(asyncio.create_task(inspect(part)))
                     while len(running) >= _PARTS_AT_ONCE:
                         found += await _first_done(running)

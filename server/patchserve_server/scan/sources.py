@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
@@ -71,20 +70,24 @@ class _Folder:
 
 def _walk(folder: str, closed: frozenset[str]) -> Iterator[str]:
     closed |= {os.path.realpath(folder)}
-    with ExitStack() as stack:
-        try:
-            entries = stack.enter_context(os.scandir(folder))
-            while names := sorted((entry.name, entry.is_dir()) for entry in islice(entries, _SORTED_AT_ONCE)):
-                for name, is_folder in names:
+    try:
+        with os.scandir(folder) as entries:
+            while found := sorted(map(_kind_of, islice(entries, _SORTED_AT_ONCE))):
+                for name, is_folder, is_file in found:
                     path = os.path.join(folder, name)  # noqa: PTH118 - a Path for each of millions takes longer
                     if name.startswith("."):
                         continue
                     if is_folder and os.path.realpath(path) not in closed:
                         yield from _walk(path, closed)
-                    elif not is_folder and name.lower().endswith(SUFFIXES) and os.path.isfile(path):  # noqa: PTH113
+                    elif is_file and name.lower().endswith(SUFFIXES):
                         yield path
-        except OSError as error:
-            raise ScanError(f"{folder} cannot be listed: {error.strerror}.") from error
+    except OSError as error:
+        raise ScanError(f"{folder} cannot be listed: {error.strerror}.") from error
+
+
+def _kind_of(entry: os.DirEntry[str]) -> tuple[str, bool, bool]:
+    """Name, whether it is a folder, whether it is a file."""
+    return entry.name, entry.is_dir(), entry.is_file()
 
 
 class _Bucket:

@@ -34,7 +34,7 @@ def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
     lowest, highest = values.min(), values.max()
     values -= lowest  # in place: a map has 100,000 values, and every image gets this measure
     values /= highest - lowest + 1e-8
-    percentage = 100.0 * (np.count_nonzero(values > _DAMAGE_LEVEL) / values.size)
+    percentage = 100.0 * float(np.mean(values > _DAMAGE_LEVEL))
     return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
 
 

@@ -25,7 +25,7 @@ def overlay_file(options: ScanOptions, part: Part, index: int) -> str:
 
 
 class OverlayFiles:
-    """Implements `inspector.Saver`: an inspection is over when its overlay is written, if it gets one.
+    """Implements `outputs.Saver`: an inspection is over when its overlay is written, if it gets one.
 
     Args:
         options: say which images get one.

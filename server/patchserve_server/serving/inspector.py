@@ -31,6 +31,7 @@ from patchserve_server.domain.verdict import judge
 from patchserve_server.domain.work_events import ImageProcessed, Stage, StepLog, Wait
 from patchserve_server.serving.engine_ports import Drifts, ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.outputs import Saver
 
 OPERATORS_OVERLAY: Final = OutputOptions(
     overlay=True,
@@ -83,13 +84,6 @@ class Inspector(Protocol):
 
     async def draw(self, work: Callable[[], T], flow: FlowKey) -> T:
         """Does other work on an image, which blocks, as soon as it is the flow's turn."""
-
-
-class Saver(Protocol):
-    """Saves inspections: `Outputs`, or the overlays of a scan."""
-
-    async def save(self, inspected: ImageInspected) -> None:
-        """Saves an inspection, if it is one to keep. The inspection waits for it, and fails with it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import urllib.request
@@ -143,6 +144,38 @@ def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: P
             wait_until(lambda: outcome_of(stub) is grpc.StatusCode.OK)  # noqa: B023
             assert infer(stub, "default").reference_revision == revision
     assert "The engine is lost" in fleet.log
+
+
+@pytest.mark.parametrize("name", ["engine", "front 0"])
+def test_a_process_that_hangs_is_replaced_and_nobody_waits_for_it(name: str, tmp_path: Path) -> None:
+    with (
+        fleet_process("--store", str(tmp_path), silence_s=2) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+    ):
+        revision = load(one, "default", 1).revision
+        pid = fleet.pid_of(name)
+        os.kill(pid, signal.SIGSTOP)
+        if name == "engine":  # calls end, and do not wait for their deadlines
+            assert outcome_of(other) is grpc.StatusCode.UNAVAILABLE
+            assert not is_ready(fleet.address)
+        wait_until(lambda: fleet.pid_of(name) not in (0, pid))
+        with fleet.stub_at(0) as again:
+            wait_until(lambda: outcome_of(again) is grpc.StatusCode.OK)
+            assert infer(again, "default").reference_revision == revision
+    assert f"The {name} does not answer for 2 s and is killed" in fleet.log
+
+
+def test_a_batch_that_nobody_waits_for_any_more_ends_its_engine(tmp_path: Path) -> None:
+    with (
+        fleet_process("--store", str(tmp_path), "--max-timeout-s", "1", score_s=600, silence_s=2) as fleet,
+        fleet.stub_at(0) as one,
+    ):
+        load(one, "default", 1)
+        pid = fleet.pid_of("engine")
+        assert outcome_of(one) in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        wait_until(lambda: fleet.pid_of("engine") not in (0, pid))
+    assert "computes one batch for longer than --max-timeout-s and is killed" in fleet.log
 
 
 def test_references_in_memory_are_lost_with_the_engine_and_the_log_says_so() -> None:

@@ -118,6 +118,7 @@ class EngineSession:
         if request["version"] != self._engine.version:
             raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
         self._front = int(request["front"])
+        self.link.watch()
         self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))

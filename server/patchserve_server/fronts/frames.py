@@ -48,6 +48,12 @@ class FrameConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._unsent: list[Body] = []
+        self.received_bytes = 0
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the system has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -59,6 +65,7 @@ class FrameConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        self.received_bytes += len(data)
         try:
             while (frame := self._next_frame()) is not None:
                 self._received(*frame)

@@ -10,7 +10,7 @@ from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.fronts.endpoints import connect
 from patchserve_server.fronts.frames import Body, Head
-from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.link import MISSES, WATCH_S, Link
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_drift import RemoteDrift
 from patchserve_server.fronts.remote_loads import RemoteLoads, RemoteReferenceImages
@@ -49,13 +49,15 @@ class RemoteEngine:
         """Connects to the engine, and learns of all references. Returns the description of its detector.
 
         Raises:
-            OSError: nobody listens there.
+            OSError: nobody listens there, or does not answer for a while.
             UnavailableError: it has another version, or ended meanwhile.
         """
-        await connect(self.link.connection, address, tls)
         hello: Head = {"do": "hello", "version": version, "front": front, "shows_wall": shows_wall}
-        _, body = await self.link.ask(hello)
+        async with asyncio.timeout(WATCH_S * MISSES):
+            await connect(self.link.connection, address, tls)
+            _, body = await self.link.ask(hello)
         self._is_connected = True
+        self.link.watch()
         return from_json_bytes(DetectorInfo, body)
 
     async def answer(self, _request: Head, _body: bytes, /) -> tuple[Head, Body]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeAlias
 
 from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
@@ -75,12 +75,24 @@ class Failed:
     message: str
 
 
-def report_line(report: Ready | Failed) -> str:
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """A child answers. `busy_s`: how long it has been computing one batch."""
+
+    busy_s: float
+
+
+Report: TypeAlias = Ready | Failed | Alive
+
+
+def report_line(report: Report) -> str:
     return json.dumps({type(report).__name__: asdict(report)})
 
 
-def report_of(line: bytes) -> Ready | Failed:
+def report_of(line: bytes) -> Report:
     ((kind, fields),) = json.loads(line).items()
+    if kind == Alive.__name__:
+        return Alive(**fields)
     if kind == Failed.__name__:
         return Failed(**fields)
     addresses = fields.pop("addresses")

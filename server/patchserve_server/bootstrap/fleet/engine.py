@@ -47,6 +47,7 @@ async def run_engine(assignment: Assignment) -> None:
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
         )
+        commands.busy_s = lambda: local.batcher.longest_s
         drift = DriftWatch(local.catalog.find, pools.images, fronts.tell_drift)
         observation.readings.add(drift.readings)
         engine = Engine(

@@ -47,6 +47,7 @@ from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ImportOptions, ReferenceTransfer
@@ -106,9 +107,9 @@ class EngineBench:
 
     async def front(self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True) -> RemoteEngine:
         pixels = SharedPixels(self._files[number]) if shares_memory else None
-        front = RemoteEngine(pixels, NOBODY, lambda _head, _body: None)
+        front = RemoteEngine(pixels, NOBODY, Peers())
         self._stack.callback(front.close)
-        info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
+        info = await front.connect(self._address, version=version, front=number, tls=self.client_tls)
         assert info == self.detector.info
         return front
 

@@ -22,7 +22,6 @@ from patchserve_server.fronts.incoming import Incoming
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_drift import drift_message
-from patchserve_server.fronts.values import body_of, from_json_bytes
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
@@ -32,6 +31,7 @@ from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBu
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
 from patchserve_server.serving.reference_use import OpenReference
+from patchserve_server.serving.values import body_of, from_json_bytes
 
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 
@@ -96,6 +96,7 @@ class EngineSession:
             "restore": self._restore,
             "history": self._history,
             "delete": self._delete,
+            "ask_others": self._ask_others,
             **self._transfers.answers,
         }
 
@@ -111,15 +112,15 @@ class EngineSession:
                 self._engine.drift.add(reference_id, revision, message["score"])
             case "export_end":
                 self._transfers.end_export(message["export"])
-            case "happened":
-                self._engine.fronts.tell_wall(message, body)
+            case "others":
+                self._engine.fronts.tell_others(self.link, message, body)
 
     async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
         if request["version"] != self._engine.version:
             raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
         self._front = int(request["front"])
         self.link.watch()
-        self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
+        self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))
         return {}, body_of(self._engine.detector)
@@ -202,6 +203,15 @@ class EngineSession:
     async def _delete(self, request: Head, _: bytes) -> tuple[Head, Body]:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
         return {"revision": await self._engine.catalog.delete(reference_id, expected)}, b""
+
+    async def _ask_others(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        question = {"do": "answer", "name": request["name"], "question": request["question"]}
+        answers = await self._engine.fronts.ask_others(self.link, question)
+        head: Head = {
+            "answers": [answer["answer"] for answer, _ in answers],
+            "sizes": [len(body) for _, body in answers],
+        }
+        return head, b"".join(body for _, body in answers)
 
     def _ended(self) -> None:
         self._engine.fronts.discard(self.link)

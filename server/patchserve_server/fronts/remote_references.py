@@ -18,9 +18,9 @@ from patchserve_server.fronts.errors import error_from_json
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.remote_scoring import PinnedReference
-from patchserve_server.fronts.values import from_json, from_json_bytes
 from patchserve_server.serving.known_references import Known, KnownReferences, Listener, Listeners
 from patchserve_server.serving.tasks import retrieve_error
+from patchserve_server.serving.values import from_json, from_json_bytes
 
 
 def info_in(body: bytes) -> ReferenceInfo:

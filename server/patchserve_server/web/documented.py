@@ -68,7 +68,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
         return JSONResponse(_infer_content(response, name))
 
     async def output(call: HttpCall) -> Response:
-        return Response(overlays.get(call.request.path_params["name"]), media_type=_PNG)
+        return Response(await overlays.find(call.request.path_params["name"]), media_type=_PNG)
 
     info, load, infer = (METHODS[f"/{SERVICE}/{name}"] for name in ("GetServerInfo", "LoadReference", "Infer"))
     return [

@@ -10,7 +10,6 @@ from importlib.metadata import version
 from typing import Final
 
 from patchserve_server.access import Reloader
-from patchserve_server.access.addresses import listening_address
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
@@ -30,16 +29,16 @@ from patchserve_server.config.changes import with_run_time_settings
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.readings import Reading
-from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.pixels import SharedPixels
-from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.peers import Peers
+from patchserve_server.serving.shared_statistics import SharedStatistics
 from patchserve_server.serving.statistics import ServerStatistics
-from patchserve_server.serving.wall import Wall
+from patchserve_server.serving.wall import SharedWall, Wall, WallLimits
 
 _RECONNECT_S: Final = 0.1
 
@@ -57,21 +56,15 @@ async def run_front(assignment: Assignment) -> None:
     credentials = composition.read_credentials(settings)
     reloader = Reloader(credentials.reloading)
     commands = Commands(live, reloader.request)
-    own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
-    observation = Observation()
+    observation, peers = Observation(), Peers()
     with ExitStack() as resources:
         open_listeners(settings, observation.events, resources, assignment.name)
-        server = create_server(own_settings, credentials, observation, shares_port=True)
+        server = create_server(settings, credentials, observation, peers, shares_port=True)
         share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
-        if settings.http_port is not None:
-            scheme = "http" if credentials.identity is None else "https"
-            url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
-            addresses = Addresses(addresses.grpc, url)
-        has_wall = settings.http_port is not None
-        front = _Front(assignment, own_settings, addresses, server, observation, resources=resources, has_wall=has_wall)
+        front = _Front(assignment, settings, addresses, server, observation, peers=peers, resources=resources)
         live.on_change(front.change)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
@@ -96,8 +89,8 @@ class _Front:
         server: Server,
         observation: Observation,
         *,
+        peers: Peers,
         resources: ExitStack,
-        has_wall: bool,
     ) -> None:
         threads = max(1, settings.threads // assignment.fronts)
         self._assignment = assignment
@@ -106,13 +99,14 @@ class _Front:
         self._server = server
         self._pixels = SharedPixels(assignment.pixels[assignment.number])
         self._pools: Pools = open_pools(self._settings, resources)
-        self._wall = Wall(self._pools.images)
-        self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
+        wall, statistics = Wall(self._pools.images, WallLimits().shared_by(assignment.fronts)), ServerStatistics()
+        self._wall = SharedWall(wall, peers, self._pools.images)
+        self._statistics = SharedStatistics(statistics, peers)
+        self._peers = peers
         self._events = observation.events
-        if has_wall:
-            self._events.add(self._relay or self._wall)
-        self._statistics = ServerStatistics(processes=assignment.fronts)
-        self._events.add(self._statistics)
+        if settings.http_port is not None:
+            self._events.add(wall)
+        self._events.add(statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._application: Application | None = None  # None: there is no engine
         self._is_ready = False
@@ -133,7 +127,7 @@ class _Front:
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
         while True:
-            engine = RemoteEngine(self._pixels, self._events, self._told)
+            engine = RemoteEngine(self._pixels, self._events, self._peers)
             try:
                 if await self._connect(engine):
                     await engine.lost.wait()
@@ -141,28 +135,18 @@ class _Front:
                     self._application = None
                     self._server.suspend(EngineLostError())
             finally:
-                if self._relay is not None:
-                    self._relay.tell = None
                 engine.close()
             await asyncio.sleep(_RECONNECT_S)
-
-    def _told(self, message: Head, body: bytes) -> None:
-        if self._relay is None:
-            pass_on(message, body, self._wall)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
         number = self._assignment.number
         try:
-            detector = await engine.connect(
-                self._assignment.socket, version=version("patchserve"), front=number, shows_wall=number == 0
-            )
+            detector = await engine.connect(self._assignment.socket, version=version("patchserve"), front=number)
         except OSError:
             return False
         except PatchserveError as error:
             _log.warning("The engine cannot be used: %s", error.message)
             return False
-        if self._relay is not None:
-            self._relay.tell = engine.link.tell
         most = batch_size(self._settings, detector.device)
         limits = server_limits(self._settings, self._admissions, max_batch_size=most)
         self._turns = composition.create_turns(self._settings, limits)

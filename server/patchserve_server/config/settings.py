@@ -151,7 +151,8 @@ class Settings(BaseSettings):
     """PEM file with the authorities that sign client certificates. With it, every client needs a certificate.
     Reloaded when it changes."""
     insecure: bool = False
-    """Allow plain text where other machines can reach the server: everything, tokens included, is sent unencrypted."""
+    """Allow plain text where other machines can reach the server, and on the way to --engine: everything, tokens
+    included, is sent unencrypted."""
     auth_tokens: _UserPath | None = None
     """File of bearer tokens, with lines from `patchserve-server token create`. Reloaded when it changes."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
@@ -252,6 +253,16 @@ class Settings(BaseSettings):
     fronts: Annotated[str, AfterValidator(_checked_fronts), WithJsonSchema({"type": ["string", "integer"]})] = "1"
     """Processes that receive, decode, draw and answer, beside one with the backbone; auto: by cores and device. 1: one
     process for all. More need Linux, and connections: each belongs to one front."""
+    engine: str | None = Field(default=None, pattern=r"^(unix:.+|.+:[0-9]{1,5})$", examples=["HOST:PORT", "unix:PATH"])
+    """Engine of another machine, which `patchserve-server engine` runs, as HOST:PORT or unix:PATH: this server is its
+    fronts only, and the settings of model and references are those of the engine. Needs Linux."""
+    engine_tls_ca: _UserPath | None = None
+    """PEM file with the authorities that sign the certificate of --engine. Reloaded when it changes."""
+    engine_tls_cert: _UserPath | None = None
+    """PEM file with the certificate that shows --engine who we are; its --tls-client-ca signs it. Reloaded when it
+    changes."""
+    engine_tls_key: _UserPath | None = None
+    """PEM file with the key of --engine-tls-cert, without a passphrase. Reloaded when it changes."""
     drain_delay_s: Annotated[float, AT_RUN_TIME] = Field(default=1.0, ge=0)
     """How long a stopping server accepts calls after its health turned to NOT_SERVING, in seconds."""
     drain_grace_s: Annotated[float, AT_RUN_TIME] = Field(default=30.0, ge=0)

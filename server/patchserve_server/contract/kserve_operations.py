@@ -9,10 +9,10 @@ from patchserve_server.contract import kserve
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.response_size import check_response_size, check_size
 from patchserve_server.domain.errors import (
-    NotReadyError,
     ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
+    UnavailableError,
 )
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application, ServerLimits
@@ -23,7 +23,7 @@ def model_ready(request: pb.ModelReadyRequest, readiness: Readiness) -> pb.Model
     reference_id, revision = kserve.model(request.name, request.version)
     try:
         readiness.application.catalog.info(reference_id, revision)
-    except (NotReadyError, ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError):
+    except (UnavailableError, ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError):
         return pb.ModelReadyResponse(ready=False)
     return pb.ModelReadyResponse(ready=True)
 

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import itertools
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 
-from patchserve_server.config import MAX_FRONTS
 from patchserve_server.domain.errors import NotReadyError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.engine_transfers import EngineTransfers
-from patchserve_server.fronts.frames import Body, Head
+from patchserve_server.fronts.frames import MAX_BODY_BYTES, Body, Head
 from patchserve_server.fronts.incoming import Incoming
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
@@ -33,6 +33,9 @@ from patchserve_server.serving.reference_transfer import ReferenceTransfer
 from patchserve_server.serving.reference_use import OpenReference
 from patchserve_server.serving.values import body_of, from_json_bytes
 
+_RETRY_S: Final = 5.0
+_HELLO_S: Final = 10.0
+_STREAM_BITS: Final = 48
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 
 
@@ -51,6 +54,7 @@ class Engine:
         drift: gets the scores of all fronts.
         fronts: all that are connected.
         pixels: the memory that is shared with each front of this machine, by the front's number.
+        session_numbers: of the sessions.
     """
 
     version: str
@@ -62,7 +66,8 @@ class Engine:
     transfer: ReferenceTransfer
     drift: DriftWatch
     fronts: ConnectedFronts
-    pixels: Sequence[SharedPixels]
+    pixels: Sequence[SharedPixels] = ()
+    session_numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,12 +81,16 @@ class EngineSession:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._front = 0
+        self._number = next(engine.session_numbers)
+        self._pixels: SharedPixels | None = None  # None: the front is on another machine
+        self._is_welcome = False
         self._pins: dict[int, _Pin] = {}
         self._loads: dict[int, Incoming[NamedImage]] = {}
         self._releasing: set[asyncio.Task[None]] = set()
         self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)
         self.link = Link(self, self._ended)
+        self.link.connection.max_body_bytes = 0  # until it has said what it is
+        self._deadline = asyncio.get_running_loop().call_later(_HELLO_S, self.link.close)
         self._transfers = EngineTransfers(engine.transfer)
         self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
             "hello": self._hello,
@@ -101,9 +110,15 @@ class EngineSession:
         }
 
     async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
+        if not self._is_welcome and request["do"] != "hello":
+            self.link.close()
+            raise NotReadyError("The first request of a front is `hello`.", _RETRY_S)
         return await self._answers[request["do"]](request, body)
 
     def told(self, message: Head, body: bytes) -> None:
+        if not self._is_welcome:
+            self.link.close()
+            return
         match message["tell"]:
             case "unpin":
                 self._unpin(message["pin"])
@@ -117,8 +132,13 @@ class EngineSession:
 
     async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
         if request["version"] != self._engine.version:
-            raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
-        self._front = int(request["front"])
+            versions = f"The engine is patchserve {self._engine.version}, and this front is {request['version']}"
+            raise NotReadyError(f"{versions}: they need the same version.", _RETRY_S)
+        if request["pixels"] is not None:
+            self._pixels = self._engine.pixels[request["pixels"]]
+        self._is_welcome = True
+        self._deadline.cancel()
+        self.link.connection.max_body_bytes = MAX_BODY_BYTES
         self.link.watch()
         self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
@@ -141,11 +161,12 @@ class EngineSession:
     async def _score(self, request: Head, body: bytes) -> tuple[Head, Body]:
         scorer, shape = self._pins[request["pin"]].reference.scorer, request["shape"]
         stream = request["stream"]  # each front numbers its own
-        flow = FlowKey(request["client"], stream and stream * MAX_FRONTS + self._front)
-        if (slot := request.get("slot")) is None:
+        flow = FlowKey(request["client"], stream and (self._number << _STREAM_BITS) + stream)
+        slot, pixels = request.get("slot"), self._pixels
+        if slot is None or pixels is None:
             model_input = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3)
         else:
-            model_input = self._engine.pixels[self._front].view(slot, shape, np.uint8)
+            model_input = pixels.view(slot, shape, np.uint8)
         scored = await self._engine.batcher.score(scorer, model_input, flow)
         anomaly_map = scored.raw.anomaly_map
         answer = {
@@ -155,9 +176,9 @@ class EngineSession:
             "search_ms": scored.times.search_ms,
             "queue_ms": scored.queue_ms,
         }
-        if slot is None:
+        if slot is None or pixels is None:
             return answer, np.ascontiguousarray(anomaly_map).data.cast("B")
-        self._engine.pixels[self._front].view(slot, anomaly_map.shape, np.float32)[:] = anomaly_map
+        pixels.view(slot, anomaly_map.shape, np.float32)[:] = anomaly_map
         return answer, b""
 
     async def _load(self, request: Head, body: bytes) -> tuple[Head, Body]:
@@ -214,6 +235,7 @@ class EngineSession:
         return head, b"".join(body for _, body in answers)
 
     def _ended(self) -> None:
+        self._deadline.cancel()
         self._engine.fronts.discard(self.link)
         self._transfers.end_all()
         for number in list(self._pins):

@@ -49,6 +49,7 @@ class FrameConnection(asyncio.Protocol):
         self._buffer = bytearray()
         self._unsent: list[Body] = []
         self.received_bytes = 0
+        self.max_body_bytes = MAX_BODY_BYTES
 
     @property
     def unsent_bytes(self) -> int:
@@ -76,7 +77,7 @@ class FrameConnection(asyncio.Protocol):
         if len(self._buffer) < _LENGTHS.size:
             return None
         head_bytes, body_bytes = _LENGTHS.unpack_from(self._buffer)
-        if head_bytes > MAX_HEAD_BYTES or body_bytes > MAX_BODY_BYTES:
+        if head_bytes > MAX_HEAD_BYTES or body_bytes > self.max_body_bytes:
             raise FramesError
         body_at = _LENGTHS.size + head_bytes
         end = body_at + body_bytes

@@ -44,15 +44,21 @@ class RemoteEngine:
         self.reference_images = RemoteReferenceImages(self.link, self.references)
 
     async def connect(
-        self, address: str, *, version: str, front: int, tls: ssl.SSLContext | None = None
+        self, address: str, *, version: str, front: int | None, tls: ssl.SSLContext | None = None
     ) -> DetectorInfo:
         """Connects to the engine, and learns of all references. Returns the description of its detector.
+
+        Args:
+            address: of the engine.
+            version: of this front.
+            front: its number, if it shares memory with the engine.
+            tls: for an engine on another machine; None: plain text.
 
         Raises:
             OSError: nobody listens there, or does not answer for a while.
             UnavailableError: it has another version, or ended meanwhile.
         """
-        hello: Head = {"do": "hello", "version": version, "front": front}
+        hello: Head = {"do": "hello", "version": version, "pixels": front}
         async with asyncio.timeout(WATCH_S * MISSES):
             await connect(self.link.connection, address, tls)
             _, body = await self.link.ask(hello)

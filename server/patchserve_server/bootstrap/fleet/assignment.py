@@ -18,7 +18,8 @@ class Assignment:
         role: what it does.
         number: of the front, from 0.
         fronts: how many there are.
-        socket: the address of the engine.
+        engine: the address of the engine.
+        is_elsewhere: whether engine and fronts are on several machines, and share no memory.
         settings: all settings of the server, as JSON.
         ledgers: the file of the ledgers.
         pixels: the file of the pixels of each front.
@@ -29,7 +30,8 @@ class Assignment:
     role: Literal["engine", "front"]
     number: int
     fronts: int
-    socket: str
+    engine: str
+    is_elsewhere: bool
     settings: dict[str, Any]
     ledgers: int
     pixels: tuple[int, ...]
@@ -61,7 +63,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A child is ready. An engine has a detector, the first front the addresses."""
+    """A child is ready. An engine has a detector, and an address; a front has the addresses."""
 
     detector: str = ""  # in words
     references: int = 0

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from typing import Final
 
 from patchserve_server.access import Reloader
+from patchserve_server.access.link_tls import LinkTls, open_front_tls
+from patchserve_server.access.reloading import Reloading
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
@@ -26,6 +28,7 @@ from patchserve_server.bootstrap.run_time import change_admissions, reconfigured
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
 from patchserve_server.config.changes import with_run_time_settings
+from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.readings import Reading
@@ -41,6 +44,7 @@ from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.wall import SharedWall, Wall, WallLimits
 
 _RECONNECT_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -54,7 +58,8 @@ async def run_front(assignment: Assignment) -> None:
     live = LiveSettings(assignment.read_settings())
     settings = live.now
     credentials = composition.read_credentials(settings)
-    reloader = Reloader(credentials.reloading)
+    engine_identity = _engine_identity(assignment, settings)
+    reloader = Reloader((*credentials.reloading, *([] if engine_identity is None else [engine_identity])))
     commands = Commands(live, reloader.request)
     observation, peers = Observation(), Peers()
     with ExitStack() as resources:
@@ -64,7 +69,8 @@ async def run_front(assignment: Assignment) -> None:
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
-        front = _Front(assignment, settings, addresses, server, observation, peers=peers, resources=resources)
+        tls = None if engine_identity is None else LinkTls.of_front(engine_identity)
+        front = _Front(assignment, settings, addresses, server, observation, tls=tls, peers=peers, resources=resources)
         live.on_change(front.change)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
@@ -89,6 +95,7 @@ class _Front:
         server: Server,
         observation: Observation,
         *,
+        tls: LinkTls | None,
         peers: Peers,
         resources: ExitStack,
     ) -> None:
@@ -97,7 +104,9 @@ class _Front:
         self._settings = settings.model_copy(update={"threads": threads})
         self._addresses = addresses
         self._server = server
-        self._pixels = SharedPixels(assignment.pixels[assignment.number])
+        self._tls = tls
+        self._pixels = None if assignment.is_elsewhere else SharedPixels(assignment.pixels[assignment.number])
+        self._last_problem = ""
         self._pools: Pools = open_pools(self._settings, resources)
         wall, statistics = Wall(self._pools.images, WallLimits().shared_by(assignment.fronts)), ServerStatistics()
         self._wall = SharedWall(wall, peers, self._pools.images)
@@ -125,27 +134,36 @@ class _Front:
             self._server.replace(self._application)
 
     async def keep_connected(self) -> None:
-        """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
+        """Connects to the engine, and again when it is lost. Meanwhile the server is not ready. Never returns."""
+        pause_s = _RECONNECT_S
         while True:
             engine = RemoteEngine(self._pixels, self._events, self._peers)
             try:
                 if await self._connect(engine):
+                    pause_s, self._last_problem = _RECONNECT_S, ""
                     await engine.lost.wait()
                     _log.warning("The engine is lost; until it is back, calls are refused")
                     self._application = None
                     self._server.suspend(EngineLostError())
             finally:
                 engine.close()
-            await asyncio.sleep(_RECONNECT_S)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
-        number = self._assignment.number
+        front = None if self._pixels is None else self._assignment.number
+        address = self._assignment.engine
         try:
-            detector = await engine.connect(self._assignment.socket, version=version("patchserve"), front=number)
-        except OSError:
+            detector = await engine.connect(address, version=version("patchserve"), front=front, tls=self._tls)
+        except OSError as error:
+            self._report(f"cannot be reached ({error.strerror or error or type(error).__name__})")
+            return False
+        except EngineLostError:
+            self._report("ends the link at once. Does its --tls-client-ca sign --engine-tls-cert?")
             return False
         except PatchserveError as error:
-            _log.warning("The engine cannot be used: %s", error.message)
+            self._report(f"cannot be used: {error.message}")
+            self._server.suspend(error)
             return False
         most = batch_size(self._settings, detector.device)
         limits = server_limits(self._settings, self._admissions, max_batch_size=most)
@@ -179,8 +197,27 @@ class _Front:
         if not self._is_ready:
             self._is_ready = True
             freeze_heap()
-            report(Ready(addresses=self._addresses))
+            words = f"{detector.backbone}, {detector.precision}, {detector.device}"
+            report(Ready(words, engine.references.usable_count, self._addresses))
         return True
+
+    def _report(self, problem: str) -> None:
+        """Logs why there is no engine, once. That of this machine is only being started."""
+        if problem != self._last_problem and self._assignment.is_elsewhere:
+            _log.warning("The engine at %s %s; trying again until it can", self._assignment.engine, problem)
+        self._last_problem = problem
+
+
+def _engine_identity(assignment: Assignment, settings: Settings) -> Reloading[TlsIdentity] | None:
+    if not assignment.is_elsewhere:
+        return None
+    return open_front_tls(
+        assignment.engine,
+        settings.engine_tls_ca,
+        settings.engine_tls_cert,
+        settings.engine_tls_key,
+        insecure=settings.insecure,
+    )
 
 
 def _share_admissions(assignment: Assignment, settings: Settings, events: Events, resources: ExitStack) -> Admissions:

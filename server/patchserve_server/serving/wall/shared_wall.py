@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -64,7 +64,6 @@ class SharedWall:
         self._images = images
         self._relay = _Relay()
         self._relaying: asyncio.Task[None] | None = None
-        self._attached = ExitStack()  # the relay to the wall
         self._telling: asyncio.Task[None] | None = None
         peers.answer_with(_SNAPSHOT, self._answer_snapshot)
         peers.answer_with(_SCORES, self._answer_scores)
@@ -166,7 +165,7 @@ class SharedWall:
             others[watching.run] = watching, asyncio.get_running_loop().time() + _GONE_S
         self._drop_gone()
         if others and self._relaying is None:
-            self._attached.enter_context(self._wall.attach(self._relay))
+            self._wall.attach(self._relay)
             self._relaying = asyncio.create_task(self._relay_while_watched())
         elif not others and self._relaying is not None:
             self._relaying.cancel()
@@ -174,7 +173,7 @@ class SharedWall:
 
     def _detach(self) -> None:
         self._relaying = None
-        self._attached.close()
+        self._wall.detach(self._relay)
 
     def _drop_gone(self) -> None:
         now_s, others = asyncio.get_running_loop().time(), self._relay.others

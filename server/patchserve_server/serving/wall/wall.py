@@ -105,27 +105,29 @@ class Wall(Events):
             message = f"{counted(self._limits.watchers, 'watcher')} are watching, the most that this server allows."
             raise QueueFullError(f"{message} Close another page that watches, or try again later.", _RETRY_AFTER_S)
         watcher = Watcher(reference_id)
-        with self.attach(watcher):
+        self.attach(watcher)
+        try:
             yield watcher
+        finally:
+            self.detach(watcher)
 
     @property
     def people(self) -> list[Watcher]:
         """Those who watch here."""
         return [watcher for watcher in self._watchers if watcher.is_person]
 
-    @contextmanager
-    def attach(self, watcher: Watcher) -> Iterator[None]:
-        """Shows a watcher what is inspected until the block ends."""
+    def attach(self, watcher: Watcher) -> None:
+        """Shows a watcher what is inspected from now on."""
         if self._forgetting is not None:
             self._forgetting.cancel()
             self._forgetting = None
         self._watchers.add(watcher)
-        try:
-            yield
-        finally:
-            self._watchers.remove(watcher)
-            if not self._watchers:
-                self._forgetting = asyncio.get_running_loop().call_later(self._limits.keeps_s, self._forget_images)
+
+    def detach(self, watcher: Watcher) -> None:
+        """Shows it no more."""
+        self._watchers.remove(watcher)
+        if not self._watchers:
+            self._forgetting = asyncio.get_running_loop().call_later(self._limits.keeps_s, self._forget_images)
 
     @property
     def event_id(self) -> str:

@@ -169,9 +169,14 @@ async def test_a_load_through_one_front_is_known_by_all_when_it_is_answered(benc
     one, other = await bench.front(0), await bench.front(1)
     requested = RequestedOptions(profile=ScoringProfile.PAPER, false_alarm_rate=0.1)
     loaded = await load(one, 10, 20, requested=requested, sensitivity=1.5)
-    assert one.references.info(BELT) == other.references.info(BELT) == loaded.info == bench.catalog.info(BELT)
+    assert (
+        await one.references.info(BELT)
+        == await other.references.info(BELT)
+        == loaded.info
+        == await bench.catalog.info(BELT)
+    )
     assert loaded.info.images[0].name == "10.png"
-    assert other.references.page("", 10) == ([loaded.info], False)
+    assert await other.references.page("", 10) == ([loaded.info], False)
     later = await bench.front(0)
     assert later.references.find(BELT) == loaded.info
 
@@ -265,9 +270,9 @@ async def test_changes_are_those_of_the_catalog(bench: EngineBench) -> None:
     one, other = await bench.front(0), await bench.front(1)
     first = (await load(one, 1)).info
     tuned = await other.references.tune(BELT, 2.0, first.revision)
-    assert one.references.info(BELT).sensitivity == tuned.sensitivity == 2.0
+    assert (await one.references.info(BELT)).sensitivity == tuned.sensitivity == 2.0
     restored = await one.references.restore(BELT)
-    assert restored.revision == other.references.info(BELT).revision == first.revision
+    assert restored.revision == (await other.references.info(BELT)).revision == first.revision
     assert await other.references.delete(BELT) == first.revision
     assert one.references.find(BELT) is None
 
@@ -438,7 +443,7 @@ async def test_references_are_exported_through_one_front_and_imported_through_an
     assert len(data) == export.size_bytes
     copied = await other.transfer.import_reference(ImportOptions(len(data), ReferenceId("copy")), _one(data))
     assert (copied.revision, copied.images) == (loaded.revision, loaded.images)
-    assert one.references.info(ReferenceId("copy")) == copied  # known by all when it is answered
+    assert await one.references.info(ReferenceId("copy")) == copied  # known by all when it is answered
     history = await one.references.history(BELT)
     assert history == [loaded]
     assert history[0].operation is ReferenceOperation.LOAD

@@ -71,6 +71,8 @@ def read_or_exit(arguments: argparse.Namespace, command: str) -> Configuration:
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
+    if name == "store":
+        return "FOLDER|URL"
     last_word = name.rpartition("_")[2]
     if any(Path in (kind, *get_args(kind)) for kind in get_args(field.annotation)):  # Path | None, checked or not
         return "FOLDER" if (field.description or "").startswith("Folder") else "FILE"

@@ -12,6 +12,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from patchserve_server.system.limits import available_cores
 
 MAX_FRONTS: Final = 64
+_STORE_SCHEMES: Final = ("s3", "gs", "az", "memory")
+_STORES: Final = "a folder, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX, or memory://NAME for a trial"
 
 
 def user_path(path: Path | str) -> Path:
@@ -66,6 +68,22 @@ def _checked_fronts(text: str) -> str:
     return text
 
 
+def _checked_store(value: object) -> str:
+    if not isinstance(value, str | Path):
+        raise ValueError(f"it is text: {_STORES}")  # noqa: TRY004 - pydantic makes a sentence of it
+    text = str(value)
+    scheme, separator, _ = text.partition("://")
+    if not separator:
+        return str(user_path(text))
+    if re.search(r"[@?#]", text):
+        raise ValueError(
+            "a URL of a store has no credentials and no options; they come from the environment, as its SDK says"
+        )
+    if scheme not in _STORE_SCHEMES:
+        raise ValueError(f"write {_STORES}")
+    return text.rstrip("/")
+
+
 def _joined(words: object) -> object:
     """Words as a file may list them, as one text."""
     if isinstance(words, list) and all(isinstance(word, str | int) and "," not in str(word) for word in words):
@@ -74,6 +92,7 @@ def _joined(words: object) -> object:
 
 
 _UserPath: TypeAlias = Annotated[Path, AfterValidator(user_path)]
+_Store: TypeAlias = Annotated[str, BeforeValidator(_checked_store, json_schema_input_type=str)]
 _Words: TypeAlias = Annotated[str | None, BeforeValidator(_joined, json_schema_input_type=str | list[str | int])]
 """Words that are separated by commas; in a file also an array."""
 
@@ -177,8 +196,14 @@ class Settings(BaseSettings):
     """Number format of the first product of a search; results are the same. auto: the one measured to be fastest."""
     search_threads: int | None = Field(default=None, ge=1)
     """Threads of a search. Default: the number that is measured to be fastest, up to --threads."""
-    store: _UserPath | None = None
-    """Folder that keeps references over restarts. Default: references are kept in memory only."""
+    store: _Store | None = Field(default=None, min_length=1)
+    """What keeps references over restarts: a folder of this server alone, or a bucket that any number of servers share,
+    such as s3://BUCKET/PREFIX (also gs, az; needs the extra store). Default: references are kept in memory only."""
+    store_cache: _UserPath | None = None
+    """Folder where a server keeps a copy of what it has read from a bucket. Default: patchserve/store in
+    $XDG_CACHE_HOME (~/.cache)."""
+    store_cache_mib: int = Field(default=10_240, ge=1)
+    """Largest size of that copy, in MiB; what was used least recently is removed first."""
     preload: _UserPath | None = None
     """Folder of images of undamaged items, loaded at start as reference "default". Its stored sensitivity stays."""
     save_outputs: _UserPath | None = None
@@ -279,3 +304,13 @@ class Settings(BaseSettings):
     otel: bool = False
     """Send traces, and the durations of calls, by OTLP (OpenTelemetry), as the variables OTEL_* say. Needs the extra
     otel."""
+
+    @property
+    def store_folder(self) -> Path | None:
+        """The folder that keeps references; None: none does."""
+        return None if self.store is None or self.store_url is not None else Path(self.store)
+
+    @property
+    def store_url(self) -> str | None:
+        """The URL of the store that servers share; None: it is not shared."""
+        return self.store if self.store is not None and "://" in self.store else None

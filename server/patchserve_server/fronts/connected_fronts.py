@@ -32,9 +32,9 @@ class ConnectedFronts:
         self.known = KnownReferences(self._tell_known)
 
     def add(self, link: Link) -> None:
-        """Counts a front from now on, and tells it everything that is known."""
+        """Counts a front from now on, and tells it all that is known."""
         for known in self.known:
-            link.tell(*_known_message(*known))
+            link.tell(*_known_message(*known, is_news=False))
         self._links.add(link)
         self._none.clear()
 
@@ -63,8 +63,8 @@ class ConnectedFronts:
         answers = await asyncio.gather(*(_answer_of(link, question) for link in self._links - {sender}))
         return [answer for answer in answers if answer is not None]
 
-    def _tell_known(self, reference_id: ReferenceId, known: Known) -> None:
-        message = _known_message(reference_id, known)
+    def _tell_known(self, reference_id: ReferenceId, known: Known, is_news: bool) -> None:
+        message = _known_message(reference_id, known, is_news=is_news)
         for link in self._links:
             link.tell(*message)
 
@@ -92,7 +92,8 @@ async def _answer_of(link: Link, question: Head) -> tuple[Head, bytes] | None:
         return None
 
 
-def _known_message(reference_id: ReferenceId, known: Known) -> tuple[Head, Body]:
+def _known_message(reference_id: ReferenceId, known: Known, *, is_news: bool) -> tuple[Head, Body]:
+    head: Head = {"tell": "known", "id": reference_id, "is_news": is_news}
     if isinstance(known, ReferenceInfo):
-        return {"tell": "known", "id": reference_id}, body_of(known)
-    return {"tell": "known", "id": reference_id, "error": None if known is None else error_to_json(known)}, b""
+        return head, body_of(known)
+    return head | {"error": None if known is None else error_to_json(known)}, b""

@@ -94,6 +94,10 @@ class EngineSession:
         self._transfers = EngineTransfers(engine.transfer)
         self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
             "hello": self._hello,
+            "info": self._info,
+            "has": self._has,
+            "page": self._page,
+            "store_status": self._store_status,
             "pin": self._pin,
             "score": self._score,
             "load": self._load,
@@ -143,7 +147,21 @@ class EngineSession:
         self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))
-        return {}, body_of(self._engine.detector)
+        return {"knows_all": self._engine.catalog.shared is None}, body_of(self._engine.detector)
+
+    async def _info(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
+        return {}, body_of(await self._engine.catalog.info(reference_id, expected))
+
+    async def _has(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        return {"has": await self._engine.catalog.has(ReferenceId(request["id"]))}, b""
+
+    async def _page(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        infos, has_more = await self._engine.catalog.page(request["after"], request["size"])
+        return {"has_more": has_more}, body_of(infos)
+
+    async def _store_status(self, _request: Head, _: bytes) -> tuple[Head, Body]:
+        return {}, body_of(await self._engine.catalog.store_status())
 
     async def _pin(self, request: Head, _: bytes) -> tuple[Head, Body]:
         reference_id, revision = ReferenceId(request["id"]), Revision(request["revision"])

@@ -33,7 +33,6 @@ class RemoteEngine:
 
     def __init__(self, pixels: SharedPixels | None, events: Events, peers: Peers) -> None:
         self._peers = peers
-        self._is_connected = False
         self.lost = asyncio.Event()
         self.link = Link(self, self.lost.set)
         self.references = RemoteReferences(self.link, events)
@@ -46,7 +45,7 @@ class RemoteEngine:
     async def connect(
         self, address: str, *, version: str, front: int | None, tls: ssl.SSLContext | None = None
     ) -> DetectorInfo:
-        """Connects to the engine, and learns of all references. Returns the description of its detector.
+        """Connects to the engine, and learns of all references that it knows. Returns the description of its detector.
 
         Args:
             address: of the engine.
@@ -61,8 +60,8 @@ class RemoteEngine:
         hello: Head = {"do": "hello", "version": version, "pixels": front}
         async with asyncio.timeout(WATCH_S * MISSES):
             await connect(self.link.connection, address, tls)
-            _, body = await self.link.ask(hello)
-        self._is_connected = True
+            answer, body = await self.link.ask(hello)
+        self.references.knows_all = bool(answer["knows_all"])
         self._peers.line = self
         self.link.watch()
         return from_json_bytes(DetectorInfo, body)
@@ -75,7 +74,7 @@ class RemoteEngine:
 
     def told(self, message: Head, body: bytes) -> None:
         if message["tell"] == "known":
-            self.references.learn(message, body, is_news=self._is_connected)
+            self.references.learn(message, body)
         elif message["tell"] == "drift":
             self.drift.learn(message, body)
         elif message["tell"] == "others":

@@ -78,7 +78,7 @@ class RemoteReferenceImages:
     async def read(
         self, permit: Permit, reference_id: ReferenceId, index: int, expected_revision: Revision | None = None
     ) -> EncodedReferenceImage:
-        shape = self._references.info(reference_id, expected_revision).input_shape
+        shape = (await self._references.info(reference_id, expected_revision)).input_shape
         permit.grow(ONE)
         permit.grow(Capacity(1, 3 * shape.pixels))
         request = {"do": "reference_image", "id": reference_id, "index": index, "expected": expected_revision}

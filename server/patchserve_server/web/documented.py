@@ -59,8 +59,8 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
         except UnavailableError:
             return JSONResponse({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
         if readiness.is_serving:
-            return JSONResponse({"status": "healthy", **_state(application)})
-        return JSONResponse({"status": "draining", **_state(application)}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return JSONResponse({"status": "healthy", **await _state(application)})
+        return JSONResponse({"status": "draining", **await _state(application)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def infer_json(call: HttpCall) -> Response:
         response = await _infer(call)
@@ -81,11 +81,11 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
     ]
 
 
-def _state(application: Application) -> dict[str, Any]:
+async def _state(application: Application) -> dict[str, Any]:
     detector = application.detector
     return {
         "model": f"PatchCore with {MODELS.get(detector.backbone, detector.backbone)}",
-        "memory_bank_loaded": application.catalog.find(DEFAULT_REFERENCE_ID) is not None,
+        "memory_bank_loaded": await application.catalog.has(DEFAULT_REFERENCE_ID),
         "device": detector.device,
     }
 
@@ -96,7 +96,7 @@ async def _service_info(call: HttpCall) -> Response:
         "service": SERVICE_NAME,
         "version": application.version,
         "status": "running",
-        **_state(application),
+        **await _state(application),
         "backbone": application.detector.backbone,
         "endpoints": _ENDPOINTS,
     }
@@ -123,7 +123,7 @@ async def _infer_png(call: HttpCall) -> Response:
 
 
 async def _infer(call: HttpCall) -> inference_pb2.InferResponse:
-    request = _infer_request(await read_form(call, max_files=1), call)
+    request = await _infer_request(await read_form(call, max_files=1), call)
     return await operations.infer(request, call)
 
 
@@ -136,10 +136,10 @@ def _load_request(form: Form) -> reference_pb2.LoadReferenceRequest:
     )
 
 
-def _infer_request(form: Form, call: HttpCall) -> inference_pb2.InferRequest:
+async def _infer_request(form: Form, call: HttpCall) -> inference_pb2.InferRequest:
     reference_id = form.values.get("reference_id", "")
     # The documented service says first that there is no bank.
-    call.application.catalog.info(requests.reference_id(reference_id))
+    await call.application.catalog.info(requests.reference_id(reference_id))
     [file] = _images(form)
     output = inference_pb2.OutputOptions(overlay=True)
     return inference_pb2.InferRequest(

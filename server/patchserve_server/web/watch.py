@@ -59,7 +59,7 @@ def _last_event(status: status_pb2.Status) -> bytes:
 async def _scores(call: HttpCall) -> Response:
     """The last scores of a reference with its current bank, the oldest first: with others they are not comparable."""
     application = call.application
-    info = application.catalog.info(_reference_id(call) or DEFAULT_REFERENCE_ID)
+    info = await application.catalog.info(_reference_id(call) or DEFAULT_REFERENCE_ID)
     scores = await application.wall.scores(info.reference_id)
     comparable = [score_json(score) for score in scores if score.calibration == info.calibration]
     return JSONResponse({"reference_id": info.reference_id, "scores": comparable})

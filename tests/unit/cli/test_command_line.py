@@ -108,7 +108,8 @@ def test_every_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPat
     settings = read_configuration({}).settings
     assert {getattr(settings, name) for name in path_settings()} == {Path("/h/y")}
     assert Settings(host="unix:~/x.sock").host == "unix:/h/x.sock"
-    assert Settings(store="/a/~b").store == Path("/a/~b")  # type: ignore[arg-type]
+    assert Settings(store="/a/~b").store_folder == Path("/a/~b")
+    assert Settings(store="~/x").store_folder == Path("/h/x")
 
 
 def test_the_help_of_serve_has_every_flag_in_a_group_with_one_kind_of_metavar(

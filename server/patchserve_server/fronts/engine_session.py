@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -53,6 +53,7 @@ class Engine:
         transfer: writes and reads references as single files.
         drift: gets the scores of all fronts.
         fronts: all that are connected.
+        limits: those of ServerLimits that are the engine's, by name.
         pixels: the memory that is shared with each front of this machine, by the front's number.
         session_numbers: of the sessions.
     """
@@ -66,6 +67,7 @@ class Engine:
     transfer: ReferenceTransfer
     drift: DriftWatch
     fronts: ConnectedFronts
+    limits: Mapping[str, int] = field(default_factory=dict)
     pixels: Sequence[SharedPixels] = ()
     session_numbers: Iterator[int] = field(default_factory=itertools.count)
 
@@ -147,7 +149,8 @@ class EngineSession:
         self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))
-        return {"knows_all": self._engine.catalog.shared is None}, body_of(self._engine.detector)
+        head = {"knows_all": self._engine.catalog.shared is None, "limits": self._engine.limits}
+        return head, body_of(self._engine.detector)
 
     async def _info(self, request: Head, _: bytes) -> tuple[Head, Body]:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])

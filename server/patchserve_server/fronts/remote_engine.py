@@ -33,6 +33,7 @@ class RemoteEngine:
 
     def __init__(self, pixels: SharedPixels | None, events: Events, peers: Peers) -> None:
         self._peers = peers
+        self.limits: dict[str, int] = {}  # those of ServerLimits that are the engine's, by name
         self.lost = asyncio.Event()
         self.link = Link(self, self.lost.set)
         self.references = RemoteReferences(self.link, events)
@@ -61,6 +62,7 @@ class RemoteEngine:
         async with asyncio.timeout(WATCH_S * MISSES):
             await connect(self.link.connection, address, tls)
             answer, body = await self.link.ask(hello)
+        self.limits = answer["limits"]
         self.references.knows_all = bool(answer["knows_all"])
         self._peers.line = self
         self.link.watch()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
+from typing import Final
 
 from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import is_unix_socket
@@ -27,6 +28,8 @@ from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
+
+_LIMITS: Final = ("max_bank_bytes", "max_batch_size")
 
 _log = logging.getLogger(__name__)
 
@@ -71,6 +74,7 @@ async def run_engine(assignment: Assignment) -> None:
             transfer=local.transfer,
             drift=drift,
             fronts=fronts,
+            limits={name: getattr(local.limits, name) for name in _LIMITS},
             pixels=[SharedPixels(file) for file in assignment.pixels],
         )
         freeze_heap()

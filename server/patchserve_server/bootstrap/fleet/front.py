@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
-from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
+from patchserve_server.bootstrap.limits import Admissions, open_admissions, server_limits
 from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
@@ -165,8 +166,10 @@ class _Front:
             self._report(f"cannot be used: {error.message}")
             self._server.suspend(error)
             return False
-        most = batch_size(self._settings, detector.device)
-        limits = server_limits(self._settings, self._admissions, max_batch_size=most)
+        most = engine.limits["max_batch_size"]
+        limits = dataclasses.replace(
+            server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits
+        )
         self._turns = composition.create_turns(self._settings, limits)
         inspector = composition.create_inspector(
             self._settings,

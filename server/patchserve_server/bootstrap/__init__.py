@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from patchserve_server.bootstrap.fleet.count import check_engine_settings, check_settings, count_fronts
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.config import Settings
 
@@ -21,7 +22,7 @@ async def serve(settings: Settings, announce: Callable[[str], None], read_again:
         StartupError: the server cannot start with these settings.
     """
     fronts = count_fronts(settings)
-    if fronts > 1 or settings.engine is not None:
+    if fronts > 1 or settings.engine is not None or len(devices_of(settings)) > 1:
         check_settings(settings)
         from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
 

@@ -187,8 +187,13 @@ class Settings(BaseSettings):
     """Numbers of the used layers of timm:NAME, separated by commas, such as 1,2. Other backbones have their own."""
     weights: _UserPath | None = None
     """Weights file for the backbone (.pth or .safetensors). Default: the published weights, downloaded once."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
-    """Device for the backbone: auto, cpu, cuda or cuda:N."""
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|all|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*)$",
+        examples=["auto", "cpu", "cuda", "cuda:N", "all"],
+    )
+    """Device for the backbone: auto, cpu, cuda or cuda:N. Several, such as cuda:0,cuda:1, or all GPUs with all: each
+    has a process, beside at least one front."""
     precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
     """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if it is measured to be
     faster here and its maps agree, else fp32."""

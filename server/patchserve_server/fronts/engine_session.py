@@ -2,40 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
-from patchserve_server.domain.errors import NotReadyError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.engine_transfers import EngineTransfers
-from patchserve_server.fronts.frames import MAX_BODY_BYTES, Body, Head
+from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.incoming import Incoming
-from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.pinned_scores import PinnedScores
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_drift import drift_message
+from patchserve_server.fronts.session import Session
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
-from patchserve_server.serving.reference_use import OpenReference
 from patchserve_server.serving.values import body_of, from_json_bytes
 
-_RETRY_S: Final = 5.0
-_HELLO_S: Final = 10.0
-_STREAM_BITS: Final = 48
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 
 
@@ -72,36 +63,22 @@ class Engine:
     session_numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pin:
-    reference: OpenReference
-    release: AsyncExitStack
-
-
-class EngineSession:
+class EngineSession(Session):
     """Answers one front. When its link ends, everything that is held for it is released."""
 
     def __init__(self, engine: Engine) -> None:
+        scores = PinnedScores(engine.catalog.use, engine.batcher, next(engine.session_numbers))
+        super().__init__(engine.version, scores, engine.pixels)
         self._engine = engine
-        self._number = next(engine.session_numbers)
-        self._pixels: SharedPixels | None = None  # None: the front is on another machine
-        self._is_welcome = False
-        self._pins: dict[int, _Pin] = {}
         self._loads: dict[int, Incoming[NamedImage]] = {}
-        self._releasing: set[asyncio.Task[None]] = set()
         self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)
-        self.link = Link(self, self._ended)
-        self.link.connection.max_body_bytes = 0  # until it has said what it is
-        self._deadline = asyncio.get_running_loop().call_later(_HELLO_S, self.link.close)
         self._transfers = EngineTransfers(engine.transfer)
-        self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
-            "hello": self._hello,
+        self._answers |= {
             "info": self._info,
             "has": self._has,
+            "sync": self._sync,
             "page": self._page,
             "store_status": self._store_status,
-            "pin": self._pin,
-            "score": self._score,
             "load": self._load,
             "load_image": self._load_image,
             "load_end": self._load_end,
@@ -115,19 +92,8 @@ class EngineSession:
             **self._transfers.answers,
         }
 
-    async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
-        if not self._is_welcome and request["do"] != "hello":
-            self.link.close()
-            raise NotReadyError("The first request of a front is `hello`.", _RETRY_S)
-        return await self._answers[request["do"]](request, body)
-
-    def told(self, message: Head, body: bytes) -> None:
-        if not self._is_welcome:
-            self.link.close()
-            return
+    def _told(self, message: Head, body: bytes) -> None:
         match message["tell"]:
-            case "unpin":
-                self._unpin(message["pin"])
             case "scored":
                 reference_id, revision = ReferenceId(message["id"]), Revision(message["revision"])
                 self._engine.drift.add(reference_id, revision, message["score"])
@@ -136,16 +102,7 @@ class EngineSession:
             case "others":
                 self._engine.fronts.tell_others(self.link, message, body)
 
-    async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
-        if request["version"] != self._engine.version:
-            versions = f"The engine is patchserve {self._engine.version}, and this front is {request['version']}"
-            raise NotReadyError(f"{versions}: they need the same version.", _RETRY_S)
-        if request["pixels"] is not None:
-            self._pixels = self._engine.pixels[request["pixels"]]
-        self._is_welcome = True
-        self._deadline.cancel()
-        self.link.connection.max_body_bytes = MAX_BODY_BYTES
-        self.link.watch()
+    def _welcome(self) -> tuple[Head, Body]:
         self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))
@@ -156,6 +113,10 @@ class EngineSession:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
         return {}, body_of(await self._engine.catalog.info(reference_id, expected))
 
+    async def _sync(self, _request: Head, _body: bytes) -> tuple[Head, Body]:
+        """What was told before is known when this is answered."""
+        return {}, b""
+
     async def _has(self, request: Head, _: bytes) -> tuple[Head, Body]:
         return {"has": await self._engine.catalog.has(ReferenceId(request["id"]))}, b""
 
@@ -165,42 +126,6 @@ class EngineSession:
 
     async def _store_status(self, _request: Head, _: bytes) -> tuple[Head, Body]:
         return {}, body_of(await self._engine.catalog.store_status())
-
-    async def _pin(self, request: Head, _: bytes) -> tuple[Head, Body]:
-        reference_id, revision = ReferenceId(request["id"]), Revision(request["revision"])
-        async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(self._engine.catalog.use(reference_id, revision))
-            self._pins[request["pin"]] = _Pin(opened, stack.pop_all())
-        return {}, b""
-
-    def _unpin(self, number: int) -> None:
-        if (pin := self._pins.pop(number, None)) is not None:
-            task = asyncio.create_task(pin.release.aclose())
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
-
-    async def _score(self, request: Head, body: bytes) -> tuple[Head, Body]:
-        scorer, shape = self._pins[request["pin"]].reference.scorer, request["shape"]
-        stream = request["stream"]  # each front numbers its own
-        flow = FlowKey(request["client"], stream and (self._number << _STREAM_BITS) + stream)
-        slot, pixels = request.get("slot"), self._pixels
-        if slot is None or pixels is None:
-            model_input = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3)
-        else:
-            model_input = pixels.view(slot, shape, np.uint8)
-        scored = await self._engine.batcher.score(scorer, model_input, flow)
-        anomaly_map = scored.raw.anomaly_map
-        answer = {
-            "score": scored.raw.image_score,
-            "map": anomaly_map.shape,
-            "embed_ms": scored.times.embed_ms,
-            "search_ms": scored.times.search_ms,
-            "queue_ms": scored.queue_ms,
-        }
-        if slot is None or pixels is None:
-            return answer, np.ascontiguousarray(anomaly_map).data.cast("B")
-        pixels.view(slot, anomaly_map.shape, np.float32)[:] = anomaly_map
-        return answer, b""
 
     async def _load(self, request: Head, body: bytes) -> tuple[Head, Body]:
         options, number = from_json_bytes(LoadOptions, body), request["load"]
@@ -256,11 +181,9 @@ class EngineSession:
         return head, b"".join(body for _, body in answers)
 
     def _ended(self) -> None:
-        self._deadline.cancel()
+        super()._ended()
         self._engine.fronts.discard(self.link)
         self._transfers.end_all()
-        for number in list(self._pins):
-            self._unpin(number)
 
 
 def _revision(text: Any) -> Revision | None:  # noqa: ANN401 - of a message

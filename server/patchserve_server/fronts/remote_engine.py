@@ -9,6 +9,7 @@ import ssl
 from patchserve_server.domain.errors import EngineLostError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import DetectorInfo
+from patchserve_server.fronts.devices import Devices
 from patchserve_server.fronts.endpoints import connect
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import MISSES, WATCH_S, Link
@@ -29,15 +30,20 @@ class RemoteEngine:
         pixels: the memory that this front shares with it; None: it is on another machine.
         events: hears of changes of references.
         peers: the other fronts, which can be reached through it.
+        devices: those of other processes; that of this engine is added.
     """
 
-    def __init__(self, pixels: SharedPixels | None, events: Events, peers: Peers) -> None:
+    def __init__(
+        self, pixels: SharedPixels | None, events: Events, peers: Peers, devices: Devices | None = None
+    ) -> None:
         self._peers = peers
         self.limits: dict[str, int] = {}  # those of ServerLimits that are the engine's, by name
         self.lost = asyncio.Event()
         self.link = Link(self, self.lost.set)
-        self.references = RemoteReferences(self.link, events)
-        self.scoring = RemoteScoring(self.link, pixels)
+        self._pixels = pixels
+        self._devices = devices or Devices()
+        self.references = RemoteReferences(self.link, events, self._devices)
+        self.scoring = RemoteScoring()
         self.loads = RemoteLoads(self.link)
         self.transfer = RemoteTransfer(self.link)
         self.drift = RemoteDrift(self.link)
@@ -65,6 +71,7 @@ class RemoteEngine:
         self.limits = answer["limits"]
         self.references.knows_all = bool(answer["knows_all"])
         self._peers.line = self
+        self._devices.add(self.link, self._pixels)
         self.link.watch()
         return from_json_bytes(DetectorInfo, body)
 

@@ -28,7 +28,7 @@ class SharedStatistics:
     async def counts(self) -> Counts:
         """What all of them have counted until now."""
         answers = await self._peers.ask(_NAME, {})
-        return summed([self._own.counts(), *(from_json(Counts, json.loads(body)) for _, body in answers)])
+        return summed([self._own.counts(), *(from_json(Counts, json.loads(body)) for _, body in answers if body)])
 
     async def _answer(self, _: Question) -> Answer:
         return {}, body_of(self._own.counts())

@@ -90,6 +90,10 @@ async def _run(assignment: Assignment) -> None:
         from patchserve_server.bootstrap.fleet.engine import run_engine  # noqa: PLC0415 - a front needs no torch
 
         await run_engine(assignment)
+    elif assignment.role == "device":
+        from patchserve_server.bootstrap.fleet.device import run_device  # noqa: PLC0415 - as above
+
+        await run_device(assignment)
     else:
         from patchserve_server.bootstrap.fleet.front import run_front  # noqa: PLC0415 - as above
 

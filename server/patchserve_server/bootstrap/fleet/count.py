@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.system.limits import available_cores
@@ -25,7 +26,7 @@ def count_fronts(settings: Settings) -> int:
         return max(1, min(_MOST, available_cores() // _CORES_PER_FRONT_ALONE))
     if sys.platform != "linux" or settings.host.startswith("unix") or settings.save_outputs is not None:
         return 1
-    uses_gpu = settings.device.startswith("cuda") or (settings.device == "auto" and _GPU.exists())
+    uses_gpu = settings.device.startswith(("cuda", "all")) or (settings.device == "auto" and _GPU.exists())
     return max(1, min(_MOST, available_cores() // (_CORES_PER_FRONT_OF_GPU if uses_gpu else _CORES_PER_FRONT)))
 
 
@@ -36,7 +37,7 @@ def check_settings(settings: Settings) -> None:
         StartupError: it is set.
     """
     if sys.platform != "linux":
-        raise StartupError("--engine, and --fronts above 1, need Linux. Leave them out elsewhere.")
+        raise StartupError("--engine, --fronts above 1 and several devices need Linux. Leave them out elsewhere.")
     if settings.host.startswith("unix"):
         raise StartupError("--fronts above 1 needs an address with ports, such as 127.0.0.1: processes can share them.")
     if settings.save_outputs is not None:
@@ -53,6 +54,8 @@ def check_engine_settings(settings: Settings) -> None:
     """
     if sys.platform != "linux":
         raise StartupError("An engine for fronts elsewhere needs Linux.")
+    if len(devices_of(settings)) > 1:
+        raise StartupError("An engine for fronts elsewhere has one device: run one for each, and fronts for each.")
     of_fronts = ("engine", "http_port", "auth_tokens", "jwt_issuer", "save_outputs")
     for name in of_fronts:
         if getattr(settings, name) is not None:

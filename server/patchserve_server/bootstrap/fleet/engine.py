@@ -75,7 +75,7 @@ async def run_engine(assignment: Assignment) -> None:
             drift=drift,
             fronts=fronts,
             limits={name: getattr(local.limits, name) for name in _LIMITS},
-            pixels=[SharedPixels(file) for file in assignment.pixels],
+            pixels=[SharedPixels(file) for file in assignment.pixels[: assignment.fronts]],
         )
         freeze_heap()
         shares_port = not is_unix_socket(assignment.engine)

@@ -33,6 +33,10 @@ from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.readings import Reading
+from patchserve_server.fronts.devices import Devices
+from patchserve_server.fronts.endpoints import connect
+from patchserve_server.fronts.frames import Body, Head
+from patchserve_server.fronts.link import MISSES, WATCH_S, Link
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
@@ -75,6 +79,8 @@ async def run_front(assignment: Assignment) -> None:
         live.on_change(front.change)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
+        for number in range(1, 1 + len(assignment.devices)):
+            resources.callback(asyncio.create_task(front.keep_device(number)).cancel)
         try:
             await asyncio.wait((connected, commands.stop), return_when=asyncio.FIRST_COMPLETED)
             if connected.done():
@@ -106,7 +112,9 @@ class _Front:
         self._addresses = addresses
         self._server = server
         self._tls = tls
-        self._pixels = None if assignment.is_elsewhere else SharedPixels(assignment.pixels[assignment.number])
+        own = [] if assignment.is_elsewhere else assignment.pixels[assignment.number :: assignment.fronts]
+        self._pixels = [SharedPixels(file) for file in own]  # of the engine, and of each further device
+        self._devices = Devices()
         self._last_problem = ""
         self._pools: Pools = open_pools(self._settings, resources)
         wall, statistics = Wall(self._pools.images, WallLimits().shared_by(assignment.fronts)), ServerStatistics()
@@ -138,7 +146,7 @@ class _Front:
         """Connects to the engine, and again when it is lost. Meanwhile the server is not ready. Never returns."""
         pause_s = _RECONNECT_S
         while True:
-            engine = RemoteEngine(self._pixels, self._events, self._peers)
+            engine = RemoteEngine(self._pixels[0] if self._pixels else None, self._events, self._peers, self._devices)
             try:
                 if await self._connect(engine):
                     pause_s, self._last_problem = _RECONNECT_S, ""
@@ -152,7 +160,7 @@ class _Front:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
-        front = None if self._pixels is None else self._assignment.number
+        front = self._assignment.number if self._pixels else None
         address = self._assignment.engine
         try:
             detector = await engine.connect(address, version=version("patchserve"), front=front, tls=self._tls)
@@ -170,7 +178,8 @@ class _Front:
         limits = dataclasses.replace(
             server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits
         )
-        self._turns = composition.create_turns(self._settings, limits)
+        for_all = dataclasses.replace(limits, max_batch_size=most * (1 + len(self._assignment.devices)))
+        self._turns = composition.create_turns(self._settings, for_all)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
@@ -204,11 +213,40 @@ class _Front:
             report(Ready(words, engine.references.usable_count, self._addresses))
         return True
 
+    async def keep_device(self, number: int) -> None:
+        """Connects to the process of a further device, and again when it has ended. Never returns."""
+        while True:
+            lost = asyncio.Event()
+            link = Link(_Silent(), lost.set)
+            hello = {"do": "hello", "version": version("patchserve"), "pixels": self._assignment.number}
+            try:
+                async with asyncio.timeout(WATCH_S * MISSES):
+                    await connect(link.connection, self._assignment.devices[number - 1])
+                    await link.ask(hello)
+                link.watch()
+                self._devices.add(link, self._pixels[number])
+                await lost.wait()
+                _log.warning("Device %d is lost; the others go on", number)
+            except (OSError, PatchserveError):
+                _log.debug("Device %d is not there yet", number)
+            finally:
+                link.close()
+            await asyncio.sleep(_RECONNECT_S)
+
     def _report(self, problem: str) -> None:
         """Logs why there is no engine, once. That of this machine is only being started."""
         if problem != self._last_problem and self._assignment.is_elsewhere:
             _log.warning("The engine at %s %s; trying again until it can", self._assignment.engine, problem)
         self._last_problem = problem
+
+
+class _Silent:
+    """What a further device may ask a front for: nothing."""
+
+    async def answer(self, _request: Head, _body: bytes, /) -> tuple[Head, Body]:
+        return {}, b""
+
+    def told(self, message: Head, body: bytes) -> None: ...
 
 
 def _engine_identity(assignment: Assignment, settings: Settings) -> Reloading[TlsIdentity] | None:

@@ -18,6 +18,7 @@ from patchserve_server.access import Reloader
 from patchserve_server.access.addresses import is_unix_socket, listening_address
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.fleet.ports import reserve_port
@@ -83,7 +84,8 @@ class _Fleet:
         resources.callback(shutil.rmtree, folder, ignore_errors=True)
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(fronts)]
         ledgers = LedgerMemory.create()
-        pixels = tuple(SharedPixels.create() for _ in range(fronts))
+        devices = devices_of(settings) if settings.engine is None else ("",)
+        pixels = tuple(SharedPixels.create() for _ in range(fronts * len(devices)))
         for file in (*self._bells, ledgers, *pixels):
             resources.callback(os.close, file)
         self._ledgers = open_ledgers(ledgers, fronts, settings)
@@ -95,12 +97,13 @@ class _Fleet:
             fronts=fronts,
             engine=settings.engine or (f"unix:{folder / 'link'}" if fronts else own),
             is_elsewhere=settings.engine is not None or not fronts,
+            devices=tuple(f"unix:{folder / f'device-{number}'}" for number in range(1, len(devices))),
             settings=self._settings.model_dump(mode="json"),
             ledgers=ledgers,
             pixels=pixels,
             bells=tuple(self._bells),
         )
-        engines = [] if settings.engine else [engine]
+        engines = [] if settings.engine else [engine.on_device(*each, len(devices)) for each in enumerate(devices)]
         assignments = [
             *engines,
             *(dataclasses.replace(engine, role="front", number=number) for number in range(fronts)),
@@ -118,6 +121,7 @@ class _Fleet:
             )
         self._engine_address = engine.engine
         self._engines = [ChildKeeper(each, self._engine_ended) for each in assignments if each.role == "engine"]
+        self._devices = [ChildKeeper(each, lambda _: None) for each in assignments if each.role == "device"]
         self._fronts = [ChildKeeper(each, self._front_ended) for each in assignments if each.role == "front"]
         self._keeping: list[asyncio.Task[None]] = []
 
@@ -127,7 +131,7 @@ class _Fleet:
         Raises:
             StartupError: one of them cannot start.
         """
-        children = (*self._engines, *self._fronts)
+        children = (*self._engines, *self._devices, *self._fronts)
         self._keeping = [asyncio.create_task(child.keep()) for child in children]
         ready = asyncio.gather(*(child.ready for child in children))
         try:
@@ -147,12 +151,14 @@ class _Fleet:
         found = [each.addresses for each in ready if each.addresses is not None]
         addresses = found[0] if found else Addresses(self._engine_address, "")
         addresses = dataclasses.replace(addresses, metrics_url=self._metrics_url)
+        if self._devices:
+            fronts = f"{counted(1 + len(self._devices), 'device')}, {fronts}"
         words = f"{counted(engine.references, 'reference')}, {fronts}"
         return ready_line(version("patchserve"), addresses, engine.detector, words)
 
     def reload(self) -> None:
         """Lets all children read their files again."""
-        for child in (*self._engines, *self._fronts):
+        for child in (*self._engines, *self._devices, *self._fronts):
             child.reload()
         if self._reloader is not None:
             self._reloader.request()
@@ -160,13 +166,14 @@ class _Fleet:
     def change(self, settings: Settings) -> None:
         """Gives every child the settings that may change at run time."""
         self._settings = with_run_time_settings(self._settings, settings)
-        for child in (*self._engines, *self._fronts):
+        for child in (*self._engines, *self._devices, *self._fronts):
             child.change(self._settings)
 
     async def stop(self, limit_s: float) -> None:
         """Drains the fronts, then ends the engine."""
         await asyncio.gather(*(front.stop(limit_s) for front in self._fronts))
-        await asyncio.gather(*(engine.stop(limit_s) for engine in self._engines))
+        await asyncio.gather(*(child.stop(limit_s) for child in self._devices))
+        await asyncio.gather(*(child.stop(limit_s) for child in self._engines))
         for task in self._keeping:
             task.cancel()
         for task in self._keeping:

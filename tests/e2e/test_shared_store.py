@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -162,6 +163,7 @@ def test_of_two_appends_at_the_same_time_one_is_aborted_and_then_succeeds(fleet:
 def test_while_the_store_is_away_what_is_held_is_served_and_nothing_can_be_changed(
     fleet: Fleet, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "patchserve_server")
     one, other = fleet.add(), fleet.add()
     held = one.load(100).revision
     one.load(100, reference_id="not-held")

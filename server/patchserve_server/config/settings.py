@@ -194,9 +194,9 @@ class Settings(BaseSettings):
     )
     """Device for the backbone: auto, cpu, cuda or cuda:N. Several, such as cuda:0,cuda:1, or all GPUs with all: each
     has a process, beside at least one front."""
-    precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if it is measured to be
-    faster here and its maps agree, else fp32."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"] = "fp32"
+    """Number format of the backbone. int8: CPU, needs the extra int8. tf32, fp16: GPU. auto: the fastest of bf16 and
+    fp32, on a GPU also of tf32 and fp16, whose maps agree with those in fp32, by measurement at the start."""
     search_product: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Number format of the first product of a search; results are the same. auto: the one measured to be fastest."""
     search_threads: int | None = Field(default=None, ge=1)
@@ -273,7 +273,7 @@ class Settings(BaseSettings):
     """Age at which a connection accepts no more calls, so that clients reconnect, in seconds; 0: no limit. Open streams
     continue."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Largest number of images in a batch, of any references. Default: 8 on a GPU; on a CPU twice --threads, from 4
+    """Largest number of images in a batch, of any references. Default: 64 on a GPU; on a CPU twice --threads, from 4
     to 8, because more would only be answered later."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long an image waits for others to form a batch, in milliseconds. For GPUs; a CPU gains nothing."""

@@ -17,6 +17,7 @@ from patchserve_server.contract.incoming import IncomingCallBase
 from patchserve_server.contract.methods import Method
 from patchserve_server.domain.call_events import Face
 from patchserve_server.domain.callers import printable_name
+from patchserve_server.rpc.pushback import pushback
 from patchserve_server.rpc.reset import reset_current_call
 from patchserve_server.serving.entrance import Entrance
 
@@ -87,7 +88,8 @@ class IncomingCall(IncomingCallBase):
     async def _send(self, failure: status_pb2.Status) -> None:
         try:
             async with asyncio.timeout(self._status_timeout_s):
-                await self.context.abort_with_status(rpc_status.to_status(failure))
+                sent = rpc_status.to_status(failure)
+                await self.context.abort(sent.code, sent.details, (*sent.trailing_metadata, *pushback(failure)))
         except TimeoutError:
             _log.debug("The caller has not read its status, so the call is reset")
             reset_current_call()

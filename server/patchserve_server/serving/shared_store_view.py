@@ -68,7 +68,7 @@ class SharedStoreView:
 
     A reference is described when it is asked for first. From then on the description is kept in step: if a poll tells
     a change, the reference is looked up, because what a poll tells may be older than what was looked up before.
-    A name that is not known, or a revision that is expected and not known, is looked up at once.
+    A name that is not known, or a revision that is expected and not known, is looked up at once, up to a limit.
 
     Args:
         sharing: the store and the threads that ask it.
@@ -101,7 +101,8 @@ class SharedStoreView:
         self._unsure: set[ReferenceId] = set()  # to be looked up after the next poll
         self._readings: set[_Reading] = set()
         self._look_ups = SingleFlight(self._look_up)
-        self._limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._name_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._revision_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
         self._refusals = LogInterval(_LOG_INTERVAL_S)
 
     @property
@@ -144,21 +145,35 @@ class SharedStoreView:
     async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         info = self._known.find(reference_id)
         if info is None or expected_revision not in (None, info.revision):
-            info = await self._described(reference_id, is_known=info is None and reference_id in self._revisions)
+            is_known = info is None and reference_id in self._revisions
+            if is_known or self._may_look_up(expected_revision):
+                info = await self._described(reference_id)
         if info is None:
             raise ReferenceNotFoundError(reference_id)
         if expected_revision not in (None, info.revision):
             raise RevisionMismatchError(reference_id, expected_revision or "", info.revision)
         return info
 
-    async def _described(self, reference_id: ReferenceId, *, is_known: bool) -> ReferenceInfo | None:
+    def _may_look_up(self, expected_revision: Revision | None) -> bool:
+        """Whether something that is not known here may be looked up now. If not, the last poll has the answer.
+
+        Raises:
+            QueueFullError: a revision is expected, so that what the last poll has told is no answer.
+            StorageUnavailableError: as for `check_reachable`.
+        """
+        self.check_reachable()
+        if (self._name_limit if expected_revision is None else self._revision_limit).take():
+            return True
+        if (refused := self._refusals.count()) is not None:
+            _log.warning("Callers ask for too much that is not known here; %d were not looked up", refused[0])
+        if expected_revision is not None:
+            raise QueueFullError("Too many revisions are looked up in the store; try again shortly.", 1.0)
+        return False
+
+    async def _described(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         if (damage := self._known.damage_of(reference_id)) is not None:
             raise damage.copy()
         self.check_reachable()
-        if not is_known and not self._limit.take():
-            if (refused := self._refusals.count()) is not None:
-                _log.warning("Callers ask for too many references that are not known here; %d refused", refused[0])
-            raise QueueFullError("Too many references are looked up in the store; try again shortly.", 1.0)
         return await self._look_ups.result(reference_id)
 
     async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
@@ -177,7 +192,7 @@ class SharedStoreView:
     async def _listed(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description, unless the reference was deleted meanwhile, or is damaged."""
         try:
-            return self._known.find(reference_id) or await self._described(reference_id, is_known=True)
+            return self._known.find(reference_id) or await self._described(reference_id)
         except StorageUnavailableError:
             raise
         except PatchserveError:

@@ -321,23 +321,25 @@ async def test_many_calls_for_one_name_look_it_up_together(one: Replica, other: 
     assert other.store.loads == [DEFAULT]
 
 
-async def test_look_ups_of_unknown_names_are_limited_and_known_names_are_not(
+async def test_look_ups_of_what_is_not_known_are_limited_and_others_are_not(
     one: Replica, other: Replica, caplog: pytest.LogCaptureFixture
 ) -> None:
     for level in range(3):
         await publish(one.catalog, reference(f"known-{level}", level))
     await other.poll()
-    outcomes = [await failure(other.catalog, f"unknown-{number}") for number in range(400)]
-    assert outcomes[0] == "REFERENCE_NOT_FOUND"
-    assert outcomes.count("QUEUE_FULL") > 100
-    assert caplog.text.count("too many references that are not known here") == 1
+    names = [await failure(other.catalog, f"unknown-{number}") for number in range(400)]
+    assert set(names) == {"REFERENCE_NOT_FOUND"}, "the last poll has told of no such reference"
+    assert len(other.store.look_ups) < 300
+    assert caplog.text.count("too much that is not known here") == 1
+    revisions = [await failure(other.catalog, "known-0", OTHER_REVISION) for _ in range(400)]
+    assert (revisions[0], set(revisions)) == ("REVISION_MISMATCH", {"REVISION_MISMATCH", "QUEUE_FULL"})
     for level in range(3):
         assert await current(other.catalog, f"known-{level}")
 
 
-async def failure(catalog: Catalog, reference_id: str) -> str:
+async def failure(catalog: Catalog, reference_id: str, expected: Revision | None = None) -> str:
     with pytest.raises(PatchserveError) as caught:
-        await current(catalog, reference_id)
+        await current(catalog, reference_id, expected)
     return caught.value.reason
 
 

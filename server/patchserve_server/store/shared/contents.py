@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from patchserve_server.domain.reference import Bank, Calibration, Reference
-from patchserve_server.store.bank_file import BankFile, write_bank
+from patchserve_server.store.bank_file import BankFile, write_bank_unsynced
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.files import read_small_file
 from patchserve_server.store.generation import (
@@ -68,7 +68,7 @@ class Contents:
         """
         model, bank = reference.model, reference.model.bank
         manifest = encoded_manifest(reference)
-        file = self._put(BANKS, bank.nbytes, lambda path: write_bank(path, bank))
+        file = self._put(BANKS, bank.nbytes, lambda path: write_bank_unsynced(path, bank))
         return StoredRevision(
             revision=reference.revision,
             update_time=reference.update_time,

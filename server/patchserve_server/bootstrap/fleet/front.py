@@ -17,6 +17,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.limits import Admissions, open_admissions, server_limits
 from patchserve_server.bootstrap.listeners import open_listeners
@@ -174,6 +175,10 @@ class _Front:
             self._report(f"cannot be used: {error.message}")
             self._server.suspend(error)
             return False
+        if self._assignment.devices:
+            detector = dataclasses.replace(
+                detector, device=", ".join((detector.device, *devices_of(self._settings)[1:]))
+            )
         most = engine.limits["max_batch_size"]
         limits = dataclasses.replace(
             server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits

@@ -16,7 +16,6 @@ from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.serving.tasks import retrieve_error
 
-SPREAD: Final = 8  # images by which a device must have less to do before a bank is opened there as well
 _REMEMBERED: Final = 4096
 
 Key = tuple[ReferenceId, Revision]
@@ -38,9 +37,9 @@ class Device:
         if len(self._opened) > _REMEMBERED:
             del self._opened[next(iter(self._opened))]
 
-    def cost(self, key: Key) -> tuple[int, int]:
+    def cost(self, key: Key, spread: int) -> tuple[int, int]:
         """The less, the better: what there is to do, and how many banks are there already."""
-        return self.in_progress + (0 if key in self._opened else SPREAD), len(self._opened)
+        return self.in_progress + (0 if key in self._opened else spread), len(self._opened)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,8 +97,9 @@ class HeldRevision:
     def _open_elsewhere(self, in_progress: int) -> None:
         """Lets another device open it as well, if that has so much less to do."""
         others = [device for device in self._devices if device not in self._pins]
-        best = min(others, key=lambda device: device.cost(self._key), default=None)
-        if best is not None and in_progress >= best.cost(self._key)[0]:
+        spread = self._devices.spread
+        best = min(others, key=lambda device: device.cost(self._key, spread), default=None)
+        if best is not None and in_progress >= best.cost(self._key, spread)[0]:
             self._begin(best)
 
     def _begin(self, device: Device) -> Pin:
@@ -128,9 +128,13 @@ class HeldRevision:
 
 
 class Devices:
-    """All devices that are connected to this front."""
+    """All devices that are connected to this front.
+
+    `spread` is the number of images by which a device must have less to do before a bank is opened there as well.
+    """
 
     def __init__(self) -> None:
+        self.spread = 8
         self._devices: list[Device] = []
         self._held: dict[Key, HeldRevision] = {}
         self.next_number: Callable[[], int] = itertools.count(1).__next__
@@ -149,7 +153,7 @@ class Devices:
             EngineLostError: there is none.
         """
         found = (device for device in self if device not in without)
-        device = min(found, key=lambda device: device.cost(key), default=None)
+        device = min(found, key=lambda device: device.cost(key, self.spread), default=None)
         if device is None:
             raise EngineLostError
         return device

@@ -9,7 +9,7 @@ import pytest
 from fakes.gray import reference
 
 from patchserve_server.domain.errors import EngineLostError, MemoryBudgetError
-from patchserve_server.fronts.devices import SPREAD, Devices, Pin
+from patchserve_server.fronts.devices import Devices, Pin
 from patchserve_server.fronts.link import Link
 
 INFO = reference().info
@@ -55,7 +55,7 @@ async def take(devices: Devices, count: int) -> list[Pin]:
 async def test_a_bank_is_open_on_one_device_until_that_has_much_more_to_do() -> None:
     links = FakeLink(), FakeLink()
     devices = devices_of(*links)
-    pins = await take(devices, SPREAD)
+    pins = await take(devices, devices.spread)
     assert len({pin.device for pin in pins}) == 1, "a few images are no reason to open it twice"
     pins = await take(devices, 40)
     loads = [device.in_progress for device in devices]

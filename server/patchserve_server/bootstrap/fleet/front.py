@@ -179,7 +179,7 @@ class _Front:
             detector = dataclasses.replace(
                 detector, device=", ".join((detector.device, *devices_of(self._settings)[1:]))
             )
-        most = engine.limits["max_batch_size"]
+        most = self._devices.spread = engine.limits["max_batch_size"]
         limits = dataclasses.replace(
             server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits
         )

@@ -5,8 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
-import pytest
-from e2e.fleet import Fleet, fleet_process
+from e2e.fleet import fleet_process
 from e2e.harness import load
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
@@ -27,7 +26,7 @@ def outcome_of(stub: object, reference_id: str) -> grpc.StatusCode:
 
 def test_two_devices_answer_more_at_once_and_one_that_dies_costs_its_own_calls() -> None:
     flags = (*DEVICES, "--client-share", "1", "--max-batch-size", "1")
-    with fleet_process(*flags, score_s=1.0) as fleet, fleet.stub_at(0) as one, ThreadPoolExecutor(40) as pool:
+    with fleet_process(*flags, score_s=0.5) as fleet, fleet.stub_at(0) as one, ThreadPoolExecutor(40) as pool:
         for name in ("first", "second"):
             load(one, name, 1)
         assert outcome_of(one, "first") is grpc.StatusCode.OK
@@ -54,17 +53,3 @@ def test_a_change_is_known_to_every_device_when_it_is_answered() -> None:
                 assert {call.result().reference_revision for call in calls} == {revision}
         one.DeleteReference(DeleteReferenceRequest(reference_id="shared"))
         assert outcome_of(other, "shared") is grpc.StatusCode.NOT_FOUND
-
-
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        (["--device", "all"], "this machine has no GPU that may be used"),
-        (["--device", "cpu,tpu"], "--device"),
-    ],
-)
-def test_devices_that_are_not_there_are_said_at_the_start(flags: list[str], expected: str) -> None:
-    fleet = Fleet(*flags)
-    assert fleet.wait() in (1, 2)
-    assert expected in fleet.log
-    assert "Traceback" not in fleet.log

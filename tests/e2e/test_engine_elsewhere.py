@@ -39,16 +39,11 @@ class Files:
     """The certificates of an engine and of its fronts."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.issue(Authority())
-
-    def issue(self, authority: Authority) -> None:
-        """New certificates of this authority."""
-        ca = self._folder / "ca.pem"
+        authority, ca = Authority(), folder / "ca.pem"
         ca.write_bytes(authority.certificate)
-        cert, key = authority.write(self._folder, "engine")
+        cert, key = authority.write(folder, "engine")
         self.of_engine = ["--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", str(ca)]
-        cert, key = authority.write(self._folder, "front")
+        cert, key = authority.write(folder, "front")
         self.of_fronts = ["--engine-tls-cert", str(cert), "--engine-tls-key", str(key), "--engine-tls-ca", str(ca)]
 
 
@@ -80,11 +75,6 @@ def test_fronts_use_an_engine_over_tcp_lose_it_and_have_it_back(tmp_path: Path) 
         for stub in (one, other):
             wait_until(lambda: answers(stub))  # noqa: B023
             assert stub.Infer(REQUEST).reference_revision == revision
-        files.issue(Authority())  # both sides read their files again, and connect anew when the engine is back
-        wait_until(lambda: "Reloaded --tls-cert" in engine.log and fronts.log.count("Reloaded --engine-tls-cert") >= 2)
-        engine.kill("engine")
-        wait_until(lambda: fronts.log.count("The engine is lost") >= 4)
-        wait_until(lambda: answers(one))
     assert "cannot be used" not in fronts.log
 
 
@@ -111,20 +101,8 @@ def test_fronts_of_several_servers_share_an_engine_and_wait_until_it_is_there(tm
         assert other.Infer(REQUEST).reference_revision == revision
 
 
-@pytest.mark.parametrize(
-    ("command", "flags", "expected"),
-    [
-        ("engine", ["--host", "0.0.0.0"], "Other machines can reach 0.0.0.0"),
-        ("engine", ["--http-port", "0"], "--http-port is a setting of fronts"),
-        ("engine", ["TLS without client certificates"], "An engine needs --tls-client-ca, too"),
-        ("serve", ["--engine", "192.0.2.1:50061"], "The way to the engine at 192.0.2.1:50061 is not protected"),
-        ("serve", ["--engine", "localhost:1", "--engine-tls-ca", "x"], "A link with TLS needs all of"),
-    ],
-)
-def test_what_would_be_open_to_others_is_refused(command: str, flags: list[str], expected: str, tmp_path: Path) -> None:
-    if flags == ["TLS without client certificates"]:
-        flags = Files(tmp_path).of_engine[:4]
-    server = ServerProcess(*flags, command=command, program=PROGRAM)
+def test_an_engine_that_others_could_use_does_not_start() -> None:
+    server = ServerProcess("--host", "0.0.0.0", command="engine", program=PROGRAM)
     assert server.wait() == 1
-    assert expected in server.log
+    assert "Other machines can reach 0.0.0.0" in server.log
     assert "Traceback" not in server.log

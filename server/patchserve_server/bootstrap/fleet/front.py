@@ -146,6 +146,7 @@ class _Front:
     async def keep_connected(self) -> None:
         """Connects to the engine, and again when it is lost. Meanwhile the server is not ready. Never returns."""
         pause_s = _RECONNECT_S
+        longest_s = _LONGEST_PAUSE_S if self._assignment.is_elsewhere else _RECONNECT_S
         while True:
             engine = RemoteEngine(self._pixels[0] if self._pixels else None, self._events, self._peers, self._devices)
             try:
@@ -158,7 +159,7 @@ class _Front:
             finally:
                 engine.close()
             await asyncio.sleep(pause_s)
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            pause_s = min(2 * pause_s, longest_s)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
         front = self._assignment.number if self._pixels else None

@@ -53,12 +53,11 @@ def write_index(storage: SlowStorage, count: int) -> None:
 def change_one(storage: SlowStorage) -> None:
     objects, nonce = IndexObjects(storage), Surroundings().nonce()
     found, root = objects.shard("00"), objects.root()
-    assert found is not None and root is not None and root.shards is not None
-    entries = {
-        name: (entry("new") if number == 0 else each) for number, (name, each) in enumerate(found.entries.items())
-    }
+    assert found is not None
+    assert root is not None
+    entries = {**found.entries, next(iter(found.entries)): entry("new")}
     objects.swap_shard("00", found, ShardContent(nonce, entries))
-    objects.swap_root(root, {**root.shards, "00": nonce}, nonce)
+    objects.swap_root(root, {**(root.shards or {}), "00": nonce}, nonce)
 
 
 def timed(view: IndexView) -> tuple[float, int]:

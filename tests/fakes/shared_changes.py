@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TypeAlias
 
+from fakes.bucket_servers import Server
 from fakes.references import make_reference
-from fakes.shared_stores import Server
 from patchserve_server.domain.errors import (
     ReferenceChangedError,
     ReferenceNotFoundError,

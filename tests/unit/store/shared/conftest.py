@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fakes.shared_stores import Clock, Server, memory_bucket, open_server
+from fakes.bucket_servers import Clock, Server, memory_bucket, open_server
 
 from patchserve_server.store.objects import MemoryObjectStorage
 

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
+from fakes.bucket_servers import Clock, memory_bucket
 from fakes.references import content, make_reference
-from fakes.shared_stores import Clock, memory_bucket
 
 from patchserve_server.domain.errors import StorageFullError
 from patchserve_server.domain.reference_id import ReferenceId

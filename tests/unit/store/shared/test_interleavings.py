@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fakes.bucket_servers import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
 from fakes.references import content
 from fakes.shared_changes import CONTENTS, Change, outcomes, state_of
-from fakes.shared_stores import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
 
 from patchserve_server.domain.reference_id import ReferenceId
 

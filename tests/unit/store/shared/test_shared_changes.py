@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from fakes.bucket_servers import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
 from fakes.references import content
 from fakes.shared_changes import CONTENTS, IDS, NOTHING, Change, outcomes, state_of
-from fakes.shared_stores import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from fakes.bucket_servers import Clock, Fault, KilledError, Server, indexed, lost_answer
 from fakes.references import content, make_reference
-from fakes.shared_stores import Clock, Fault, KilledError, Server, indexed, lost_answer
 
 from patchserve_server.domain.errors import (
     ReferenceChangedError,

@@ -276,7 +276,7 @@ def test_a_delete_that_is_tried_again_tells_the_index(bucket: MemoryObjectStorag
 def test_a_server_that_cannot_write_still_polls(started: Started) -> None:
     server, other = started(), started()
     server.bucket.break_at(Fault(6, is_after=True, error=lost_answer))
-    with pytest.raises(StorageUnavailableError):
+    with pytest.raises(StorageUnavailableError, match='It is not known whether reference "parcel" was changed'):
         server.store.save(FIRST)
     server.bucket.before_call = lambda method, _key: refuse() if method in {"create", "replace"} else None
     other.store.save(make_reference("belt"))
@@ -286,6 +286,16 @@ def test_a_server_that_cannot_write_still_polls(started: Started) -> None:
 
 def refuse() -> None:
     raise StorageUnavailableError("Forbidden.")
+
+
+def test_a_change_that_the_index_could_not_be_told_says_so(started: Started) -> None:
+    server, other = started(), started()
+    server.bucket.break_at(Fault(9, is_after=False, error=lost_answer))
+    with pytest.raises(StorageUnavailableError, match='"parcel" was changed, but other servers may not know'):
+        server.store.save(FIRST)
+    server.poll()
+    other.poll()
+    assert other.known == {PARCEL: FIRST.revision}
 
 
 @pytest.mark.parametrize("swaps", [0, 1, 2])

@@ -21,7 +21,9 @@ Action = tuple[str, int, int]
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["load", "load", "change", "change", "delete", "poll", "use", "use", "use current", "describe"]),
+        st.sampled_from(
+            ["load", "load", "change", "change", "delete", "poll", "use", "use", "use current", "describe"]
+        ),
         st.integers(0, SERVERS - 1),
         st.integers(0, LEVELS - 1),
     ),

@@ -80,6 +80,15 @@ $(SITE)/node_modules/.package-lock.json: $(SITE)/package-lock.json
 	cd $(SITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund
 	@touch $@
 
+AZURITE := tests/azurite
+
+.PHONY: azurite
+azurite: $(AZURITE)/node_modules/.package-lock.json ## install the emulator of Azure Blob Storage for the tests of stores (needs Node.js)
+
+$(AZURITE)/node_modules/.package-lock.json: $(AZURITE)/package-lock.json
+	cd $(AZURITE) && npm ci $(if $(MAKE_TERMOUT),,--silent) --no-audit --no-fund --omit=optional --ignore-scripts
+	@touch $@
+
 .PHONY: bench
 bench: $(STAMP) $(PEERS_VENV)/.installed ## compare speed with Flask, anomalib, torch, scikit-learn: 25 to 50 minutes (another 7 GB, .venv-peers)
 	$(PEERS) benchmarks/bench_backbone.py
@@ -99,6 +108,10 @@ DATA ?=
 accuracy: $(STAMP) ## measure the tables of docs/accuracy.md: DATA=folder; ARGS=NAME: one of them
 	$(if $(DATA),,$(error accuracy needs DATA=folder, with the labeled sets in the layout of MVTec AD))
 	PYTHONPATH=benchmarks $(BIN)/python -m accuracy "$(DATA)" $(ARGS)
+
+.PHONY: bench-gpu
+bench-gpu: $(STAMP) ## measure what the server makes of a GPU: 6 minutes, one table (benchmarks/gpu/pack.sh for a machine without a network)
+	PYTHON=$(BIN)/python benchmarks/gpu/run.sh $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## compare verdicts and coresets with anomalib's: DATASET=folder

@@ -18,6 +18,8 @@ except ModuleNotFoundError:  # on Windows, where `serial` tests may be disturbed
     fcntl = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from fakes.object_servers import ObjectServer
+
     from patchserve_server.engine.detector import PatchCoreDetector
 
 if find_spec("patchserve_server"):  # the tests of the client also run where there is no server
@@ -90,3 +92,21 @@ def detector() -> PatchCoreDetector:
     from patchserve_server.engine.factory import create_detector  # noqa: PLC0415 - the client's tests have no torch
 
     return create_detector(backbone="efficientnet_lite2", device="cpu", threads=1)
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """One moto for all tests of the process: each takes a prefix of its own."""
+    from fakes.object_servers import moto_server  # noqa: PLC0415 - not for the client's tests
+
+    with moto_server(tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def seaweedfs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """One SeaweedFS for all tests of the process that do not kill it: each takes a prefix of its own."""
+    from fakes.object_servers import seaweedfs_server  # noqa: PLC0415 - not for the client's tests
+
+    with seaweedfs_server(tmp_path_factory.mktemp("seaweedfs")) as server:
+        yield server

@@ -53,6 +53,7 @@ from patchserve_client._server_types import (
     ReferenceStats,
     ServerInfo,
     ServerStats,
+    StoreInfo,
 )
 from patchserve_client._tls import TlsConfig
 from patchserve_client._types import (
@@ -138,6 +139,7 @@ __all__ = [
     "ScoringProfile",
     "ServerInfo",
     "ServerStats",
+    "StoreInfo",
     "StreamNotice",
     "StreamOptions",
     "Timing",

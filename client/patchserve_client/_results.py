@@ -150,6 +150,7 @@ def server_info(message: server_info_pb2.GetServerInfoResponse) -> server_types.
         message,
         heatmap_scale=from_wire(choices.HeatmapScale, message.heatmap_scale, inference_pb2.HeatmapScale),
         limits=_copied(server_types.Limits, message.limits),
+        store=_copied(server_types.StoreInfo, message.store),
     )
 
 

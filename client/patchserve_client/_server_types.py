@@ -40,8 +40,19 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class StoreInfo:
+    """Where the server keeps its references."""
+
+    kind: str  # "memory", "folder", or the scheme of the URL of an object storage; empty: the server is older
+    url: str  # of a shared store; else empty
+    shared: bool  # whether several servers use it
+    synced_age_s: float  # since the server has last learned what others have changed; 0: it is not shared
+    reachable: bool  # whether the store could be reached then; if not, references cannot be changed
+
+
+@dataclass(frozen=True, slots=True)
 class ServerInfo:
-    """What `GetServerInfo` returns: version, backbone, device, precision and limits."""
+    """What `GetServerInfo` returns: version, backbone, device, precision, limits and store."""
 
     version: str
     http_url: str  # of its HTTP face, such as http://127.0.0.1:8080; empty: it has none
@@ -59,6 +70,7 @@ class ServerInfo:
     feature_dim: int
     heatmap_scale: HeatmapScale | None  # the default of a request; None: unknown to this client
     limits: Limits
+    store: StoreInfo
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +119,10 @@ class ReferenceStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """What `GetServerStats` returns. Counts begin with the process and only grow: take differences."""
+    """What `GetServerStats` returns. Counts begin with the server and only grow: take differences."""
 
     process_id: str  # with another one than before, all counts have begun again
-    processes: int  # that answer calls; each counts for itself
+    processes: int  # that answer calls; the counts are those of all
     start_time: datetime  # UTC
     uptime_s: float
     calls_in_progress: int

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from patchserve_client import Client, Frame, PatchserveError
+from patchserve_client import Client, Frame, PatchserveError, TlsConfig
 
 PAUSE_S = 0.02
 LOAD_PAUSE_S = 0.5
@@ -130,7 +130,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--reference", default="default")
     parser.add_argument("--images", type=Path, required=True)
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--ca")
+    parser.add_argument("--ca", type=Path)
     parser.add_argument("--token")
     chosen: Any = parser.parse_args(arguments)
     images = [path.read_bytes() for path in sorted(chosen.images.glob("*.[jp][pn]g"))]
@@ -138,7 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error(f"There is no image in {chosen.images}.")
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    with Client(chosen.server, token=chosen.token) as client:
+    tls = TlsConfig(chosen.ca) if chosen.ca else None
+    with Client(chosen.server, tls=tls, token=chosen.token) as client:
         Soak(client, chosen.reference, images, chosen.rounds, stop).run()
 
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from patchserve_server.domain.digest import revision_of
-from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.errors import ReferenceChangedError, ReferenceNotFoundError, RevisionNotKeptError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.reference import (
@@ -28,6 +28,7 @@ from patchserve_server.domain.reference import (
     EmbeddingSpec,
     MemoryBank,
     Reference,
+    ReferenceInfo,
     ReferenceModel,
     ScoreSpread,
 )
@@ -42,6 +43,8 @@ from patchserve_server.domain.reference_options import (
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.store.objects import MemoryObjectStorage
+from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 
 @dataclass
@@ -52,7 +55,7 @@ class Subject:
     reopen: Callable[[], ReferenceStore] | None = None
 
 
-@pytest.fixture(params=["memory", "folder", "observed"])
+@pytest.fixture(params=["memory", "folder", "observed", "shared"])
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     if request.param == "memory":
         yield Subject(MemoryReferenceStore())
@@ -60,11 +63,22 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     if request.param == "observed":
         yield Subject(ObservedStore(MemoryReferenceStore(), Events()))
         return
-    stores = [FolderReferenceStore(tmp_path / "store")]
+    open_store: Callable[[], FolderReferenceStore | SharedReferenceStore]
+    if request.param == "folder":
+
+        def open_store() -> FolderReferenceStore:
+            return FolderReferenceStore(tmp_path / "store")
+    else:
+        storage = MemoryObjectStorage()
+
+        def open_store() -> SharedReferenceStore:
+            return SharedReferenceStore(storage, DigestCache(tmp_path / "cache", 2**20))
+
+    stores = [open_store()]
 
     def reopen() -> ReferenceStore:
         stores[-1].close()
-        stores.append(FolderReferenceStore(tmp_path / "store"))
+        stores.append(open_store())
         return stores[-1]
 
     yield Subject(stores[0], reopen)
@@ -241,6 +255,8 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
         with pytest.raises(ReferenceNotFoundError):
             store.load(parcel)
         with pytest.raises(ReferenceNotFoundError):
+            store.describe(parcel)
+        with pytest.raises(ReferenceNotFoundError):
             store.load_previous(parcel)
         with pytest.raises(ReferenceNotFoundError):
             store.restore(parcel, POSSIBLE[0].revision)
@@ -248,6 +264,7 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
     loaded = store.load(parcel)
     assert content(loaded) == content(current)
     assert loaded.previous_revision == (previous and previous.revision)
+    check_described(store.describe(parcel), loaded)
     for revision in {reference.revision for reference in POSSIBLE} - {previous and previous.revision}:
         with pytest.raises(RevisionNotKeptError):
             store.restore(parcel, revision)
@@ -261,6 +278,52 @@ def check_state(store: ReferenceStore, current: Reference | None, previous: Refe
         described = store.describe_previous(parcel)
         assert described == previous.info
         assert described.operation is previous.operation
+
+
+def check_described(described: ReferenceInfo, loaded: Reference) -> None:
+    assert described == loaded.info
+    assert described.operation is loaded.operation
+    assert described.previous_revision == loaded.previous_revision
+
+
+def test_a_change_of_another_base_changes_nothing(store: ReferenceStore) -> None:
+    first, second, third = (make_reference(seed=seed) for seed in (1, 2, 3))
+    parcel = ReferenceId("parcel")
+    with pytest.raises(ReferenceChangedError, match='"parcel"'):
+        store.save(second, base=first.revision)
+    check_state(store, None, None)
+    store.save(first)
+    store.save(second, base=first.revision)
+    check_state(store, second, first)
+    for base in (first.revision, third.revision):
+        with pytest.raises(ReferenceChangedError):
+            store.save(third, base=base)
+        with pytest.raises(ReferenceChangedError):
+            store.restore(parcel, first.revision, base=base)
+        with pytest.raises(ReferenceChangedError):
+            store.delete(parcel, base)
+    check_state(store, second, first)
+    store.restore(parcel, first.revision, base=second.revision)
+    check_state(store, first, second)
+    store.delete(parcel, first.revision)
+    check_state(store, None, None)
+    with pytest.raises(ReferenceNotFoundError):
+        store.delete(parcel, first.revision)
+
+
+def test_of_many_changes_of_one_base_one_wins(store: ReferenceStore) -> None:
+    base, *changes = (make_reference(seed=seed) for seed in range(9))
+    store.save(base)
+
+    def save(reference: Reference) -> Reference | None:
+        with suppress(ReferenceChangedError):
+            store.save(reference, base=base.revision)
+            return reference
+        return None
+
+    with ThreadPoolExecutor(8) as threads:
+        (winner,) = filter(None, threads.map(save, changes))
+    check_state(store, winner, base)
 
 
 def test_a_previous_subspace_is_described_too(store: ReferenceStore) -> None:
@@ -375,7 +438,7 @@ def test_threads_can_save_different_references(store: ReferenceStore) -> None:
     assert store.list_ids() == [reference.reference_id for reference in saved]
 
 
-@pytest.mark.parametrize("subject", ["folder"], indirect=True)
+@pytest.mark.parametrize("subject", ["folder", "shared"], indirect=True)
 def test_saved_references_are_there_after_a_restart(subject: Subject) -> None:
     assert subject.reopen is not None
     current, deleted = make_reference("kept", 1), make_reference("deleted", 2)

@@ -241,6 +241,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             device="cpu",
             heatmap_scale=inference_pb2.HEATMAP_SCALE_RELATIVE,
             limits=limits,
+            store=server_info_pb2.StoreInfo(kind="folder", reachable=True),
         )
 
     async def GetServerStats(self, request: Any, context: Context) -> server_info_pb2.GetServerStatsResponse:  # noqa: N802

@@ -19,8 +19,8 @@ def info(settings: Settings, output: OutputOption = TEXT) -> None:
     if output is not TEXT:
         print_results(output, facts)
     else:
-        limits = facts.pop("limits")
-        print_facts({**facts, **limits})
+        limits, store = facts.pop("limits"), facts.pop("store")
+        print_facts({**facts, **{f"store_{name}": value for name, value in store.items()}, **limits})
 
 
 @connected

@@ -7,10 +7,10 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 from patchserve_server.access import Credentials, open_credentials
-from patchserve_server.bootstrap.folders import measurements_folder, networks_folder
+from patchserve_server.bootstrap.catalog import open_catalog
+from patchserve_server.bootstrap.folders import measurements_folder, networks_folder, own_folder
 from patchserve_server.bootstrap.limits import (
     Admissions,
     batch_size,
@@ -25,10 +25,9 @@ from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.inspection import HeatmapScale
-from patchserve_server.domain.ports import Detector, DetectorInfo, ReferenceStore
+from patchserve_server.domain.ports import Detector, DetectorInfo
 from patchserve_server.domain.readings import Reading
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
-from patchserve_server.domain.words import counted
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.imaging import ImageLimits
 from patchserve_server.serving.application import Application, ServerLimits
@@ -41,17 +40,18 @@ from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.inspector import Inspector, LocalInspector
 from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.observation import Observation
-from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.serving.output_folder import OutputFolder
 from patchserve_server.serving.outputs import Outputs
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
+from patchserve_server.serving.shared_statistics import SharedStatistics
 from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
-from patchserve_server.serving.wall import Wall
-from patchserve_server.store import ExportedFiles, FolderReferenceStore, MemoryReferenceStore
+from patchserve_server.serving.wall import SharedWall, Wall
+from patchserve_server.store import ExportedFiles
 
 _log = logging.getLogger(__name__)
 
@@ -104,8 +104,8 @@ async def create_application(
         builder=engine.builder,
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
-        wall=wall,
-        statistics=statistics,
+        wall=SharedWall(wall, Peers(), pools.images),
+        statistics=SharedStatistics(statistics, Peers()),
         drift=drift,
         transfer=engine.transfer,
         events=events,
@@ -123,8 +123,8 @@ def assemble(
     builder: Loads,
     inspector: Inspector,
     reference_images: ReferenceImageReader,
-    wall: Wall,
-    statistics: ServerStatistics,
+    wall: SharedWall,
+    statistics: SharedStatistics,
     drift: Drifts,
     transfer: Transfer,
     events: Events,
@@ -181,19 +181,15 @@ async def open_engine(
     loop, events = asyncio.get_running_loop(), observation.events
     detector = await loop.run_in_executor(pools.inference, open_detector, settings)
     limits = server_limits(settings, admissions, max_batch_size=batch_size(settings, detector.info.device))
-    store = await loop.run_in_executor(pools.storage, _open_store, settings.store, resources)
-    catalog = Catalog(
-        ObservedStore(store, events),
+    catalog = await open_catalog(
+        settings,
         detector,
-        storage=pools.storage,
-        opening=pools.opening,
+        pools,
+        resources,
         max_bytes=limits.max_bank_bytes,
-        events=events,
-        known=None if fronts is None else fronts.known,
-        everybody_knows=None if fronts is None else fronts.everybody_knows,
+        observation=observation,
+        fronts=fronts,
     )
-    await catalog.load_all()
-    _log_found(settings, catalog)
     batcher = Batcher(
         detector,
         pools.inference,
@@ -215,9 +211,9 @@ async def open_engine(
     observation.readings.add(build_readings(detector.info))
     observation.readings.add(engine_readings(detector, catalog, batcher, limits.max_bank_bytes))
     if settings.preload is not None:
-        stored = catalog.find(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
+        stored = await catalog.current(DEFAULT_REFERENCE_ID)  # a restart must not undo what it was tuned to
         await preload(builder, FolderReader(settings.preload), None if stored is None else stored.sensitivity)
-    files = ExportedFiles(settings.store)
+    files = ExportedFiles(own_folder(settings))
     transfer = ReferenceTransfer(catalog, detector, files, pools.opening, max_bytes=limits.max_bank_bytes)
     return LocalEngine(detector.info, limits, catalog, batcher, builder, transfer)
 
@@ -241,22 +237,6 @@ def open_detector(settings: Settings) -> Detector:
     )
     detector.warm_up()
     return detector
-
-
-def _open_store(folder: Path | None, resources: ExitStack) -> ReferenceStore:
-    if folder is None:
-        _log.info("References are kept in memory only; --store DIR keeps them over a restart")
-        return MemoryReferenceStore()
-    store = FolderReferenceStore(folder)
-    resources.callback(store.close)
-    return store
-
-
-def _log_found(settings: Settings, catalog: Catalog) -> None:
-    if settings.store is not None:
-        damaged = f", {catalog.damaged_count} of them damaged" if catalog.damaged_count else ""
-        found = counted(catalog.usable_count + catalog.damaged_count, "reference")
-        _log.info("Found %s in %s%s; %d open", found, settings.store, damaged, len(catalog.open_ids()))
 
 
 async def _open_outputs(live: LiveSettings, pools: Pools, resources: ExitStack) -> Outputs | None:

@@ -15,6 +15,7 @@ from patchserve_server.config import Settings
 
 INFERENCE_WORKERS = 2  # one batch searches while the other runs the backbone
 OPENING_WORKERS = 4  # one slow opening does not delay the others
+LOOK_UP_WORKERS = 8  # each waits for a distant store
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +37,9 @@ class Pools:
     fitting: ThreadPoolExecutor
     opening: ThreadPoolExecutor
     storage: ThreadPoolExecutor
+    polling: ThreadPoolExecutor
+    looking_up: ThreadPoolExecutor
+    maintaining: ThreadPoolExecutor
     outputs: ThreadPoolExecutor
 
 
@@ -53,5 +57,8 @@ def open_pools(settings: Settings, resources: ExitStack) -> Pools:
         fitting=pool("fitting", 1),
         opening=pool("opening", OPENING_WORKERS),
         storage=pool("storage", 1),
+        polling=pool("polling", 1),
+        looking_up=pool("looking_up", LOOK_UP_WORKERS),
+        maintaining=pool("maintaining", 1),
         outputs=pool("outputs", 1, finishes=True),
     )

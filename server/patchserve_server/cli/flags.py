@@ -27,6 +27,7 @@ GROUP_FROM: Final = {
     "max_message_mib": "limits",
     "default_timeout_s": "time limits",
     "max_batch_size": "batches and threads",
+    "engine": "an engine elsewhere",
     "drain_delay_s": "end of the server",
     "log_level": "log",
 }
@@ -70,6 +71,8 @@ def read_or_exit(arguments: argparse.Namespace, command: str) -> Configuration:
 
 
 def _metavar(name: str, field: FieldInfo) -> str:
+    if name == "store":
+        return "FOLDER|URL"
     last_word = name.rpartition("_")[2]
     if any(Path in (kind, *get_args(kind)) for kind in get_args(field.annotation)):  # Path | None, checked or not
         return "FOLDER" if (field.description or "").startswith("Folder") else "FILE"

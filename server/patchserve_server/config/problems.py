@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ def value_message(place: str, field: FieldInfo, error: Mapping[str, Any]) -> str
     if isinstance(value, Mapping):
         return f"{place} is a table; it must be {allowed_values(field)}."
     if error["type"] == "value_error":  # of a validator of ours
-        return f"{place} is {value!r}: {error['ctx']['error']}"
+        return f"{place} is {_shown(value)}: {error['ctx']['error']}"
     return f"{place} is {value!r}; it must be {allowed_values(field)}."
 
 
@@ -63,6 +64,11 @@ def allowed_values(field: FieldInfo) -> str:
     if Path in (kind, *(part for each in get_args(kind) for part in (each, *get_args(each)))):  # Path | None, checked
         return "a path"
     return f"one of {', '.join(map(str, field.examples))}" if field.examples else "a text that is not empty"
+
+
+def _shown(value: object) -> str:
+    """The value without what may be a password or a key in a URL."""
+    return re.sub(r"(?<=://)[^/]*@|(?<=[?#])[^']+", "***", repr(value))
 
 
 def _bounds(field: FieldInfo) -> list[str]:

@@ -9,21 +9,24 @@ from patchserve_server.contract import kserve
 from patchserve_server.contract.calls import AdmittedCall
 from patchserve_server.contract.response_size import check_response_size, check_size
 from patchserve_server.domain.errors import (
-    NotReadyError,
+    QueueFullError,
     ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
+    UnavailableError,
 )
 from patchserve_server.serving.admission import Permit
 from patchserve_server.serving.application import Application, ServerLimits
 from patchserve_server.serving.readiness import Readiness
 
 
-def model_ready(request: pb.ModelReadyRequest, readiness: Readiness) -> pb.ModelReadyResponse:
+async def model_ready(request: pb.ModelReadyRequest, readiness: Readiness) -> pb.ModelReadyResponse:
     reference_id, revision = kserve.model(request.name, request.version)
     try:
-        readiness.application.catalog.info(reference_id, revision)
-    except (NotReadyError, ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError):
+        await readiness.application.catalog.info(reference_id, revision)
+    except (
+        UnavailableError, QueueFullError, ReferenceNotFoundError, ReferenceDamagedError, RevisionMismatchError,
+    ):  # fmt: skip
         return pb.ModelReadyResponse(ready=False)
     return pb.ModelReadyResponse(ready=True)
 
@@ -33,12 +36,12 @@ async def server_metadata(_: pb.ServerMetadataRequest, call: AdmittedCall) -> pb
 
 
 async def model_metadata(request: pb.ModelMetadataRequest, call: AdmittedCall) -> pb.ModelMetadataResponse:
-    info = call.application.catalog.info(*kserve.model(request.name, request.version))
+    info = await call.application.catalog.info(*kserve.model(request.name, request.version))
     return kserve.metadata(info)
 
 
 async def model_config(request: pb.ModelConfigRequest, call: AdmittedCall) -> pb.ModelConfigResponse:
-    info = call.application.catalog.info(*kserve.model(request.name, request.version))
+    info = await call.application.catalog.info(*kserve.model(request.name, request.version))
     return kserve.config(info)
 
 

@@ -36,7 +36,7 @@ async def load_reference(
 async def get_reference(
     request: reference_pb2.GetReferenceRequest, call: AdmittedCall
 ) -> reference_pb2.GetReferenceResponse:
-    info = call.application.catalog.info(requests.reference_id(request.reference_id))
+    info = await call.application.catalog.info(requests.reference_id(request.reference_id))
     reference = responses.reference_with_drift(info, call.application.drift.drift_of(info))
     return reference_pb2.GetReferenceResponse(reference=reference, images=map(responses.image_message, info.images))
 
@@ -46,7 +46,7 @@ async def list_references(
 ) -> reference_pb2.ListReferencesResponse:
     after_id, size = requests.page(request)
     drift = call.application.drift
-    references, has_more = call.application.catalog.page(after_id, size)
+    references, has_more = await call.application.catalog.page(after_id, size)
     return reference_pb2.ListReferencesResponse(
         references=[responses.reference_with_drift(each, drift.drift_of(each)) for each in references],
         next_page_token=responses.page_token(references[-1].reference_id) if has_more else "",
@@ -164,13 +164,13 @@ async def _infer(request: inference_pb2.InferRequest, call: AdmittedCall, answer
 async def get_server_info(
     _: server_info_pb2.GetServerInfoRequest, call: AdmittedCall
 ) -> server_info_pb2.GetServerInfoResponse:
-    return responses.server_info(call.application)
+    return responses.server_info(call.application, await call.application.catalog.store_status())
 
 
 async def get_server_stats(
     _: server_info_pb2.GetServerStatsRequest, call: AdmittedCall
 ) -> server_info_pb2.GetServerStatsResponse:
-    return server_stats(call.application)
+    return server_stats(call.application, await call.application.statistics.counts())
 
 
 OPERATIONS: Final[dict[str, Operation]] = {

@@ -34,6 +34,7 @@ from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference import Calibration, ReferenceInfo
 from patchserve_server.domain.reference_image import ReferenceImage
 from patchserve_server.domain.reference_options import CoresetOptions, RelativePoint
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.domain.stream import FrameOutcome, StreamNotice, StreamReady
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.reference_images import EncodedReferenceImage
@@ -302,7 +303,7 @@ def frame_fields(outcome: FrameOutcome) -> stream_pb2.FrameResult:
     return message
 
 
-def server_info(application: Application) -> server_info_pb2.GetServerInfoResponse:
+def server_info(application: Application, store: StoreStatus) -> server_info_pb2.GetServerInfoResponse:
     detector, limits = application.detector, application.limits
     return server_info_pb2.GetServerInfoResponse(
         version=application.version,
@@ -321,4 +322,11 @@ def server_info(application: Application) -> server_info_pb2.GetServerInfoRespon
         feature_dim=detector.feature_dim,
         heatmap_scale=enum_number(SCALES, application.heatmap_scale),
         limits=server_info_pb2.Limits(**dataclasses.asdict(limits)),  # the fields have the same names
+        store=server_info_pb2.StoreInfo(
+            kind=store.kind,
+            url=store.url,
+            shared=store.is_shared,
+            synced_age_s=store.synced_age_s,
+            reachable=store.is_reachable,
+        ),
     )

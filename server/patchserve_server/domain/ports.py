@@ -226,15 +226,21 @@ class ReferenceStore(Protocol):
     is_durable: bool
     """Whether a saved reference can be removed from memory and loaded again."""
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         """Makes this revision the current one of its id. Atomic: after a kill, the store has the old or the new one.
+
+        Args:
+            reference: the revision.
+            base: what must be current until then; None: anything or nothing. What is damaged is replaced in any case.
 
         Returns:
             The previous revision that is kept from now on: the old one. If the old one has the same content, or is
             damaged, it is the one that was kept before.
 
         Raises:
-            StorageFullError, StorageUnavailableError: the old revision stays.
+            ReferenceChangedError: `base` is not current. Nothing changes.
+            StorageFullError, StorageUnavailableError: the old revision stays. If others use the store too, it is not
+                known which revision is current.
         """
 
     def load(self, reference_id: ReferenceId) -> Reference:
@@ -244,6 +250,13 @@ class ReferenceStore(Protocol):
             ReferenceNotFoundError: there is none.
             ReferenceDamagedError: its files are damaged.
             StorageUnavailableError: it cannot be read.
+        """
+
+    def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
+        """The description of the current revision, without reading its bank: that may be damaged.
+
+        Raises:
+            The errors of `load`.
         """
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
@@ -263,19 +276,23 @@ class ReferenceStore(Protocol):
             The errors of `load_previous`.
         """
 
-    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+    def restore(
+        self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
+    ) -> KeptRevision | None:
         """Exchanges the current and the previous revision. Atomic, as `save`.
 
         Args:
             reference_id: the reference.
             revision: the previous revision, as `load_previous` returned it.
+            base: what must be current until then; None: anything.
 
         Returns:
             The revision that was current; None if it is damaged, and so not kept.
 
         Raises:
             ReferenceNotFoundError, RevisionNotKeptError: `revision` is not the previous revision.
-            StorageFullError, StorageUnavailableError: the old revision stays.
+            ReferenceChangedError: `base` is not current. Nothing changes.
+            StorageFullError, StorageUnavailableError: as for `save`.
         """
 
     def forget_previous(self, reference_id: ReferenceId) -> None:
@@ -284,10 +301,16 @@ class ReferenceStore(Protocol):
     def list_ids(self) -> Sequence[ReferenceId]:
         """The ids that have a current revision, sorted; damaged ones too."""
 
-    def delete(self, reference_id: ReferenceId) -> None:
+    def delete(self, reference_id: ReferenceId, revision: Revision | None = None) -> None:
         """Removes every revision of this id.
+
+        Args:
+            reference_id: the reference.
+            revision: what must be current until then; None: anything. What is damaged is removed in any case.
 
         Raises:
             ReferenceNotFoundError: there is none.
-            StorageFullError, StorageUnavailableError: it cannot be removed; it can still be loaded.
+            ReferenceChangedError: `revision` is not current. Nothing changes.
+            StorageFullError, StorageUnavailableError: it cannot be removed; it can still be loaded. If others use the
+                store too, it may be gone.
         """

@@ -6,7 +6,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -57,17 +56,6 @@ def is_calm() -> bool:
 
     with ThreadPoolExecutor(cores) as pool:
         return min(pool.map(share, range(cores))) >= _LEAST_SHARE
-
-
-def user_cache_folder() -> Path | None:
-    """Where measurements are kept if the server has no folder of its own; None: its user has no home folder."""
-    folder = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    try:
-        if not folder.is_absolute():  # the XDG specification says to ignore it
-            folder = Path("~/.cache").expanduser()
-    except RuntimeError:
-        return None
-    return folder / "patchserve" / "measurements"
 
 
 class Measurements:

@@ -12,11 +12,11 @@ from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.values import body_of, from_json, from_json_bytes
 from patchserve_server.serving.admission import ONE, Capacity, Permit
 from patchserve_server.serving.engine_ports import References
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.reference_images import EncodedReferenceImage
+from patchserve_server.serving.values import body_of, from_json, from_json_bytes
 
 
 class RemoteLoads:
@@ -78,7 +78,7 @@ class RemoteReferenceImages:
     async def read(
         self, permit: Permit, reference_id: ReferenceId, index: int, expected_revision: Revision | None = None
     ) -> EncodedReferenceImage:
-        shape = self._references.info(reference_id, expected_revision).input_shape
+        shape = (await self._references.info(reference_id, expected_revision)).input_shape
         permit.grow(ONE)
         permit.grow(Capacity(1, 3 * shape.pixels))
         request = {"do": "reference_image", "id": reference_id, "index": index, "expected": expected_revision}

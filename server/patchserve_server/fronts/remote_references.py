@@ -2,65 +2,55 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from patchserve_server.domain.errors import PatchserveError, RevisionMismatchError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.store_status import StoreStatus
+from patchserve_server.fronts.devices import Devices, HeldRevision
 from patchserve_server.fronts.errors import error_from_json
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.remote_scoring import PinnedReference
-from patchserve_server.fronts.values import from_json, from_json_bytes
 from patchserve_server.serving.known_references import Known, KnownReferences, Listener, Listeners
-from patchserve_server.serving.tasks import retrieve_error
+from patchserve_server.serving.values import from_json, from_json_bytes
 
 
 def info_in(body: bytes) -> ReferenceInfo:
     return from_json_bytes(ReferenceInfo, body)
 
 
-@dataclass(slots=True, eq=False)
-class _Pin:
-    """A revision that is open in the engine, or is being opened, for all its users in this front."""
-
-    reference: PinnedReference
-    opening: asyncio.Task[None]
-    users: int = 0
-
-
 class RemoteReferences:
     """Implements `engine_ports.References`: a copy of what the engine's catalog knows, and its changes over a link.
 
     The engine answers a change only when every front knows of it. So what is known here is never older than an answer
-    that any front has given.
+    that any front has given. With a store that other servers share, the engine itself does not know all references: it
+    is asked for those that are not known here.
 
     Args:
         link: to the engine.
         events: hears of every change.
+        devices: open what is used.
     """
 
-    def __init__(self, link: Link, events: Events) -> None:
+    def __init__(self, link: Link, events: Events, devices: Devices) -> None:
         self._link = link
+        self._devices = devices
         self._events = events
+        self.knows_all = True  # all that there are
         self._known = KnownReferences()
         self._listeners = Listeners()
-        self._numbers = itertools.count(1)
-        self._pins: dict[tuple[ReferenceId, Revision], _Pin] = {}
 
     @property
     def usable_count(self) -> int:
         return len(self._known)
 
-    def learn(self, head: Head, body: bytes, *, is_news: bool) -> None:
-        """Takes what the engine tells of a reference; `is_news`: it is a change."""
+    def learn(self, head: Head, body: bytes) -> None:
+        """Takes what the engine tells of a reference."""
         reference_id, error = ReferenceId(head["id"]), head.get("error")
         known: Known = info_in(body) if body else None
         if error is not None:
@@ -70,65 +60,56 @@ class RemoteReferences:
             known = failure
         before = self._known.find(reference_id)
         self._known.set(reference_id, known)
-        if is_news and not isinstance(known, PatchserveError) and known != before:
+        if head["is_news"] and not isinstance(known, PatchserveError) and (known is None or known != before):
             self._listeners.notify(reference_id, known)
             self._events.reference_changed(reference_id, known)
 
     @asynccontextmanager
     async def use(
         self, reference_id: ReferenceId, expected_revision: Revision | None = None
-    ) -> AsyncIterator[PinnedReference]:
+    ) -> AsyncIterator[HeldRevision]:
         """The current revision, opened by the engine first if needed. It stays open until the block ends.
 
         Raises:
             The errors of Catalog.use, and EngineLostError.
         """
         while True:
-            info = self.info(reference_id, expected_revision)
-            pin = self._pins.get((reference_id, info.revision)) or self._begin_to_pin(info)
-            pin.users += 1
-            try:
+            info = await self.info(reference_id, expected_revision)
+            async with AsyncExitStack() as stack:
                 try:
-                    await asyncio.shield(pin.opening)
+                    held = await stack.enter_async_context(self._devices.hold(info))
                 except RevisionMismatchError:
-                    if self._known.find(reference_id) is info:
+                    if self._known.find(reference_id) == info:
                         raise
                     continue  # it was replaced in the meantime
-                yield PinnedReference(info, pin.reference.pin)
+                yield held
                 return
-            finally:
-                pin.users -= 1
-                if not pin.users:
-                    self._unpin(pin)
-                del pin  # an error of its task may refer to this frame: a cycle
 
-    def _begin_to_pin(self, info: ReferenceInfo) -> _Pin:
-        number = next(self._numbers)
-        request = {"do": "pin", "pin": number, "id": info.reference_id, "revision": info.revision}
-
-        async def open_reference() -> None:
-            await self._link.ask(request)
-
-        opening = asyncio.create_task(open_reference())
-        opening.add_done_callback(retrieve_error)
-        pin = self._pins[info.reference_id, info.revision] = _Pin(PinnedReference(info, number), opening)
-        return pin
-
-    def _unpin(self, pin: _Pin) -> None:
-        info = pin.reference.info
-        if self._pins.get((info.reference_id, info.revision)) is pin:
-            del self._pins[info.reference_id, info.revision]
-        pin.opening.cancel()  # does nothing if it is done
-        self._link.tell({"tell": "unpin", "pin": pin.reference.pin})
-
-    def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
-        return self._known.info(reference_id, expected_revision)
+    async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
+        info = self._known.find(reference_id)
+        if self.knows_all or (info is not None and expected_revision in (None, info.revision)):
+            return self._known.info(reference_id, expected_revision)
+        _, body = await self._link.ask({"do": "info", "id": reference_id, "expected": expected_revision})
+        return info_in(body)
 
     def find(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         return self._known.find(reference_id)
 
-    def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
-        return self._known.page(after_id, size)
+    async def has(self, reference_id: ReferenceId) -> bool:
+        if self.knows_all or self._known.find(reference_id) is not None:
+            return self._known.find(reference_id) is not None
+        answer, _ = await self._link.ask({"do": "has", "id": reference_id})
+        return bool(answer["has"])
+
+    async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
+        if self.knows_all:
+            return self._known.page(after_id, size)
+        answer, body = await self._link.ask({"do": "page", "after": after_id, "size": size})
+        return [from_json(ReferenceInfo, each) for each in json.loads(body)], bool(answer["has_more"])
+
+    async def store_status(self) -> StoreStatus:
+        _, body = await self._link.ask({"do": "store_status"})
+        return from_json_bytes(StoreStatus, body)
 
     def listen(self, reference_id: ReferenceId, listener: Listener) -> AbstractContextManager[None]:
         return self._listeners.listen(reference_id, listener)

@@ -32,7 +32,7 @@ class KServeServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         return pb.ServerReadyResponse(ready=self._readiness.is_serving)
 
     async def ModelReady(self, request: pb.ModelReadyRequest, context: Context) -> pb.ModelReadyResponse:
-        return kserve_operations.model_ready(request, self._readiness)
+        return await kserve_operations.model_ready(request, self._readiness)
 
     async def ServerMetadata(self, request: pb.ServerMetadataRequest, call: Call) -> pb.ServerMetadataResponse:
         return await kserve_operations.server_metadata(request, call)

@@ -1,7 +1,8 @@
-"""What is known of all references: the description of each, or why it cannot be used."""
+"""What is known of references: the description of each, or why it cannot be used."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -10,22 +11,28 @@ from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 
 Known = ReferenceInfo | PatchserveError | None
-"""What is known of a reference: its description, why it cannot be read, or None: there is none."""
+"""What is known of a reference: its description, why it cannot be read, or None: nothing."""
 
 Listener = Callable[[ReferenceInfo | None], None]
 """Called on the event loop with the new revision of a reference, or None when the reference was deleted."""
 
 
+def _nobody(_id: ReferenceId, _known: Known, _is_news: bool) -> None:
+    pass
+
+
 class KnownReferences:
-    """The descriptions of all references by id.
+    """The descriptions of references by id.
 
     Args:
-        changed: called after each change with what is known from now on.
+        changed: called after each change with what is known from now on, and whether that is news: the reference itself
+            has changed. It has not if its description was only read, or is forgotten.
     """
 
-    def __init__(self, changed: Callable[[ReferenceId, Known], None] = lambda _id, _known: None) -> None:
+    def __init__(self, changed: Callable[[ReferenceId, Known, bool], None] = _nobody) -> None:
         self._known: dict[ReferenceId, ReferenceInfo] = {}
         self._damaged: dict[ReferenceId, PatchserveError] = {}  # stored, but cannot be read
+        self._ordered: list[ReferenceId] | None = None  # the ids that can be used; None: they have changed
         self._changed = changed
 
     def __len__(self) -> int:
@@ -40,18 +47,20 @@ class KnownReferences:
     def damaged_count(self) -> int:
         return len(self._damaged)
 
-    def is_damaged(self, reference_id: ReferenceId) -> bool:
-        return reference_id in self._damaged
+    def damage_of(self, reference_id: ReferenceId) -> PatchserveError | None:
+        """Why the reference cannot be read; None: it can, as far as is known."""
+        return self._damaged.get(reference_id)
 
-    def set(self, reference_id: ReferenceId, known: Known) -> None:
-        """Replaces what is known of a reference."""
-        self._known.pop(reference_id, None)
+    def set(self, reference_id: ReferenceId, known: Known, *, is_news: bool = True) -> None:
+        """Knows this from now on."""
+        if self._known.pop(reference_id, None) is None or not isinstance(known, ReferenceInfo):
+            self._ordered = None
         self._damaged.pop(reference_id, None)
         if isinstance(known, ReferenceInfo):
             self._known[reference_id] = known
         elif known is not None:
             self._damaged[reference_id] = known.copy()
-        self._changed(reference_id, known)
+        self._changed(reference_id, known, is_news)
 
     def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         """The description of the current revision.
@@ -75,7 +84,10 @@ class KnownReferences:
 
     def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
         """Up to `size` references with greater ids, in order, and whether more follow."""
-        ids = sorted(reference_id for reference_id in self._known if reference_id > after_id)
+        if self._ordered is None:
+            self._ordered = sorted(self._known)
+        start = bisect_right(self._ordered, after_id)
+        ids = self._ordered[start : start + size + 1]
         return [self._known[reference_id] for reference_id in ids[:size]], len(ids) > size
 
 
@@ -84,6 +96,9 @@ class Listeners:
 
     def __init__(self) -> None:
         self._listeners: dict[ReferenceId, set[Listener]] = {}
+
+    def __contains__(self, reference_id: ReferenceId) -> bool:
+        return reference_id in self._listeners
 
     @contextmanager
     def listen(self, reference_id: ReferenceId, listener: Listener) -> Iterator[None]:

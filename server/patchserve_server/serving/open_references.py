@@ -92,6 +92,10 @@ class OpenReferences:
         """The references that are open or being opened, the least recently used first."""
         return iter(list(self._current))
 
+    def __contains__(self, reference_id: ReferenceId) -> bool:
+        """Whether it is open or being opened."""
+        return reference_id in self._current
+
     def use(self, info: ReferenceInfo) -> ReferenceUse:
         """The current revision of a reference, opened first if needed. It stays open until the block ends.
 

@@ -118,14 +118,16 @@ class ReferenceBuilder:
             ReferenceChangedError: another call changed the reference in the meantime.
             MemoryBudgetError: the images need too much memory while the bank is built; raised before it is spent.
             ExhaustedError: too little space for the bank, in memory or in the store.
+            StorageUnavailableError: the store cannot be reached; raised before work is done if that is known.
         """
+        self._catalog.check_reachable()
         with self._tracker.track(options.reference_id, image_total, appends=options.append) as load:
             if options.append:
                 async with self._catalog.use(options.reference_id, options.expected_revision) as base:
                     _check_same_options(options, base.info)
                     return await self._build(options, base, base.info, images, load)
             expected = options.expected_revision
-            replaces = None if expected is None else self._catalog.info(options.reference_id, expected)
+            replaces = None if expected is None else await self._catalog.info(options.reference_id, expected)
             return await self._build(options, None, replaces, images, load)
 
     async def _build(
@@ -150,7 +152,7 @@ class ReferenceBuilder:
         fitted = await self._fit(options, base, inputs, load)
         load.reached(LoadStage.SAVE, 0, 1)
         update_time = datetime.now(UTC)
-        previous = base.info if base is not None else self._catalog.find(options.reference_id)
+        previous = base.info if base is not None else await self._catalog.current(options.reference_id)
         reference = Reference(
             reference_id=options.reference_id,
             revision=fitted.revision,

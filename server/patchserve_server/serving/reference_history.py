@@ -10,17 +10,17 @@ from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotK
 from patchserve_server.domain.ports import ReferenceStore
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId
-from patchserve_server.serving.known_references import KnownReferences
+from patchserve_server.serving.store_view import StoreView
 
 
 async def history_of(
-    reference_id: ReferenceId, known: KnownReferences, store: ReferenceStore, executor: Executor
+    reference_id: ReferenceId, view: StoreView, store: ReferenceStore, executor: Executor
 ) -> list[ReferenceInfo]:
     """The current revision, then the previous one if it is kept.
 
     Args:
         reference_id: the reference.
-        known: the descriptions of all current revisions.
+        view: knows what is current.
         store: has the previous one.
         executor: reads its description.
 
@@ -31,9 +31,9 @@ async def history_of(
     """
     loop = asyncio.get_running_loop()
     while True:
-        current, revisions = known.info(reference_id), list[ReferenceInfo]()
+        current, revisions = await view.info(reference_id), list[ReferenceInfo]()
         if current.previous_revision is not None:
             with suppress(RevisionNotKeptError, ReferenceNotFoundError):  # it has changed meanwhile
                 revisions.append(await loop.run_in_executor(executor, store.describe_previous, reference_id))
-        if known.find(reference_id) is current:
+        if view.is_current(current):
             return [current, *revisions]

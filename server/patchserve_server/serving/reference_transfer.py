@@ -97,10 +97,11 @@ class ReferenceTransfer:
             MemoryBudgetError: it does not fit into the memory limit.
             The errors of Catalog.info for the expected revision, and those of Catalog.publish.
         """
+        self._catalog.check_reachable()
         replaced = None
         if options.expected_revision is not None:
             reference_id = _expected_id(options)
-            replaced = self._catalog.info(reference_id, options.expected_revision)
+            replaced = await self._catalog.info(reference_id, options.expected_revision)
         if options.size_bytes > (largest := self._files.largest_for(self._max_bytes)):
             message = (
                 f"The file has {options.size_bytes:,} bytes; the server allows {largest:,}, because "
@@ -117,7 +118,7 @@ class ReferenceTransfer:
         self, imported: ImportedReference, reference_id: ReferenceId | None, replaced: ReferenceInfo | None
     ) -> ReferenceInfo:
         reference_id = reference_id or imported.reference_id
-        now, existing = datetime.now(UTC), self._catalog.find(reference_id)
+        now, existing = datetime.now(UTC), await self._catalog.current(reference_id)
         reference = Reference(
             reference_id=reference_id,
             revision=imported.revision,

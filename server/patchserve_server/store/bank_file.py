@@ -47,12 +47,17 @@ class DescribedBank:
 
 def write_bank(path: Path, bank: Bank) -> None:
     """Write the arrays without copying them, and wait until they are on disk."""
+    write_bank_unsynced(path, bank)
+    sync_file(path)
+
+
+def write_bank_unsynced(path: Path, bank: Bank) -> None:
+    """Write the arrays without copying them. Equal banks give equal bytes."""
     arrays = {name: np.ascontiguousarray(getattr(bank, name)) for name in _ARRAYS[type(bank)]}
     try:
         save_file(arrays, path)
     except SafetensorError as error:
         raise _system_error(error) or OSError(str(error)) from error
-    sync_file(path)
 
 
 class BankFile:

@@ -7,7 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError, StartupError
+from patchserve_server.domain.errors import (
+    ReferenceChangedError,
+    ReferenceNotFoundError,
+    RevisionNotKeptError,
+    StartupError,
+)
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -47,10 +52,11 @@ class FolderReferenceStore:
         """Unlock the folder for other servers."""
         self._lock.close()
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         """Make this revision the current one of its reference. A kill at any moment leaves the old or the new one.
 
         Raises:
+            ReferenceChangedError: `base` is not current.
             StorageFullError, StorageUnavailableError: the old revision stays.
             ValueError: the content could not be loaded again, or its digest is another: a bug of the caller.
         """
@@ -60,6 +66,7 @@ class FolderReferenceStore:
             staged = stack.enter_context(staged_reference(self._root, reference))
             stack.enter_context(self._publishing)
             self._lock.require()
+            self._require(reference.reference_id, base)
             pointer = pointer_after(
                 folder,
                 find_pointer(folder),
@@ -79,6 +86,21 @@ class FolderReferenceStore:
             ReferenceDamagedError: its files are damaged.
             StorageUnavailableError: its files cannot be read.
         """
+        with self._open_current(reference_id) as (pointer, kept, generation):
+            content = generation.read()
+        return _reference(pointer, pointer, content, kept)
+
+    def describe(self, reference_id: ReferenceId) -> ReferenceInfo:
+        """The description of the current revision: its manifest is read, and of its arrays only the shapes.
+
+        Raises:
+            The errors of `load`.
+        """
+        with self._open_current(reference_id) as (pointer, kept, generation):
+            return _info(pointer, pointer, generation, kept)
+
+    @contextmanager
+    def _open_current(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, Revision | None, OpenGeneration]]:
         folder = self._root / reference_id
         what = f'The stored reference "{reference_id}" is damaged'
         advice = (
@@ -90,9 +112,7 @@ class FolderReferenceStore:
                 pointer = self._pointer(reference_id)
                 generation = OpenGeneration(folder / pointer.revision)
                 kept = _kept(folder, pointer)
-            content = generation.read()
-        previous = None if kept is None else kept.revision
-        return _reference(pointer, pointer, content, previous)
+            yield pointer, None if kept is None else kept.revision, generation
 
     def load_previous(self, reference_id: ReferenceId) -> Reference:
         """The previous revision, verified by its digest.
@@ -114,14 +134,7 @@ class FolderReferenceStore:
             The errors of `load_previous`.
         """
         with self._open_previous(reference_id) as (pointer, previous, generation):
-            return ReferenceInfo(
-                reference_id=reference_id,
-                revision=Revision(previous.revision),
-                create_time=pointer.create_time,
-                update_time=previous.update_time,
-                operation=previous.operation,
-                **generation.described(),
-            )
+            return _info(pointer, previous, generation, None)
 
     @contextmanager
     def _open_previous(self, reference_id: ReferenceId) -> Iterator[tuple[Pointer, PreviousRevision, OpenGeneration]]:
@@ -134,11 +147,14 @@ class FolderReferenceStore:
                 generation = OpenGeneration(self._root / reference_id / previous.revision)
             yield pointer, previous, generation
 
-    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+    def restore(
+        self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
+    ) -> KeptRevision | None:
         """Exchange the current and the previous revision: only the pointer changes.
 
         Raises:
             ReferenceNotFoundError, RevisionNotKeptError: `revision` is not the previous revision.
+            ReferenceChangedError: `base` is not current.
             ReferenceDamagedError: the pointer is damaged.
             StorageFullError, StorageUnavailableError: the old revision stays.
         """
@@ -147,6 +163,7 @@ class FolderReferenceStore:
         with storage_errors(f'restore reference "{reference_id}"'), damage_errors(reference_id, what), self._publishing:
             self._lock.require()
             old = self._pointer(reference_id)
+            self._require(reference_id, base)
             kept = None if old.previous is None else old.previous.revision
             if old.previous is None or kept != revision:
                 raise RevisionNotKeptError(reference_id, revision, kept)
@@ -172,11 +189,12 @@ class FolderReferenceStore:
         with storage_errors("list its references"):
             return [ReferenceId(folder.name) for folder in reference_folders(self._root) if has_reference(folder)]
 
-    def delete(self, reference_id: ReferenceId) -> None:
+    def delete(self, reference_id: ReferenceId, revision: Revision | None = None) -> None:
         """Remove every revision of a reference, damaged or not.
 
         Raises:
             ReferenceNotFoundError: there is none.
+            ReferenceChangedError: `revision` is not current.
             StorageFullError, StorageUnavailableError: it cannot be removed; it can still be loaded.
         """
         folder = self._root / reference_id
@@ -184,7 +202,17 @@ class FolderReferenceStore:
             self._lock.require()
             if not has_reference(folder):
                 raise ReferenceNotFoundError(reference_id)
+            self._require(reference_id, revision)
             unpublish(folder)
+
+    def _require(self, reference_id: ReferenceId, base: Revision | None) -> None:
+        """Raises ReferenceChangedError if another revision is current, or none. What is damaged has no revision."""
+        folder = self._root / reference_id
+        if base is None:
+            return
+        pointer = find_pointer(folder)
+        if not has_reference(folder) or (pointer is not None and pointer.revision != base):
+            raise ReferenceChangedError(reference_id)
 
 
 def _kept(folder: Path, pointer: Pointer) -> KeptRevision | None:
@@ -206,4 +234,18 @@ def _reference(
         images=content.images,
         previous_revision=previous,
         operation=made.operation,
+    )
+
+
+def _info(
+    pointer: Pointer, made: Pointer | PreviousRevision, generation: OpenGeneration, previous: Revision | None
+) -> ReferenceInfo:
+    return ReferenceInfo(
+        reference_id=ReferenceId(pointer.reference_id),
+        revision=Revision(made.revision),
+        create_time=pointer.create_time,
+        update_time=made.update_time,
+        operation=made.operation,
+        previous_revision=previous,
+        **generation.described(),
     )

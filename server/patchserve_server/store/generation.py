@@ -29,8 +29,8 @@ class GenerationContent:
     images: tuple[ReferenceImage, ...]  # empty: nothing is known about them
 
 
-def write_generation(folder: Path, reference: Reference) -> None:
-    """Write a new folder and wait until it is on disk.
+def encoded_manifest(reference: Reference) -> bytes:
+    """The manifest of a reference.
 
     Raises:
         ValueError: the reference could not be loaded again, or its digest is another.
@@ -50,9 +50,19 @@ def write_generation(folder: Path, reference: Reference) -> None:
     )
     if len(manifest) > MAX_MANIFEST_BYTES:
         raise ValueError("the manifest is too large")
-    _verified_content(decode_record(Manifest, manifest), model.bank)
+    verified_content(decode_record(Manifest, manifest), model.bank)
+    return manifest
+
+
+def write_generation(folder: Path, reference: Reference) -> None:
+    """Write a new folder and wait until it is on disk.
+
+    Raises:
+        ValueError: the reference could not be loaded again, or its digest is another.
+    """
+    manifest = encoded_manifest(reference)
     folder.mkdir()
-    write_bank(folder / BANK_NAME, model.bank)
+    write_bank(folder / BANK_NAME, reference.model.bank)
     write_synced(folder / MANIFEST_NAME, manifest)
     sync_folder(folder)
 
@@ -145,10 +155,15 @@ class OpenGeneration:
         Raises:
             DamageError: the digest differs from the revision, or the bank file is damaged.
         """
-        return _verified_content(self._manifest, self._bank.read())
+        return verified_content(self._manifest, self._bank.read())
 
 
-def _verified_content(manifest: Manifest, bank: Bank) -> GenerationContent:
+def verified_content(manifest: Manifest, bank: Bank) -> GenerationContent:
+    """What a manifest and its arrays contain. The digest is checked against the revision.
+
+    Raises:
+        DamageError: the digest is another, or the arrays are not those of the manifest.
+    """
     try:
         model = ReferenceModel(
             manifest.spec,

@@ -38,7 +38,8 @@ def _utc(time: datetime) -> datetime:
     return time.replace(tzinfo=UTC)
 
 
-def _checked_sensitivity(sensitivity: float) -> float:
+def checked_sensitivity(sensitivity: float) -> float:
+    """The same sensitivity, in its range."""
     check_sensitivity(sensitivity)
     return sensitivity
 
@@ -47,11 +48,15 @@ UtcTime = Annotated[AwareDatetime, AfterValidator(_utc)]
 Revision = Annotated[str, Field(pattern=REVISION_PATTERN)]
 
 
-class _Part(BaseModel):
+class RecordPart(BaseModel):
+    """A part of a record. It accepts no conversions and no other fields."""
+
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class _Record(_Part):
+class Record(RecordPart):
+    """A JSON document of one version."""
+
     NAME: ClassVar[str]
     VERSION: ClassVar[int]
     _READABLE: ClassVar[str]
@@ -70,7 +75,7 @@ class _Record(_Part):
         return self.model_dump(mode="json", exclude=self._ABSENT)
 
 
-class _PreviousOfSecondPointer(_Part):
+class _PreviousOfSecondPointer(RecordPart):
     revision: Revision
     update_time: UtcTime
 
@@ -81,7 +86,7 @@ class PreviousRevision(_PreviousOfSecondPointer):
     operation: ReferenceOperation | None
 
 
-class FirstPointer(_Record):
+class FirstPointer(Record):
     """A pointer of version 1, from before the previous revision was kept."""
 
     NAME = "pointer"
@@ -121,7 +126,7 @@ class Pointer(SecondPointer):
         return frozenset({self.revision} if self.previous is None else {self.revision, self.previous.revision})
 
 
-class Head(_Record):
+class Head(Record):
     """What an exported reference is, and how long its parts are."""
 
     NAME = "head"
@@ -141,7 +146,7 @@ _ABSENT_BEFORE_FOUR: Final = {
 _ABSENT_BEFORE_THREE: Final = {**_ABSENT_BEFORE_FOUR, "calibration": {**_RATES, "normal_scores": {"scores"}}}
 
 
-class FirstManifest(_Record):
+class FirstManifest(Record):
     """A manifest of version 1, from before references had a sensitivity and described their images."""
 
     NAME = "manifest"
@@ -159,7 +164,7 @@ class SecondManifest(FirstManifest):
 
     VERSION = 2
     _READABLE = "versions 1 and 2"
-    sensitivity: Annotated[float, AfterValidator(_checked_sensitivity)]
+    sensitivity: Annotated[float, AfterValidator(checked_sensitivity)]
     images: tuple[ReferenceImage, ...]
 
 
@@ -192,7 +197,7 @@ class Manifest(FourthManifest):
 
 
 _OLD_MANIFESTS: Final = (FirstManifest, SecondManifest, ThirdManifest, FourthManifest)
-RecordT = TypeVar("RecordT", bound=_Record)
+RecordT = TypeVar("RecordT", bound=Record)
 
 
 def decode_pointer(data: bytes) -> Pointer:
@@ -201,7 +206,7 @@ def decode_pointer(data: bytes) -> Pointer:
     Raises:
         DamageError: the bytes are not a pointer.
     """
-    version = _version_in(data)
+    version = version_in(data)
     if version == FirstPointer.VERSION:
         first = decode_record(FirstPointer, data)
         return Pointer(**{**dict(first), "format_version": POINTER_VERSION, "operation": None, "previous": None})
@@ -218,7 +223,7 @@ def decode_manifest(data: bytes) -> Manifest:
     Raises:
         DamageError: the bytes are not a manifest.
     """
-    version = _version_in(data)
+    version = version_in(data)
     old = next((kind for kind in _OLD_MANIFESTS if version == kind.VERSION), None)
     if old is None:
         return decode_record(Manifest, data)
@@ -226,14 +231,15 @@ def decode_manifest(data: bytes) -> Manifest:
     return Manifest(**{**defaults, **dict(decode_record(old, data)), "format_version": MANIFEST_VERSION})
 
 
-def _version_in(data: bytes) -> object:
+def version_in(data: bytes) -> object:
+    """What these bytes have in the place of a version; None: nothing."""
     with suppress(ValueError, RecursionError):
         document = json.loads(data)
         return document.get("format_version") if isinstance(document, dict) else None
     return None
 
 
-def encode_record(record: Pointer | Manifest | Head) -> bytes:
+def encode_record(record: Record) -> bytes:
     """The record as JSON in UTF-8."""
     return record.model_dump_json(indent=2).encode() + b"\n"
 

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.contract import operations, requests
 from patchserve_server.contract.methods import METHODS, PROBE, SERVICE
-from patchserve_server.domain.errors import InvalidInputError, NotReadyError, ReferenceNotFoundError
+from patchserve_server.domain.errors import InvalidInputError, ReferenceNotFoundError, UnavailableError
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
@@ -56,11 +56,11 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
     async def health(_: Request) -> JSONResponse:
         try:
             application = readiness.application
-        except NotReadyError:
+        except UnavailableError:
             return JSONResponse({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
         if readiness.is_serving:
-            return JSONResponse({"status": "healthy", **_state(application)})
-        return JSONResponse({"status": "draining", **_state(application)}, HTTPStatus.SERVICE_UNAVAILABLE)
+            return JSONResponse({"status": "healthy", **await _state(application)})
+        return JSONResponse({"status": "draining", **await _state(application)}, HTTPStatus.SERVICE_UNAVAILABLE)
 
     async def infer_json(call: HttpCall) -> Response:
         response = await _infer(call)
@@ -68,7 +68,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
         return JSONResponse(_infer_content(response, name))
 
     async def output(call: HttpCall) -> Response:
-        return Response(overlays.get(call.request.path_params["name"]), media_type=_PNG)
+        return Response(await overlays.find(call.request.path_params["name"]), media_type=_PNG)
 
     info, load, infer = (METHODS[f"/{SERVICE}/{name}"] for name in ("GetServerInfo", "LoadReference", "Infer"))
     return [
@@ -81,11 +81,11 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
     ]
 
 
-def _state(application: Application) -> dict[str, Any]:
+async def _state(application: Application) -> dict[str, Any]:
     detector = application.detector
     return {
         "model": f"PatchCore with {MODELS.get(detector.backbone, detector.backbone)}",
-        "memory_bank_loaded": application.catalog.find(DEFAULT_REFERENCE_ID) is not None,
+        "memory_bank_loaded": await application.catalog.has(DEFAULT_REFERENCE_ID),
         "device": detector.device,
     }
 
@@ -96,7 +96,7 @@ async def _service_info(call: HttpCall) -> Response:
         "service": SERVICE_NAME,
         "version": application.version,
         "status": "running",
-        **_state(application),
+        **await _state(application),
         "backbone": application.detector.backbone,
         "endpoints": _ENDPOINTS,
     }
@@ -123,7 +123,7 @@ async def _infer_png(call: HttpCall) -> Response:
 
 
 async def _infer(call: HttpCall) -> inference_pb2.InferResponse:
-    request = _infer_request(await read_form(call, max_files=1), call)
+    request = await _infer_request(await read_form(call, max_files=1), call)
     return await operations.infer(request, call)
 
 
@@ -136,10 +136,10 @@ def _load_request(form: Form) -> reference_pb2.LoadReferenceRequest:
     )
 
 
-def _infer_request(form: Form, call: HttpCall) -> inference_pb2.InferRequest:
+async def _infer_request(form: Form, call: HttpCall) -> inference_pb2.InferRequest:
     reference_id = form.values.get("reference_id", "")
     # The documented service says first that there is no bank.
-    call.application.catalog.info(requests.reference_id(reference_id))
+    await call.application.catalog.info(requests.reference_id(reference_id))
     [file] = _images(form)
     output = inference_pb2.OutputOptions(overlay=True)
     return inference_pb2.InferRequest(

@@ -176,7 +176,7 @@ def test_without_an_intact_generation_the_advice_is_to_load_again(run: Run, root
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["check"], "required: --store"),
+        (["check"], "no store is named: --store, PATCHSERVE_STORE"),
         (["check", "--store", "nowhere"], "there is no folder nowhere"),
         (["restore", "--store", "."], "required: ID"),
         ([], "required: COMMAND"),

@@ -35,6 +35,7 @@ from patchserve_client import (
     OverlayFormat,
     ScoringProfile,
     ServerInfo,
+    StoreInfo,
     StreamNotice,
     Timing,
     _requests,
@@ -64,13 +65,19 @@ def assert_same_scalars(message: Message, result: Any) -> None:
 
 
 def test_every_field_of_the_server_info_is_converted() -> None:
-    message = filled(server_info_pb2.GetServerInfoResponse(limits=filled(server_info_pb2.Limits())))
+    message = filled(
+        server_info_pb2.GetServerInfoResponse(
+            limits=filled(server_info_pb2.Limits()), store=filled(server_info_pb2.StoreInfo(shared=True))
+        )
+    )
     message.heatmap_scale = inference_pb2.HEATMAP_SCALE_CALIBRATED
     info = _results.server_info(message)
     assert_same_scalars(message, info)
     assert_same_scalars(message.limits, info.limits)
+    assert_same_scalars(message.store, info.store)
     assert info.heatmap_scale is HeatmapScale.CALIBRATED
-    for kind, descriptor in ((ServerInfo, message.DESCRIPTOR), (Limits, message.limits.DESCRIPTOR)):
+    for kind, part in ((ServerInfo, message), (Limits, message.limits), (StoreInfo, message.store)):
+        descriptor = part.DESCRIPTOR
         assert {field.name for field in dataclasses.fields(kind)} == {field.name for field in descriptor.fields}
 
 

@@ -36,6 +36,7 @@ from patchserve_server.domain.load_progress import LoadProgress, LoadStage
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_options import CoresetOptions, RequestedOptions, ScoringProfile
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.domain.stream import Frame, FrameOutcome, OverflowPolicy, ResultOrdering
 from patchserve_server.serving.application import ServerLimits
 from patchserve_server.serving.reference_builder import LoadOptions
@@ -287,7 +288,7 @@ def test_a_reference_is_sent_with_all_its_fields() -> None:
     assert not message.region_of_interest
 
 
-def test_server_info_reports_every_limit() -> None:
+def test_server_info_reports_every_limit_and_the_store() -> None:
     limits = ServerLimits(*range(1, 1 + len(fields(ServerLimits))))
     detector = DetectorInfo("b", "d", "s", "", "cpu", "fp32", 224, 32, 1536, "int8", 2)
     application: Any = SimpleNamespace(
@@ -298,9 +299,13 @@ def test_server_info_reports_every_limit() -> None:
         limits=limits,
         heatmap_scale=HeatmapScale.RELATIVE,
     )
-    message = contract.server_info(application).limits
+    status = StoreStatus("s3", "s3://bucket/prefix", is_shared=True, synced_age_s=1.5, is_reachable=False)
+    info = contract.server_info(application, status)
+    message, store = info.limits, info.store
     assert {field.name: value for field, value in message.ListFields()} == asdict(limits)
     assert len(message.ListFields()) == len(message.DESCRIPTOR.fields)
+    assert (store.kind, store.url, store.shared) == ("s3", "s3://bucket/prefix", True)
+    assert (store.synced_age_s, store.reachable) == (1.5, False)
 
 
 def test_a_score_map_is_sent_unchanged_with_nan_outside_the_region_of_interest() -> None:

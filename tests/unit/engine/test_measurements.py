@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from patchserve_server.engine import measurements
-from patchserve_server.engine.measurements import Measurements, shortest_times_ms, user_cache_folder
+from patchserve_server.engine.measurements import Measurements, shortest_times_ms
+from patchserve_server.system.cache_folder import user_cache_folder
 
 
 class FakeTimer:
@@ -169,11 +170,11 @@ def test_the_real_timer_runs_each_function_before_it_measures() -> None:
 
 def test_the_user_cache_is_where_the_system_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert user_cache_folder() == tmp_path / "patchserve" / "measurements"
+    assert user_cache_folder("measurements") == tmp_path / "patchserve" / "measurements"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
+    assert user_cache_folder("measurements") == Path.home() / ".cache" / "patchserve" / "measurements"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert user_cache_folder() == Path.home() / ".cache" / "patchserve" / "measurements"
+    assert user_cache_folder("measurements") == Path.home() / ".cache" / "patchserve" / "measurements"
 
 
 def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,7 @@ def test_a_user_without_a_home_keeps_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "expanduser", no_home)
-    assert user_cache_folder() is None
+    assert user_cache_folder("measurements") is None
 
 
 def test_kept_times_can_be_looked_up_without_measuring(tmp_path: Path) -> None:

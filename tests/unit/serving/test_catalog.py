@@ -34,10 +34,10 @@ class FailingStore(MemoryReferenceStore):
         self.full = False
         self.damaged: set[str] = set()
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         if self.full:
             raise StorageFullError("The disk is full.")
-        return super().save(reference)
+        return super().save(reference, base)
 
     def load(self, reference_id: ReferenceId) -> Reference:
         if reference_id in self.damaged:
@@ -91,7 +91,7 @@ async def test_references_over_the_memory_limit_are_rejected(catalog: Catalog) -
     await publish(catalog, reference("small", images=4))
     with pytest.raises(MemoryBudgetError, match="Delete a reference"):
         await publish(catalog, reference("large", images=10))
-    assert [info.reference_id for info in catalog.page("", 10)[0]] == ["small"]
+    assert [info.reference_id for info in (await catalog.page("", 10))[0]] == ["small"]
     await publish(catalog, reference("small", images=9))  # in place of the old one
 
 
@@ -125,8 +125,8 @@ async def test_after_a_restart_good_references_are_served_and_damaged_ones_are_r
 async def test_pages_are_sorted_and_complete(catalog: Catalog) -> None:
     for name in ("c", "a", "b"):
         await publish(catalog, reference(name))
-    first, has_more = catalog.page("", 2)
-    second, has_more_after = catalog.page(first[-1].reference_id, 2)
+    first, has_more = await catalog.page("", 2)
+    second, has_more_after = await catalog.page(first[-1].reference_id, 2)
     assert [info.reference_id for info in first + second] == ["a", "b", "c"]
     assert (has_more, has_more_after) == (True, False)
 

@@ -56,7 +56,7 @@ class Bench:
         with pytest.raises(StartupError) as caught:
             await preload(self.builder, folder)
         with pytest.raises(ReferenceNotFoundError):
-            self.catalog.info(DEFAULT_REFERENCE_ID)
+            await self.catalog.info(DEFAULT_REFERENCE_ID)
         return caught.value.message
 
 

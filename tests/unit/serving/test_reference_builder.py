@@ -61,9 +61,9 @@ class ObservedStore(MemoryReferenceStore):
 
     before_save: Callable[[], object] = staticmethod(lambda: None)
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         self.before_save()
-        return super().save(reference)
+        return super().save(reference, base)
 
 
 class Bench:
@@ -90,7 +90,7 @@ class Bench:
         load_options = LoadOptions(requested=RequestedOptions(**requested), **options)
         info = (await self.builder.load(load_options, images(*levels))).info
         stored = self.store.load(info.reference_id)
-        assert self.catalog.info(info.reference_id) == stored.info
+        assert await self.catalog.info(info.reference_id) == stored.info
         return stored
 
 
@@ -166,7 +166,7 @@ async def test_an_append_with_a_different_option_fails_and_names_the_option(
     )
     with pytest.raises(PreconditionError, match=f"^{re.escape(message)}$"):
         await bench.load(20, append=True, requested={**loaded_with, name: value})
-    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
+    assert await bench.catalog.info(DEFAULT_REFERENCE_ID) == first.info
 
 
 async def test_what_is_known_of_each_image_is_kept_in_the_order_of_the_bank(bench: Bench) -> None:
@@ -219,7 +219,7 @@ async def test_a_tune_during_an_append_makes_the_append_fail(bench: Bench) -> No
     bench.detector.fit_gate.set()
     with pytest.raises(ReferenceChangedError):
         await appending
-    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == tuned
+    assert await bench.catalog.info(DEFAULT_REFERENCE_ID) == tuned
 
 
 async def test_a_tune_during_a_replacement_does_not_stop_it(bench: Bench) -> None:
@@ -230,7 +230,7 @@ async def test_a_tune_during_a_replacement_does_not_stop_it(bench: Bench) -> Non
     await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)
     bench.detector.fit_gate.set()
     assert (await loading).model.sensitivity == 1
-    assert bench.catalog.info(DEFAULT_REFERENCE_ID).sensitivity == 1
+    assert (await bench.catalog.info(DEFAULT_REFERENCE_ID)).sensitivity == 1
 
 
 async def test_an_invalid_image_is_reported_by_its_field_and_nothing_changes(bench: Bench) -> None:
@@ -242,7 +242,7 @@ async def test_an_invalid_image_is_reported_by_its_field_and_nothing_changes(ben
         await bench.load()
     with pytest.raises(InvalidInputError, match="at most 4"):
         await bench.load(1, 2, 3, 4, append=True)
-    assert bench.catalog.info(DEFAULT_REFERENCE_ID) == before.info
+    assert await bench.catalog.info(DEFAULT_REFERENCE_ID) == before.info
 
 
 async def test_of_two_concurrent_appends_one_fails_and_no_image_is_lost(bench: Bench) -> None:
@@ -253,7 +253,7 @@ async def test_of_two_concurrent_appends_one_fails_and_no_image_is_lost(bench: B
     bench.detector.fit_gate.set()
     results = await asyncio.gather(*both, return_exceptions=True)
     assert sum(isinstance(result, ReferenceChangedError) for result in results) == 1
-    assert bench.catalog.info(DEFAULT_REFERENCE_ID).image_count == 2
+    assert (await bench.catalog.info(DEFAULT_REFERENCE_ID)).image_count == 2
 
 
 async def test_of_two_concurrent_replacements_of_one_revision_one_fails(bench: Bench) -> None:
@@ -340,7 +340,7 @@ async def test_a_load_tells_what_its_reference_costs(bench: Bench) -> None:
         assert loaded.cost.memory_bytes == opened.scorer.nbytes
         assert loaded.cost.patches_per_image == opened.scorer.patches_per_image
     assert loaded.cost.ms_per_image > 0
-    assert loaded.info == bench.catalog.info(DEFAULT_REFERENCE_ID)
+    assert loaded.info == await bench.catalog.info(DEFAULT_REFERENCE_ID)
 
 
 async def test_images_that_need_too_much_memory_are_refused_before_they_are_all_there(bench: Bench) -> None:

@@ -73,9 +73,9 @@ def named(reference: Reference) -> Reference:
 async def test_a_copy_has_the_revision_and_the_images_of_the_original(bench: Bench) -> None:
     original = (await publish(bench.catalog, named(reference()))).info
     await bench.catalog.tune(DEFAULT_REFERENCE_ID, 2.0)
-    tuned = bench.catalog.info(DEFAULT_REFERENCE_ID)
+    tuned = await bench.catalog.info(DEFAULT_REFERENCE_ID)
     copied = await bench.imported(await bench.exported(), reference_id=BELT)
-    assert copied == bench.catalog.info(BELT)
+    assert copied == await bench.catalog.info(BELT)
     assert (copied.reference_id, copied.revision, copied.sensitivity) == (BELT, tuned.revision, 2.0)
     assert (copied.images, copied.operation) == (original.images, ReferenceOperation.IMPORT)
     assert copied.previous_revision is None
@@ -106,7 +106,7 @@ async def test_an_expected_revision_protects_what_is_replaced(bench: Bench) -> N
         await bench.imported(data, reference_id=BELT, expected_revision=revision_of(reference().model))
     with pytest.raises(InvalidInputError, match=r"needs start\.reference_id"):
         await bench.imported(data, expected_revision=current.revision)
-    assert bench.catalog.info(BELT) == current
+    assert await bench.catalog.info(BELT) == current
     imported = await bench.imported(data, reference_id=BELT, expected_revision=current.revision)
     assert imported.previous_revision == current.revision
 

@@ -30,7 +30,7 @@ from patchserve_server.domain.inspection import OutputOptions
 from patchserve_server.domain.ports import KeptRevision, ReferenceStore
 from patchserve_server.domain.raw_frame import RawFrame
 from patchserve_server.domain.reference import Reference
-from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.stream import Frame, StreamConfig, StreamReady
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.application import Application
@@ -53,8 +53,8 @@ class CopyingStore(MemoryReferenceStore):
         self.banks: list[weakref.ref[np.ndarray]] = []
         self.fails = False
 
-    def save(self, reference: Reference) -> KeptRevision | None:
-        kept = super().save(reference)
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
+        kept = super().save(reference, base)
         return None if kept is None else replace(kept, nbytes=0)
 
     def load(self, reference_id: ReferenceId) -> Reference:
@@ -110,7 +110,7 @@ async def test_references_of_another_detector_leave_memory(pool: ThreadPoolExecu
     with pytest.raises(BankMismatchError):
         async with catalog.use(ReferenceId("r0")):
             pass
-    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    catalog._opener._detector.openings.clear()  # type: ignore[attr-defined]
     await until(lambda: not alive(store.banks))  # the pool's thread lets go of its last task a moment later
 
 
@@ -152,9 +152,9 @@ async def test_a_restore_that_fails_keeps_no_bank(pool: ThreadPoolExecutor, fail
     store.fails = failure == "unreadable"
     with pytest.raises((BankMismatchError, MemoryBudgetError, StorageUnavailableError)):
         await catalog.restore(DEFAULT_REFERENCE_ID)
-    catalog._detector.openings.clear()  # type: ignore[attr-defined]
+    catalog._opener._detector.openings.clear()  # type: ignore[attr-defined]
     await until(lambda: not alive(store.banks))
-    assert catalog.info(DEFAULT_REFERENCE_ID) == new.info
+    assert await catalog.info(DEFAULT_REFERENCE_ID) == new.info
 
 
 async def test_what_was_served_before_a_restore_leaves_memory(pool: ThreadPoolExecutor) -> None:

@@ -73,9 +73,9 @@ async def bank_level(catalog: Catalog, reference_id: str = "default") -> float:
 async def test_the_previous_revision_serves_again_as_it_was(catalog: Catalog, store: ReferenceStore) -> None:
     named = replace(reference(level=1), images=(ReferenceImage("a.png", "image/png", 4, 4, 9),))
     old = await publish(catalog, named)
-    assert catalog.info(DEFAULT).previous_revision is None
+    assert (await catalog.info(DEFAULT)).previous_revision is None
     new = await publish(catalog, reference(level=2))
-    assert catalog.info(DEFAULT).previous_revision == old.revision
+    assert (await catalog.info(DEFAULT)).previous_revision == old.revision
     restored = await catalog.restore(DEFAULT)
     assert restored == old.info == await current(catalog)
     assert (restored.previous_revision, restored.images) == (new.revision, named.images)
@@ -98,7 +98,7 @@ async def test_what_cannot_be_restored_stays_as_it_is(catalog: Catalog) -> None:
     with pytest.raises(RevisionMismatchError):
         await catalog.restore(DEFAULT, expected_revision=old.revision)
     assert await catalog.restore(DEFAULT, new.revision) == new.info, "it is the current one: nothing to do"
-    assert catalog.info(DEFAULT).previous_revision == old.revision
+    assert (await catalog.info(DEFAULT)).previous_revision == old.revision
     await catalog.delete(DEFAULT)
     await publish(catalog, reference(level=2))
     with pytest.raises(RevisionNotKeptError):
@@ -230,7 +230,9 @@ async def test_a_revision_of_another_backbone_can_be_undone(store: ReferenceStor
 
 
 class FullStore(MemoryReferenceStore):
-    def restore(self, reference_id: ReferenceId, revision: Revision) -> KeptRevision | None:
+    def restore(
+        self, reference_id: ReferenceId, revision: Revision, base: Revision | None = None
+    ) -> KeptRevision | None:
         raise StorageFullError("The disk is full.")
 
 
@@ -296,17 +298,17 @@ class TestMemory:
         for level in (1, 2):
             for name in ("a", "b"):
                 await publish(catalog, reference(name, level, images=2))
-        assert all(catalog.info(ReferenceId(name)).previous_revision for name in "ab")  # 8 images
+        assert all([(await catalog.info(ReferenceId(name))).previous_revision for name in "ab"])  # 8 images
         await publish(catalog, reference("c", images=5))
-        assert catalog.info(ReferenceId("a")).previous_revision is None, "the oldest one"
-        assert catalog.info(ReferenceId("b")).previous_revision is not None
+        assert (await catalog.info(ReferenceId("a"))).previous_revision is None, "the oldest one"
+        assert (await catalog.info(ReferenceId("b"))).previous_revision is not None
         with pytest.raises(RevisionNotKeptError):
             await catalog.restore(ReferenceId("a"))
         with pytest.raises(RevisionNotKeptError):
             store.load_previous(ReferenceId("a"))
         with pytest.raises(MemoryBudgetError):
             await publish(catalog, reference("d", images=20))
-        assert catalog.info(ReferenceId("b")).previous_revision is not None, "nothing is forgotten in vain"
+        assert (await catalog.info(ReferenceId("b"))).previous_revision is not None, "nothing is forgotten in vain"
         assert await catalog.tune(ReferenceId("a"), 2.0), "it is still the same revision"
         await catalog.restore(ReferenceId("b"))
         assert await bank_level(catalog, "b") == 1
@@ -317,9 +319,9 @@ class TestMemory:
         catalog = factory.catalog(MemoryReferenceStore())
         await publish(catalog, reference(level=1, images=9))
         await publish(catalog, reference(level=2, images=9))
-        assert catalog.info(DEFAULT).previous_revision is None
+        assert (await catalog.info(DEFAULT)).previous_revision is None
         await catalog.tune(DEFAULT, 2.0)
-        assert catalog.info(DEFAULT).previous_revision is not None, "it shares its bank"
+        assert (await catalog.info(DEFAULT)).previous_revision is not None, "it shares its bank"
 
     async def test_a_store_in_files_keeps_previous_revisions_without_memory(
         self, durable: FolderReferenceStore, factory: CatalogFactory
@@ -412,7 +414,7 @@ class World:
         async with self._catalog.use(DEFAULT) as opened:
             levels = opened.scorer.model.bank.inputs[:, 0, 0, 0]
             assert State(tuple(levels.tolist()), opened.info.sensitivity) == self._current
-        info = self._catalog.info(DEFAULT)
+        info = await self._catalog.info(DEFAULT)
         assert info.revision == self._current.revision().revision
         assert info.previous_revision == (self._previous and self._previous.revision().revision)
 

@@ -19,7 +19,7 @@ from patchserve_server.domain.errors import (
 )
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
-from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
+from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.store import MemoryReferenceStore
 
@@ -29,10 +29,10 @@ class FillingStore(MemoryReferenceStore):
 
     is_full = False
 
-    def save(self, reference: Reference) -> KeptRevision | None:
+    def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         if self.is_full:
             raise StorageFullError("The disk is full.")
-        return super().save(reference)
+        return super().save(reference, base)
 
 
 @pytest.fixture

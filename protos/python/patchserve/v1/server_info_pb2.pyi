@@ -172,6 +172,50 @@ class Limits(_message.Message):
 Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
+class StoreInfo(_message.Message):
+    """Where the server keeps its references."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    URL_FIELD_NUMBER: _builtins.int
+    SHARED_FIELD_NUMBER: _builtins.int
+    SYNCED_AGE_S_FIELD_NUMBER: _builtins.int
+    REACHABLE_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """"memory": they are lost when the server ends. "folder": a folder that only this server uses. Else the scheme of the URL of
+    an object storage, such as "s3".
+    """
+    url: _builtins.str
+    """The URL of a shared store, such as "s3://bucket/prefix". Empty: it is not shared."""
+    shared: _builtins.bool
+    """Whether several servers use it: what is loaded into one of them is known to all of them within 3 seconds, and at once to a
+    call with its revision as expected_revision.
+    """
+    synced_age_s: _builtins.float
+    """How long ago this server has last learned what others have changed, in seconds. 0: it is not shared."""
+    reachable: _builtins.bool
+    """Whether the store could be reached then. If not, references cannot be changed (UNAVAILABLE, STORAGE_UNAVAILABLE), and those
+    that this server does not hold cannot be used.
+    """
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        url: _builtins.str = ...,
+        shared: _builtins.bool = ...,
+        synced_age_s: _builtins.float = ...,
+        reachable: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "reachable", b"reachable", "shared", b"shared", "synced_age_s", b"synced_age_s", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoreInfo: _TypeAlias = StoreInfo  # noqa: Y015
+
+@_typing.final
 class GetServerInfoResponse(_message.Message):
     """The response of GetServerInfo."""
 
@@ -193,6 +237,7 @@ class GetServerInfoResponse(_message.Message):
     INPUT_STEP_PX_FIELD_NUMBER: _builtins.int
     SEARCH_PRODUCT_FIELD_NUMBER: _builtins.int
     SEARCH_THREADS_FIELD_NUMBER: _builtins.int
+    STORE_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """The version of the server."""
     backbone: _builtins.str
@@ -229,6 +274,10 @@ class GetServerInfoResponse(_message.Message):
     def limits(self) -> Global___Limits:
         """Every limit."""
 
+    @_builtins.property
+    def store(self) -> Global___StoreInfo:
+        """Where references are kept."""
+
     def __init__(
         self,
         *,
@@ -248,10 +297,11 @@ class GetServerInfoResponse(_message.Message):
         input_step_px: _builtins.int = ...,
         search_product: _builtins.str = ...,
         search_threads: _builtins.int = ...,
+        store: Global___StoreInfo | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "store", b"store"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "search_product", b"search_product", "search_threads", b"search_threads", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backbone", b"backbone", "device", b"device", "fallback_reason", b"fallback_reason", "feature_dim", b"feature_dim", "grpc_address", b"grpc_address", "heatmap_scale", b"heatmap_scale", "http_url", b"http_url", "input_size_px", b"input_size_px", "input_step_px", b"input_step_px", "limits", b"limits", "precision", b"precision", "search_product", b"search_product", "search_threads", b"search_threads", "store", b"store", "version", b"version", "weights_digest", b"weights_digest", "weights_source", b"weights_source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,7 +450,9 @@ Global___ReferenceStats: _TypeAlias = ReferenceStats  # noqa: Y015
 
 @_typing.final
 class GetServerStatsResponse(_message.Message):
-    """The response of GetServerStats. Counts begin when the process starts and only grow: take differences."""
+    """The response of GetServerStats, of all processes that answer calls. Counts begin when these start and only grow: take
+    differences.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -418,11 +470,11 @@ class GetServerStatsResponse(_message.Message):
     INSPECTION_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
-    """The process that counts. With another value than before, all counts have begun again. A server with several fronts has
-    one process for each; a connection stays with one of them.
+    """The processes that count. With another value than before, all counts have begun again: one of several fronts has ended
+    or is back, or does not answer the others.
     """
     processes: _builtins.int
-    """How many processes of the server answer calls. Each counts its own calls and images."""
+    """How many processes of the server answer calls. The counts are those of all of them."""
     uptime_s: _builtins.float
     """How long it has been counting, in seconds: the time between two answers is the difference of their values."""
     calls_in_progress: _builtins.int
@@ -435,7 +487,7 @@ class GetServerStatsResponse(_message.Message):
     """The number of streams that are open now."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the process started."""
+        """When the first of them started."""
 
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallCount]:

@@ -19,7 +19,11 @@ from patchserve_server.telemetry.metrics.instruments import Instruments
 from patchserve_server.telemetry.metrics.reference_names import ReferenceNames
 
 _REJECTIONS: Final = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
-_ABSENT: Final = frozenset({"REFERENCE_NOT_FOUND", "REVISION_NOT_KEPT"})
+_STORE_OUTCOMES: Final = {
+    "REFERENCE_NOT_FOUND": "absent",
+    "REVISION_NOT_KEPT": "absent",
+    "REFERENCE_CHANGED": "changed",
+}
 _CANCELLED: Final = "CANCELLED"
 _VERDICTS: Final = ("intact", "anomalous")
 
@@ -84,7 +88,7 @@ class MetricsListener(Events):
         self._count.load_duration.of("open", _outcome(event.reason)).observe(event.duration_s)
 
     def store_used(self, event: StoreUsed) -> None:
-        outcome = "absent" if event.reason in _ABSENT else _outcome(event.reason)
+        outcome = _STORE_OUTCOMES.get(event.reason) or _outcome(event.reason)
         self._count.store_duration.of(event.operation, outcome).observe(event.duration_s)
 
 

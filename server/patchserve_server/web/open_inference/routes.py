@@ -49,7 +49,7 @@ def routes(calls: Calls, readiness: Readiness) -> list[BaseRoute]:
 
     async def model_ready(request: Request) -> Response:
         message = pb.ModelReadyRequest(**_of_path(request))
-        is_ready = kserve_operations.model_ready(message, readiness).ready
+        is_ready = (await kserve_operations.model_ready(message, readiness)).ready
         content = {"name": message.name, "ready": is_ready}
         return JSONResponse(content, HTTPStatus.OK if is_ready else HTTPStatus.NOT_FOUND)
 

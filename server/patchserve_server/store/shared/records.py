@@ -1,0 +1,161 @@
+"""The JSON records of a shared store (docs/format.md)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, model_validator
+
+from patchserve_server.domain.reference import Calibration, ReferenceOperation
+from patchserve_server.domain.reference_options import ReferenceOptions
+from patchserve_server.store.damage import DamageError
+from patchserve_server.store.records import (
+    REVISION_PATTERN,
+    Record,
+    RecordPart,
+    Revision,
+    UtcTime,
+    checked_sensitivity,
+    decode_record,
+    version_in,
+)
+
+FORMAT_VERSION = 1
+MAX_POINTER_BYTES = 2**18
+MAX_SMALL_BYTES = 4096  # of a lease
+MAX_ROOT_BYTES = 2**16
+MAX_SHARD_BYTES = 2**26
+
+Digest = Annotated[str, Field(pattern=REVISION_PATTERN)]
+Nonce = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
+Shard = Annotated[str, Field(pattern="^[0-9a-f]{2}$")]
+Count = Annotated[int, Field(ge=1)]
+
+
+class NewerRecordError(DamageError):
+    """The record was written by a newer server. It must not be replaced."""
+
+
+class SharedRecord(Record):
+    """A record of version 1 of a shared store."""
+
+    VERSION = FORMAT_VERSION
+    _READABLE = "version 1"
+
+
+class StoredFile(RecordPart):
+    """An object that is named by the SHA-256 of its bytes."""
+
+    digest: Digest
+    size_bytes: Count
+
+
+class StoredBank(StoredFile):
+    """A bank file, and the shapes of its arrays."""
+
+    image_count: Count
+    height_px: Count
+    width_px: Count
+    vector_count: Count
+    feature_dim: Count
+    array_bytes: Count
+
+
+class StoredRevision(RecordPart):
+    """A revision: where its content is, and what it is in short."""
+
+    revision: Revision
+    update_time: UtcTime
+    operation: ReferenceOperation | None
+    parent: Revision | None  # the revision that was current before; None: there was none
+    bank: StoredBank
+    manifest: StoredFile
+    options: ReferenceOptions
+    calibration: Calibration  # without the list of normal scores
+    sensitivity: Annotated[float, AfterValidator(checked_sensitivity)]
+
+
+class SharedPointer(SharedRecord):
+    """Which revision of a reference is current, and which one is kept besides."""
+
+    NAME = "pointer"
+    reference_id: str
+    nonce: Nonce
+    replaced_nonce: Nonce | None  # of the pointer or the tombstone that this one replaced
+    create_time: UtcTime
+    current: StoredRevision
+    previous: StoredRevision | None
+
+    @model_validator(mode="after")
+    def _check_previous(self) -> SharedPointer:
+        if self.previous is not None and self.previous.revision == self.current.revision:
+            raise ValueError("previous is the current revision")
+        return self
+
+    @property
+    def revisions(self) -> tuple[StoredRevision, ...]:
+        """The revisions that are kept."""
+        return (self.current,) if self.previous is None else (self.current, self.previous)
+
+
+class Tombstone(SharedRecord):
+    """That a reference was deleted."""
+
+    NAME = "tombstone"
+    reference_id: str
+    nonce: Nonce
+    replaced_nonce: Nonce | None
+    deleted: Literal[True]
+    delete_time: UtcTime
+
+
+class ShardEntry(RecordPart):
+    """What the pointer of a reference said when it was read."""
+
+    revision: Revision | None  # None: the reference was deleted
+    nonce: Nonce  # of the pointer or tombstone
+    e_tag: str | None
+    version: str | None
+
+
+class IndexShard(SharedRecord):
+    """The references whose ids have this first byte of their SHA-256."""
+
+    NAME = "shard of the index"
+    shard: Shard
+    nonce: Nonce
+    references: dict[str, ShardEntry]
+
+
+class IndexRoot(SharedRecord):
+    """The nonce of every shard that exists."""
+
+    NAME = "root of the index"
+    nonce: Nonce
+    shards: dict[Shard, Nonce]
+
+
+class Lease(SharedRecord):
+    """Who does some work for the whole store, and when it was done last."""
+
+    NAME = "lease"
+    nonce: Nonce
+    holder: Nonce
+    until_time: UtcTime
+    done_time: UtcTime | None
+
+
+RecordT = TypeVar("RecordT", bound=SharedRecord)
+
+
+def decode_shared(kind: type[RecordT], data: bytes) -> RecordT:
+    """A record of this kind.
+
+    Raises:
+        NewerRecordError: a newer server wrote it.
+        DamageError: the bytes are not such a record.
+    """
+    version = version_in(data)
+    if type(version) is int and version > FORMAT_VERSION:
+        raise NewerRecordError(f"its {kind.NAME} has format version {version}; this server reads version 1 only")
+    return decode_record(kind, data)

@@ -39,11 +39,12 @@ def test_it_changes_no_answer(server: RunningServer, value: str) -> None:
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     answer = requests.post(
         f"{server.http_url}/v1/references/belt:infer",
-        data=IMAGE,
-        headers={HEADER: value, "content-type": "image/jpeg"},
+        files={"image": IMAGE},
+        headers={HEADER: value},
         timeout=TIMEOUT_S,
     )
-    assert (answer.status_code, answer.json()["referenceId"]) == (200, "belt")
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["reference_id"] == "belt"
 
 
 def test_one_that_is_too_large_is_refused_and_costs_nobody_else(server: RunningServer) -> None:

@@ -59,7 +59,7 @@ def infer(stub: Stub, expected: str = "") -> str:
 def changes(rounds: int, folder: Path) -> None:
     storage = MemoryObjectStorage("memory://bench")
     with server(storage, folder) as (one, _), server(storage, folder) as (other, _):
-        untold_s, at_once_ms, same_ms, save_ms = [], [], [], []
+        untold_s, at_once_ms, same_ms, save_ms = list[float](), list[float](), list[float](), list[float]()
         for number in range(rounds):
             started_at_s = time.perf_counter()
             revision = load(one, number % 250)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import grpc
 from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
@@ -23,7 +24,35 @@ from patchserve_server.serving.entrance import Entrance
 
 _log = logging.getLogger(__name__)
 
-Context = aio.ServicerContext[Any, Any]
+
+class Context(Protocol):
+    """What a call needs of gRPC's context. That of a gRPC server has it; who relays calls brings another."""
+
+    def peer(self) -> str:
+        """The address of the caller, with its port."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None: it has none."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What the caller sent beside its messages."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS knows of the caller."""
+
+    async def read(self) -> Any:  # noqa: ANN401 - gRPC's EOF is no bytes
+        """The bytes of the next message, or `grpc.aio.EOF`."""
+
+    async def write(self, message: Any) -> None:  # noqa: ANN401 - a message of any method, or its bytes
+        """Sends a message, as soon as the caller takes it."""
+
+    async def send_initial_metadata(self, initial_metadata: tuple[()]) -> None:
+        """Sends what comes before the first message."""
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
+        """Ends the call with an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,7 +14,7 @@ from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.serving.shared_store_view import SharedStoreView, Sharing
 
 POLL_INTERVAL_S: Final = 2.0
-_JITTER: Final = 0.15  # of the interval, at most; added, so that a server never asks more often
+JITTER: Final = 0.15  # of the interval, at most; added, so that a server never asks more often
 _MAINTENANCE_INTERVAL_S: Final = 60.0
 
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class StoreSync:
                 _log.exception("The store %s cannot be maintained", self._url)
 
     def _pause_s(self, interval_s: float) -> float:
-        return interval_s * (1 + _JITTER * self._random_share())
+        return interval_s * (1 + JITTER * self._random_share())
 
     def _lost(self, error: PatchserveError) -> None:
         if self._lost_at_s is None:

@@ -10,7 +10,7 @@ from scale.fleet import Figures, Simulation
 from scale.simulated_storage import Service
 
 HOURS_PER_MONTH = 730
-CHANGES_PER_S = (0.1, 1, 2, 5, 10, 20)
+CHANGES_PER_S = (0.1, 1, 2, 5, 10)
 SERVERS = (1, 10, 100, 1000)
 REFERENCES = (1_000, 10_000, 100_000)
 
@@ -64,7 +64,7 @@ def starts(arguments: argparse.Namespace) -> Iterator[Sequence[str]]:
         "throttled",
     )
     cases = [(1, 0, references) for references in REFERENCES]
-    cases += [(arguments.servers, 60, arguments.references), (arguments.servers, 0, arguments.references)]
+    cases += [(arguments.servers, 60, arguments.references), (arguments.servers // 5, 0, arguments.references)]
     for count, within_s, references in cases:
         simulation = Simulation(servers=count, reference_count=references, seed=arguments.seed)
         try:

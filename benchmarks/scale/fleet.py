@@ -92,7 +92,7 @@ class Simulation:
     def run(self, *, changes_per_s: float, seconds: float = 60) -> Figures:
         """Servers that have polled before; changes begin, and it is measured."""
         first = self._synchronizing()
-        self.timeline.begin(lambda: first.poll() and None)
+        self.timeline.begin(lambda: self._hear(first.poll()))
         self.timeline.run_until(20)
         for _ in range(self._servers):
             self.timeline.begin(lambda: self._serve(self._like(first)), after_s=self._uniform(POLL_INTERVAL_S))

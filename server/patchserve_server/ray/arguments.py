@@ -37,7 +37,7 @@ def given_settings(arguments: Mapping[str, object]) -> tuple[Settings, dict[str,
     names = {name for name, origin in configuration.origins.items() if origin.kind != "default"}.difference(_OF_RAY)
     for name in _NOT_HERE.keys() & names:
         raise StartupError(f"{name} ({configuration.origins[name]}) cannot be used on Ray: {_NOT_HERE[name]}.")
-    if settings.fronts != "1" or "," in settings.device:
+    if settings.fronts != "1" or settings.device == "all" or "," in settings.device:
         raise StartupError(
             "A replica is one process with one device: give the deployment more replicas, and not fronts or devices."
         )

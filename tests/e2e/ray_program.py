@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -41,7 +42,7 @@ class Nodes:
     def add(self) -> None:
         ports = {"RAY_SERVE_WORKER_PROXY_GRPC_PORT": "second_grpc", "RAY_SERVE_WORKER_PROXY_HTTP_PORT": "second_http"}
         os.environ.update({variable: str(self._ports[port]) for variable, port in ports.items()})
-        self.second = self.cluster.add_node(**MEMORY)
+        self.second = self.cluster.add_node(**MEMORY)  # type: ignore[arg-type] # its arguments have no types
         for variable in ports:
             del os.environ[variable]
 
@@ -52,7 +53,7 @@ class Nodes:
         """Process ids of the replicas, and on which node each is."""
         raylets = {
             node.all_processes["raylet"][0].process.pid: "head" if node is self.cluster.head_node else "second"
-            for node in self.cluster.list_all_nodes()
+            for node in self.cluster.list_all_nodes()  # type: ignore[no-untyped-call]
         }
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -84,7 +85,8 @@ def open_ids() -> list[list[str]]:
     """The open references of each replica."""
     actors = [actor for actor in ray.util.list_named_actors(all_namespaces=True) if NAME in actor["name"]]
     handles = [ray.get_actor(actor["name"], actor["namespace"]) for actor in actors if "SERVE_REPLICA" in actor["name"]]
-    return [stats["open"] for stats in ray.get([handle.record_routing_stats.remote() for handle in handles])]
+    stats: list[dict[str, list[str]]] = ray.get([handle.record_routing_stats.remote() for handle in handles])
+    return [each["open"] for each in stats]
 
 
 def obey(nodes: Nodes, command: Json) -> Any:
@@ -106,7 +108,7 @@ def obey(nodes: Nodes, command: Json) -> Any:
 def main() -> None:
     start = json.loads(sys.stdin.readline())
     nodes = Nodes(start["folder"], start["ports"])
-    ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level="warning")
+    ray.init(address=nodes.cluster.address, log_to_driver=False, logging_level=logging.WARNING)
     serve.start(
         proxy_location=ProxyLocation.EveryNode,
         http_options={"port": start["ports"]["http"]},
@@ -121,7 +123,7 @@ def main() -> None:
     for line in sys.stdin:
         answers.write(json.dumps(obey(nodes, json.loads(line))) + "\n")
     ray.shutdown()
-    nodes.cluster.shutdown()
+    nodes.cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

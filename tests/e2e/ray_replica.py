@@ -18,7 +18,7 @@ class FakeReplica(Replica):
     """A replica without a network. Each is a process of its own, so the patch needs no end."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
-        composition.open_detector = lambda _: FakeDetector()
+        composition.open_detector = lambda _: FakeDetector()  # type: ignore[assignment]
         super().__init__(given)
 
 

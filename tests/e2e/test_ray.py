@@ -27,7 +27,7 @@ from fakes.object_servers import ObjectServer
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from patchserve_client import Client, PatchserveError
+from patchserve_client import Client, PatchserveError, TlsConfig
 from patchserve_server.access.tokens import new_token
 from patchserve_server.domain.callers import Scope
 
@@ -118,7 +118,7 @@ def test_a_client_cannot_watch_the_health_of_a_replica_but_ask_for_it(fleet: Pro
 
 
 def client_of(fleet: Proxy, tokens: tuple[Path, dict[str, str]]) -> Client:
-    return Client(fleet.address, tls_ca=fleet.ca_file, token=tokens[1]["both"], timeout_s=30)
+    return Client(fleet.address, tls=TlsConfig(ca_file=fleet.ca_file), token=tokens[1]["both"], timeout_s=30)
 
 
 def test_calls_of_a_reference_go_to_a_replica_that_has_it(
@@ -168,9 +168,8 @@ class Load:
 
     def grows(self, more: int = 50) -> None:
         """Waits for so many more answers of each kind."""
-        before = dict(self.counts)
-        for kind in ("calls", "results"):
-            wait_until(lambda kind=kind: self.counts[kind] >= before.get(kind, 0) + more, READY_S)
+        calls, results = self.counts["calls"] + more, self.counts["results"] + more
+        wait_until(lambda: self.counts["calls"] >= calls and self.counts["results"] >= results, READY_S)
 
 
 def test_a_killed_replica_and_a_killed_node_fail_no_call(

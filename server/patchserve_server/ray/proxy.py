@@ -7,6 +7,7 @@ calls to replicas. Here they are handlers of bytes, so that a proxy parses no me
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 import grpc
@@ -66,17 +67,19 @@ def _wrapped(handler: Handler) -> Handler:
         return response
 
     async def unary_stream(request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
-        async for message in handler.unary_stream(request, ProxiedContext(context)):
-            if message != END:
-                yield message
+        async with aclosing(handler.unary_stream(request, ProxiedContext(context))) as messages:
+            async for message in messages:
+                if message != END:
+                    yield message
         mend_status(context)
 
     async def stream_stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
         flow = Flow()
-        async for message in handler.stream_stream(flow.requests(requests), ProxiedContext(context)):
-            if message != END:
-                yield message  # returns when gRPC has taken it: a caller that does not read holds it up
-                flow.sent()
+        async with aclosing(handler.stream_stream(flow.requests(requests), ProxiedContext(context))) as messages:
+            async for message in messages:
+                if message != END:
+                    yield message  # returns when gRPC has taken it: a caller that does not read holds it up
+                    flow.sent()
         mend_status(context)
 
     return handler._replace(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -88,9 +88,9 @@ class RelayedCall:
         self.has_failed = True
         self._context.set_code(code)
         self._context.set_details(details)
-        self._context.set_trailing_metadata(list(trailing_metadata))
+        self._context.set_trailing_metadata(list(trailing_metadata))  # type: ignore[arg-type] # bytes are fine
 
-    async def responses(self, answering: asyncio.Task[None]) -> AsyncIterator[bytes]:
+    async def responses(self, answering: asyncio.Task[None]) -> AsyncGenerator[bytes]:
         """What `answering` writes, until it has ended."""
         while True:
             coming = asyncio.ensure_future(self._responses.get())

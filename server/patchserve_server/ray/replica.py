@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any, Final
 
 import ray
@@ -68,18 +69,20 @@ class Replica:
     async def _single(self, method: str, requests: AsyncIterator[bytes], context: RayServegRPCContext) -> Encoded:
         """The one response of a method; an empty one with a status in the context."""
         response = b""
-        async for message in self._stream(method, requests, context):
-            response = message.data
+        async with aclosing(self._stream(method, requests, context)) as messages:
+            async for message in messages:
+                response = message.data
         return Encoded(b"" if response == END else response)
 
     async def _stream(
         self, method: str, requests: AsyncIterator[bytes], context: RayServegRPCContext
-    ) -> AsyncIterator[Encoded]:
+    ) -> AsyncGenerator[Encoded]:
         call = RelayedCall(requests, context)
         answering = asyncio.ensure_future(self._server.answer(method, call))
         try:
-            async for message in call.responses(answering):
-                yield Encoded(message)
+            async with aclosing(call.responses(answering)) as messages:
+                async for message in messages:
+                    yield Encoded(message)
             await answering
             if call.has_failed:
                 yield Encoded(END)
@@ -89,7 +92,8 @@ class Replica:
 
 def _cores() -> int:
     """The processor cores that Ray has reserved for this replica, as it divides a node by them."""
-    return max(1, int(ray.get_runtime_context().get_assigned_resources().get("CPU", 0)))
+    assigned = ray.get_runtime_context().get_assigned_resources()  # type: ignore[no-untyped-call]
+    return max(1, int(assigned.get("CPU", 0)))
 
 
 def _method(method: RelayedMethod) -> Callable[..., Awaitable[Encoded] | AsyncIterator[Encoded]]:
@@ -106,8 +110,9 @@ def _method(method: RelayedMethod) -> Callable[..., Awaitable[Encoded] | AsyncIt
         grpc_context: RayServegRPCContext,
     ) -> AsyncIterator[Encoded]:
         requests = request if method.has_request_stream else messages(request)
-        async for message in self._stream(method.full_name, requests, grpc_context):
-            yield message
+        async with aclosing(self._stream(method.full_name, requests, grpc_context)) as responses:
+            async for response in responses:
+                yield response
 
     answer = answer_many if method.has_response_stream else answer_one
     answer.__name__ = method.name

@@ -8,7 +8,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from ray.serve._private.utils import import_attr
+from ray._common.utils import import_attr
 from ray.serve.schema import ServeDeploySchema
 
 from patchserve_server.ray.arguments import given_settings

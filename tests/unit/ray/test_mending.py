@@ -42,8 +42,10 @@ class Context:
         self._trailing = trailing
 
 
-def mended(code: grpc.StatusCode | int, metadata: dict[str, str] | None = None, **trailing: Any) -> Context:
-    context = Context(code, metadata or {}, {"request_id": "7", **trailing})
+def mended(
+    code: grpc.StatusCode | int, metadata: dict[str, str] | None = None, trailing: dict[str, Any] | None = None
+) -> Context:
+    context = Context(code, metadata or {}, {"request_id": "7", **(trailing or {})})
     mend_status(context)
     return context
 
@@ -80,7 +82,7 @@ def test_a_status_of_ray_gets_the_details_of_the_contract(
         mended(0),
         mended(CODES.OK),
         mended(CODES.CANCELLED),
-        mended(CODES.INTERNAL, **{"grpc-status-details-bin": b"of a replica"}),
+        mended(CODES.INTERNAL, trailing={"grpc-status-details-bin": b"of a replica"}),
         mended(CODES.NOT_FOUND, {"application": "another"}),
     ],
     ids=["none", "OK", "cancelled", "of a replica", "an application that the caller has named"],

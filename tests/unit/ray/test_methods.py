@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
-
-import grpc
 
 from patchserve_server.ray.methods import RELAYED
 from patchserve_server.ray.proxy import add_services
@@ -46,14 +45,8 @@ class Server:
 
 
 async def _of_ray(request: bytes, context: Any) -> bytes:
-    return request + dict(context.invocation_metadata())["grpc-timeout"].encode()
-
-
-class Details(grpc.HandlerCallDetails):
-    """The name of a method."""
-
-    def __init__(self, method: str) -> None:
-        self.method = method
+    timeout: str = dict(context.invocation_metadata())["grpc-timeout"]
+    return request + timeout.encode()
 
 
 class Context:
@@ -75,9 +68,11 @@ class Context:
 async def test_the_handlers_of_ray_are_wrapped_and_get_bytes() -> None:
     server = Server()
     add_services(object(), server)  # type: ignore[arg-type]
-    found = [handler.service(Details("/patchserve.v1.PatchCoreService/Infer")) for handler in server.added]
+    found = [
+        handler.service(SimpleNamespace(method="/patchserve.v1.PatchCoreService/Infer")) for handler in server.added
+    ]
     (infer,) = [handler for handler in found if handler is not None]
     assert infer.request_deserializer is None
     assert not infer.request_streaming
     assert await infer.unary_unary(b"message ", Context()) == b"message 2000m"
-    assert all(handler.service(Details("/nobody/Knows")) is None for handler in server.added)
+    assert all(handler.service(SimpleNamespace(method="/nobody/Knows")) is None for handler in server.added)

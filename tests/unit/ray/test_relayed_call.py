@@ -14,7 +14,7 @@ from ray.exceptions import ActorDiedError
 from ray.serve.grpc_util import gRPCInputStream
 
 from patchserve_server.contract.status import status_of
-from patchserve_server.domain.errors import EmptyImageError
+from patchserve_server.domain.errors import InvalidInputError
 from patchserve_server.ray.relayed_call import RelayedCall
 
 
@@ -84,7 +84,7 @@ async def test_responses_are_written_no_faster_than_they_are_taken() -> None:
             await call.write(str(number).encode())
             written += 1
 
-    taken = []
+    taken: list[bytes] = []
     async for response in call.responses(asyncio.create_task(answer())):
         assert written <= len(taken) + 3
         taken.append(response)
@@ -94,9 +94,9 @@ async def test_responses_are_written_no_faster_than_they_are_taken() -> None:
 async def test_an_error_goes_back_with_its_details() -> None:
     context = RayContext()
     call = call_of(stream_of(), context)
-    sent = rpc_status.to_status(status_of(EmptyImageError("image", "It is empty."), "7"))
+    sent = rpc_status.to_status(status_of(InvalidInputError("image", "It is empty."), "7"))
     await call.abort(sent.code, sent.details, sent.trailing_metadata)
     assert call.has_failed
     assert context.status["code"] == grpc.StatusCode.INVALID_ARGUMENT
     assert context.status["details"] == "It is empty."
-    assert b"EMPTY_IMAGE" in context.status["grpc-status-details-bin"]
+    assert b"INVALID_FIELD" in context.status["grpc-status-details-bin"]

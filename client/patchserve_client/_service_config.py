@@ -9,7 +9,8 @@ from typing import Any, Final
 # Calls that are safe to repeat: they change nothing, or do the same a second time. LoadReference is: an APPEND to any
 # revision, which is not, uses LoadReferenceStream (_loads.py). DeleteReference is not: the second response would be
 # NOT_FOUND. Nor is TuneReference: after its first success, the reference is not at the expected revision any more. A
-# second RestoreReference undoes the first. The clients in all languages have this file.
+# second RestoreReference undoes the first. Health checks and GetServerStats say what is now, so they are not repeated
+# either. The clients in all languages have this file.
 _FILE: Final = "service_config.json"
 
 # Each server is asked whether it is ready, so that one that drains gets no more calls.

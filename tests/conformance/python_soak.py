@@ -64,7 +64,6 @@ class Soak:
             "GetReference": lambda _: client.get_reference(reference_id),
             "ListReferences": lambda _: list(client.list_references()),
             "GetServerInfo": lambda _: client.server_info(),
-            "Check": lambda _: client.health(),
             "LoadReference": self._load,
         }
         self._counts = Counts([*self._singles, "InferStream"])

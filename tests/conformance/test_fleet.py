@@ -30,7 +30,7 @@ LOST = Fault(grpc.StatusCode.UNAVAILABLE, "Socket closed.")
 RESET = Fault(grpc.StatusCode.INTERNAL, "Received RST_STREAM with error code 2")
 ABOUT_ONE = ("GetReference", "Infer", "InferStream", "LoadReference")
 ABOUT_ALL = ("GetServerInfo", "ListReferences")
-KINDS = {*ABOUT_ONE, *ABOUT_ALL, "Check"}
+KINDS = {*ABOUT_ONE, *ABOUT_ALL}
 
 Soak = Callable[[str], dict[str, Any]]
 

@@ -55,7 +55,7 @@ def slow(slow_servers: Replicas) -> Replicas:
 def server_of(fleet: Replicas, stub: Stub, name: str) -> str:
     """The address of the server to which Envoy sends a call for this reference."""
     before = {address: host.calls for address, host in fleet.envoy.hosts().items()}
-    stub.GetServerInfo(GetServerInfoRequest(), metadata=[("x-patchserve-reference", name)])
+    stub.GetServerInfo(GetServerInfoRequest(), metadata=(("x-patchserve-reference", name),))
     (address,) = [address for address, host in fleet.envoy.hosts().items() if host.calls > before[address]]
     return address
 

@@ -40,7 +40,7 @@ class Replica:
     address: str
     metrics_url: str
     channel: grpc.Channel
-    stub: Any
+    stub: Stub
 
     def load(self, *levels: int, reference_id: str = "belt", **fields: Any) -> reference_pb2.Reference:
         images = [gray_png(level) for level in levels]
@@ -170,7 +170,7 @@ def test_while_the_store_is_away_what_is_held_is_served_and_nothing_can_be_chang
     assert other.infer() == held
     other.storage.faults = Faults(before=1)
     wait_until(lambda: not other.store().reachable, timeout_s=20)
-    health = health_pb2_grpc.HealthStub(other.channel)
+    health = health_pb2_grpc.HealthStub(other.channel)  # type: ignore[no-untyped-call]
     assert health.Check(health_pb2.HealthCheckRequest(service=SERVICE)).status == health_pb2.HealthCheckResponse.SERVING
     assert other.infer() == held
     delete = reference_pb2.DeleteReferenceRequest(reference_id="belt")

@@ -1,21 +1,26 @@
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <csignal>
+#include <cstddef>
+#include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <iostream>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <stdexcept>
+#include <stop_token>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "files.h"
-#include "generic_call.h"
 
 namespace patchserve::cli {
 namespace {
@@ -91,7 +96,6 @@ public:
              [this](const std::string&) { client_.call(*within(TIMEOUT), &Client::Methods::ListReferences, {}); }},
             {"GetServerInfo",
              [this](const std::string&) { client_.call(*within(TIMEOUT), &Client::Methods::GetServerInfo, {}); }},
-            {"Check", [this](const std::string&) { check(); }},
             {"LoadReference", [this](const std::string& image) { load(image); }},
         };
         counts_.add("InferStream");
@@ -142,16 +146,6 @@ private:
         const std::string answered = infer(OWN_ID, image).reference_revision();
         if (answered != loaded.revision()) {
             throw std::runtime_error(answered + " answered, not " + loaded.revision());
-        }
-    }
-
-    void check() const {
-        const auto* pool = google::protobuf::DescriptorPool::generated_pool();
-        const auto& method = *pool->FindMethodByName("grpc.health.v1.Health.Check");
-        GenericCall call(client_.channel(), method, within(TIMEOUT));
-        call.send(*new_message(*method.input_type()));
-        if (const grpc::Status status = call.end(); !status.ok()) {
-            throw Error(status);
         }
     }
 

@@ -1,8 +1,6 @@
 // A load generator for tests of a fleet. tests/conformance/README.md says what it does and prints.
 import { setTimeout as sleep } from "node:timers/promises";
-import { Channel } from "./channel.js";
 import { type ClientOptions, PatchserveClient, PatchserveError } from "./client.js";
-import { Health } from "./gen/grpc/health/v1/health_pb.js";
 
 const PAUSE_MS = 20;
 const LOAD_PAUSE_MS = 500;
@@ -46,7 +44,6 @@ export async function soak(
 ): Promise<void> {
   if (images.length === 0) throw new Error("The folder of --images has no images.");
   const client = new PatchserveClient(server, options);
-  const channel = new Channel(server, options);
   const stop = new AbortController();
   process.once("SIGTERM", () => stop.abort());
   const pause = (ms: number) => sleep(ms, undefined, { signal: stop.signal }).catch(() => {});
@@ -59,7 +56,6 @@ export async function soak(
       for await (const _ of client.listReferences());
     },
     GetServerInfo: () => client.serverInfo(),
-    Check: () => channel.unary(Health.method.check, {}, { deadline: Date.now() + 10_000 }),
     LoadReference: async (round) => {
       const { revision } = await client.loadReference([image(round)], { referenceId: OWN_ID });
       const found = await client.infer({ referenceId: OWN_ID, image: image(round) });
@@ -102,5 +98,4 @@ export async function soak(
   await Promise.all([stream(), ...Object.entries(singles).map(([kind, call]) => repeat(kind, call))]);
   counts.print();
   client.close();
-  channel.close();
 }

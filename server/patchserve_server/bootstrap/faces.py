@@ -14,6 +14,7 @@ from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
@@ -23,7 +24,12 @@ _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what it
 
 
 def create_server(
-    settings: Settings, credentials: Credentials, observation: Observation, *, shares_port: bool = False
+    settings: Settings,
+    credentials: Credentials,
+    observation: Observation,
+    peers: Peers | None = None,
+    *,
+    shares_port: bool = False,
 ) -> Server:
     """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
@@ -40,6 +46,7 @@ def create_entrance(settings: Settings, credentials: Credentials, observation: O
         RefusalPacing(_DELAYED_REFUSALS_PER_CALL * settings.max_calls),
         FailureLog(),
         observation.events,
+        peers or Peers(),
     )
     readiness = entrance.readiness
     observation.readings.add(lambda: [Reading("ready", int(readiness.is_serving))])

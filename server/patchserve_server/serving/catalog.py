@@ -165,7 +165,9 @@ class Catalog:
     async def _acquire(self, reference_id: ReferenceId, expected_revision: Revision | None) -> HeldReference:
         has_waited = False
         while True:
-            info = await self._view.info(reference_id, expected_revision)
+            info = self._known.find(reference_id)  # every call comes here: no coroutine if none is needed
+            if info is None or expected_revision not in (None, info.revision):
+                info = await self._view.info(reference_id, expected_revision)
             if (mismatch := self._opener.mismatched.get(reference_id)) is not None:
                 raise mismatch.copy()
             try:

@@ -16,9 +16,11 @@ from typing import Final
 from patchserve_server.domain.errors import (
     PatchserveError,
     QueueFullError,
+    ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
     StorageUnavailableError,
+    TemporaryError,
 )
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -74,7 +76,8 @@ class SharedStoreView:
         sharing: the store and the threads that ask it.
         known: gets the descriptions.
         is_held: whether a reference is in use here, so that its changes must be told.
-        changed: called when another server has changed a reference that was described here, or is held.
+        changed: called when another server has deleted a reference, or has changed one that was described here, or is
+            held.
         everybody_knows: returns when all who have a copy of `known` have that of now.
         max_described: how many descriptions are kept, beside those of references that are held.
     """
@@ -178,24 +181,22 @@ class SharedStoreView:
 
     async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
         found: list[ReferenceInfo] = []
-        while len(found) < size:
-            if self._ordered is None:
-                self._ordered = sorted(self._revisions)
-            start, wanted = bisect_right(self._ordered, after_id), size - len(found)
-            ids = self._ordered[start : start + wanted]
-            if not ids:
-                return found, False
+        while len(found) < size and (ids := self._ids_after(after_id, size - len(found))):
             after_id = ids[-1]
             found += [info for info in await asyncio.gather(*map(self._listed, ids)) if info is not None]
-        return found, any(each > after_id for each in self._revisions)
+        return found, bool(self._ids_after(after_id, 1))
+
+    def _ids_after(self, after_id: str, count: int) -> list[ReferenceId]:
+        if self._ordered is None:
+            self._ordered = sorted(self._revisions)
+        start = bisect_right(self._ordered, after_id)
+        return self._ordered[start : start + count]
 
     async def _listed(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description, unless the reference was deleted meanwhile, or is damaged."""
         try:
             return self._known.find(reference_id) or await self._described(reference_id)
-        except StorageUnavailableError:
-            raise
-        except PatchserveError:
+        except ReferenceDamagedError:
             return None
 
     def set(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> bool:
@@ -216,10 +217,10 @@ class SharedStoreView:
     async def check(self, reference_id: ReferenceId) -> None:
         try:
             await self._look_ups.result(reference_id)
-        except StorageUnavailableError:
+        except TemporaryError:
             self._unsure.add(reference_id)
         except PatchserveError as error:
-            _log.debug("Reference %r: %s", str(reference_id), error.message)
+            _log.warning("Reference %r cannot be used: %s", str(reference_id), error.message)
 
     async def poll(self) -> None:
         """Learns what other servers have changed.
@@ -244,10 +245,13 @@ class SharedStoreView:
             is_described = self._known.find(reference_id) is not None
             if is_described or reference_id in reading.touched or self._is_held(reference_id):
                 self._unsure.add(reference_id)
-            else:
-                self._know(reference_id, revision)
-                if self._known.damage_of(reference_id) is not None:
-                    self._known.set(reference_id, None, is_news=False)
+                continue
+            is_deleted = revision is None and reference_id in self._revisions
+            self._know(reference_id, revision)
+            if is_deleted or self._known.damage_of(reference_id) is not None:
+                self._known.set(reference_id, None, is_news=is_deleted)
+            if is_deleted:  # those who count by reference want to know
+                self._changed(reference_id, None)
 
     @contextmanager
     def _reading(self) -> Iterator[_Reading]:
@@ -274,9 +278,7 @@ class SharedStoreView:
         look_up = self._sharing.references.look_up
         try:
             return await asyncio.get_running_loop().run_in_executor(self._sharing.looking_up, look_up, reference_id)
-        except StorageUnavailableError:
-            raise
-        except PatchserveError as error:
+        except ReferenceDamagedError as error:
             return error.copy()
 
     def _learn(self, reference_id: ReferenceId, known: Known, *, is_news: bool) -> bool:

@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["serv"], "there is no command 'serv'. Did you mean serve?"),
-    (["zzz"], "there is no command 'zzz'; there is serve, doctor, config, token, cert"),
+    (["zzz"], "there is no command 'zzz'; there is serve, engine, doctor, config, token, cert"),
     (["token", "creat"], "there is no command 'creat'. Did you mean create?"),
     ([], "the following arguments are required: COMMAND"),
     (["serve", "--prot", "3"], "there is no option --prot. Did you mean --port?"),

@@ -13,6 +13,7 @@ from fakes.either_client import CallMethod, StreamFrames
 from fakes.fake_server import NOT_SERVING, SERVICE, FakeServer, serving
 from fakes.faults import Fault, changed, not_found, unavailable
 from fakes.responses import png
+from fakes.terminal import Run
 from fakes.waiting import wait_until
 
 from patchserve_client import (
@@ -35,13 +36,13 @@ REPEATED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "Infer": ("infer", (png(), "belt")),
     "GetReference": ("get_reference", ("belt",)),
     "GetServerInfo": ("server_info", ()),
-    "GetServerStats": ("server_stats", ()),
     "ListLoads": ("list_loads", ("belt",)),
     "ListReferences": ("list_references", ()),
     "LoadReference": ("load_reference", ([png()], "belt")),
 }
 NOT_REPEATED: dict[str, tuple[str, tuple[Any, ...]]] = {
     "DeleteReference": ("delete_reference", ("belt",)),
+    "GetServerStats": ("server_stats", ()),
     "TuneReference": ("tune_reference", ("belt", 2.0)),
     "RestoreReference": ("restore_reference", ("belt",)),
 }
@@ -66,7 +67,9 @@ def test_a_call_that_is_safe_to_repeat_is_repeated(loaded: FakeServer, call: Cal
 
 
 @pytest.mark.parametrize("method", NOT_REPEATED)
-def test_a_call_that_would_change_something_twice_is_not(loaded: FakeServer, call: CallMethod, method: str) -> None:
+def test_a_change_that_would_be_made_twice_is_not_and_nor_is_what_says_how_it_is_now(
+    loaded: FakeServer, call: CallMethod, method: str
+) -> None:
     name, arguments = NOT_REPEATED[method]
     loaded.fail(method, LOST)
     with pytest.raises(Unavailable):
@@ -278,10 +281,15 @@ def test_calls_take_turns_on_several_servers_that_are_ready() -> None:
     with serving() as one, serving() as two:
         several = f"ipv4:{one.address},{two.address}"
         with Client(several) as client:
-            wait_until(lambda: client.infer(png()) and one.requests["Infer"] and two.requests["Infer"])
+            wait_until(lambda: both_answer(client, one, two))
             asyncio.run(one.health.set(SERVICE, NOT_SERVING))
             wait_until(lambda: all_go_to(two, one, client))
             asyncio.run(two.health.set(SERVICE, NOT_SERVING))
+
+
+def both_answer(client: Client, one: FakeServer, two: FakeServer) -> bool:
+    client.infer(png())
+    return bool(one.requests["Infer"] and two.requests["Infer"])
 
 
 def all_go_to(server: FakeServer, other: FakeServer, client: Client) -> bool:
@@ -295,7 +303,18 @@ def test_a_server_that_ends_costs_no_call() -> None:
     with serving() as one:
         with serving() as two:
             client = Client(f"ipv4:{one.address},{two.address}")
-            wait_until(lambda: client.infer(png()) and one.requests["Infer"] and two.requests["Infer"])
+            wait_until(lambda: both_answer(client, one, two))
         for _ in range(20):
             client.infer(png())
         client.close()
+
+
+def test_the_shell_appends_once_more_too(
+    fake: FakeServer, run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_loads, "HELD_BYTES", 0)
+    assert run("reference", "load", folder, "--id", "belt")[0] == 0
+    fake.fail("LoadReferenceStream", changed("belt"))
+    code, out, _ = run("reference", "load", folder, "--id", "belt", "--append")
+    assert code == 0
+    assert "6 images" in out

@@ -17,6 +17,7 @@ from patchserve_server.domain.errors import (
     ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
+    StorageFullError,
     StorageUnavailableError,
 )
 from patchserve_server.domain.events import Events
@@ -312,6 +313,31 @@ async def test_a_damaged_reference_is_reported_until_it_is_replaced(one: Replica
     new = await publish(one.catalog, reference(level=2))
     await other.poll()
     assert await current(other.catalog) == new.info
+
+
+async def test_a_look_up_that_fails_for_a_while_takes_nothing_away(one: Replica, other: Replica) -> None:
+    old = await publish(one.catalog, reference(level=1))
+    await current(other.catalog)
+    new = await publish(one.catalog, reference(level=2))
+    other.store.damaged[DEFAULT] = StorageFullError("The disk of the cache is full.")
+    await other.poll()
+    assert await current(other.catalog) == old.info
+    other.store.damaged.clear()
+    await other.poll()
+    assert await current(other.catalog) == new.info
+
+
+async def test_listeners_of_all_events_hear_of_every_deletion(
+    memory: SharedMemory, factory: CatalogFactory, one: Replica
+) -> None:
+    events = Heard()
+    other = Replica(memory, factory, events=events)
+    await publish(one.catalog, reference())
+    await other.poll()
+    assert events.changes == []
+    await one.catalog.delete(DEFAULT)
+    await other.poll()
+    assert events.changes == [(DEFAULT, None)]
 
 
 async def test_many_calls_for_one_name_look_it_up_together(one: Replica, other: Replica) -> None:

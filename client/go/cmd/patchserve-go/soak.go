@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 
 	"patchserve"
@@ -122,10 +121,6 @@ func (s *soaking) run() error {
 		},
 		"GetServerInfo": func(ctx context.Context, _ []byte) error {
 			_, err := s.client.GetServerInfo(ctx, &pb.GetServerInfoRequest{})
-			return err
-		},
-		"Check": func(ctx context.Context, _ []byte) error {
-			_, err := grpc_health_v1.NewHealthClient(s.client.Conn).Check(ctx, &grpc_health_v1.HealthCheckRequest{})
 			return err
 		},
 		"LoadReference": s.load,

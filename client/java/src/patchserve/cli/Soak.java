@@ -3,13 +3,7 @@ package patchserve.cli;
 import com.google.gson.Gson;
 import com.google.gson.GsonBuilder;
 import com.google.protobuf.ByteString;
-import io.grpc.CallOptions;
-import io.grpc.MethodDescriptor;
 import io.grpc.StatusRuntimeException;
-import io.grpc.health.v1.HealthCheckRequest;
-import io.grpc.health.v1.HealthCheckResponse;
-import io.grpc.protobuf.ProtoUtils;
-import io.grpc.stub.ClientCalls;
 import java.time.Duration;
 import java.util.ArrayList;
 import java.util.Iterator;
@@ -38,13 +32,6 @@ final class Soak {
     private static final Duration RESUME_FOR = Duration.ofMinutes(1);
     private static final int MOST_FAILURES = 10;
     private static final Gson GSON = new GsonBuilder().disableHtmlEscaping().create();
-    private static final MethodDescriptor<HealthCheckRequest, HealthCheckResponse> CHECK =
-            MethodDescriptor.<HealthCheckRequest, HealthCheckResponse>newBuilder()
-                    .setType(MethodDescriptor.MethodType.UNARY)
-                    .setFullMethodName("grpc.health.v1.Health/Check")
-                    .setRequestMarshaller(ProtoUtils.marshaller(HealthCheckRequest.getDefaultInstance()))
-                    .setResponseMarshaller(ProtoUtils.marshaller(HealthCheckResponse.getDefaultInstance()))
-                    .build();
 
     private interface Single {
         void call(ByteString image);
@@ -106,8 +93,6 @@ final class Soak {
                         .getReference(GetReferenceRequest.newBuilder().setReferenceId(referenceId).build()),
                 "ListReferences", image -> client.stub(TIMEOUT).listReferences(ListReferencesRequest.getDefaultInstance()),
                 "GetServerInfo", image -> client.stub(TIMEOUT).getServerInfo(GetServerInfoRequest.getDefaultInstance()),
-                "Check", image -> ClientCalls.blockingUnaryCall(
-                        client.channel(), CHECK, CallOptions.DEFAULT, HealthCheckRequest.getDefaultInstance()),
                 "LoadReference", this::load);
         singles.keySet().forEach(kind -> counts.put(kind, new Count()));
         counts.put("InferStream", new Count());

@@ -33,12 +33,14 @@ def create_server(
 ) -> Server:
     """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
-    entrance = create_entrance(settings, credentials, observation)
+    entrance = create_entrance(settings, credentials, observation, peers)
     grpc = GrpcServer(listening_of(settings, credentials, shares_port=shares_port), entrance, credentials.authenticator)
     return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
 
 
-def create_entrance(settings: Settings, credentials: Credentials, observation: Observation) -> Entrance:
+def create_entrance(
+    settings: Settings, credentials: Credentials, observation: Observation, peers: Peers | None = None
+) -> Entrance:
     """What all faces share."""
     entrance = Entrance(
         Readiness(),

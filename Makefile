@@ -109,6 +109,10 @@ accuracy: $(STAMP) ## measure the tables of docs/accuracy.md: DATA=folder; ARGS=
 	$(if $(DATA),,$(error accuracy needs DATA=folder, with the labeled sets in the layout of MVTec AD))
 	PYTHONPATH=benchmarks $(BIN)/python -m accuracy "$(DATA)" $(ARGS)
 
+.PHONY: bench-gpu
+bench-gpu: $(STAMP) ## measure what the server makes of a GPU: 6 minutes, one table (benchmarks/gpu/pack.sh for a machine without a network)
+	PYTHON=$(BIN)/python benchmarks/gpu/run.sh $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(if $(DATASET),$(PEERS_VENV)/.installed) ## compare verdicts and coresets with anomalib's: DATASET=folder
 	$(if $(DATASET),,$(error bench-peers needs DATASET=folder, labeled images in the layout of MVTec AD))

@@ -53,9 +53,9 @@ def server(*flags: str, program: Sequence[str] = SERVE, further_lines: int = 0) 
             process.terminate()
 
 
-def load_reference(address: str) -> None:
-    """Loads the undamaged parcels as the reference `default`."""
-    images = [path.read_bytes() for path in sorted((PARCELS / "train" / "good").iterdir())]
+def load_reference(address: str, paths: Sequence[Path] = ()) -> None:
+    """Loads undamaged parcels as the reference `default`: these images, or all."""
+    images = [path.read_bytes() for path in paths or sorted((PARCELS / "train" / "good").iterdir())]
     with grpc.insecure_channel(address) as channel:
         service_pb2_grpc.PatchCoreServiceStub(channel).LoadReference(
             reference_pb2.LoadReferenceRequest(images=images), timeout=START_TIMEOUT_S

@@ -14,7 +14,7 @@ from patchserve_server.engine.backbone.backbone import BackboneIdentity, SharedB
 from patchserve_server.engine.backbone.loading import load_backbone
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime
 from patchserve_server.engine.backbone.precision import with_precision
-from patchserve_server.engine.backbone.runtime import FP32, Runtime
+from patchserve_server.engine.backbone.runtime import CPU_PASS, FP32, Runtime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
 
@@ -27,6 +27,7 @@ class RememberedLayers:
 
     nbytes = 0
     streams = 1
+    largest_pass = CPU_PASS
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime

@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,7 +36,7 @@ STOP_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class ResourceUse:
-    """Resources of the server's process."""
+    """Resources of the server's process, or of all its processes together."""
 
     rss_mib: float
     open_files: int
@@ -58,21 +58,51 @@ class Server:
         return _text(self._log)
 
     def resource_use(self) -> ResourceUse:
-        proc = Path(f"/proc/{self.process.pid}")
-        status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
-        rss_mib = int(status["VmRSS"].split()[0]) / 1024
-        return ResourceUse(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
+        used = [_use_of(proc) for proc in self._processes()]
+        return ResourceUse(
+            sum(one.rss_mib for one in used), sum(one.open_files for one in used), sum(one.threads for one in used)
+        )
 
     def cpu_s(self) -> float:
-        """The processor time of the process so far."""
-        user, system = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+        """The processor time so far."""
+        times = [(proc / "stat").read_text().rpartition(")")[2].split()[11:13] for proc in self._processes()]
+        return sum(int(user) + int(system) for user, system in times) / os.sysconf("SC_CLK_TCK")
 
-    async def stop(self, signal_number: int = signal.SIGTERM) -> int:
-        """Send a signal and return the exit code."""
+    def _processes(self) -> list[Path]:
+        """All of them: a server with several fronts has some."""
+        proc = Path(f"/proc/{self.process.pid}")
+        children = (proc / "task" / proc.name / "children").read_text().split()
+        return [proc, *(Path(f"/proc/{child}") for child in children)]
+
+    async def stop(self) -> int:
+        """Send SIGTERM and return the exit code."""
         if self.process.returncode is None:
-            self.process.send_signal(signal_number)
+            self.process.terminate()
         return await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+
+    async def kill(self) -> None:
+        """Kill all of its processes at once."""
+        if self.process.returncode is None:
+            pids = [int(proc.name) for proc in self._processes()]
+            for pid in pids:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            await asyncio.wait_for(self.process.wait(), STOP_TIMEOUT_S)
+            while any(map(_is_alive, pids)):  # noqa: ASYNC110 - children of others: no event announces their end
+                await asyncio.sleep(0.01)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _use_of(proc: Path) -> ResourceUse:
+    status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
+    rss_mib = int(status["VmRSS"].split()[0]) / 1024
+    return ResourceUse(rss_mib, len(list((proc / "fd").iterdir())), int(status["Threads"]))
 
 
 def _text(log: Path) -> str:
@@ -97,7 +127,7 @@ async def server(*flags: str, cores: set[int] | None = None) -> AsyncIterator[Se
         try:
             yield running
         finally:
-            await running.stop(signal.SIGKILL)
+            await running.kill()
 
 
 @asynccontextmanager

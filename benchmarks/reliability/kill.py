@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -82,7 +81,7 @@ async def run(count: int, seed: int = 0) -> Result:
                     next(iter(expected.values())).problems.append(running.log)
                 changes = [asyncio.create_task(_change(stub, name, state, rng)) for name, state in expected.items()]
                 await asyncio.sleep(rng.random() * _MAX_WAIT_S)
-                await running.stop(signal.SIGKILL)
+                await running.kill()
                 await asyncio.gather(*changes)
             bar.advance(bar_task)
     return {

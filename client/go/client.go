@@ -13,8 +13,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
+	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 
 	"patchserve/pb"
@@ -33,19 +36,32 @@ type Options struct {
 }
 
 // Client is a connection to a server. It is safe for concurrent use. Close it after use.
+//
+// Unary calls that are safe to repeat are made once more while a server is UNAVAILABLE, within their deadline. For 10 s
+// after this client has changed a reference, its calls ask for its own revision, so that every server of a fleet has it.
 type Client struct {
 	pb.PatchCoreServiceClient
 	Conn *grpc.ClientConn
+	own  *ownChanges
 }
 
-// Dial prepares a connection to HOST:PORT; the first call opens it.
+// Dial prepares a connection to HOST:PORT, or to all servers that a name has, dns:///HOST:PORT; the first call opens it.
 func Dial(server string, options Options) (*Client, error) {
-	host, _, err := net.SplitHostPort(server)
+	host, _, err := net.SplitHostPort(strings.TrimPrefix(server, "dns:///"))
 	if err != nil {
-		return nil, fmt.Errorf("the server must be HOST:PORT, not %q: %w", server, err)
+		return nil, fmt.Errorf("the server must be HOST:PORT or dns:///HOST:PORT, not %q: %w", server, err)
 	}
-	dial := []grpc.DialOption{grpc.WithDefaultCallOptions(
-		grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes))}
+	own := &ownChanges{changes: map[string]change{}}
+	dial := []grpc.DialOption{
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxMessageBytes), grpc.MaxCallSendMsgSize(maxMessageBytes)),
+		grpc.WithDefaultServiceConfig(dialConfig(server)),
+		grpc.WithDisableRetry(), // the interceptor retries
+		grpc.WithChainUnaryInterceptor(unary(own)),
+		// Reconnect to a restarted server soon.
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{
+			BaseDelay: 200 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 5 * time.Second,
+		}, MinConnectTimeout: 20 * time.Second}),
+	}
 	encrypted := options.TLS || options.CA != "" || options.Cert != ""
 	if encrypted {
 		config, err := options.config()
@@ -68,7 +84,7 @@ func Dial(server string, options Options) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Client{pb.NewPatchCoreServiceClient(conn), conn}, nil
+	return &Client{pb.NewPatchCoreServiceClient(conn), conn, own}, nil
 }
 
 // Close ends the connection. Running calls end with Canceled.
@@ -105,14 +121,15 @@ func (b bearer) GetRequestMetadata(context.Context, ...string) (map[string]strin
 
 func (b bearer) RequireTransportSecurity() bool { return false }
 
-// Load builds or extends a reference from images of undamaged items, sent one by one. It returns when the reference is
-// in use. next returns the encoded images, and io.EOF after the last one.
+// Load builds or extends a reference from images of undamaged items, sent one by one and once. It returns when the
+// reference is in use. next returns the encoded images, and io.EOF after the last one. LoadReference has all images in
+// one message and is retried: use it for small sets that replace a reference.
 func (c *Client) Load(
 	ctx context.Context, start *pb.LoadReferenceRequest, next func() ([]byte, error),
 ) (*pb.Reference, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel() // half of the images must not become the reference
-	stream, err := c.LoadReferenceStream(ctx)
+	stream, err := c.LoadReferenceStream(withReference(ctx, start.GetReferenceId()))
 	if err != nil {
 		return nil, err
 	}
@@ -131,51 +148,8 @@ func (c *Client) Load(
 		message = &pb.LoadReferenceStreamRequest{Payload: &pb.LoadReferenceStreamRequest_Image{Image: image}}
 	}
 	response, err := stream.CloseAndRecv()
+	if err == nil {
+		c.own.note(response.GetReference())
+	}
 	return response.GetReference(), err
-}
-
-// Stream inspects a stream of frames. next returns the frames, and io.EOF after the last one. It is called from another
-// goroutine, as fast as the server accepts frames. handle gets every message of the server: ready, one result for each
-// frame (also for failed ones), and notices. If next or handle returns an error, the stream ends with this error.
-func (c *Client) Stream(
-	ctx context.Context, config *pb.StreamConfig, next func() (*pb.Frame, error), handle func(*pb.InferStreamResponse) error,
-) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := c.InferStream(ctx)
-	if err != nil {
-		return err
-	}
-	var nextErr error // what next returned; written before the call is cancelled
-	go func() {
-		defer stream.CloseSend()
-		message := &pb.InferStreamRequest{Payload: &pb.InferStreamRequest_Config{Config: config}}
-		for stream.Send(message) == nil {
-			frame, err := next()
-			if errors.Is(err, io.EOF) {
-				return
-			}
-			if err != nil {
-				nextErr = err
-				cancel()
-				return
-			}
-			message = &pb.InferStreamRequest{Payload: &pb.InferStreamRequest_Frame{Frame: frame}}
-		}
-	}()
-	for {
-		response, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			if ctx.Err() != nil && nextErr != nil {
-				return nextErr
-			}
-			return err
-		}
-		if err := handle(response); err != nil {
-			return err
-		}
-	}
 }

@@ -22,6 +22,7 @@ class Address:
 
     target: str
     is_on_this_machine: bool
+    names_several: bool = False  # servers that share the calls: a list, or a name that is looked up with `dns://`
 
 
 def parsed(text: str) -> Address:
@@ -41,11 +42,13 @@ def parsed(text: str) -> Address:
         return Address(text, is_on_this_machine=True)
     if scheme in ("ipv4", "ipv6") and rest:  # a list of addresses
         endpoints = [_Endpoint.parsed(item, text) for item in rest.split(",")]
-        return Address(f"{scheme}:{','.join(map(str, endpoints))}", all(one.is_on_this_machine for one in endpoints))
+        target = f"{scheme}:{','.join(map(str, endpoints))}"
+        return Address(target, all(one.is_on_this_machine for one in endpoints), names_several=len(endpoints) > 1)
     if scheme == "dns" and rest.startswith("//"):
         name_server, _, name = rest[2:].rpartition("/")
         endpoint = _Endpoint.parsed(name, text)
-        return Address(f"dns://{name_server}/{endpoint}", endpoint.is_on_this_machine and not name_server)
+        is_on_this_machine = endpoint.is_on_this_machine and not name_server
+        return Address(f"dns://{name_server}/{endpoint}", is_on_this_machine, names_several=True)
     if "://" in text:
         raise _error(text, "is a URL; leave the scheme and the path out")
     prefix = "dns:" if scheme == "dns" and rest else ""

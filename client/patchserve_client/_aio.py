@@ -12,13 +12,15 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from patchserve.v1 import service_pb2_grpc
+from patchserve.v1.reference_pb2 import LoadReferenceStreamResponse
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
-from patchserve_client import _aio_stream, _calls
+from patchserve_client import _aio_stream, _calls, _loads
 from patchserve_client import _types as types
 from patchserve_client._aio_status import server_status_first
 from patchserve_client._aio_transfer import AsyncTransferCalls
+from patchserve_client._attempts import LoadAttempt
 from patchserve_client._base import OpenChannel
-from patchserve_client._errors import Cancelled, NotFound, translate_errors
+from patchserve_client._errors import Cancelled, NotFound, PatchserveError, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._server_types import Health, ServerInfo, ServerStats
 from patchserve_client._silence import SilenceLimit
@@ -76,18 +78,31 @@ class AsyncClient(AsyncTransferCalls):
         **options: Unpack[LoadOptions],
     ) -> types.ReferenceInfo:
         """Like `Client.load_reference`. Worker threads read `images`, one at a time."""
-        load = await asyncio.to_thread(_calls.load, images, reference_id, options)
+        load = await asyncio.to_thread(_loads.load, images, reference_id, options)
         deadline_s = self._load_deadline_s(timeout_s)
         if isinstance(load, _calls.Call):
             return await self._run(load, deadline_s)
+        attempt = LoadAttempt(load, self._own, deadline_s)
+        while True:
+            try:
+                response = await self._upload_images(attempt)
+            except PatchserveError as error:
+                await asyncio.sleep(attempt.pause_s(error))
+            else:
+                attempt.learn(response)
+                return load.convert(response)
+
+    async def _upload_images(self, attempt: LoadAttempt) -> LoadReferenceStreamResponse:
+        messages = attempt.messages()
         with self._translate_errors():
-            call = self._stub.LoadReferenceStream(timeout=deadline_s, metadata=self._connection.metadata())
+            metadata = self._connection.metadata(attempt.reference_id)
+            call = self._stub.LoadReferenceStream(timeout=attempt.remaining_s, metadata=metadata)
             try:
                 async with server_status_first(call):
-                    while (message := await asyncio.to_thread(next, load.messages, None)) is not None:
+                    while (message := await asyncio.to_thread(next, messages, None)) is not None:
                         await call.write(message)
                     await call.done_writing()
-                    return load.convert(await call)
+                    return await call
             finally:
                 call.cancel()  # the server must not build a reference from a part of the images
 
@@ -118,7 +133,7 @@ class AsyncClient(AsyncTransferCalls):
         Leaving the loop early cancels the call when the generator is closed: at once with `contextlib.aclosing`,
         otherwise when it is garbage-collected.
         """
-        state = _calls.stream_state(reference_id, options, resume_for_s)
+        state = _calls.stream_state(reference_id, options, resume_for_s, self._own)
         limit = SilenceLimit(state, self._silence_s(timeout_s))
         connect = partial(self._connect_stream, limit)
         return _aio_stream.stream(state, frames, _calls.frame_requests(options), connect, on_notice)
@@ -127,7 +142,7 @@ class AsyncClient(AsyncTransferCalls):
         self, limit: SilenceLimit, requests: AsyncGenerator[InferStreamRequest]
     ) -> AsyncGenerator[InferStreamResponse]:
         with self._translate_errors():
-            call = self._stub.InferStream(requests, metadata=self._connection.metadata())
+            call = self._stub.InferStream(requests, metadata=self._connection.metadata(limit.reference_id))
             try:
                 async with limit.watch_async(call.cancel), server_status_first(call):
                     async for message in call:
@@ -215,9 +230,16 @@ class AsyncClient(AsyncTransferCalls):
         return Health(alive, ready)
 
     async def _run(self, call: _calls.Call[_T], timeout_s: float | None) -> _T:
-        with self._translate_errors():
-            response = await self._start(call, timeout_s)
-        return call.convert(response)
+        attempt = self._attempt(call, timeout_s)
+        while True:
+            try:
+                with self._translate_errors():
+                    response = await self._start(call.method, attempt)
+            except PatchserveError as error:
+                await asyncio.sleep(attempt.pause_s(error))
+            else:
+                attempt.learn(response)
+                return call.convert(response)
 
     @contextmanager
     def _translate_errors(self) -> Iterator[None]:

@@ -15,6 +15,7 @@ from patchserve_client import _reference_files as files
 from patchserve_client import _results
 from patchserve_client._aio_status import server_status_first
 from patchserve_client._base import BaseClient
+from patchserve_client._reference_header import DEFAULT_ID
 from patchserve_client._types import ReferenceInfo
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class AsyncTransferCalls(BaseClient):
         call = self._opened.service.ExportReference(
             files.export_request(reference_id, expected_revision),
             timeout=self._load_deadline_s(timeout_s),
-            metadata=self._connection.metadata(),
+            metadata=self._connection.metadata(reference_id or DEFAULT_ID),
         )
         messages = aiter(call)
 
@@ -115,7 +116,8 @@ class AsyncTransferCalls(BaseClient):
     ) -> ReferenceInfo:
         with self._translate_errors():
             call = self._opened.service.ImportReference(
-                timeout=self._load_deadline_s(timeout_s), metadata=self._connection.metadata()
+                timeout=self._load_deadline_s(timeout_s),
+                metadata=self._connection.metadata(start.start.reference_id),
             )
             try:
                 async with server_status_first(call):
@@ -123,6 +125,8 @@ class AsyncTransferCalls(BaseClient):
                     async for chunk in chunks:
                         await call.write(files.import_chunk(chunk))
                     await call.done_writing()
-                    return _results.reference_info((await call).reference)
+                    reference = (await call).reference
+                    self._own.note(reference.reference_id, reference.revision)
+                    return _results.reference_info(reference)
             finally:
                 call.cancel()  # the server must not wait for the rest

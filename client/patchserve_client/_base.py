@@ -11,8 +11,10 @@ from grpc_health.v1 import health_pb2_grpc
 from patchserve.v1 import service_pb2_grpc
 from patchserve_client import _connection
 from patchserve_client._address import DEFAULT_SERVER, parsed
+from patchserve_client._attempts import UnaryAttempt
 from patchserve_client._calls import Call
 from patchserve_client._connection import Connection, TokenSource
+from patchserve_client._own_changes import OwnChanges
 from patchserve_client._tls import TlsConfig
 
 
@@ -45,6 +47,7 @@ class BaseClient:
             parsed(server), timeout_s, load_timeout_s, tls, token, max_message_mib, insecure_token
         )
         self._credentials = self._connection.credentials()
+        self._own = OwnChanges()
         self._prepare()
 
     def _prepare(self) -> None:
@@ -63,12 +66,14 @@ class BaseClient:
             channel = self._grpc.secure_channel(server, self._credentials, options)
         return OpenChannel(channel, service_pb2_grpc.PatchCoreServiceStub(channel), health_pb2_grpc.HealthStub(channel))
 
-    def _start(self, call: Call[Any], timeout_s: float | None) -> Any:  # noqa: ANN401 - each call has its own response
+    def _attempt(self, call: Call[Any], timeout_s: float | None) -> UnaryAttempt:
+        return UnaryAttempt(call, self._own, self._connection.timeout_s if timeout_s is None else timeout_s)
+
+    def _start(self, method: str, attempt: UnaryAttempt) -> Any:  # noqa: ANN401 - each call has its own response
         """Make a unary call. grpc returns the response; grpc.aio returns a call to await."""
-        stub = self._opened.health if call.method == "Check" else self._opened.service
-        method = getattr(stub, call.method)
-        deadline_s = self._connection.timeout_s if timeout_s is None else timeout_s
-        return method(call.request, timeout=deadline_s, metadata=self._connection.metadata())
+        stub = self._opened.health if method == "Check" else self._opened.service
+        metadata = self._connection.metadata(attempt.reference_id)
+        return getattr(stub, method)(attempt.request, timeout=attempt.remaining_s, metadata=metadata)
 
     def _load_deadline_s(self, timeout_s: float | None) -> float:
         return self._connection.load_timeout_s if timeout_s is None else timeout_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from functools import partial
 from types import TracebackType
@@ -10,12 +11,14 @@ from typing import Self, TypeVar, Unpack
 import grpc
 
 from patchserve.v1 import service_pb2_grpc
+from patchserve.v1.reference_pb2 import LoadReferenceStreamResponse
 from patchserve.v1.stream_pb2 import InferStreamRequest, InferStreamResponse
-from patchserve_client import _calls, _stream
+from patchserve_client import _calls, _loads, _stream
+from patchserve_client._attempts import LoadAttempt
 from patchserve_client._base import OpenChannel
 from patchserve_client._client_references import ReferenceCalls
 from patchserve_client._client_transfer import TransferCalls
-from patchserve_client._errors import NotFound, translate_errors
+from patchserve_client._errors import NotFound, PatchserveError, translate_errors
 from patchserve_client._options import InferOptions, LoadOptions, StreamOptions
 from patchserve_client._server_types import Health, ServerInfo, ServerStats
 from patchserve_client._silence import SilenceLimit
@@ -129,17 +132,27 @@ class Client(ReferenceCalls, TransferCalls):
             PatchserveError: the server rejected the load, or the connection failed.
             OSError, TypeError, ValueError: an image or an option is not usable. Nothing was loaded.
         """
-        load = _calls.load(images, reference_id, options)
+        load = _loads.load(images, reference_id, options)
         deadline_s = self._load_deadline_s(timeout_s)
         if isinstance(load, _calls.Call):
             return self._run(load, deadline_s)
-        method, metadata = self._stub.LoadReferenceStream, self._connection.metadata()
-        response = upload(
-            lambda messages: method.future(messages, timeout=deadline_s, metadata=metadata),
-            load.messages,
+        attempt = LoadAttempt(load, self._own, deadline_s)
+        while True:
+            try:
+                response = self._upload_images(attempt)
+            except PatchserveError as error:
+                time.sleep(attempt.pause_s(error))
+            else:
+                attempt.learn(response)
+                return load.convert(response)
+
+    def _upload_images(self, attempt: LoadAttempt) -> LoadReferenceStreamResponse:
+        method, metadata = self._stub.LoadReferenceStream, self._connection.metadata(attempt.reference_id)
+        return upload(
+            lambda messages: method.future(messages, timeout=attempt.remaining_s, metadata=metadata),
+            attempt.messages(),
             self._connection,
         )
-        return load.convert(response)
 
     def infer(
         self,
@@ -210,7 +223,7 @@ class Client(ReferenceCalls, TransferCalls):
             DeadlineExceeded: nothing arrived for `timeout_s`.
             TypeError, ValueError: an option is not usable.
         """
-        state = _calls.stream_state(reference_id, options, resume_for_s)
+        state = _calls.stream_state(reference_id, options, resume_for_s, self._own)
         limit = SilenceLimit(state, self._silence_s(timeout_s))
         connect = partial(self._connect_stream, limit)
         return _stream.stream(state, frames, _calls.frame_requests(options), connect, on_notice)
@@ -219,7 +232,7 @@ class Client(ReferenceCalls, TransferCalls):
         self, limit: SilenceLimit, requests: Iterator[InferStreamRequest]
     ) -> Generator[InferStreamResponse]:
         with translate_errors(self._connection):
-            call = self._stub.InferStream(requests, metadata=self._connection.metadata())
+            call = self._stub.InferStream(requests, metadata=self._connection.metadata(limit.reference_id))
             try:
                 with limit.watch(call.cancel):
                     yield from call
@@ -248,6 +261,13 @@ class Client(ReferenceCalls, TransferCalls):
         return Health(alive, ready)
 
     def _run(self, call: _calls.Call[_T], timeout_s: float | None) -> _T:
-        with translate_errors(self._connection):
-            response = self._start(call, timeout_s)
-        return call.convert(response)
+        attempt = self._attempt(call, timeout_s)
+        while True:
+            try:
+                with translate_errors(self._connection):
+                    response = self._start(call.method, attempt)
+            except PatchserveError as error:
+                time.sleep(attempt.pause_s(error))
+            else:
+                attempt.learn(response)
+                return call.convert(response)

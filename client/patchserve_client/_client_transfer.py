@@ -13,6 +13,7 @@ from patchserve_client import _reference_files as files
 from patchserve_client import _results
 from patchserve_client._base import BaseClient
 from patchserve_client._errors import translate_errors
+from patchserve_client._reference_header import DEFAULT_ID
 from patchserve_client._types import ReferenceInfo
 from patchserve_client._upload import upload
 
@@ -122,7 +123,7 @@ class TransferCalls(BaseClient):
         call = self._opened.service.ExportReference(
             files.export_request(reference_id, expected_revision),
             timeout=self._load_deadline_s(timeout_s),
-            metadata=self._connection.metadata(),
+            metadata=self._connection.metadata(reference_id or DEFAULT_ID),
         )
 
         def chunks() -> Iterator[bytes]:
@@ -140,11 +141,13 @@ class TransferCalls(BaseClient):
     def _import(
         self, start: reference_pb2.ImportReferenceRequest, chunks: Iterator[bytes], timeout_s: float | None
     ) -> ReferenceInfo:
-        deadline_s, metadata = self._load_deadline_s(timeout_s), self._connection.metadata()
+        # Without an id, the one in the file counts, which only the server reads.
+        deadline_s, metadata = self._load_deadline_s(timeout_s), self._connection.metadata(start.start.reference_id)
         method = self._opened.service.ImportReference
         response = upload(
             lambda messages: method.future(messages, timeout=deadline_s, metadata=metadata),
             files.import_messages(start, chunks),
             self._connection,
         )
+        self._own.note(response.reference.reference_id, response.reference.revision)
         return _results.reference_info(response.reference)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
@@ -10,40 +9,14 @@ from typing import Any, TypeAlias
 import grpc
 
 from patchserve_client._address import Address
+from patchserve_client._reference_header import reference_header
+from patchserve_client._service_config import service_config
 from patchserve_client._tls import TlsConfig, credentials
 from patchserve_client._tracing import trace_headers
 
 DEFAULT_TIMEOUT_S = 30.0
 DEFAULT_LOAD_TIMEOUT_S = 600.0
 DEFAULT_MAX_MESSAGE_MIB = 64
-
-# Calls that are safe to repeat. LoadReference is: an APPEND to any revision, which is not, uses LoadReferenceStream
-# (see _calls.load). DeleteReference is not: the second response would be NOT_FOUND. Nor is TuneReference: after its
-# first success, the reference is no longer at the expected revision. A second RestoreReference undoes the first.
-_RETRIED_METHODS = (
-    "GetReference",
-    "GetReferenceImage",
-    "GetServerInfo",
-    "Infer",
-    "ListLoads",
-    "ListReferences",
-    "LoadReference",
-)
-_RETRY_POLICY = {
-    "maxAttempts": 4,
-    "initialBackoff": "0.1s",
-    "maxBackoff": "2s",
-    "backoffMultiplier": 3,
-    "retryableStatusCodes": ["UNAVAILABLE"],
-}
-_SERVICE_CONFIG = {
-    "methodConfig": [
-        {
-            "name": [{"service": "patchserve.v1.PatchCoreService", "method": method} for method in _RETRIED_METHODS],
-            "retryPolicy": _RETRY_POLICY,
-        }
-    ]
-}
 
 TokenSource: TypeAlias = str | Callable[[], str] | None
 """A bearer token, or a function that returns the current one. It is called for every call, so it must be fast."""
@@ -87,7 +60,7 @@ class Connection:
         return [
             ("grpc.max_send_message_length", max_message_bytes),
             ("grpc.max_receive_message_length", max_message_bytes),
-            ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+            ("grpc.service_config", service_config(is_spread=self.address.names_several)),
             # gRPC does not retry a request larger than this buffer. Its default, 256 KiB, excludes most images.
             ("grpc.per_rpc_retry_buffer_size", max_message_bytes),
             # Without this gRPC uses the proxy of http_proxy even for ports of this machine.
@@ -110,13 +83,15 @@ class Connection:
         """
         return None if self.tls is None else credentials(self.tls)
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """The token, and the trace that the caller is in.
+    def metadata(self, reference_id: str = "") -> tuple[tuple[str, str], ...]:
+        """The token, the reference that the call is about, if it is about one, and the trace that the caller is in.
 
         The token is a plain header: gRPC's call credentials cannot send it unencrypted, for example to a sidecar.
         """
         token = checked_token(self.token()) if callable(self.token) else self.token
-        return ((("authorization", f"Bearer {token}"),) if token else ()) + trace_headers()
+        return ((("authorization", f"Bearer {token}"),) if token else ()) + (
+            reference_header(reference_id) + trace_headers()
+        )
 
 
 def checked_token(token: str) -> str:

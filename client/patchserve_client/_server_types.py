@@ -119,10 +119,10 @@ class ReferenceStats:
 
 @dataclass(frozen=True, slots=True)
 class ServerStats:
-    """What `GetServerStats` returns. Counts begin with the process and only grow: take differences."""
+    """What `GetServerStats` returns. Counts begin with the server and only grow: take differences."""
 
     process_id: str  # with another one than before, all counts have begun again
-    processes: int  # that answer calls; each counts for itself
+    processes: int  # that answer calls; the counts are those of all
     start_time: datetime  # UTC
     uptime_s: float
     calls_in_progress: int

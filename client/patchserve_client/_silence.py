@@ -25,6 +25,11 @@ class SilenceLimit:
         self._timeout_s = timeout_s
         self._poll_s = min(_LONGEST_POLL_S, timeout_s / 10)
 
+    @property
+    def reference_id(self) -> str:
+        """The reference of the stream."""
+        return self._state.reference_id
+
     @contextmanager
     def watch(self, cancel: Callable[[], object]) -> Iterator[None]:
         """Call `cancel` from another thread if the stream is silent for too long in this block.

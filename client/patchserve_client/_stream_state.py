@@ -18,6 +18,8 @@ from patchserve_client._backoff import Backoff
 from patchserve_client._choices import NoticeKind
 from patchserve_client._counted import counted
 from patchserve_client._errors import PatchserveError
+from patchserve_client._own_changes import OwnChanges
+from patchserve_client._reference_header import reference_of
 from patchserve_client._types import FrameResult, StreamNotice
 
 
@@ -30,11 +32,15 @@ class StreamState:
     `connect_after_s` is how many seconds to wait before the next connection; None: the stream has ended.
     """
 
-    def __init__(self, config: InferStreamRequest, backoff: Backoff) -> None:
+    def __init__(self, config: InferStreamRequest, backoff: Backoff, own: OwnChanges) -> None:
         self.connect_after_s: float | None = 0.0
         self.is_connected = False
+        self.reference_id = reference_of(config.config)
         self._config = config
         self._backoff = backoff
+        self._own = own
+        # The revision to ask for first; empty after the first connection is open, or if the caller names one.
+        self._pinned_revision = "" if config.config.expected_revision else own.revision_of(self.reference_id)
         self._lock = threading.Lock()
         self._connection = 0
         self._config_is_sent = False
@@ -85,12 +91,18 @@ class StreamState:
             self._silent_since_s = self._silent_since_s or time.monotonic()
             if not self._config_is_sent:
                 self._config_is_sent = True
-                return self._config
+                return self._pinned_config() if self._pinned_revision else self._config
             place, request = self._unsent.popleft()
-            if self._backoff.reconnects:  # without reconnecting, no frame is sent again, so it is not stored
+            if self._backoff.reconnects or self._pinned_revision:  # otherwise no frame is sent again
                 self._unanswered[self._sequence] = (place, request)
             self._sequence += 1
             return request
+
+    def _pinned_config(self) -> InferStreamRequest:
+        config = InferStreamRequest()
+        config.CopyFrom(self._config)
+        config.config.expected_revision = self._pinned_revision
+        return config
 
     def needs_frame(self, connection: int) -> bool:
         """Whether this connection has nothing to send until a frame is added."""
@@ -125,6 +137,7 @@ class StreamState:
             return self._placed_in_stream(event)
         if event is not None:
             return event
+        self._unpin()
         if not self._has_frames_without_result():
             self._backoff.reset()  # `ready`, and no frame must be sent again
         return self._resumed()
@@ -162,6 +175,11 @@ class StreamState:
             PatchserveError: `error`, if another connection would not help.
             Exception: the stream has ended; this is the exception of the caller's frames.
         """
+        if self._pinned_revision and error.reason == "REVISION_MISMATCH":  # somebody else has changed it since
+            self._own.forget(self.reference_id)
+            self._pinned_revision = ""
+            self.is_connected, self.connect_after_s = False, 0.0
+            return None
         if self._backoff.reconnects and self._frames_ended and not self._has_frames_without_result():
             self._end()
             return None
@@ -173,6 +191,13 @@ class StreamState:
             return None
         self._lost_at_s = time.monotonic()
         return StreamNotice(NoticeKind.RECONNECTING, f"The stream lost its server, reconnecting: {error.message}")
+
+    def _unpin(self) -> None:
+        """The connection is open. The next one takes the revision that the reference then has."""
+        with self._lock:
+            self._pinned_revision = ""
+            if not self._backoff.reconnects:
+                self._unanswered.clear()
 
     def _resumed(self) -> StreamNotice | None:
         if self._lost_at_s is None:

@@ -13,7 +13,7 @@ def main() -> None:
     # gRPC's library logs failed handshakes on stderr; the command reports them itself.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
-        from patchserve_client.cli import main as run  # noqa: PLC0415
+        from patchserve_command.commands import app  # noqa: PLC0415
     except KeyboardInterrupt:  # later ones are handled there
         sys.exit(_INTERRUPTED)
-    run()
+    app()

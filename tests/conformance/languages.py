@@ -16,11 +16,13 @@ CLIENT = REPO / "client"
 class Language:
     """`runner` is the command of the conformance runner, `built` a file that is there once the client is built.
 
-    `command` is its command line, with load, infer and stream; None: it is tested elsewhere.
+    `soak` is the command of its load generator. `command` is its command line, with load, infer and stream; None: it is
+    tested elsewhere.
     """
 
     name: str
     runner: tuple[str, ...]
+    soak: tuple[str, ...]
     built: Path | None = None
     command: tuple[str, ...] | None = None
 
@@ -30,8 +32,8 @@ class Language:
 
 
 def compiled(name: str, built: Path, *command: str) -> Language:
-    """A client whose command line has the command `conformance`."""
-    return Language(name, (*command, "conformance"), built, command)
+    """A client whose command line has the commands `conformance` and `soak`."""
+    return Language(name, (*command, "conformance"), (*command, "soak"), built, command)
 
 
 NODE = CLIENT / "node/dist/cli.js"
@@ -43,7 +45,11 @@ JAVA_COMMAND = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")  # they m
 
 # The others are compared with the first.
 LANGUAGES = (
-    Language("python", (sys.executable, "-m", "conformance.python_runner")),
+    Language(
+        "python",
+        (sys.executable, "-m", "conformance.python_runner"),
+        (sys.executable, str(Path(__file__).with_name("python_soak.py"))),
+    ),
     compiled("node", NODE, "node", str(NODE)),
     compiled("go", GO, str(GO)),
     compiled("java", JAVA, *JAVA_COMMAND, "-jar", str(JAVA)),

@@ -18,6 +18,8 @@ from fakes.detector import FakeDetector
 from fakes.gray import gray_input, gray_png
 from fakes.waiting import settle, until
 
+from patchserve_server.access.certificates import reloading_identity
+from patchserve_server.access.link_tls import LinkTls
 from patchserve_server.domain.drift import UNKNOWN, DriftState
 from patchserve_server.domain.errors import (
     EngineLostError,
@@ -36,8 +38,9 @@ from patchserve_server.domain.reference import CalibrationMethod, ReferenceOpera
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.domain.reference_options import RequestedOptions, ScoringProfile
+from patchserve_server.fronts import link
 from patchserve_server.fronts.connected_fronts import ConnectedFronts
-from patchserve_server.fronts.endpoints import listen
+from patchserve_server.fronts.endpoints import connect, listen
 from patchserve_server.fronts.engine_session import Engine, EngineSession
 from patchserve_server.fronts.pixels import SLOT_BYTES, SLOTS, SharedPixels
 from patchserve_server.fronts.remote_engine import RemoteEngine
@@ -47,6 +50,7 @@ from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ImportOptions, ReferenceTransfer
@@ -61,7 +65,7 @@ class EngineBench:
     """An engine that listens, and the fronts that a test connects to it."""
 
     def __init__(self, pool: ThreadPoolExecutor, stack: AsyncExitStack, address: str) -> None:
-        self.detector, self.fronts, self._stack, self._address = FakeDetector(), ConnectedFronts(), stack, address
+        self.detector, self.fronts, self._stack, self.address = FakeDetector(), ConnectedFronts(), stack, address
         self.catalog = Catalog(
             MemoryReferenceStore(),
             self.detector,
@@ -99,16 +103,21 @@ class EngineBench:
         self.client_tls: ssl.SSLContext | None = None
 
     async def listen(self) -> None:
-        server = await listen(lambda: EngineSession(self.engine).link.connection, self._address, self.server_tls)
+        server = await listen(lambda: EngineSession(self.engine).link.connection, self.address, self.server_tls)
         self._stack.callback(server.close)
-        if not self._address.startswith("unix"):
-            self._address = f"localhost:{server.sockets[0].getsockname()[1]}"
+        if not self.address.startswith("unix"):
+            self.address = f"localhost:{server.sockets[0].getsockname()[1]}"
 
-    async def front(self, number: int = 0, version: str = VERSION, *, shares_memory: bool = True) -> RemoteEngine:
-        pixels = SharedPixels(self._files[number]) if shares_memory else None
-        front = RemoteEngine(pixels, NOBODY, lambda _head, _body: None)
+    async def front(
+        self, number: int = 0, version: str = VERSION, *, shares_memory: bool | None = None
+    ) -> RemoteEngine:
+        is_near = self.address.startswith("unix") if shares_memory is None else shares_memory
+        pixels = SharedPixels(self._files[number]) if is_near else None
+        front = RemoteEngine(pixels, NOBODY, Peers())
         self._stack.callback(front.close)
-        info = await front.connect(self._address, version=version, front=number, shows_wall=False, tls=self.client_tls)
+        info = await front.connect(
+            self.address, version=version, front=number if is_near else None, tls=self.client_tls
+        )
         assert info == self.detector.info
         return front
 
@@ -123,11 +132,24 @@ async def engine_bench(address: str) -> AsyncIterator[EngineBench]:
             yield bench
 
 
-@pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[EngineBench]:
-    async with engine_bench(f"unix:{tmp_path}/engine") as made:
+@pytest.fixture(params=["on this machine", "elsewhere"])
+async def bench(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[EngineBench]:
+    """An engine that shares memory with its fronts, or one that is reached over TCP with certificates of both sides."""
+    is_near = request.param == "on this machine"
+    async with engine_bench(f"unix:{tmp_path}/engine" if is_near else "localhost:0") as made:
+        if not is_near:
+            made.server_tls, made.client_tls = tls_of_both(Authority(), tmp_path)
         await made.listen()
         yield made
+
+
+def tls_of_both(authority: Authority, folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """What an engine and its fronts need, with certificates that one authority signs."""
+    ca = folder / "ca.pem"
+    ca.write_bytes(authority.certificate)
+    engine = reloading_identity(*authority.write(folder, "engine"), ca)
+    front = reloading_identity(*authority.write(folder, "front"), ca)
+    return LinkTls.of_engine(engine), LinkTls.of_front(front)
 
 
 async def load(front: RemoteEngine, *levels: int, **options: object) -> LoadedReference:
@@ -211,10 +233,10 @@ async def test_users_of_one_revision_share_a_pin_and_the_last_one_gives_it_back(
     front = await bench.front()
     await load(front, 1)
     async with front.references.use(BELT) as one, front.references.use(BELT) as other:
-        assert one.pin == other.pin
+        assert one is other
     await settle()
     async with front.references.use(BELT) as later:
-        assert later.pin != one.pin
+        assert later is not one
     await front.references.delete(BELT)
     await until(lambda: not list(bench.catalog.open_ids()))
 
@@ -335,34 +357,72 @@ async def test_clients_of_different_fronts_take_turns(bench: EngineBench) -> Non
 
 
 async def test_another_version_is_refused(bench: EngineBench) -> None:
-    with pytest.raises(PatchserveError, match="The engine is patchserve 1, not 2"):
+    with pytest.raises(PatchserveError, match="The engine is patchserve 1, and this front is 2: they need the same"):
         await bench.front(version="2")
 
 
-async def test_an_engine_on_another_machine_needs_certificates_of_both(tmp_path: Path) -> None:
-    authority = Authority()
-    ca = tmp_path / "ca.pem"
-    ca.write_bytes(authority.certificate)
+async def test_whoever_does_not_say_what_it_is_gets_nothing(
+    bench: EngineBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchserve_server.fronts.session._HELLO_S", 0.05)
+    await load(await bench.front(), 1)
+    silent = RemoteEngine(None, NOBODY, Peers())
+    await connect(silent.link.connection, bench.address, bench.client_tls)
+    async with asyncio.timeout(10):
+        await silent.lost.wait()
+    for request, body in (({"do": "delete", "id": BELT, "expected": None}, b""), ({"do": "hello"}, b"long")):
+        rude = RemoteEngine(None, NOBODY, Peers())
+        await connect(rude.link.connection, bench.address, bench.client_tls)
+        with pytest.raises(EngineLostError):
+            await rude.link.ask(request, body)
+    assert bench.catalog.find(BELT) is not None
 
-    def context(purpose: ssl.Purpose, name: str) -> ssl.SSLContext:
-        made = ssl.create_default_context(purpose, cafile=str(ca))
-        made.load_cert_chain(*authority.write(tmp_path, name))
-        made.verify_mode = ssl.CERT_REQUIRED
-        return made
 
+async def test_an_engine_elsewhere_needs_a_front_whose_certificate_it_knows(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
     async with engine_bench("localhost:0") as bench:
-        bench.server_tls = context(ssl.Purpose.CLIENT_AUTH, "engine")
-        bench.client_tls = context(ssl.Purpose.SERVER_AUTH, "front")
+        bench.server_tls, bench.client_tls = tls_of_both(Authority(), tmp_path)
         await bench.listen()
-        front = await bench.front(shares_memory=False)
-        await load(front, 100)
-        assert await score(front, 103) == 3
-        bench.client_tls = ssl.create_default_context(cafile=str(ca))  # a front without a certificate
+        known = bench.client_tls
+        strangers = tls_of_both(Authority(), tmp_path / "other")[1]
+        nobody = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+        for bench.client_tls in (strangers, nobody, None):
+            with pytest.raises((OSError, EngineLostError)):
+                await bench.front()
+        bench.client_tls = known
+        assert await bench.front()
+
+
+async def test_new_links_begin_with_the_certificates_as_they_are_now(tmp_path: Path) -> None:
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes((old := Authority()).certificate)
+    identities = [reloading_identity(*old.write(tmp_path, name), ca) for name in ("engine", "front")]
+    async with engine_bench("localhost:0") as bench:
+        bench.server_tls, bench.client_tls = LinkTls.of_engine(identities[0]), LinkTls.of_front(identities[1])
+        await bench.listen()
+        before = await bench.front()
+        ca.write_bytes((new := Authority()).certificate)
+        new.write(tmp_path, "engine")
+        assert identities[0].reload()
         with pytest.raises((OSError, EngineLostError)):
-            await bench.front(shares_memory=False)
-        bench.client_tls = None
-        with pytest.raises(ValueError, match="only with TLS"):
-            await bench.front(shares_memory=False)
+            await bench.front()
+        new.write(tmp_path, "front")
+        assert identities[1].reload()
+        after = await bench.front()
+        await load(after, 100)
+        assert await score(before, 103) == 3, "a link keeps what it began with"
+
+
+async def test_another_end_that_is_silent_is_left(bench: EngineBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "WATCH_S", 0.02)
+    one, other = await bench.front(0), await bench.front(1)
+    for _ in range(10):  # while it answers, it stays
+        await asyncio.sleep(0.02)
+        assert not one.lost.is_set()
+    monkeypatch.setattr(one.link.connection, "send", lambda *_: None)  # it hangs
+    async with asyncio.timeout(10):
+        await one.lost.wait()
+    assert not other.lost.is_set()
 
 
 async def _all(chunks: AsyncIterator[bytes]) -> bytes:

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -17,10 +17,17 @@ PROGRAM = (sys.executable, str(Path(__file__).parents[1] / "fakes" / "fleet_pare
 
 
 class Fleet(ServerProcess):
-    """A parent, an engine and fronts. `score_s`: how long a batch takes."""
+    """A parent, an engine and fronts.
 
-    def __init__(self, *flags: str, score_s: float = 0.0, fronts: int = 2) -> None:
-        super().__init__("--fronts", str(fronts), *flags, program=PROGRAM, variables={"FAKE_SCORE_S": str(score_s)})
+    Args:
+        score_s: how long a batch takes.
+        silence_s: how long a process may be silent; None: as long as in earnest.
+        fronts: how many.
+    """
+
+    def __init__(self, *flags: str, score_s: float = 0.0, silence_s: float | None = None, fronts: int = 2) -> None:
+        variables = {"FAKE_SCORE_S": str(score_s), "FAKE_SILENCE_S": str(silence_s or "")}
+        super().__init__("--fronts", str(fronts), *flags, program=PROGRAM, variables=variables)
         self.fronts = fronts
 
     def pid_of(self, name: str) -> int:
@@ -51,7 +58,8 @@ class Fleet(ServerProcess):
                 )
                 before = [self._sockets(each) for each in range(self.fronts)]
                 grpc.channel_ready_future(channel).result(30)
-                wait_until(lambda: [self._sockets(each) for each in range(self.fronts)] != before)  # noqa: B023
+                with suppress(TimeoutError):  # an old connection may have been closed meanwhile
+                    wait_until(lambda: [self._sockets(each) for each in range(self.fronts)] != before, 5)  # noqa: B023
                 if self._sockets(front) > before[front]:
                     break
             yield Stub(channel)
@@ -68,7 +76,7 @@ class Fleet(ServerProcess):
 
 
 @contextmanager
-def fleet_process(*flags: str, score_s: float = 0.0) -> Iterator[Fleet]:
+def fleet_process(*flags: str, score_s: float = 0.0, silence_s: float | None = None) -> Iterator[Fleet]:
     """Several processes, as `until_stopped`."""
-    with until_stopped(Fleet(*flags, score_s=score_s)) as fleet:
+    with until_stopped(Fleet(*flags, score_s=score_s, silence_s=silence_s)) as fleet:
         yield fleet

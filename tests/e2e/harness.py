@@ -47,13 +47,19 @@ class ServerProcess:
     address: str
     http_url: str
 
-    def __init__(self, *flags: str, program: Sequence[str] = (), variables: Mapping[str, str] | None = None) -> None:
-        command = [*(program or [str(Path(sys.executable).parent / "patchserve-server")]), "serve"]
-        command += ["--drain-delay-s", "0.1", "--backbone", "efficientnet_lite2", "--port", "0", *flags]
+    def __init__(
+        self,
+        *flags: str,
+        command: str = "serve",
+        program: Sequence[str] = (),
+        variables: Mapping[str, str] | None = None,
+    ) -> None:
+        line = [*(program or [str(Path(sys.executable).parent / "patchserve-server")]), command]
+        line += ["--drain-delay-s", "0.1", "--backbone", "efficientnet_lite2", "--port", "0", *flags]
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PATCHSERVE_")}
         environment |= variables or {}
         self.process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
         )
         self._lines: list[str] = []
         self._reading = threading.Thread(target=self._read_log, daemon=True)

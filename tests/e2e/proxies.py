@@ -1,4 +1,4 @@
-"""nginx and Envoy with the configurations of docs/deployment, in front of servers on this machine."""
+"""nginx with the configurations of docs/deployment, in front of servers on this machine."""
 
 from __future__ import annotations
 
@@ -75,30 +75,6 @@ def _nginx(
         return [program("nginx"), "-p", str(folder), "-c", "nginx.conf", "-e", str(folder / "log"), "-g", process]
 
     with _proxy(folder, sample, upstream, upstreams, write=write, wait=wait) as proxy:
-        yield proxy
-
-
-@contextmanager
-def envoy(folder: Path, *upstreams: str) -> Iterator[Proxy]:
-    """docs/deployment/envoy.yaml in front of these HOST:PORTs, at most two."""
-
-    def write(conf: str, port: int) -> list[str]:
-        conf = conf.replace("0.0.0.0, port_value: 443", f"127.0.0.1, port_value: {port}")
-        conf = conf.replace("port_value: 9901", "port_value: 0").replace("/etc/envoy/tls", str(folder))
-        (folder / "envoy.yaml").write_text(conf)
-        return [
-            program("envoy"),
-            "-c",
-            str(folder / "envoy.yaml"),
-            "--use-dynamic-base-id",
-            "--log-path",
-            str(folder / "log"),
-            "--concurrency",
-            "1",
-        ]
-
-    upstream = "address: patchserve-{}, port_value: 50051"
-    with _proxy(folder, "envoy.yaml", upstream, upstreams, write=write, wait=_wait_for_grpc) as proxy:
         yield proxy
 
 

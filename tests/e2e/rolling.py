@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from e2e import proxies
+from e2e import envoys, proxies
 from e2e.harness import server_process
 from e2e.in_process import in_process_server
 from fakes.images import card, encoded
@@ -28,7 +28,7 @@ from fakes.waiting import wait_until
 
 from patchserve_client import AsyncClient, Client, Frame, FrameResult, NoticeKind, StreamNotice, TlsConfig
 
-PROXIES = {"nginx": proxies.nginx, "envoy": proxies.envoy}
+PROXIES = {"nginx": proxies.nginx, "envoy": envoys.envoy}
 FRAME_EVERY_S = 0.1
 RESUME_FOR_S = 60.0
 

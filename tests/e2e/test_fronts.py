@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import os
 import queue
 import signal
-import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
 import pytest
+import requests
 from e2e.fleet import Fleet, fleet_process
 from e2e.harness import Stub, load, refusal
+from fakes.event_stream import events
 from fakes.gray import gray_png
 from fakes.waiting import wait_until
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from patchserve.v1.inference_pb2 import InferRequest, InferResponse
 from patchserve.v1.reference_pb2 import DeleteReferenceRequest, GetReferenceRequest, ListLoadsRequest
-from patchserve.v1.server_info_pb2 import GetServerInfoRequest
+from patchserve.v1.server_info_pb2 import GetServerInfoRequest, GetServerStatsRequest
 from patchserve.v1.stream_pb2 import Frame, InferStreamRequest, StreamConfig
 
 IMAGE = gray_png(100)
@@ -74,17 +75,41 @@ def test_every_front_says_the_same_about_the_server(fleet: Fleet) -> None:
         assert answer.http_url == fleet.http_url
 
 
-def test_the_wall_shows_what_every_front_inspects(fleet: Fleet) -> None:
+def test_every_front_shows_the_wall_with_pictures_of_all(fleet: Fleet) -> None:
     with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
         load(one, "wall", 1)
+        with events(f"{fleet.http_url}/watch/events?reference_id=wall") as stream:
+            assert stream.next("snapshot").data["tiles"] == []
+            for stub in (one, other):
+                infer(stub, "wall")
+            tiles = {tile["id"]: tile for tile in stream.tiles(2)}
+        assert all(tile["thumbnail"] and tile["is_kept"] for tile in tiles.values())
+        assert len({tile_id.partition("-")[0] for tile_id in tiles}) == 2, "of two processes"
+    for _ in range(8):  # each on a new connection: whichever front has it
+        scores = requests.get(f"{fleet.http_url}/watch/scores?reference_id=wall", timeout=30).json()["scores"]
+        assert len(scores) == 2
+        for tile_id in tiles:
+            assert requests.get(f"{fleet.http_url}/watch/images/{tile_id}", timeout=30).content == IMAGE
+            shown = requests.get(f"{fleet.http_url}/watch/inspections/{tile_id}", timeout=30).json()
+            assert shown["overlay"]["image"].startswith("/9j/")
+
+
+def test_what_one_front_has_counted_and_kept_is_told_by_all(fleet: Fleet) -> None:
+    with fleet.stub_at(0) as one, fleet.stub_at(1) as other:
+        load(one, "counted", 1)
+        for stub in (one, one, other):
+            infer(stub, "counted")
         for stub in (one, other):
-            infer(stub, "wall")
-
-        def scores() -> list[object]:
-            with urllib.request.urlopen(f"{fleet.http_url}/watch/scores?reference_id=wall") as response:
-                return list(json.load(response)["scores"])
-
-        wait_until(lambda: len(scores()) == 2)
+            stats = stub.GetServerStats(GetServerStatsRequest())
+            (counts,) = [each for each in stats.references if each.reference_id == "counted"]
+            assert counts.intact + counts.anomalous == 3
+            assert stats.processes == 2
+    answer = requests.post(
+        f"{fleet.http_url}/infer_json", files={"image": IMAGE}, data={"reference_id": "counted"}, timeout=30
+    ).json()
+    for _ in range(8):
+        kept = requests.get(f"{fleet.http_url}/outputs/{answer['output_image']}", timeout=30)
+        assert kept.content.startswith(b"\x89PNG")
 
 
 def test_the_death_of_a_front_costs_its_own_calls_only() -> None:
@@ -143,6 +168,38 @@ def test_the_death_of_the_engine_ends_calls_at_once_and_is_over_soon(tmp_path: P
             wait_until(lambda: outcome_of(stub) is grpc.StatusCode.OK)  # noqa: B023
             assert infer(stub, "default").reference_revision == revision
     assert "The engine is lost" in fleet.log
+
+
+@pytest.mark.parametrize("name", ["engine", "front 0"])
+def test_a_process_that_hangs_is_replaced_and_nobody_waits_for_it(name: str, tmp_path: Path) -> None:
+    with (
+        fleet_process("--store", str(tmp_path), silence_s=2) as fleet,
+        fleet.stub_at(0) as one,
+        fleet.stub_at(1) as other,
+    ):
+        revision = load(one, "default", 1).revision
+        pid = fleet.pid_of(name)
+        os.kill(pid, signal.SIGSTOP)
+        if name == "engine":  # calls end, and do not wait for their deadlines
+            assert outcome_of(other) is grpc.StatusCode.UNAVAILABLE
+            wait_until(lambda: fleet.log.count("The engine is lost") >= 2)  # each front is not ready then
+        wait_until(lambda: fleet.pid_of(name) not in (0, pid))
+        with fleet.stub_at(0) as again:
+            wait_until(lambda: outcome_of(again) is grpc.StatusCode.OK)
+            assert infer(again, "default").reference_revision == revision
+    assert f"The {name} does not answer for 2 s and is killed" in fleet.log
+
+
+def test_a_batch_that_nobody_waits_for_any_more_ends_its_engine(tmp_path: Path) -> None:
+    with (
+        fleet_process("--store", str(tmp_path), "--max-timeout-s", "1", score_s=600, silence_s=2) as fleet,
+        fleet.stub_at(0) as one,
+    ):
+        load(one, "default", 1)
+        pid = fleet.pid_of("engine")
+        assert outcome_of(one) in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+        wait_until(lambda: fleet.pid_of("engine") not in (0, pid))
+    assert "computes one batch for longer than --max-timeout-s and is killed" in fleet.log
 
 
 def test_references_in_memory_are_lost_with_the_engine_and_the_log_says_so() -> None:

@@ -1,4 +1,4 @@
-"""nginx and Envoy as docs/deployment configures them: nothing is lost, held back or cut off."""
+"""nginx as docs/deployment configures it, and Envoy as deploy/envoy does: nothing is lost, held back or cut off."""
 
 from __future__ import annotations
 

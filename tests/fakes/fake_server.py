@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from fakes.faults import Context, Fault, bad_image, not_found
+from fakes.faults import Context, Fault, bad_image, mismatch, not_found
 from fakes.responses import decoded_image, inspected, png, reference
 from patchserve.v1 import inference_pb2, reference_pb2, server_info_pb2, service_pb2_grpc, stream_pb2
 
@@ -43,8 +43,12 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     stream_ends: deque[tuple[int, Fault]] = field(default_factory=deque)  # before that: one for each stream
     read_frames: threading.Event = field(default_factory=threading.Event)  # cleared: frames are not read
 
+    changed_by_others: set[str] = field(default_factory=set)  # references that are at no revision that a caller knows
+    open_streams: int = 0
+
     requests: dict[str, list[Any]] = field(default_factory=lambda: defaultdict(list))  # by method
     metadata: list[dict[str, Any]] = field(default_factory=list)
+    addressed: dict[str, list[str | None]] = field(default_factory=lambda: defaultdict(list))  # by method: the header
     peers: set[str] = field(default_factory=set)  # the connections of single inspections
     references: dict[str, reference_pb2.Reference] = field(default_factory=dict)
     images: dict[str, list[reference_pb2.ReferenceImage]] = field(default_factory=dict)  # of a reference
@@ -83,11 +87,14 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             self.requests[method].append(request)
             self._received.notify_all()
         self.metadata.append(dict(context.invocation_metadata() or ()))
+        self.addressed[method].append(self.metadata[-1].get("x-patchserve-reference"))
         if self.faults[method]:
             await self.faults[method].popleft().abort(context)
         count, fault = self.late_faults.get(method, (0, None))
         if fault is not None and len(self.requests[method]) > count:
             await fault.abort(context)
+        if getattr(request, "expected_revision", "") and request.reference_id in self.changed_by_others:
+            await mismatch(request.reference_id).abort(context)
         if self.delay_s:
             await asyncio.sleep(self.delay_s)
 
@@ -248,11 +255,14 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
         if isinstance(response, Fault):
             await response.abort(context)
         response.overlay_png = self.overlay or response.overlay_png
+        if request.reference_id in self.references:
+            response.reference_revision = self.references[request.reference_id].revision
         return response
 
     async def InferStream(  # noqa: N802
         self, requests: AsyncIterator[Any], context: Context
     ) -> AsyncIterator[stream_pb2.InferStreamResponse]:
+        self.open_streams += 1
         try:
             config = (await anext(requests)).config
             await self._enter("InferStream", config, context)
@@ -270,6 +280,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
                 yield stream_pb2.InferStreamResponse(result=self._result(config, message.frame, sequence))
                 sequence += 1
         finally:
+            self.open_streams -= 1
             self.stream_ended.set()
 
     def _result(self, config: Any, frame: Any, sequence: int) -> stream_pb2.FrameResult:

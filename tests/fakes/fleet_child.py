@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes.calibrated_detector import CalibratedDetector
 from patchserve_server.bootstrap import composition
-from patchserve_server.bootstrap.fleet import child
+from patchserve_server.bootstrap.fleet import child, keeper
 from patchserve_server.config import Settings
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.ports import Detector, ScoredPart, Scorer
+from patchserve_server.fronts import link
 
 
 class SlowDetector(CalibratedDetector):
@@ -31,6 +32,14 @@ def open_slow_detector(_settings: Settings) -> Detector:
     return SlowDetector()
 
 
+def answer_within(bound_s: float) -> None:
+    """How long a process may be silent."""
+    for module in (keeper, link):
+        module.WATCH_S = bound_s / module.MISSES  # type: ignore[attr-defined]
+
+
 if __name__ == "__main__":
+    if bound := os.environ.get("FAKE_SILENCE_S"):
+        answer_within(float(bound))
     composition.open_detector = open_slow_detector  # type: ignore[assignment] # its parameter has another name
     child.main()

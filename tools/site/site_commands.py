@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.main
 
-from patchserve_client.cli import app
+from patchserve_command.commands import app
 from patchserve_server.cli import commands
 
 WIDTH = 80  # of the help, in characters

@@ -59,6 +59,11 @@ int run(int argc, char** argv) {
     runner.add_option("--cases", settings.cases, "the test cases")->type_name("FILE")->required();
     runner.add_option("--images", settings.images, "their images")->type_name("FOLDER")->required();
 
+    CLI::App& soaking = add_command(app, settings, "soak", "call until SIGTERM, as tests/conformance says", soak);
+    soaking.add_option("--reference", settings.reference, "the reference's id")->type_name("ID");
+    soaking.add_option("--images", settings.images, "a folder of images")->type_name("FOLDER")->required();
+    soaking.add_option("--rounds", settings.rounds, "end after so many calls of each kind")->type_name("N");
+
     try {
         app.parse(argc, argv);
     } catch (const CLI::ParseError& error) {

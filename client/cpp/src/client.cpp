@@ -1,27 +1,23 @@
 #include "patchserve/client.h"
 
-#include <exception>
-#include <thread>
+#include <regex>
 #include <utility>
 
+#include "backoff.h"
 #include "channel.h"
+#include "frame_stream.h"
+#include "own_changes.h"
 
 namespace patchserve {
 namespace {
 
-using Stream = grpc::ClientReaderWriterInterface<v1::InferStreamRequest, v1::InferStreamResponse>;
+// Names the reference of a call, so that a balancer can send it to a server that has it in memory.
+constexpr auto REFERENCE_HEADER = "x-patchserve-reference";
 
-void write(Stream& call, const v1::StreamConfig& config, const Client::NextFrame& next, const std::stop_token& stop) {
-    v1::InferStreamRequest message;
-    *message.mutable_config() = config;
-    while (call.Write(message) && !stop.stop_requested()) {  // false: the call has ended, Finish returns the reason
-        std::optional<v1::Frame> frame = next(stop);
-        if (!frame) {
-            break;
-        }
-        *message.mutable_frame() = std::move(*frame);
-    }
-    call.WritesDone();
+// The server rejects every other id.
+bool is_valid(const std::string& reference_id) {
+    static const std::regex valid("[A-Za-z0-9][A-Za-z0-9._-]{0,63}");
+    return std::regex_match(reference_id, valid);
 }
 
 }  // namespace
@@ -33,18 +29,41 @@ std::unique_ptr<grpc::ClientContext> within(std::chrono::nanoseconds timeout) {
 }
 
 Client::Client(const std::string& server, const Options& options)
-    : channel_(open_channel(server, options)), stub_(v1::PatchCoreService::NewStub(channel_)), token_(options.token) {}
+    : channel_(open_channel(server, options)), stub_(v1::PatchCoreService::NewStub(channel_)), token_(options.token),
+      own_(std::make_unique<OwnChanges>()) {}
+
+Client::Client(Client&&) noexcept = default;
+
+Client::~Client() = default;
 
 // As a plain header: gRPC's call credentials refuse to send a token to a sidecar that adds TLS.
-void Client::authorize(grpc::ClientContext& context) const {
+void Client::prepare(grpc::ClientContext& context, const std::string& reference_id) const {
     if (!token_.empty()) {
         context.AddMetadata("authorization", "Bearer " + token_);
     }
+    if (is_valid(reference_id)) {
+        context.AddMetadata(REFERENCE_HEADER, reference_id);
+    }
+}
+
+std::string Client::own_revision(const std::string& reference_id) const { return own_->revision_of(reference_id); }
+
+void Client::note(const v1::Reference& reference) const { own_->note(reference); }
+
+void Client::forget(const std::string& reference_id) const { own_->forget(reference_id); }
+
+/// Whether a call failed only because of the revision that this client has added to it.
+bool Client::forgets(const grpc::Status& status, const std::string& reference_id) const {
+    if (status.ok() || Error(status).reason != "REVISION_MISMATCH") {
+        return false;
+    }
+    own_->forget(reference_id);
+    return true;
 }
 
 v1::Reference Client::load(grpc::ClientContext& context, const v1::LoadReferenceRequest& start,
                            const NextImage& next) const {
-    authorize(context);
+    prepare(context, id_of(start.reference_id()));
     v1::LoadReferenceStreamResponse response;
     const auto call = stub_->LoadReferenceStream(&context, &response);
     v1::LoadReferenceStreamRequest message;
@@ -66,41 +85,31 @@ v1::Reference Client::load(grpc::ClientContext& context, const v1::LoadReference
     if (const grpc::Status status = call->Finish(); !status.ok()) {
         throw Error(status);
     }
+    note(response.reference());
     return std::move(*response.mutable_reference());
 }
 
 void Client::stream(grpc::ClientContext& context, const v1::StreamConfig& config, const NextFrame& next,
                     const Handle& handle) const {
-    authorize(context);
-    const auto call = stub_->InferStream(&context);
-    std::exception_ptr next_error, handle_error;  // one each, because both threads can fail
-    {
-        const std::jthread writing([&](const std::stop_token& stop) {
-            try {
-                write(*call, config, next, stop);
-            } catch (...) {
-                next_error = std::current_exception();
-                context.TryCancel();  // ends the reading
-            }
-        });
-        try {
-            for (v1::InferStreamResponse response; call->Read(&response);) {
-                handle(response);
-            }
-        } catch (...) {
-            handle_error = std::current_exception();
-            context.TryCancel();  // ends the writing
-        }
-    }  // requests a stop of `next`, and waits for it
-    const grpc::Status status = call->Finish();
-    for (const auto& thrown : {handle_error, next_error}) {
-        if (thrown) {
-            std::rethrow_exception(thrown);
-        }
-    }
-    if (!status.ok()) {
-        throw Error(status);
-    }
+    prepare(context, id_of(config.reference_id()));
+    const auto open = [this](grpc::ClientContext& one) { return stub_->InferStream(&one); };
+    const Backoff once(std::chrono::nanoseconds::zero());
+    FrameStream(open, config, next, handle, *own_, once, {}).run([&]() -> grpc::ClientContext& { return context; }, {});
+}
+
+void Client::stream(const Resumption& resumption, const v1::StreamConfig& config, const NextFrame& next,
+                    const Handle& handle) const {
+    const std::string reference_id = id_of(config.reference_id());
+    const auto open = [this](grpc::ClientContext& one) { return stub_->InferStream(&one); };
+    std::unique_ptr<grpc::ClientContext> context;
+    const auto next_context = [&]() -> grpc::ClientContext& {
+        context = std::make_unique<grpc::ClientContext>();
+        prepare(*context, reference_id);
+        return *context;
+    };
+    const std::string pinned = config.expected_revision().empty() ? own_->revision_of(reference_id) : std::string();
+    FrameStream(open, config, next, handle, *own_, Backoff(resumption.resume_for), pinned)
+        .run(next_context, resumption.stop);
 }
 
 }  // namespace patchserve

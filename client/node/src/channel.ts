@@ -22,8 +22,12 @@ import {
 } from "@grpc/grpc-js";
 import { readFileSync } from "node:fs";
 import { PatchserveError } from "./errors.js";
+import { serviceConfig } from "./service-config.js";
 
 const MAX_MESSAGE_BYTES = 64 * 1024 * 1024;
+/** Names the reference of a call, so that a balancer can send it to a server that has it in memory. */
+const REFERENCE_HEADER = "x-patchserve-reference";
+const REFERENCE_ID = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/; // the server rejects every other one
 
 export interface ChannelOptions {
   /** Use TLS. All paths are PEM files. `ca`: the authorities for the server's certificate; default: well-known ones. */
@@ -42,7 +46,7 @@ export class Channel {
     private readonly options: ChannelOptions = {},
   ) {
     const { tls, token, insecureToken } = options;
-    if (token && !tls && !insecureToken && !/^(localhost|127\.0\.0\.1|\[::1\]):\d+$/.test(server)) {
+    if (token && !tls && !insecureToken && !/^(dns:\/\/\/)?(localhost|127\.0\.0\.1|\[::1\]):\d+$/.test(server)) {
       throw new Error(`The token would be sent unencrypted to ${server}: use TLS, or insecureToken.`);
     }
     const read = (path?: string) => (path === undefined ? null : readFileSync(path));
@@ -53,6 +57,13 @@ export class Channel {
       "grpc.max_receive_message_length": MAX_MESSAGE_BYTES,
       "grpc.max_send_message_length": MAX_MESSAGE_BYTES,
       "grpc.keepalive_time_ms": 60_000,
+      "grpc.service_config": serviceConfig(server),
+      // grpc-js does not retry a request larger than these buffers: of one call, and of all.
+      "grpc.per_rpc_retry_buffer_size": MAX_MESSAGE_BYTES,
+      "grpc.retry_buffer_size": 4 * MAX_MESSAGE_BYTES,
+      // Reconnect to a restarted server soon.
+      "grpc.initial_reconnect_backoff_ms": 200,
+      "grpc.max_reconnect_backoff_ms": 5_000,
     });
   }
 
@@ -69,15 +80,16 @@ export class Channel {
     return new Promise((resolve, reject) => {
       const [path, write, read] = wire(method);
       const message = create(method.input, request);
-      this.client.makeUnaryRequest(path, write, read, message, metadata(token), call, callback(resolve, reject));
+      const headers = metadata(token, referenceOf(message));
+      this.client.makeUnaryRequest(path, write, read, message, headers, call, callback(resolve, reject));
     });
   }
 
   /** Returns a stream of requests, and a promise of the one response. */
   clientStream<I extends DescMessage, O extends DescMessage>(
     method: DescMethodClientStreaming<I, O>,
+    referenceId: string,
     call: CallOptions,
-    token = this.options.token,
   ): [ClientWritableStream<MessageShape<I>>, Promise<MessageShape<O>>] {
     const { promise, resolve, reject } = deferred<MessageShape<O>>();
     const [path, write, read] = wire(method);
@@ -85,7 +97,7 @@ export class Channel {
       path,
       write,
       read,
-      metadata(token),
+      metadata(this.options.token, referenceId),
       call,
       callback(resolve, reject),
     );
@@ -98,6 +110,14 @@ export class Channel {
     token = this.options.token,
   ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
     return this.client.makeBidiStreamRequest(...wire(method), metadata(token), call);
+  }
+
+  /** A stream about a reference, without a deadline. */
+  openStream<I extends DescMessage, O extends DescMessage>(
+    method: DescMethodBiDiStreaming<I, O>,
+    referenceId: string,
+  ): ClientDuplexStream<MessageShape<I>, MessageShape<O>> {
+    return this.client.makeBidiStreamRequest(...wire(method), metadata(this.options.token, referenceId), {});
   }
 }
 
@@ -117,10 +137,17 @@ export function send<T>(call: ClientWritableStream<T> | ClientDuplexStream<T, un
   });
 }
 
-function metadata(token: string | undefined): Metadata {
+function metadata(token: string | undefined, referenceId = ""): Metadata {
   const headers = new Metadata();
   if (token) headers.set("authorization", `Bearer ${token}`);
+  if (REFERENCE_ID.test(referenceId)) headers.set(REFERENCE_HEADER, referenceId);
   return headers;
+}
+
+/** The reference that a request is about; empty if it is about none, or about all. */
+function referenceOf(message: { $typeName: string; referenceId?: string }): string {
+  if (message.referenceId === undefined) return "";
+  return message.referenceId || (message.$typeName === "patchserve.v1.ListLoadsRequest" ? "" : "default");
 }
 
 function wire<I extends DescMessage, O extends DescMessage>(

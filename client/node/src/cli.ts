@@ -5,10 +5,12 @@ import { extname, join } from "node:path";
 import { parseArgs } from "node:util";
 import { PatchserveClient, PatchserveError, ScoringProfile, type InferResponse } from "./client.js";
 import { conformance } from "./conformance.js";
+import { soak } from "./soak.js";
 
 const USAGE = `patchserve-node [options] load FOLDER        build a reference from the images in FOLDER
 patchserve-node [options] infer IMAGE        inspect one image; --overlay FILE: write the heat map over the image
 patchserve-node [options] stream FOLDER      inspect all images in FOLDER in one stream; --overlay FOLDER: overlays
+patchserve-node [options] soak               call until SIGTERM: --images FOLDER, see tests/conformance
 patchserve-node [options] conformance        run test cases: --cases FILE --images FOLDER, see tests/conformance
 
 --help   --server HOST:PORT (localhost:50051)   --reference ID (default)   --timeout SECONDS (30)
@@ -30,6 +32,9 @@ try {
     console.log(USAGE);
   } else if (command === "conformance" && values.cases && values.images) {
     await conformance(server, options, values.cases, values.images);
+  } else if (command === "soak" && values.images) {
+    const images = names(values.images).map((name) => readFileSync(join(values.images!, name)));
+    await soak(server, options, reference, images, values.rounds === undefined ? Infinity : Number(values.rounds));
   } else if (path !== undefined && (command === "load" || command === "infer" || command === "stream")) {
     const client = new PatchserveClient(server, options);
     await { load, infer, stream }[command](client, path);
@@ -61,6 +66,7 @@ function parsed() {
         "insecure-token": { type: "boolean" },
         cases: text,
         images: text,
+        rounds: text,
       },
     });
   } catch (error) {

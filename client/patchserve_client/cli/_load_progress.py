@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from patchserve_client import Client, LoadProgress, LoadStage, PatchserveError
 
 if TYPE_CHECKING:
     from rich.progress import Progress
+
+_T = TypeVar("_T")
 
 POLL_INTERVAL_S: Final = 0.5
 POLL_TIMEOUT_S: Final = 2.0
@@ -29,20 +30,20 @@ _LABELS: Final = {
 
 
 @contextmanager
-def shown_load(client: Client, reference_id: str, files: list[Path]) -> Iterator[Iterator[Path]]:
-    """Yields the files to load and shows the progress until the block ends. In a log or a pipe it shows nothing."""
+def shown_load(client: Client, reference_id: str, images: Sequence[_T]) -> Iterator[Collection[_T]]:
+    """Yields the images to load and shows the progress until the block ends. In a log or a pipe it shows nothing."""
     if not sys.stdout.isatty():
-        yield iter(files)
+        yield images
         return
     from rich.progress import MofNCompleteColumn, Progress  # noqa: PLC0415 - imported only if it is shown
 
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), transient=True) as display:
-        bar = _LoadBar(display, len(files))
+        bar = _LoadBar(display, len(images))
         has_ended = threading.Event()
         polling = threading.Thread(target=_poll, args=(client, reference_id, bar, has_ended), daemon=True)
         polling.start()
         try:
-            yield bar.counted(files)
+            yield _Counted(images, bar.show_sent)
         finally:
             has_ended.set()
             polling.join()
@@ -57,6 +58,25 @@ def _poll(client: Client, reference_id: str, bar: _LoadBar, has_ended: threading
                 bar.show(loads[-1])
 
 
+class _Counted(Collection[_T]):
+    """The same images, and a call after each. The client may send them once more, and then begins again."""
+
+    def __init__(self, images: Sequence[_T], on_sent: Callable[[int], None]) -> None:
+        self._images = images
+        self._on_sent = on_sent
+
+    def __iter__(self) -> Iterator[_T]:
+        for number, image in enumerate(self._images, 1):
+            yield image
+            self._on_sent(number)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __contains__(self, image: object) -> bool:
+        return image in self._images
+
+
 class _LoadBar:
     """One line: images sent until the server reports a stage, then the steps of that stage."""
 
@@ -66,11 +86,9 @@ class _LoadBar:
         self._sending_task = self._visible_task = display.add_task("Sending", total=image_count)
         self._label = ""
 
-    def counted(self, files: list[Path]) -> Iterator[Path]:
-        """The files. The bar moves after each one."""
-        for file in files:
-            yield file
-            self._display.advance(self._sending_task)
+    def show_sent(self, count: int) -> None:
+        """Show how many images were sent."""
+        self._display.update(self._sending_task, completed=count)
 
     def show(self, load: LoadProgress) -> None:
         """Show the stage and its steps."""

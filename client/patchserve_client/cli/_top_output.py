@@ -12,7 +12,6 @@ from patchserve_client.cli._top_table import (
     REFERENCE_TITLES,
     SERVER_TITLES,
     failures_line,
-    fronts_line,
     record,
     reference_rows,
     server_cells,
@@ -51,7 +50,7 @@ def _print_tables(samples: Sequence[Sample]) -> None:
     for sample in samples:
         if sample.stats is None:
             print_line(": ".join(server_cells(sample)))
-    for line in filter(None, [*map(failures_line, samples), *map(fronts_line, samples)]):
+    for line in filter(None, map(failures_line, samples)):
         print_line(line)
     rows = reference_rows(samples)
     if rows:

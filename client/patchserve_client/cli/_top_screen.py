@@ -20,7 +20,6 @@ from patchserve_client.cli._top_table import (
     REFERENCE_TITLES,
     SERVER_TITLES,
     failures_line,
-    fronts_line,
     reference_rows,
     server_cells,
 )
@@ -44,7 +43,7 @@ def drawn(samples: Sequence[Sample], width: int, height: int) -> RenderableType:
     """A look at all servers in so many columns and lines."""
     parts: list[RenderableType] = [_servers(samples, frozenset() if width >= _WIDE else _LEFT_OUT)]
     messages = [f"{sample.server}: {sample.message}" for sample in samples if sample.message]
-    lines = filter(None, [*messages, *map(failures_line, samples), *map(fronts_line, samples)])
+    lines = filter(None, [*messages, *map(failures_line, samples)])
     parts.extend(map(_plain, lines))
     rows = reference_rows(samples)
     room = max(1, height - len(samples) - len(parts) - _ROWS_AROUND)

@@ -95,13 +95,6 @@ def failures_line(sample: Sample) -> str | None:
     return f"{sample.server}: " + ", ".join(f"{reason} {number(rate)}/s" for reason, rate in most) if most else None
 
 
-def fronts_line(sample: Sample) -> str | None:
-    """Whose counts these are, if it is not the whole server."""
-    if sample.stats is None or sample.stats.processes == 1:
-        return None
-    return f"{sample.server}: rates and latencies of 1 of {sample.stats.processes} fronts"
-
-
 def number(value: float | None) -> str:
     """Three digits."""
     if value is None:

@@ -155,9 +155,9 @@ def _load_files(
     skipped: list[Skipped] = []
 
     def load_files(usable: list[Path]) -> ReferenceInfo:
-        with shown_load(client, reference_id, usable) as images:
-            contents = (standard_input if file == STDIN else file for file in images)
-            return client.load_reference(contents, reference_id, **options)
+        contents = [standard_input if file == STDIN else file for file in usable]
+        with shown_load(client, reference_id, contents) as images:
+            return client.load_reference(images, reference_id, **options)
 
     def skip(one: Skipped) -> None:
         skipped.append(one)

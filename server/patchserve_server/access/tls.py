@@ -48,7 +48,7 @@ def _context(identity: TlsIdentity) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     try:
-        with _readable(identity.certificate_chain) as chain, _readable(identity.key) as key:
+        with readable(identity.certificate_chain) as chain, readable(identity.key) as key:
             context.load_cert_chain(chain, key)
         if identity.client_ca is not None:
             context.load_verify_locations(cadata=identity.client_ca.decode("ascii", errors="ignore"))
@@ -59,7 +59,7 @@ def _context(identity: TlsIdentity) -> ssl.SSLContext:
 
 
 @contextmanager
-def _readable(content: bytes) -> Iterator[str]:
+def readable(content: bytes) -> Iterator[str]:
     """A path where `ssl` can read this. On Linux it is in memory: the key is in no other file than the operator's."""
     if hasattr(os, "memfd_create"):
         with os.fdopen(os.memfd_create("patchserve"), "wb", buffering=0) as file:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from patchserve_server.bootstrap.fleet.count import check_settings, count_fronts
+from patchserve_server.bootstrap.fleet.count import check_engine_settings, check_settings, count_fronts
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.config import Settings
 
@@ -20,7 +21,8 @@ async def serve(settings: Settings, announce: Callable[[str], None], read_again:
     Raises:
         StartupError: the server cannot start with these settings.
     """
-    if (fronts := count_fronts(settings)) > 1:
+    fronts = count_fronts(settings)
+    if fronts > 1 or settings.engine is not None or len(devices_of(settings)) > 1:
         check_settings(settings)
         from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
 
@@ -29,3 +31,15 @@ async def serve(settings: Settings, announce: Callable[[str], None], read_again:
     from patchserve_server.bootstrap import lifecycle  # noqa: PLC0415 - imports torch
 
     await lifecycle.serve(LiveSettings(settings), announce, read_again)
+
+
+async def serve_engine(settings: Settings, announce: Callable[[str], None], read_again: Callable[[], Settings]) -> None:
+    """Run an engine for fronts elsewhere until a signal stops it. The arguments are those of `serve`.
+
+    Raises:
+        StartupError: it cannot start with these settings.
+    """
+    check_engine_settings(settings)
+    from patchserve_server.bootstrap.fleet.parent import serve_fleet  # noqa: PLC0415 - only if it is used
+
+    await serve_fleet(LiveSettings(settings), 0, announce, read_again)

@@ -42,13 +42,15 @@ from patchserve_server.serving.local_scoring import LocalScoring
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.output_folder import OutputFolder
 from patchserve_server.serving.outputs import Outputs
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.preload import FolderReader, preload
 from patchserve_server.serving.reference_builder import ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
+from patchserve_server.serving.shared_statistics import SharedStatistics
 from patchserve_server.serving.statistics import ServerStatistics
 from patchserve_server.serving.streams import Streams
-from patchserve_server.serving.wall import Wall
+from patchserve_server.serving.wall import SharedWall, Wall
 from patchserve_server.store import ExportedFiles
 
 _log = logging.getLogger(__name__)
@@ -102,8 +104,8 @@ async def create_application(
         builder=engine.builder,
         inspector=inspector,
         reference_images=ReferenceImages(engine.catalog, pools.images, turns),
-        wall=wall,
-        statistics=statistics,
+        wall=SharedWall(wall, Peers(), pools.images),
+        statistics=SharedStatistics(statistics, Peers()),
         drift=drift,
         transfer=engine.transfer,
         events=events,
@@ -121,8 +123,8 @@ def assemble(
     builder: Loads,
     inspector: Inspector,
     reference_images: ReferenceImageReader,
-    wall: Wall,
-    statistics: ServerStatistics,
+    wall: SharedWall,
+    statistics: SharedStatistics,
     drift: Drifts,
     transfer: Transfer,
     events: Events,

@@ -14,6 +14,7 @@ from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
@@ -23,22 +24,40 @@ _DELAYED_REFUSALS_PER_CALL = 4  # of --max-calls; each needs 20 KiB, and what it
 
 
 def create_server(
-    settings: Settings, credentials: Credentials, observation: Observation, *, shares_port: bool = False
+    settings: Settings,
+    credentials: Credentials,
+    observation: Observation,
+    peers: Peers | None = None,
+    *,
+    shares_port: bool = False,
 ) -> Server:
     """The server, which listens nowhere yet. `shares_port`: other processes of it listen on the same port."""
     check_exposure(settings.host, credentials, insecure=settings.insecure)
+    entrance = create_entrance(settings, credentials, observation)
+    grpc = GrpcServer(listening_of(settings, credentials, shares_port=shares_port), entrance, credentials.authenticator)
+    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
+
+
+def create_entrance(settings: Settings, credentials: Credentials, observation: Observation) -> Entrance:
+    """What all faces share."""
     entrance = Entrance(
         Readiness(),
         Reception(settings.max_idle_streams),
         RefusalPacing(_DELAYED_REFUSALS_PER_CALL * settings.max_calls),
         FailureLog(),
         observation.events,
+        peers or Peers(),
     )
     readiness = entrance.readiness
     observation.readings.add(lambda: [Reading("ready", int(readiness.is_serving))])
     observation.readings.add(expiries_of(credentials))
+    return entrance
+
+
+def listening_of(settings: Settings, credentials: Credentials, *, shares_port: bool = False) -> Listening:
+    """Where gRPC listens, and the limits of its messages and calls."""
     identity = credentials.identity
-    listening = Listening(
+    return Listening(
         settings.host,
         settings.port,
         settings.max_message_mib * MIB,
@@ -50,8 +69,6 @@ def create_server(
         identity=(lambda: identity.value) if identity else None,
         shares_port=shares_port,
     )
-    grpc = GrpcServer(listening, entrance, credentials.authenticator)
-    return Server(entrance, grpc, _create_http_face(settings, entrance, credentials, shares_port=shares_port))
 
 
 def _create_http_face(

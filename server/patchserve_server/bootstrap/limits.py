@@ -18,6 +18,7 @@ MIB = 2**20
 _MIN_LARGE_PLACES = 6
 _EXTRA_CONNECTIONS = 64
 _LARGEST_BATCH = 8
+_LARGEST_BATCH_OF_GPU = 64  # the largest pass of the network there
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,11 @@ def batch_size(settings: Settings, device: str) -> int:
     """
     if settings.max_batch_size is not None:
         return settings.max_batch_size
-    return min(_LARGEST_BATCH, max(_LARGEST_BATCH // 2, 2 * settings.threads)) if device == "cpu" else _LARGEST_BATCH
+    return (
+        min(_LARGEST_BATCH, max(_LARGEST_BATCH // 2, 2 * settings.threads))
+        if device == "cpu"
+        else _LARGEST_BATCH_OF_GPU
+    )
 
 
 def server_limits(settings: Settings, admissions: Admissions, *, max_batch_size: int) -> ServerLimits:

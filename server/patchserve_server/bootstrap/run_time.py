@@ -23,7 +23,8 @@ def reconfigured(application: Application, settings: Settings) -> Application:
     admissions = Admissions(application.calls, application.images, application.loads)
     change_admissions(admissions, settings)
     limits = server_limits(settings, admissions, max_batch_size=application.limits.max_batch_size)
-    return replace(application, limits=limits)
+    of_engine = application.limits.max_bank_bytes  # it may be elsewhere, with settings of its own
+    return replace(application, limits=replace(limits, max_bank_bytes=of_engine))
 
 
 def folder_limits(settings: Settings) -> FolderLimits:

@@ -7,7 +7,7 @@ import os
 import sys
 from importlib.metadata import version
 
-from patchserve_server.cli import PROGRAM, certificate, configuration, doctor, serve, store, token
+from patchserve_server.cli import PROGRAM, certificate, configuration, doctor, engine, serve, store, token
 from patchserve_server.cli.parser import Parser
 
 
@@ -29,6 +29,6 @@ def _parser() -> Parser:
     parser = Parser(PROGRAM, description="A gRPC inference server for visual anomaly detection.")
     parser.add_argument("--version", action="version", version=f"patchserve {version('patchserve')}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (serve, doctor, configuration, token, certificate, store):
+    for command in (serve, engine, doctor, configuration, token, certificate, store):
         command.add_to(commands)
     return parser

@@ -27,6 +27,7 @@ GROUP_FROM: Final = {
     "max_message_mib": "limits",
     "default_timeout_s": "time limits",
     "max_batch_size": "batches and threads",
+    "engine": "an engine elsewhere",
     "drain_delay_s": "end of the server",
     "log_level": "log",
 }

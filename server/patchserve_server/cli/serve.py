@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+from collections.abc import Callable, Coroutine
 from functools import partial
+from typing import Any, TypeAlias
 
 from patchserve_server.bootstrap import serve
 from patchserve_server.bootstrap.process import configure_process, new_event_loop
@@ -17,6 +19,8 @@ from patchserve_server.domain.errors import StartupError
 from patchserve_server.system.signals import ignore_reload
 from patchserve_server.telemetry.logs import open_logs
 
+Serve: TypeAlias = Callable[[Settings, Callable[[str], None], Callable[[], Settings]], Coroutine[Any, Any, None]]
+
 
 def add_to(commands: Commands) -> None:
     usage = f"{PROGRAM} serve [FLAGS]"
@@ -26,7 +30,12 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
-    settings = read_or_exit(arguments, "serve").settings
+    run_server(arguments, "serve", serve)
+
+
+def run_server(arguments: argparse.Namespace, command: str, serve: Serve) -> None:
+    """Reads the settings and runs a server with them until a signal stops it."""
+    settings = read_or_exit(arguments, command).settings
     ignore_reload()  # until the server can
     configure_process()
     try:

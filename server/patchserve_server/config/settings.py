@@ -170,7 +170,8 @@ class Settings(BaseSettings):
     """PEM file with the authorities that sign client certificates. With it, every client needs a certificate.
     Reloaded when it changes."""
     insecure: bool = False
-    """Allow plain text where other machines can reach the server: everything, tokens included, is sent unencrypted."""
+    """Allow plain text where other machines can reach the server, and on the way to --engine: everything, tokens
+    included, is sent unencrypted."""
     auth_tokens: _UserPath | None = None
     """File of bearer tokens, with lines from `patchserve-server token create`. Reloaded when it changes."""
     jwt_issuer: str | None = Field(default=None, min_length=1)
@@ -186,11 +187,16 @@ class Settings(BaseSettings):
     """Numbers of the used layers of timm:NAME, separated by commas, such as 1,2. Other backbones have their own."""
     weights: _UserPath | None = None
     """Weights file for the backbone (.pth or .safetensors). Default: the published weights, downloaded once."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$", examples=["auto", "cpu", "cuda", "cuda:N"])
-    """Device for the backbone: auto, cpu, cuda or cuda:N."""
-    precision: Literal["fp32", "bf16", "int8", "auto"] = "fp32"
-    """Number format of the backbone. int8: CPU, needs the extra int8. auto: bf16 if it is measured to be
-    faster here and its maps agree, else fp32."""
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|all|(cpu|cuda(:\d+)?)(,(cpu|cuda(:\d+)?))*)$",
+        examples=["auto", "cpu", "cuda", "cuda:N", "all"],
+    )
+    """Device for the backbone: auto, cpu, cuda or cuda:N. Several, such as cuda:0,cuda:1, or all GPUs with all: each
+    has a process, beside at least one front."""
+    precision: Literal["fp32", "tf32", "bf16", "fp16", "int8", "auto"] = "fp32"
+    """Number format of the backbone. int8: CPU, needs the extra int8. tf32, fp16: GPU. auto: the fastest of bf16 and
+    fp32, on a GPU also of tf32 and fp16, whose maps agree with those in fp32, by measurement at the start."""
     search_product: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Number format of the first product of a search; results are the same. auto: the one measured to be fastest."""
     search_threads: int | None = Field(default=None, ge=1)
@@ -267,7 +273,7 @@ class Settings(BaseSettings):
     """Age at which a connection accepts no more calls, so that clients reconnect, in seconds; 0: no limit. Open streams
     continue."""
     max_batch_size: int | None = Field(default=None, ge=1)
-    """Largest number of images in a batch, of any references. Default: 8 on a GPU; on a CPU twice --threads, from 4
+    """Largest number of images in a batch, of any references. Default: 64 on a GPU; on a CPU twice --threads, from 4
     to 8, because more would only be answered later."""
     max_queue_delay_ms: float = Field(default=0.0, ge=0, le=1000)
     """How long an image waits for others to form a batch, in milliseconds. For GPUs; a CPU gains nothing."""
@@ -277,6 +283,16 @@ class Settings(BaseSettings):
     fronts: Annotated[str, AfterValidator(_checked_fronts), WithJsonSchema({"type": ["string", "integer"]})] = "1"
     """Processes that receive, decode, draw and answer, beside one with the backbone; auto: by cores and device. 1: one
     process for all. More need Linux, and connections: each belongs to one front."""
+    engine: str | None = Field(default=None, pattern=r"^(unix:.+|.+:[0-9]{1,5})$", examples=["HOST:PORT", "unix:PATH"])
+    """Engine of another machine, which `patchserve-server engine` runs, as HOST:PORT or unix:PATH: this server is its
+    fronts only, and the settings of model and references are those of the engine. Needs Linux."""
+    engine_tls_ca: _UserPath | None = None
+    """PEM file with the authorities that sign the certificate of --engine. Reloaded when it changes."""
+    engine_tls_cert: _UserPath | None = None
+    """PEM file with the certificate that shows --engine who we are; its --tls-client-ca signs it. Reloaded when it
+    changes."""
+    engine_tls_key: _UserPath | None = None
+    """PEM file with the key of --engine-tls-cert, without a passphrase. Reloaded when it changes."""
     drain_delay_s: Annotated[float, AT_RUN_TIME] = Field(default=1.0, ge=0)
     """How long a stopping server accepts calls after its health turned to NOT_SERVING, in seconds."""
     drain_grace_s: Annotated[float, AT_RUN_TIME] = Field(default=30.0, ge=0)

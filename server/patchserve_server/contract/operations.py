@@ -170,7 +170,7 @@ async def get_server_info(
 async def get_server_stats(
     _: server_info_pb2.GetServerStatsRequest, call: AdmittedCall
 ) -> server_info_pb2.GetServerStatsResponse:
-    return server_stats(call.application)
+    return server_stats(call.application, await call.application.statistics.counts())
 
 
 OPERATIONS: Final[dict[str, Operation]] = {

@@ -271,12 +271,13 @@ class DrainingError(UnavailableError):
 
 
 class EngineLostError(UnavailableError):
-    """The engine process ended, or a front has lost it. It is started again, and the call may be repeated."""
+    """The engine ended or hangs, or a front cannot reach it. The call may be repeated."""
 
     reason = "ENGINE_LOST"
 
     def __init__(self) -> None:
-        super().__init__("The server's engine has ended and is started again. Try again shortly.", retry_after_s=1.0)
+        message = "The server has lost its engine, and waits until it is back. Try again shortly."
+        super().__init__(message, retry_after_s=1.0)
 
 
 class StorageUnavailableError(UnavailableError):

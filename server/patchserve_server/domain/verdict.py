@@ -31,8 +31,10 @@ def judge(raw: RawScores, calibration: Calibration) -> Verdict:
 def damage_score(anomaly_map: AnomalyMap) -> DamageScore:
     """The notebook's measure: the share of the map above the middle of its range. Damage is detected above 5 %."""
     values = anomaly_map[~np.isnan(anomaly_map)].astype(np.float64)
-    scaled = (values - values.min()) / (values.max() - values.min() + 1e-8)
-    percentage = 100.0 * float(np.mean(scaled > _DAMAGE_LEVEL))
+    lowest, highest = values.min(), values.max()
+    values -= lowest  # in place: a map has 100,000 values, and every image gets this measure
+    values /= highest - lowest + 1e-8
+    percentage = 100.0 * float(np.mean(values > _DAMAGE_LEVEL))
     return DamageScore(percentage, percentage > _DAMAGE_PERCENTAGE, _DAMAGE_LEVEL)
 
 

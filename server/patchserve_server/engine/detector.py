@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from patchserve_server.domain.errors import BankMismatchError
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import DEFAULT_SIDE_PX, InputShape
 from patchserve_server.domain.load_progress import LoadStage
@@ -26,13 +24,16 @@ from patchserve_server.domain.reference import (
 from patchserve_server.domain.reference_options import ReferenceOptions, ReferenceViews, ScoringProfile
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.engine.backbone.backbone import Backbone
-from patchserve_server.engine.backbone.devices import memory_of
+from patchserve_server.engine.backbone.devices import device_memory_errors, memory_of
 from patchserve_server.engine.backbone.runtime import Runtime
+from patchserve_server.engine.patchcore.bank_match import require_match
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
 from patchserve_server.engine.patchcore.calibration import calibrate
 from patchserve_server.engine.patchcore.coreset import coreset_count, select_coreset
+from patchserve_server.engine.patchcore.device_plan import DevicePlan
+from patchserve_server.engine.patchcore.device_scoring import DevicePart, score_on_device, warm_up
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
-from patchserve_server.engine.patchcore.pipeline import Pipeline, pipeline_nbytes
+from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.reference_views import (
     View,
     may_have_views,
@@ -48,6 +49,7 @@ from patchserve_server.engine.patchcore.subspace_fit import SubspaceFit, subspac
 from patchserve_server.engine.patchcore.tiles_of_region import int8_samples
 from patchserve_server.engine.patchcore.tiling import Tiling
 from patchserve_server.engine.search.bank_index import BankIndex, predict_nbytes
+from patchserve_server.engine.search.device_search import DeviceIndex
 from patchserve_server.engine.search.parallel import ParallelSearch, use_torch_threads
 from patchserve_server.engine.search.search_choice import SearchChoice
 from patchserve_server.engine.search.search_product import SearchProduct
@@ -132,8 +134,10 @@ class PatchCoreDetector:
         shared = vectors if device.type == "cpu" else 0
         kept = coreset_count(rows, options.coreset)
         selected = 4 * kept * spec.feature_dim if kept < rows else 0
-        return inputs + vectors + index - shared + selected + rows * _NEIGHBOR_BYTES
+        copied = DeviceIndex.predict_nbytes(kept, spec.feature_dim) if self._backbone.has_device_runtime else 0
+        return inputs + vectors + index - shared + selected + copied + rows * _NEIGHBOR_BYTES
 
+    @device_memory_errors()
     @torch.inference_mode()
     def fit(self, inputs: ModelInputs, options: ReferenceOptions, progress: Progress) -> Scorer:
         roi_mask = self._roi_mask(options, _shape_of(inputs))
@@ -141,6 +145,7 @@ class PatchCoreDetector:
         pipeline = self._fitting_pipeline(masked, options, roi_mask, progress)
         return self._fit(pipeline, masked, progress)
 
+    @device_memory_errors()
     @torch.inference_mode()
     def extend(self, base: Scorer, inputs: ModelInputs, progress: Progress) -> Scorer:
         bank, options = base.model.bank, base.model.options
@@ -157,9 +162,10 @@ class PatchCoreDetector:
         old_vectors = torch.from_numpy(bank.patches).view(len(bank.inputs), *new_vectors.shape[1:])
         return self._build(pipeline, masked, torch.cat((old_vectors, new_vectors)), progress)
 
+    @device_memory_errors()
     @torch.inference_mode()
     def open(self, model: ReferenceModel) -> Scorer:
-        self._require_match(model)
+        require_match(model, self.spec_of(model.bank.input_shape), self._backbone.spec)
         device, bank, options = self._backbone.device, model.bank, model.options
         roi_mask, spec = self._roi_mask(options, bank.input_shape), self._backbone.spec
         runtime = self._runtime_for(bank.inputs, options, roi_mask, _ignore_progress)
@@ -183,9 +189,12 @@ class PatchCoreDetector:
                 product=self._search.product,
             )
         shared = vectors_nbytes if device.type == "cpu" else 0
-        masks = pipeline_nbytes(self._backbone.spec, info.input_shape, info.options)
+        patches = self._backbone.spec.patches_of(info.input_shape)
+        masks = RoiMask.predict_nbytes(info.input_shape, patches) if info.options.region_of_interest else 0
         runtime = self._own_runtime_nbytes(info.input_shape, info.options)
-        return info.bank_bytes - shared + index_nbytes + masks + runtime
+        grid = self._backbone.spec.grid_of(info.input_shape)
+        plan = DevicePlan.predict_nbytes(info, grid) if self._backbone.has_device_runtime else 0
+        return info.bank_bytes - shared + index_nbytes + masks + runtime + plan
 
     def shared_nbytes(self, shape: InputShape, options: ReferenceOptions) -> int:
         return self._backbone.shared_bytes(self._seen_shape(shape, options))
@@ -199,12 +208,15 @@ class PatchCoreDetector:
         return Tiling.of(shape, options.input, self._backbone.spec).tile_shape
 
     def score_batch(self, batch: Sequence[tuple[Scorer, ModelInputs]]) -> Iterator[ScoredPart]:
-        parts = list[Part]()
+        parts, on_device = list[Part](), list[DevicePart]()
         for number, (scorer, inputs) in enumerate(batch):
             if not isinstance(scorer, PatchCoreScorer):
                 raise TypeError(f"This detector did not open {scorer}.")
-            parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
-        return score_parts(parts)
+            if scorer.plan is None:
+                parts.append(Part(number, scorer.pipeline, scorer.index, inputs))
+            else:
+                on_device.append(DevicePart(number, scorer.pipeline, scorer.index, inputs, plan=scorer.plan))
+        return score_on_device(on_device) if on_device else score_parts(parts)
 
     def _roi_mask(self, options: ReferenceOptions, shape: InputShape) -> RoiMask | None:
         return build_roi_mask(options.region_of_interest, shape, self._backbone.spec.grid_of(shape))
@@ -301,30 +313,11 @@ class PatchCoreDetector:
         # On the CPU, the index uses the bank's own vectors.
         shared = 4 * bank.vector_count * bank.feature_dim if self._backbone.device.type == "cpu" else 0
         nbytes = bank.nbytes - shared + index.nbytes + pipeline.nbytes + pipeline.runtime.nbytes
-        return PatchCoreScorer(model, pipeline, index, nbytes)
-
-    def _require_match(self, model: ReferenceModel) -> None:
-        """Refuses a bank whose vectors cannot be compared with those of this detector."""
-        bank, shape, architecture = model.bank, model.bank.input_shape, self._backbone.spec
-        positions = architecture.patches_of(shape)
-        if isinstance(bank, MemoryBank):
-            positions = max(positions, int(bank.grid_index.max()) + 1)
-        bank_spec, own_spec = dataclasses.asdict(model.spec), dataclasses.asdict(self.spec_of(shape))
-        bank_spec["patches"] = f"{positions} x {bank.feature_dim}"
-        own_spec["patches"] = f"{architecture.patches_of(shape)} x {architecture.feature_dim}"
-        steps = {side_px % architecture.step_px for side_px in shape.sides_px}
-        bank_spec["input"] = str(shape)
-        own_spec["input"] = str(shape) if steps == {0} else f"multiples of {architecture.step_px} px"
-        different = [name for name in own_spec if bank_spec[name] != own_spec[name]]
-        if different:
-            raise BankMismatchError(
-                "",
-                "This reference was built with "
-                + ", ".join(f"{name} {bank_spec[name]}" for name in different)
-                + ", but this server runs "
-                + ", ".join(f"{name} {own_spec[name]}" for name in different)
-                + ". Load its images again, or start the server with the earlier settings.",
-            )
+        if not self._backbone.has_device_runtime:
+            return PatchCoreScorer(model, pipeline, index, nbytes)
+        plan = DevicePlan.build(pipeline, index)
+        warm_up(plan, index)  # no request meets a shape or a number of images that is new to the device
+        return PatchCoreScorer(model, pipeline, index, nbytes + plan.nbytes, plan)
 
 
 def _index_of(

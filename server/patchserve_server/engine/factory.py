@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
+from patchserve_server.engine.backbone.device_precision import on_device
 from patchserve_server.engine.backbone.devices import resolve_device
 from patchserve_server.engine.backbone.loading import load_backbone
-from patchserve_server.engine.backbone.precision import with_precision
 from patchserve_server.engine.backbone.runtime import FP32
+from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
 from patchserve_server.engine.map_difference import map_difference
 from patchserve_server.engine.measurements import Measurements
@@ -36,7 +38,8 @@ def create_detector(
         layers: the numbers of the used layers of `timm:NAME`.
         weights: a .pth, .pt or .safetensors file; None for the backbone's own weights.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is faster and maps hardly change, else fp32.
+        precision: on a CPU `fp32`, `bf16` or `int8`; on a GPU `fp32`, `tf32`, `bf16` or `fp16`; or `auto`: the fastest
+            of them, but not int8, whose maps hardly change.
         cache: the folder for the quantized networks of int8; None keeps them in memory only.
         threads: CPU threads of the backbone and of torch; None for torch's default.
         search_product: `fp32`, `bf16`, `int8`, or `auto`: the fastest. Results are the same.
@@ -50,7 +53,7 @@ def create_detector(
         torch.set_num_threads(threads)
     in_torch = load_backbone(backbone, weights, resolve_device(device), layers)
     measurements = measurements or Measurements(None)
-    fastest = with_precision(in_torch, precision, map_difference=map_difference, measurements=measurements, cache=cache)
+    fastest = _in_precision(in_torch, precision, measurements, cache)
     search = choose_search(
         fastest.spec.feature_dim,
         fastest.device,
@@ -60,3 +63,13 @@ def create_detector(
         cores=torch.get_num_threads(),
     )
     return PatchCoreDetector(fastest, search)
+
+
+def _in_precision(
+    in_torch: SharedBackbone[TorchRuntime], precision: str, measurements: Measurements, cache: Path | None
+) -> Backbone:
+    if in_torch.device.type != "cpu":
+        return on_device(in_torch, precision, map_difference=map_difference, measurements=measurements)
+    from patchserve_server.engine.backbone.precision import with_precision  # noqa: PLC0415 - a GPU needs no OpenVINO
+
+    return with_precision(in_torch, precision, map_difference=map_difference, measurements=measurements, cache=cache)

@@ -15,9 +15,7 @@ import torch
 from patchserve_server.domain.errors import StartupError
 from patchserve_server.engine.backbone.devices import resolve_device
 from patchserve_server.engine.backbone.loading import AUTO, EMBEDDED, spec_of
-from patchserve_server.engine.backbone.openvino_runtime import supports_bf16
-from patchserve_server.engine.backbone.precision import measurement_name
-from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
+from patchserve_server.engine.backbone.runtime import BF16, FP16, FP32, INT8, TF32
 from patchserve_server.engine.measurements import Measurements
 
 _STATED: Final = re.compile(r"-([0-9a-f]{8})\.\w+$")  # the start of its SHA-256, in the name of a published file
@@ -93,9 +91,16 @@ def find_precision(
     Raises:
         StartupError: it cannot be used here.
     """
-    spec, on_cpu = spec_of(backbone, layers), resolve_device(device).type == "cpu"
-    if not on_cpu and precision in (BF16, INT8):
-        raise StartupError(f"Precision {precision} runs on the CPU only.")
+    if resolve_device(device).type != "cpu":
+        if precision == INT8:
+            raise StartupError(f"Precision {precision} runs on the CPU only.")
+        return FoundPrecision("" if precision == AUTO else precision, {})
+    from patchserve_server.engine.backbone.openvino_runtime import supports_bf16  # noqa: PLC0415 - not for a GPU
+    from patchserve_server.engine.backbone.precision import measurement_name  # noqa: PLC0415 - as above
+
+    spec = spec_of(backbone, layers)
+    if precision in (TF32, FP16):
+        raise StartupError(f"Precision {precision} needs a GPU.")
     if precision == INT8 and spec.int8 is None:
         raise StartupError(f"Precision {INT8} is not for {spec.name}.")
     if precision == INT8 and find_spec("nncf") is None:
@@ -104,7 +109,7 @@ def find_precision(
         raise StartupError(f"Precision {BF16} needs a processor with AVX-512 BF16 or AMX, and this one has neither.")
     if precision != AUTO:
         return FoundPrecision(precision, {})
-    if not on_cpu or not supports_bf16():
+    if not supports_bf16():
         return FoundPrecision(FP32, {})
     times_ms = measurements.kept_ms(measurement_name(spec, threads), (FP32, BF16)) or {}
     if not times_ms:

@@ -13,10 +13,11 @@ from patchserve_server.fronts.errors import error_to_json
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
 from patchserve_server.fronts.remote_drift import drift_message
-from patchserve_server.fronts.values import body_of
 from patchserve_server.serving.known_references import Known, KnownReferences
+from patchserve_server.serving.values import body_of
 
 _ACKNOWLEDGE_S: Final = 5.0
+_ANSWER_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -25,20 +26,20 @@ class ConnectedFronts:
     """All links to fronts. `known` is for the catalog: every change of it is told to all of them."""
 
     def __init__(self) -> None:
-        self._links: dict[Link, bool] = {}  # and whether it shows the wall
+        self._links: set[Link] = set()
         self._none = asyncio.Event()
         self._none.set()
         self.known = KnownReferences(self._tell_known)
 
-    def add(self, link: Link, *, shows_wall: bool) -> None:
+    def add(self, link: Link) -> None:
         """Counts a front from now on, and tells it all that is known."""
         for known in self.known:
             link.tell(*_known_message(*known, is_news=False))
-        self._links[link] = shows_wall
+        self._links.add(link)
         self._none.clear()
 
     def discard(self, link: Link) -> None:
-        self._links.pop(link, None)
+        self._links.discard(link)
         if not self._links:
             self._none.set()
 
@@ -52,11 +53,15 @@ class ConnectedFronts:
         for link in self._links:
             link.tell(*message)
 
-    def tell_wall(self, event: Head, body: Body) -> None:
-        """Passes on what happened in another front to the one that shows the wall."""
-        for link, shows_wall in self._links.items():
-            if shows_wall:
-                link.tell(event, body)
+    def tell_others(self, sender: Link, message: Head, body: Body) -> None:
+        """Passes on what a front tells all others."""
+        for link in self._links - {sender}:
+            link.tell(message, body)
+
+    async def ask_others(self, sender: Link, question: Head) -> list[tuple[Head, bytes]]:
+        """What the other fronts answer a front. Those that do not answer soon are left out."""
+        answers = await asyncio.gather(*(_answer_of(link, question) for link in self._links - {sender}))
+        return [answer for answer in answers if answer is not None]
 
     def _tell_known(self, reference_id: ReferenceId, known: Known, is_news: bool) -> None:
         message = _known_message(reference_id, known, is_news=is_news)
@@ -76,6 +81,15 @@ class ConnectedFronts:
             link.close()
         except Exception:  # noqa: BLE001 - it has gone, and will learn everything when it is back
             _log.debug("A front left before it had acknowledged a change")
+
+
+async def _answer_of(link: Link, question: Head) -> tuple[Head, bytes] | None:
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            return await link.ask(question)
+    except Exception:  # noqa: BLE001 - it has gone, or is busy, or has failed and logged it
+        _log.debug("A front has not answered a question of another one")
+        return None
 
 
 def _known_message(reference_id: ReferenceId, known: Known, *, is_news: bool) -> tuple[Head, Body]:

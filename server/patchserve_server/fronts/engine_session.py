@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
-import numpy as np
-
-from patchserve_server.config import MAX_FRONTS
-from patchserve_server.domain.errors import NotReadyError
 from patchserve_server.domain.ports import DetectorInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
@@ -19,19 +14,18 @@ from patchserve_server.fronts.connected_fronts import ConnectedFronts
 from patchserve_server.fronts.engine_transfers import EngineTransfers
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.incoming import Incoming
-from patchserve_server.fronts.link import Link
+from patchserve_server.fronts.pinned_scores import PinnedScores
 from patchserve_server.fronts.pixels import SharedPixels
 from patchserve_server.fronts.remote_drift import drift_message
-from patchserve_server.fronts.values import body_of, from_json_bytes
+from patchserve_server.fronts.session import Session
 from patchserve_server.serving.admission import Admission, Capacity
 from patchserve_server.serving.batching import Batcher
 from patchserve_server.serving.catalog import Catalog
 from patchserve_server.serving.drift import DriftWatch
-from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.reference_builder import LoadOptions, ReferenceBuilder
 from patchserve_server.serving.reference_images import ReferenceImages
 from patchserve_server.serving.reference_transfer import ReferenceTransfer
-from patchserve_server.serving.reference_use import OpenReference
+from patchserve_server.serving.values import body_of, from_json_bytes
 
 _EVERYTHING: Final = Capacity(2**62, 2**62)  # the front has admitted it
 
@@ -50,7 +44,9 @@ class Engine:
         transfer: writes and reads references as single files.
         drift: gets the scores of all fronts.
         fronts: all that are connected.
+        limits: those of ServerLimits that are the engine's, by name.
         pixels: the memory that is shared with each front of this machine, by the front's number.
+        session_numbers: of the sessions.
     """
 
     version: str
@@ -62,35 +58,27 @@ class Engine:
     transfer: ReferenceTransfer
     drift: DriftWatch
     fronts: ConnectedFronts
-    pixels: Sequence[SharedPixels]
+    limits: Mapping[str, int] = field(default_factory=dict)
+    pixels: Sequence[SharedPixels] = ()
+    session_numbers: Iterator[int] = field(default_factory=itertools.count)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Pin:
-    reference: OpenReference
-    release: AsyncExitStack
-
-
-class EngineSession:
+class EngineSession(Session):
     """Answers one front. When its link ends, everything that is held for it is released."""
 
     def __init__(self, engine: Engine) -> None:
+        scores = PinnedScores(engine.catalog.use, engine.batcher, next(engine.session_numbers))
+        super().__init__(engine.version, scores, engine.pixels)
         self._engine = engine
-        self._front = 0
-        self._pins: dict[int, _Pin] = {}
         self._loads: dict[int, Incoming[NamedImage]] = {}
-        self._releasing: set[asyncio.Task[None]] = set()
         self._admission = Admission("image", _EVERYTHING, share=1, largest=_EVERYTHING)
-        self.link = Link(self, self._ended)
         self._transfers = EngineTransfers(engine.transfer)
-        self._answers: dict[str, Callable[[Head, bytes], Awaitable[tuple[Head, Body]]]] = {
-            "hello": self._hello,
+        self._answers |= {
             "info": self._info,
             "has": self._has,
+            "sync": self._sync,
             "page": self._page,
             "store_status": self._store_status,
-            "pin": self._pin,
-            "score": self._score,
             "load": self._load,
             "load_image": self._load_image,
             "load_end": self._load_end,
@@ -100,36 +88,34 @@ class EngineSession:
             "restore": self._restore,
             "history": self._history,
             "delete": self._delete,
+            "ask_others": self._ask_others,
             **self._transfers.answers,
         }
 
-    async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
-        return await self._answers[request["do"]](request, body)
-
-    def told(self, message: Head, body: bytes) -> None:
+    def _told(self, message: Head, body: bytes) -> None:
         match message["tell"]:
-            case "unpin":
-                self._unpin(message["pin"])
             case "scored":
                 reference_id, revision = ReferenceId(message["id"]), Revision(message["revision"])
                 self._engine.drift.add(reference_id, revision, message["score"])
             case "export_end":
                 self._transfers.end_export(message["export"])
-            case "happened":
-                self._engine.fronts.tell_wall(message, body)
+            case "others":
+                self._engine.fronts.tell_others(self.link, message, body)
 
-    async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
-        if request["version"] != self._engine.version:
-            raise NotReadyError(f"The engine is patchserve {self._engine.version}, not {request['version']}.")
-        self._front = int(request["front"])
-        self._engine.fronts.add(self.link, shows_wall=bool(request["shows_wall"]))
+    def _welcome(self) -> tuple[Head, Body]:
+        self._engine.fronts.add(self.link)
         for known in self._engine.drift.known():
             self.link.tell(*drift_message(*known))
-        return {"knows_all": self._engine.catalog.shared is None}, body_of(self._engine.detector)
+        head = {"knows_all": self._engine.catalog.shared is None, "limits": self._engine.limits}
+        return head, body_of(self._engine.detector)
 
     async def _info(self, request: Head, _: bytes) -> tuple[Head, Body]:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
         return {}, body_of(await self._engine.catalog.info(reference_id, expected))
+
+    async def _sync(self, _request: Head, _body: bytes) -> tuple[Head, Body]:
+        """What was told before is known when this is answered."""
+        return {}, b""
 
     async def _has(self, request: Head, _: bytes) -> tuple[Head, Body]:
         return {"has": await self._engine.catalog.has(ReferenceId(request["id"]))}, b""
@@ -140,41 +126,6 @@ class EngineSession:
 
     async def _store_status(self, _request: Head, _: bytes) -> tuple[Head, Body]:
         return {}, body_of(await self._engine.catalog.store_status())
-
-    async def _pin(self, request: Head, _: bytes) -> tuple[Head, Body]:
-        reference_id, revision = ReferenceId(request["id"]), Revision(request["revision"])
-        async with AsyncExitStack() as stack:
-            opened = await stack.enter_async_context(self._engine.catalog.use(reference_id, revision))
-            self._pins[request["pin"]] = _Pin(opened, stack.pop_all())
-        return {}, b""
-
-    def _unpin(self, number: int) -> None:
-        if (pin := self._pins.pop(number, None)) is not None:
-            task = asyncio.create_task(pin.release.aclose())
-            self._releasing.add(task)
-            task.add_done_callback(self._releasing.discard)
-
-    async def _score(self, request: Head, body: bytes) -> tuple[Head, Body]:
-        scorer, shape = self._pins[request["pin"]].reference.scorer, request["shape"]
-        stream = request["stream"]  # each front numbers its own
-        flow = FlowKey(request["client"], stream and stream * MAX_FRONTS + self._front)
-        if (slot := request.get("slot")) is None:
-            model_input = np.frombuffer(body, np.uint8).reshape(shape)  # (H, W, 3)
-        else:
-            model_input = self._engine.pixels[self._front].view(slot, shape, np.uint8)
-        scored = await self._engine.batcher.score(scorer, model_input, flow)
-        anomaly_map = scored.raw.anomaly_map
-        answer = {
-            "score": scored.raw.image_score,
-            "map": anomaly_map.shape,
-            "embed_ms": scored.times.embed_ms,
-            "search_ms": scored.times.search_ms,
-            "queue_ms": scored.queue_ms,
-        }
-        if slot is None:
-            return answer, np.ascontiguousarray(anomaly_map).data.cast("B")
-        self._engine.pixels[self._front].view(slot, anomaly_map.shape, np.float32)[:] = anomaly_map
-        return answer, b""
 
     async def _load(self, request: Head, body: bytes) -> tuple[Head, Body]:
         options, number = from_json_bytes(LoadOptions, body), request["load"]
@@ -220,11 +171,19 @@ class EngineSession:
         reference_id, expected = ReferenceId(request["id"]), _revision(request["expected"])
         return {"revision": await self._engine.catalog.delete(reference_id, expected)}, b""
 
+    async def _ask_others(self, request: Head, _: bytes) -> tuple[Head, Body]:
+        question = {"do": "answer", "name": request["name"], "question": request["question"]}
+        answers = await self._engine.fronts.ask_others(self.link, question)
+        head: Head = {
+            "answers": [answer["answer"] for answer, _ in answers],
+            "sizes": [len(body) for _, body in answers],
+        }
+        return head, b"".join(body for _, body in answers)
+
     def _ended(self) -> None:
+        super()._ended()
         self._engine.fronts.discard(self.link)
         self._transfers.end_all()
-        for number in list(self._pins):
-            self._unpin(number)
 
 
 def _revision(text: Any) -> Revision | None:  # noqa: ANN401 - of a message

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.incoming import Incoming
-from patchserve_server.fronts.values import body_of, from_json_bytes
 from patchserve_server.serving.engine_ports import Transfer
 from patchserve_server.serving.reference_transfer import Export, ImportOptions
+from patchserve_server.serving.values import body_of, from_json_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -48,6 +48,13 @@ class FrameConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._buffer = bytearray()
         self._unsent: list[Body] = []
+        self.received_bytes = 0
+        self.max_body_bytes = MAX_BODY_BYTES
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the system has not taken yet."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -59,6 +66,7 @@ class FrameConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
+        self.received_bytes += len(data)
         try:
             while (frame := self._next_frame()) is not None:
                 self._received(*frame)
@@ -69,7 +77,7 @@ class FrameConnection(asyncio.Protocol):
         if len(self._buffer) < _LENGTHS.size:
             return None
         head_bytes, body_bytes = _LENGTHS.unpack_from(self._buffer)
-        if head_bytes > MAX_HEAD_BYTES or body_bytes > MAX_BODY_BYTES:
+        if head_bytes > MAX_HEAD_BYTES or body_bytes > self.max_body_bytes:
             raise FramesError
         body_at = _LENGTHS.size + head_bytes
         end = body_at + body_bytes

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from patchserve_server.domain.call_events import Face, RelayedCall, current_call
 from patchserve_server.domain.errors import EngineLostError
 from patchserve_server.fronts.errors import error_from_json, error_to_json
 from patchserve_server.fronts.frames import Body, FrameConnection, Head
 from patchserve_server.serving.tasks import retrieve_error
+
+WATCH_S: Final = 2.0
+MISSES: Final = 5  # in a row: so a process that was stopped for a while counts as one miss
+
+_log = logging.getLogger(__name__)
 
 
 class Handlers(Protocol):
@@ -40,7 +46,24 @@ class Link:
         self._waiting: dict[int, asyncio.Future[tuple[Head, bytes]]] = {}
         self._left: dict[int, Callable[[], None]] = {}  # requests that nobody waits for, but whose answer must come
         self._answering: dict[int, asyncio.Task[None]] = {}
+        self._watching: asyncio.Task[None] | None = None
         self.is_lost = False
+
+    def watch(self) -> None:
+        """From now on, closes the link when the other side lives, perhaps, but does not answer."""
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        missed = 0
+        while missed < MISSES:
+            received, unsent = self.connection.received_bytes, self.connection.unsent_bytes
+            self.connection.send({"ping": None})
+            await asyncio.sleep(WATCH_S)
+            # Long messages delay the answer: but then they come, or go.
+            is_alive = self.connection.received_bytes != received or self.connection.unsent_bytes < unsent
+            missed = 0 if is_alive else missed + 1
+        _log.error("The other end of a link does not answer for %g s, so the link is closed", MISSES * WATCH_S)
+        self.close()
 
     async def ask(
         self, request: Head, body: Body = b"", *, answered: Callable[[], None] = lambda: None
@@ -94,10 +117,12 @@ class Link:
             number: int = head["n"]
             task = self._answering[number] = asyncio.create_task(self._answer(number, head, body))
             task.add_done_callback(lambda _: self._answering.pop(number, None))
+        elif "ping" in head:
+            self.connection.send({"pong": None})
         elif "cancel" in head:
             if head["cancel"] in self._answering:
                 self._answering[head["cancel"]].cancel()
-        else:
+        elif "pong" not in head:
             self._handlers.told(head, body)
 
     def _take_answer(self, number: int, head: Head, body: bytes) -> None:
@@ -126,6 +151,8 @@ class Link:
 
     def _lost(self) -> None:
         self.is_lost = True
+        if self._watching is not None:
+            self._watching.cancel()
         waiting, left = self._waiting, self._left
         self._waiting, self._left = {}, {}
         for future in waiting.values():

@@ -9,7 +9,7 @@ from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.frames import Body, Head
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.values import body_of, from_json_bytes
+from patchserve_server.serving.values import body_of, from_json_bytes
 
 MAX_REFERENCES: Final = 2000  # more than the engine remembers
 

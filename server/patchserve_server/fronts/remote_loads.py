@@ -12,11 +12,11 @@ from patchserve_server.domain.load_progress import LoadProgress
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.reference_image import NamedImage
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.values import body_of, from_json, from_json_bytes
 from patchserve_server.serving.admission import ONE, Capacity, Permit
 from patchserve_server.serving.engine_ports import References
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.reference_images import EncodedReferenceImage
+from patchserve_server.serving.values import body_of, from_json, from_json_bytes
 
 
 class RemoteLoads:

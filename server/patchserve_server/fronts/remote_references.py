@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator
-from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from patchserve_server.domain.errors import PatchserveError, RevisionMismatchError
@@ -15,26 +12,16 @@ from patchserve_server.domain.events import Events
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.store_status import StoreStatus
+from patchserve_server.fronts.devices import Devices, HeldRevision
 from patchserve_server.fronts.errors import error_from_json
 from patchserve_server.fronts.frames import Head
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.remote_scoring import PinnedReference
-from patchserve_server.fronts.values import from_json, from_json_bytes
 from patchserve_server.serving.known_references import Known, KnownReferences, Listener, Listeners
-from patchserve_server.serving.tasks import retrieve_error
+from patchserve_server.serving.values import from_json, from_json_bytes
 
 
 def info_in(body: bytes) -> ReferenceInfo:
     return from_json_bytes(ReferenceInfo, body)
-
-
-@dataclass(slots=True, eq=False)
-class _Pin:
-    """A revision that is open in the engine, or is being opened, for all its users in this front."""
-
-    reference: PinnedReference
-    opening: asyncio.Task[None]
-    users: int = 0
 
 
 class RemoteReferences:
@@ -47,16 +34,16 @@ class RemoteReferences:
     Args:
         link: to the engine.
         events: hears of every change.
+        devices: open what is used.
     """
 
-    def __init__(self, link: Link, events: Events) -> None:
+    def __init__(self, link: Link, events: Events, devices: Devices) -> None:
         self._link = link
+        self._devices = devices
         self._events = events
         self.knows_all = True  # all that there are
         self._known = KnownReferences()
         self._listeners = Listeners()
-        self._numbers = itertools.count(1)
-        self._pins: dict[tuple[ReferenceId, Revision], _Pin] = {}
 
     @property
     def usable_count(self) -> int:
@@ -80,7 +67,7 @@ class RemoteReferences:
     @asynccontextmanager
     async def use(
         self, reference_id: ReferenceId, expected_revision: Revision | None = None
-    ) -> AsyncIterator[PinnedReference]:
+    ) -> AsyncIterator[HeldRevision]:
         """The current revision, opened by the engine first if needed. It stays open until the block ends.
 
         Raises:
@@ -88,41 +75,15 @@ class RemoteReferences:
         """
         while True:
             info = await self.info(reference_id, expected_revision)
-            pin = self._pins.get((reference_id, info.revision)) or self._begin_to_pin(info)
-            pin.users += 1
-            try:
+            async with AsyncExitStack() as stack:
                 try:
-                    await asyncio.shield(pin.opening)
+                    held = await stack.enter_async_context(self._devices.hold(info))
                 except RevisionMismatchError:
                     if self._known.find(reference_id) == info:
                         raise
                     continue  # it was replaced in the meantime
-                yield PinnedReference(info, pin.reference.pin)
+                yield held
                 return
-            finally:
-                pin.users -= 1
-                if not pin.users:
-                    self._unpin(pin)
-                del pin  # an error of its task may refer to this frame: a cycle
-
-    def _begin_to_pin(self, info: ReferenceInfo) -> _Pin:
-        number = next(self._numbers)
-        request = {"do": "pin", "pin": number, "id": info.reference_id, "revision": info.revision}
-
-        async def open_reference() -> None:
-            await self._link.ask(request)
-
-        opening = asyncio.create_task(open_reference())
-        opening.add_done_callback(retrieve_error)
-        pin = self._pins[info.reference_id, info.revision] = _Pin(PinnedReference(info, number), opening)
-        return pin
-
-    def _unpin(self, pin: _Pin) -> None:
-        info = pin.reference.info
-        if self._pins.get((info.reference_id, info.revision)) is pin:
-            del self._pins[info.reference_id, info.revision]
-        pin.opening.cancel()  # does nothing if it is done
-        self._link.tell({"tell": "unpin", "pin": pin.reference.pin})
 
     async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         info = self._known.find(reference_id)

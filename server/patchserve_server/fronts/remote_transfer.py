@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.fronts.link import Link
-from patchserve_server.fronts.values import body_of, from_json_bytes
 from patchserve_server.serving.reference_transfer import Export, ImportOptions
+from patchserve_server.serving.values import body_of, from_json_bytes
 
 
 class RemoteTransfer:

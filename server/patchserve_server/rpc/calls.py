@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
+import grpc
 from google.rpc import status_pb2
 from grpc import aio
 from grpc_status import rpc_status
@@ -17,12 +18,41 @@ from patchserve_server.contract.incoming import IncomingCallBase
 from patchserve_server.contract.methods import Method
 from patchserve_server.domain.call_events import Face
 from patchserve_server.domain.callers import printable_name
+from patchserve_server.rpc.pushback import pushback
 from patchserve_server.rpc.reset import reset_current_call
 from patchserve_server.serving.entrance import Entrance
 
 _log = logging.getLogger(__name__)
 
-Context = aio.ServicerContext[Any, Any]
+
+class Context(Protocol):
+    """What a call needs of gRPC's context. That of a gRPC server has it; who relays calls brings another."""
+
+    def peer(self) -> str:
+        """The address of the caller, with its port."""
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the caller's deadline; None: it has none."""
+
+    def invocation_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
+        """What the caller sent beside its messages."""
+
+    def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """What TLS knows of the caller."""
+
+    async def read(self) -> Any:  # noqa: ANN401 - gRPC's EOF is no bytes
+        """The bytes of the next message, or `grpc.aio.EOF`."""
+
+    async def write(self, message: Any) -> None:  # noqa: ANN401 - a message of any method, or its bytes
+        """Sends a message, as soon as the caller takes it."""
+
+    async def send_initial_metadata(self, initial_metadata: tuple[()]) -> None:
+        """Sends what comes before the first message."""
+
+    async def abort(
+        self, code: grpc.StatusCode, details: str = "", trailing_metadata: Sequence[tuple[str, str | bytes]] = ()
+    ) -> None:
+        """Ends the call with an error."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,7 +117,8 @@ class IncomingCall(IncomingCallBase):
     async def _send(self, failure: status_pb2.Status) -> None:
         try:
             async with asyncio.timeout(self._status_timeout_s):
-                await self.context.abort_with_status(rpc_status.to_status(failure))
+                sent = rpc_status.to_status(failure)
+                await self.context.abort(sent.code, sent.details, (*sent.trailing_metadata, *pushback(failure)))
         except TimeoutError:
             _log.debug("The caller has not read its status, so the call is reset")
             reset_current_call()

@@ -20,19 +20,25 @@ from patchserve_server.rpc.transport import Listening, bind, channel_options
 from patchserve_server.serving.entrance import Entrance
 
 
+class Services:
+    """All services, behind the adapter. Whoever relays calls uses them without a port."""
+
+    def __init__(self, listening: Listening, entrance: Entrance, authenticator: Authenticator | None) -> None:
+        self.health = HealthServicer(entrance.readiness)
+        self.adapter = adapter = MethodAdapter(entrance, authenticator, listening)
+        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), adapter)  # type: ignore[arg-type]
+        kserve = KServeServicer(entrance.readiness)
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(kserve, adapter)  # type: ignore[arg-type]
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, adapter)
+        add_reflection(adapter, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
+
+
 class GrpcServer:
     """Alive after `start`, stopped after `stop`. Without authenticator, no token is needed."""
 
     def __init__(self, listening: Listening, entrance: Entrance, authenticator: Authenticator | None = None) -> None:
         self._listening = listening
-        self._readiness = entrance.readiness
-        self._health = HealthServicer(entrance.readiness)
-        self._adapter = adapter = MethodAdapter(entrance, authenticator, listening)
-        service_pb2_grpc.add_PatchCoreServiceServicer_to_server(PatchCoreServicer(), adapter)  # type: ignore[arg-type]
-        kserve = KServeServicer(self._readiness)
-        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(kserve, adapter)  # type: ignore[arg-type]
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, adapter)
-        add_reflection(adapter, (SERVICE, KSERVE, HEALTH, REFLECTION, REFLECTION_V1))
+        self._services = Services(listening, entrance, authenticator)
         self._server: aio.Server | None = None
 
     async def start(self) -> str:
@@ -41,7 +47,7 @@ class GrpcServer:
         Raises:
             StartupError: the address cannot be bound.
         """
-        self._server = aio.server(handlers=[self._adapter], options=channel_options(self._listening))
+        self._server = aio.server(handlers=[self._services.adapter], options=channel_options(self._listening))
         try:
             address = bind(self._server, self._listening)
         except StartupError:
@@ -54,7 +60,7 @@ class GrpcServer:
 
     def report_readiness(self) -> None:
         """Tells those who watch its health, after a change."""
-        self._health.report_change()
+        self._services.health.report_change()
 
     async def stop(self, grace_s: float) -> None:
         """Finishes accepted work in the grace time."""

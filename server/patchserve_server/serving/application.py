@@ -24,9 +24,9 @@ from patchserve_server.serving.fairness import FlowKey
 from patchserve_server.serving.inspector import Inspector
 from patchserve_server.serving.reference_builder import LoadOptions
 from patchserve_server.serving.reference_transfer import ImportOptions
-from patchserve_server.serving.statistics import ServerStatistics
+from patchserve_server.serving.shared_statistics import SharedStatistics
 from patchserve_server.serving.streams import Streams
-from patchserve_server.serving.wall import KeptImage, Wall
+from patchserve_server.serving.wall import KeptImage, SharedWall
 
 T = TypeVar("T")
 
@@ -86,8 +86,8 @@ class Application:
     calls: Admission
     images: Admission  # of single calls, streams and loads together
     loads: Admission
-    wall: Wall
-    statistics: ServerStatistics
+    wall: SharedWall
+    statistics: SharedStatistics
     drift: Drifts
     transfer: Transfer
 

@@ -68,12 +68,18 @@ class Batcher:
         self._wake_up: asyncio.TimerHandle | None = None
         self._queue: FairQueue[_QueuedInput] = FairQueue()
         self._batches: set[asyncio.Task[None]] = set()
+        self._started_s: set[float] = set()  # of the batches that are being scored
         self._events = events
 
     @property
     def waiting(self) -> int:
         """How many images wait for a batch. Any thread may ask."""
         return len(self._queue)
+
+    @property
+    def longest_s(self) -> float:
+        """How long the oldest of the batches that are being scored has been scored; 0: there is none."""
+        return time.perf_counter() - min(self._started_s) if self._started_s else 0.0
 
     async def score(self, scorer: Scorer, model_input: ModelInputs, flow: FlowKey) -> BatchedScores:
         """The raw scores of one model input, (H, W, 3) uint8."""
@@ -129,6 +135,7 @@ class Batcher:
     async def _run(self, batch: list[_QueuedInput]) -> None:
         loop, started_s = asyncio.get_running_loop(), time.perf_counter()
         parts, failed = _by_scorer(batch), False
+        self._started_s.add(started_s)
 
         def score() -> None:
             inputs = [(part[0].scorer, np.stack([entry.model_input for entry in part])) for part in parts]
@@ -143,6 +150,7 @@ class Batcher:
         else:
             _fail(batch, RuntimeError("The detector gave no scores."))  # has no effect on those that have some
         finally:
+            self._started_s.discard(started_s)
             self._free_workers += 1
             self._dispatch()
             if self._events.is_heard:

@@ -22,7 +22,7 @@ from patchserve_server.domain.ports import Detector, ReferenceStore, Scorer
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.sensitivity import check_sensitivity
-from patchserve_server.domain.store_status import MEMORY, StoreStatus
+from patchserve_server.domain.store_status import FOLDER, MEMORY, StoreStatus
 from patchserve_server.serving.known_references import KnownReferences, Listener, Listeners
 from patchserve_server.serving.open_references import OpenReferences
 from patchserve_server.serving.reference_changes import ReferenceChanges
@@ -49,7 +49,6 @@ class Catalog:
         known: gets the descriptions of all references; with a shared store, of those that were asked for.
         everybody_knows: returns when all who have a copy of them know of every change.
         sharing: how the store is shared with other servers; None: it is not.
-        status: how the store is.
     """
 
     def __init__(
@@ -64,16 +63,14 @@ class Catalog:
         known: KnownReferences | None = None,
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
         sharing: Sharing | None = None,
-        status: Callable[[], StoreStatus] = lambda: MEMORY,
     ) -> None:
         self._store = store
         self._opening = opening
         self._events = events
         self._known = KnownReferences() if known is None else known
-        self._status = status
         self._listeners = Listeners()
         self.shared = None if sharing is None else self._shared_view(sharing, everybody_knows)
-        self._view: StoreView = self.shared or OwnStoreView(self._known)
+        self._view: StoreView = self.shared or OwnStoreView(self._known, FOLDER if store.is_durable else MEMORY)
         self._opener = ReferenceOpener(store, self._view, detector, opening, events)
         self._open = OpenReferences(
             self._opener.open,
@@ -98,7 +95,7 @@ class Catalog:
         return SharedStoreView(
             sharing,
             self._known,
-            is_held=lambda reference_id: self._open.holds(reference_id) or reference_id in self._listeners,
+            is_held=lambda reference_id: reference_id in self._open or reference_id in self._listeners,
             changed=self._changed_elsewhere,
             everybody_knows=everybody_knows,
         )
@@ -136,6 +133,11 @@ class Catalog:
         """How many references of the store cannot be used."""
         return self._view.damaged_count
 
+    @property
+    def store_synced_age_s(self) -> float:
+        """How long ago changes by other servers were last learned; 0 if the store is not shared. Any thread may ask."""
+        return self._view.status().synced_age_s
+
     def bytes_by_state(self) -> dict[str, int]:
         """The memory of all revisions that are held, see `OpenReferences`."""
         return self._open.bytes_by_state()
@@ -163,7 +165,9 @@ class Catalog:
     async def _acquire(self, reference_id: ReferenceId, expected_revision: Revision | None) -> HeldReference:
         has_waited = False
         while True:
-            info = await self._view.info(reference_id, expected_revision)
+            info = self._known.find(reference_id)  # every call comes here: no coroutine if none is needed
+            if info is None or expected_revision not in (None, info.revision):
+                info = await self._view.info(reference_id, expected_revision)
             if (mismatch := self._opener.mismatched.get(reference_id)) is not None:
                 raise mismatch.copy()
             try:
@@ -221,7 +225,7 @@ class Catalog:
 
     async def store_status(self) -> StoreStatus:
         """How the store is."""
-        return self._status()
+        return self._view.status()
 
     async def publish(
         self, reference: Reference, scorer: Scorer, *, replaces: ReferenceInfo | None = None
@@ -292,7 +296,10 @@ class Catalog:
     def _changed_elsewhere(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> None:
         """Another server has changed a reference: what is open of it serves nobody who comes from now on."""
         self._opener.mismatched.pop(reference_id, None)
-        if info is None or not self._open.holds(reference_id, info.revision):
+        opened = self._open.find(reference_id)
+        if info is not None and opened is not None and opened.info.revision == info.revision:
+            self._open.add(OpenReference(info, opened.scorer))  # its description alone has changed
+        else:
             self._open.retire(reference_id)
         self._notify(reference_id, info)
 

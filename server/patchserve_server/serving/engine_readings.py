@@ -19,6 +19,7 @@ def engine_readings(detector: Detector, catalog: Catalog, batcher: Batcher, max_
         for state, nbytes in catalog.bytes_by_state().items():
             yield Reading("bank_bytes", nbytes, (state,))
         yield Reading("bank_limit_bytes", max_bank_bytes)
+        yield Reading("store_synced_age_seconds", catalog.store_synced_age_s)
         yield Reading("queue_images", batcher.waiting)
         yield from _device_memory(detector)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from patchserve_server.domain.events import NOBODY, Events
 from patchserve_server.serving.failure_log import FailureLog
+from patchserve_server.serving.peers import Peers
 from patchserve_server.serving.readiness import Readiness
 from patchserve_server.serving.reception import Reception
 from patchserve_server.serving.refusal_pacing import RefusalPacing
@@ -21,6 +22,7 @@ class Entrance:
         pacing: when a refusal is answered.
         failures: logs the calls that fail.
         events: hears of all calls.
+        peers: the other fronts of this server.
     """
 
     readiness: Readiness
@@ -28,3 +30,4 @@ class Entrance:
     pacing: RefusalPacing
     failures: FailureLog
     events: Events = NOBODY
+    peers: Peers = field(default_factory=Peers)

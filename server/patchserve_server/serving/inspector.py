@@ -31,9 +31,15 @@ from patchserve_server.domain.verdict import judge
 from patchserve_server.domain.work_events import ImageProcessed, Stage, StepLog, Wait
 from patchserve_server.serving.engine_ports import Drifts, ReferenceInUse, Scoring
 from patchserve_server.serving.fairness import FairSemaphore, FlowKey
-from patchserve_server.serving.outputs import Outputs
+from patchserve_server.serving.outputs import Saver
 
-_OPERATORS_SIDE_PX: Final = 1280
+OPERATORS_OVERLAY: Final = OutputOptions(
+    overlay=True,
+    heatmap_scale=HeatmapScale.CALIBRATED,
+    overlay_format=OverlayFormat.JPEG,
+    overlay_max_side_px=1280,
+)
+"""The overlay for whoever looks at inspections whose caller requested none."""
 _PIXELS_PER_TURN: Final = 2 * 2**20  # 6 MiB of model input
 
 T = TypeVar("T")
@@ -118,6 +124,7 @@ class LocalInspector:
         max_overlay_bytes: the largest overlay that can be sent.
         default_scale: of overlays.
         outputs: saves inspections; None: nothing is saved.
+        operators_overlay: how the overlay of an inspection is drawn for those who save or watch it.
         drifts: gets the score of every inspection.
         events: hears of every inspection.
     """
@@ -132,9 +139,10 @@ class LocalInspector:
         limits: imaging.ImageLimits,
         max_overlay_bytes: int,
         default_scale: HeatmapScale,
-        outputs: Outputs | None,
+        outputs: Saver | None,
         drifts: Drifts,
         events: Events = NOBODY,
+        operators_overlay: OutputOptions = OPERATORS_OVERLAY,
     ) -> None:
         self._scoring = scoring
         self._images = images
@@ -146,6 +154,7 @@ class LocalInspector:
         self._outputs = outputs
         self._drifts = drifts
         self._events = events
+        self._operators_options = operators_overlay
 
     async def inspect(
         self, reference: ReferenceInUse, image: SentImage, options: OutputOptions, flow: FlowKey, *, name: str = ""
@@ -314,12 +323,7 @@ class LocalInspector:
         self, info: ReferenceInfo, raw: RawScores, sensitivity: float | None, image: SentImage
     ) -> EncodedOverlay:
         """An overlay for whoever looks at the saved inspections, if the caller requested none. Blocks."""
-        options = OutputOptions(
-            overlay=True,
-            heatmap_scale=HeatmapScale.CALIBRATED,
-            overlay_format=OverlayFormat.JPEG,
-            overlay_max_side_px=_OPERATORS_SIDE_PX,
-        )
+        options = self._operators_options
         decoded = self._decode(image, info.input_shape, options)
         overlay = self._judge(decoded, raw, info.thresholds(sensitivity), options, StepLog()).overlay
         if overlay is None:

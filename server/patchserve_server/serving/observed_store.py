@@ -15,9 +15,7 @@ from patchserve_server.domain.work_events import StoreUsed, told
 T = TypeVar("T")
 
 
-def _told(
-    events: Events, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]
-) -> T:
+def _told(events: Events, operation: str, reference_id: ReferenceId | None, work: Callable[[], T]) -> T:
     with told(lambda *how: events.store_used(StoreUsed(operation, reference_id, *how))):
         return work()
 

@@ -11,7 +11,7 @@ from functools import partial
 from patchserve_server.domain.errors import MemoryBudgetError, PatchserveError
 from patchserve_server.domain.ports import Scorer
 from patchserve_server.domain.reference import ReferenceInfo
-from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.serving.reference_use import HeldReference, OpenReference, ReferenceUse
 
 
@@ -20,7 +20,6 @@ class _Entry:
     """A revision that is open or being opened."""
 
     reference_id: ReferenceId
-    revision: Revision
     opening: asyncio.Future[OpenReference]
     nbytes: int
     users: int = 0
@@ -93,6 +92,10 @@ class OpenReferences:
         """The references that are open or being opened, the least recently used first."""
         return iter(list(self._current))
 
+    def __contains__(self, reference_id: ReferenceId) -> bool:
+        """Whether it is open or being opened."""
+        return reference_id in self._current
+
     def use(self, info: ReferenceInfo) -> ReferenceUse:
         """The current revision of a reference, opened first if needed. It stays open until the block ends.
 
@@ -130,11 +133,6 @@ class OpenReferences:
         """The current revision, if it is open."""
         entry = self._current.get(reference_id)
         return entry.opening.result() if entry is not None and entry.is_open else None
-
-    def holds(self, reference_id: ReferenceId, revision: Revision | None = None) -> bool:
-        """Whether this revision is open or being opened; None: any revision."""
-        entry = self._current.get(reference_id)
-        return entry is not None and revision in (None, entry.revision)
 
     def has_room_for(self, info: ReferenceInfo) -> bool:
         """Whether the reference fits without closing another one."""
@@ -177,9 +175,7 @@ class OpenReferences:
         self.retire(opened.info.reference_id)
         opening: asyncio.Future[OpenReference] = asyncio.get_running_loop().create_future()
         opening.set_result(opened)
-        self._current[opened.info.reference_id] = _Entry(
-            opened.info.reference_id, opened.info.revision, opening, opened.scorer.nbytes
-        )
+        self._current[opened.info.reference_id] = _Entry(opened.info.reference_id, opening, opened.scorer.nbytes)
 
     def keep(self, reference_id: ReferenceId, nbytes: int) -> None:
         """Counts the memory of a previous revision. Forgets previous ones, the oldest first, if it is too much."""
@@ -217,7 +213,7 @@ class OpenReferences:
                 del failure  # its traceback refers to this frame: a cycle
 
         opening = asyncio.create_task(open_reference())
-        entry = _Entry(info.reference_id, info.revision, opening, self._nbytes_of(info))
+        entry = _Entry(info.reference_id, opening, self._nbytes_of(info))
         opening.add_done_callback(lambda _: self._end_opening(entry))
         return entry
 

@@ -10,7 +10,7 @@ import re
 from concurrent.futures import Executor
 from contextvars import Context
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from patchserve_server.domain.events import ImageInspected
 from patchserve_server.domain.inspection import OverlayFormat
@@ -28,6 +28,13 @@ _PRUNE_EVERY_S: Final = 600.0
 _OVERLAY_ENDING: Final = {OverlayFormat.PNG: "png", OverlayFormat.JPEG: "jpg", OverlayFormat.WEBP: "webp"}
 
 _log = logging.getLogger(__name__)
+
+
+class Saver(Protocol):
+    """Saves inspections: `Outputs`, or the overlays of a scan."""
+
+    async def save(self, inspected: ImageInspected) -> None:
+        """Saves an inspection, if it is one to keep. The inspection waits for it, and fails with it."""
 
 
 class Outputs:

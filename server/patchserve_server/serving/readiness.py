@@ -23,6 +23,7 @@ class Readiness:
     def __init__(self) -> None:
         self._state = _State.STARTING
         self._application: Application | None = None
+        self._cause: PatchserveError | None = None  # why there is no application
         self._streams_end = asyncio.Event()
 
     @property
@@ -36,21 +37,24 @@ class Readiness:
 
         Raises:
             NotReadyError: the server is still starting.
+            PatchserveError: the one with which it was suspended.
         """
         if self._application is None:
+            if self._cause is not None:
+                raise self._cause.copy()
             message = "The server is starting: it loads its backbone and its references. Try again shortly."
             raise NotReadyError(message, RETRY_AFTER_START_S)
         return self._application
 
     def serve(self, application: Application) -> None:
         """Changes from starting to serving."""
-        self._application = application
+        self._application, self._cause = application, None
         if self._state is _State.STARTING:
             self._state = _State.SERVING
 
     def suspend(self, error: PatchserveError) -> None:
         """Changes from serving to starting, and ends open streams: what the application needs is lost for now."""
-        application, self._application = self._application, None
+        application, self._application, self._cause = self._application, None, error
         if self._state is _State.SERVING:
             self._state = _State.STARTING
         if application is not None:

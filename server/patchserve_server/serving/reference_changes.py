@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -142,9 +141,13 @@ class ReferenceChanges:
                 is_damaged = self._view.damage_of(reference_id) is not None and expected_revision is None
                 info = None if is_damaged else await self._view.info(reference_id, expected_revision)
                 try:
-                    with suppress(ReferenceNotFoundError):  # somebody removed its files, but it still answers
-                        await self._stored(self._store.delete, reference_id, self._view.base_of(info))
+                    await self._stored(self._store.delete, reference_id, self._view.base_of(info))
                     break
+                except ReferenceNotFoundError:
+                    await self._view.check(reference_id)
+                    if not self._view.has(reference_id) and self._view.damage_of(reference_id) is None:
+                        raise  # another server was faster
+                    break  # somebody removed its files, but it still answers
                 except ReferenceChangedError:
                     await self._view.check(reference_id)
                     if expected_revision is not None or not tries_left:

@@ -16,13 +16,16 @@ from typing import Final
 from patchserve_server.domain.errors import (
     PatchserveError,
     QueueFullError,
+    ReferenceDamagedError,
     ReferenceNotFoundError,
     RevisionMismatchError,
     StorageUnavailableError,
+    TemporaryError,
 )
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
 from patchserve_server.domain.shared_references import SharedReferences
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.serving.known_references import Known, KnownReferences
 from patchserve_server.serving.log_interval import LogInterval
 from patchserve_server.serving.rate_limit import RateLimit
@@ -43,11 +46,13 @@ class Sharing:
     """What a catalog needs to share its store with other servers.
 
     Args:
+        url: of the store, without anything secret.
         references: the store, as several servers use it.
         polling: a thread that polls it.
         looking_up: threads that look up single references.
     """
 
+    url: str
     references: SharedReferences
     polling: Executor
     looking_up: Executor
@@ -65,13 +70,14 @@ class SharedStoreView:
 
     A reference is described when it is asked for first. From then on the description is kept in step: if a poll tells
     a change, the reference is looked up, because what a poll tells may be older than what was looked up before.
-    A name that is not known, or a revision that is expected and not known, is looked up at once.
+    A name that is not known, or a revision that is expected and not known, is looked up at once, up to a limit.
 
     Args:
         sharing: the store and the threads that ask it.
         known: gets the descriptions.
         is_held: whether a reference is in use here, so that its changes must be told.
-        changed: called when another server has changed a reference that was described here, or is held.
+        changed: called when another server has deleted a reference, or has changed one that was described here, or is
+            held.
         everybody_knows: returns when all who have a copy of `known` have that of now.
         max_described: how many descriptions are kept, beside those of references that are held.
     """
@@ -86,7 +92,7 @@ class SharedStoreView:
         everybody_knows: Callable[[], Awaitable[None]] | None = None,
         max_described: int = MAX_DESCRIBED,
     ) -> None:
-        self.is_reachable = True  # at the last poll
+        self._is_reachable = True  # at the last poll
         self._sharing = sharing
         self._known = known
         self._is_held = is_held
@@ -98,7 +104,8 @@ class SharedStoreView:
         self._unsure: set[ReferenceId] = set()  # to be looked up after the next poll
         self._readings: set[_Reading] = set()
         self._look_ups = SingleFlight(self._look_up)
-        self._limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._name_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
+        self._revision_limit = RateLimit(_LOOK_UPS_PER_S, _LOOK_UPS_AT_ONCE)
         self._refusals = LogInterval(_LOG_INTERVAL_S)
 
     @property
@@ -124,51 +131,72 @@ class SharedStoreView:
     def base_of(self, info: ReferenceInfo | None) -> Revision | None:
         return None if info is None else info.revision
 
+    def status(self) -> StoreStatus:
+        return StoreStatus(
+            kind=self._sharing.url.partition("://")[0],
+            url=self._sharing.url,
+            is_shared=True,
+            synced_age_s=self._sharing.references.synced_age_s(),
+            is_reachable=self._is_reachable,
+        )
+
     def check_reachable(self) -> None:
-        if not self.is_reachable:
+        if not self._is_reachable:
             message = "The store of references cannot be reached now, so only references that are open here are served."
             raise StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)
 
     async def info(self, reference_id: ReferenceId, expected_revision: Revision | None = None) -> ReferenceInfo:
         info = self._known.find(reference_id)
         if info is None or expected_revision not in (None, info.revision):
-            info = await self._described(reference_id, is_known=info is None and reference_id in self._revisions)
+            is_known = info is None and reference_id in self._revisions
+            if is_known or self._may_look_up(expected_revision):
+                info = await self._described(reference_id)
         if info is None:
             raise ReferenceNotFoundError(reference_id)
         if expected_revision not in (None, info.revision):
             raise RevisionMismatchError(reference_id, expected_revision or "", info.revision)
         return info
 
-    async def _described(self, reference_id: ReferenceId, *, is_known: bool) -> ReferenceInfo | None:
+    def _may_look_up(self, expected_revision: Revision | None) -> bool:
+        """Whether something that is not known here may be looked up now. If not, the last poll has the answer.
+
+        Raises:
+            QueueFullError: a revision is expected, so that what the last poll has told is no answer.
+            StorageUnavailableError: as for `check_reachable`.
+        """
+        self.check_reachable()
+        if (self._name_limit if expected_revision is None else self._revision_limit).take():
+            return True
+        if (refused := self._refusals.count()) is not None:
+            _log.warning("Callers ask for too much that is not known here; %d were not looked up", refused[0])
+        if expected_revision is not None:
+            raise QueueFullError("Too many revisions are looked up in the store; try again shortly.", 1.0)
+        return False
+
+    async def _described(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         if (damage := self._known.damage_of(reference_id)) is not None:
             raise damage.copy()
         self.check_reachable()
-        if not is_known and not self._limit.take():
-            if (refused := self._refusals.count()) is not None:
-                _log.warning("Callers ask for too many references that are not known here; %d refused", refused[0])
-            raise QueueFullError("Too many references are looked up in the store; try again shortly.", 1.0)
         return await self._look_ups.result(reference_id)
 
     async def page(self, after_id: str, size: int) -> tuple[list[ReferenceInfo], bool]:
         found: list[ReferenceInfo] = []
-        while len(found) < size:
-            if self._ordered is None:
-                self._ordered = sorted(self._revisions)
-            start, wanted = bisect_right(self._ordered, after_id), size - len(found)
-            ids = self._ordered[start : start + wanted]
-            if not ids:
-                return found, False
+        while len(found) < size and (ids := self._ids_after(after_id, size - len(found))):
             after_id = ids[-1]
             found += [info for info in await asyncio.gather(*map(self._listed, ids)) if info is not None]
-        return found, any(each > after_id for each in self._revisions)
+        return found, bool(self._ids_after(after_id, 1))
+
+    def _ids_after(self, after_id: str, count: int) -> list[ReferenceId]:
+        if self._ordered is None:
+            self._ordered = sorted(self._revisions)
+        start = bisect_right(self._ordered, after_id)
+        return self._ordered[start : start + count]
 
     async def _listed(self, reference_id: ReferenceId) -> ReferenceInfo | None:
         """The description, unless the reference was deleted meanwhile, or is damaged."""
         try:
-            return self._known.find(reference_id) or await self._described(reference_id, is_known=True)
-        except StorageUnavailableError:
-            raise
-        except PatchserveError:
+            return self._known.find(reference_id) or await self._described(reference_id)
+        except ReferenceDamagedError:
             return None
 
     def set(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> bool:
@@ -189,10 +217,10 @@ class SharedStoreView:
     async def check(self, reference_id: ReferenceId) -> None:
         try:
             await self._look_ups.result(reference_id)
-        except StorageUnavailableError:
+        except TemporaryError:
             self._unsure.add(reference_id)
         except PatchserveError as error:
-            _log.debug("Reference %r: %s", str(reference_id), error.message)
+            _log.warning("Reference %r cannot be used: %s", str(reference_id), error.message)
 
     async def poll(self) -> None:
         """Learns what other servers have changed.
@@ -205,9 +233,9 @@ class SharedStoreView:
             with self._reading() as reading:
                 changes = await loop.run_in_executor(self._sharing.polling, self._sharing.references.poll)
         except PatchserveError:
-            self.is_reachable = False
+            self._is_reachable = False
             raise
-        self.is_reachable = True
+        self._is_reachable = True
         self._take(changes, reading)
         unsure, self._unsure = self._unsure, set()
         await asyncio.gather(*map(self.check, unsure))
@@ -217,10 +245,13 @@ class SharedStoreView:
             is_described = self._known.find(reference_id) is not None
             if is_described or reference_id in reading.touched or self._is_held(reference_id):
                 self._unsure.add(reference_id)
-            else:
-                self._know(reference_id, revision)
-                if self._known.damage_of(reference_id) is not None:
-                    self._known.set(reference_id, None, is_news=False)
+                continue
+            is_deleted = revision is None and reference_id in self._revisions
+            self._know(reference_id, revision)
+            if is_deleted or self._known.damage_of(reference_id) is not None:
+                self._known.set(reference_id, None, is_news=is_deleted)
+            if is_deleted:  # those who count by reference want to know
+                self._changed(reference_id, None)
 
     @contextmanager
     def _reading(self) -> Iterator[_Reading]:
@@ -247,9 +278,7 @@ class SharedStoreView:
         look_up = self._sharing.references.look_up
         try:
             return await asyncio.get_running_loop().run_in_executor(self._sharing.looking_up, look_up, reference_id)
-        except StorageUnavailableError:
-            raise
-        except PatchserveError as error:
+        except ReferenceDamagedError as error:
             return error.copy()
 
     def _learn(self, reference_id: ReferenceId, known: Known, *, is_news: bool) -> bool:

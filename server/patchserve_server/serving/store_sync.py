@@ -6,21 +6,16 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Final
 
-from patchserve_server.domain.errors import PatchserveError, StartupError, StorageUnavailableError
-from patchserve_server.domain.readings import Reading
-from patchserve_server.domain.shared_references import SharedReferences
-from patchserve_server.domain.store_status import StoreStatus
-from patchserve_server.serving.shared_store_view import SharedStoreView
+from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.serving.shared_store_view import SharedStoreView, Sharing
 
 POLL_INTERVAL_S: Final = 2.0
-_JITTER: Final = 0.15  # of the interval, at most; added, so that a server never asks more often
+JITTER: Final = 0.15  # of the interval, at most; added, so that a server never asks more often
 _MAINTENANCE_INTERVAL_S: Final = 60.0
-_START_PATIENCE_S: Final = 30.0
-_START_RETRY_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -29,8 +24,7 @@ class StoreSync:
     """Polls a shared store, and lets it do what is due.
 
     Args:
-        url: of the store, without anything secret.
-        shared: the store.
+        sharing: the store.
         view: learns what has changed.
         maintaining: a thread that does what is due.
         interval_s: from the end of a poll to the next one, in seconds; a random time is added.
@@ -39,43 +33,20 @@ class StoreSync:
 
     def __init__(
         self,
-        url: str,
-        shared: SharedReferences,
+        sharing: Sharing,
         view: SharedStoreView,
         maintaining: Executor,
         *,
         interval_s: float = POLL_INTERVAL_S,
         random_share: Callable[[], float] = random.random,
     ) -> None:
-        self._url = url
-        self._shared = shared
+        self._url = sharing.url
+        self._shared = sharing.references
         self._view = view
         self._maintaining = maintaining
         self._interval_s = interval_s
         self._random_share = random_share
         self._lost_at_s: float | None = None  # None: the last poll succeeded
-
-    async def begin(self, patience_s: float = _START_PATIENCE_S) -> None:
-        """The first poll. Tries again for a while.
-
-        Raises:
-            StartupError: the store cannot be reached.
-        """
-        give_up_at_s = time.monotonic() + patience_s
-        while True:
-            try:
-                await self._view.poll()
-            except StorageUnavailableError as error:
-                self._lost(error)
-                if time.monotonic() + _START_RETRY_S > give_up_at_s:
-                    raise StartupError(
-                        f"--store {self._url}: {error.message} The server gave up after {patience_s:g} s. "
-                        "`patchserve-server doctor` says what is wrong."
-                    ) from error
-                await asyncio.sleep(_START_RETRY_S)
-            else:
-                self._reached()
-                return
 
     async def run(self) -> None:
         """Polls until it is cancelled."""
@@ -84,20 +55,6 @@ class StoreSync:
             while True:
                 await asyncio.sleep(self._pause_s(self._interval_s))
                 await self._poll()
-
-    def status(self) -> StoreStatus:
-        """How the store is."""
-        return StoreStatus(
-            kind=self._url.partition("://")[0],
-            url=self._url,
-            is_shared=True,
-            synced_age_s=self._shared.synced_age_s(),
-            is_reachable=self._view.is_reachable,
-        )
-
-    def readings(self) -> Iterator[Reading]:
-        """For whoever watches the server. Any thread may ask."""
-        yield Reading("store_synced_age_seconds", self._shared.synced_age_s())
 
     async def _poll(self) -> None:
         try:
@@ -120,7 +77,7 @@ class StoreSync:
                 _log.exception("The store %s cannot be maintained", self._url)
 
     def _pause_s(self, interval_s: float) -> float:
-        return interval_s * (1 + _JITTER * self._random_share())
+        return interval_s * (1 + JITTER * self._random_share())
 
     def _lost(self, error: PatchserveError) -> None:
         if self._lost_at_s is None:

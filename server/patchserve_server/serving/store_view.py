@@ -7,6 +7,7 @@ from typing import Protocol
 from patchserve_server.domain.errors import PatchserveError
 from patchserve_server.domain.reference import ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
+from patchserve_server.domain.store_status import StoreStatus
 from patchserve_server.serving.known_references import KnownReferences
 
 
@@ -63,6 +64,8 @@ class StoreView(Protocol):
     def doubt(self, reference_id: ReferenceId) -> None:
         """A change may have been made or not: what is current will be found out when the store is reached again."""
 
+    def status(self) -> StoreStatus: ...
+
     def check_reachable(self) -> None:
         """Before a change.
 
@@ -74,8 +77,9 @@ class StoreView(Protocol):
 class OwnStoreView:
     """Implements `StoreView`: everything is described, and changes only through this server."""
 
-    def __init__(self, known: KnownReferences) -> None:
+    def __init__(self, known: KnownReferences, status: StoreStatus) -> None:
         self._known = known
+        self._status = status
 
     @property
     def usable_count(self) -> int:
@@ -118,6 +122,9 @@ class OwnStoreView:
 
     def doubt(self, _reference_id: ReferenceId) -> None:
         pass
+
+    def status(self) -> StoreStatus:
+        return self._status
 
     def check_reachable(self) -> None:
         pass

@@ -5,6 +5,7 @@ from patchserve_server.store.exported import ExportedFiles
 from patchserve_server.store.folder import FolderReferenceStore
 from patchserve_server.store.folder_lock import is_locked
 from patchserve_server.store.memory import MemoryReferenceStore
+from patchserve_server.store.reading import read_reference
 from patchserve_server.store.restore import restore
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "check_store",
     "is_locked",
     "look_at_store",
+    "read_reference",
     "restore",
 ]

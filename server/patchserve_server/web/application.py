@@ -43,7 +43,8 @@ def create_web_application(
     entrance: Entrance, authenticator: Authenticator | None, listening: HttpListening
 ) -> ASGIApp:
     calls = Calls(entrance, authenticator, listening)
-    overlays = KeptOverlays(LIMIT.at_least(Capacity(bytes=listening.max_message_bytes)))
+    limit = LIMIT.at_least(Capacity(bytes=listening.max_message_bytes))
+    overlays = KeptOverlays(limit, peers=entrance.peers)
     routes = [
         PageRoute("/", page.page_response),
         *documented.routes(calls, entrance.readiness, overlays),

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 from patchserve.v1 import inference_pb2, reference_pb2
 from patchserve_server.contract import operations, requests
 from patchserve_server.contract.methods import METHODS, PROBE, SERVICE
-from patchserve_server.domain.errors import InvalidInputError, NotReadyError, ReferenceNotFoundError
+from patchserve_server.domain.errors import InvalidInputError, ReferenceNotFoundError, UnavailableError
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.readiness import Readiness
@@ -56,7 +56,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
     async def health(_: Request) -> JSONResponse:
         try:
             application = readiness.application
-        except NotReadyError:
+        except UnavailableError:
             return JSONResponse({"status": "starting"}, HTTPStatus.SERVICE_UNAVAILABLE)
         if readiness.is_serving:
             return JSONResponse({"status": "healthy", **await _state(application)})
@@ -68,7 +68,7 @@ def routes(calls: Calls, readiness: Readiness, overlays: KeptOverlays) -> list[B
         return JSONResponse(_infer_content(response, name))
 
     async def output(call: HttpCall) -> Response:
-        return Response(overlays.get(call.request.path_params["name"]), media_type=_PNG)
+        return Response(await overlays.find(call.request.path_params["name"]), media_type=_PNG)
 
     info, load, infer = (METHODS[f"/{SERVICE}/{name}"] for name in ("GetServerInfo", "LoadReference", "Infer"))
     return [

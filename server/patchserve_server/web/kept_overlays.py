@@ -9,9 +9,11 @@ from typing import Final
 
 from patchserve_server.domain.http_errors import OutputNotFoundError
 from patchserve_server.serving.admission import NOTHING, Capacity
+from patchserve_server.serving.peers import Answer, Peers, Question
 
 LIMIT: Final = Capacity(512, 128 * 2**20)
 MAX_AGE_S: Final = 600.0
+_NAME: Final = "kept overlay"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,9 +36,12 @@ class KeptOverlays:
     Args:
         limit: of all overlays together.
         max_age_s: how long an overlay is kept.
+        peers: the other fronts, which have overlays of their own.
     """
 
-    def __init__(self, limit: Capacity, max_age_s: float = MAX_AGE_S) -> None:
+    def __init__(self, limit: Capacity, max_age_s: float = MAX_AGE_S, peers: Peers | None = None) -> None:
+        self._peers = peers or Peers()
+        self._peers.answer_with(_NAME, self._answer)
         self._limit = limit
         self._max_age_s = max_age_s
         self._overlays: dict[str, _Overlay] = {}  # the oldest first
@@ -65,6 +70,26 @@ class KeptOverlays:
         if overlay is None or overlay.until_s <= asyncio.get_running_loop().time():
             raise OutputNotFoundError
         return overlay.data
+
+    async def find(self, name: str) -> bytes:
+        """The overlay, whichever front keeps it.
+
+        Raises:
+            OutputNotFoundError: there is none of this name, or no longer.
+        """
+        try:
+            return self.get(name)
+        except OutputNotFoundError:
+            for _, overlay in await self._peers.ask(_NAME, {"name": name}):
+                if overlay:
+                    return overlay
+            raise
+
+    async def _answer(self, question: Question) -> Answer:
+        try:
+            return {}, self.get(question["name"])
+        except OutputNotFoundError:
+            return {}, b""
 
     @property
     def held(self) -> Capacity:

@@ -45,7 +45,7 @@ async def _events(call: HttpCall) -> AsyncGenerator[bytes]:
     """A snapshot, then an update at most four times a second, until the watcher leaves."""
     wall, reference_id = call.application.wall, _reference_id(call)
     with wall.watch(reference_id) as watcher:
-        snapshot = wall.snapshot(reference_id, call.request.headers.get("last-event-id", ""))
+        snapshot = await wall.snapshot(reference_id, call.request.headers.get("last-event-id", ""))
         yield snapshot_event(snapshot, call.application.catalog, wall.event_id)
         while True:
             update = await watcher.update()
@@ -60,26 +60,26 @@ async def _scores(call: HttpCall) -> Response:
     """The last scores of a reference with its current bank, the oldest first: with others they are not comparable."""
     application = call.application
     info = await application.catalog.info(_reference_id(call) or DEFAULT_REFERENCE_ID)
-    scores = application.wall.scores(info.reference_id)
+    scores = await application.wall.scores(info.reference_id)
     comparable = [score_json(score) for score in scores if score.calibration == info.calibration]
     return JSONResponse({"reference_id": info.reference_id, "scores": comparable})
 
 
 async def _image(call: HttpCall) -> Response:
     """The image as its caller sent it; as PNG with 8 bits if it is pixels, or was read with a white level."""
-    data = await call.application.file_of(call.permit, _kept(call))
+    data = await call.application.file_of(call.permit, await _kept(call))
     return Response(data, media_type=media_type_of(data))
 
 
 async def _inspection(call: HttpCall) -> Response:
     """What the caller was answered, with an overlay for whoever looks at it."""
-    inspection = await call.application.inspection_of(call.permit, _kept(call))
+    inspection = await call.application.inspection_of(call.permit, await _kept(call, with_overlay=True))
     return _json(responses.infer_response(inspection))
 
 
 async def _inspect_again(call: HttpCall) -> Response:
     """What the answer would be now, at the current revision of the reference."""
-    inspection = await call.application.inspect_again(call.permit, _kept(call))
+    inspection = await call.application.inspect_again(call.permit, await _kept(call))
     return _json(responses.infer_response(inspection))
 
 
@@ -87,8 +87,8 @@ def _json(message: inference_pb2.InferResponse) -> Response:
     return Response(json_of(message), media_type="application/json")
 
 
-def _kept(call: HttpCall) -> KeptImage:
-    return call.application.wall.image(call.request.path_params["tile_id"])
+async def _kept(call: HttpCall, *, with_overlay: bool = False) -> KeptImage:
+    return await call.application.wall.image(call.request.path_params["tile_id"], with_overlay=with_overlay)
 
 
 def _reference_id(call: HttpCall) -> ReferenceId | None:

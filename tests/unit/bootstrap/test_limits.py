@@ -37,7 +37,7 @@ def test_a_stream_does_not_get_more_frames_by_default_than_it_may_ask_for() -> N
 
 
 @pytest.mark.parametrize(
-    ("threads", "device", "expected"), [(1, "cpu", 4), (2, "cpu", 4), (3, "cpu", 6), (64, "cpu", 8), (2, "cuda:0", 8)]
+    ("threads", "device", "expected"), [(1, "cpu", 4), (2, "cpu", 4), (3, "cpu", 6), (64, "cpu", 8), (2, "cuda:0", 64)]
 )
 def test_a_batch_on_a_cpu_is_as_large_as_its_threads_can_use(threads: int, device: str, expected: int) -> None:
     assert batch_size(Settings(threads=threads), device) == expected

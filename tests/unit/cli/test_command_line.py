@@ -29,7 +29,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int | str | None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["serv"], "there is no command 'serv'. Did you mean serve?"),
-    (["zzz"], "there is no command 'zzz'; there is serve, doctor, config, token, cert"),
+    (["zzz"], "there is no command 'zzz'; there is serve, engine, doctor, config, token, cert"),
     (["token", "creat"], "there is no command 'creat'. Did you mean create?"),
     ([], "the following arguments are required: COMMAND"),
     (["serve", "--prot", "3"], "there is no option --prot. Did you mean --port?"),
@@ -42,7 +42,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["serve", "--http-port", "65536"], "--http-port is '65536'; it must be a whole number from 0 to 65535."),
     (["serve", "--threads", "0"], "--threads is '0'; it must be a whole number of at least 1."),
     (["serve", "--client-share", "nan"], "--client-share is 'nan'; it must be a number above 0 and at most 1."),
-    (["serve", "--precision", "fp8"], "--precision is 'fp8'; it must be one of fp32, bf16, int8, auto."),
+    (["serve", "--precision", "fp8"], "--precision is 'fp8'; it must be one of fp32, tf32, bf16, fp16, int8, auto."),
     (["serve", "--device", "gpu"], "--device is 'gpu'; it must be one of auto, cpu, cuda, cuda:N."),
     (["serve", "--jwt-issuer", ""], "--jwt-issuer is ''; it must be a text that is not empty."),
     (["serve", "--store=~nobody-of-that-name/x"], "the user after ~ is unknown"),
@@ -108,7 +108,8 @@ def test_every_path_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPat
     settings = read_configuration({}).settings
     assert {getattr(settings, name) for name in path_settings()} == {Path("/h/y")}
     assert Settings(host="unix:~/x.sock").host == "unix:/h/x.sock"
-    assert Settings(store="/a/~b").store == Path("/a/~b")  # type: ignore[arg-type]
+    assert Settings(store="/a/~b").store_folder == Path("/a/~b")
+    assert Settings(store="~/x").store_folder == Path("/h/x")
 
 
 def test_the_help_of_serve_has_every_flag_in_a_group_with_one_kind_of_metavar(

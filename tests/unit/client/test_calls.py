@@ -197,7 +197,7 @@ def test_retries_end(fake: FakeServer, call: CallMethod) -> None:
     with pytest.raises(Unavailable) as caught:
         call(fake.address, "infer", png())
     assert caught.value.reason == "NOT_READY"
-    assert len(fake.requests["Infer"]) == 4
+    assert len(fake.requests["Infer"]) == 5
 
 
 def test_only_unavailable_is_retried(fake: FakeServer, call: CallMethod) -> None:

@@ -12,8 +12,8 @@ import pytest
 import typer
 from fakes.terminal import ENTRY, Run, command
 
-from patchserve_client.cli import app
 from patchserve_client.cli._formats import OutputFormat
+from patchserve_command.commands import app
 
 
 def commands(found: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:

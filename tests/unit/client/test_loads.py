@@ -20,7 +20,7 @@ from patchserve_client import (
     FailedPrecondition,
     LoadProgress,
     Unavailable,
-    _calls,
+    _loads,
 )
 
 NOT_READY = Fault(grpc.StatusCode.UNAVAILABLE, "Still warming up.", "NOT_READY")
@@ -101,7 +101,7 @@ def test_a_set_larger_than_one_message_is_streamed(
     fake: FakeServer, call: CallMethod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     size = len(png())
-    monkeypatch.setattr(_calls, "UNARY_LOAD_BYTES", 3 * size)
+    monkeypatch.setattr(_loads, "HELD_BYTES", 3 * size)
     assert call(fake.address, "load_reference", [png()] * 3, "small").image_count == 3
     assert not fake.requests["LoadReferenceStream"]
     assert call(fake.address, "load_reference", (png() for _ in range(5)), "large", profile="paper").image_count == 5
@@ -111,7 +111,12 @@ def test_a_set_larger_than_one_message_is_streamed(
 
 
 @pytest.mark.parametrize("mode", ["replace", "append"])
-def test_nothing_is_loaded_if_an_image_cannot_be_drawn(fake: FakeServer, call: CallMethod, mode: str) -> None:
+def test_nothing_is_loaded_if_an_image_cannot_be_drawn(
+    fake: FakeServer, call: CallMethod, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if mode == "append":
+        monkeypatch.setattr(_loads, "HELD_BYTES", 0)
+
     def images() -> Iterator[bytes]:
         yield png()
         yield png()

@@ -36,6 +36,7 @@ from patchserve_client import (
 )
 from patchserve_client._aio_stream import stream as aio_stream
 from patchserve_client._backoff import Backoff
+from patchserve_client._own_changes import OwnChanges
 from patchserve_client._requests import frame_request
 from patchserve_client._stream import stream
 from patchserve_client._stream_state import StreamState
@@ -230,7 +231,7 @@ CONFIG.config.SetInParent()
 
 
 def new_state() -> StreamState:
-    return StreamState(CONFIG, Backoff(LONG_S))
+    return StreamState(CONFIG, Backoff(LONG_S), OwnChanges())
 
 
 def run_sync(frames: list[Frame], server: ScriptedServer) -> list[FrameResult]:

@@ -18,6 +18,7 @@ from patchserve_client import (
 )
 from patchserve_client._backoff import Backoff
 from patchserve_client._errors import ErrorDetails
+from patchserve_client._own_changes import OwnChanges
 from patchserve_client._stream_state import StreamState
 
 CONFIG = InferStreamRequest(config=StreamConfig(reference_id="belt"))
@@ -26,7 +27,7 @@ LOST = Unavailable("The connection is lost.")
 
 
 def new_state(resume_for_s: float = 60.0) -> StreamState:
-    return StreamState(CONFIG, Backoff(resume_for_s))
+    return StreamState(CONFIG, Backoff(resume_for_s), OwnChanges())
 
 
 def frame(number: int) -> InferStreamRequest:
@@ -203,7 +204,7 @@ def test_delays_grow_and_end_when_the_time_is_over() -> None:
 
 def test_a_result_starts_the_time_again_and_ready_does_so_only_when_nothing_is_sent_again() -> None:
     clock = Clock()
-    state = StreamState(CONFIG, Backoff(10, clock))
+    state = StreamState(CONFIG, Backoff(10, clock), OwnChanges())
     connection = state.connect()
     for number in range(2):
         state.add_frame(frame(number))

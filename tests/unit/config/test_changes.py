@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from patchserve_server.config import Settings
 from patchserve_server.config.changes import RUN_TIME_SETTINGS, Changes
 from patchserve_server.config.shown import shown_value, toml_value
@@ -11,7 +9,7 @@ from patchserve_server.config.shown import shown_value, toml_value
 
 def test_only_what_may_change_at_run_time_changes_and_both_are_said() -> None:
     running = Settings(threads=2)
-    changes = Changes(running, Settings(threads=3, log_level="debug", max_pending_images=32, store=Path("/x")))
+    changes = Changes(running, Settings(threads=3, log_level="debug", max_pending_images=32, store="/x"))
     assert changes.result == Settings(threads=2, log_level="debug", max_pending_images=32)
     assert str(changes) == (
         'max_pending_images is 32 (was 64), log_level is "debug" (was "info"). '

@@ -55,19 +55,28 @@ def test_every_image_is_pinned_to_a_digest() -> None:
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", DOCKERFILE, re.MULTILINE)
     names = {name for _, name in stages}
     bases = [image for image, _ in stages if image not in names]
-    services = composed("compose.yaml")["services"]
-    bases += [service["image"] for service in services.values() if "build" not in service]
-    assert len(bases) == 3
+    for name in ("compose.yaml", "compose.fleet.yaml"):
+        services = composed(name)["services"]
+        bases += [service["image"] for service in services.values() if "build" not in service]
+    bases.append(chart_image())
+    assert len(bases) == 6
     assert [image for image in bases if not re.fullmatch(r"[\w/-]+:[\w.-]+@sha256:[0-9a-f]{64}", image)] == []
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
+def chart_image() -> str:
+    """The image of Envoy in the Helm chart."""
+    image = yaml.safe_load((DEPLOY / "helm/patchserve/values.yaml").read_text())["envoy"]["image"]
+    return "{repository}:{tag}@{digest}".format(**image)
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml", "compose.fleet.yaml"])
 def test_the_compose_files_are_valid(name: str) -> None:
     assert composed(name)["services"]
 
 
-def test_compose_starts_the_server_with_settings_that_exist_and_lets_it_drain() -> None:
-    server = composed("compose.yaml")["services"]["server"]
+@pytest.mark.parametrize("name", ["compose.yaml", "compose.fleet.yaml"])
+def test_compose_starts_the_server_with_settings_that_exist_and_lets_it_drain(name: str) -> None:
+    server = composed(name)["services"]["server"]
     command, *flags = server["command"]
     assert command == "serve"
     settings = settings_of({flag.partition("=")[0].removeprefix("--"): flag.partition("=")[2] for flag in flags})
@@ -77,10 +86,31 @@ def test_compose_starts_the_server_with_settings_that_exist_and_lets_it_drain() 
 
 
 def test_everything_of_compose_listens_on_this_machine_only() -> None:
-    for service in composed("compose.yaml")["services"].values():
-        assert all(port.startswith("127.0.0.1:") for port in service["ports"])
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
+    for file in ("compose.yaml", "compose.fleet.yaml"):
+        for name, service in composed(file)["services"].items():
+            assert all(port.startswith("127.0.0.1:") for port in service.get("ports", []))
+            assert name == "store" or service["cap_drop"] == ["ALL"], "SeaweedFS's image changes its user itself"
+            assert service["security_opt"] == ["no-new-privileges:true"]
+
+
+def test_the_fleet_of_compose_shares_one_store_and_envoy_knows_its_servers() -> None:
+    services = composed("compose.fleet.yaml")["services"]
+    server, store, envoy = (services[name] for name in ("server", "store", "envoy"))
+    assert server["deploy"]["replicas"] == 3
+    (url,) = [flag.partition("=")[2] for flag in server["command"] if flag.startswith("--store=")]
+    bucket = url.removeprefix("s3://").partition("/")[0]
+    assert f"-bucket={bucket}" in store["command"]
+    assert server["environment"]["AWS_ENDPOINT_URL"] == "http://store:8333"
+    assert store["environment"].items() <= server["environment"].items()
+    assert not [flag for flag in server["command"] + store["command"] if "KEY" in flag or "trials" in flag]
+    (mount,) = envoy["volumes"]
+    source, target, mode = mount.split(":")
+    assert (target, mode) == (envoy["command"][-1], "ro")
+    (cluster,) = yaml.safe_load((DEPLOY / source).read_text())["static_resources"]["clusters"]
+    (group,) = cluster["load_assignment"]["endpoints"]
+    (endpoint,) = group["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "server", "port_value": 50051}
+    assert chart_image() == envoy["image"]
 
 
 def test_prometheus_scrapes_the_server_of_compose_and_grafana_asks_prometheus() -> None:

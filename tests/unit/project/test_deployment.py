@@ -75,9 +75,11 @@ def test_the_manifest_has_the_user_of_the_image() -> None:
     assert number(r"runAsUser: (\d+)") == number(r"useradd --uid (\d+)", (REPO / "Dockerfile").read_text())
 
 
-@pytest.mark.parametrize(("proxy", "conf"), [("nginx", "nginx.conf"), ("Envoy", "envoy.yaml")])
+@pytest.mark.parametrize(
+    ("proxy", "conf"), [("nginx", "docs/deployment/nginx.conf"), ("Envoy", "deploy/envoy/least-request.yaml")]
+)
 def test_every_proxy_setting_on_the_page_is_in_its_configuration(proxy: str, conf: str) -> None:
-    page, text = ((REPO / "docs" / "deployment" / name).read_text() for name in ("README.md", conf))
+    page, text = ((REPO / name).read_text() for name in ("docs/deployment/README.md", conf))
     rows = re.findall(rf"^\| {proxy}: .* \| (`.*) \|$", page, re.MULTILINE)
     assert rows
     for setting in re.findall(r"`(\w+)`", " ".join(rows)):

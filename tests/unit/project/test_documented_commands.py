@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import typer
 
-from patchserve_client.cli import app
+from patchserve_command.commands import app
 from patchserve_server.cli.commands import _parser
 
 REPO = Path(__file__).resolve().parents[3]

@@ -11,6 +11,7 @@ import helm_python as helm
 import kubernetes_validate
 import pytest
 import yaml
+from fakes.envoy_check import validated
 
 from patchserve_server.bootstrap.doctor import limits
 from patchserve_server.config import Settings
@@ -20,19 +21,26 @@ REPO = Path(__file__).resolve().parents[3]
 CHART = REPO / "deploy" / "helm" / "patchserve"
 OLDEST = "1.30"  # kubeVersion of Chart.yaml
 OF_OPERATOR = ("ServiceMonitor", "PrometheusRule")  # kinds of the Prometheus Operator, not of Kubernetes
+SHARED = {"url": "s3://inspection/references"}
 CASES: dict[str, dict[str, Any]] = {
     "defaults": {},
     **{path.name: yaml.safe_load(path.read_text()) for path in sorted((CHART / "ci").glob("*-values.yaml"))},
 }
 
 
+def kind_of(each: dict[str, Any]) -> str:
+    return f"Envoy's {each['kind']}" if each["metadata"]["name"].endswith("-envoy") else str(each["kind"])
+
+
 def rendered(values: dict[str, Any], release: str = "line") -> dict[str, dict[str, Any]]:
-    """The objects of a release, by kind."""
+    """The objects of a release, by kind; those of Envoy as "Envoy's KIND"."""
     with helm.Chart.load(CHART) as chart:
         texts = chart.render(values, name=release, namespace="vision")
     manifests = [text for name, text in texts.items() if not name.endswith("NOTES.txt")]
     objects = [each for text in manifests for each in yaml.safe_load_all(text) if each]
-    kinds = {each["kind"]: each for each in objects}
+    kinds = {
+        ("Envoy's " if each["metadata"]["name"].endswith("-envoy") else "") + each["kind"]: each for each in objects
+    }
     assert len(kinds) == len(objects)
     return kinds
 
@@ -44,7 +52,7 @@ def objects(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
 
 @pytest.fixture
 def pod(objects: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    template: dict[str, Any] = objects["StatefulSet"]["spec"]["template"]
+    template: dict[str, Any] = objects["Deployment"]["spec"]["template"]
     return template
 
 
@@ -61,7 +69,12 @@ def settings_in(pod: dict[str, Any]) -> Settings:
     assert command == "serve"
     given = dict(map(flag_of, flags))
     variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
-    of_variables = {name.removeprefix("PATCHSERVE_").lower(): value for name, value in variables.items()}
+    assert all(name.startswith(("PATCHSERVE_", "AWS_")) for name in variables)
+    of_variables = {
+        name.removeprefix("PATCHSERVE_").lower(): value
+        for name, value in variables.items()
+        if name.startswith("PATCHSERVE_")
+    }
     assert not set(given) & set(of_variables)
     assert set(given | of_variables) <= set(Settings.model_fields)
     return Settings(**{**given, **of_variables})
@@ -76,8 +89,8 @@ def test_helm_lint_finds_nothing(values: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 def test_every_object_has_the_schema_of_kubernetes(objects: dict[str, dict[str, Any]], version: str) -> None:
-    for kind, each in objects.items():
-        if kind not in OF_OPERATOR:
+    for each in objects.values():
+        if each["kind"] not in OF_OPERATOR:
             kubernetes_validate.validate(each, version, strict=True)
 
 
@@ -148,18 +161,14 @@ def test_every_path_of_a_flag_is_mounted_and_every_mount_has_a_volume(
     variables = [f"={entry['value']}" for entry in container.get("env", [])]
     paths = re.findall(r"=(/\S+)", " ".join([*container["args"], *probe, *variables]))
     assert [path for path in paths if not any(Path(path).is_relative_to(mount) for mount in mounts)] == []
-    claims = objects["StatefulSet"]["spec"].get("volumeClaimTemplates", [])
-    volumes = [volume["name"] for volume in pod["spec"]["volumes"]] + [claim["metadata"]["name"] for claim in claims]
-    assert sorted(volumes) == sorted(mounts.values())
-    assert all(
-        mount.get("readOnly") for mount in container["volumeMounts"] if mount["name"] not in ("references", "tmp")
-    )
+    assert sorted(volume["name"] for volume in pod["spec"]["volumes"]) == sorted(mounts.values())
+    assert all(mount.get("readOnly") for mount in container["volumeMounts"] if mount["name"] not in ("data", "tmp"))
 
 
 def test_everything_selects_the_pods_of_this_release(objects: dict[str, dict[str, Any]], pod: dict[str, Any]) -> None:
     labels = {"app.kubernetes.io/name": "patchserve", "app.kubernetes.io/instance": "line"}
     assert labels.items() <= pod["metadata"]["labels"].items()
-    assert objects["StatefulSet"]["spec"]["selector"]["matchLabels"] == labels
+    assert objects["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert objects["Service"]["spec"]["selector"] == labels
     for kind, key in {
         "PodDisruptionBudget": "selector",
@@ -232,10 +241,10 @@ def test_the_autoscaler_scales_the_servers_and_nobody_else_does() -> None:
     target = objects["HorizontalPodAutoscaler"]["spec"]["scaleTargetRef"]
     assert target == {
         "apiVersion": "apps/v1",
-        "kind": "StatefulSet",
-        "name": objects["StatefulSet"]["metadata"]["name"],
+        "kind": "Deployment",
+        "name": objects["Deployment"]["metadata"]["name"],
     }
-    assert "replicas" not in objects["StatefulSet"]["spec"]
+    assert "replicas" not in objects["Deployment"]["spec"]
 
 
 @pytest.mark.parametrize(
@@ -244,12 +253,20 @@ def test_the_autoscaler_scales_the_servers_and_nobody_else_does() -> None:
         ({"server": {"insecure": False}}, "Set tls.existingSecret, or server.insecure=true"),
         ({"tls": {"clientCaKey": "ca.crt"}}, "tls.clientCaKey needs tls.existingSecret"),
         ({"auth": {"existingSecret": "a"}, "metrics": {"serviceMonitor": {"enabled": True}}}, "needs its tokenSecret"),
-        ({"autoscaling": {"enabled": True}}, "every replica has references of its own"),
-        ({"autoscaling": {"enabled": True}, "metrics": {"enabled": False}}, "needs metrics.enabled"),
+        ({"autoscaling": {"enabled": True}}, "More than one server needs store.url"),
+        ({"replicas": 2}, "More than one server needs store.url"),
+        ({"replicas": 2, "store": {"existingClaim": "a"}}, "belongs to one server at a time"),
+        ({"store": {"existingClaim": "a", "url": "s3://b/c"}}, "two places for the references"),
+        ({"store": {"credentialsSecret": "a"}}, "are for store.url, which is empty"),
+        ({"store": {"url": "s3://key:secret@b/c"}}, "/store/url"),
+        ({"store": {"url": "s3://b/c", "env": {"AWS_SECRET_ACCESS_KEY": "x"}}}, "invalid propertyName"),
+        ({"autoscaling": {"enabled": True}, "store": SHARED, "metrics": {"enabled": False}}, "needs metrics.enabled"),
+        ({"envoy": {"enabled": True}}, "envoy.enabled needs envoy.tlsSecret"),
+        ({"envoy": {"policy": "random"}}, "/envoy/policy"),
         ({"replicas": "two"}, "'/replicas': got string, want integer"),
         ({"server": {"thread": 4}}, "additional properties 'thread' not allowed"),
         ({"server": {"settings": {"port": 1}}}, "invalid propertyName 'port'"),
-        ({"persistence": {"accessModes": ["ReadWriteMany"]}}, "/persistence/accessModes/0"),
+        ({"persistence": {}}, "additional properties 'persistence' not allowed"),
         ({"image": {"digest": "sha256:12"}}, "/image/digest"),
     ],
 )
@@ -262,7 +279,7 @@ def test_a_number_stays_a_number_and_a_switch_a_switch() -> None:
     objects = rendered(
         {"server": {"settings": {"max-bank-mib": 2_000_000, "log-level": "debug", "client-share": 0.25}}}
     )
-    settings = settings_in(objects["StatefulSet"]["spec"]["template"])
+    settings = settings_in(objects["Deployment"]["spec"]["template"])
     assert (settings.max_bank_mib, settings.log_level, settings.client_share) == (2_000_000, "debug", 0.25)
 
 
@@ -272,3 +289,98 @@ def test_the_schema_knows_every_value_and_the_readme_too() -> None:
     assert set(schema["properties"]) == {*values, "global"}
     readme = (CHART / "README.md").read_text()
     assert [name for name in values if f"`{name}" not in readme] == []
+
+
+def test_one_server_more_is_ready_before_an_old_one_drains() -> None:
+    spec = rendered({"replicas": 3, "store": SHARED})["Deployment"]["spec"]
+    assert spec["strategy"] == {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    assert spec["minReadySeconds"] > 0
+    assert spec["replicas"] == 3
+
+
+def test_a_folder_on_a_volume_has_one_server_at_a_time() -> None:
+    objects = rendered(CASES["volume-values.yaml"])
+    assert objects["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+    pod = objects["Deployment"]["spec"]["template"]
+    assert settings_in(pod).store_folder == Path("/var/lib/patchserve/references")
+    (data,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "data"]
+    assert data["persistentVolumeClaim"] == {"claimName": "references"}
+
+
+def test_the_cache_of_banks_fits_on_its_volume() -> None:
+    pod = rendered({"store": {**SHARED, "cacheMib": 1000}})["Deployment"]["spec"]["template"]
+    (data,) = [volume for volume in pod["spec"]["volumes"] if volume["name"] == "data"]
+    settings = settings_in(pod)
+    assert int(data["emptyDir"]["sizeLimit"].removesuffix("Mi")) > settings.store_cache_mib == 1000
+    assert settings.store_cache == Path("/var/lib/patchserve/cache")
+
+
+def test_credentials_are_in_no_argument_and_no_manifest() -> None:
+    objects = rendered(CASES["tls-values.yaml"])
+    (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["envFrom"] == [{"secretRef": {"name": "patchserve-store"}}]
+    assert "serviceAccountName" not in objects["Envoy's Deployment"]["spec"]["template"]["spec"]
+
+
+@pytest.mark.parametrize("name", ["tls-values.yaml", "watched-values.yaml"])
+def test_envoy_has_the_file_of_its_policy_and_the_addresses_of_the_service(name: str, tmp_path: Path) -> None:
+    objects = rendered(CASES[name])
+    values = CASES[name]
+    text = objects["Envoy's ConfigMap"]["data"]["envoy.yaml"]
+    assert "[warning]" not in validated(text, tmp_path)
+    shown = yaml.safe_load(text)
+    policy = values["envoy"].get("policy", "least-request")
+    file = yaml.safe_load((REPO / "deploy" / "envoy" / f"{policy}.yaml").read_text())
+    (cluster,), (of_file,) = (each["static_resources"]["clusters"] for each in (shown, file))
+    (group,) = cluster.pop("load_assignment")["endpoints"]
+    (endpoint,) = group["lb_endpoints"]
+    address = endpoint["endpoint"]["address"]["socket_address"]
+    service = objects["Service"]["metadata"]["name"]
+    assert address == {"address": f"{service}.vision.svc", "port_value": Settings.model_fields["port"].default}
+    assert cluster.pop("cluster_type")["name"] == "envoy.cluster.dns"
+    assert of_file.pop("type") == "EDS"
+    assert ("transport_socket" in cluster) == ("tls" in values)
+    for key in ("eds_cluster_config", "transport_socket"):
+        cluster.pop(key, None)
+        of_file.pop(key, None)
+    for configuration in (shown, file):
+        (listener,) = configuration["static_resources"]["listeners"]
+        del listener["address"]
+    assert shown == file
+
+
+@pytest.mark.parametrize("name", ["tls-values.yaml", "watched-values.yaml"])
+def test_every_file_that_envoy_reads_is_mounted_and_it_may_reach_the_servers(name: str) -> None:
+    objects = rendered(CASES[name])
+    pod = objects["Envoy's Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    read = re.findall(r"filename: (\S+)", objects["Envoy's ConfigMap"]["data"]["envoy.yaml"])
+    assert read
+    assert all(any(Path(path).is_relative_to(mount) for mount in mounts) for path in read)
+    assert sorted(volume["name"] for volume in pod["spec"]["volumes"]) == sorted(mounts.values())
+    labels = pod["metadata"]["labels"]
+    assert objects["Envoy's Service"]["spec"]["selector"] == labels
+    assert objects["Envoy's NetworkPolicy"]["spec"]["podSelector"] == {"matchLabels": labels}
+    assert {"podSelector": {"matchLabels": labels}} in objects["NetworkPolicy"]["spec"]["ingress"][0]["from"]
+    (servers,) = objects["Envoy's NetworkPolicy"]["spec"]["egress"][0]["to"]
+    assert servers["podSelector"]["matchLabels"] == objects["Deployment"]["spec"]["selector"]["matchLabels"]
+    assert not labels.items() <= objects["Service"]["spec"]["selector"].items(), "the servers' Service has no Envoy"
+
+
+def test_envoy_ends_after_its_clients_had_time_to_leave() -> None:
+    spec = rendered(CASES["tls-values.yaml"])["Envoy's Deployment"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    (slept_s,) = re.findall(r"sleep (\d+)", container["lifecycle"]["preStop"]["exec"]["command"][-1])
+    assert spec["terminationGracePeriodSeconds"] > int(slept_s)
+    assert container["command"][-2:] == ["--drain-time-s", slept_s]
+
+
+def test_the_store_can_be_reached_and_nothing_else() -> None:
+    ports = [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+    assert rendered({})["NetworkPolicy"]["spec"]["egress"] == []
+    shared = rendered({"store": SHARED})["NetworkPolicy"]["spec"]["egress"]
+    assert shared[0] == {"ports": [{"port": 443}]}
+    assert shared[-1] == {"ports": ports}
+    (own, _) = rendered(CASES["tls-values.yaml"])["NetworkPolicy"]["spec"]["egress"]
+    assert own["ports"] == [{"port": 8333}]

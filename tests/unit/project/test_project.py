@@ -179,7 +179,7 @@ def third_party_imports(path: Path) -> Iterator[str]:
             "server/patchserve_server",
             [
                 "The client (base install)",
-                *(f"Extra `{name}`" for name in ("server", "http", "int8", "metrics", "otel", "store", "timm")),
+                *(f"Extra `{name}`" for name in ("server", "http", "int8", "metrics", "otel", "ray", "store", "timm")),
             ],
         ),
     ],

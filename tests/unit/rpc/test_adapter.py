@@ -12,7 +12,7 @@ from patchserve_server.contract.methods import SERVICE
 from patchserve_server.rpc.adapter import MethodAdapter
 from patchserve_server.rpc.methods import METHODS
 from patchserve_server.rpc.reading import ReadingLimits
-from patchserve_server.rpc.server import GrpcServer
+from patchserve_server.rpc.server import Services
 from patchserve_server.rpc.transport import Listening
 from patchserve_server.serving.entrance import Entrance
 from patchserve_server.serving.failure_log import FailureLog
@@ -28,7 +28,7 @@ def entrance() -> Entrance:
 
 
 def test_every_method_of_the_table_has_a_handler() -> None:
-    adapter = GrpcServer(LISTENING, entrance())._adapter
+    adapter = Services(LISTENING, entrance(), None).adapter
     handlers = {name: adapter.service(SimpleNamespace(method=name)) for name in METHODS}
     assert None not in handlers.values()
     assert adapter.service(SimpleNamespace(method=f"/{SERVICE}/Unknown")) is None

@@ -7,13 +7,15 @@ from typing import cast
 
 import pytest
 from fakes.events import OTHER, failed, inspected
+from fakes.peers import Switchboard
 from hypothesis import given
 from hypothesis import strategies as st
 
 from patchserve_server.domain.call_events import CallEnd, CallInfo, FrameEnd, FrameInfo, FrameResult
 from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, ReferenceId
 from patchserve_server.domain.work_events import ImageProcessed, Stage, Step, Wait
-from patchserve_server.serving.statistics import Histogram, ServerStatistics
+from patchserve_server.serving.shared_statistics import SharedStatistics
+from patchserve_server.serving.statistics import Histogram, OutcomeCounts, ServerStatistics, summed
 
 
 @dataclass
@@ -96,3 +98,47 @@ def test_each_process_has_an_id_of_its_own() -> None:
     first, second = ServerStatistics(), ServerStatistics()
     assert first.process_id != second.process_id
     assert first.uptime_s >= 0
+
+
+async def test_the_counts_of_several_fronts_are_summed_and_are_the_same_from_each() -> None:
+    switchboard = Switchboard()
+    all_of_them = [ServerStatistics() for _ in range(3)]
+    shared = [SharedStatistics(own, switchboard.front()) for own in all_of_them]
+    for number, own in enumerate(all_of_them, 1):
+        own.call_began(call("InferStream", is_stream=True))
+        for _ in range(number):
+            own.call_began(call("Infer"))
+            own.call_ended(call("Infer"), CallEnd("NOT_FOUND", "REFERENCE_NOT_FOUND", 0.1))
+            own.inspected(inspected(anomalous=number == 2))
+        own.failed(failed(OTHER))
+        own.wait.add(0.001 * number)
+        own.inspection.add(0.1)
+    counts = await shared[0].counts()
+    assert counts.calls == (("Infer", "NOT_FOUND", 6),)
+    assert counts.failures == (("REFERENCE_NOT_FOUND", 6),)
+    assert counts.references == (("default", OutcomeCounts(4, 2, 0)), ("other", OutcomeCounts(0, 0, 3)))
+    assert (counts.streams_open, sum(counts.wait_counts), sum(counts.inspection_counts)) == (3, 3, 3)
+    assert counts.wait_sum_s == pytest.approx(0.006)
+    assert counts.start_time == all_of_them[0].start_time
+    for each in shared[1:]:
+        again = await each.counts()
+        assert (again.process_id, again.calls, again.references) == (counts.process_id, counts.calls, counts.references)
+        assert again.uptime_s >= counts.uptime_s
+
+
+def test_other_processes_have_another_id_together() -> None:
+    one, other, third = (ServerStatistics().counts() for _ in range(3))
+    assert summed([one]).process_id == one.process_id
+    assert summed([one, other]).process_id == summed([other, one]).process_id != summed([one, third]).process_id
+
+
+def test_the_references_of_all_processes_are_limited_too() -> None:
+    first, second = ServerStatistics(), ServerStatistics()
+    for number in range(100):
+        first.inspected(inspected(ReferenceId(f"first-{number}")))
+        second.inspected(inspected(ReferenceId(f"second-{number}")))
+        second.inspected(inspected(ReferenceId(f"second-{number}")))
+    references = dict(summed([first.counts(), second.counts()]).references)
+    assert len(references) == 101
+    assert sum(counts.total for counts in references.values()) == 300
+    assert references[""].total == 100

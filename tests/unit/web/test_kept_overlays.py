@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
+from fakes.peers import Switchboard
 from fakes.waiting import until
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +106,12 @@ async def test_an_overlay_that_is_too_old_is_not_read_though_it_is_still_in_memo
     with pytest.raises(OutputNotFoundError):
         overlays.get(name)
     monkeypatch.undo()
+
+
+async def test_an_overlay_is_found_on_whatever_front_it_is_kept() -> None:
+    switchboard = Switchboard()
+    one, other = (KeptOverlays(LIMIT, peers=switchboard.front()) for _ in range(2))
+    name = one.add("a", b"overlay")
+    assert await other.find(name) == await one.find(name) == b"overlay"
+    with pytest.raises(OutputNotFoundError):
+        await other.find("result_0.png")

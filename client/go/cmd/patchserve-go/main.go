@@ -21,6 +21,7 @@ import (
 const usage = `patchserve-go load [options] FOLDER     build a reference from the images in FOLDER
 patchserve-go infer [options] IMAGE     inspect one image; --overlay FILE: write the heat map over the image
 patchserve-go stream [options] FOLDER   inspect all images in FOLDER in one stream; --overlay FOLDER: write overlays
+patchserve-go soak [options]            call until SIGTERM: --images FOLDER, see tests/conformance
 patchserve-go conformance [options]     run test cases: --cases FILE --images FOLDER, see tests/conformance
 `
 
@@ -31,7 +32,8 @@ var (
 	timeout   = flags.Duration("timeout", 10*time.Minute, "the deadline of the whole command")
 	overlay   = flags.String("overlay", "", "the `FILE` for the overlay (stream: the folder)")
 	cases     = flags.String("cases", "", "the `FILE` with the test cases")
-	images    = flags.String("images", "", "the `FOLDER` with the images of the test cases")
+	images    = flags.String("images", "", "the `FOLDER` with the images of the test cases, or for soak")
+	rounds    = flags.Int("rounds", math.MaxInt, "soak: end after `N` calls of each kind")
 	options   patchserve.Options
 )
 
@@ -44,7 +46,7 @@ func main() {
 	flags.BoolVar(&options.InsecureToken, "insecure-token", false, "allow sending the token unencrypted to another machine")
 	flags.SetOutput(io.Discard) // a wrong flag is one line, and help goes to the standard output
 	commands := map[string]func(context.Context, *patchserve.Client, string) error{
-		"load": load, "infer": infer, "stream": stream, "conformance": nil,
+		"load": load, "infer": infer, "stream": stream, "conformance": nil, "soak": nil,
 	}
 	if len(os.Args) < 2 {
 		printHelp(os.Stderr)
@@ -65,7 +67,7 @@ func main() {
 		wrongUsage("There is no command " + os.Args[1])
 	}
 	if (command != nil) != (flags.NArg() == 1) {
-		wrongUsage(fmt.Sprintf("%s takes one file or folder after the options (conformance takes none)", os.Args[1]))
+		wrongUsage(fmt.Sprintf("%s takes one file or folder after the options (conformance and soak take none)", os.Args[1]))
 	}
 	if err := run(command); err != nil {
 		if _, ok := status.FromError(err); ok {
@@ -100,6 +102,9 @@ func run(command func(context.Context, *patchserve.Client, string) error) error 
 	ctx, cancel := context.WithTimeout(context.Background(), *timeout)
 	defer cancel()
 	if command == nil {
+		if os.Args[1] == "soak" {
+			return soak()
+		}
 		return conformance(ctx)
 	}
 	client, err := patchserve.Dial(*server, options)

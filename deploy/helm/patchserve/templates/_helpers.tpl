@@ -39,7 +39,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* What no schema can say. Included by the StatefulSet. */}}
+{{/* What no schema can say. Included by the Deployment. */}}
 {{- define "patchserve.check" -}}
 {{- if not (or .Values.tls.existingSecret .Values.server.insecure) -}}
 {{- fail "Set tls.existingSecret, or server.insecure=true if a mesh or a proxy encrypts" -}}
@@ -52,12 +52,42 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- fail "metrics.serviceMonitor needs its tokenSecret if there is auth.existingSecret: the metrics port wants a token too" -}}
 {{- end -}}
 {{- end -}}
-{{- if .Values.autoscaling.enabled -}}
-{{- if not .Values.metrics.enabled -}}
+{{- with .Values.store -}}
+{{- if and .url .existingClaim -}}
+{{- fail "store.url and store.existingClaim are two places for the references: set one of them" -}}
+{{- end -}}
+{{- if and (not .url) (or .credentialsSecret .env) -}}
+{{- fail "store.credentialsSecret and store.env are for store.url, which is empty" -}}
+{{- end -}}
+{{- if and (not .url) (or $.Values.autoscaling.enabled (gt (int $.Values.replicas) 1)) -}}
+{{- if .existingClaim -}}
+{{- fail "More than one server needs store.url: the folder of store.existingClaim belongs to one server at a time" -}}
+{{- end -}}
+{{- if not $.Values.preload.existingClaim -}}
+{{- fail "More than one server needs store.url, where they share their references, or preload.existingClaim" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.autoscaling.enabled (not .Values.metrics.enabled) -}}
 {{- fail "autoscaling.enabled needs metrics.enabled: it scales on the queue's wait" -}}
 {{- end -}}
-{{- if not .Values.preload.existingClaim -}}
-{{- fail "autoscaling.enabled needs preload.existingClaim: every replica has references of its own, and a new one would have none" -}}
+{{- if and .Values.envoy.enabled (not .Values.envoy.tlsSecret) -}}
+{{- fail "envoy.enabled needs envoy.tlsSecret: the certificate that clients see" -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Of Envoy: its name, and the labels that select it. The servers' labels do not. */}}
+{{- define "patchserve.envoyName" -}}
+{{- include "patchserve.fullname" . -}}-envoy
+{{- end -}}
+
+{{- define "patchserve.envoySelectorLabels" -}}
+app.kubernetes.io/name: {{ include "patchserve.envoyName" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "patchserve.envoyLabels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "patchserve.envoySelectorLabels" . }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}

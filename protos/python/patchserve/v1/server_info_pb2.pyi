@@ -450,7 +450,9 @@ Global___ReferenceStats: _TypeAlias = ReferenceStats  # noqa: Y015
 
 @_typing.final
 class GetServerStatsResponse(_message.Message):
-    """The response of GetServerStats. Counts begin when the process starts and only grow: take differences."""
+    """The response of GetServerStats, of all processes that answer calls. Counts begin when these start and only grow: take
+    differences.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -468,11 +470,11 @@ class GetServerStatsResponse(_message.Message):
     INSPECTION_FIELD_NUMBER: _builtins.int
     REFERENCES_FIELD_NUMBER: _builtins.int
     process_id: _builtins.str
-    """The process that counts. With another value than before, all counts have begun again. A server with several fronts has
-    one process for each; a connection stays with one of them.
+    """The processes that count. With another value than before, all counts have begun again: one of several fronts has ended
+    or is back, or does not answer the others.
     """
     processes: _builtins.int
-    """How many processes of the server answer calls. Each counts its own calls and images."""
+    """How many processes of the server answer calls. The counts are those of all of them."""
     uptime_s: _builtins.float
     """How long it has been counting, in seconds: the time between two answers is the difference of their values."""
     calls_in_progress: _builtins.int
@@ -485,7 +487,7 @@ class GetServerStatsResponse(_message.Message):
     """The number of streams that are open now."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the process started."""
+        """When the first of them started."""
 
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallCount]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from patchserve_server.bootstrap.doctor.finding import Finding, Status, fault, ok, warning
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.folders import measurements_folder
 from patchserve_server.config import Settings, words_of
 from patchserve_server.domain.errors import StartupError
@@ -39,7 +40,8 @@ def check_device(settings: Settings) -> Iterator[Finding]:
     from patchserve_server.engine.preflight import device_words  # noqa: PLC0415 - imports torch
 
     try:
-        yield ok("device", device_words(settings.device))
+        for device in devices_of(settings):
+            yield ok("device", device_words(device))
     except StartupError as error:
         yield fault("device", error.message, "Set --device auto or cpu, or install the driver of the GPU.")
 
@@ -57,7 +59,7 @@ def check_precision(settings: Settings) -> Iterator[Finding]:
             settings.precision,
             backbone=settings.backbone,
             layers=_layers(settings),
-            device=settings.device,
+            device=devices_of(settings)[0],
             threads=settings.threads,
             measurements=measurements,
         )

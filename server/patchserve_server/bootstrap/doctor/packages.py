@@ -15,7 +15,7 @@ from patchserve_server.config import Settings
 
 _PACKAGE: Final = "patchserve"
 _REQUIRED: Final = ("", "server")  # of a server in any case; empty: of the client
-_OF_SERVERS: Final = ("http", "int8", "metrics", "otel", "timm")
+_OF_SERVERS: Final = ("http", "int8", "metrics", "otel", "store", "timm")
 _LISTED: Final = 5
 
 
@@ -45,6 +45,9 @@ def check_extras(settings: Settings) -> Iterator[Finding]:
         "http": "--http-port" if settings.http_port is not None else "",
         "otel": "--otel" if settings.otel else "",
         "metrics": "--metrics-port" if settings.metrics_port is not None else "",
+        "store": f"--store {settings.store}"
+        if settings.store_url and not settings.store_url.startswith("memory:")
+        else "",
         "int8": "--precision int8" if settings.precision == "int8" else "",
         "timm": f"--backbone {settings.backbone}" if settings.backbone.startswith(("timm:", "dinov")) else "",
     }

@@ -1,4 +1,4 @@
-"""The folder of references."""
+"""Where references are kept: a folder, or a bucket."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from patchserve_server.bootstrap.doctor.bucket import check_bucket
 from patchserve_server.bootstrap.doctor.finding import Finding, fault, ok, warning
+from patchserve_server.bootstrap.folders import store_cache_folder
 from patchserve_server.config import Settings
+from patchserve_server.domain.errors import StartupError
 from patchserve_server.domain.words import counted
 from patchserve_server.store import is_locked, look_at_store
 
@@ -21,10 +24,14 @@ _LISTED: Final = 3
 
 
 def check_store(settings: Settings) -> Iterator[Finding]:
-    """Whether the folder can be used, has space, and its references look intact. Their arrays are not read."""
-    folder = settings.store
+    """Whether the store can be used, has space, and its references look intact. Their arrays are not read."""
+    if settings.store_url is not None:
+        yield from check_bucket(settings.store_url)
+        yield from _check_cache(settings)
+        return
+    folder = settings.store_folder
     if folder is None:
-        yield warning("store", "references are kept in memory only", "Set --store FOLDER to keep them over a restart.")
+        yield warning("store", "references are kept in memory only", "Set --store to keep them over a restart.")
         return
     if not folder.exists():
         yield from _missing(folder)
@@ -40,6 +47,22 @@ def check_store(settings: Settings) -> Iterator[Finding]:
     yield ok("store", f"{folder}: {state}")
     yield from _check_space(folder)
     yield from _check_references(folder)
+
+
+def _check_cache(settings: Settings) -> Iterator[Finding]:
+    try:
+        folder = store_cache_folder(settings)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except StartupError as error:
+        yield fault("cache", error.message, "Without it, no reference can be read.")
+    except OSError as error:
+        advice = "Name a folder with --store-cache that the server's user can write to."
+        yield fault("cache", f"{settings.store_cache} cannot be written: {error.strerror}", advice)
+    else:
+        yield ok("cache", f"{folder}: up to {settings.store_cache_mib} MiB")
+        yield from _check_space(folder)
 
 
 def _missing(folder: Path) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_line
+from patchserve_server.bootstrap.fleet.assignment import Alive, Assignment, Failed, Report, report_line
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.process import configure_process, new_event_loop, set_log_level
 from patchserve_server.config import Settings
@@ -25,10 +25,11 @@ from patchserve_server.telemetry.logs import open_logs
 FORCED_EXIT_CODE: Final = 130
 DRAIN: Final = b"drain\n"
 RELOAD: Final = b"reload\n"
+ANSWER: Final = b"answer\n"
 SETTINGS: Final = b"settings "  # and all of them, as JSON
 
 
-def report(message: Ready | Failed) -> None:
+def report(message: Report) -> None:
     """Tell the parent."""
     print(report_line(message), flush=True)  # noqa: T201 - the parent reads it
 
@@ -44,6 +45,7 @@ class Commands:
     def __init__(self, live: LiveSettings, reload: Callable[[], None] = lambda: None) -> None:
         self._live = live
         self._reload = reload
+        self.busy_s: Callable[[], float] = lambda: 0.0
         live.on_change(set_log_level)
         self.stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -54,6 +56,8 @@ class Commands:
         while line := await reader.readline():
             if line == RELOAD:
                 self._reload()
+            elif line == ANSWER:
+                report(Alive(self.busy_s()))
             elif line.startswith(SETTINGS):
                 self._live.change(Settings(**json.loads(line.removeprefix(SETTINGS))))
             elif not self.stop.done():
@@ -86,6 +90,10 @@ async def _run(assignment: Assignment) -> None:
         from patchserve_server.bootstrap.fleet.engine import run_engine  # noqa: PLC0415 - a front needs no torch
 
         await run_engine(assignment)
+    elif assignment.role == "device":
+        from patchserve_server.bootstrap.fleet.device import run_device  # noqa: PLC0415 - as above
+
+        await run_device(assignment)
     else:
         from patchserve_server.bootstrap.fleet.front import run_front  # noqa: PLC0415 - as above
 

@@ -6,7 +6,11 @@ import asyncio
 import logging
 from contextlib import ExitStack, suppress
 from importlib.metadata import version
+from typing import Final
 
+from patchserve_server.access import Reloader
+from patchserve_server.access.addresses import is_unix_socket
+from patchserve_server.access.link_tls import LinkTls, check_engine_exposure
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
@@ -25,6 +29,8 @@ from patchserve_server.serving.drift import DriftWatch
 from patchserve_server.serving.observation import Observation
 from patchserve_server.serving.reference_images import ReferenceImages
 
+_LIMITS: Final = ("max_bank_bytes", "max_batch_size")
+
 _log = logging.getLogger(__name__)
 
 
@@ -35,9 +41,15 @@ async def run_engine(assignment: Assignment) -> None:
         StartupError: the backbone, the store or the preloaded images cannot be used.
     """
     live = LiveSettings(assignment.read_settings())
-    settings, commands = live.now, Commands(live)
+    settings, tls, reloader = live.now, None, Reloader(())
+    if assignment.is_elsewhere:
+        credentials = composition.read_credentials(settings)
+        check_engine_exposure(settings.host, credentials, insecure=settings.insecure)
+        tls = None if credentials.identity is None else LinkTls.of_engine(credentials.identity)
+        reloader = Reloader(credentials.reloading)
+    commands = Commands(live, reloader.request)
     with ExitStack() as resources:
-        for work in (commands.listen(), return_memory_periodically()):
+        for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         pools = open_pools(settings, resources)
         observation, fronts = Observation(), ConnectedFronts()
@@ -47,6 +59,7 @@ async def run_engine(assignment: Assignment) -> None:
         local = await composition.open_engine(
             settings, pools, admissions, resources, observation=observation, fronts=fronts
         )
+        commands.busy_s = lambda: local.batcher.longest_s
         drift = DriftWatch(local.catalog.find, pools.images, fronts.tell_drift)
         observation.readings.add(drift.readings)
         engine = Engine(
@@ -61,14 +74,19 @@ async def run_engine(assignment: Assignment) -> None:
             transfer=local.transfer,
             drift=drift,
             fronts=fronts,
-            pixels=[SharedPixels(file) for file in assignment.pixels],
+            limits={name: getattr(local.limits, name) for name in _LIMITS},
+            pixels=[SharedPixels(file) for file in assignment.pixels[: assignment.fronts]],
         )
         freeze_heap()
-        server = await listen(lambda: EngineSession(engine).link.connection, assignment.socket)
+        shares_port = not is_unix_socket(assignment.engine)
+        server = await listen(
+            lambda: EngineSession(engine).link.connection, assignment.engine, tls, shares_port=shares_port
+        )
         resources.callback(server.close)
         detector = local.detector
         report(Ready(f"{detector.backbone}, {detector.precision}, {detector.device}", local.catalog.usable_count))
         await commands.stop
+        server.close()
         with suppress(TimeoutError):  # after the end of the parent, the fronts drain by themselves
             async with asyncio.timeout(live.now.drain_delay_s + live.now.drain_grace_s):
                 await fronts.all_gone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import os
 from contextlib import ExitStack
@@ -10,13 +11,15 @@ from importlib.metadata import version
 from typing import Final
 
 from patchserve_server.access import Reloader
-from patchserve_server.access.addresses import listening_address
+from patchserve_server.access.link_tls import LinkTls, open_front_tls
+from patchserve_server.access.reloading import Reloading
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.faces import create_server
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
 from patchserve_server.bootstrap.fleet.child import Commands, report
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
-from patchserve_server.bootstrap.limits import Admissions, batch_size, open_admissions, server_limits
+from patchserve_server.bootstrap.limits import Admissions, open_admissions, server_limits
 from patchserve_server.bootstrap.listeners import open_listeners
 from patchserve_server.bootstrap.live_settings import LiveSettings
 from patchserve_server.bootstrap.memory import return_memory_periodically
@@ -27,21 +30,27 @@ from patchserve_server.bootstrap.run_time import change_admissions, reconfigured
 from patchserve_server.bootstrap.server import Addresses, Server
 from patchserve_server.config import Settings
 from patchserve_server.config.changes import with_run_time_settings
+from patchserve_server.domain.callers import TlsIdentity
 from patchserve_server.domain.errors import EngineLostError, PatchserveError
 from patchserve_server.domain.events import Events
 from patchserve_server.domain.readings import Reading
-from patchserve_server.fronts.frames import Head
+from patchserve_server.fronts.devices import Devices
+from patchserve_server.fronts.endpoints import connect
+from patchserve_server.fronts.frames import Body, Head
+from patchserve_server.fronts.link import MISSES, WATCH_S, Link
 from patchserve_server.fronts.pixels import SharedPixels
-from patchserve_server.fronts.relayed_events import RelayedEvents, pass_on
 from patchserve_server.fronts.remote_engine import RemoteEngine
 from patchserve_server.fronts.shared_ledger import SharedLedger
 from patchserve_server.serving.application import Application
 from patchserve_server.serving.fairness import FairSemaphore
 from patchserve_server.serving.observation import Observation
+from patchserve_server.serving.peers import Peers
+from patchserve_server.serving.shared_statistics import SharedStatistics
 from patchserve_server.serving.statistics import ServerStatistics
-from patchserve_server.serving.wall import Wall
+from patchserve_server.serving.wall import SharedWall, Wall, WallLimits
 
 _RECONNECT_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
 
 _log = logging.getLogger(__name__)
 
@@ -55,26 +64,24 @@ async def run_front(assignment: Assignment) -> None:
     live = LiveSettings(assignment.read_settings())
     settings = live.now
     credentials = composition.read_credentials(settings)
-    reloader = Reloader(credentials.reloading)
+    engine_identity = _engine_identity(assignment, settings)
+    reloader = Reloader((*credentials.reloading, *([] if engine_identity is None else [engine_identity])))
     commands = Commands(live, reloader.request)
-    own_settings = settings if assignment.number == 0 else settings.model_copy(update={"http_port": None})
-    observation = Observation()
+    observation, peers = Observation(), Peers()
     with ExitStack() as resources:
         open_listeners(settings, observation.events, resources, assignment.name)
-        server = create_server(own_settings, credentials, observation, shares_port=True)
+        server = create_server(settings, credentials, observation, peers, shares_port=True)
         share_metrics(assignment.metrics, assignment.name, live, observation, resources)
         for work in (commands.listen(), reloader.run(), return_memory_periodically()):
             resources.callback(asyncio.create_task(work).cancel)
         addresses = await server.start()
-        if settings.http_port is not None:
-            scheme = "http" if credentials.identity is None else "https"
-            url = f"{scheme}://{listening_address(settings.host, settings.http_port)}"
-            addresses = Addresses(addresses.grpc, url)
-        has_wall = settings.http_port is not None
-        front = _Front(assignment, own_settings, addresses, server, observation, resources=resources, has_wall=has_wall)
+        tls = None if engine_identity is None else LinkTls.of_front(engine_identity)
+        front = _Front(assignment, settings, addresses, server, observation, tls=tls, peers=peers, resources=resources)
         live.on_change(front.change)
         connected = asyncio.create_task(front.keep_connected())
         resources.callback(connected.cancel)
+        for number in range(1, 1 + len(assignment.devices)):
+            resources.callback(asyncio.create_task(front.keep_device(number)).cancel)
         try:
             await asyncio.wait((connected, commands.stop), return_when=asyncio.FIRST_COMPLETED)
             if connected.done():
@@ -96,23 +103,29 @@ class _Front:
         server: Server,
         observation: Observation,
         *,
+        tls: LinkTls | None,
+        peers: Peers,
         resources: ExitStack,
-        has_wall: bool,
     ) -> None:
         threads = max(1, settings.threads // assignment.fronts)
         self._assignment = assignment
         self._settings = settings.model_copy(update={"threads": threads})
         self._addresses = addresses
         self._server = server
-        self._pixels = SharedPixels(assignment.pixels[assignment.number])
+        self._tls = tls
+        own = [] if assignment.is_elsewhere else assignment.pixels[assignment.number :: assignment.fronts]
+        self._pixels = [SharedPixels(file) for file in own]  # of the engine, and of each further device
+        self._devices = Devices()
+        self._last_problem = ""
         self._pools: Pools = open_pools(self._settings, resources)
-        self._wall = Wall(self._pools.images)
-        self._relay = RelayedEvents() if has_wall and settings.http_port is None else None
+        wall, statistics = Wall(self._pools.images, WallLimits().shared_by(assignment.fronts)), ServerStatistics()
+        self._wall = SharedWall(wall, peers, self._pools.images)
+        self._statistics = SharedStatistics(statistics, peers)
+        self._peers = peers
         self._events = observation.events
-        if has_wall:
-            self._events.add(self._relay or self._wall)
-        self._statistics = ServerStatistics(processes=assignment.fronts)
-        self._events.add(self._statistics)
+        if settings.http_port is not None:
+            self._events.add(wall)
+        self._events.add(statistics)
         self._admissions = _share_admissions(assignment, self._settings, self._events, resources)
         self._application: Application | None = None  # None: there is no engine
         self._is_ready = False
@@ -131,41 +144,48 @@ class _Front:
             self._server.replace(self._application)
 
     async def keep_connected(self) -> None:
-        """Connects to the engine, and again when it has ended. Meanwhile the server is not ready. Never returns."""
+        """Connects to the engine, and again when it is lost. Meanwhile the server is not ready. Never returns."""
+        pause_s = _RECONNECT_S
+        longest_s = _LONGEST_PAUSE_S if self._assignment.is_elsewhere else _RECONNECT_S
         while True:
-            engine = RemoteEngine(self._pixels, self._events, self._told)
+            engine = RemoteEngine(self._pixels[0] if self._pixels else None, self._events, self._peers, self._devices)
             try:
                 if await self._connect(engine):
+                    pause_s, self._last_problem = _RECONNECT_S, ""
                     await engine.lost.wait()
                     _log.warning("The engine is lost; until it is back, calls are refused")
                     self._application = None
                     self._server.suspend(EngineLostError())
             finally:
-                if self._relay is not None:
-                    self._relay.tell = None
                 engine.close()
-            await asyncio.sleep(_RECONNECT_S)
-
-    def _told(self, message: Head, body: bytes) -> None:
-        if self._relay is None:
-            pass_on(message, body, self._wall)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
 
     async def _connect(self, engine: RemoteEngine) -> bool:
-        number = self._assignment.number
+        front = self._assignment.number if self._pixels else None
+        address = self._assignment.engine
         try:
-            detector = await engine.connect(
-                self._assignment.socket, version=version("patchserve"), front=number, shows_wall=number == 0
-            )
-        except OSError:
+            detector = await engine.connect(address, version=version("patchserve"), front=front, tls=self._tls)
+        except OSError as error:
+            self._report(f"cannot be reached ({error.strerror or error or type(error).__name__})")
+            return False
+        except EngineLostError:
+            self._report("ends the link at once. Does its --tls-client-ca sign --engine-tls-cert?")
             return False
         except PatchserveError as error:
-            _log.warning("The engine cannot be used: %s", error.message)
+            self._report(f"cannot be used: {error.message}")
+            self._server.suspend(error)
             return False
-        if self._relay is not None:
-            self._relay.tell = engine.link.tell
-        most = batch_size(self._settings, detector.device)
-        limits = server_limits(self._settings, self._admissions, max_batch_size=most)
-        self._turns = composition.create_turns(self._settings, limits)
+        if self._assignment.devices:
+            detector = dataclasses.replace(
+                detector, device=", ".join((detector.device, *devices_of(self._settings)[1:]))
+            )
+        most = self._devices.spread = engine.limits["max_batch_size"]
+        limits = dataclasses.replace(
+            server_limits(self._settings, self._admissions, max_batch_size=most), **engine.limits
+        )
+        for_all = dataclasses.replace(limits, max_batch_size=most * (1 + len(self._assignment.devices)))
+        self._turns = composition.create_turns(self._settings, for_all)
         inspector = composition.create_inspector(
             self._settings,
             engine.scoring,
@@ -195,8 +215,56 @@ class _Front:
         if not self._is_ready:
             self._is_ready = True
             freeze_heap()
-            report(Ready(addresses=self._addresses))
+            words = f"{detector.backbone}, {detector.precision}, {detector.device}"
+            report(Ready(words, engine.references.usable_count, self._addresses))
         return True
+
+    async def keep_device(self, number: int) -> None:
+        """Connects to the process of a further device, and again when it has ended. Never returns."""
+        while True:
+            lost = asyncio.Event()
+            link = Link(_Silent(), lost.set)
+            hello = {"do": "hello", "version": version("patchserve"), "pixels": self._assignment.number}
+            try:
+                async with asyncio.timeout(WATCH_S * MISSES):
+                    await connect(link.connection, self._assignment.devices[number - 1])
+                    await link.ask(hello)
+                link.watch()
+                self._devices.add(link, self._pixels[number])
+                await lost.wait()
+                _log.warning("Device %d is lost; the others go on", number)
+            except (OSError, PatchserveError):
+                _log.debug("Device %d is not there yet", number)
+            finally:
+                link.close()
+            await asyncio.sleep(_RECONNECT_S)
+
+    def _report(self, problem: str) -> None:
+        """Logs why there is no engine, once. That of this machine is only being started."""
+        if problem != self._last_problem and self._assignment.is_elsewhere:
+            _log.warning("The engine at %s %s; trying again until it can", self._assignment.engine, problem)
+        self._last_problem = problem
+
+
+class _Silent:
+    """What a further device may ask a front for: nothing."""
+
+    async def answer(self, _request: Head, _body: bytes, /) -> tuple[Head, Body]:
+        return {}, b""
+
+    def told(self, message: Head, body: bytes) -> None: ...
+
+
+def _engine_identity(assignment: Assignment, settings: Settings) -> Reloading[TlsIdentity] | None:
+    if not assignment.is_elsewhere:
+        return None
+    return open_front_tls(
+        assignment.engine,
+        settings.engine_tls_ca,
+        settings.engine_tls_cert,
+        settings.engine_tls_key,
+        insecure=settings.insecure,
+    )
 
 
 def _share_admissions(assignment: Assignment, settings: Settings, events: Events, resources: ExitStack) -> Admissions:

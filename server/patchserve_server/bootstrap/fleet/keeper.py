@@ -12,20 +12,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from patchserve_server.bootstrap.fleet.assignment import Assignment, Failed, Ready, report_of
-from patchserve_server.bootstrap.fleet.child import DRAIN, RELOAD, SETTINGS
+from patchserve_server.bootstrap.fleet.assignment import Alive, Assignment, Ready, Report, report_of
+from patchserve_server.bootstrap.fleet.child import ANSWER, DRAIN, RELOAD, SETTINGS
 from patchserve_server.config import Settings
 from patchserve_server.domain.errors import StartupError
 
 COMMAND: tuple[str, ...] = (sys.executable, "-m", "patchserve_server.bootstrap.fleet.child")
 _SHORT_S: Final = 10.0  # a child that ends sooner is started again only after a while
 _LONGEST_PAUSE_S: Final = 30.0
+WATCH_S: Final = 2.0
+MISSES: Final = 5  # in a row: so a parent that was stopped for a while counts as one miss
 
 _log = logging.getLogger(__name__)
 
 
 class ChildKeeper:
-    """Starts a child, and starts it again when it ends.
+    """Starts a child, and starts it again when it ends. One that is ready but no longer answers is ended.
 
     Args:
         assignment: of the child.
@@ -37,6 +39,7 @@ class ChildKeeper:
         self._ended = ended
         self._process: Process | None = None
         self._is_stopping = False
+        self._alive: Alive | None = None  # None: it has not answered yet
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
 
     async def keep(self) -> None:
@@ -68,19 +71,42 @@ class ChildKeeper:
             pass_fds=self._assignment.files,
             start_new_session=True,
         )
+        watching: asyncio.Task[None] | None = None
         try:
             self._write(self._assignment.to_line())
             if process.stdout is not None:
                 while line := await process.stdout.readline():
-                    self._take(report_of(line))
+                    report = report_of(line)
+                    self._take(report)
+                    if isinstance(report, Ready):
+                        watching = asyncio.create_task(self._watch(process))
             return await process.wait()
         finally:
+            if watching is not None:
+                watching.cancel()
             if process.returncode is None:
                 process.kill()
                 await process.wait()
 
-    def _take(self, report: Ready | Failed) -> None:
-        if isinstance(report, Ready):
+    async def _watch(self, process: Process) -> None:
+        """Kills a process that lives, but does not answer, or computes something that nobody waits for any more."""
+        missed, name = 0, self._assignment.name
+        while not self._is_stopping:
+            self._alive = None
+            self._write(ANSWER)
+            await asyncio.sleep(WATCH_S)
+            missed = missed + 1 if self._alive is None else 0
+            if missed >= MISSES:
+                _log.error("The %s does not answer for %g s and is killed", name, MISSES * WATCH_S)
+                process.kill()
+            elif self._alive is not None and self._alive.busy_s > self._assignment.settings["max_timeout_s"]:
+                _log.error("The %s computes one batch for longer than --max-timeout-s and is killed", name)
+                process.kill()
+
+    def _take(self, report: Report) -> None:
+        if isinstance(report, Alive):
+            self._alive = report
+        elif isinstance(report, Ready):
             if not self.ready.done():
                 self.ready.set_result(report)
         elif self.ready.done():

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from patchserve_server.access import Reloader
+from patchserve_server.access.addresses import is_unix_socket, listening_address
 from patchserve_server.bootstrap import composition
 from patchserve_server.bootstrap.fleet.assignment import Assignment, Ready
+from patchserve_server.bootstrap.fleet.devices import devices_of
 from patchserve_server.bootstrap.fleet.keeper import ChildKeeper
 from patchserve_server.bootstrap.fleet.ledgers import open_ledgers
 from patchserve_server.bootstrap.fleet.ports import reserve_port
@@ -24,6 +26,7 @@ from patchserve_server.bootstrap.lifecycle import ready_line, reload_on_hangup, 
 from patchserve_server.bootstrap.live_settings import LiveSettings, SettingsReloader
 from patchserve_server.bootstrap.metrics import collect_metrics
 from patchserve_server.bootstrap.process import set_log_level
+from patchserve_server.bootstrap.server import Addresses
 from patchserve_server.config import Settings
 from patchserve_server.config.changes import with_run_time_settings
 from patchserve_server.domain.errors import StartupError
@@ -39,7 +42,13 @@ _log = logging.getLogger(__name__)
 async def serve_fleet(
     live: LiveSettings, fronts: int, announce: Callable[[str], None], read_again: Callable[[], Settings]
 ) -> None:
-    """Run the server as several processes until SIGTERM or SIGINT, then drain. `announce` gets the ready line.
+    """Run the server as several processes until SIGTERM or SIGINT, then drain.
+
+    Args:
+        live: the settings.
+        fronts: how many; 0: an engine for those elsewhere.
+        announce: gets the ready line.
+        read_again: reads the settings, for SIGHUP.
 
     Raises:
         StartupError: the server cannot start with these settings.
@@ -64,7 +73,9 @@ async def serve_fleet(
 
 class _Fleet:
     def __init__(self, settings: Settings, fronts: int, resources: ExitStack) -> None:
-        port = reserve_port(settings.host, settings.port, "--port", resources)
+        port = settings.port
+        if not is_unix_socket(settings.host):
+            port = reserve_port(settings.host, port, "--port", resources)
         http_port = settings.http_port
         if http_port is not None:
             http_port = reserve_port(settings.host, http_port, "--http-port", resources)
@@ -73,22 +84,30 @@ class _Fleet:
         resources.callback(shutil.rmtree, folder, ignore_errors=True)
         self._bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(fronts)]
         ledgers = LedgerMemory.create()
-        pixels = tuple(SharedPixels.create() for _ in range(fronts))
+        devices = devices_of(settings) if settings.engine is None else ("",)
+        pixels = tuple(SharedPixels.create() for _ in range(fronts * len(devices)))
         for file in (*self._bells, ledgers, *pixels):
             resources.callback(os.close, file)
         self._ledgers = open_ledgers(ledgers, fronts, settings)
         resources.callback(self._ledgers.close)
+        own = listening_address(settings.host, port)
         engine = Assignment(
             role="engine",
             number=0,
             fronts=fronts,
-            socket=f"unix:{folder / 'link'}",
+            engine=settings.engine or (f"unix:{folder / 'link'}" if fronts else own),
+            is_elsewhere=settings.engine is not None or not fronts,
+            devices=tuple(f"unix:{folder / f'device-{number}'}" for number in range(1, len(devices))),
             settings=self._settings.model_dump(mode="json"),
             ledgers=ledgers,
             pixels=pixels,
             bells=tuple(self._bells),
         )
-        assignments = [engine, *(dataclasses.replace(engine, role="front", number=number) for number in range(fronts))]
+        engines = [] if settings.engine else [engine.on_device(*each, len(devices)) for each in enumerate(devices)]
+        assignments = [
+            *engines,
+            *(dataclasses.replace(engine, role="front", number=number) for number in range(fronts)),
+        ]
         self._metrics_url = ""
         self._reloader: Reloader | None = None  # of the credentials of the port for metrics
         if settings.metrics_port is not None:
@@ -100,8 +119,10 @@ class _Fleet:
             self._metrics_url = collect_metrics(
                 settings, credentials, paths, resources, lambda: self._settings.metrics_max_references
             )
-        self._engine = ChildKeeper(assignments[0], self._engine_ended)
-        self._fronts = [ChildKeeper(front, self._front_ended) for front in assignments[1:]]
+        self._engine_address = engine.engine
+        self._engines = [ChildKeeper(each, self._engine_ended) for each in assignments if each.role == "engine"]
+        self._devices = [ChildKeeper(each, lambda _: None) for each in assignments if each.role == "device"]
+        self._fronts = [ChildKeeper(each, self._front_ended) for each in assignments if each.role == "front"]
         self._keeping: list[asyncio.Task[None]] = []
 
     async def start(self, stop: asyncio.Future[None], announce: Callable[[str], None]) -> None:
@@ -110,7 +131,7 @@ class _Fleet:
         Raises:
             StartupError: one of them cannot start.
         """
-        children = (self._engine, *self._fronts)
+        children = (*self._engines, *self._devices, *self._fronts)
         self._keeping = [asyncio.create_task(child.keep()) for child in children]
         ready = asyncio.gather(*(child.ready for child in children))
         try:
@@ -124,30 +145,35 @@ class _Fleet:
         finally:
             ready.cancel()
 
-    def _ready_line(self, engine: Ready, first: Ready, *_: Ready) -> str:
-        if first.addresses is None:
-            raise AssertionError("The first front has addresses.")
-        words = f"{counted(engine.references, 'reference')}, {counted(len(self._fronts), 'front')}"
-        addresses = dataclasses.replace(first.addresses, metrics_url=self._metrics_url)
+    def _ready_line(self, *ready: Ready) -> str:
+        engine = next(each for each in ready if each.detector)
+        fronts = counted(len(self._fronts), "front") if self._fronts else "an engine for fronts elsewhere"
+        found = [each.addresses for each in ready if each.addresses is not None]
+        addresses = found[0] if found else Addresses(self._engine_address, "")
+        addresses = dataclasses.replace(addresses, metrics_url=self._metrics_url)
+        if self._devices:
+            fronts = f"{counted(1 + len(self._devices), 'device')}, {fronts}"
+        words = f"{counted(engine.references, 'reference')}, {fronts}"
         return ready_line(version("patchserve"), addresses, engine.detector, words)
 
     def reload(self) -> None:
-        """Lets the fronts read their files again."""
-        for front in self._fronts:
-            front.reload()
+        """Lets all children read their files again."""
+        for child in (*self._engines, *self._devices, *self._fronts):
+            child.reload()
         if self._reloader is not None:
             self._reloader.request()
 
     def change(self, settings: Settings) -> None:
         """Gives every child the settings that may change at run time."""
         self._settings = with_run_time_settings(self._settings, settings)
-        for child in (self._engine, *self._fronts):
+        for child in (*self._engines, *self._devices, *self._fronts):
             child.change(self._settings)
 
     async def stop(self, limit_s: float) -> None:
         """Drains the fronts, then ends the engine."""
         await asyncio.gather(*(front.stop(limit_s) for front in self._fronts))
-        await self._engine.stop(limit_s)
+        await asyncio.gather(*(child.stop(limit_s) for child in self._devices))
+        await asyncio.gather(*(child.stop(limit_s) for child in self._engines))
         for task in self._keeping:
             task.cancel()
         for task in self._keeping:

@@ -11,6 +11,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.ports import Progress
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
 from patchserve_server.engine.backbone.runtime import BF16, Runtime
 
 R_co = TypeVar("R_co", bound=Runtime, covariant=True)
@@ -42,6 +43,10 @@ class Backbone(Protocol):
     @property
     def precision(self) -> str:
         """The number format that it computes in: FP32, BF16 or INT8."""
+
+    @property
+    def has_device_runtime(self) -> bool:
+        """Whether its runtimes are those of a GPU: batches are scored there, without a wait for each step."""
 
     def bytes_per_reference(self, shape: InputShape, /) -> int:
         """Main memory of a reference's own runtime for images of this shape; 0 if all references share one runtime."""
@@ -95,6 +100,10 @@ class IdentifiedBackbone:
     def fallback_reason(self) -> str:
         return self.identity.fallback_reason
 
+    @property
+    def has_device_runtime(self) -> bool:
+        return False
+
 
 class SharedBackbone(IdentifiedBackbone, Generic[R_co]):
     """A `Backbone` with one runtime for all references."""
@@ -114,6 +123,10 @@ class SharedBackbone(IdentifiedBackbone, Generic[R_co]):
     @property
     def precision(self) -> str:
         return self._runtime.precision
+
+    @property
+    def has_device_runtime(self) -> bool:
+        return isinstance(self._runtime, DeviceRuntime)
 
     def bytes_per_reference(self, _shape: InputShape, /) -> int:
         return 0

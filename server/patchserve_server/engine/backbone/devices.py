@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
-from patchserve_server.domain.errors import StartupError
+from patchserve_server.domain.errors import MemoryBudgetError, StartupError
 from patchserve_server.domain.ports import DeviceMemory
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
@@ -36,6 +39,55 @@ def synchronize(device: torch.device) -> None:
     """Wait until the device has finished its work, so that a clock can be read after it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@contextmanager
+def device_memory_errors() -> Iterator[None]:
+    """Says for whom a device had too little memory: for the caller, and for nobody else.
+
+    Raises:
+        MemoryBudgetError: an allocation failed in the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise memory_error(error) from None
+
+
+def memory_error(error: torch.OutOfMemoryError) -> MemoryBudgetError:
+    """The same for an error that was kept."""
+    torch.cuda.empty_cache()
+    reason = str(error).partition(". ")[0]
+    return MemoryBudgetError(
+        f"The device has too little free memory ({reason}). Lower --max-bank-mib or --max-batch-size, or close other "
+        "programs that use it."
+    )
+
+
+class Stopwatch:
+    """Measures two laps of work on a device, without waiting for it before their end."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._is_gpu = device.type == "cuda"
+        self._marks_s, self._events = list[float](), list[torch.cuda.Event]()
+        self.lap()
+
+    def lap(self) -> None:
+        self._marks_s.append(time.perf_counter())
+        if self._is_gpu:
+            event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            event.record()
+            self._events.append(event)
+
+    def laps_s(self) -> tuple[float, float]:
+        """The time to the first lap on the device, and from there until now, when its work is done."""
+        whole_s = time.perf_counter() - self._marks_s[0]
+        if len(self._marks_s) == 1:
+            return whole_s, 0.0
+        first_s = self._marks_s[1] - self._marks_s[0]
+        if self._is_gpu:
+            first_s = min(whole_s, self._events[0].elapsed_time(self._events[1]) / 1000)
+        return first_s, whole_s - first_s
 
 
 def memory_of(device: torch.device) -> DeviceMemory | None:

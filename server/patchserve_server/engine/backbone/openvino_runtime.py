@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.jit._trace import TracerWarning
 
 from patchserve_server.domain.images import ModelInputs
-from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8
+from patchserve_server.engine.backbone.runtime import BF16, CPU_PASS, FP32, INT8
 
 _CPU = "CPU"
 _PRECISION_HINTS = {FP32: "f32", BF16: "bf16", INT8: "f32"}  # for the operations that are not quantized
@@ -54,6 +54,7 @@ class OpenVinoRuntime:
         self.device = torch.device("cpu")
         self.nbytes = nbytes
         self.streams = stream_count(threads)
+        self.largest_pass = CPU_PASS
         core = openvino.Core()
 
         def compile_for(streams: int) -> openvino.CompiledModel:

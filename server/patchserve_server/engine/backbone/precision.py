@@ -1,12 +1,11 @@
-"""Chooses the fastest runtime that a precision allows."""
+"""Chooses the fastest runtime that a precision allows on a CPU."""
 
 from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 import openvino
@@ -20,19 +19,15 @@ from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.int8.network_cache import NetworkCache
 from patchserve_server.engine.backbone.int8.per_reference_backbone import PerReferenceBackbone
 from patchserve_server.engine.backbone.int8.quantizer import Quantizer
+from patchserve_server.engine.backbone.map_tolerance import TOLERANCE, MapDifference
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, convert_to_openvino, supports_bf16
-from patchserve_server.engine.backbone.runtime import BF16, FP32, INT8, Runtime
+from patchserve_server.engine.backbone.runtime import BF16, FP16, FP32, INT8, TF32, Runtime
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.measurements import Measurements
 
 AUTO = "auto"
-TOLERANCE = 0.1  # docs/accuracy.md: the accepted difference of a map in bfloat16, as a share of its peak
-
 _TRIED_STEPS = ((5, 7), (8, 6))
 _EQUAL = 1e-4  # of the largest value
-
-MapDifference: TypeAlias = Callable[[BackboneSpec, Runtime, Runtime], float]
-"""How far apart the anomaly maps of an exact and another runtime are, as a share of the exact map's peak."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,32 +40,31 @@ def with_precision(
     measurements: Measurements | None = None,
     cache: Path | None = None,
 ) -> Backbone:
-    """The same backbone in the fastest runtime for its device.
+    """The same backbone in the fastest runtime for this CPU.
 
     Args:
-        backbone: in torch, on the CPU or a CUDA device.
+        backbone: in torch, on the CPU.
         precision: `fp32`; `bf16`; `int8`; or `auto`: bf16 if it is measured to be faster and maps differ by at
             most TOLERANCE, else fp32.
-        map_difference: compares bf16 with fp32, for `auto`.
+        map_difference: compares another precision with fp32, for `auto`.
         measurements: of this processor, for `auto`; None measures without keeping anything.
         cache: the folder for quantized networks; None keeps them in memory only.
 
     Raises:
-        StartupError: the precision is unknown, or this device does not support it.
+        StartupError: the precision is unknown, or this processor does not support it.
     """
+    measurements = measurements or Measurements(None)
+    if precision in (TF32, FP16):
+        raise StartupError(f"Precision {precision} needs a GPU. Use --precision {FP32} or --precision {AUTO}.")
     if precision not in (FP32, BF16, INT8, AUTO):
         raise StartupError(f'Unknown precision "{precision}". Use {FP32}, {BF16}, {INT8} or {AUTO}.')
-    if backbone.device.type != "cpu":
-        if precision in (BF16, INT8):
-            raise StartupError(f"Precision {precision} runs on the CPU only. Use --device cpu, or --precision {FP32}.")
-        return backbone
     if precision == INT8:
         return _per_reference(backbone, cache)
     if not backbone.spec.is_checked and not _agrees(backbone):
         return _in_torch(backbone, precision)
     if precision == FP32:
         return _compile(backbone, FP32)
-    return _in_bf16(backbone, precision, map_difference, measurements or Measurements(None))
+    return _in_bf16(backbone, precision, map_difference, measurements)
 
 
 def _in_bf16(

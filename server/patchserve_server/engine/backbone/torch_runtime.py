@@ -11,7 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
-from patchserve_server.engine.backbone.runtime import FP32
+from patchserve_server.engine.backbone.runtime import CPU_PASS, FP32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +33,10 @@ class TorchRuntime:
     def streams(self) -> int:
         return 0 if self.device.type != "cpu" else 1  # it sees large images one by one
 
+    @property
+    def largest_pass(self) -> int:
+        return CPU_PASS
+
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:
         images = torch.from_numpy(np.array(inputs, order="C"))  # torch accepts no reversed or read-only array
         layers: tuple[Tensor, ...] = self.module(images.to(self.device, non_blocking=True))
@@ -42,15 +46,19 @@ class TorchRuntime:
 class NormalizedLayers(nn.Module):
     """The used layers of a backbone after the normalization of its images: (B, H, W, 3) uint8 -> feature maps."""
 
-    def __init__(self, part: nn.Module, spec: BackboneSpec) -> None:
+    def __init__(self, part: nn.Module, spec: BackboneSpec, dtype: torch.dtype = torch.float32) -> None:
+        """`dtype`: of the network's weights. The input is scaled in float32."""
         super().__init__()
+        self.spec = spec
+        self.dtype = dtype
         self.part = part  # OpenVINO's operation names contain this name; the recipe of int8 matches them
         self.register_buffer("_mean", torch.tensor(spec.mean).view(3, 1, 1), persistent=False)
         self.register_buffer("_std", torch.tensor(spec.std).view(3, 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         scaled = images.permute(0, 3, 1, 2).float() / 255
-        layers: tuple[Tensor, ...] = self.part((scaled - self.get_buffer("_mean")) / self.get_buffer("_std"))
+        normalized = (scaled - self.get_buffer("_mean")) / self.get_buffer("_std")
+        layers: tuple[Tensor, ...] = self.part(normalized if self.dtype is torch.float32 else normalized.to(self.dtype))
         return layers
 
 

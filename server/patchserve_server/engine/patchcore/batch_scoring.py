@@ -40,25 +40,30 @@ class Part:
     _masked: ModelInputs | None = None  # the images that are scored at the moment
     _tile_scores: list[PatchScores] = field(default_factory=list)  # of these images
 
-    def steps(self) -> Iterator[_Step]:
+    @property
+    def images_per_step(self) -> int:
+        """How many images are scored at once."""
+        return self.pipeline.images_per_pass
+
+    def steps(self) -> Iterator[Step]:
         """All tiles of all images, in groups of neighbors.
 
         Of each group only the scores of its patches are kept, so that the vectors of a large image are never in memory
         together.
         """
-        groups, size = self.pipeline.tile_groups, self.pipeline.images_per_pass
+        groups, size = self.pipeline.tile_groups, self.images_per_step
         for start in range(0, len(self.inputs), size):
             images = range(start, min(start + size, len(self.inputs)))
             for tiles in groups:
-                yield _Step(self, images, tiles, is_first=tiles is groups[0], is_last=tiles is groups[-1])
+                yield Step(self, images, tiles, is_first=tiles is groups[0], is_last=tiles is groups[-1])
 
-    def cut(self, step: _Step) -> ModelInputs:
+    def cut(self, step: Step) -> ModelInputs:
         """What the network sees: (b * T, h, w, 3)."""
         if step.is_first or self._masked is None:
             self._masked = self.pipeline.mask(self.inputs[step.images.start : step.images.stop])
         return self.pipeline.tiling.cut(self._masked, step.tiles)
 
-    def search(self, step: _Step, patches: Tensor) -> None:
+    def search(self, step: Step, patches: Tensor) -> None:
         """Takes the patch vectors (b, P, D) of a step."""
         positions = self.pipeline.tiling.positions(step.tiles).to(patches.device)
         self._tile_scores.append(self.pipeline.scores_against(patches, self.index, positions))
@@ -80,7 +85,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Step:
+class Step:
     """What is embedded and searched at once: some tiles of some images of one part."""
 
     part: Part
@@ -96,7 +101,7 @@ class _Step:
 
 
 @dataclass(slots=True)
-class _Clock:
+class Clock:
     embed_s: float = 0.0
     search_s: float = 0.0
     _since_s: float = field(default_factory=time.perf_counter)
@@ -118,17 +123,17 @@ def score_parts(parts: Sequence[Part]) -> Iterator[ScoredPart]:
     Small banks come first, so that nobody who uses one waits for the search of a large one. An error of the network,
     which they share, is raised.
     """
-    clock = _Clock()
+    clock = Clock()
     steps = (step for part in sorted(parts, key=lambda part: part.index.nbytes) for step in part.steps())
-    for shared in _passes(steps):
+    for shared in passes(steps):
         for part in _score(shared, clock):
             failure = part.failure
             yield ScoredPart(part.number, part.scores if failure is None else failure, clock.times)
 
 
-def _passes(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
+def passes(steps: Iterable[Step]) -> Iterator[list[Step]]:
     """The steps in their order, as many together as one pass of the network takes; a larger one alone."""
-    shared = list[_Step]()
+    shared = list[Step]()
     for step in steps:
         if shared and sum(each.count for each in shared) + step.count > step.part.pipeline.tiles_per_pass:
             yield shared
@@ -138,9 +143,9 @@ def _passes(steps: Iterable[_Step]) -> Iterator[list[_Step]]:
         yield shared
 
 
-def _score(steps: Sequence[_Step], clock: _Clock) -> Iterator[Part]:
+def _score(steps: Sequence[Step], clock: Clock) -> Iterator[Part]:
     """Makes one pass, and yields the parts that end with it."""
-    ready, inputs = list[_Step](), list[ModelInputs]()
+    ready, inputs = list[Step](), list[ModelInputs]()
     for step in steps:
         if step.part.failure is None:
             with step.part.fails_alone():
@@ -162,7 +167,7 @@ def _score(steps: Sequence[_Step], clock: _Clock) -> Iterator[Part]:
                 yield part
 
 
-def _layers(steps: Sequence[_Step], inputs: Sequence[ModelInputs]) -> list[tuple[Tensor, ...]]:
+def _layers(steps: Sequence[Step], inputs: Sequence[ModelInputs]) -> list[tuple[Tensor, ...]]:
     """The network's layers of each step, from what it sees of them."""
     if not steps:
         return []

@@ -14,7 +14,8 @@ from patchserve_server.domain.ports import Progress
 from patchserve_server.domain.reference import ScoreSpread
 from patchserve_server.domain.reference_options import ScoringProfile
 from patchserve_server.engine.patchcore.calibration_bank import CalibrationBank
-from patchserve_server.engine.patchcore.pipeline import Neighbors, Pipeline
+from patchserve_server.engine.patchcore.patch_scores import Neighbors
+from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.patchcore.scoring import mean_of_nearest
 from patchserve_server.engine.patchcore.thresholds import NormalScore
 

@@ -10,6 +10,14 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Neighbors:
+    """The nearest bank rows of each patch of each image, nearest first."""
+
+    distances: Tensor  # (B, P, k) float32; infinity if there are fewer than k
+    rows: Tensor  # (B, P, k) int64; -1 if there are fewer than k
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PatchScores:
     """The scores of some or all patches of each image, and what the image score needs besides."""
 
@@ -39,6 +47,14 @@ class WorstPatches:
     distances: Tensor  # (B, C) float32; -infinity if no patch of the part counts
     rows: Tensor  # (B, C) int64, the nearest row
     vectors: Tensor  # (B, C, D) float32
+
+    @classmethod
+    def of(cls, distances: Tensor, rows: Tensor, patches: Tensor, counted: Tensor | None) -> WorstPatches:
+        """Of one part: distances and rows (B, P), patches (B, P, D), and which of them count (P,); None: all."""
+        among = distances if counted is None else distances.where(counted, -torch.inf)
+        highest, worst = among.max(dim=1)
+        each = torch.arange(len(worst), device=worst.device)
+        return cls(highest[:, None], rows[each, worst][:, None], patches[each, worst][:, None])
 
     @classmethod
     def join(cls, parts: Sequence[WorstPatches]) -> WorstPatches:

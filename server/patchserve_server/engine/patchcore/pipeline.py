@@ -19,12 +19,13 @@ from patchserve_server.domain.reference_options import ReferenceOptions, Scoring
 from patchserve_server.engine.backbone.backbone_spec import BackboneSpec
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.patchcore.patch_embedding import aggregate_3x3, concat_layers
-from patchserve_server.engine.patchcore.patch_scores import PatchScores, WorstPatches
+from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores, WorstPatches
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.region_of_interest import RoiMask, cover_outside
 from patchserve_server.engine.patchcore.scoring import (
     NOTEBOOK_NEIGHBORS,
     PAPER_NEIGHBORS,
+    REWEIGHTING_NEIGHBORS,
     highest_score,
     mean_of_nearest,
     mean_spacing,
@@ -40,17 +41,8 @@ from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.near_places import NearPlaces
 from patchserve_server.engine.search.parallel import ParallelSearch
 
-_PIXELS_PER_PASS = 8 * 320 * 320
+_PIXELS_PER_INPUT = 320 * 320
 """Limits the memory of a forward pass: wide_resnet50_2 needs about 400 bytes for each pixel."""
-_MAX_INPUTS_PER_PASS = 8
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Neighbors:
-    """The nearest bank rows of each patch of each image, nearest first."""
-
-    distances: Tensor  # (B, P, k) float32; infinity if there are fewer than k
-    rows: Tensor  # (B, P, k) int64; -1 if there are fewer than k
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,13 +90,15 @@ class Pipeline:
 
     @property
     def images_per_pass(self) -> int:
-        """How many images are scored at once."""
-        return _inputs_per_pass(self.shape)
+        return self._inputs_per_pass(self.shape)
 
     @property
     def tiles_per_pass(self) -> int:
-        """How many tiles are scored at once."""
-        return _inputs_per_pass(self.tiling.tile_shape)
+        return self._inputs_per_pass(self.tiling.tile_shape)
+
+    def _inputs_per_pass(self, shape: InputShape) -> int:
+        largest = self.runtime.largest_pass
+        return max(1, min(largest, largest * _PIXELS_PER_INPUT // shape.pixels))
 
     @property
     def tile_groups(self) -> Sequence[Sequence[Tile]]:
@@ -126,9 +120,17 @@ class Pipeline:
         Raises:
             ValueError: they have another shape.
         """
+        return cover_outside(self.roi_mask, self.checked(inputs))
+
+    def checked(self, inputs: ModelInputs) -> ModelInputs:
+        """The same model inputs.
+
+        Raises:
+            ValueError: they have another shape.
+        """
         if inputs.shape[1:] != (*self.shape.sides_px, 3):
             raise ValueError(f"The shape of the model inputs is {inputs.shape[1:]}, not {(*self.shape.sides_px, 3)}.")
-        return cover_outside(self.roi_mask, inputs)
+        return inputs
 
     def embed(self, masked_inputs: ModelInputs, tiles: Sequence[Tile] | None = None) -> Tensor:
         """Patch vectors (B, P, D) float32 on the device, of masked inputs (B, H, W, 3) uint8.
@@ -201,16 +203,22 @@ class Pipeline:
             positions: (P,) int64, of the patches in the grid; None: the whole grid in its order.
         """
         images, count, dim = patches.shape
-        queries = patches.reshape(-1, dim)
         excluded = None if exclude_groups is None else exclude_groups.repeat_interleave(count)
         places = torch.arange(count, device=patches.device) if positions is None else positions
-        near = self.near(places.repeat(images))
+        distances, rows = self.search_places(patches.reshape(-1, dim), index, places.repeat(images), excluded)
+        return Neighbors(distances.view(images, count, -1), rows.view(images, count, -1))
+
+    def search_places(
+        self, queries: Tensor, index: BankIndex, places: Tensor, excluded: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """The same for patches (Q, D) at these places (Q,) of the grid: distances (Q, k) and rows (Q, k)."""
+        near = self.near(places)
         distances, rows = self.nearest(queries, index, excluded, near)
         is_empty = rows[:, 0] < 0
         if near is not None and bool(is_empty.any()):
             still_excluded = None if excluded is None else excluded[is_empty]
             distances[is_empty], rows[is_empty] = self.nearest(queries[is_empty], index, still_excluded, None)
-        return Neighbors(distances.view(images, count, -1), rows.view(images, count, -1))
+        return distances, rows
 
     def near(self, places: Tensor) -> NearPlaces | None:
         """What is within the search radius of these places (Q,) of the grid; None: there is no search radius."""
@@ -230,14 +238,24 @@ class Pipeline:
         )
 
     def patch_scores(
-        self, neighbors: Neighbors, patches: Tensor, index: BankIndex, positions: Tensor | None = None
+        self,
+        neighbors: Neighbors,
+        patches: Tensor,
+        index: BankIndex,
+        positions: Tensor | None = None,
+        counted: Tensor | None = None,
     ) -> PatchScores:
-        """The scores of patches from their neighbors: the result of `search` with the same arguments."""
+        """The scores of patches from their neighbors: the result of `search` with the same arguments.
+
+        `counted`: which positions are in the region of interest, (P,) bool, if that is known already.
+        """
         distances = mean_of_nearest(neighbors.distances)  # (B, P)
         if positions is None:
             positions = torch.arange(distances.shape[1], device=distances.device)
         if self.is_paper:
-            worst = self._worst_patches(distances, neighbors.rows[:, :, 0], patches, positions)
+            worst = WorstPatches.of(
+                distances, neighbors.rows[:, :, 0], patches, self._counted(positions) if counted is None else counted
+            )
             return PatchScores(positions, distances, torch.ones_like(distances), worst)
         spacing = torch.ones_like(distances) if index.spacing is None else mean_spacing(index.spacing, neighbors.rows)
         return PatchScores(positions, distances, spacing, None)
@@ -252,13 +270,6 @@ class Pipeline:
         if positions is None:
             positions = torch.arange(distances.shape[1], device=distances.device)
         return PatchScores(positions, distances, torch.ones_like(distances), None)
-
-    def _worst_patches(self, distances: Tensor, rows: Tensor, patches: Tensor, positions: Tensor) -> WorstPatches:
-        counted = self._counted(positions)
-        among = distances if counted is None else distances.where(counted, -torch.inf)
-        highest, worst = among.max(dim=1)
-        each = torch.arange(len(worst), device=worst.device)
-        return WorstPatches(highest[:, None], rows[each, worst][:, None], patches[each, worst][:, None])
 
     def _counted(self, positions: Tensor) -> Tensor | None:
         """Which of the positions (P,) are in the region of interest: (P,) bool; None: all."""
@@ -285,18 +296,19 @@ class Pipeline:
             exclude_groups: (B,) integer, as in `search`.
         """
         if scores.worst is None or isinstance(index, PatchSubspace):
-            return self._distance_scores(scores).tolist()
+            counted = self._counted(scores.positions)
+            shown = slice(None) if counted is None else counted
+            return self.scores_of_counted(scores.distances[:, shown], scores.spacing[:, shown]).tolist()
         worst, search = scores.worst, self.parallel_search
         reweighted = reweighted_score(
-            worst.distances, worst.rows, worst.vectors, index, search, exclude_groups=exclude_groups
+            worst,
+            index,
+            lambda support: search.nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups),
         )
         return reweighted.tolist()
 
-    def _distance_scores(self, scores: PatchScores) -> Tensor:
-        """The image scores (B,) from the distances of the patches that count."""
-        mask = self._counted(scores.positions)
-        counted = slice(None) if mask is None else mask
-        distances, spacing = scores.distances[:, counted], scores.spacing[:, counted]
+    def scores_of_counted(self, distances: Tensor, spacing: Tensor) -> Tensor:
+        """The image scores (B,) from distances and spacing (B, P) of patches that count, not for PAPER."""
         if self.options.profile is not ScoringProfile.VERDICT:
             return spaced_score(distances, spacing, patches_per_tile=math.prod(self.tiling.tile_grid))
         return verdict_score(distances, spacing) if self.tiling.is_whole else highest_score(distances, spacing)
@@ -336,13 +348,3 @@ class Pipeline:
     def nbytes(self) -> int:
         """The memory of the masks."""
         return 0 if self.roi_mask is None else self.roi_mask.nbytes
-
-
-def pipeline_nbytes(architecture: BackboneSpec, shape: InputShape, options: ReferenceOptions) -> int:
-    """The `nbytes` of a pipeline with these options."""
-    pixels = shape.pixels + shape.map_shape.pixels
-    return architecture.patches_of(shape) + pixels if options.region_of_interest else 0
-
-
-def _inputs_per_pass(shape: InputShape) -> int:
-    return max(1, min(_MAX_INPUTS_PER_PASS, _PIXELS_PER_PASS // shape.pixels))

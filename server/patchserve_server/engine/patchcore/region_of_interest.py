@@ -12,7 +12,7 @@ from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.input_options import InputShape
 from patchserve_server.domain.reference_options import RegionOfInterest
 
-_COVER_LEVEL = 127
+COVER_LEVEL = 127
 _MIN_COVERAGE = 0.5
 _SUBPIXEL_BITS = 4
 
@@ -29,9 +29,14 @@ class RoiMask:
     def nbytes(self) -> int:
         return self.pixels.nbytes + self.pixels_of_map.nbytes + self.patches.nbytes
 
+    @staticmethod
+    def predict_nbytes(shape: InputShape, patches: int) -> int:
+        """`nbytes` of the mask for model inputs of this shape and this many patches."""
+        return patches + shape.pixels + shape.map_shape.pixels
+
     def cover(self, inputs: ModelInputs) -> ModelInputs:
         """Inputs (B, H, W, 3), filled with gray outside the region, so that nothing there changes scores inside."""
-        return np.where(self.pixels[..., None], inputs, np.uint8(_COVER_LEVEL))
+        return np.where(self.pixels[..., None], inputs, np.uint8(COVER_LEVEL))
 
 
 def cover_outside(roi_mask: RoiMask | None, inputs: ModelInputs) -> ModelInputs:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import ScoringTimes
+from patchserve_server.domain.ports import ScoredPart, ScoringTimes
 from patchserve_server.domain.reference import MemoryBank, ReferenceModel
 from patchserve_server.engine.patchcore.batch_scoring import Part, score_parts
+from patchserve_server.engine.patchcore.device_plan import DevicePlan
+from patchserve_server.engine.patchcore.device_scoring import DevicePart, score_on_device
 from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
 from patchserve_server.engine.patchcore.pipeline import Pipeline
 from patchserve_server.engine.search.bank_index import BankIndex
@@ -26,6 +28,7 @@ class PatchCoreScorer:
     pipeline: Pipeline
     index: BankIndex | PatchSubspace
     nbytes: int
+    plan: DevicePlan | None = None  # of a GPU
 
     @property
     def patches_per_image(self) -> int:
@@ -45,14 +48,21 @@ class PatchCoreScorer:
         )
 
     def score(self, inputs: ModelInputs) -> tuple[Sequence[RawScores], ScoringTimes]:
-        return score_inputs(self.pipeline, inputs, self.index)
+        if self.plan is None:
+            return score_inputs(self.pipeline, inputs, self.index)
+        return outcome_of(score_on_device([DevicePart(0, self.pipeline, self.index, inputs, plan=self.plan)]))
 
 
 def score_inputs(
     pipeline: Pipeline, inputs: ModelInputs, index: BankIndex | PatchSubspace
 ) -> tuple[Sequence[RawScores], ScoringTimes]:
     """The raw scores of inputs (B, H, W, 3), at least one, against a bank."""
-    (scored,) = score_parts([Part(0, pipeline, index, inputs)])
+    return outcome_of(score_parts([Part(0, pipeline, index, inputs)]))
+
+
+def outcome_of(scored_parts: Iterable[ScoredPart]) -> tuple[Sequence[RawScores], ScoringTimes]:
+    """The outcome of the only part of a batch; what failed is raised."""
+    (scored,) = scored_parts
     if isinstance(scored.scores, Exception):
         raise scored.scores
     return scored.scores, scored.times

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 import torch
@@ -10,8 +12,8 @@ from torch import Tensor
 
 from patchserve_server.domain.images import AnomalyMap
 from patchserve_server.domain.input_options import InputShape
+from patchserve_server.engine.patchcore.patch_scores import WorstPatches
 from patchserve_server.engine.search.bank_index import BankIndex
-from patchserve_server.engine.search.parallel import ParallelSearch
 
 NOTEBOOK_NEIGHBORS = 9
 PAPER_NEIGHBORS = 1
@@ -90,13 +92,7 @@ def mean_spacing(spacing: Tensor, rows: Tensor) -> Tensor:
 
 
 def reweighted_score(
-    patch_scores: Tensor,
-    rows: Tensor,
-    patches: Tensor,
-    index: BankIndex,
-    parallel_search: ParallelSearch,
-    *,
-    exclude_groups: Tensor | None = None,
+    candidates: WorstPatches, index: BankIndex, nearest: Callable[[Tensor], tuple[Tensor, Tensor]]
 ) -> Tensor:
     """The raw image score of the PAPER profile (Roth et al. 2022, eq. 7, b = 9).
 
@@ -104,25 +100,21 @@ def reweighted_score(
     m* among the 9 bank patches nearest to m*. In a bank of fewer than 9 rows the weight is 1.
 
     Args:
-        patch_scores: (B, Q) distances to the nearest bank patch.
-        rows: (B, Q) int64, that patch's row.
-        patches: (B, Q, D) float32.
+        candidates: the worst patches of each part of each image, or all of its patches.
         index: the bank.
-        parallel_search: finds the neighbors.
-        exclude_groups: (B,) integer, as in `nearest`.
+        nearest: distances (B, 9) and rows (B, 9) of the neighbors of rows (B, D); fewer columns of a smaller bank.
 
     Returns:
         (B,) float32.
     """
-    scores, worst = patch_scores.max(dim=1)
+    scores, worst = candidates.distances.max(dim=1)
     each = torch.arange(len(scores), device=scores.device)
-    support = index.patches[rows[each, worst]]  # m*, (B, D)
-    support_distances, neighbors = parallel_search.nearest(
-        support, index, REWEIGHTING_NEIGHBORS, exclude_groups=exclude_groups
-    )
+    support = index.patches[candidates.rows[each, worst]]  # m*, (B, D)
+    support_distances, neighbors = nearest(support)
     if neighbors.shape[1] < REWEIGHTING_NEIGHBORS:
         return scores
-    distances = torch.linalg.vector_norm(index.patches[neighbors] - patches[each, worst][:, None], dim=2)
+    vectors = candidates.vectors[each, worst]
+    distances = torch.linalg.vector_norm(index.patches[neighbors] - vectors[:, None], dim=2)
     weights = 1 - distances.softmax(dim=1)[:, 0]
     return torch.where(support_distances[:, -1].isfinite(), weights * scores, scores)
 
@@ -139,3 +131,10 @@ def paper_map(patch_scores: NDArray[np.float32], shape: InputShape) -> AnomalyMa
     stretched = notebook_map(patch_scores, shape)
     smooth = cv2.GaussianBlur(stretched, kernel, _SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
     return smooth.astype(np.float32, copy=False)
+
+
+def smooth_axis(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Columns (N, M), each smoothed as `paper_map` does it."""
+    kernel = (1, 2 * SMOOTHING_REACH_PX + 1)
+    smooth = cv2.GaussianBlur(columns, kernel, sigmaX=0, sigmaY=_SMOOTHING_SIGMA_PX, borderType=cv2.BORDER_REFLECT)
+    return smooth.astype(np.float64).reshape(columns.shape)

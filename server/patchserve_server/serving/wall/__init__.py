@@ -2,6 +2,7 @@
 
 from patchserve_server.serving.wall.kept_images import KeptImage
 from patchserve_server.serving.wall.score_history import Score
+from patchserve_server.serving.wall.shared_wall import SharedWall
 from patchserve_server.serving.wall.tile import Tile
 from patchserve_server.serving.wall.wall import Wall, WallLimits, WallSnapshot
 from patchserve_server.serving.wall.watcher import ReferenceChange, Watcher, WatcherUpdate
@@ -10,6 +11,7 @@ __all__ = [
     "KeptImage",
     "ReferenceChange",
     "Score",
+    "SharedWall",
     "Tile",
     "Wall",
     "WallLimits",

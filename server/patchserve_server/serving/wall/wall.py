@@ -42,15 +42,31 @@ class WallLimits:
     intact_bytes: int = 16 * _MIB
     keeps_s: float = 300.0  # how long images are kept after the last watcher has left
 
+    def shared_by(self, processes: int) -> WallLimits:
+        """The same for one of several processes: together they keep no more bytes."""
+        anomalous_bytes, intact_bytes = self.anomalous_bytes // processes, self.intact_bytes // processes
+        return replace(self, anomalous_bytes=anomalous_bytes, intact_bytes=intact_bytes)
+
 
 @dataclass(frozen=True, slots=True)
 class WallSnapshot:
     """What a watcher sees at first."""
 
-    tiles: list[Tile]  # of the kept images, in the order of their numbers
+    tiles: tuple[Tile, ...]  # of the kept images, in the order of their numbers
     scores: dict[ReferenceId, tuple[Score, ...]]  # the reference inspected last comes first
     watchers: int
     missed: int  # inspections since the last event that the watcher has seen, if it has seen one
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What another front has inspected lately, for those who watch here. See WatcherUpdate."""
+
+    tiles: tuple[Tile, ...]
+    failures: tuple[InspectionFailed, ...]
+    failed: int
+    refused: int
+    not_shown: int
 
 
 class Wall(Events):
@@ -65,8 +81,9 @@ class Wall(Events):
 
     def __init__(self, images: Executor, limits: WallLimits | None = None) -> None:
         self._limits = limits = limits or WallLimits()
-        self._run = secrets.token_hex(4)
-        self._number = 0
+        self.run = secrets.token_hex(4)
+        self.number = 0  # of the last inspection
+        self.watched_elsewhere = 0  # people who watch the same on other fronts
         self._watchers: set[Watcher] = set()
         self._history = ScoreHistory()
         self._kept = {
@@ -84,25 +101,38 @@ class Wall(Events):
         Raises:
             QueueFullError: too many watch already.
         """
-        if len(self._watchers) >= self._limits.watchers:
+        if len(self.people) + self.watched_elsewhere >= self._limits.watchers:
             message = f"{counted(self._limits.watchers, 'watcher')} are watching, the most that this server allows."
             raise QueueFullError(f"{message} Close another page that watches, or try again later.", _RETRY_AFTER_S)
-        if self._forgetting is not None:
-            self._forgetting.cancel()
-            self._forgetting = None
         watcher = Watcher(reference_id)
-        self._watchers.add(watcher)
+        self.attach(watcher)
         try:
             yield watcher
         finally:
-            self._watchers.remove(watcher)
-            if not self._watchers:
-                self._forgetting = asyncio.get_running_loop().call_later(self._limits.keeps_s, self._forget_images)
+            self.detach(watcher)
+
+    @property
+    def people(self) -> list[Watcher]:
+        """Those who watch here."""
+        return [watcher for watcher in self._watchers if watcher.is_person]
+
+    def attach(self, watcher: Watcher) -> None:
+        """Shows a watcher what is inspected from now on."""
+        if self._forgetting is not None:
+            self._forgetting.cancel()
+            self._forgetting = None
+        self._watchers.add(watcher)
+
+    def detach(self, watcher: Watcher) -> None:
+        """Shows it no more."""
+        self._watchers.remove(watcher)
+        if not self._watchers:
+            self._forgetting = asyncio.get_running_loop().call_later(self._limits.keeps_s, self._forget_images)
 
     @property
     def event_id(self) -> str:
         """Says which inspections a watcher has seen who has seen everything up to now."""
-        return f"{self._run}-{self._number}"
+        return f"{self.run}-{self.number}"
 
     def snapshot(self, reference_id: ReferenceId | None, last_event_id: str = "") -> WallSnapshot:
         """What there is to see of this reference; None: of all, with fewer scores of each.
@@ -118,16 +148,16 @@ class Wall(Events):
         else:
             scores = {reference_id: self._history.scores(reference_id)}
         return WallSnapshot(
-            tiles=sorted(tiles, key=lambda tile: tile.number),
+            tiles=tuple(sorted(tiles, key=lambda tile: tile.number)),
             scores=scores,
-            watchers=len(self._watchers),
+            watchers=len(self.people),
             missed=self._inspected_since(last_event_id),
         )
 
     def _inspected_since(self, event_id: str) -> int:
         run, _, number = event_id.partition("-")
-        is_ours = run == self._run and number.isdecimal() and len(number) <= len(str(self._number))
-        return max(0, self._number - int(number)) if is_ours else 0
+        is_ours = run == self.run and number.isdecimal() and len(number) <= len(str(self.number))
+        return max(0, self.number - int(number)) if is_ours else 0
 
     def scores(self, reference_id: ReferenceId) -> tuple[Score, ...]:
         """The last scores of a reference, the oldest first."""
@@ -146,7 +176,7 @@ class Wall(Events):
 
     def inspected(self, event: ImageInspected) -> None:
         inspection, time_s = event.inspection, time.time()
-        self._number += 1
+        self.number += 1
         self._history.add(event, time_s)
         watchers = self._watchers_of(inspection.reference_id)
         if not watchers:
@@ -157,7 +187,7 @@ class Wall(Events):
         is_drawn = self._takes_thumbnail(watchers, is_anomalous=inspection.verdict.anomaly.is_anomalous)
         tile = Tile(
             self.event_id,
-            self._number,
+            self.number,
             time_s,
             event.origin,
             replace(inspection, overlay=None, score_map=None),
@@ -170,13 +200,31 @@ class Wall(Events):
         else:
             self._show(tile, b"")
 
+    def show(self, seen: Seen) -> None:
+        """Shows the people who watch here what another front has inspected."""
+        for tile in seen.tiles:
+            self.number += 1
+            for watcher in self._people_of(tile.inspection.reference_id):
+                watcher.count_inspection()
+                watcher.add(replace(tile, number=self.number))
+        for failure in seen.failures:
+            for watcher in self._people_of(failure.reference_id):
+                watcher.add_failure(failure)
+        for watcher in self.people:
+            if seen.refused:
+                watcher.add_refusals(seen.refused)
+            watcher.count_others(failed=max(0, seen.failed - len(seen.failures)), not_shown=seen.not_shown)
+
+    def _people_of(self, reference_id: ReferenceId) -> list[Watcher]:
+        return [watcher for watcher in self._watchers_of(reference_id) if watcher.is_person]
+
     def failed(self, event: InspectionFailed) -> None:
         for watcher in self._watchers_of(event.reference_id):
             watcher.add_failure(event)
 
     def refused(self) -> None:
         for watcher in self._watchers:
-            watcher.add_refusal()
+            watcher.add_refusals()
 
     def reference_changed(self, reference_id: ReferenceId, reference: ReferenceInfo | None) -> None:
         if reference is None:

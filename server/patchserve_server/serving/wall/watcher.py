@@ -49,8 +49,10 @@ class Watcher:
         reference_id: what it watches; None: every reference.
     """
 
+    is_person = True  # else it is another process, for those who watch there
+
     def __init__(self, reference_id: ReferenceId | None) -> None:
-        self._reference_id = reference_id
+        self.reference_id = reference_id
         self._allowances = {verdict: Allowance(_THUMBNAILS_PER_S, _THUMBNAILS_AT_ONCE) for verdict in (False, True)}
         self._news = asyncio.Event()
         self._begin()
@@ -63,7 +65,7 @@ class Watcher:
         self._news.clear()
 
     def watches(self, reference_id: ReferenceId) -> bool:
-        return self._reference_id in (None, reference_id)
+        return self.reference_id in (None, reference_id)
 
     def takes_thumbnail(self, *, is_anomalous: bool) -> bool:
         """Whether one more thumbnail is not too many for it."""
@@ -86,9 +88,15 @@ class Watcher:
         self._failed += 1
         self._news.set()
 
-    def add_refusal(self) -> None:
-        self._refused += 1
+    def add_refusals(self, count: int = 1) -> None:
+        self._refused += count
         self._news.set()
+
+    def count_others(self, *, failed: int, not_shown: int) -> None:
+        """Counts what other processes did not say more of."""
+        self._failed += failed
+        self._inspected += not_shown
+        self._not_shown += not_shown
 
     def add_change(self, change: ReferenceChange) -> None:
         self._changes.append(change)

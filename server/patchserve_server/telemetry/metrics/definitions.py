@@ -32,7 +32,7 @@ REJECTIONS: Final = (
 
 STORE_OPERATIONS: Final = (
     "save", "load", "describe", "load_previous", "describe_previous", "restore", "forget_previous", "list_ids",
-    "delete",
+    "delete", "poll", "look_up", "maintain",
 )  # fmt: skip
 
 
@@ -242,9 +242,18 @@ STORE_OPERATION_DURATION: Final = _histogram(
     ("operation", "outcome"),
     (*_SHORT_S, 30.0),
     "Operations of the store: save, load, describe, load_previous, describe_previous, restore, forget_previous, "
-    "list_ids, delete. `outcome`: ok, absent (there is no such reference), changed (another one is current), error.",
+    "list_ids, delete; of a shared one also poll, look_up and maintain. `outcome`: ok, absent (there is no such "
+    "reference), changed (another one is current), error.",
     "error: the log names the cause; the disk is full, read-only or slow.",
     *((operation, "error") for operation in STORE_OPERATIONS),
+)
+STORE_SYNCED_AGE: Final = _gauge(
+    "store_synced_age_seconds",
+    (),
+    "How long ago this server has last learned what other servers have changed in the store; 0 if it is not shared.",
+    "It stays below 3. More: the store cannot be reached, and references cannot be changed; the log says why.",
+    unit="seconds",
+    merge=Merge.MAX,
 )
 DEVICE_MEMORY: Final = _gauge(
     "device_memory_bytes",
@@ -307,6 +316,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     BANK_BYTES,
     BANK_LIMIT,
     STORE_OPERATION_DURATION,
+    STORE_SYNCED_AGE,
     DEVICE_MEMORY,
     READY,
     BUILD_INFO,

@@ -212,7 +212,7 @@ def test_what_auto_has_measured(tmp_path: Path) -> None:
     times.times_ms(name, {"fp32": int, "bf16": int})
     (then,) = list(check_precision(Settings(precision="auto", threads=4)))
     assert then.message == "auto: bf16 (fp32 takes 40.0 ms, bf16 takes 21.5 ms for an image, measured here)"
-    (stored,) = list(check_precision(Settings(precision="auto", threads=4, store=tmp_path)))
+    (stored,) = list(check_precision(Settings(precision="auto", threads=4, store=str(tmp_path))))
     assert stored.status is Status.WARNING
 
 
@@ -233,10 +233,10 @@ def test_a_store_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_a_store_of_a_running_server(folder: Path) -> None:
     running = FolderReferenceStore(folder)
-    (line, *_) = check_store(Settings(store=folder))
+    (line, *_) = check_store(Settings(store=str(folder)))
     assert line.message == f"{folder}: in use by a running server"
     running.close()
-    (line, *_) = check_store(Settings(store=folder))
+    (line, *_) = check_store(Settings(store=str(folder)))
     assert line.message == f"{folder}: writable, and no server uses it"
     FolderReferenceStore(folder).close()
 

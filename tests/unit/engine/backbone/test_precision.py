@@ -19,8 +19,9 @@ from patchserve_server.domain.reference_options import ReferenceOptions
 from patchserve_server.engine.backbone import precision
 from patchserve_server.engine.backbone.architectures import BACKBONES
 from patchserve_server.engine.backbone.backbone import Backbone, SharedBackbone
+from patchserve_server.engine.backbone.map_tolerance import TOLERANCE
 from patchserve_server.engine.backbone.openvino_runtime import OpenVinoRuntime, supports_bf16
-from patchserve_server.engine.backbone.precision import TOLERANCE, with_precision
+from patchserve_server.engine.backbone.precision import with_precision
 from patchserve_server.engine.backbone.runtime import Runtime
 from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
 from patchserve_server.engine.detector import PatchCoreDetector
@@ -66,6 +67,7 @@ class FakeBf16Runtime:
     device: torch.device = CPU
     nbytes: int = 0
     streams: int = 1
+    largest_pass: int = 8
 
     def layers(self, inputs: NDArray[np.uint8]) -> tuple[Tensor, ...]:
         return tuple(self.change(layer) for layer in TorchRuntime(self.module, CPU).layers(inputs))
@@ -172,18 +174,14 @@ def test_int8_is_refused_where_it_was_not_measured(backbones: Backbones, name: s
 
 
 def test_an_unknown_precision_is_rejected_with_the_known_ones(backbones: Backbones) -> None:
-    with pytest.raises(StartupError, match=r'Unknown precision "fp16"\. Use fp32, bf16, int8 or auto'):
-        in_precision(backbones["efficientnet_lite2"], "fp16")
+    with pytest.raises(StartupError, match=r'Unknown precision "fp8"\. Use fp32, bf16, int8 or auto'):
+        in_precision(backbones["efficientnet_lite2"], "fp8")
 
 
-def test_on_cuda_torch_computes_in_fp32_and_other_precisions_are_rejected(backbones: Backbones) -> None:
-    backbone = backbones["efficientnet_lite2"]
-    on_cuda = SharedBackbone(backbone.identity, TorchRuntime(backbone.runtime.module, torch.device("cuda", 0)))
-    for asked in ("fp32", "auto"):
-        assert in_precision(on_cuda, asked) is on_cuda
-    for asked in ("bf16", "int8"):
-        with pytest.raises(StartupError, match=f"{asked} runs on the CPU only. Use --device cpu, or --precision fp32"):
-            in_precision(on_cuda, asked)
+@pytest.mark.parametrize("asked", ["tf32", "fp16"])
+def test_precisions_of_gpus_are_rejected_on_a_cpu(backbones: Backbones, asked: str) -> None:
+    with pytest.raises(StartupError, match=f"Precision {asked} needs a GPU. Use --precision fp32 or --precision auto"):
+        in_precision(backbones["efficientnet_lite2"], asked)
 
 
 def test_banks_of_two_precisions_do_not_mix(monkeypatch: pytest.MonkeyPatch, backbones: Backbones) -> None:

@@ -90,7 +90,7 @@ class CountingRuntime:
     runtime: Runtime
     passes: list[int]
 
-    precision, nbytes, streams = "fp32", 0, 1
+    precision, nbytes, streams, largest_pass = "fp32", 0, 1, 8
     device = torch.device("cpu")
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from patchserve_server.domain.input_options import InputShape
+from patchserve_server.engine.patchcore.patch_scores import WorstPatches
 from patchserve_server.engine.patchcore.scoring import (
+    REWEIGHTING_NEIGHBORS,
     highest_score,
     mean_of_nearest,
     mean_spacing,
@@ -22,7 +24,6 @@ from patchserve_server.engine.patchcore.scoring import (
 )
 from patchserve_server.engine.search.bank_index import BankIndex
 from patchserve_server.engine.search.nearest import nearest
-from patchserve_server.engine.search.parallel import ParallelSearch
 
 
 def vectors(count: int, dim: int, seed: int) -> Tensor:
@@ -120,7 +121,10 @@ def reweighted(images: Tensor, index: BankIndex, groups: Tensor | None = None) -
     own = None if groups is None else groups.repeat_interleave(patches)
     scores, rows = nearest(images.reshape(-1, dim), index, 1, exclude_groups=own)
     flat = (count, patches)
-    return reweighted_score(scores.view(flat), rows.view(flat), images, index, ParallelSearch(), exclude_groups=groups)
+    candidates = WorstPatches(scores.view(flat), rows.view(flat), images)
+    return reweighted_score(
+        candidates, index, lambda support: nearest(support, index, REWEIGHTING_NEIGHBORS, exclude_groups=groups)
+    )
 
 
 def test_image_score_follows_equation_7() -> None:

@@ -182,7 +182,7 @@ def test_views_of_a_region_of_interest_are_fitted_where_it_lies_in_them(detector
 
 
 def test_tiles_are_fitted_and_scored_as_one_image(detector: PatchCoreDetector, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline_module, "_PIXELS_PER_PASS", 2 * 224 * 224)  # groups of two tiles
+    monkeypatch.setattr(pipeline_module, "_PIXELS_PER_INPUT", 224 * 224 // 4)  # groups of two tiles
     inputs = np.concatenate([np.tile(cards(seed), (1, 2, 2, 1)) for seed in (1, 2, 3)])  # (3, 448, 448, 3)
     options = dataclasses.replace(OPTIONS, input=InputOptions(longer_side_px=448, tile_px=224))
     scorer = detector.fit(inputs, options, ignore_progress)

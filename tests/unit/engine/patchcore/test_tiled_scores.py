@@ -122,7 +122,7 @@ def test_groups_of_tiles_do_not_matter(
         options = replace(options, coreset=CoresetOptions(max_patches=200), search_radius=0.1)
     scorer, inputs = fit(detector, fabrics(1, 2, 3), options), np.concatenate([damaged(300, 200), fabrics(8)])
     together = inspect(scorer, inputs)
-    monkeypatch.setattr(pipeline_module, "_MAX_INPUTS_PER_PASS", 1)
+    monkeypatch.setattr(pipeline_module, "_PIXELS_PER_INPUT", 1)
     for expected, found in zip(together, inspect(scorer, inputs), strict=True):
         np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=1e-4)
         assert found.anomaly.raw_score == pytest.approx(expected.anomaly.raw_score, rel=1e-4)

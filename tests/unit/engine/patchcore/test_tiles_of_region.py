@@ -36,6 +36,7 @@ class MeanColors:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     nbytes: int = 0
     streams: int = 1
+    largest_pass: int = 8
     seen: int = 0
 
     def layers(self, inputs: ModelInputs) -> tuple[Tensor, ...]:

@@ -69,7 +69,7 @@ async def test_while_nobody_watches_nothing_is_drawn_and_no_image_is_kept(pool: 
     gc.collect()
     assert alive() is None
     assert drawing.count == 0
-    assert wall.snapshot(None).tiles == []
+    assert wall.snapshot(None).tiles == ()
     assert len(wall.scores(DEFAULT_REFERENCE_ID)) == 1, "scores are numbers, and are kept always"
 
 
@@ -187,7 +187,7 @@ async def test_an_image_too_large_to_be_kept_is_shown_all_the_same(pool: ThreadP
         wall.inspected(inspected(image=SentImage(bytes(2**20))))
         (tile,) = (await one.update()).tiles
         assert (tile.is_kept, tile.thumbnail) == (False, b"thumbnail")
-        assert wall.snapshot(None).tiles == []
+        assert wall.snapshot(None).tiles == ()
 
 
 async def test_failures_refusals_and_changes_are_told(pool: ThreadPoolExecutor) -> None:

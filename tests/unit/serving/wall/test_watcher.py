@@ -55,11 +55,11 @@ async def test_an_update_has_what_happened_since_the_last_one() -> None:
     one.count_inspection()
     one.add(tile(1))
     one.add_failure(failed())
-    one.add_refusal()
+    one.add_refusals()
     one.add_change(ReferenceChange(OTHER, None))
     first = await one.update()
     assert (len(first.tiles), first.inspected, first.failed, first.refused, len(first.changes)) == (1, 1, 1, 1, 1)
-    one.add_refusal()
+    one.add_refusals()
     second = await one.update()
     assert (second.tiles, second.inspected, second.failed, second.refused, second.changes) == ((), 0, 0, 1, ())
 

@@ -113,6 +113,18 @@ final class Main {
         }
     }
 
+    @Command(description = "Call until SIGTERM, as tests/conformance says.")
+    void soak(
+            @Mixin Connection connection,
+            @Option(names = "--images", paramLabel = "FOLDER", required = true, description = "images") Path folder,
+            @Option(names = "--rounds", paramLabel = "N", description = "end after N calls of each kind") Integer rounds)
+            throws IOException, InterruptedException {
+        try (var client = connection.open(connection.token())) {
+            var pictures = images(folder).stream().map(Main::content).toList();
+            new Soak(client, connection.reference, pictures, rounds == null ? Integer.MAX_VALUE : rounds).run();
+        }
+    }
+
     private static void handle(InferStreamResponse message, Path overlays) {
         if (message.hasNotice()) {
             System.err.println(message.getNotice().getMessage());

@@ -2,6 +2,7 @@ package patchserve.client;
 
 import com.google.common.net.HostAndPort;
 import com.google.common.net.InetAddresses;
+import io.grpc.ClientInterceptor;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.ManagedChannel;
@@ -14,6 +15,7 @@ import java.util.concurrent.TimeUnit;
 /** Options of a connection. Default: plain text, without a token. */
 public final class ConnectionOptions {
     private static final int MAX_MESSAGE_BYTES = 64 << 20;
+    private static final String ALL_OF_A_NAME = "dns:///";
 
     private boolean tls;
     private Path ca;
@@ -53,10 +55,11 @@ public final class ConnectionOptions {
         return this;
     }
 
-    ManagedChannel channel(String server) {
-        HostAndPort address = HostAndPort.fromString(server);
+    ManagedChannel channel(String server, ClientInterceptor interceptor) {
+        boolean isSpread = server.startsWith(ALL_OF_A_NAME);
+        HostAndPort address = HostAndPort.fromString(isSpread ? server.substring(ALL_OF_A_NAME.length()) : server);
         if (address.getHost().isEmpty() || !address.hasPort()) {
-            throw new IllegalArgumentException("The server must be HOST:PORT, not " + server + ".");
+            throw new IllegalArgumentException("The server must be HOST:PORT or dns:///HOST:PORT, not " + server + ".");
         }
         if ((cert == null) != (key == null)) {
             throw new IllegalArgumentException("Set both the certificate and its key, or neither.");
@@ -69,8 +72,17 @@ public final class ConnectionOptions {
         var credentials = encrypted
                 ? NettySslContextChannelCredentials.create(AlpnContext.of(ca, cert, key))
                 : InsecureChannelCredentials.create();
-        var builder = Grpc.newChannelBuilderForAddress(address.getHost(), address.getPort(), credentials)
-                .maxInboundMessageSize(MAX_MESSAGE_BYTES)
+        var builder = Grpc.newChannelBuilderForAddress(address.getHost(), address.getPort(), credentials);
+        if (isSpread) { // calls take turns on all addresses; grpc-java cannot ask each server whether it is ready
+            builder = Grpc.newChannelBuilder(server, credentials).defaultLoadBalancingPolicy("round_robin");
+        }
+        builder.maxInboundMessageSize(MAX_MESSAGE_BYTES)
+                .enableRetry()
+                .defaultServiceConfig(ServiceConfig.read())
+                // A request larger than these buffers is not retried: of one call, and of all.
+                .perRpcBufferLimit(MAX_MESSAGE_BYTES)
+                .retryBufferSize(4L * MAX_MESSAGE_BYTES)
+                .intercept(interceptor)
                 // Detects a lost peer within 80 s during a call.
                 .keepAliveTime(60, TimeUnit.SECONDS)
                 .keepAliveTimeout(20, TimeUnit.SECONDS);

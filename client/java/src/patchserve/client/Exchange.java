@@ -49,7 +49,8 @@ public final class Exchange<Q, A> implements AutoCloseable {
         closeSend();
     }
 
-    private boolean awaitReady() {
+    /** Waits until the connection accepts a message. Returns false if the call accepts no more. */
+    boolean awaitReady() {
         synchronized (lock) {
             waitUntil(() -> status != null || sendingEnded || call.isReady());
             return status == null && !sendingEnded;

@@ -1,23 +1,25 @@
-"""Domain values as JSON. Front and engine have the same version, so the classes themselves are the schema."""
+"""Values as JSON, between processes of one server: of the same version, so the classes themselves are the schema."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
-import enum
 import functools
 import json
 import types
 from datetime import datetime
 from typing import Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter
 
 T = TypeVar("T")
-_ANYTHING: Final = TypeAdapter[Any](Any)
+_ANYTHING: Final = TypeAdapter[Any](Any, config=ConfigDict(ser_json_bytes="base64"))
+_MADE_BY: Final[dict[Any, Any]] = {datetime: datetime.fromisoformat, bytes: base64.urlsafe_b64decode}
+"""What makes a value of its JSON, where its class does not."""
 
 
 def to_json(value: object) -> Any:  # noqa: ANN401 - whatever JSON has
-    """A value of dataclasses, enumerations, times, tuples, texts and numbers. Numbers stay exact."""
+    """A value of dataclasses, enumerations, times, tuples, texts, bytes and numbers. Numbers stay exact."""
     return _ANYTHING.dump_python(value, mode="json")
 
 
@@ -44,11 +46,11 @@ def _value(kind: Any, data: Any) -> Any:  # noqa: ANN401
         if arguments[-1] is Ellipsis:
             return tuple(_value(arguments[0], item) for item in data)
         return tuple(_value(each, item) for each, item in zip(arguments, data, strict=True))
+    if origin is dict:
+        return {_value(arguments[0], key): _value(arguments[1], item) for key, item in data.items()}
     if dataclasses.is_dataclass(kind):
         return cast(Any, kind)(**{name: _value(each, data[name]) for name, each in _fields(cast(type, kind)).items()})
-    if issubclass(kind, enum.Enum):
-        return kind(data)
-    return datetime.fromisoformat(data) if kind is datetime else kind(data)
+    return _MADE_BY.get(kind, kind)(data)
 
 
 @functools.cache

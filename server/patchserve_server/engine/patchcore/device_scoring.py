@@ -1,0 +1,240 @@
+"""Scores batches on a GPU: one transfer in and one out for each pass of the network, and no wait in between.
+
+What a batch contains never decides what is launched. So the device always has work, while the next batch is decoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.domain.ports import ScoredPart
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime
+from patchserve_server.engine.backbone.devices import Stopwatch, memory_error
+from patchserve_server.engine.patchcore.batch_scoring import Clock, Part, Step, passes
+from patchserve_server.engine.patchcore.device_plan import DevicePlan
+from patchserve_server.engine.patchcore.patch_scores import Neighbors, PatchScores
+from patchserve_server.engine.patchcore.patch_subspace import PatchSubspace
+from patchserve_server.engine.patchcore.scoring import REWEIGHTING_NEIGHBORS, reweighted_score
+from patchserve_server.engine.search.bank_index import BankIndex
+from patchserve_server.engine.search.device_search import DeviceIndex, search_on_device
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class DevicePart(Part):
+    """The model inputs of one reference, and what is on the device of them."""
+
+    plan: DevicePlan
+    on_device: dict[int, Tensor] = field(default_factory=dict)  # covered images by the number of the first
+    searched: list[_Searched] = field(default_factory=list)  # of images that still have tiles to search
+
+    @property
+    def images_per_step(self) -> int:
+        """As many as have all tiles of a group in one pass."""
+        return max(1, self.pipeline.tiles_per_pass // max(len(tiles) for tiles in self.pipeline.tile_groups))
+
+
+@dataclass(slots=True, eq=False)
+class _Searched:
+    """What a step found, until it is known whether that is certain."""
+
+    plan: DevicePlan
+    step: Step
+    patches: Tensor  # (b, P, D) float32
+    neighbors: Neighbors | None  # None: of a subspace
+    is_unresolved: Tensor | None  # (b * P,) bool
+    scores: PatchScores
+
+    @classmethod
+    def of(cls, plan: DevicePlan, step: Step, patches: Tensor) -> _Searched:
+        group, pipeline = plan.groups[tuple(step.tiles)], plan.pipeline
+        if isinstance(plan.bank, PatchSubspace):
+            scores = pipeline.scores_against(patches, plan.bank, group.positions)
+            return cls(plan, step, patches, None, None, scores)
+        images, count, dim = patches.shape
+        near = pipeline.near(group.positions.repeat(images))
+        found = search_on_device(patches.view(-1, dim), plan.bank, pipeline.neighbor_count, near)
+        neighbors = Neighbors(found.distances.view(images, count, -1), found.rows.view(images, count, -1))
+        scores = pipeline.patch_scores(neighbors, patches, plan.bank.index, group.positions, group.counted)
+        return cls(plan, step, patches, neighbors, found.is_unresolved, scores)
+
+    @property
+    def unresolved_count(self) -> Tensor:
+        """() float32."""
+        if self.is_unresolved is None:
+            return self.patches.new_zeros(())
+        return self.is_unresolved.sum().float()
+
+    def resolve(self) -> None:
+        """Searches again for the queries that are unresolved, and waits for them."""
+        plan, neighbors = self.plan, self.neighbors
+        if neighbors is None or self.is_unresolved is None or isinstance(plan.bank, PatchSubspace):
+            return
+        group, index = plan.groups[tuple(self.step.tiles)], plan.bank.index
+        queries = self.is_unresolved.nonzero()[:, 0]
+        images, count, dim = self.patches.shape
+        places = group.positions.repeat(images)[queries]
+        distances, rows = plan.pipeline.search_places(self.patches.view(-1, dim)[queries], index, places)
+        neighbors.distances.view(images * count, -1)[queries] = distances
+        neighbors.rows.view(images * count, -1)[queries] = rows
+        self.scores = plan.pipeline.patch_scores(neighbors, self.patches, index, group.positions, group.counted)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outcome:
+    """The scores of some images of a part, on the device."""
+
+    image_scores: Tensor  # (b,) float32
+    maps: Tensor  # (b, h, w) float32
+    unresolved_count: Tensor  # () float32, of image scores
+
+    @classmethod
+    def of(cls, plan: DevicePlan, searched: Sequence[_Searched], *, is_certain: bool = False) -> _Outcome:
+        """`is_certain`: wait for the device wherever that is needed to be exact."""
+        joined = PatchScores.join([one.scores for one in searched])
+        maps, none = plan.maps(joined.distances), joined.distances.new_zeros(())
+        if joined.worst is not None and isinstance(plan.bank, DeviceIndex):
+            bank, search, doubts = plan.bank, plan.pipeline.parallel_search, [none]
+
+            def nearest(support: Tensor) -> tuple[Tensor, Tensor]:
+                if is_certain:
+                    return search.nearest(support, bank.index, REWEIGHTING_NEIGHBORS)
+                found = search_on_device(support, bank, REWEIGHTING_NEIGHBORS)
+                doubts[0] = found.is_unresolved.sum().float()
+                return found.distances, found.rows
+
+            return cls(reweighted_score(joined.worst, bank.index, nearest), maps, doubts[0])
+        distances, spacing = joined.distances, joined.spacing
+        if plan.counted is not None:
+            distances, spacing = distances.index_select(1, plan.counted), spacing.index_select(1, plan.counted)
+        return cls(plan.pipeline.scores_of_counted(distances, spacing), maps, none)
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.image_scores, self.maps, self.unresolved_count
+
+
+@torch.inference_mode()
+def score_on_device(parts: Sequence[DevicePart]) -> Iterator[ScoredPart]:
+    """As `score_parts`, for references whose pipelines have one `DeviceRuntime`."""
+    clock = Clock()
+    by_number = {part.number: part for part in parts}
+    steps = (step for part in sorted(parts, key=lambda part: part.index.nbytes) for step in part.steps())
+    for shared in passes(steps):
+        pairs = [(by_number[step.part.number], step) for step in shared]
+        _DevicePass(pairs, clock).run()
+        for part in dict.fromkeys(part for part, _ in pairs):
+            if part.is_done:
+                yield ScoredPart(part.number, part.scores if part.failure is None else part.failure, clock.times)
+
+
+@torch.inference_mode()
+def warm_up(plan: DevicePlan, index: BankIndex | PatchSubspace) -> None:
+    """Captures the passes that a reference needs, and searches once for each number of images."""
+    plan.runtime.warm_up(plan.pipeline.tiling.tile_shape, plan.pipeline.tiles_per_pass)
+    sides_px = plan.pipeline.shape.sides_px
+    for size in plan.runtime.sizes_up_to(plan.pipeline.images_per_pass):
+        images = np.zeros((size, *sides_px, 3), np.uint8)
+        list(score_on_device([DevicePart(0, plan.pipeline, index, images, plan=plan)]))
+
+
+class _DevicePass:
+    """One pass of the network for steps of several parts, from their images to their scores."""
+
+    def __init__(self, steps: Sequence[tuple[DevicePart, Step]], clock: Clock) -> None:
+        self._steps = [(part, step) for part, step in steps if part.failure is None]
+        self._clock = clock
+        self._searched = list[_Searched]()
+        self._ended = list[_Ended]()
+
+    def run(self) -> None:
+        """Makes the pass. If the device has too little memory for it, each step makes its own."""
+        try:
+            self._run()
+        except torch.OutOfMemoryError as error:
+            if len(self._steps) == 1:
+                self._steps[0][0].failure = memory_error(error)
+            else:
+                for pair in self._steps:
+                    _DevicePass([pair], self._clock).run()
+
+    def _run(self) -> None:
+        if not self._steps:
+            return
+        runtime = self._steps[0][0].plan.runtime
+        watch = Stopwatch(runtime.device)
+        self._send(runtime)
+        self._embed_and_search(runtime, watch)
+        self._receive(runtime)
+        embed_s, search_s = watch.laps_s()
+        self._clock.embed_s += embed_s
+        self._clock.search_s += search_s
+
+    def _send(self, runtime: DeviceRuntime) -> None:
+        """Copies the images whose first tiles these are."""
+        first = [(part, step) for part, step in self._steps if step.is_first]
+        arrays = list[NDArray[np.uint8]]()
+        for part, step in list(first):
+            with part.fails_alone():
+                arrays.append(part.pipeline.checked(part.inputs[step.images.start : step.images.stop]))
+                continue
+            first.remove((part, step))
+        self._drop_failed()
+        for (part, step), images in zip(first, runtime.transfers.to_device(arrays) if arrays else (), strict=True):
+            part.on_device[step.images.start] = part.plan.cover(images)
+
+    def _embed_and_search(self, runtime: DeviceRuntime, watch: Stopwatch) -> None:
+        if not self._steps:
+            return
+        seen = [part.plan.cut(part.on_device[step.images.start], step.tiles) for part, step in self._steps]
+        layers = runtime.layers_of(seen[0] if len(seen) == 1 else torch.cat(seen))
+        watch.lap()
+        stops = accumulate((len(each) for each in seen), initial=0)
+        for (part, step), (start, stop) in zip(self._steps, pairwise(stops), strict=True):
+            with part.fails_alone():
+                own = [layer[start:stop] for layer in layers]
+                searched = _Searched.of(part.plan, step, part.pipeline.patch_vectors(own, step.tiles))
+                self._searched.append(searched)
+                part.searched.append(searched)
+                if step.is_last:
+                    self._ended.append(_Ended(part, part.searched, _Outcome.of(part.plan, part.searched)))
+                    part.searched = []
+                    del part.on_device[step.images.start]
+        self._drop_failed()
+
+    def _drop_failed(self) -> None:
+        self._steps = [(part, step) for part, step in self._steps if part.failure is None]
+
+    def _receive(self, runtime: DeviceRuntime) -> None:
+        """Copies the scores of the images that are done, and how many queries are unresolved."""
+        counts = [searched.unresolved_count for searched in self._searched]
+        found = runtime.transfers.to_host(
+            [*counts, *(tensor for ended in self._ended for tensor in ended.outcome.tensors)]
+        )
+        unresolved = [one for one, count in zip(self._searched, found, strict=False) if count]
+        results = list(zip(*[iter(found[len(counts) :])] * 3, strict=True))
+        doubtful = [ended for ended, (_, _, count) in zip(self._ended, results, strict=True) if count]
+        for searched in unresolved:
+            searched.resolve()
+        for number, ended in enumerate(self._ended):
+            if ended in doubtful or any(searched in unresolved for searched in ended.searched):
+                exact = _Outcome.of(ended.part.plan, ended.searched, is_certain=True)
+                results[number] = tuple(runtime.transfers.to_host(exact.tensors))
+            scores, maps, _ = results[number]
+            ended.part.scores += [RawScores(float(score), one) for score, one in zip(scores, maps, strict=True)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ended:
+    """Images whose tiles are all searched."""
+
+    part: DevicePart
+    searched: Sequence[_Searched]
+    outcome: _Outcome

@@ -1,0 +1,109 @@
+"""The engine of a GPU, run on the CPU: the same passes, the same search, the same transfers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.device_runtime import DeviceRuntime, in_precision
+from patchserve_server.engine.backbone.graphs import EagerGraphs, Pass
+from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+from patchserve_server.engine.backbone.transfers import DeviceTransfers
+from patchserve_server.engine.detector import PatchCoreDetector
+
+CPU = torch.device("cpu")
+SIZES = (1, 2, 4)
+
+
+@dataclass
+class CountedTransfers:
+    """Counts copies, and says which operations of the device ran between them."""
+
+    inner: DeviceTransfers = field(default_factory=lambda: DeviceTransfers(CPU))
+    to_device_count: int = 0
+    to_host_count: int = 0
+
+    def to_device(self, arrays: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        self.to_device_count += 1
+        return self.inner.to_device(arrays)
+
+    def to_host(self, tensors: Sequence[Tensor]) -> list[NDArray[np.float32]]:
+        self.to_host_count += 1
+        return self.inner.to_host(tensors)
+
+
+@dataclass
+class CountedGraphs:
+    """Counts what is captured."""
+
+    captured: int = 0
+    fails_with: Exception | None = None  # the next run of a pass
+
+    def capture(self, run: Pass) -> Pass:
+        self.captured += 1
+        repeated = EagerGraphs().capture(run)
+
+        def checked() -> tuple[Tensor, ...]:
+            if self.fails_with is not None:
+                failure, self.fails_with = self.fails_with, None
+                raise failure
+            return repeated()
+
+        return checked
+
+
+@dataclass
+class FakeDevice:
+    """A detector whose backbone has the runtime of a GPU."""
+
+    detector: PatchCoreDetector
+    runtime: DeviceRuntime
+    graphs: CountedGraphs
+    transfers: CountedTransfers
+
+
+def fake_device(backbone: SharedBackbone[TorchRuntime], precision: str = "fp32") -> FakeDevice:
+    graphs, transfers = CountedGraphs(), CountedTransfers()
+    module = in_precision(backbone.runtime.module, precision)
+    runtime = DeviceRuntime(module, precision, graphs, transfers, sizes=SIZES)
+    return FakeDevice(PatchCoreDetector(SharedBackbone(backbone.identity, runtime)), runtime, graphs, transfers)
+
+
+class _Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Operations that make a program wait for its GPU: their results decide what comes next."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found = list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.name().partition(".")[0].removeprefix("aten::")
+        selects_by_mask = name in ("index", "index_put", "index_put_") and any(
+            isinstance(one, Tensor) and one.dtype is torch.bool for one in args[1]
+        )
+        if selects_by_mask or name in {
+            "_local_scalar_dense",
+            "nonzero",
+            "masked_select",
+            "unique",
+            "bincount",
+            "equal",
+        }:
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def waits() -> Iterator[list[str]]:
+    """The names of such operations in the block."""
+    with _Waits() as mode:
+        yield mode.found

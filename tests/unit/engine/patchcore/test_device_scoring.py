@@ -1,0 +1,165 @@
+"""Batches on a GPU: the scores of the CPU, one copy in and one out for each pass, and no wait in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from fakes.devices import FakeDevice, fake_device, waits
+from fakes.engine import fit
+from fakes.references import named
+from unit.engine.patchcore.test_batch_scoring import OPTIONS, inputs_for
+
+from patchserve_server.domain.errors import MemoryBudgetError
+from patchserve_server.domain.inspection import RawScores
+from patchserve_server.engine.backbone.backbone import SharedBackbone
+from patchserve_server.engine.backbone.loading import load_backbone
+from patchserve_server.engine.backbone.torch_runtime import TorchRuntime
+from patchserve_server.engine.detector import PatchCoreDetector
+from patchserve_server.engine.patchcore.device_plan import DevicePlan
+from patchserve_server.engine.patchcore.scorer import PatchCoreScorer
+from patchserve_server.engine.search import device_search
+
+PLAIN, PAPER, VERDICT_TILES = 0, 1, 9
+
+Scorers = dict[int, tuple[PatchCoreScorer, PatchCoreScorer]]
+
+
+@pytest.fixture(scope="module")
+def backbone() -> SharedBackbone[TorchRuntime]:
+    return load_backbone("efficientnet_lite2", None, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def exact(backbone: SharedBackbone[TorchRuntime]) -> PatchCoreDetector:
+    return PatchCoreDetector(backbone)
+
+
+@pytest.fixture(scope="module")
+def device(backbone: SharedBackbone[TorchRuntime]) -> FakeDevice:
+    return fake_device(backbone)
+
+
+@pytest.fixture(scope="module")
+def scorers(exact: PatchCoreDetector, device: FakeDevice) -> Scorers:
+    """Of each option: in torch on the CPU, and the same bank on the device."""
+    opened = {}
+    for number in (0, 1, 2, 3, 4, 5, 7, 9):
+        on_cpu = fit(exact, inputs_for(OPTIONS[number], [2 * number]), OPTIONS[number])
+        on_device = device.detector.open(on_cpu.model)
+        assert isinstance(on_cpu, PatchCoreScorer)
+        assert isinstance(on_device, PatchCoreScorer)
+        opened[number] = (on_cpu, on_device)
+    return opened
+
+
+def assert_equal(found: Sequence[RawScores] | Exception, expected: Sequence[RawScores]) -> None:
+    assert not isinstance(found, Exception)
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert one.image_score == pytest.approx(other.image_score, rel=1e-5)
+        peak = float(np.nanmax(other.anomaly_map))
+        assert one.anomaly_map.dtype == np.float32
+        np.testing.assert_allclose(one.anomaly_map, other.anomaly_map, rtol=0, atol=1e-5 * peak)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 3, 4, 5, 7, 9])
+def test_scores_are_those_of_the_cpu(scorers: Scorers, number: int) -> None:
+    on_cpu, on_device = scorers[number]
+    inputs = inputs_for(OPTIONS[number], [1, 3, 4, 5, 7])
+    found, times = on_device.score(inputs)
+    assert_equal(found, on_cpu.score(inputs)[0])
+    assert times.embed_ms > 0
+    assert times.search_ms > 0
+
+
+def test_a_batch_of_many_references_has_the_scores_of_each(device: FakeDevice, scorers: Scorers) -> None:
+    batch = [(number, inputs_for(OPTIONS[number], range(1, 2 + number % 3))) for number in scorers]
+    pairs = [(scorers[number][1], inputs) for number, inputs in batch]
+    found = {part.number: part.scores for part in device.detector.score_batch(pairs)}
+    assert sorted(found) == list(range(len(batch)))
+    for place, (number, inputs) in enumerate(batch):
+        assert_equal(found[place], scorers[number][0].score(inputs)[0])
+
+
+def test_each_pass_has_one_copy_in_and_one_out_and_no_wait_in_between(device: FakeDevice, scorers: Scorers) -> None:
+    pairs = [(scorers[number][1], inputs_for(OPTIONS[number], [1])) for number in (0, 1, 2, 3, 4, 7)]
+    before = device.transfers.to_device_count, device.transfers.to_host_count
+    with waits() as found:
+        assert len(list(device.detector.score_batch(pairs))) == len(pairs)
+    assert found == []
+    passes = 2  # of 4 images and of 2
+    assert device.transfers.to_device_count - before[0] == device.transfers.to_host_count - before[1] == passes
+
+
+def test_after_opening_no_number_of_images_is_new(device: FakeDevice, scorers: Scorers) -> None:
+    captured = device.graphs.captured
+    for count in (1, 2, 3, 4, 7):
+        scorers[PLAIN][1].score(inputs_for(OPTIONS[PLAIN], range(count)))
+    assert device.graphs.captured == captured
+
+
+def test_queries_that_are_not_certain_are_searched_again(
+    monkeypatch: pytest.MonkeyPatch,
+    device: FakeDevice,
+    scorers: Scorers,
+) -> None:
+    monkeypatch.setattr(device_search, "_MARGIN", 3.0)  # nothing is certain
+    for number in (PLAIN, PAPER, VERDICT_TILES):
+        on_cpu, on_device = scorers[number]
+        inputs = inputs_for(OPTIONS[number], [1, 4])
+        before = device.transfers.to_host_count
+        assert_equal(on_device.score(inputs)[0], on_cpu.score(inputs)[0])
+        assert device.transfers.to_host_count > before + 1
+
+
+def test_wrong_inputs_fail_alone(device: FakeDevice, scorers: Scorers) -> None:
+    good = inputs_for(OPTIONS[PLAIN], [1])
+    batch = [(scorers[PLAIN][1], good), (scorers[PAPER][1], good[:, :100]), (scorers[3][1], good)]
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert isinstance(found[1], ValueError)
+    assert_equal(found[0], scorers[PLAIN][0].score(good)[0])
+    assert_equal(found[2], scorers[3][0].score(good)[0])
+
+
+def test_a_batch_that_does_not_fit_in_the_memory_of_the_device_is_divided(device: FakeDevice, scorers: Scorers) -> None:
+    good = inputs_for(OPTIONS[PLAIN], [1])
+    device.graphs.fails_with = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    batch = [(scorers[PLAIN][1], good), (scorers[PAPER][1], good)]
+    found = {part.number: part.scores for part in device.detector.score_batch(batch)}
+    assert_equal(found[0], scorers[PLAIN][0].score(good)[0])
+    assert_equal(found[1], scorers[PAPER][0].score(good)[0])
+
+
+def test_too_little_memory_of_the_device_is_an_error_of_its_caller_only(
+    device: FakeDevice,
+    scorers: Scorers,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    good, on_device = inputs_for(OPTIONS[PLAIN], [1]), scorers[PLAIN][1]
+    device.graphs.fails_with = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(MemoryBudgetError, match=r"too little free memory \(CUDA out of memory\)\. Lower"):
+        on_device.score(good)
+    assert_equal(on_device.score(good)[0], scorers[PLAIN][0].score(good)[0])
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(DevicePlan, "build", fail)
+    with pytest.raises(MemoryBudgetError, match="too little free memory"):
+        device.detector.open(on_device.model)
+
+
+@pytest.mark.parametrize("number", [0, 2, 4, 9])
+def test_the_memory_of_an_open_reference_is_known_before(device: FakeDevice, scorers: Scorers, number: int) -> None:
+    scorer = scorers[number][1]
+    assert device.detector.open_nbytes(named(scorer.model).info) == scorer.nbytes
+
+
+def test_banks_go_from_the_cpu_to_the_device_and_back(exact: PatchCoreDetector, device: FakeDevice) -> None:
+    inputs = inputs_for(OPTIONS[PLAIN], [1, 2])
+    on_device = fit(device.detector, inputs, OPTIONS[PLAIN])
+    assert_equal(exact.open(on_device.model).score(inputs)[0], on_device.score(inputs)[0])

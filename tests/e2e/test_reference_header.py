@@ -31,11 +31,11 @@ def test_it_changes_no_answer(server: RunningServer, value: str) -> None:
     with grpc.insecure_channel(server.address) as channel:
         stub = service_pb2_grpc.PatchCoreServiceStub(channel)
         request = inference_pb2.InferRequest(reference_id="belt", image=IMAGE)
-        found = stub.Infer(request, timeout=TIMEOUT_S, metadata=[(HEADER, value), (HEADER, value)])
+        found = stub.Infer(request, timeout=TIMEOUT_S, metadata=((HEADER, value), (HEADER, value)))
         assert found.reference_id == "belt"
         request.reference_id = "other"
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Infer(request, timeout=TIMEOUT_S, metadata=[(HEADER, value)])
+            stub.Infer(request, timeout=TIMEOUT_S, metadata=((HEADER, value),))
         assert caught.value.code() is grpc.StatusCode.NOT_FOUND
     answer = requests.post(
         f"{server.http_url}/v1/references/belt:infer",
@@ -52,7 +52,7 @@ def test_one_that_is_too_large_is_refused_and_costs_nobody_else(server: RunningS
         stub = service_pb2_grpc.PatchCoreServiceStub(channel)
         request = inference_pb2.InferRequest(reference_id="belt", image=IMAGE)
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Infer(request, timeout=TIMEOUT_S, metadata=[(HEADER, "a" * 100_000)])
+            stub.Infer(request, timeout=TIMEOUT_S, metadata=((HEADER, "a" * 100_000),))
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     answer = requests.get(f"{server.http_url}/health", headers={HEADER: "a" * 100_000}, timeout=TIMEOUT_S)
     assert answer.status_code == 431

@@ -10,7 +10,7 @@ from scale.fleet import Figures, Simulation
 from scale.simulated_storage import Service
 
 HOURS_PER_MONTH = 730
-CHANGES_PER_S = (0.1, 1, 2, 5, 10, 20)
+CHANGES_PER_S = (0.1, 1, 2, 5, 10)
 SERVERS = (1, 10, 100, 1000)
 REFERENCES = (1_000, 10_000, 100_000)
 

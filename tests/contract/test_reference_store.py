@@ -8,10 +8,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, timedelta
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes.object_servers import ObjectServer
 from fakes.references import content, make_model, make_reference, make_subspace_model, named
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ from patchserve_server.domain.reference_options import (
 from patchserve_server.domain.subspace import Subspace
 from patchserve_server.serving.observed_store import ObservedStore
 from patchserve_server.store import FolderReferenceStore, MemoryReferenceStore
-from patchserve_server.store.objects import MemoryObjectStorage
+from patchserve_server.store.objects import open_object_storage
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 
 
@@ -55,8 +57,13 @@ class Subject:
     reopen: Callable[[], ReferenceStore] | None = None
 
 
-@pytest.fixture(params=["memory", "folder", "observed", "shared"])
-def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+HERE = ["memory", "folder", "observed", "shared"]
+SERVERS = ["moto", "seaweedfs"]  # real ones, for a shared store: too slow for hundreds of examples
+_PREFIXES = count()
+
+
+@pytest.fixture(params=[*HERE, *SERVERS])
+def subject(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Subject]:
     if request.param == "memory":
         yield Subject(MemoryReferenceStore())
         return
@@ -69,10 +76,15 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         def open_store() -> FolderReferenceStore:
             return FolderReferenceStore(tmp_path / "store")
     else:
-        storage = MemoryObjectStorage()
+        url = f"memory://contract-{next(_PREFIXES)}"
+        if request.param in SERVERS:
+            server: ObjectServer = request.getfixturevalue(request.param)
+            url = server.url(f"references/{next(_PREFIXES)}")
+            for name, value in server.environment.items():
+                monkeypatch.setenv(name, value)
 
         def open_store() -> SharedReferenceStore:
-            return SharedReferenceStore(storage, DigestCache(tmp_path / "cache", 2**20))
+            return SharedReferenceStore(open_object_storage(url), DigestCache(tmp_path / "cache", 2**20))
 
     stores = [open_store()]
 
@@ -160,6 +172,7 @@ def references(draw: st.DrawFn) -> Reference:
     return Reference(ReferenceId(reference_id), revision_of(model), draw(times), draw(times), model, described)
 
 
+@pytest.mark.parametrize("subject", HERE, indirect=True)
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(reference=references())
 def test_a_saved_reference_loads_unchanged(store: ReferenceStore, reference: Reference) -> None:
@@ -219,6 +232,7 @@ POSSIBLE = [make_reference(seed=seed) for seed in range(3)]
 CHANGES = st.sampled_from(["save 0", "save 1", "save 2", "restore", "delete", "reopen"])
 
 
+@pytest.mark.parametrize("subject", HERE, indirect=True)
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.lists(CHANGES, max_size=12))
 def test_any_sequence_of_changes_keeps_the_current_and_the_previous_revision(
@@ -438,7 +452,7 @@ def test_threads_can_save_different_references(store: ReferenceStore) -> None:
     assert store.list_ids() == [reference.reference_id for reference in saved]
 
 
-@pytest.mark.parametrize("subject", ["folder", "shared"], indirect=True)
+@pytest.mark.parametrize("subject", ["folder", "shared", *SERVERS], indirect=True)
 def test_saved_references_are_there_after_a_restart(subject: Subject) -> None:
     assert subject.reopen is not None
     current, deleted = make_reference("kept", 1), make_reference("deleted", 2)

@@ -41,7 +41,7 @@ def create_server(
 def create_entrance(
     settings: Settings, credentials: Credentials, observation: Observation, peers: Peers | None = None
 ) -> Entrance:
-    """What all faces share."""
+    """What all faces share. `peers`: the other fronts of the server."""
     entrance = Entrance(
         Readiness(),
         Reception(settings.max_idle_streams),

@@ -115,11 +115,8 @@ class Pointers:
                 return False  # it was replaced by this one, and not by ours
         if not is_lost:
             return False
-        raise StorageUnavailableError(
-            f'It is not known whether reference "{new.reference_id}" was changed: the answer of the store was lost, '
-            "and others have changed it since. See what it has now, and try again.",
-            retry_after_s=1.0,
-        )
+        message = "The answer of the store was lost, and others have changed the reference since."
+        raise StorageUnavailableError(message, retry_after_s=1.0)
 
 
 def _decoded(reference_id: ReferenceId, data: bytes) -> SharedPointer | Tombstone | DamageError:

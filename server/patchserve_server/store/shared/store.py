@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Final
 
-from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError
+from patchserve_server.domain.errors import ReferenceNotFoundError, RevisionNotKeptError, StorageUnavailableError
 from patchserve_server.domain.ports import KeptRevision
 from patchserve_server.domain.reference import Reference, ReferenceInfo
 from patchserve_server.domain.reference_id import ReferenceId, Revision
@@ -218,15 +218,26 @@ class SharedReferenceStore:
         for _ in attempts(self._surroundings, f'reference "{reference_id}"'):
             found = self._pointers.read(reference_id)
             new = change(found)
-            try:
+            with self._unsettled(reference_id, f'It is not known whether reference "{reference_id}" was changed.'):
                 is_done = self._pointers.swap(found, new)
-            except BaseException:
-                self._index.mark([reference_id])  # it may be done; the next poll tells the index
-                raise
             if is_done:
-                self._index.mend([reference_id])
+                what = f'Reference "{reference_id}" was changed, but other servers may not know of it yet.'
+                with self._unsettled(reference_id, what):
+                    self._index.mend([reference_id])
                 return new
         raise AssertionError("attempts end with an error")
+
+    @contextmanager
+    def _unsettled(self, reference_id: ReferenceId, what: str) -> Iterator[None]:
+        """Says what a failure leaves. The next poll tells the index of the reference, if it was changed."""
+        try:
+            yield
+        except StorageUnavailableError as error:
+            self._index.mark([reference_id])
+            raise StorageUnavailableError(f"{error.message} {what}", error.retry_after_s) from error
+        except BaseException:
+            self._index.mark([reference_id])
+            raise
 
     @contextmanager
     def _current(self, reference_id: ReferenceId) -> Iterator[SharedPointer]:

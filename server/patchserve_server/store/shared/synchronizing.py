@@ -25,9 +25,9 @@ _PATIENCE_S: Final = 5.0  # how long the index may lag behind a pointer before w
 
 @dataclass(frozen=True, slots=True)
 class _Suspect:
-    """A pointer that the index does not know."""
+    """A pointer that the index did not know."""
 
-    nonce: str | None  # that the index had instead
+    nonce: str  # of the pointer
     seen_at_s: float
 
 
@@ -88,11 +88,12 @@ class Synchronizing:
 
     def notice(self, found: FoundPointer) -> None:
         """Remembers a pointer that the index does not know yet. If that stays so, a later poll mends the index."""
-        entry = self._view.find(found.reference_id)
-        nonce = None if entry is None else entry.nonce
-        if found.nonce is not None and found.nonce != nonce:
-            suspect = _Suspect(nonce, self._surroundings.monotonic_s())
-            self._suspects.setdefault(found.reference_id, suspect)
+        if found.nonce is not None and found.nonce != self._known_nonce(found.reference_id):
+            self._suspects.setdefault(found.reference_id, _Suspect(found.nonce, self._surroundings.monotonic_s()))
+
+    def _known_nonce(self, reference_id: ReferenceId) -> str | None:
+        entry = self._view.find(reference_id)
+        return None if entry is None else entry.nonce
 
     def repair(self) -> Sequence[ReferenceId]:
         """Compares the index with all pointers, as `repair_index`.
@@ -117,9 +118,9 @@ class Synchronizing:
 
     def _mark_suspects(self) -> None:
         for reference_id, suspect in list(self._suspects.items()):
-            entry = self._view.find(reference_id)
-            if (None if entry is None else entry.nonce) != suspect.nonce:
-                del self._suspects[reference_id]  # the index has changed
-            elif self._surroundings.monotonic_s() - suspect.seen_at_s > _PATIENCE_S:
+            is_known = self._known_nonce(reference_id) == suspect.nonce
+            is_late = self._surroundings.monotonic_s() - suspect.seen_at_s > _PATIENCE_S
+            if is_known or is_late:
                 del self._suspects[reference_id]
+            if is_late and not is_known:
                 self._writer.mark([reference_id])

@@ -4,88 +4,21 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import permutations
 from pathlib import Path
-from typing import TypeAlias
 
-from fakes.references import content, make_reference
-from fakes.shared_stores import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
+from fakes.bucket_servers import Clock, Fault, KilledError, Server, indexed, lost_answer, memory_bucket, open_server
+from fakes.references import content
+from fakes.shared_changes import CONTENTS, IDS, NOTHING, Change, outcomes, state_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from patchserve_server.domain.errors import (
-    ReferenceChangedError,
-    ReferenceNotFoundError,
-    RevisionNotKeptError,
-    StorageUnavailableError,
-)
-from patchserve_server.domain.reference import Reference
-from patchserve_server.domain.reference_id import ReferenceId, Revision
-from patchserve_server.store.shared.pointers import Pointers
+from patchserve_server.domain.reference_id import ReferenceId
 
-IDS = [ReferenceId("belt"), ReferenceId("parcel")]
-CONTENTS = {name: [make_reference(name, seed, images=1, patches=2) for seed in range(3)] for name in IDS}
 SERVERS = 3
-
-State: TypeAlias = tuple[Revision | None, Revision | None]
-"""The current and the previous revision of a reference."""
-
-NOTHING: State = (None, None)
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of a reference. `content` is what is saved or restored."""
-
-    kind: str
-    reference_id: ReferenceId
-    content: int
-    base: int | None
-
-    @property
-    def reference(self) -> Reference:
-        return CONTENTS[self.reference_id][self.content]
-
-    @property
-    def base_revision(self) -> Revision | None:
-        return None if self.base is None else CONTENTS[self.reference_id][self.base].revision
-
-    def expected(self, state: State) -> tuple[str, State]:
-        """The answer in this state, and the state after it."""
-        (current, previous), revision, base = state, self.reference.revision, self.base_revision
-        if current is None and self.kind != "save":
-            return "absent", state
-        if base is not None and base != current:
-            return "changed", state
-        if self.kind == "delete":
-            return "done", NOTHING
-        if self.kind == "restore":
-            return ("done", (previous, current)) if previous == revision else ("not kept", state)
-        return "done", (revision, previous if revision == current else current)
-
-    def make(self, server: Server) -> str:
-        """The answer of a server; "unknown" if there was none."""
-        store, base = server.store, self.base_revision
-        changes: dict[str, Callable[[], object]] = {
-            "save": lambda: store.save(self.reference, base),
-            "restore": lambda: store.restore(self.reference_id, self.reference.revision, base),
-            "delete": lambda: store.delete(self.reference_id, base),
-        }
-        try:
-            changes[self.kind]()
-        except ReferenceNotFoundError:
-            return "absent"
-        except ReferenceChangedError:
-            return "changed"
-        except RevisionNotKeptError:
-            return "not kept"
-        except StorageUnavailableError:
-            return "unknown"
-        return "done"
 
 
 @dataclass(frozen=True)
@@ -104,22 +37,9 @@ changes = st.builds(
     st.integers(0, 2),
     st.none() | st.integers(0, 2),
 )
-requests = st.integers(0, 17)  # of a change, which makes 17 if nothing comes in between
+requests = st.integers(0, 15) | st.integers(0, 7).map(lambda number: number + 5)  # of a change: most after content
 which = st.integers(0, SERVERS - 1)
 faults = st.builds(Fault, requests, st.booleans(), st.sampled_from([lost_answer, lost_answer, KilledError]))
-
-
-def outcomes(state: State, answered: Iterable[tuple[Change, str]]) -> set[State]:
-    """The states that changes can leave, in any order, if each gets its answer; one without may have done nothing."""
-    found = set()
-    for order in permutations(answered):
-        possible = {state}
-        for change, answer in order:
-            after = {(change.expected(each), each) for each in possible}
-            possible = {new for (expected, new), _ in after if answer in (expected, "unknown")}
-            possible |= {old for _, old in after if answer == "unknown"}
-        found |= possible
-    return found
 
 
 class SharedChanges(RuleBasedStateMachine):
@@ -133,7 +53,7 @@ class SharedChanges(RuleBasedStateMachine):
         self.states = dict.fromkeys(IDS, NOTHING)
         self.starts = 0
         self.unknown: set[ReferenceId] = set()  # references of changes without an answer: the index may lag behind
-        self.was_killed = False  # a server, so that nobody but the repair knows of its change
+        self.was_killed = False  # a server, since all have learned of all changes
 
     @initialize()
     def start(self) -> None:
@@ -152,9 +72,11 @@ class SharedChanges(RuleBasedStateMachine):
     def a_change(self, server: int, change: Change) -> None:
         self.check([(change, change.make(self.servers[server]))])
 
-    @rule(server=which, change=changes, fault=faults)
-    def a_change_that_breaks(self, server: int, change: Change, fault: Fault) -> None:
+    @rule(server=which, change=changes, fault=faults, learns=st.booleans())
+    def a_change_that_breaks(self, server: int, change: Change, fault: Fault, learns: bool) -> None:
         self.check([(change, self.broken(server, change, fault))])
+        if learns:
+            self.all_servers_learn_of_all_changes()
 
     @rule(server=which, change=changes, other=changes, at=requests, polls=st.booleans())
     def a_change_in_the_middle_of_another(
@@ -211,7 +133,7 @@ class SharedChanges(RuleBasedStateMachine):
         for name in IDS:
             answers = [each for each in answered if each[0].reference_id == name]
             possible = outcomes(self.states[name], answers)
-            self.states[name] = self.stored(name)
+            self.states[name] = state_of(self.bucket, name)
             assert self.states[name] in possible, answers
             if answers:
                 self.check_content(name)
@@ -234,18 +156,11 @@ class SharedChanges(RuleBasedStateMachine):
         if name not in self.unknown:
             assert indexed(self.bucket).get(name) == self.states[name][0]
 
-    def stored(self, name: ReferenceId) -> State:
-        pointer = Pointers(self.bucket).read(name).pointer
-        if pointer is None:
-            return NOTHING
-        previous = None if pointer.previous is None else Revision(pointer.previous.revision)
-        return Revision(pointer.current.revision), previous
-
     @rule()
     def all_servers_learn_of_all_changes(self) -> None:
         for server in self.servers:
-            server.poll()  # tells the index what this server has begun, if it was not killed
-        if self.was_killed:
+            server.poll()  # tells the index what this server has begun
+        if self.was_killed:  # and nobody but the repair knows of it
             self.clock.sleep(3600)
             self.servers[0].store.maintain()
         self.unknown, self.was_killed = set(), False
@@ -259,5 +174,5 @@ class SharedChanges(RuleBasedStateMachine):
 
 TestSharedChanges = SharedChanges.TestCase
 TestSharedChanges.settings = settings(
-    max_examples=150, stateful_step_count=20, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
 )

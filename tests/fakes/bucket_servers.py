@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -64,6 +64,7 @@ class BreakingObjectStorage(FaultyObjectStorage):
         number, self.requests = self.requests, self.requests + 1
         fault = self.fault if self.fault is not None and self.fault.at == number else None
         self.calls[method] += 1
+        self.keys_of[method].append(key)
         self.before_call(method, key)
         if fault is not None and not fault.is_after:
             raise fault.error()
@@ -107,7 +108,3 @@ def indexed(bucket: ObjectStorage) -> dict[ReferenceId, Revision]:
 
 def memory_bucket(clock: Clock) -> MemoryObjectStorage:
     return MemoryObjectStorage(now=clock.utc_now)
-
-
-def requests_of(servers: Iterator[Server]) -> int:
-    return sum(server.bucket.calls.total() for server in servers)

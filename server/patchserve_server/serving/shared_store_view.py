@@ -202,6 +202,8 @@ class SharedStoreView:
     def set(self, reference_id: ReferenceId, info: ReferenceInfo | None) -> bool:
         before = self._known.find(reference_id)
         self._learn(reference_id, info, is_news=True)
+        # Another server may have made a newer change since the commit, and a poll may have told it already.
+        self._unsure.add(reference_id)
         # It is known already if it was looked up between its commit and now.
         return info is None or before is None or _identity(before) != _identity(info)
 

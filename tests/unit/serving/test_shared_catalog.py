@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 
@@ -418,3 +419,23 @@ async def test_banks_leave_memory_for_others(memory: SharedMemory, factory: Cata
         await current(other.catalog, used)
     assert other.catalog.open_ids() == ["c", "a"]
     assert other.store.loads == [A, B, C, A]
+
+
+async def test_a_newer_change_of_another_server_that_is_learned_before_an_own_one_returns_is_found_again(
+    memory: SharedMemory,
+) -> None:
+    """The own change is the older one, and no later poll tells of the newer one: it was told already."""
+    loop = asyncio.get_running_loop()
+    with ThreadPoolExecutor(2) as storage, ThreadPoolExecutor(2) as opening:
+        one = Replica(memory, CatalogFactory(storage, opening))
+        await publish(one.catalog, reference(level=1))
+
+        def change_and_poll(operation: str) -> None:
+            if operation == "save":
+                memory.save(reference(level=3))
+                asyncio.run_coroutine_threadsafe(one.poll(), loop).result()
+
+        one.store.before_answer = change_and_poll
+        await publish(one.catalog, reference(level=2))
+        await one.poll()
+        assert (await current(one.catalog)).revision == reference(level=3).revision

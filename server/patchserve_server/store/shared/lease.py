@@ -15,6 +15,7 @@ from patchserve_server.store.objects.storage import (
     ObjectExistsError,
     ObjectMissingError,
     ObjectStorage,
+    ObjectTooLargeError,
     Version,
 )
 from patchserve_server.store.records import encode_record
@@ -76,6 +77,9 @@ class Leases:
             stored = self._storage.get(LEASES + name, max_bytes=MAX_SMALL_BYTES)
         except ObjectMissingError:
             return _Found(None, None)
+        except ObjectTooLargeError:
+            found = self._storage.find(LEASES + name)
+            return _Found(None, None if found is None else found.version)
         assert stored is not None  # noqa: S101 - it is None for a conditional request only
         try:
             return _Found(decode_shared(Lease, stored.data), stored.version)

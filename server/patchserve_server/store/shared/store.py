@@ -63,8 +63,8 @@ class SharedReferenceStore:
 
     def close(self) -> None:
         """End the connections. What others do with the store goes on."""
+        self._storage.close()  # first: readers that wait to try again end at once
         self._readers.shutdown(cancel_futures=True)
-        self._storage.close()
 
     def save(self, reference: Reference, base: Revision | None = None) -> KeptRevision | None:
         """Make this revision the current one of its reference: content first, then the pointer, then the index.

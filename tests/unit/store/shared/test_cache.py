@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -102,3 +103,10 @@ def test_a_disk_that_is_full_of_other_things_is_named(tmp_path: Path, monkeypatc
         store.save(make_reference())
     assert store.list_ids() == []
     store.close()
+
+
+def test_a_folder_that_somebody_removed_is_made_again(tmp_path: Path) -> None:
+    cache = DigestCache(tmp_path / "cache", 32 * SIZE)
+    keep(cache, 1)
+    shutil.rmtree(tmp_path / "cache")
+    assert cache.find(keep(cache, 2)) is not None

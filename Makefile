@@ -109,6 +109,10 @@ accuracy: $(STAMP) ## measure the tables of docs/accuracy.md: DATA=folder; ARGS=
 	$(if $(DATA),,$(error accuracy needs DATA=folder, with the labeled sets in the layout of MVTec AD))
 	PYTHONPATH=benchmarks $(BIN)/python -m accuracy "$(DATA)" $(ARGS)
 
+.PHONY: bench-scale
+bench-scale: $(STAMP) ## simulate a thousand servers on one store: the tables of docs/scale.md, some minutes
+	PYTHONPATH=benchmarks:tests $(BIN)/python -m scale $(ARGS)
+
 .PHONY: bench-gpu
 bench-gpu: $(STAMP) ## measure what the server makes of a GPU: 6 minutes, one table (benchmarks/gpu/pack.sh for a machine without a network)
 	PYTHON=$(BIN)/python benchmarks/gpu/run.sh $(ARGS)

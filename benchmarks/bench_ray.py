@@ -86,7 +86,7 @@ def main() -> None:
         for address in servers.values():
             with connect(address) as stub:
                 load(stub, REFERENCE)
-        for kind, image in {"4 KB": encoded(card(7)), "2 MB": large_image()}.items():
+        for kind, image in {"7 KB": encoded(card(7)), "2 MB": large_image()}.items():
             for callers in (1, 8):
                 found: dict[str, list[tuple[float, float]]] = {name: [] for name in servers}
                 for _ in range(options.rounds):

@@ -163,7 +163,7 @@ def on_ray(work: Work, part_count: int, images: int) -> None:
         f"Ray: {started:.1f} s to start, {times[0][0] - begun_s:.1f} s to the first part, {ended_s - begun_s:.1f} s in "
         f"all; {later / (times[-1][0] - times[0][0]):.1f} images/s after the first part, of {images}"
     )
-    cluster.shutdown()
+    cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

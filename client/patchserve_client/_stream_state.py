@@ -177,7 +177,9 @@ class StreamState:
         """
         if self._pinned_revision and error.reason == "REVISION_MISMATCH":  # somebody else has changed it since
             self._own.forget(self.reference_id)
-            self._pinned_revision = ""
+            with self._lock:
+                self._pinned_revision = ""
+                self._connection += 1  # the old one sends nothing more: its frames would not be kept
             self.is_connected, self.connect_after_s = False, 0.0
             return None
         if self._backoff.reconnects and self._frames_ended and not self._has_frames_without_result():

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from patchserve_client._counted import counted
-
 if TYPE_CHECKING:
     from patchserve_server.scan.scan import Summary
 
@@ -17,7 +15,7 @@ def summary_lines(summary: Summary, out: str) -> Iterator[str]:
     """The lines for a scan whose results are in `out`."""
     options, counts = summary.options, summary.counts
     reference = f"{options.reference_id}, revision {options.revision[:_SHORT]}"
-    yield f"{counted(counts.image_count, 'image')} compared with {reference}:"
+    yield f"{counts.image_count:,} image{'' if counts.image_count == 1 else 's'} compared with {reference}:"
     yield f"{counts.anomalous:,} anomalous, {counts.intact:,} intact, {counts.failed_count:,} failed"
     for reason, count in sorted(counts.failed.items(), key=lambda each: -each[1]):
         yield f"  {count:,} {reason}"

@@ -61,7 +61,7 @@ class Replicas:
         self._store_url = store_url
         self._flags = flags
         self._variables = variables
-        self._started = 0
+        self._started: list[Replica] = []
 
     @property
     def address(self) -> str:
@@ -124,13 +124,19 @@ class Replicas:
         self.servers = []
         assert set(ended.values()) <= {0, -signal.SIGKILL}, ended
 
+    def kill_all(self) -> None:
+        """After a failure: end whatever was started."""
+        for each in self._started:
+            self.kill(each)
+
     def _new(self, port: int, number: int = 0) -> Replica:
-        self._started += not number
-        number = number or self._started
+        number = number or len(self._started) + 1
         flags = self._flags
         if self._store_url:
             flags = ("--store", self._store_url, "--store-cache", f"{self._folder}/cache-{number}", *flags)
-        return Replica(self._folder, number, port, flags, self._variables)
+        new = Replica(self._folder, number, port, flags, self._variables)
+        self._started.append(new)
+        return new
 
     def _use(self, servers: list[Replica]) -> None:
         self.servers = servers
@@ -165,11 +171,10 @@ def replicas(
         try:
             fleet.start(count)
             yield fleet
+            fleet.stop()
         except BaseException:
-            for each in fleet.servers:
-                each.stop(signal.SIGKILL)
+            fleet.kill_all()
             raise
-        fleet.stop()
 
 
 def main() -> None:

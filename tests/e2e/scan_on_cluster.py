@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 from fakes import scan_process
 from ray.cluster_utils import Cluster
@@ -20,7 +21,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.scan import plan
 
 PARTS_BEFORE_LOSS = 3
-NODE = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 * 2**20}
 HEAD = {
     "include_dashboard": False,
     "_system_config": {"health_check_period_ms": 500, "health_check_initial_delay_ms": 0},
@@ -32,7 +33,7 @@ def main(lost: str, results: Path, arguments: list[str]) -> None:
     pids.mkdir()
     os.environ[scan_process.PIDS] = str(pids)
     composition.open_detector = scan_process.open_slow_detector
-    plan._SMALLEST_PART = scan_process.IMAGES_PER_PART
+    plan._SMALLEST_PART = scan_process.IMAGES_PER_PART  # type: ignore[misc]
     cluster = Cluster(initialize_head=True, head_node_args={**NODE, **HEAD})
     second = cluster.add_node(**NODE)
 
@@ -51,7 +52,7 @@ def main(lost: str, results: Path, arguments: list[str]) -> None:
         app(["scan", *arguments, "--out", str(results), "--ray", cluster.address], standalone_mode=False)
         losing.join()
     finally:
-        cluster.shutdown()
+        cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -100,11 +100,12 @@ def test_no_site_may_read_answers_by_default(url: str) -> None:
 
 
 def test_an_allowed_site_sends_its_token_in_the_header(open_url: str, token: tuple[str, str]) -> None:
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "authorization, content-type"}
+    sent = "authorization, content-type, x-patchserve-reference"
+    asked = {"access-control-request-method": "POST", "access-control-request-headers": sent}
     preflight = send("OPTIONS", f"{open_url}/session", origin=ALLOWED, **asked)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == ALLOWED
-    assert {"authorization", "content-type"} <= set(
+    assert {"authorization", "content-type", "x-patchserve-reference"} <= set(
         preflight.headers["access-control-allow-headers"].lower().split(", ")
     )
     answer = send("GET", f"{open_url}/session", origin=ALLOWED, authorization=f"Bearer {token[0]}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,12 +170,12 @@ def test_while_the_store_is_away_what_is_held_is_served_and_nothing_can_be_chang
     assert other.infer() == held
     other.storage.faults = Faults(before=1)
     wait_until(lambda: not other.store().reachable, timeout_s=20)
-    health = health_pb2_grpc.HealthStub(other.channel)  # type: ignore[no-untyped-call]
+    health = health_pb2_grpc.HealthStub(other.channel)
     assert health.Check(health_pb2.HealthCheckRequest(service=SERVICE)).status == health_pb2.HealthCheckResponse.SERVING
     assert other.infer() == held
     delete = reference_pb2.DeleteReferenceRequest(reference_id="belt")
     tune = reference_pb2.TuneReferenceRequest(reference_id="belt", sensitivity=2)
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: other.load(120),
         lambda: other.load(120, mode=APPEND),
         lambda: other.stub.DeleteReference(delete, timeout=10),

@@ -1,8 +1,9 @@
-"""Real servers of objects on this machine: of S3 (moto, SeaweedFS; rclone ignores conditions), and of Azure."""
+"""Real servers of objects on this machine: of S3 (moto, SeaweedFS; rclone ignores conditions), Azure and Google."""
 
 from __future__ import annotations
 
 import hmac
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from fakes.google_xml import google_xml
 from fakes.programs import free_port, program
 from fakes.waiting import wait_until
 
@@ -129,6 +131,19 @@ def azurite_server(folder: Path) -> Iterator[ObjectServer]:
     server = ObjectServer("az", environment, [str(AZURITE), *flags], port, folder / "log")
     with _running(server):
         _create_container(port)
+        yield server
+
+
+@contextmanager
+def google_server(folder: Path) -> Iterator[ObjectServer]:
+    """The emulator of Google Cloud Storage, in memory, behind the API that it lacks."""
+    port = free_port()
+    flags = ("--host", "127.0.0.1", "--port", str(port), "--default-bucket", BUCKET, "--in-memory")
+    server = ObjectServer("gs", {}, [program("gcp-storage-emulator"), "start", *flags], port, folder / "log")
+    with _running(server), google_xml(port, BUCKET) as xml_port:
+        account = {"gcs_base_url": f"http://127.0.0.1:{xml_port}", "disable_oauth": True}
+        account |= {"client_email": "", "private_key": "", "private_key_id": ""}
+        server.environment = {"GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(account)}
         yield server
 
 

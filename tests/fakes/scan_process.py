@@ -13,7 +13,7 @@ from patchserve_server.bootstrap import composition
 from patchserve_server.config import Settings
 from patchserve_server.domain.images import ModelInputs
 from patchserve_server.domain.inspection import RawScores
-from patchserve_server.domain.ports import Scorer, ScoringTimes
+from patchserve_server.domain.ports import Detector, Scorer, ScoringTimes
 from patchserve_server.domain.reference import ReferenceModel
 from patchserve_server.scan import plan
 
@@ -38,7 +38,7 @@ class SlowDetector(FakeDetector):
         return SlowScorer(model)
 
 
-def open_slow_detector(_: Settings) -> SlowDetector:
+def open_slow_detector(settings: Settings) -> Detector:
     """A slow detector. Its process leaves its id in the folder that PIDS names."""
     if folder := os.environ.get(PIDS):
         (Path(folder) / str(os.getpid())).touch()
@@ -47,7 +47,7 @@ def open_slow_detector(_: Settings) -> SlowDetector:
 
 if __name__ == "__main__":
     composition.open_detector = open_slow_detector
-    plan._SMALLEST_PART = IMAGES_PER_PART
+    plan._SMALLEST_PART = IMAGES_PER_PART  # type: ignore[misc]
     from patchserve_command import main
 
     sys.argv[0] = "patchserve"

@@ -15,6 +15,7 @@ _NOT_HERE: Final = {
     "tls_cert": "Ray's proxies have no TLS. Put Envoy in front of them",
     "tls_key": "Ray's proxies have no TLS. Put Envoy in front of them",
     "tls_client_ca": "Ray's proxies have no TLS. Put Envoy in front of them",
+    "engine": "each replica has its own engine",
     "http_port": "Ray's proxies bring calls over gRPC only",
     "metrics_port": "several replicas may be on one node. Use --otel, and the metrics of Ray",
 }
@@ -36,8 +37,10 @@ def given_settings(arguments: Mapping[str, object]) -> tuple[Settings, dict[str,
     names = {name for name, origin in configuration.origins.items() if origin.kind != "default"}.difference(_OF_RAY)
     for name in _NOT_HERE.keys() & names:
         raise StartupError(f"{name} ({configuration.origins[name]}) cannot be used on Ray: {_NOT_HERE[name]}.")
-    if settings.fronts != "1":
-        raise StartupError("fronts cannot be used on Ray: give the deployment more replicas.")
+    if settings.fronts != "1" or settings.device == "all" or "," in settings.device:
+        raise StartupError(
+            "A replica is one process with one device: give the deployment more replicas, and not fronts or devices."
+        )
     if not settings.insecure:
         raise StartupError(
             "Ray's proxies listen on every address in plain text. Set insecure = true to allow it, and put Envoy in "

@@ -22,6 +22,9 @@ from patchserve_server.rpc.pushback import pushback
 _DETAILS: Final = "grpc-status-details-bin"
 _APPLICATION: Final = "application"  # the metadata that names one of Ray Serve's applications
 _RETRY_AFTER_S: Final = 1.0
+_NO_APPLICATION: Final = (
+    "The application is not deployed yet; or there are several, and the metadata `application` names none of them."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -49,7 +52,7 @@ def _error_of(context: Any) -> PatchserveError | None:  # noqa: ANN401
         case grpc.StatusCode.DEADLINE_EXCEEDED:
             return DeadlineError("The request_timeout_s of Ray's proxy has passed.")
         case grpc.StatusCode.NOT_FOUND if not _names_application(context):
-            return NotReadyError("The application is not deployed yet. Try again shortly.", _RETRY_AFTER_S)
+            return NotReadyError(_NO_APPLICATION, _RETRY_AFTER_S)
     return None
 
 

@@ -6,8 +6,8 @@ calls to replicas. Here they are handlers of bytes, so that a proxy parses no me
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import grpc
@@ -55,6 +55,15 @@ def _handler(method: RelayedMethod) -> Handler:
     return kinds[method.has_request_stream, method.has_response_stream](None)
 
 
+@asynccontextmanager
+async def _closing(messages: AsyncGenerator[bytes]) -> AsyncIterator[AsyncGenerator[bytes]]:
+    try:
+        yield messages
+    finally:
+        with suppress(RuntimeError):  # when it is closed before its end, Ray's generator yields a status once more
+            await messages.aclose()
+
+
 def _wrapped(handler: Handler) -> Handler:
     async def unary_unary(request: bytes, context: Any) -> bytes:  # noqa: ANN401 - gRPC's
         response: bytes = await handler.unary_unary(request, ProxiedContext(context))
@@ -67,7 +76,7 @@ def _wrapped(handler: Handler) -> Handler:
         return response
 
     async def unary_stream(request: bytes, context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
-        async with aclosing(handler.unary_stream(request, ProxiedContext(context))) as messages:
+        async with _closing(handler.unary_stream(request, ProxiedContext(context))) as messages:
             async for message in messages:
                 if message != END:
                     yield message
@@ -75,7 +84,7 @@ def _wrapped(handler: Handler) -> Handler:
 
     async def stream_stream(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:  # noqa: ANN401
         flow = Flow()
-        async with aclosing(handler.stream_stream(flow.requests(requests), ProxiedContext(context))) as messages:
+        async with _closing(handler.stream_stream(flow.requests(requests), ProxiedContext(context))) as messages:
             async for message in messages:
                 if message != END:
                     yield message  # returns when gRPC has taken it: a caller that does not read holds it up

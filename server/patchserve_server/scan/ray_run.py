@@ -108,7 +108,8 @@ def _run(work: Work, pool: Pool, numbers: Sequence[int], progress: Progress) -> 
 
 def _sizes(pool: Pool) -> tuple[int, int, int]:
     """The threads of a worker, how many workers there are, and the GPUs of each."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
+    found = ray.nodes()  # type: ignore[no-untyped-call]
+    nodes = [node["Resources"] for node in found if node["Alive"] and node["Resources"].get("CPU")]
     threads = pool.threads or min((_THREADS, *(max(1, int(node["CPU"])) for node in nodes)))
     gpus = sum(int(node.get("GPU", 0)) for node in nodes)
     uses_gpus = gpus > 0 if pool.uses_gpus is None else pool.uses_gpus

@@ -69,7 +69,7 @@ def _guarded(app: ASGIApp, rules: SiteRules, failures: FailureLog) -> ASGIApp:
             app,
             rules.origins,
             _METHODS,
-            ["authorization", "grpc-timeout", HEADER_LENGTH],
+            ["authorization", "grpc-timeout", "x-patchserve-reference", HEADER_LENGTH],  # the third is for balancers
             allow_private_network=True,
             expose_headers=["retry-after", "x-request-id", HEADER_LENGTH],
         )

@@ -43,7 +43,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["serve", "--threads", "0"], "--threads is '0'; it must be a whole number of at least 1."),
     (["serve", "--client-share", "nan"], "--client-share is 'nan'; it must be a number above 0 and at most 1."),
     (["serve", "--precision", "fp8"], "--precision is 'fp8'; it must be one of fp32, tf32, bf16, fp16, int8, auto."),
-    (["serve", "--device", "gpu"], "--device is 'gpu'; it must be one of auto, cpu, cuda, cuda:N."),
+    (["serve", "--device", "gpu"], "--device is 'gpu'; it must be one of auto, cpu, cuda, cuda:N, all."),
     (["serve", "--jwt-issuer", ""], "--jwt-issuer is ''; it must be a text that is not empty."),
     (["serve", "--store=~nobody-of-that-name/x"], "the user after ~ is unknown"),
     (

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from patchserve.v1.stream_pb2 import Frame, InferStreamRequest, InferStreamResponse, StreamConfig, StreamReady
 from patchserve_client import (
+    FailedPrecondition,
     FrameResult,
     Internal,
     NoticeKind,
@@ -344,3 +345,17 @@ def test_a_stream_is_silent_while_its_reader_waits_for_something_that_the_server
         connection = state.connect()
         now_s += 5
         assert state.silent_for_s() == 0, "another connection"
+
+
+def test_a_connection_that_asked_for_a_wrong_revision_takes_no_more_frames() -> None:
+    own = OwnChanges()
+    own.note("default", "a" * 64)
+    state = StreamState(CONFIG, Backoff(0), own)
+    first = state.connect()
+    state.add_frame(InferStreamRequest())
+    assert len(list(state.requests(first))) == 2
+    details = ErrorDetails(reason="REVISION_MISMATCH")
+    assert state.lose(FailedPrecondition("It has another revision.", details)) is None
+    state.add_frame(InferStreamRequest())
+    assert not list(state.requests(first))  # its thread may still run
+    assert len(list(state.requests(state.connect()))) == 3

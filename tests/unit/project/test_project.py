@@ -62,6 +62,8 @@ def section_requirements() -> dict[str, list[Requirement]]:
         "Extra `metrics`": extras["metrics"],
         "Extra `mqtt`": extras["mqtt"],
         "Extra `otel`": extras["otel"],
+        "Extra `ray`": extras["ray"],
+        "Extra `store`": extras["store"],
         "Extra `timm`": extras["timm"],
         "Extra `server`": extras["server"],
         "Development": development,

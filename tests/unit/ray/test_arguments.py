@@ -33,6 +33,9 @@ def test_a_replica_gets_what_is_set_and_finds_out_the_rest(tmp_path: Path, monke
         ({"insecure": True, "http_port": 8080}, "http_port"),
         ({"insecure": True, "metrics_port": 9090}, "metrics_port"),
         ({"insecure": True, "fronts": 2}, "replicas"),
+        ({"insecure": True, "device": "cuda:0,cuda:1"}, "replicas"),
+        ({"insecure": True, "device": "all"}, "replicas"),
+        ({"insecure": True, "engine": "elsewhere:50052"}, "engine"),
         ({"insecure": True, "tls_cert": "/tls.crt", "tls_key": "/tls.key"}, "Envoy"),
     ],
 )

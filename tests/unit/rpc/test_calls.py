@@ -8,8 +8,9 @@ import logging
 import time
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import grpc
 import pytest
 from fakes.waiting import until
 from grpc import aio
@@ -28,6 +29,14 @@ from patchserve_server.serving.refusal_pacing import RefusalPacing
 
 METHOD = "/patchserve.v1.PatchCoreService/Infer"
 INFER, PROBE, AUDITED = Method(Scope.INFER), Method("open", always_answered=True), Method("any", is_audited=True)
+
+
+class SentStatus(NamedTuple):
+    """The status of a call, as its caller gets it."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str | bytes], ...]
 
 
 class FakeContext:
@@ -54,10 +63,10 @@ class FakeContext:
     def time_remaining(self) -> float | None:
         return None
 
-    async def abort_with_status(self, status: Any) -> None:
+    async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: Any) -> None:
         if self._has_left:
             raise aio.InternalError
-        self.status = status
+        self.status = SentStatus(code, details, trailing_metadata)
         self.raised = aio.AbortError()
         raise self.raised
 
@@ -135,6 +144,17 @@ async def test_an_error_is_sent_as_a_status_and_logged(
     assert context.status.details == str(error)
     assert [record.levelno for record in caplog.records] == [level]
     assert caplog.records[0].getMessage().endswith(f": {error}")
+
+
+@pytest.mark.parametrize(
+    ("error", "milliseconds"), [(QueueFullError("full", 0.5), "500"), (ReferenceNotFoundError("box"), None)]
+)
+async def test_a_delay_is_also_sent_as_retries_of_grpc_read_it(error: Exception, milliseconds: str | None) -> None:
+    context = FakeContext()
+    await incoming(context).run(fail(error))
+    trailing = dict(context.status.trailing_metadata)
+    assert trailing.pop("grpc-retry-pushback-ms", None) == milliseconds
+    assert list(trailing) == ["grpc-status-details-bin"]
 
 
 async def test_an_error_whose_caller_has_left_goes_nowhere(caplog: pytest.LogCaptureFixture) -> None:

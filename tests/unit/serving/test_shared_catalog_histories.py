@@ -16,16 +16,19 @@ from patchserve_server.domain.reference_id import DEFAULT_REFERENCE_ID, Revision
 from patchserve_server.serving.catalog import Catalog
 
 DEFAULT = DEFAULT_REFERENCE_ID
-SERVERS, LEVELS = 3, 4
+SERVERS, LEVELS = 2, 5
 Action = tuple[str, int, int]
 
 ACTIONS = st.lists(
     st.tuples(
-        st.sampled_from(["load", "change", "delete", "poll", "use", "use", "use current", "describe"]),
+        st.sampled_from(
+            ["load", "load", "change", "change", "delete", "poll", "use", "use", "use current", "describe"]
+        ),
         st.integers(0, SERVERS - 1),
         st.integers(0, LEVELS - 1),
     ),
-    max_size=25,
+    min_size=10,
+    max_size=40,
 )
 
 

@@ -190,4 +190,4 @@ class _Fleet:
 
     def _engine_ended(self, _: int) -> None:
         if self._settings.store is None:
-            _log.error("References were kept in memory only, and are lost; --store DIR keeps them")
+            _log.error("References were kept in memory only, and are lost; --store keeps them")

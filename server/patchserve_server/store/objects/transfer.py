@@ -90,5 +90,5 @@ def content_of(path: Path) -> Iterator[bytes | mmap.mmap]:
         if not file.seek(0, 2):
             yield b""  # nothing cannot be mapped
             return
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            yield content
+        # It is closed when nobody refers to it: a request that was given up may still do, for a moment.
+        yield mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 import pytest
 
 from patchserve_server.bootstrap.doctor import credentials, limits, packages
-from patchserve_server.engine import preflight
 
 GIB = 2**30
 
@@ -28,4 +27,4 @@ def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "_problems", lambda _: [])
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: "AVX512")
-    monkeypatch.setattr(preflight, "supports_bf16", lambda: True)
+    monkeypatch.setattr("patchserve_server.engine.backbone.openvino_runtime.supports_bf16", lambda: True)

@@ -77,7 +77,7 @@ def test_a_store_of_a_newer_server(storage: FaultyObjectStorage, cache: Path) ->
 
 def test_a_store_that_is_far_away(storage: FaultyObjectStorage, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(step=1.0)
-    monkeypatch.setattr(bucket.time, "perf_counter", lambda: next(ticks))
+    monkeypatch.setattr("time.perf_counter", lambda: next(ticks))
     found = findings(cache)["latency"]
     assert (found.status, found.message) == (Status.WARNING, "a small read takes 1000 ms")
 

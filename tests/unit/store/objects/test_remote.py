@@ -189,3 +189,14 @@ def test_no_error_contains_a_key(storage: ObjectStorage, relay: FaultyHttp) -> N
         assert SECRET not in repr(error)
         assert "http" not in repr(error)
         error = None if error.__suppress_context__ else error.__context__
+
+
+def test_a_file_that_cannot_be_uploaded_in_time_leaves_no_other_error(
+    storage: ObjectStorage, relay: FaultyHttp, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "bank").write_bytes(bytes(2 << 20))
+    monkeypatch.setattr("patchserve_server.store.objects.transfer._REQUEST_S", 0.1)
+    impatient = open_object_storage(storage.name, RetryPolicy(0.1, 0.001, 0.01))
+    relay.breaks.extend(["hang"] * 50)
+    with pytest.raises(StorageUnavailableError, match="does not answer"):
+        impatient.create_from_file("bank", tmp_path / "bank")

@@ -72,14 +72,14 @@ def _checked_store(value: object) -> str:
     if not isinstance(value, str | Path):
         raise ValueError(f"it is text: {_STORES}")  # noqa: TRY004 - pydantic makes a sentence of it
     text = str(value)
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, place = text.partition("://")
     if not separator:
         return str(user_path(text))
     if re.search(r"[@?#]", text):
         raise ValueError(
             "a URL of a store has no credentials and no options; they come from the environment, as its SDK says"
         )
-    if scheme not in _STORE_SCHEMES:
+    if scheme not in _STORE_SCHEMES or not place.strip("/"):
         raise ValueError(f"write {_STORES}")
     return text.rstrip("/")
 

@@ -66,8 +66,8 @@ class IndexView:
         old = self._entries.get(shard, {})
         for reference_id, entry in entries.items():
             before = old.get(reference_id)
-            if before is None:
-                is_news = entry.revision is not None
+            if before is None:  # a deleted one may have been looked up meanwhile, unless this is the first look
+                is_news = entry.revision is not None or self._root is not None
             else:
                 is_news = (before.nonce, before.revision) != (entry.nonce, entry.revision)
             if is_news:

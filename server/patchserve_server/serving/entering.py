@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from typing import TypeVar
-
-from patchserve_server.serving.tasks import retrieve_error
 
 T = TypeVar("T")
 
@@ -27,10 +25,14 @@ async def entered(manager: AbstractContextManager[T], executor: Executor) -> Asy
     try:
         value = await asyncio.shield(entering)
     except asyncio.CancelledError:  # the caller left meanwhile
-        entering.add_done_callback(retrieve_error)
-        entering.add_done_callback(lambda done: None if done.exception() else executor.submit(leave))
+        entering.add_done_callback(lambda done: _leave_if_entered(done, executor, leave))
         raise
     try:
         yield value
     finally:
         await asyncio.shield(loop.run_in_executor(executor, leave))
+
+
+def _leave_if_entered(done: asyncio.Future[T], executor: Executor, leave: Callable[[], object]) -> None:
+    if not done.cancelled() and done.exception() is None:
+        executor.submit(leave)

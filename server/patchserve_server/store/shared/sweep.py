@@ -86,7 +86,9 @@ class _Sweep:
         unused = [listed for listed in stored if listed.key not in used]
         swept = [listed for listed in unused if self._is_old(listed) and self._move(listed)]
         returned = self._give_back(used - {listed.key for listed in stored}, trash)
-        purged = [listed.key for listed in trash if self._is_old(listed) and not _is_of(listed.key, returned)]
+        # What has been moved just now is young, though the list of the trash has an old object of the same name.
+        needed = {_digest(key) for key in (*returned, *(listed.key for listed in swept))}
+        purged = [listed.key for listed in trash if self._is_old(listed) and _digest(listed.key) not in needed]
         if not self.is_dry_run:
             for key in (*purged, *probes):
                 self.storage.delete(key)
@@ -148,7 +150,3 @@ def _pointer_ids(listed: Iterator[ListedObject]) -> tuple[list[ReferenceId], lis
 
 def _digest(key: str) -> str:
     return key.rpartition("/")[2]
-
-
-def _is_of(key: str, others: Sequence[str]) -> bool:
-    return any(_digest(other) == _digest(key) for other in others)

@@ -50,6 +50,12 @@ def world(tmp_path: Path) -> World:
     return World(tmp_path)
 
 
+def sweep_of_tomorrow(world: World) -> SweepReport:
+    """What a sweep after the grace would do."""
+    later = world.now + SWEEP_GRACE * 2
+    return sweep(world.objects, Surroundings(utc_now=lambda: later), is_dry_run=True)
+
+
 def used_once(world: World) -> None:
     """A store in which the first of three revisions is used no more."""
     for reference in (FIRST, SECOND, THIRD):
@@ -149,6 +155,18 @@ def test_used_objects_that_are_in_the_trash_only_come_back(world: World) -> None
     assert len(report.returned) == 4
     assert len(report.purged) == 2
     assert content(world.store().load(PARCEL)) == content(THIRD)
+
+
+def test_what_is_moved_stays_in_the_trash_for_a_grace_though_it_was_there_before(world: World) -> None:
+    used_once(world)
+    unused = sweep_of_tomorrow(world).swept
+    for key in unused:
+        world.objects.copy(key, "trash/" + key.rpartition("/")[2])
+    world.pass_time(SWEEP_GRACE * 2)
+    report = world.sweep()
+    assert sorted(report.swept) == sorted(unused)
+    assert report.purged == ()
+    assert len(world.keys("trash/")) == len(unused) == 2
 
 
 def test_what_killed_probes_left_is_removed_and_what_nobody_knows_stays(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -50,19 +51,18 @@ class SharedReferenceStore:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._surroundings = Surroundings(each=self._readers.map) if surroundings is None else surroundings
         self._storage = storage
+        self._closing = threading.Event()
         self._pointers = Pointers(storage)
         self._contents = Contents(storage, cache, self._surroundings)
         objects = IndexObjects(storage)
         self._index = IndexWriter(storage, objects, self._pointers, self._surroundings)
         self._sync = Synchronizing(storage, objects, self._index, self._surroundings)
-        jobs = [
-            Job(REPAIR, REPAIR_EVERY, self._sync.repair),
-            Job(SWEEP, SWEEP_EVERY, lambda: sweep(storage, self._surroundings)),
-        ]
+        jobs = [Job(REPAIR, REPAIR_EVERY, self._sync.repair), Job(SWEEP, SWEEP_EVERY, self._sweep)]
         self._maintenance = Maintenance(jobs, Leases(storage, self._surroundings), self._surroundings)
 
     def close(self) -> None:
-        """End the connections. What others do with the store goes on."""
+        """End the connections, and a sweep that is being made. What others do with the store goes on."""
+        self._closing.set()
         self._storage.close()  # first: readers that wait to try again end at once
         self._readers.shutdown(cancel_futures=True)
 
@@ -210,6 +210,9 @@ class SharedReferenceStore:
             StorageUnavailableError: the store cannot be read or written.
         """
         self._maintenance.run(urgent=[REPAIR] if self._sync.is_damaged else [])
+
+    def _sweep(self) -> None:
+        sweep(self._storage, self._surroundings, is_stopping=self._closing.is_set)
 
     def _change(
         self, reference_id: ReferenceId, change: Callable[[FoundPointer], SharedPointer | Tombstone]

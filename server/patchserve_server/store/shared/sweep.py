@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
-from patchserve_server.domain.errors import InvalidInputError
+from patchserve_server.domain.errors import InvalidInputError, StorageUnavailableError
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.objects.storage import ListedObject, ObjectStorage
@@ -51,6 +51,7 @@ def sweep(
     grace: timedelta = SWEEP_GRACE,
     *,
     is_dry_run: bool = False,
+    is_stopping: Callable[[], bool] = lambda: False,
 ) -> SweepReport:
     """Move unused banks and manifests to the trash, and remove old trash.
 
@@ -62,11 +63,12 @@ def sweep(
         surroundings: the clock, which is compared with that of the storage, and threads.
         grace: how old an unused object is before it is moved, and an object of the trash before it is removed.
         is_dry_run: only say what would be done.
+        is_stopping: whether it is to end before the next object.
 
     Raises:
-        StorageUnavailableError: the store cannot be read or written. The next sweep goes on.
+        StorageUnavailableError: the store cannot be read or written, or this server stops. The next sweep goes on.
     """
-    return _Sweep(storage, surroundings, surroundings.utc_now() - grace, is_dry_run).run()
+    return _Sweep(storage, surroundings, surroundings.utc_now() - grace, is_dry_run, is_stopping).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class _Sweep:
     surroundings: Surroundings
     before: datetime  # what was written before is old
     is_dry_run: bool
+    is_stopping: Callable[[], bool]
 
     def run(self) -> SweepReport:
         stored = [listed for folder in _FOLDERS for listed in self.storage.list(folder)]
@@ -91,6 +94,7 @@ class _Sweep:
         purged = [listed.key for listed in trash if self._is_old(listed) and _digest(listed.key) not in needed]
         if not self.is_dry_run:
             for key in (*purged, *probes):
+                self._check_stopping()
                 self.storage.delete(key)
         return SweepReport(
             used=len(used),
@@ -117,6 +121,7 @@ class _Sweep:
 
     def _move(self, listed: ListedObject) -> bool:
         """Moves an object to the trash, unless it was put again since it was listed."""
+        self._check_stopping()
         found = self.storage.find(listed.key)
         if found is None or found.modified_time != listed.modified_time:
             return False
@@ -132,6 +137,10 @@ class _Sweep:
             for key in returned:
                 self.storage.copy(TRASH + _digest(key), key)
         return tuple(returned)
+
+    def _check_stopping(self) -> None:
+        if self.is_stopping():
+            raise StorageUnavailableError("This server stops.", retry_after_s=1.0)
 
     def _is_old(self, listed: ListedObject) -> bool:
         return listed.modified_time < self.before

@@ -9,12 +9,13 @@ import pytest
 from fakes.faulty_objects import FaultyObjectStorage
 from fakes.references import content, make_reference
 
+from patchserve_server.domain.errors import StorageUnavailableError
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.objects import MemoryObjectStorage
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 from patchserve_server.store.shared.contents import SWEEP_GRACE
 from patchserve_server.store.shared.surroundings import Surroundings
-from patchserve_server.store.shared.sweep import SweepReport, sweep
+from patchserve_server.store.shared.sweep import SWEEP_EVERY, SweepReport, sweep
 
 FIRST, SECOND, THIRD = (make_reference(seed=seed) for seed in (1, 2, 3))
 PARCEL = ReferenceId("parcel")
@@ -193,3 +194,22 @@ def test_one_server_sweeps_once_a_day(world: World) -> None:
             store.maintain()
     trash_lists = sum(1 for key in counted.keys_of["list"] if key == "trash/")
     assert trash_lists in (2, 3)
+
+
+def test_a_sweep_ends_when_its_server_stops_and_another_server_goes_on(world: World) -> None:
+    used_once(world)
+    world.pass_time(SWEEP_GRACE * 2)
+    faulty, clock_s = FaultyObjectStorage(world.objects), 0.0
+    surroundings = Surroundings(utc_now=lambda: world.now, monotonic_s=lambda: clock_s)
+    store = SharedReferenceStore(faulty, DigestCache(world._folder / "stopping", 2**30), surroundings)
+
+    def stop(method: str, _key: str) -> None:
+        if method == "copy":
+            store.close()
+
+    faulty.before_call = stop
+    clock_s += SWEEP_EVERY.total_seconds()
+    with pytest.raises(StorageUnavailableError, match="This server stops"):
+        store.maintain()
+    assert len(world.keys("trash/")) == 1
+    assert len(world.sweep().swept) == 1

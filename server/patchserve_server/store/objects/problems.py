@@ -46,6 +46,7 @@ _CONFLICTS: Final = ("ConditionalRequestConflict", "OperationAborted")  # of S3:
 _TRANSIENT_STATUSES: Final = (408, 409, 425, 429)
 _NEVER_TRANSIENT: Final = (501, 505)
 _MIN_SERVER_ERROR: Final = 500
+_INVALID_KEY: Final = "Encountered object with invalid path"
 _WRONG_REGION: Final = "incorrectly configured region"
 
 
@@ -94,6 +95,8 @@ def _reason(text: str) -> str:
     """What is known, in our own words: nothing of the text but a status and the service's code."""
     if _CREDENTIALS.search(text):
         return "no credentials: none in the environment or in files, and no role of this machine"
+    if _INVALID_KEY in text:
+        return 'it has an object whose key has nothing, "." or ".." between two slashes; remove that object'
     if _WRONG_REGION in text:
         return "the bucket is in another region; set AWS_REGION"
     if (status := _status(text)) is not None:

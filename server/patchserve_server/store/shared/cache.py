@@ -70,6 +70,7 @@ class DigestCache:
         Args:
             size_bytes: that it will have.
         """
+        size_bytes = size_bytes if size_bytes <= self._max_bytes else 0  # it is not kept, so nothing leaves for it
         self._written_bytes += size_bytes
         if self._written_bytes > self._max_bytes // _SLACK:
             self.make_room(size_bytes)

@@ -221,6 +221,9 @@ class SharedStoreView:
             self._unsure.add(reference_id)
         except PatchserveError as error:
             _log.warning("Reference %r cannot be used: %s", str(reference_id), error.message)
+        except Exception:  # a bug: what is known may be old, so the next poll asks again
+            self._unsure.add(reference_id)
+            raise
 
     async def poll(self) -> None:
         """Learns what other servers have changed.

@@ -327,6 +327,23 @@ async def test_a_look_up_that_fails_for_a_while_takes_nothing_away(one: Replica,
     assert await current(other.catalog) == new.info
 
 
+async def test_a_bug_in_a_look_up_does_not_keep_what_was_deleted(one: Replica, other: Replica) -> None:
+    await publish(one.catalog, reference())
+    await current(other.catalog)
+    await one.catalog.delete(DEFAULT)
+    faults = [ValueError("a bug")]
+
+    def fail_once(operation: str) -> None:
+        if operation == "look_up" and faults:
+            raise faults.pop()
+
+    other.store.before_answer = fail_once
+    with pytest.raises(ValueError, match="a bug"):
+        await other.poll()
+    await other.poll()
+    assert other.catalog.find(DEFAULT) is None
+
+
 async def test_listeners_of_all_events_hear_of_every_deletion(
     memory: SharedMemory, factory: CatalogFactory, one: Replica
 ) -> None:

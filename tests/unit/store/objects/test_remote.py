@@ -206,7 +206,7 @@ def test_a_marker_of_a_folder_is_no_object_in_it(moto: ObjectServer, storage: Ob
 @pytest.mark.parametrize("key", ["references//a", "references/.."], ids=["empty", "dots"])
 def test_a_key_that_lets_every_list_fail_is_told(moto: ObjectServer, storage: ObjectStorage, key: str) -> None:
     put_by_hand(moto, storage, key)
-    with pytest.raises(StorageUnavailableError, match="an object whose key has .* between two slashes; remove"):
+    with pytest.raises(StorageUnavailableError, match=r"an object whose key has .* between two slashes; remove"):
         list(storage.list("references/"))
 
 

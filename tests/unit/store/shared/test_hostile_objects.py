@@ -33,7 +33,7 @@ def edit(bucket: MemoryObjectStorage, key: str, change: Callable[[dict[str, Any]
 
 
 @pytest.mark.parametrize(
-    ("part", "name", "value"),
+    "size",
     [
         ("bank", "size_bytes", 10**18),
         ("bank", "size_bytes", 10**400),
@@ -45,8 +45,9 @@ def edit(bucket: MemoryObjectStorage, key: str, change: Callable[[dict[str, Any]
     ],
 )
 def test_a_pointer_to_something_huge_is_damaged_and_costs_no_more(
-    bucket: MemoryObjectStorage, started: Started, tmp_path: Path, part: str, name: str, value: int
+    bucket: MemoryObjectStorage, started: Started, tmp_path: Path, size: tuple[str, str, int]
 ) -> None:
+    part, name, value = size
     started().store.save(FIRST)
     server = started()
     server.store.load(PARCEL)

@@ -175,3 +175,14 @@ def test_one_server_sweeps_once_a_day(world: World) -> None:
             store.maintain()
     trash_lists = sum(1 for key in counted.keys_of["list"] if key == "trash/")
     assert trash_lists in (2, 3)
+
+
+def test_another_store_below_a_folder_of_this_one_is_left_alone(world: World) -> None:
+    used_once(world)
+    strange = ["banks/patchserve.json", "banks/other/banks/" + "0" * 64, "manifests/notes.txt", "trash/x", "banks/a b"]
+    for key in strange:
+        world.objects.put(key, b"x")
+    for _ in range(3):
+        world.pass_time(SWEEP_GRACE + timedelta(hours=1))
+        world.sweep()
+    assert set(strange) <= set(world.keys())

@@ -33,6 +33,7 @@ from patchserve_server.store.shared.synchronizing import Synchronizing
 
 REPAIR: Final = "repair"
 REPAIR_EVERY: Final = timedelta(minutes=10)
+_LONG_SAVE: Final = timedelta(minutes=10)  # of a server that was suspended, perhaps for longer than a grace
 _READERS: Final = 32  # threads that read many small objects
 
 
@@ -79,14 +80,18 @@ class SharedReferenceStore:
         reference_id = reference.reference_id
         with storage_errors(f'save reference "{reference_id}"'):
             require_base(self._pointers.read(reference_id), base)  # before anything is uploaded
-            revision = self._contents.put(reference)
+            put_time, revision = self._surroundings.utc_now(), self._contents.put(reference)
 
         def change(found: FoundPointer) -> SharedPointer:
             require_base(found, base)
             nonce = self._surroundings.nonce()
             return saved(found, revision, reference.create_time, nonce, self._contents.is_damaged)
 
-        return _kept(self._change(reference_id, change))
+        kept = _kept(self._change(reference_id, change))
+        if self._surroundings.utc_now() - put_time > _LONG_SAVE:
+            with storage_errors(f'save reference "{reference_id}"'):
+                self._contents.put(reference)  # whatever a sweep has taken; from now on it takes nothing of it
+        return kept
 
     def load(self, reference_id: ReferenceId) -> Reference:
         """The current revision, verified by its digest.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +12,7 @@ from patchserve_server.domain.errors import InvalidInputError, StorageUnavailabl
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.store.damage import DamageError
 from patchserve_server.store.objects.storage import ListedObject, ObjectStorage
+from patchserve_server.store.records import REVISION_PATTERN
 from patchserve_server.store.shared.contents import SWEEP_GRACE
 from patchserve_server.store.shared.keys import BANKS, MANIFESTS, POINTERS, TRASH
 from patchserve_server.store.shared.pointers import Pointers
@@ -80,8 +82,8 @@ class _Sweep:
     is_stopping: Callable[[], bool]
 
     def run(self) -> SweepReport:
-        stored = [listed for folder in _FOLDERS for listed in self.storage.list(folder)]
-        trash = list(self.storage.list(TRASH))
+        stored = [listed for folder in _FOLDERS for listed in self._contents(folder)]
+        trash = list(self._contents(TRASH))
         probes = [listed.key for listed in self.storage.list(_PROBES) if self._is_old(listed)]
         used, problems = self._marked()
         if problems:
@@ -104,6 +106,12 @@ class _Sweep:
             returned=returned,
             purged=(*purged, *probes),
         )
+
+    def _contents(self, folder: str) -> Iterator[ListedObject]:
+        """Objects that are named by their digests. Others are not ours: perhaps another store is below this folder."""
+        for listed in self.storage.list(folder):
+            if re.fullmatch(REVISION_PATTERN, listed.key.removeprefix(folder)):
+                yield listed
 
     def _marked(self) -> tuple[frozenset[str], tuple[str, ...]]:
         """The keys that pointers name, and the pointers that are not understood."""

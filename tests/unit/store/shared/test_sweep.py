@@ -213,3 +213,30 @@ def test_a_sweep_ends_when_its_server_stops_and_another_server_goes_on(world: Wo
         store.maintain()
     assert len(world.keys("trash/")) == 1
     assert len(world.sweep().swept) == 1
+
+
+def test_another_store_below_a_folder_of_this_one_is_left_alone(world: World) -> None:
+    used_once(world)
+    strange = ["banks/patchserve.json", "banks/other/banks/" + "0" * 64, "manifests/notes.txt", "trash/x", "banks/a b"]
+    for key in strange:
+        world.objects.put(key, b"x")
+    for _ in range(3):
+        world.pass_time(SWEEP_GRACE + timedelta(hours=1))
+        world.sweep()
+    assert set(strange) <= set(world.keys())
+
+
+def test_a_save_of_a_server_that_was_suspended_for_days_keeps_its_content(world: World) -> None:
+    objects = FaultyObjectStorage(world.objects)
+
+    def suspend(method: str, key: str) -> None:
+        if (method, key) == ("create", "references/parcel"):
+            for _ in range(3):
+                world.pass_time(SWEEP_GRACE + timedelta(hours=1))
+                world.sweep()
+            assert not world.keys("banks/")
+            assert not world.keys("trash/")
+
+    objects.before_call = suspend
+    world.store(objects).save(FIRST)
+    assert content(world.store().load(PARCEL)) == content(FIRST)

@@ -74,6 +74,8 @@ def _checked_store(value: object) -> str:
     text = str(value)
     scheme, separator, _ = text.partition("://")
     if not separator:
+        if ":" in text and text.partition(":")[0] in _STORE_SCHEMES:  # a slash too few: it must not become a folder
+            raise ValueError(f"a URL has two slashes: write {_STORES}")
         return str(user_path(text))
     if re.search(r"[@?#]", text):
         raise ValueError(

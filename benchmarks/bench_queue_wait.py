@@ -35,7 +35,7 @@ async def send(address: str, images: list[bytes], rate_per_s: float, seconds: fl
     intervals_s = random.Random(seed)
     async with grpc.aio.insecure_channel(address) as channel:
         stub = service_pb2_grpc.PatchCoreServiceStub(channel)
-        calls = []
+        calls: list[grpc.aio.UnaryUnaryCall[inference_pb2.InferRequest, inference_pb2.InferResponse]] = []
         due_s = time.monotonic()
         until_s = due_s + seconds
         while (due_s := due_s + intervals_s.expovariate(rate_per_s)) < until_s:

@@ -142,6 +142,13 @@ def test_a_stream_keeps_its_revision_over_a_replacement_made_elsewhere_and_ends_
     assert refusal(ended.value)[:2] == (grpc.StatusCode.NOT_FOUND, "REFERENCE_NOT_FOUND")
 
 
+def test_a_reference_that_comes_and_goes_between_two_polls_is_not_served_for_longer(fleet: Fleet) -> None:
+    one, other = fleet.add(), fleet.add()
+    assert other.infer(one.load(100).revision)
+    one.stub.DeleteReference(reference_pb2.DeleteReferenceRequest(reference_id="belt"), timeout=10)
+    wait_until(lambda: other.outcome() == "NOT_FOUND", timeout_s=20)
+
+
 def test_of_two_appends_at_the_same_time_one_is_aborted_and_then_succeeds(fleet: Fleet) -> None:
     one, other = fleet.add(), fleet.add()
     one.load(100)

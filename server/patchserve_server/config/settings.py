@@ -72,7 +72,7 @@ def _checked_store(value: object) -> str:
     if not isinstance(value, str | Path):
         raise ValueError(f"it is text: {_STORES}")  # noqa: TRY004 - pydantic makes a sentence of it
     text = str(value)
-    scheme, separator, _ = text.partition("://")
+    scheme, separator, place = text.partition("://")
     if not separator:
         if ":" in text and text.partition(":")[0] in _STORE_SCHEMES:  # a slash too few: it must not become a folder
             raise ValueError(f"a URL has two slashes: write {_STORES}")
@@ -81,7 +81,7 @@ def _checked_store(value: object) -> str:
         raise ValueError(
             "a URL of a store has no credentials and no options; they come from the environment, as its SDK says"
         )
-    if scheme not in _STORE_SCHEMES:
+    if scheme not in _STORE_SCHEMES or not place.strip("/"):
         raise ValueError(f"write {_STORES}")
     return text.rstrip("/")
 

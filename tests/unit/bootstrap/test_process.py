@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from grpc import aio
-from grpc._cython import cygrpc  # type: ignore[attr-defined] # its stubs leave it out
+from grpc._cython import cygrpc
 
 from patchserve_server.bootstrap.process import configure_process, lower_thread_priority, new_event_loop
 from patchserve_server.config import Settings

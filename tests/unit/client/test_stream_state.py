@@ -349,7 +349,7 @@ def test_a_stream_is_silent_while_its_reader_waits_for_something_that_the_server
 
 def test_a_connection_that_asked_for_a_wrong_revision_takes_no_more_frames() -> None:
     own = OwnChanges()
-    own.note("default", "a" * 64)
+    own.note(CONFIG.config.reference_id or "default", "a" * 64)
     state = StreamState(CONFIG, Backoff(0), own)
     first = state.connect()
     state.add_frame(InferStreamRequest())

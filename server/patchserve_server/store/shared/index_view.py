@@ -27,6 +27,7 @@ class IndexView:
         self._entries: dict[str, Entries] = {}  # of each shard
         self._nonces: dict[str, str] = {}  # of each shard
         self._root: Version | None = None  # when all of its shards were read
+        self._is_new = True  # until it was read once
         self.is_damaged = False  # whether an object of the index was missing or damaged when it was read last
 
     @property
@@ -61,13 +62,14 @@ class IndexView:
             else:
                 self.is_damaged = True
         self._root = root.version
+        self._is_new = False
 
     def _take(self, shard: str, entries: Entries, changed: dict[ReferenceId, Revision | None]) -> None:
         old = self._entries.get(shard, {})
         for reference_id, entry in entries.items():
             before = old.get(reference_id)
-            if before is None:
-                is_news = entry.revision is not None
+            if before is None:  # a deleted one may have been looked up meanwhile, unless this is the first look
+                is_news = entry.revision is not None or not self._is_new
             else:
                 is_news = (before.nonce, before.revision) != (entry.nonce, entry.revision)
             if is_news:

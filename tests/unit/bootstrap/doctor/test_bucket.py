@@ -89,6 +89,6 @@ def test_a_cache_that_cannot_be_written(storage: FaultyObjectStorage, cache: Pat
 
 
 def test_a_url_that_names_no_bucket(cache: Path) -> None:
-    found = {each.subject: each for each in check_store(Settings(store="s3://", store_cache=cache))}
+    found = {each.subject: each for each in check_store(Settings(store="s3://x", store_cache=cache))}
     assert found["store"].status is Status.FAULT
     assert "bucket" in found["store"].message

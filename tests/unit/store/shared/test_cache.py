@@ -13,7 +13,9 @@ from fakes.bucket_servers import Clock, memory_bucket
 from fakes.references import content, make_reference
 
 from patchserve_server.domain.errors import StorageFullError
+from patchserve_server.domain.reference import Bank
 from patchserve_server.domain.reference_id import ReferenceId
+from patchserve_server.store import bank_file
 from patchserve_server.store.shared import DigestCache, SharedReferenceStore
 from patchserve_server.store.shared import contents as contents_module
 
@@ -78,9 +80,9 @@ def test_a_file_leaves_while_another_process_reads_it(tmp_path: Path) -> None:
 def test_copies_make_room_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = SharedReferenceStore(memory_bucket(Clock()), DigestCache(tmp_path, 2**20))
     store.save(make_reference(seed=1))
-    write = contents_module.write_bank_unsynced
+    write = bank_file.write_bank_unsynced
 
-    def write_on_full_disk(path: Path, bank: object) -> None:
+    def write_on_full_disk(path: Path, bank: Bank) -> None:
         if size_of(tmp_path):
             raise OSError(errno.ENOSPC, "No space left on device")
         write(path, bank)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -128,7 +128,11 @@ def test_a_damaged_pointer_is_refused_by_name_replaced_by_a_save_and_removed_by_
     server = started()
     server.store.save(FIRST)
     server.poll()
-    for change in (lambda: server.store.save(SECOND, base=FIRST.revision), lambda: server.store.delete(PARCEL)):
+    changes: Sequence[Callable[[], object]] = (
+        lambda: server.store.save(SECOND, base=FIRST.revision),
+        lambda: server.store.delete(PARCEL),
+    )
+    for change in changes:
         bucket.put(pointer_key(PARCEL), b"{}")
         for read in (server.store.load, server.store.describe, server.store.look_up, server.store.load_previous):
             with pytest.raises(ReferenceDamagedError, match='"parcel"'):

@@ -211,6 +211,8 @@ def test_images_results_and_reference_may_be_in_a_bucket(
         assert all(results.read(row["overlay"]) for row in rows if row["overlay"])
     code, stdout, _ = run(*scan)
     assert (code, "0 of them in this run" in stdout) == (0, True)
+    code, _, stderr = run("scan", source, "--reference", "belt", "--store", f"{store}-2", "--out", f"{out}-2")
+    assert (code, f'There is no reference "belt" in the store {store}-2' in stderr) == (1, True)
 
 
 def test_sensitivity_regions_and_all_overlays_are_options(run: Run, photos: Path, tmp_path: Path) -> None:

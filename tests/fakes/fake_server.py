@@ -58,6 +58,9 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
     stats: deque[server_info_pb2.GetServerStatsResponse] = field(
         default_factory=lambda: deque([server_info_pb2.GetServerStatsResponse(process_id="a", processes=1)])
     )  # one for each call; the last one stays
+    store: server_info_pb2.StoreInfo = field(
+        default_factory=lambda: server_info_pb2.StoreInfo(kind="folder", reachable=True)
+    )
     polls_before_ready: int = 0  # a load ends after so many ListLoads calls
     stream_ended: threading.Event = field(default_factory=threading.Event)
     load_cancelled: bool = False
@@ -241,7 +244,7 @@ class FakeServer(service_pb2_grpc.PatchCoreServiceServicer):
             device="cpu",
             heatmap_scale=inference_pb2.HEATMAP_SCALE_RELATIVE,
             limits=limits,
-            store=server_info_pb2.StoreInfo(kind="folder", reachable=True),
+            store=self.store,
         )
 
     async def GetServerStats(self, request: Any, context: Context) -> server_info_pb2.GetServerStatsResponse:  # noqa: N802

@@ -15,6 +15,7 @@ from patchserve_client.cli._top_table import (
     record,
     reference_rows,
     server_cells,
+    store_line,
 )
 from patchserve_client.top.watched_server import Sample, State
 
@@ -50,7 +51,7 @@ def _print_tables(samples: Sequence[Sample]) -> None:
     for sample in samples:
         if sample.stats is None:
             print_line(": ".join(server_cells(sample)))
-    for line in filter(None, map(failures_line, samples)):
+    for line in filter(None, [*map(store_line, samples), *map(failures_line, samples)]):
         print_line(line)
     rows = reference_rows(samples)
     if rows:

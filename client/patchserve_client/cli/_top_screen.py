@@ -22,6 +22,7 @@ from patchserve_client.cli._top_table import (
     failures_line,
     reference_rows,
     server_cells,
+    store_line,
 )
 from patchserve_client.top.watched_server import Sample
 
@@ -43,7 +44,7 @@ def drawn(samples: Sequence[Sample], width: int, height: int) -> RenderableType:
     """A look at all servers in so many columns and lines."""
     parts: list[RenderableType] = [_servers(samples, frozenset() if width >= _WIDE else _LEFT_OUT)]
     messages = [f"{sample.server}: {sample.message}" for sample in samples if sample.message]
-    lines = filter(None, [*messages, *map(failures_line, samples)])
+    lines = filter(None, [*messages, *map(store_line, samples), *map(failures_line, samples)])
     parts.extend(map(_plain, lines))
     rows = reference_rows(samples)
     room = max(1, height - len(samples) - len(parts) - _ROWS_AROUND)

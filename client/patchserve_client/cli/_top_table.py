@@ -95,6 +95,14 @@ def failures_line(sample: Sample) -> str | None:
     return f"{sample.server}: " + ", ".join(f"{reason} {number(rate)}/s" for reason, rate in most) if most else None
 
 
+def store_line(sample: Sample) -> str | None:
+    """Says that a server cannot reach its store; None: it can."""
+    store = sample.info.store if sample.info else None
+    if store is None or not store.shared or store.reachable:
+        return None
+    return f"{sample.server}: cannot reach its store {store.url}, in step with it {store.synced_age_s:.0f} s ago"
+
+
 def number(value: float | None) -> str:
     """Three digits."""
     if value is None:
@@ -116,6 +124,7 @@ def record(sample: Sample) -> dict[str, Any]:
         **{name: getattr(info, name, None) for name in ("version", "backbone", "device", "precision")},
         **{name: getattr(stats, name, None) for name in _STATS},
         "max_pending_images": info.limits.max_pending_images if info else None,
+        "store_reachable": info.store.reachable if info else None,
         **{name: now.get(name) for name in names},
         "references": [{**one, "drift": drifts.get(one["reference_id"])} for one in now.get("references", ())],
     }

@@ -20,6 +20,7 @@ def info(settings: Settings, output: OutputOption = TEXT) -> None:
         print_results(output, facts)
     else:
         limits, store = facts.pop("limits"), facts.pop("store")
+        store["synced_age_s"] = round(store["synced_age_s"], 1)
         print_facts({**facts, **{f"store_{name}": value for name, value in store.items()}, **limits})
 
 

@@ -61,16 +61,15 @@ class WatchedServer:
     window: int
     timeout_s: float | None = None  # of a call; None: long enough for a busy server
     _answers: deque[ServerStats] = field(default_factory=deque)
-    _info: ServerInfo | None = None
 
     async def sample(self, interval_s: float) -> Sample:
         """Ask once. Never raises an error of the server."""
         timeout_s = self.timeout_s or max(_LEAST_TIMEOUT_S, interval_s)
         try:
             stats = await self.client.server_stats(timeout_s=timeout_s)
-            if self._info is None or not self._answers or self._answers[-1].process_id != stats.process_id:
+            if self._answers and self._answers[-1].process_id != stats.process_id:
                 self._answers.clear()
-                self._info = await self.client.server_info(timeout_s=timeout_s)
+            info = await self.client.server_info(timeout_s=timeout_s)
             references = await self._references(timeout_s)
         except PatchserveError as error:
             self._answers.clear()
@@ -83,7 +82,7 @@ class WatchedServer:
             self.address,
             datetime.now(UTC),
             State.SERVING,
-            info=self._info,
+            info=info,
             stats=stats,
             activity=recent,
             references=tuple(references),

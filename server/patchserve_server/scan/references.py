@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.errors import PatchserveError, ReferenceNotFoundError
 from patchserve_server.domain.reference import Reference
 from patchserve_server.domain.reference_id import ReferenceId
 from patchserve_server.scan.buckets import open_bucket
@@ -27,17 +27,28 @@ def reference_of_store(store: str, reference_id: str) -> Reference:
     """The current revision in a store that servers may be using: it is only read, and not locked.
 
     Raises:
-        ScanError: there is no such store.
-        PatchserveError: it has no such reference, or the reference is damaged.
+        ScanError: there is no such store, or it has no such reference.
+        PatchserveError: the reference is damaged, or the store cannot be read.
     """
-    if is_url(store):
-        with tempfile.TemporaryDirectory() as cache:
-            shared = SharedReferenceStore(open_bucket(store), DigestCache(Path(cache), _CACHE_BYTES))
-            with closing(shared):
-                return shared.load(ReferenceId(reference_id))
-    if not Path(store).is_dir():
-        raise ScanError(f"There is no store folder {store}.")
-    return read_reference(Path(store).absolute(), ReferenceId(reference_id))
+    try:
+        if is_url(store):
+            return _reference_in_bucket(store, ReferenceId(reference_id))
+        if not Path(store).is_dir():
+            raise ScanError(f"There is no store folder {store}.")
+        return read_reference(Path(store).absolute(), ReferenceId(reference_id))
+    except ReferenceNotFoundError:
+        raise ScanError(
+            f'There is no reference "{reference_id}" in the store {store}; '
+            f"`patchserve-server store check --store {store}` says which there are."
+        ) from None
+
+
+def _reference_in_bucket(url: str, reference_id: ReferenceId) -> Reference:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        closing(SharedReferenceStore(open_bucket(url), DigestCache(Path(cache), _CACHE_BYTES))) as shared,
+    ):
+        return shared.load(reference_id)
 
 
 def reference_of_file(file: Path, reference_id: str | None = None) -> Reference:

@@ -89,7 +89,7 @@ def scan(
     todo = [part for part in range(plan.part_count) if part not in done]
     new = run(plan, todo) if todo else Counts()
     summary = Summary(options, counts + new, new, datetime.now(UTC))
-    results.write(SUMMARY, json.dumps(summary.to_json(), indent=2).encode())
+    results.write(SUMMARY, f"{json.dumps(summary.to_json(), indent=2)}\n".encode())
     return summary
 
 

@@ -229,10 +229,20 @@ def test_references_are_copied_between_folders_and_buckets_with_their_previous_r
 
 
 def test_a_copy_of_some_references_leaves_the_others(run: Run, url: str, tmp_path: Path) -> None:
-    code, stdout, _ = run("copy", url, tmp_path / "folder", "--reference", "other", "--reference", "nobody")
+    code, stdout, stderr = run("copy", url, tmp_path / "folder", "--reference", "other", "--reference", "nobody")
     assert (code, stdout) == (1, "1 copied, 0 there already, 1 not in the source\n")
+    assert "2 of 2: nobody not in the source\n" in stderr
     with closing(FolderReferenceStore(tmp_path / "folder")) as store:
         assert store.list_ids() == [OTHER_ID]
+
+
+def test_a_url_with_a_slash_too_few_does_not_become_a_folder(
+    run: Run, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    message, _, _ = run("copy", url, "s3:/bucket/prefix")
+    assert "names no bucket" in str(message)
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_changed_since_the_last_copy_is_copied_and_what_is_damaged_is_told(

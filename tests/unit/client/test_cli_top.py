@@ -16,6 +16,8 @@ from fakes.responses import reference
 from fakes.stats import server_stats
 from fakes.terminal import Run, command, rows
 
+from patchserve.v1.server_info_pb2 import StoreInfo
+
 ONCE = ["top", "--once", "--interval", "20ms"]
 
 
@@ -48,6 +50,14 @@ def test_a_server_that_is_away_is_in_the_output_and_in_the_exit_code(run: Run, f
     assert here["references"][0]["reference_id"] == "line"
     assert code == 1
     assert f"{nobody}: away: No server answers" in run(*ONCE, fake.address, nobody)[1]
+
+
+def test_a_store_that_is_away_is_said_below_the_table(run: Run, fake: FakeServer) -> None:
+    fake.store = StoreInfo(kind="s3", url="s3://bucket/prefix", shared=True, synced_age_s=31.2, reachable=False)
+    code, stdout, _ = run(*ONCE)
+    assert code == 0  # it serves what it holds
+    assert f"{fake.address}: cannot reach its store s3://bucket/prefix, in step with it 31 s ago" in stdout
+    assert json.loads(run(*ONCE, "--output", "json")[1])[0]["store_reachable"] is False
 
 
 def test_lines_come_until_ctrl_c(fake: FakeServer) -> None:

@@ -54,7 +54,7 @@ def _run(arguments: argparse.Namespace) -> None:
         ids = arguments.reference or _ids_in(source)
         from_store = stack.enter_context(opened(source))
         to_store = stack.enter_context(opened(target, is_target=True))
-        outcomes = _copy(from_store, to_store, ids or from_store.list_ids())
+        outcomes = _copy(from_store, to_store, ids or from_store.list_ids(), are_named=bool(arguments.reference))
     copied, there, missing, failed = (
         outcomes[each] for each in (Outcome.COPIED, Outcome.SAME, Outcome.MISSING, Outcome.FAILED)
     )
@@ -73,18 +73,16 @@ def _ids_in(source: Path | str) -> Sequence[ReferenceId]:
         return sorted(listed_pointers(storage))
 
 
-def _copy(source: Store, target: Store, ids: Sequence[ReferenceId]) -> Counter[Outcome]:
+def _copy(source: Store, target: Store, ids: Sequence[ReferenceId], *, are_named: bool) -> Counter[Outcome]:
     outcomes: Counter[Outcome] = Counter()
     for number, copied in enumerate(copy_references(source, target, ids), 1):
         outcomes[copied.outcome] += 1
-        if line := _line(copied):
-            print(f"{number} of {len(ids)}: {line}", file=sys.stderr, flush=True)  # noqa: T201
+        if are_named or copied.outcome is not Outcome.MISSING:  # of all: it was deleted meanwhile, or long ago
+            print(f"{number} of {len(ids)}: {_line(copied)}", file=sys.stderr, flush=True)  # noqa: T201
     return outcomes
 
 
 def _line(copied: CopiedReference) -> str:
-    if copied.outcome is Outcome.MISSING:
-        return ""  # deleted meanwhile, or long ago
     size = f" ({copied.bank_bytes / _MIB:.1f} MiB)" if copied.outcome is Outcome.COPIED else ""
     problem = f": {copied.problem}" if copied.problem else ""
     return f"{copied.reference_id} {copied.outcome.value}{size}{problem}"

@@ -15,7 +15,7 @@ from patchserve_server.cli import PROGRAM
 from patchserve_server.cli.flags import read_or_exit
 from patchserve_server.cli.parser import Parser, path_argument
 from patchserve_server.config.variables import FILE_VARIABLE
-from patchserve_server.domain.errors import PatchserveError
+from patchserve_server.domain.errors import PatchserveError, StorageUnavailableError
 from patchserve_server.store import FolderReferenceStore
 from patchserve_server.store.objects import ObjectStorage, is_url, open_object_storage
 from patchserve_server.store.objects.store_file import open_store_file, read_store_file
@@ -24,6 +24,7 @@ from patchserve_server.store.shared import DigestCache, SharedReferenceStore, Su
 
 Store: TypeAlias = FolderReferenceStore | SharedReferenceStore
 _READERS: Final = 16  # threads that read many small objects
+_ADVICE: Final = "`patchserve-server doctor --store URL` says more; docs/stores.md is about credentials and rights."
 _NOTHING: Final = 1  # bytes that a cache may keep: each read is one of the bucket
 
 
@@ -55,6 +56,8 @@ def errors(command: str) -> Iterator[None]:
     """Ends the program with what went wrong."""
     try:
         yield
+    except StorageUnavailableError as error:
+        sys.exit(f"{PROGRAM} store {command}: {error.message} {_ADVICE}")
     except PatchserveError as error:
         sys.exit(f"{PROGRAM} store {command}: {error.message}")
     except OSError as error:

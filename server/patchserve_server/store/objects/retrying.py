@@ -69,5 +69,5 @@ class Retrying:
 
 def unavailable(action: str, reason: str) -> StorageUnavailableError:
     """The error for callers. It is raised `from None`: the cause's text may contain a signed URL."""
-    message = f"The object store cannot be {action} at the moment: {reason}."
+    message = f"The object store cannot be {action}: {reason}."
     return StorageUnavailableError(message, retry_after_s=_RETRY_AFTER_S)

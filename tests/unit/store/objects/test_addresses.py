@@ -36,6 +36,8 @@ def test_a_url_names_a_bucket_and_a_prefix(url: str, address: StoreAddress) -> N
         ("ftp://bucket/a", "cannot begin with ftp://"),
         ("s3://", "names no bucket"),
         ("s3:///prefix", "names no bucket"),
+        ("s3:/bucket/prefix", "names no bucket"),
+        ("s3:", "names no bucket"),
         ("s3://a", "name of a bucket"),
         ("s3://bu cket", "name of a bucket"),
         ("s3://bucket/a//b", "contains ''"),

@@ -370,7 +370,8 @@ async def test_whoever_does_not_say_what_it_is_gets_nothing(
     await connect(silent.link.connection, bench.address, bench.client_tls)
     async with asyncio.timeout(10):
         await silent.lost.wait()
-    for request, body in (({"do": "delete", "id": BELT, "expected": None}, b""), ({"do": "hello"}, b"long")):
+    delete = {"do": "delete", "id": BELT, "expected": None}
+    for request, body in ((delete, b""), ({"do": "hello"}, b"long"), ({}, b"")):
         rude = RemoteEngine(None, NOBODY, Peers())
         await connect(rude.link.connection, bench.address, bench.client_tls)
         with pytest.raises(EngineLostError):

@@ -38,7 +38,7 @@ class Session:
         self._answers: dict[str, Answer] = {"hello": self._hello, **scores.answers}
 
     async def answer(self, request: Head, body: bytes) -> tuple[Head, Body]:
-        if not self._is_welcome and request["do"] != "hello":
+        if not self._is_welcome and request.get("do") != "hello":
             self.link.close()
             raise NotReadyError("The first request of a front is `hello`.", _RETRY_S)
         return await self._answers[request["do"]](request, body)
@@ -52,8 +52,8 @@ class Session:
             self._told(message, body)
 
     async def _hello(self, request: Head, _: bytes) -> tuple[Head, Body]:
-        if request["version"] != self._version:
-            versions = f"The engine is patchserve {self._version}, and this front is {request['version']}"
+        if (version := request.get("version")) != self._version:
+            versions = f"The engine is patchserve {self._version}, and this front is {version}"
             raise NotReadyError(f"{versions}: they need the same version.", _RETRY_S)
         if request["pixels"] is not None:
             self._scores.pixels = self._all_pixels[request["pixels"]]
